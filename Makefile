@@ -1,0 +1,68 @@
+# `make demo` and `make test` set themselves up: they need Python 3.11+, git
+# and make. Everything lands in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PROTOS := $(shell find protos -name '*.proto')
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check bench protos format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(VENV)/.server: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; torch makes it take a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e '.[server]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.server
+	@$(PIP) -e '.[server,dev]'
+	@touch $@
+
+setup: $(VENV)/.dev  ## Set up .venv with everything a developer needs
+
+demo: $(VENV)/.server  ## Serve real loads to the real client and show what it did (ARGS=--help)
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+serve: $(VENV)/.server  ## Start a server on this machine (ARGS=--help)
+	@$(BIN)/trimtab-server serve $(ARGS)
+
+test: $(VENV)/.dev  ## Run all tests (ARGS="-k packing" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Everything CI checks beside the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/docker-compose config --quiet
+	$(MAKE) --no-print-directory protos
+	git diff --exit-code --stat -- protos
+
+bench: $(VENV)/.dev  ## Measure: balance, moves and RPC overhead (ARGS=--help)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+$(VENV)-protos/.ready: protos/requirements.txt
+	@$(PYTHON) -m venv $(VENV)-protos
+	@$(VENV)-protos/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+protos: $(VENV)-protos/.ready  ## Generate code from protos/*.proto
+	@PATH=$(abspath $(VENV)-protos/bin):$$PATH python -m grpc_tools.protoc -Iprotos \
+		--python_out=protos --pyi_out=protos $(PROTOS)
+	@PATH=$(abspath $(VENV)-protos/bin):$$PATH python -m grpc_tools.protoc -Iprotos \
+		--grpc_python_out=protos --mypy_grpc_out=quiet:protos $(filter %_service.proto,$(PROTOS))
+
+format: $(VENV)/.dev  ## Format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write
+
+clean:  ## Remove everything that was set up
+	rm -rf $(VENV) $(VENV)-protos

@@ -1,0 +1,71 @@
+"""Whatever a caller holds, as a numpy matrix of a type that the wire knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_client.exceptions import invalid
+
+Matrix = npt.NDArray[Any]
+"""A two-dimensional array of little-endian float32, float64, int32 or int64."""
+
+_INT64_MAX = np.iinfo(np.int64).max
+
+
+def as_amounts(value: npt.ArrayLike, field: str) -> Matrix:
+    """Loads or weights [rows, columns] of any integer or floating type.
+
+    Nothing is copied where the type is one of the wire's already. Narrow types
+    are widened: float16 and bfloat16 to float32, small integers to int32.
+
+    Raises:
+        InvalidArgumentError: not a matrix of real numbers, empty, or a uint64
+            beyond int64.
+    """
+    array = _as_matrix(value, field)
+    if array.dtype.kind == "f":
+        return array.astype("<f4" if array.itemsize <= 4 else "<f8", copy=False)
+    return _as_integers(array, field, "is not a real number type")
+
+
+def as_indices(value: npt.ArrayLike, field: str) -> Matrix:
+    """Indices [rows, columns] of any integer type.
+
+    Raises:
+        InvalidArgumentError: not a matrix of integers, empty, or a uint64 beyond
+            int64.
+    """
+    return _as_integers(_as_matrix(value, field), field, "is not an integer type")
+
+
+def _as_integers(array: Matrix, field: str, otherwise: str) -> Matrix:
+    if array.dtype.kind not in "iu":
+        raise invalid(field, f"dtype {array.dtype} {otherwise}")
+    if array.dtype.kind == "u" and array.itemsize == 8 and array.max() > _INT64_MAX:
+        raise invalid(field, f"{array.max()} is beyond int64")
+    fits_int32 = np.can_cast(array.dtype, np.int32)
+    return array.astype("<i4" if fits_int32 else "<i8", copy=False)
+
+
+def _as_matrix(value: npt.ArrayLike, field: str) -> Matrix:
+    try:
+        array = np.asarray(_from_torch(value) if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise invalid(field, f"is not an array: {error}") from error
+    if array.ndim != 2:
+        raise invalid(field, f"shape {array.shape} has rank {array.ndim}, not 2")
+    if array.size == 0:
+        raise invalid(field, f"shape {array.shape} has no elements")
+    return array
+
+
+def _from_torch(tensor: Any) -> Any:
+    """A torch tensor as numpy array, by its methods alone: torch is not imported."""
+    tensor = tensor.detach().cpu()
+    # numpy has no bfloat16 or float8, so they are widened on torch's side.
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    return tensor.numpy()

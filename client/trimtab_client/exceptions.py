@@ -1,0 +1,162 @@
+"""Every error the client raises on purpose.
+
+TrimtabError                 code, details
+├── InvalidArgumentError     the request breaks a rule: field_violations
+├── ResourceExhaustedError   a limit of the server was hit: retry_after
+├── UnavailableError         no server there, or warming up or draining: retry_after
+├── DeadlineExceededError    the timeout ran out
+├── CallCancelledError       the call was cancelled: client closed, or server stopped
+├── AccessDeniedError        missing or refused credentials
+├── UnimplementedError       the server does not offer this call
+├── InternalError            the server failed
+├── ProtocolError            the server's answer breaks the contract
+└── ClientClosedError        the client was used after `close`
+
+InvalidArgumentError is a ValueError and DeadlineExceededError a TimeoutError, so
+code that knows nothing of Trimtab can catch them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from grpc import StatusCode
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """One field of a request that broke a rule.
+
+    Attributes:
+        field: path of the field, such as "topology.num_gpus".
+        description: the value seen, and the rule that it breaks.
+    """
+
+    field: str
+    description: str
+
+
+class TrimtabError(Exception):
+    """Base of all errors. The message says what happened and what to do next.
+
+    Attributes:
+        code: the gRPC status code; for errors raised locally, the closest one.
+        details: what happened, in the server's words where it spoke.
+    """
+
+    default_code: ClassVar[StatusCode] = StatusCode.UNKNOWN
+
+    def __init__(
+        self, message: str, *, details: str | None = None, code: StatusCode | None = None
+    ) -> None:
+        super().__init__(message)
+        self.details = message if details is None else details
+        self.code = code or self.default_code
+
+
+class InvalidArgumentError(TrimtabError, ValueError):
+    """The request breaks a rule. It was refused locally or by the server.
+
+    Attributes:
+        field_violations: each field at fault; empty where the server named none.
+    """
+
+    default_code = StatusCode.INVALID_ARGUMENT
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str | None = None,
+        code: StatusCode | None = None,
+        field_violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        super().__init__(message, details=details, code=code)
+        self.field_violations = tuple(field_violations)
+
+
+class _RetryableError(TrimtabError):
+    """An error after which a later attempt may succeed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str | None = None,
+        code: StatusCode | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, details=details, code=code)
+        self.retry_after = retry_after
+
+
+class ResourceExhaustedError(_RetryableError):
+    """A limit of the server was hit: its queue, or the size of a message or tensor.
+
+    Attributes:
+        retry_after: least time to wait before another attempt, in seconds; None
+            where waiting does not help.
+    """
+
+    default_code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnavailableError(_RetryableError):
+    """No server answers at this address, or it is warming up or draining.
+
+    Attributes:
+        retry_after: least time to wait before another attempt, in seconds; None
+            where the server did not say.
+    """
+
+    default_code = StatusCode.UNAVAILABLE
+
+
+class DeadlineExceededError(TrimtabError, TimeoutError):
+    """The timeout ran out, retries included."""
+
+    default_code = StatusCode.DEADLINE_EXCEEDED
+
+
+class CallCancelledError(TrimtabError):
+    """The call was cancelled before it ended: the client was closed, or the server stopped."""
+
+    default_code = StatusCode.CANCELLED
+
+
+class AccessDeniedError(TrimtabError):
+    """The server wants other credentials: UNAUTHENTICATED or PERMISSION_DENIED."""
+
+    default_code = StatusCode.PERMISSION_DENIED
+
+
+class UnimplementedError(TrimtabError):
+    """The server does not offer this call: another version, or no Trimtab server at all."""
+
+    default_code = StatusCode.UNIMPLEMENTED
+
+
+class InternalError(TrimtabError):
+    """The server failed in a way that the request cannot explain."""
+
+    default_code = StatusCode.INTERNAL
+
+
+class ProtocolError(TrimtabError):
+    """The server's answer breaks the contract, such as a placement with a wrong digest."""
+
+    default_code = StatusCode.DATA_LOSS
+
+
+class ClientClosedError(TrimtabError):
+    """The client was used after `close`."""
+
+    default_code = StatusCode.CANCELLED
+
+
+def invalid(field: str, description: str) -> InvalidArgumentError:
+    """An InvalidArgumentError for one field, raised before anything is sent."""
+    violation = FieldViolation(field, description)
+    return InvalidArgumentError(f"{field}: {description}", field_violations=[violation])

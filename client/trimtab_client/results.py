@@ -1,0 +1,95 @@
+"""What a solver call answers: moves, balance, and the placement they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_client.exceptions import TrimtabError
+from trimtab_client.placement import Balance, Placement
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """Expert weights to copy: one for each expert new to a GPU, by (layer, slot).
+
+    A copy between two slots of one GPU is not a move.
+
+    Attributes:
+        layer: int32 [M].
+        slot: int32 [M], the destination.
+        expert: int32 [M].
+        source_gpus: int32 [M, X], padded with -1: the GPUs that held the expert
+            before, ascending.
+    """
+
+    layer: IntArray
+    slot: IntArray
+    expert: IntArray
+    source_gpus: IntArray
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+    def per_layer(self, num_layers: int) -> npt.NDArray[np.int64]:
+        """Moves of each layer, int64 [L]."""
+        return np.bincount(self.layer, minlength=num_layers)
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceResult:
+    """A placement, and what it takes and brings.
+
+    Attributes:
+        placement: the new placement.
+        moves: from the current placement to the new one; empty without a current one.
+        before: balance of the current placement under the load; None without one.
+        after: balance of the new placement under the load.
+    """
+
+    placement: Placement
+    moves: Moves
+    before: Balance | None
+    after: Balance
+
+
+@dataclass(frozen=True, eq=False)
+class PackResult:
+    """Which pack each item goes to.
+
+    Attributes:
+        pack_index: int32 [X, n], the pack of each item.
+        rank_in_pack: int32 [X, n], the position of each item in its pack.
+    """
+
+    pack_index: IntArray
+    rank_in_pack: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class StreamItem:
+    """What became of one load of a stream: either `result` or `error` is set.
+
+    Attributes:
+        index: position of the load in the stream, from 0.
+        result: the placement, where there is one.
+        error: why this load could not be placed. The placement in force stayed.
+    """
+
+    index: int
+    result: PlaceResult | None = None
+    error: TrimtabError | None = None
+
+    def unwrap(self) -> PlaceResult:
+        """The result.
+
+        Raises:
+            TrimtabError: `error`, where it is set.
+        """
+        if self.result is None:
+            raise self.error or TrimtabError(f"load {self.index} has no result")
+        return self.result

@@ -1,0 +1,1 @@
+"""The Trimtab contract: protobuf messages and gRPC stubs."""

@@ -1,0 +1,1 @@
+"""The stateless contract, generated from the .proto files beside it."""

@@ -1,0 +1,1 @@
+"""Private wire helpers; not part of the contract."""

@@ -1,0 +1,1 @@
+"""Copies of standard messages that the client reads; see standard.proto."""

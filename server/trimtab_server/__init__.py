@@ -1,0 +1,1 @@
+"""The Trimtab server: expert placement as a service."""

@@ -1,0 +1,46 @@
+"""The torch device that the solver runs on."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+import torch
+
+from trimtab_server.domain.errors import require
+
+
+def device_rule(spec: str) -> str | None:
+    """What is wrong with the spelling of a device, or None."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec):
+        return None
+    return f"{spec!r} is not auto, cpu, cuda or cuda:<number>"
+
+
+def resolve_device(spec: str) -> torch.device:
+    """The device that `spec` stands for on this machine; "auto" prefers CUDA.
+
+    Raises:
+        InvalidArgumentError: misspelt, or no such device here.
+    """
+    complaint = device_rule(spec)
+    require(complaint is None, "device", complaint or "")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if spec == "cpu" or (spec == "auto" and count == 0):
+        return torch.device("cpu")
+    index = int(spec.partition(":")[2] or 0)
+    require(index < count, "device", f"{spec!r}: this machine has {count} usable CUDA devices")
+    return torch.device("cuda", index)
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done all work given to it, so that a clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""Values: topology, placement, balance, moves; and the errors they raise."""

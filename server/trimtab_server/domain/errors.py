@@ -1,0 +1,69 @@
+"""All errors the server raises on purpose.
+
+TrimtabError
+├── InvalidArgumentError    the request breaks a rule; names fields and values
+├── ResourceExhaustedError  a limit was hit; `retry_after` where waiting helps
+├── UnavailableError        warming up or draining; try again elsewhere or later
+└── DeadlineExceededError   the caller's time ran out before the work began
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One argument that broke a rule: its path, and the value seen with the rule."""
+
+    field: str
+    description: str
+
+
+class TrimtabError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InvalidArgumentError(TrimtabError, ValueError):
+    """Input that breaks a rule. The message names the argument, the value and the rule."""
+
+    def __init__(self, *violations: Violation) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+    def under(self, prefix: str) -> InvalidArgumentError:
+        """The same error for arguments that are fields of `prefix`."""
+        return InvalidArgumentError(
+            *(Violation(f"{prefix}.{v.field}", v.description) for v in self.violations)
+        )
+
+
+class ResourceExhaustedError(TrimtabError):
+    """A limit was hit. `retry_after` is in seconds; None: waiting does not help."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class UnavailableError(TrimtabError):
+    """The server takes no work now. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class DeadlineExceededError(TrimtabError):
+    """The caller's deadline passed before its work began."""
+
+
+def invalid(field: str, description: str) -> InvalidArgumentError:
+    """An InvalidArgumentError for one argument."""
+    return InvalidArgumentError(Violation(field, description))
+
+
+def require(condition: bool, field: str, description: str) -> None:
+    """Raise InvalidArgumentError for `field` unless `condition` holds."""
+    if not condition:
+        raise invalid(field, description)

@@ -1,0 +1,67 @@
+"""What has to be copied to go from one placement to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Expert weights to copy: one row for each expert new to a GPU.
+
+    Attributes:
+        layer_slot_expert: int64 [M, 3], ascending by (layer, slot); the slot is
+            the destination.
+        source_gpus: int64 [M, X], padded with -1: the GPUs that held the expert
+            before, ascending.
+    """
+
+    layer_slot_expert: Tensor
+    source_gpus: Tensor
+
+    def __len__(self) -> int:
+        return int(self.layer_slot_expert.shape[0])
+
+    def per_layer(self, num_layers: int) -> Tensor:
+        """Moves of each layer, int64 [L]."""
+        return torch.bincount(self.layer_slot_expert[:, 0], minlength=num_layers)
+
+
+def presence(phy2log_LR: Tensor, num_experts: int, num_gpus: int) -> Tensor:
+    """Which GPU holds which expert, bool [L, G, E]."""
+    phy2log_LGS = phy2log_LR.unflatten(1, (num_gpus, -1))
+    held = torch.zeros(
+        *phy2log_LGS.shape[:2], num_experts, dtype=torch.bool, device=phy2log_LR.device
+    )
+    return held.scatter_(2, phy2log_LGS, True)
+
+
+def moves_between(current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
+    """The moves from `current` to `new`, both int64 [L, R].
+
+    An expert that gets two slots on a GPU that did not hold it is one move: the
+    second slot is filled by a local copy.
+    """
+    held_LGE = presence(current_LR, num_experts, num_gpus)
+    new_LGS = new_LR.unflatten(1, (num_gpus, -1))
+    arrives_LGS = ~held_LGE.gather(2, new_LGS) & ~_repeats_earlier(new_LGS)
+    layer, slot = torch.nonzero(arrives_LGS.flatten(1), as_tuple=True)
+    expert = new_LR[layer, slot]
+    return Moves(torch.stack([layer, slot, expert], 1), _sources(held_LGE[layer, :, expert]))
+
+
+def _repeats_earlier(new_LGS: Tensor) -> Tensor:
+    """Where a slot repeats the expert of an earlier slot of the same GPU."""
+    slots = new_LGS.shape[-1]
+    earlier_SS = torch.ones(slots, slots, dtype=torch.bool, device=new_LGS.device).tril(-1)
+    return ((new_LGS.unsqueeze(-1) == new_LGS.unsqueeze(-2)) & earlier_SS).any(-1)
+
+
+def _sources(held_MG: Tensor) -> Tensor:
+    """The set columns of each row, ascending, padded with -1 to the longest."""
+    width = int(held_MG.sum(1).max()) if held_MG.numel() else 0
+    order_MG = torch.argsort((~held_MG).to(torch.int8), dim=1, stable=True)
+    return torch.where(held_MG.gather(1, order_MG), order_MG, -1)[:, :width]

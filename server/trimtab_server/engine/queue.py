@@ -1,0 +1,114 @@
+"""A bounded queue in front of one solver thread."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from trimtab_server.domain.errors import (
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from trimtab_server.engine.observer import Observer
+
+Result = TypeVar("Result")
+
+_SMOOTHING = 0.2
+_FIRST_GUESS_S = 0.05
+_RETRY_BOUNDS_S = (0.05, 30.0)
+
+
+class SolverQueue:
+    """Runs jobs one after another, first come first served, off the event loop.
+
+    One thread is right: the solver's operations use all cores, or a whole
+    device, by themselves. A job whose caller has gone or is out of time before
+    its turn is never started; a job that has started runs to its end.
+    """
+
+    def __init__(
+        self, size: int, observer: Observer, thread_start: Callable[[], None] = lambda: None
+    ) -> None:
+        self._size = size
+        self._observer = observer
+        self._thread = ThreadPoolExecutor(1, "solver", initializer=thread_start)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._closed = False
+        self._mean_service_s = _FIRST_GUESS_S
+
+    async def run(self, job: Callable[[], Result], *, deadline: float = math.inf) -> Result:
+        """The result of `job`, called on the solver's thread when its turn comes.
+
+        Args:
+            job: pure work; what it raises is raised here.
+            deadline: latest start, on the clock of the event loop, in seconds.
+
+        Raises:
+            ResourceExhaustedError: the queue is full; holds when to try again.
+            DeadlineExceededError: the deadline passed before the turn came.
+            UnavailableError: the queue is closed.
+        """
+        await self._take_turn(deadline)
+        future = self._thread.submit(self._timed, job)
+        loop = asyncio.get_running_loop()
+        # The turn ends with the job, not with a caller that gives up meanwhile.
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end_turn, done))
+        result, service_s = await asyncio.wrap_future(future)
+        self._mean_service_s += _SMOOTHING * (service_s - self._mean_service_s)
+        return result
+
+    async def close(self) -> None:
+        """Refuse new jobs, finish those that wait, and end the thread."""
+        self._closed = True
+        async with self._turn:
+            self._thread.shutdown(wait=False)
+
+    def retry_after(self) -> float:
+        """Seconds until the queue as it is now should be done."""
+        least, most = _RETRY_BOUNDS_S
+        return min(max(self._mean_service_s * (self._waiting + 1), least), most)
+
+    async def _take_turn(self, deadline: float) -> None:
+        self._admit()
+        started = time.perf_counter()
+        self._count_waiting(+1)
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._turn.acquire()
+        except TimeoutError:
+            self._observer.queue_rejected("deadline")
+            raise DeadlineExceededError("the deadline passed while waiting for the solver") from None
+        except asyncio.CancelledError:
+            self._observer.queue_rejected("cancelled")
+            raise
+        finally:
+            self._count_waiting(-1)
+        self._observer.queue_waited(time.perf_counter() - started)
+
+    def _admit(self) -> None:
+        if self._closed:
+            raise UnavailableError("the server is stopping")
+        # A free solver has no queue: only a job that has to wait needs room.
+        if self._turn.locked() and self._waiting >= self._size:
+            self._observer.queue_rejected("full")
+            raise ResourceExhaustedError(
+                f"the solver's queue is full ({self._size} jobs)", self.retry_after()
+            )
+
+    def _count_waiting(self, change: int) -> None:
+        self._waiting += change
+        self._observer.queue_depth(self._waiting)
+
+    @staticmethod
+    def _timed(job: Callable[[], Result]) -> tuple[Result, float]:
+        started = time.perf_counter()
+        return job(), time.perf_counter() - started
+
+    def _end_turn(self, future: Future[Any]) -> None:
+        self._turn.release()

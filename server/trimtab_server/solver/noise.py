@@ -1,0 +1,43 @@
+"""Counter-based noise for the restarts: a hash, so it is the same everywhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AMPLITUDE = 409
+"""Most that a sort key is scaled up or down, in 1/4096: ten per cent.
+
+Chosen by `make bench ARGS=noise`: see tests/bench/RESULTS.md.
+"""
+
+UNIT = 4096
+_MASK = 0xFFFFFFFF
+
+
+def key_factors(seed: int, restarts: int, num_items: int, device: torch.device) -> Tensor:
+    """Factors of the sort keys, int64 [restarts, n], UNIT standing for 1.
+
+    Restart 0 has no noise. The others depend on (seed, restart, item) only,
+    never on the row or on a generator's state: batching cannot change them.
+    """
+    item_I = torch.arange(num_items, device=device)
+    restart_T1 = torch.arange(restarts, device=device).unsqueeze(1)
+    seed %= 1 << 64
+    seed_hash = _mix(_mix(torch.tensor(seed & _MASK)) + (seed >> 32) & _MASK).to(device)
+    hash_TI = _mix(_mix(seed_hash + restart_T1 & _MASK) + item_I & _MASK)
+    noise_TI = hash_TI % (2 * AMPLITUDE + 1) - AMPLITUDE
+    return UNIT + torch.where(restart_T1 > 0, noise_TI, 0)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The 32-bit finaliser "lowbias32" found by Wellons' hash prospector."""
+    x = _multiply(x ^ (x >> 16), 0x7FEB352D)
+    x = _multiply(x ^ (x >> 15), 0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def _multiply(x: Tensor, factor: int) -> Tensor:
+    """x * factor modulo 2**32, in halves that cannot overflow int64."""
+    high = (x * (factor >> 16) & 0xFFFF) << 16
+    return x * (factor & 0xFFFF) + high & _MASK

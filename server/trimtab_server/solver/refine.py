@@ -1,0 +1,152 @@
+"""Top-K / bottom-K swap refinement under the L2 objective."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_MOST_CANDIDATES = 1 << 23
+"""Candidate swaps held at once: bounds memory at about 64 MiB per temporary."""
+
+
+class Refined(NamedTuple):
+    """Items of each pack, int64 [Y, P, S], and what it took, summed over rows."""
+
+    members_YPS: Tensor
+    iterations: int
+    swaps: int
+
+
+class _Swap(NamedTuple):
+    """Best swap of each row: packs and slots of both items, and its gain."""
+
+    heavy_Y: Tensor
+    heavy_slot_Y: Tensor
+    light_Y: Tensor
+    light_slot_Y: Tensor
+    gain_Y: Tensor
+
+
+def refine(
+    members_YPS: Tensor,
+    weight_YI: Tensor,
+    group_YI: Tensor | None,
+    top_k: int,
+    max_iterations: int | None,
+    tolerance: float,
+) -> Refined:
+    """Apply each row's best swap, again and again, until none gains.
+
+    In a step, the K heaviest and the K lightest packs of a row are taken, and
+    all pairs of one item u in a heavy pack A and one item v in a light pack B.
+    With d = w_u - w_v, swapping them lowers the sum of squared pack weights by
+    2 d (W_A - W_B - d). The swap that lowers it most is applied; ties go to the
+    heavier A, the lighter B, then the lower slots. A swap that would put an item
+    beside another of its group is no candidate.
+
+    It ends: the sum of squares is an integer, and each swap lowers it.
+
+    Args:
+        members_YPS: int64 [Y, P, S], items of each pack.
+        weight_YI: int64 [Y, n], sum of a row under 2**30.
+        group_YI: int64 [Y, n], or none.
+        top_k: K; more than P is read as P.
+        max_iterations: most swaps of a row; None: no limit.
+        tolerance: a row is done when max - min is at most this share of the mean.
+    """
+    packs, slots = members_YPS.shape[1:]
+    top_k = min(top_k, packs)
+    rows = max(1, _MOST_CANDIDATES // (top_k * slots) ** 2)
+    parts = [
+        _refine_rows(members, weight, group, top_k, max_iterations, tolerance)
+        for members, weight, group in zip(
+            members_YPS.split(rows),
+            weight_YI.split(rows),
+            [None] * len(weight_YI) if group_YI is None else group_YI.split(rows),
+            strict=False,
+        )
+    ]
+    members, iterations, swaps = zip(*parts, strict=True)
+    return Refined(torch.cat(members), sum(iterations), sum(swaps))
+
+
+def _refine_rows(
+    members_YPS: Tensor,
+    weight_YI: Tensor,
+    group_YI: Tensor | None,
+    top_k: int,
+    max_iterations: int | None,
+    tolerance: float,
+) -> Refined:
+    members_YPS = members_YPS.clone()
+    weight_YPS = _of_members(weight_YI, members_YPS)
+    group_YPS = None if group_YI is None else _of_members(group_YI, members_YPS)
+    active_Y = torch.arange(len(members_YPS), device=members_YPS.device)
+    iterations = swaps = step = 0
+    while len(active_Y) and (max_iterations is None or step < max_iterations):
+        load_YP = weight_YPS[active_Y].sum(-1)
+        active_Y = active_Y[_spread(load_YP) > tolerance]
+        if not len(active_Y):
+            break
+        swap = _best_swap(weight_YPS, group_YPS, active_Y, top_k)
+        iterations += len(active_Y)
+        gains_Y = swap.gain_Y > 0
+        active_Y = active_Y[gains_Y]
+        heavy, heavy_slot, light, light_slot, _ = (column[gains_Y] for column in swap)
+        here, there = (active_Y, heavy, heavy_slot), (active_Y, light, light_slot)
+        for table in (members_YPS, weight_YPS, group_YPS):
+            if table is not None:
+                table[here], table[there] = table[there], table[here]
+        swaps += len(active_Y)
+        step += 1
+    return Refined(members_YPS, iterations, swaps)
+
+
+def _of_members(value_YI: Tensor, members_YPS: Tensor) -> Tensor:
+    return value_YI.gather(1, members_YPS.flatten(1)).view_as(members_YPS)
+
+
+def _spread(load_YP: Tensor) -> Tensor:
+    """(max - min) / mean of each row, float64; 0 for a row without weight."""
+    spread_Y = (load_YP.amax(1) - load_YP.amin(1)).to(torch.float64)
+    return spread_Y * load_YP.shape[1] / load_YP.sum(1).clamp(min=1)
+
+
+def _best_swap(
+    weight_YPS: Tensor, group_YPS: Tensor | None, active_Y: Tensor, top_k: int
+) -> _Swap:
+    load_YP = weight_YPS[active_Y].sum(-1)
+    heavy_YK = torch.argsort(load_YP, dim=1, descending=True, stable=True)[:, :top_k]
+    light_YK = torch.argsort(load_YP, dim=1, stable=True)[:, :top_k]
+    row_Y1 = active_Y.unsqueeze(1)
+    # Axes: row, heavy pack, light pack, slot in heavy, slot in light. A pack on
+    # both sides needs no mask: its W_A - W_B is 0, so no swap in it gains.
+    delta = (
+        weight_YPS[row_Y1, heavy_YK][:, :, None, :, None]
+        - weight_YPS[row_Y1, light_YK][:, None, :, None, :]
+    )
+    gap = load_YP.gather(1, heavy_YK)[:, :, None] - load_YP.gather(1, light_YK)[:, None, :]
+    gain = delta * (gap[..., None, None] - delta)
+    if group_YPS is not None:
+        same = (
+            group_YPS[row_Y1, heavy_YK][:, :, None, :, None]
+            == group_YPS[row_Y1, light_YK][:, None, :, None, :]
+        )
+        # u meets its group in B unless the only one there is v, and the reverse.
+        meets = (same.sum(-1, keepdim=True) > same.int()) | (
+            same.sum(-2, keepdim=True) > same.int()
+        )
+        gain.masked_fill_(meets, -1)
+    slots = weight_YPS.shape[2]
+    flat = gain.flatten(1)
+    best_Y = flat.argmax(1)
+    pair_Y, slot_pair_Y = best_Y // slots**2, best_Y % slots**2
+    return _Swap(
+        heavy_YK.gather(1, (pair_Y // top_k).unsqueeze(1)).squeeze(1),
+        slot_pair_Y // slots,
+        light_YK.gather(1, (pair_Y % top_k).unsqueeze(1)).squeeze(1),
+        slot_pair_Y % slots,
+        flat.gather(1, best_Y.unsqueeze(1)).squeeze(1),
+    )

@@ -1,0 +1,71 @@
+"""Settings of the packing, and the presets that users choose them by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from trimtab_server.domain.errors import require
+
+Effort = Literal["fast", "balanced"]
+Objective = Literal["l2", "range"]
+Backend = Literal["auto", "reference"]
+
+DEFAULT_EFFORT: Effort = "fast"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard to pack. See `balanced_packing` for what each one does.
+
+    Attributes:
+        top_k: K, heaviest and lightest packs taken into each refinement step.
+        max_iterations: most refinement steps of a row; None: to convergence.
+        restarts: starts of which the best is kept; start 0 is the plain order.
+        objective: "l2", or "range" for the heaviest and the lightest pack alone.
+        seed: of the starts' noise, any integer; taken modulo 2**64.
+        tolerance: a row is done when max - min is at most this share of the
+            mean pack weight.
+    """
+
+    top_k: int = 4
+    max_iterations: int | None = 20
+    restarts: int = 1
+    objective: Objective = "l2"
+    seed: int = 0
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.top_k >= 1, "top_k", f"{self.top_k} is below 1")
+        require(self.restarts >= 1, "restarts", f"{self.restarts} is below 1")
+        require(
+            self.max_iterations is None or self.max_iterations >= 0,
+            "max_iterations",
+            f"{self.max_iterations} is below 0 (None refines to convergence)",
+        )
+        require(
+            self.objective in get_args(Objective),
+            "objective",
+            f"{self.objective!r} is not one of {get_args(Objective)}",
+        )
+        require(0 <= self.tolerance < float("inf"), "tolerance", f"{self.tolerance} is not >= 0")
+
+
+_PRESETS: dict[Effort, Settings] = {
+    "fast": Settings(top_k=4, max_iterations=20, restarts=1),
+    "balanced": Settings(top_k=16, max_iterations=None, restarts=8),
+}
+
+
+def settings_for(effort: Effort, *, seed: int = 0, **overrides: Any) -> Settings:
+    """The settings of `effort`, with any given field of Settings overridden."""
+    require(effort in _PRESETS, "effort", f"{effort!r} is not one of {tuple(_PRESETS)}")
+    return replace(_PRESETS[effort], seed=seed, **overrides)
+
+
+def resolve_backend(backend: Backend) -> str:
+    """The backend that `backend` stands for here: "reference" is the only one so far."""
+    require(
+        backend in get_args(Backend), "backend", f"{backend!r} is not one of {get_args(Backend)}"
+    )
+    return "reference"
