@@ -146,7 +146,8 @@ def _imbalance(gpu_load_LG: FloatArray) -> FloatArray:
     mean_L = gpu_load_LG.mean(axis=1)
     ratio_L = np.ones_like(mean_L)
     np.divide(gpu_load_LG.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
-    return np.maximum(ratio_L, 1.0)
+    np.maximum(ratio_L, 1.0, out=ratio_L)
+    return ratio_L
 
 
 def _frozen(array: IntArray) -> IntArray:

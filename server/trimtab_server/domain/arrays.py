@@ -44,7 +44,9 @@ def as_indices(value: Any, name: str) -> Tensor:
     return indices.to(torch.int64)
 
 
-def check_phy2log(value: Any, name: str, num_experts: int, num_replicas: int | None = None) -> Tensor:
+def check_phy2log(
+    value: Any, name: str, num_experts: int, num_replicas: int | None = None
+) -> Tensor:
     """A `phy2log` [L, R] as int64, in which every layer holds every expert.
 
     Raises:

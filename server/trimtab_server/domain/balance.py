@@ -82,7 +82,8 @@ def evaluate(
 def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:
     """Load of each GPU, float64 [L, G]."""
     share_LE = load_LE / replica_counts(phy2log_LR, load_LE.shape[1])
-    return share_LE.gather(1, phy2log_LR).unflatten(1, (num_gpus, -1)).sum(-1)
+    load_LGS: Tensor = share_LE.gather(1, phy2log_LR).unflatten(1, (num_gpus, -1))
+    return load_LGS.sum(-1)
 
 
 def imbalance(gpu_load_LG: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
@@ -58,7 +58,7 @@ class SolverQueue:
         future = self._thread.submit(self._timed, job)
         loop = asyncio.get_running_loop()
         # The turn ends with the job, not with a caller that gives up meanwhile.
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end_turn, done))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turn.release))
         result, service_s = await asyncio.wrap_future(future)
         self._mean_service_s += _SMOOTHING * (service_s - self._mean_service_s)
         return result
@@ -67,7 +67,7 @@ class SolverQueue:
         """Refuse new jobs, finish those that wait, and end the thread."""
         self._closed = True
         async with self._turn:
-            self._thread.shutdown(wait=False)
+            self._thread.shutdown()
 
     def retry_after(self) -> float:
         """Seconds until the queue as it is now should be done."""
@@ -79,17 +79,25 @@ class SolverQueue:
         started = time.perf_counter()
         self._count_waiting(+1)
         try:
-            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await self._turn.acquire()
+            await self._acquire(deadline)
         except TimeoutError:
             self._observer.queue_rejected("deadline")
-            raise DeadlineExceededError("the deadline passed while waiting for the solver") from None
+            raise DeadlineExceededError(
+                "the deadline passed while waiting for the solver"
+            ) from None
         except asyncio.CancelledError:
             self._observer.queue_rejected("cancelled")
             raise
         finally:
             self._count_waiting(-1)
         self._observer.queue_waited(time.perf_counter() - started)
+
+    async def _acquire(self, deadline: float) -> None:
+        # A free turn is taken without a pause in which a timeout could strike.
+        if asyncio.get_running_loop().time() >= deadline:
+            raise TimeoutError
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            await self._turn.acquire()
 
     def _admit(self) -> None:
         if self._closed:
@@ -109,6 +117,3 @@ class SolverQueue:
     def _timed(job: Callable[[], Result]) -> tuple[Result, float]:
         started = time.perf_counter()
         return job(), time.perf_counter() - started
-
-    def _end_turn(self, future: Future[Any]) -> None:
-        self._turn.release()

@@ -34,7 +34,7 @@ def plan_fully(
         backend: where the packings run.
         stage: entered around each stage.
     """
-    layers, experts = load_LE.shape
+    layers = len(load_LE)
     nodes = topology.home_nodes
     expert_LNe, iterations, swaps = _experts_of_nodes(load_LE, topology, settings, backend, stage)
     local_load_Xe = load_LE.gather(1, expert_LNe.flatten(1)).view(layers * nodes, -1)

@@ -7,21 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from trimtab_server.domain.balance import Evaluation
-from trimtab_server.domain.moves import Moves
+from trimtab_server.domain.arrays import as_amounts, check_phy2log
+from trimtab_server.domain.balance import Evaluation, evaluate
+from trimtab_server.domain.errors import require
+from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.settings import Settings
+from trimtab_server.solver.align import align
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.hierarchy import FullPlan, plan_fully
+from trimtab_server.solver.improve import improve_within
+from trimtab_server.solver.settings import Backend, Settings, resolve_backend
 from trimtab_server.solver.stages import Stage, untimed
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much weight traffic `improve` may cause; see there."""
-
-    max_moves_per_layer: int | None = None
-    max_moves: int | None = None
-    min_gain: float = 1e-4
-    cross_node_cost: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,61 @@ def place(
     current: Any = None,
     budget: Budget | None = None,
     settings: Settings,
+    backend: Backend = "auto",
     stage: Stage = untimed,
 ) -> Plan:
-    """Place the experts of all layers.
+    """Place the experts of all layers, on the device of `load`.
 
     Without `current` the placement is planned from scratch; with it, planned
     and then aligned so that few experts move; with `budget` too, `current` is
     improved by the best few moves.
+
+    Args:
+        load: [L, E] of any real dtype, finite, >= 0.
+        topology: where the experts may lie.
+        current: int [L, R], the placement in force.
+        budget: needs `current`.
+        settings: of the packings.
+        backend: "auto" or "reference".
+        stage: entered around each stage, for a caller that has a clock.
+
+    Raises:
+        InvalidArgumentError: an argument breaks a rule above.
     """
-    raise NotImplementedError  # being written by the solver's author
+    resolve_backend(backend)
+    load_LE = as_amounts(load, "load")
+    topology.check_experts(load_LE.shape[1])
+    require(budget is None or current is not None, "budget", "is given without current")
+    if current is None:
+        full = plan_fully(load_LE, topology, settings, backend, stage)
+        return _planned(full, load_LE, topology, None)
+    current_LR = check_phy2log(current, "current", load_LE.shape[1], topology.num_replicas)
+    current_LR = current_LR.to(load_LE.device)
+    require(
+        len(current_LR) == len(load_LE),
+        "current",
+        f"has {len(current_LR)} layers where load has {len(load_LE)}",
+    )
+    if budget is not None:
+        with stage("improve"):
+            improved_LR = improve_within(current_LR, load_LE, topology, budget)
+        return _planned(FullPlan(improved_LR, 0, 0), load_LE, topology, current_LR)
+    full = plan_fully(load_LE, topology, settings, backend, stage)
+    with stage("align"):
+        aligned_LR = align(
+            full.phy2log_LR, current_LR, topology.num_gpus, num_nodes=topology.home_nodes
+        )
+    return _planned(full._replace(phy2log_LR=aligned_LR), load_LE, topology, current_LR)
+
+
+def _planned(
+    full: FullPlan, load_LE: Tensor, topology: Topology, current_LR: Tensor | None
+) -> Plan:
+    phy2log_LR, iterations, swaps = full
+    after = evaluate(phy2log_LR, load_LE, topology.num_gpus, current=current_LR)
+    moves = before = None
+    if current_LR is not None:
+        experts = load_LE.shape[1]
+        moves = moves_between(current_LR, phy2log_LR, experts, topology.num_gpus)
+        before = evaluate(current_LR, load_LE, topology.num_gpus)
+    return Plan(phy2log_LR, moves, before, after, iterations, swaps)

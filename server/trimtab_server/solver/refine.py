@@ -114,9 +114,7 @@ def _spread(load_YP: Tensor) -> Tensor:
     return spread_Y * load_YP.shape[1] / load_YP.sum(1).clamp(min=1)
 
 
-def _best_swap(
-    weight_YPS: Tensor, group_YPS: Tensor | None, active_Y: Tensor, top_k: int
-) -> _Swap:
+def _best_swap(weight_YPS: Tensor, group_YPS: Tensor | None, active_Y: Tensor, top_k: int) -> _Swap:
     load_YP = weight_YPS[active_Y].sum(-1)
     heavy_YK = torch.argsort(load_YP, dim=1, descending=True, stable=True)[:, :top_k]
     light_YK = torch.argsort(load_YP, dim=1, stable=True)[:, :top_k]

@@ -1,0 +1,188 @@
+"""The client for asyncio: the twin of `client.Client`, call for call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy.typing as npt
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
+
+from trimtab_client import aio_stream, health, wire
+from trimtab_client.base import ClientBase
+from trimtab_client.channel import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    TlsOptions,
+    channel_options,
+    credentials,
+)
+from trimtab_client.exceptions import TrimtabError
+from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.placement import Placement
+from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.retry import (
+    DEFAULT_RETRY,
+    Attempts,
+    Deadline,
+    RetryPolicy,
+    check_timeout,
+    grpc_timeout,
+)
+from trimtab_client.streaming import check_max_in_flight
+from trimtab_client.wire import ServingStatus
+
+
+class AsyncClient(ClientBase):
+    """`Client` for asyncio: the same calls and arguments, awaited.
+
+    It belongs to the event loop that runs when it is made. Use it as an asynchronous
+    context manager, or await `close`.
+
+    Args:
+        target: as in `Client`, as are all others.
+        tls: how to reach a server that speaks TLS; None: plain text.
+        timeout: of each call, retries included, in seconds; `math.inf`: no limit.
+        retry: when a call is tried again.
+        max_message_bytes: largest message sent or received.
+
+    Raises:
+        RuntimeError: no event loop runs.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        tls: TlsOptions | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        super().__init__(timeout, retry)
+        asyncio.get_running_loop()
+        options = channel_options(max_message_bytes, tls)
+        self._channel = (
+            grpc.aio.insecure_channel(target, options)
+            if tls is None
+            else grpc.aio.secure_channel(target, credentials(tls), options)
+        )
+        self._solver = SolverServiceStub(self._channel)
+        self._check = self._channel.unary_unary(**health.CHECK)
+
+    async def pack(
+        self,
+        weight: npt.ArrayLike,
+        num_packs: int,
+        *,
+        item_group: npt.ArrayLike | None = None,
+        options: SolverOptions | None = None,
+        timeout: float | None = None,
+    ) -> PackResult:
+        """Pack weighted items into packs of near-equal weight. See `Client.pack`."""
+        request = wire.pack_request(weight, num_packs, item_group, options)
+        return wire.pack_result(await self._call(self._solver.Pack, request, timeout))
+
+    async def place(
+        self,
+        load: npt.ArrayLike,
+        topology: Topology,
+        *,
+        current: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        options: SolverOptions | None = None,
+        timeout: float | None = None,
+    ) -> PlaceResult:
+        """Place the experts of all layers on GPUs. See `Client.place`."""
+        request = wire.place_request(load, topology, current, budget, options)
+        response = await self._call(self._solver.Place, request, timeout)
+        return wire.place_result(response, request.load.shape[1], topology.num_gpus)
+
+    def place_stream(
+        self,
+        loads: aio_stream.Loads,
+        topology: Topology,
+        *,
+        current: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        options: SolverOptions | None = None,
+        max_in_flight: int = 8,
+        timeout: float = math.inf,
+    ) -> AsyncGenerator[StreamItem]:
+        """Place again and again. See `Client.place_stream`.
+
+        `loads` may be asynchronous or plain; it is iterated in a task of its own, on
+        the event loop, so a plain one must not block. To leave the loop early and be
+        sure that the call is cancelled at once, use `contextlib.aclosing`.
+        """
+        self._require_open()
+        config = wire.stream_config(topology, current, budget, options)
+        pump = aio_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
+        limit = grpc_timeout(check_timeout(timeout))
+        start = functools.partial(self._solver.PlaceStream, timeout=limit)
+        return aio_stream.stream_items(start, pump, topology.num_gpus)
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
+        """What the server says about itself or a service. See `Client.health`."""
+        deadline = Deadline(self._timeout_of(timeout))
+        return await self._health(service, deadline, wait_for_ready=False)
+
+    async def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
+        """Wait until the server is there and SERVING. See `Client.wait_ready`."""
+        readiness = health.Readiness(self._timeout_of(timeout))
+        while True:
+            outcome = await self._outcome(service, readiness.deadline)
+            if readiness.ended_by(outcome):
+                return
+            await asyncio.sleep(health.POLL_SECONDS)
+
+    async def close(self) -> None:
+        """Cancel what is under way, and disconnect. May be called again."""
+        self._closed = True
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Any, request: Any, timeout: float | None) -> Any:
+        deadline = Deadline(self._timeout_of(timeout))
+        attempts = Attempts(self._retry, deadline)
+        while True:
+            self._require_open()
+            try:
+                return await method(request, timeout=grpc_timeout(deadline.remaining()))
+            except grpc.RpcError as failure:
+                delay = attempts.delay_after(failure)
+            await asyncio.sleep(delay)
+
+    async def _health(
+        self, service: str, deadline: Deadline, *, wait_for_ready: bool
+    ) -> ServingStatus:
+        self._require_open()
+        request = wire.health_request(service)
+        limit = grpc_timeout(deadline.remaining())
+        try:
+            response = await self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
+        except grpc.RpcError as failure:
+            return health.status_of_failure(failure)
+        return wire.serving_status(response)
+
+    async def _outcome(self, service: str, deadline: Deadline) -> ServingStatus | TrimtabError:
+        try:
+            return await self._health(service, deadline, wait_for_ready=True)
+        except TrimtabError as error:
+            return error

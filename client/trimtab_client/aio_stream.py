@@ -1,0 +1,102 @@
+"""A stream's two halves for asyncio: a task pumps, the caller's task consumes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any
+
+import grpc
+import numpy.typing as npt
+
+from trimtab_client.results import StreamItem
+from trimtab_client.status import error_of_call
+from trimtab_client.streaming import Broken, Mark, Request, Taken, check_end, prepare, settle
+
+Loads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
+
+
+class Pump:
+    """Takes loads from the caller's iterator while fewer than `max_in_flight` are out."""
+
+    def __init__(self, config: Request, loads: Loads, max_in_flight: int) -> None:
+        self._config = config
+        self._loads = aiter(loads) if isinstance(loads, AsyncIterable) else _aiter(iter(loads))
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self.taken: asyncio.Queue[Taken] = asyncio.Queue()
+
+    async def run(self, call: Any) -> None:
+        """Send until the loads or the call end."""
+        try:
+            await self._send(call)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # The call is over. The consumer reads why, and tells the caller.
+            return
+
+    def free_slot(self) -> None:
+        """Let one more load be taken."""
+        self._slots.release()
+
+    def end(self) -> None:
+        """Wake the consumer: the call is over."""
+        self.taken.put_nowait(Mark.CALL_ENDED)
+
+    async def _send(self, call: Any) -> None:
+        await call.write(self._config)
+        for index in itertools.count():
+            await self._slots.acquire()
+            taken, request = await self._take(index)
+            self.taken.put_nowait(taken)
+            if request is not None:
+                await call.write(request)
+            elif not isinstance(taken, StreamItem):
+                await call.done_writing()
+                return
+
+    async def _take(self, index: int) -> tuple[Taken, Request | None]:
+        try:
+            return prepare(index, await anext(self._loads))
+        except StopAsyncIteration:
+            return Mark.NO_MORE_LOADS, None
+        except BaseException as error:  # noqa: BLE001 - raised again, by the consumer
+            return Broken(error), None
+
+
+async def stream_items(
+    start: Callable[[], Any], pump: Pump, num_gpus: int
+) -> AsyncGenerator[StreamItem]:
+    """What became of each load, in order. The call starts with the first `anext`."""
+    call = start()
+    call.add_done_callback(lambda _: pump.end())
+    pumping = asyncio.create_task(pump.run(call))
+    try:
+        while not isinstance(taken := await pump.taken.get(), Mark):
+            if isinstance(taken, Broken):
+                raise taken.error
+            if isinstance(taken, StreamItem):
+                yield taken
+            else:
+                yield settle(taken, await _read(call), num_gpus)
+            # Freed only now, when the caller is back for more: so a load may depend
+            # on all results but the last `max_in_flight` - 1.
+            pump.free_slot()
+        check_end(taken, await _read(call))
+    finally:
+        call.cancel()
+        pumping.cancel()
+        await asyncio.wait([pumping])
+
+
+async def _read(call: Any) -> Any:
+    """The next answer, or None at the end of the stream."""
+    try:
+        response = await call.read()
+    except grpc.RpcError as failure:
+        raise error_of_call(failure) from failure
+    return None if response is grpc.aio.EOF else response
+
+
+async def _aiter(loads: Any) -> AsyncIterator[npt.ArrayLike]:
+    for load in loads:
+        yield load

@@ -1,0 +1,85 @@
+"""What both clients ask of their gRPC channel: security, limits, keepalive."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from trimtab_client.exceptions import invalid
+
+DEFAULT_TARGET = "localhost:50051"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
+
+Pem = str | os.PathLike[str] | bytes
+"""A file of PEM text, or, as bytes, the text itself."""
+
+
+@dataclass(frozen=True)
+class TlsOptions:
+    """How to reach a server that speaks TLS.
+
+    Attributes:
+        ca: certificates to trust; None: those of the system.
+        cert: this client's certificate chain, where the server asks for one.
+        key: the private key that belongs to `cert`.
+        server_name: name to expect in the server's certificate, where it is not
+            the one in the address.
+
+    Raises:
+        InvalidArgumentError: `cert` without `key`, or `key` without `cert`.
+    """
+
+    ca: Pem | None = None
+    cert: Pem | None = None
+    key: Pem | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise invalid("tls", "cert and key belong together: give both or none")
+
+
+def credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
+    """The channel credentials for `tls`.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    return grpc.ssl_channel_credentials(
+        root_certificates=_pem(tls.ca),
+        private_key=_pem(tls.key),
+        certificate_chain=_pem(tls.cert),
+    )
+
+
+def channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
+    """Arguments of a gRPC channel, the same for both clients."""
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # Retries are the client's own: it knows about RetryInfo and the timeout.
+        ("grpc.enable_retries", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        # gRPC's own reconnect backoff grows to two minutes. A server that came
+        # back should be found within seconds.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # An idle stream to a host that vanished ends after this. Servers close
+        # connections that ping more often than every 5 minutes, by default.
+        ("grpc.keepalive_time_ms", 310_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+    if tls is not None and tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def _pem(source: Pem | None) -> bytes | None:
+    if source is None or isinstance(source, bytes):
+        return source
+    return Path(source).read_bytes()

@@ -1,0 +1,239 @@
+"""The client for threads and plain functions. `aio` has its twin for asyncio."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Generator, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy.typing as npt
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
+
+from trimtab_client import health, thread_stream, wire
+from trimtab_client.base import ClientBase
+from trimtab_client.channel import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    TlsOptions,
+    channel_options,
+    credentials,
+)
+from trimtab_client.exceptions import TrimtabError
+from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.placement import Placement
+from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.retry import (
+    DEFAULT_RETRY,
+    Attempts,
+    Deadline,
+    RetryPolicy,
+    check_timeout,
+    grpc_timeout,
+)
+from trimtab_client.streaming import check_max_in_flight
+from trimtab_client.wire import ServingStatus
+
+
+class Client(ClientBase):
+    """A connection to a Trimtab server.
+
+    It connects at the first call, and again by itself when the connection was lost.
+    Any number of threads may share one. It does not survive a fork: make it in the
+    process that uses it. Use it as a context manager, or call `close`.
+
+    Calls do not wait for a server that is down: they fail at once, are retried as
+    `retry` says, and then raise UnavailableError. `wait_ready` waits.
+
+    All calls raise TrimtabError; `trimtab_client.exceptions` draws its tree.
+
+    Args:
+        target: "host:port", "unix:path", or any other gRPC target.
+        tls: how to reach a server that speaks TLS; None: plain text.
+        timeout: of each call, retries included, in seconds; `math.inf`: no limit.
+        retry: when a call is tried again.
+        max_message_bytes: largest message sent or received.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        tls: TlsOptions | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        super().__init__(timeout, retry)
+        options = channel_options(max_message_bytes, tls)
+        self._channel = (
+            grpc.insecure_channel(target, options)
+            if tls is None
+            else grpc.secure_channel(target, credentials(tls), options)
+        )
+        self._solver = SolverServiceStub(self._channel)
+        self._check = self._channel.unary_unary(**health.CHECK)
+
+    def pack(
+        self,
+        weight: npt.ArrayLike,
+        num_packs: int,
+        *,
+        item_group: npt.ArrayLike | None = None,
+        options: SolverOptions | None = None,
+        timeout: float | None = None,
+    ) -> PackResult:
+        """Pack weighted items into packs of equal item count and near-equal weight.
+
+        Args:
+            weight: [X, n], the weight of each item; each row is a problem of its own.
+            num_packs: P; it divides n.
+            item_group: int [X, n]; items of a row with the same group share a pack
+                only where that cannot be avoided.
+            options: settings of the solver.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+        """
+        request = wire.pack_request(weight, num_packs, item_group, options)
+        return wire.pack_result(self._call(self._solver.Pack, request, timeout))
+
+    def place(
+        self,
+        load: npt.ArrayLike,
+        topology: Topology,
+        *,
+        current: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        options: SolverOptions | None = None,
+        timeout: float | None = None,
+    ) -> PlaceResult:
+        """Place the experts of all layers on GPUs.
+
+        Args:
+            load: [L, E], tokens routed to each logical expert, in any unit: a numpy
+                array, a torch tensor, nested lists, or anything with `__array__`.
+            topology: where the experts may lie.
+            current: the placement in force, or its `phy2log` [L, R]. With it, the new
+                one is chosen so that few experts move.
+            budget: with it, `current` is improved by the best few moves instead of
+                being planned anew.
+            options: settings of the solver.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+        """
+        request = wire.place_request(load, topology, current, budget, options)
+        response = self._call(self._solver.Place, request, timeout)
+        return wire.place_result(response, request.load.shape[1], topology.num_gpus)
+
+    def place_stream(
+        self,
+        loads: Iterable[npt.ArrayLike],
+        topology: Topology,
+        *,
+        current: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        options: SolverOptions | None = None,
+        max_in_flight: int = 8,
+        timeout: float = math.inf,
+    ) -> Generator[StreamItem]:
+        """Place again and again, each time from the placement answered last.
+
+        Results come in the order of the loads. A load that cannot be placed becomes
+        an item with `error` set, and the stream goes on. `loads` is iterated on
+        another thread; an exception that it raises is raised here, after the results
+        of the loads before it. Leaving the loop early, or closing the generator,
+        cancels the call.
+
+        A stream is not retried: the placement in force is its own. To go on after an
+        error, open another one with `current` set to the last placement received.
+
+        Args:
+            loads: [L, E] each, as in `place`.
+            topology: where the experts may lie.
+            current: the placement in force at the start, as in `place`.
+            budget: with it, each load improves the placement in force by the best few
+                moves; without it, each is planned anew and aligned with the one in
+                force.
+            options: settings of the solver.
+            max_in_flight: most loads taken whose results have not been consumed. 1
+                lets each load depend on the result before it.
+            timeout: of the whole stream, in seconds.
+        """
+        self._require_open()
+        config = wire.stream_config(topology, current, budget, options)
+        pump = thread_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
+        limit = grpc_timeout(check_timeout(timeout))
+        start = functools.partial(self._solver.PlaceStream, timeout=limit)
+        return thread_stream.stream_items(start, pump, topology.num_gpus)
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
+        """What the server says about itself, or about one of its services. Not retried.
+
+        Args:
+            service: full name of a service; empty: the server as a whole.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+        """
+        deadline = Deadline(self._timeout_of(timeout))
+        return self._health(service, deadline, wait_for_ready=False)
+
+    def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
+        """Wait until the server is there and SERVING.
+
+        Args:
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            service: as in `health`.
+
+        Raises:
+            DeadlineExceededError: it was not ready in time.
+        """
+        readiness = health.Readiness(self._timeout_of(timeout))
+        while True:
+            outcome = self._outcome(service, readiness.deadline)
+            if readiness.ended_by(outcome):
+                return
+            time.sleep(health.POLL_SECONDS)
+
+    def close(self) -> None:
+        """Cancel what is under way, and disconnect. May be called again."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Any, request: Any, timeout: float | None) -> Any:
+        deadline = Deadline(self._timeout_of(timeout))
+        attempts = Attempts(self._retry, deadline)
+        while True:
+            self._require_open()
+            try:
+                return method(request, timeout=grpc_timeout(deadline.remaining()))
+            except grpc.RpcError as failure:
+                delay = attempts.delay_after(failure)
+            time.sleep(delay)
+
+    def _health(self, service: str, deadline: Deadline, *, wait_for_ready: bool) -> ServingStatus:
+        self._require_open()
+        request = wire.health_request(service)
+        limit = grpc_timeout(deadline.remaining())
+        try:
+            response = self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
+        except grpc.RpcError as failure:
+            return health.status_of_failure(failure)
+        return wire.serving_status(response)
+
+    def _outcome(self, service: str, deadline: Deadline) -> ServingStatus | TrimtabError:
+        try:
+            return self._health(service, deadline, wait_for_ready=True)
+        except TrimtabError as error:
+            return error

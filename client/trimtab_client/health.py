@@ -1,0 +1,62 @@
+"""The standard health service, and waiting until a server is ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from trimtab.wire.v1 import standard_pb2
+
+from trimtab_client.exceptions import DeadlineExceededError, TrimtabError, UnavailableError
+from trimtab_client.retry import Deadline
+from trimtab_client.status import error_of_call
+from trimtab_client.wire import ServingStatus
+
+SOLVER_SERVICE = "trimtab.v1.SolverService"
+"""Name under which the server reports the health of the solver's calls."""
+
+CHECK: dict[str, Any] = {
+    "method": "/grpc.health.v1.Health/Check",
+    "request_serializer": standard_pb2.HealthCheckRequest.SerializeToString,
+    "response_deserializer": standard_pb2.HealthCheckResponse.FromString,
+}
+"""How a channel is asked for the health check."""
+
+POLL_SECONDS = 0.1
+"""Pause between two checks while waiting."""
+
+
+def status_of_failure(failure: grpc.RpcError) -> ServingStatus:
+    """What a failed health check says.
+
+    Raises:
+        TrimtabError: it says nothing about the service.
+    """
+    if failure.code() is grpc.StatusCode.NOT_FOUND:
+        return ServingStatus.SERVICE_UNKNOWN
+    raise error_of_call(failure) from failure
+
+
+class Readiness:
+    """The wait for SERVING: when it ends, and how."""
+
+    def __init__(self, timeout: float) -> None:
+        self.deadline = Deadline(timeout)
+        self._timeout = timeout
+
+    def ended_by(self, outcome: ServingStatus | TrimtabError) -> bool:
+        """Whether the server is ready, by the outcome of a check.
+
+        Raises:
+            DeadlineExceededError: it is not, and the time is up.
+            TrimtabError: the check failed in a way that waiting does not cure.
+        """
+        if outcome is ServingStatus.SERVING:
+            return True
+        curable = isinstance(outcome, ServingStatus | UnavailableError | DeadlineExceededError)
+        if isinstance(outcome, TrimtabError) and not curable:
+            raise outcome
+        if self.deadline.remaining() <= 0:
+            last = outcome.value if isinstance(outcome, ServingStatus) else outcome.details
+            raise DeadlineExceededError(f"not ready within {self._timeout:g} s: {last}")
+        return False

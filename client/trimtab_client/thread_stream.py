@@ -1,0 +1,91 @@
+"""A stream's two halves for threads: gRPC's own thread pumps, the caller's consumes."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import grpc
+import numpy.typing as npt
+
+from trimtab_client.results import StreamItem
+from trimtab_client.status import error_of_call
+from trimtab_client.streaming import Broken, Mark, Request, Taken, check_end, prepare, settle
+
+
+class Pump:
+    """Takes loads from the caller's iterator while fewer than `max_in_flight` are out."""
+
+    def __init__(self, config: Request, loads: Iterable[npt.ArrayLike], max_in_flight: int) -> None:
+        self._config = config
+        self._loads = iter(loads)
+        self._slots = threading.Semaphore(max_in_flight)
+        self._ended = False
+        self.taken: queue.SimpleQueue[Taken] = queue.SimpleQueue()
+
+    def requests(self) -> Iterator[Request]:
+        """The messages to send. gRPC iterates over them on a thread of its own."""
+        yield self._config
+        for index in itertools.count():
+            self._slots.acquire()
+            if self._ended:
+                return
+            taken, request = self._take(index)
+            self.taken.put(taken)
+            if request is not None:
+                yield request
+            elif not isinstance(taken, StreamItem):
+                return
+
+    def free_slot(self) -> None:
+        """Let one more load be taken."""
+        self._slots.release()
+
+    def end(self) -> None:
+        """Take no more loads: the call is over. Wakes both halves."""
+        self._ended = True
+        self._slots.release()
+        self.taken.put(Mark.CALL_ENDED)
+
+    def _take(self, index: int) -> tuple[Taken, Request | None]:
+        try:
+            return prepare(index, next(self._loads))
+        except StopIteration:
+            return Mark.NO_MORE_LOADS, None
+        except BaseException as error:  # noqa: BLE001 - raised again, by the consumer
+            return Broken(error), None
+
+
+def stream_items(
+    start: Callable[[Iterator[Request]], Any], pump: Pump, num_gpus: int
+) -> Generator[StreamItem]:
+    """What became of each load, in order. The call starts with the first `next`."""
+    call = start(pump.requests())
+    if not call.add_callback(pump.end):
+        pump.end()
+    try:
+        while not isinstance(taken := pump.taken.get(), Mark):
+            if isinstance(taken, Broken):
+                raise taken.error
+            if isinstance(taken, StreamItem):
+                yield taken
+            else:
+                yield settle(taken, _read(call), num_gpus)
+            # Freed only now, when the caller is back for more: so a load may depend
+            # on all results but the last `max_in_flight` - 1.
+            pump.free_slot()
+        check_end(taken, _read(call))
+    finally:
+        call.cancel()
+        pump.end()
+
+
+def _read(call: Any) -> Any:
+    """The next answer, or None at the end of the stream."""
+    try:
+        return next(call, None)
+    except grpc.RpcError as failure:
+        raise error_of_call(failure) from failure

@@ -1,0 +1,221 @@
+"""The server's configuration: one typed value, from defaults, file, environment and flags.
+
+Each setting has one name with three spellings: `queue_size` in the TOML file,
+`TRIMTAB_QUEUE_SIZE` in the environment and `--queue-size` as a flag. Flags win
+over the environment, the environment over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from trimtab_server.domain.errors import InvalidArgumentError, Violation, invalid
+from trimtab_server.engine.config import Limits, SolverConfig
+from trimtab_server.logs import LogConfig
+from trimtab_server.metrics.config import MetricsConfig
+from trimtab_server.rpc.config import RpcConfig
+from trimtab_server.setting import KEY, Setting
+
+ENV_PREFIX = "TRIMTAB_"
+FILE_VARIABLE = "TRIMTAB_CONFIG"
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """All settings, in the sections of the components that own them."""
+
+    rpc: RpcConfig = field(default_factory=RpcConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    limits: Limits = field(default_factory=Limits)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    logs: LogConfig = field(default_factory=LogConfig)
+
+
+class Option(NamedTuple):
+    """One setting, with what its place in a dataclass says about it."""
+
+    name: str
+    kind: Any
+    default: Any
+    about: Setting
+
+    @property
+    def env(self) -> str:
+        """Its name in the environment."""
+        return ENV_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it may have; empty where they are not a fixed few."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+
+class Section(NamedTuple):
+    """The settings of one component."""
+
+    name: str
+    title: str
+    make: type
+    options: tuple[Option, ...]
+
+
+def sections() -> tuple[Section, ...]:
+    """All settings there are, by section."""
+    kinds = get_type_hints(ServerConfig)
+    return tuple(_section(f.name, kinds[f.name]) for f in fields(ServerConfig))
+
+
+def load_config(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> ServerConfig:
+    """The configuration that these sources ask for.
+
+    Args:
+        flags: values by setting name, of the flags that were given.
+        environment: variables by name; those of no setting are left alone.
+        file: TOML file; None: the one that TRIMTAB_CONFIG names, if any.
+
+    Raises:
+        InvalidArgumentError: names each setting at fault, its value, the rule and
+            the source of the value.
+    """
+    if file is None and environment.get(FILE_VARIABLE):
+        file = Path(environment[FILE_VARIABLE])
+    sources = [
+        *([(f"in {file}", _read_file(file))] if file else []),
+        ("in the environment", _of_environment(environment)),
+        ("on the command line", flags),
+    ]
+    found: list[Violation] = []
+    values = _merge(sources, found)
+    made = {section.name: _make(section, values, found) for section in sections()}
+    if found:
+        raise InvalidArgumentError(*found)
+    return ServerConfig(**made)
+
+
+def to_toml(config: ServerConfig) -> str:
+    """The configuration as a file that `load_config` reads, with comments."""
+    blocks = []
+    for section in sections():
+        owner = getattr(config, section.name)
+        lines = [f"# {section.title}", ""]
+        for option in section.options:
+            value = getattr(owner, option.name)
+            unset = "# " if value is None else ""
+            lines += [f"# {option.about.doc}", f"{unset}{option.name} = {_toml_value(value)}"]
+            lines += [""]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def _section(name: str, owner: type) -> Section:
+    kinds = get_type_hints(owner)
+    options = tuple(_option(f, kinds[f.name]) for f in fields(owner))
+    return Section(name, (owner.__doc__ or "").rstrip("."), owner, options)
+
+
+def _option(f: Field[Any], kind: Any) -> Option:
+    return Option(f.name, kind, f.default, f.metadata[KEY])
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    names = (option.name for section in sections() for option in section.options)
+    given = {name: environment.get(ENV_PREFIX + name.upper()) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise invalid("config", f"cannot read {path}: {error}") from error
+
+
+def _merge(
+    sources: Sequence[tuple[str, Mapping[str, Any]]], found: list[Violation]
+) -> dict[str, Any]:
+    """Values by name, later sources over earlier ones; each checked where it stands."""
+    known = {option.name: option for section in sections() for option in section.options}
+    merged: dict[str, Any] = {}
+    for source, given in sources:
+        for name, raw in given.items():
+            if name not in known:
+                found.append(Violation(name, f"no such setting ({source})"))
+                continue
+            try:
+                merged[name] = _parse(known[name], raw)
+            except ValueError as error:
+                found.append(Violation(name, f"{error} ({source})"))
+    return merged
+
+
+def _make(section: Section, values: Mapping[str, Any], found: list[Violation]) -> Any:
+    mine = {o.name: values[o.name] for o in section.options if o.name in values}
+    try:
+        return section.make(**mine)
+    except InvalidArgumentError as error:
+        found.extend(error.violations)
+        return None
+
+
+def _parse(option: Option, raw: Any) -> Any:
+    """The value that `raw` spells: text from flags and environment, or typed from TOML.
+
+    Raises:
+        ValueError: it is of another type, or breaks the setting's rule.
+    """
+    value = _of_kind(option, raw)
+    if option.choices and value not in option.choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(option.choices)}")
+    complaint = option.about.rule(value)
+    if complaint is not None:
+        raise ValueError(complaint)
+    return value
+
+
+def _of_kind(option: Option, raw: Any) -> Any:
+    if option.kind is bool:
+        return _parse_bool(raw)
+    if option.kind is int:
+        return _parse_number(int, raw, "a whole number")
+    if option.kind is float:
+        return _parse_number(float, raw, "a number")
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is not text")  # noqa: TRY004
+    return raw if option.kind is str or option.choices else Path(raw)
+
+
+def _parse_bool(raw: Any) -> bool:
+    spellings = {"true": True, "false": False}
+    value = raw if isinstance(raw, bool) else spellings.get(str(raw).lower())
+    if value is None:
+        raise ValueError(f"{raw!r} is not true or false")
+    return value
+
+
+def _parse_number(kind: type[int] | type[float], raw: Any, what: str) -> int | float:
+    try:
+        value = kind(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        raise ValueError(f"{raw!r} is not {what}") from None
+    accepted = (int, float) if kind is float else int
+    if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+        raise ValueError(f"{raw!r} is not {what}")
+    return kind(value)
+
+
+def _toml_value(value: Any) -> str:
+    # A JSON string, number or truth value is also a TOML one.
+    return json.dumps(value if isinstance(value, int | float | bool) else str(value or ""))

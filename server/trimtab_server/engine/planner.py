@@ -1,0 +1,242 @@
+"""Carries out requests: checks limits, runs the solver in the queue, reports what it took."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trimtab_server.device import synchronize
+from trimtab_server.domain.balance import Evaluation
+from trimtab_server.domain.errors import invalid
+from trimtab_server.domain.moves import Moves
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.config import Limits
+from trimtab_server.engine.limits import check_pack, check_place
+from trimtab_server.engine.observer import Observer, When
+from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.solver.packing import pack
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.plan import Plan, place
+from trimtab_server.solver.settings import Effort, Settings, resolve_backend, settings_for
+from trimtab_server.solver.stages import Stage
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How hard a request asks the solver to try.
+
+    Attributes:
+        effort: the preset; None: the server's default.
+        overrides: fields of `Settings` that differ from the preset.
+    """
+
+    effort: Effort | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a load is placed under; all loads of a stream share it."""
+
+    topology: Topology
+    budget: Budget | None = None
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Pack of each item and its position there, both int64 [X, n] on the CPU."""
+
+    pack_index: Tensor
+    rank_in_pack: Tensor
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placement with its moves and balance, on the CPU.
+
+    `moves` and `before` are None where there was no current placement.
+    """
+
+    placement: Placement
+    moves: Moves | None
+    before: Evaluation | None
+    after: Evaluation
+
+
+class Planner:
+    """Packs and places for many callers, on one device, within limits.
+
+    Loads and weights are numpy arrays, which may be read-only. Every method
+    raises InvalidArgumentError for input that breaks a rule and
+    ResourceExhaustedError (without `retry_after`) for input over a limit, beside
+    what `SolverQueue.run` raises. Deadlines are on the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        queue: SolverQueue,
+        device: torch.device,
+        limits: Limits,
+        default_effort: Effort,
+        observer: Observer,
+    ) -> None:
+        self._queue = queue
+        self._device = device
+        self._limits = limits
+        self._default_effort = default_effort
+        self._observer = observer
+        self._backend = resolve_backend("auto")
+
+    async def pack(
+        self,
+        weight: Array,
+        num_packs: int,
+        item_group: Array | None,
+        options: Options,
+        *,
+        deadline: float = math.inf,
+    ) -> Packed:
+        """Pack the items [X, n] of each row into packs; see `balanced_packing`."""
+        effort, settings = self._settings(options)
+        check_pack(self._limits, weight.shape, num_packs, settings)
+
+        def job() -> Packed:
+            packing = pack(
+                self._tensor(weight),
+                num_packs,
+                item_group=None if item_group is None else self._tensor(item_group),
+                settings=settings,
+                stage=self._stage(effort),
+            )
+            self._observer.solved(packing.iterations, packing.swaps)
+            return Packed(packing.pack_index.cpu(), packing.rank_in_pack.cpu())
+
+        return await self._queue.run(job, deadline=deadline)
+
+    async def place(
+        self,
+        load: Array,
+        terms: Terms,
+        current: Placement | None = None,
+        *,
+        deadline: float = math.inf,
+    ) -> Placed:
+        """Place a load [L, E], from `current` where there is one; see `solver.plan.place`."""
+        effort, settings = self._settings(terms.options)
+        check_place(self._limits, load.shape, terms.topology, settings)
+        if current is not None:
+            _check_fits(load, current)
+
+        def job() -> Placed:
+            plan = place(
+                self._tensor(load),
+                terms.topology,
+                current=None if current is None else current.tensor().to(self._device),
+                budget=terms.budget,
+                settings=settings,
+                stage=self._stage(effort),
+            )
+            placed = _on_cpu(plan, load.shape[1], terms.topology.num_gpus)
+            self._report(plan, placed)
+            return placed
+
+        return await self._queue.run(job, deadline=deadline)
+
+    async def warm(self) -> None:
+        """Solve small problems of each kind, so that the first caller does not wait."""
+        load_LE = np.arange(32, dtype=np.float64).reshape(2, 16)
+        await self.pack(load_LE, 4, None, Options())
+        first = await self.place(load_LE, Terms(Topology(20, 4)))
+        await self.place(load_LE, Terms(Topology(20, 4)), first.placement)
+        await self.place(load_LE, Terms(Topology(20, 4), Budget()), first.placement)
+
+    def _settings(self, options: Options) -> tuple[Effort, Settings]:
+        effort = options.effort or self._default_effort
+        return effort, settings_for(effort, **options.overrides)
+
+    def _tensor(self, array: Array) -> Tensor:
+        # A copy, since torch warns of arrays that are read-only.
+        return torch.tensor(array, device=self._device)
+
+    def _stage(self, effort: Effort) -> Stage:
+        @contextmanager
+        def timed(name: str) -> Iterator[None]:
+            started = time.perf_counter()
+            yield
+            synchronize(self._device)
+            seconds = time.perf_counter() - started
+            self._observer.stage(name, self._backend, effort, seconds)
+
+        return timed
+
+    def _report(self, plan: Plan, placed: Placed) -> None:
+        self._observer.solved(plan.iterations, plan.swaps)
+        if placed.before is not None:
+            self._report_imbalance("before", placed.before)
+        self._report_imbalance("after", placed.after)
+        if placed.moves is not None:
+            self._observer.moved(len(placed.moves))
+
+    def _report_imbalance(self, when: When, balance: Evaluation) -> None:
+        worst, median = balance.imbalance.max(), balance.imbalance.quantile(0.5)
+        self._observer.imbalance(when, float(worst), float(median))
+
+
+class PlaceStream:
+    """A run of loads under the same terms, each placed from the answer before it.
+
+    `current` is the placement in force. It changes only when a load was placed.
+    Loads of one stream are placed one at a time: await each before the next.
+    """
+
+    def __init__(self, planner: Planner, terms: Terms, current: Placement | None = None) -> None:
+        self._planner = planner
+        self._terms = terms
+        self.current = current
+
+    async def place(self, load: Array, *, deadline: float = math.inf) -> Placed:
+        """Place one load [L, E]; raises what `Planner.place` raises."""
+        placed = await self._planner.place(load, self._terms, self.current, deadline=deadline)
+        self.current = placed.placement
+        return placed
+
+
+def _check_fits(load: Array, current: Placement) -> None:
+    layers = current.phy2log.shape[0]
+    if load.shape != (layers, current.num_experts):
+        raise invalid(
+            "load",
+            f"shape {load.shape} does not fit the placement in force, which has {layers} "
+            f"layers of {current.num_experts} experts",
+        )
+
+
+def _on_cpu(plan: Plan, num_experts: int, num_gpus: int) -> Placed:
+    placement = Placement.of(plan.phy2log, num_experts, num_gpus)
+    _ = placement.digest  # computed here, off the event loop
+    return Placed(
+        placement,
+        None if plan.moves is None else _tensors_on_cpu(plan.moves),
+        None if plan.before is None else _tensors_on_cpu(plan.before),
+        _tensors_on_cpu(plan.after),
+    )
+
+
+_Value = TypeVar("_Value", Moves, Evaluation)
+
+
+def _tensors_on_cpu(value: _Value) -> _Value:
+    return replace(value, **{name: tensor.cpu() for name, tensor in vars(value).items()})

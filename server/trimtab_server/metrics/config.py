@@ -1,0 +1,28 @@
+"""Settings of the metrics endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trimtab_server.setting import host_and_port, setting
+
+OFF = "off"
+
+
+def _rule(address: str) -> str | None:
+    complaint = None if address == OFF else host_and_port(address)
+    return complaint and f"{complaint}, or off"
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Metrics."""
+
+    metrics_listen: str = field(
+        default="127.0.0.1:9464",
+        metadata=setting(
+            "Where /metrics is served over HTTP: host:port, where port 0 lets the system "
+            "choose, or off.",
+            rule=_rule,
+        ),
+    )

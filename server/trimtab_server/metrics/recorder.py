@@ -1,0 +1,107 @@
+"""Records what the engine and the RPCs report as Prometheus metrics."""
+
+from __future__ import annotations
+
+import platform
+
+import prometheus_client
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from trimtab_server.engine.observer import Rejection, When
+from trimtab_server.metrics import families
+from trimtab_server.metrics.families import Family
+
+
+class Recorder:
+    """Implements `engine.observer.Observer` and `rpc.observer.CallObserver`.
+
+    All series live in `registry`, which is this recorder's own, together with
+    those of the process, the Python runtime and its garbage collector.
+    """
+
+    def __init__(self) -> None:
+        # The time each series began doubles their number and is of no use here.
+        prometheus_client.disable_created_metrics()
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._requests = self._counter(families.RPC_REQUESTS)
+        self._duration = self._histogram(families.RPC_DURATION)
+        self._in_flight = self._gauge(families.RPC_IN_FLIGHT)
+        self._stage = self._histogram(families.STAGE_DURATION)
+        self._depth = self._gauge(families.QUEUE_DEPTH)
+        self._wait = self._histogram(families.QUEUE_WAIT)
+        self._rejected = self._counter(families.QUEUE_REJECTED)
+        self._imbalance = self._histogram(families.IMBALANCE)
+        self._iterations = self._counter(families.ITERATIONS)
+        self._swaps = self._counter(families.SWAPS)
+        self._moves = self._counter(families.MOVES)
+        self._device = self._gauge(families.DEVICE_INFO)
+        self._build = self._gauge(families.BUILD_INFO)
+
+    def call_started(self, method: str) -> None:
+        """See `CallObserver`."""
+        self._in_flight.labels(method).inc()
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """See `CallObserver`."""
+        self._in_flight.labels(method).dec()
+        self._requests.labels(method, code).inc()
+        self._duration.labels(method).observe(seconds)
+
+    def queue_depth(self, waiting: int) -> None:
+        """See `Observer`."""
+        self._depth.set(waiting)
+
+    def queue_waited(self, seconds: float) -> None:
+        """See `Observer`."""
+        self._wait.observe(seconds)
+
+    def queue_rejected(self, reason: Rejection) -> None:
+        """See `Observer`."""
+        self._rejected.labels(reason).inc()
+
+    def stage(self, stage: str, backend: str, effort: str, seconds: float) -> None:
+        """See `Observer`."""
+        self._stage.labels(stage, backend, effort).observe(seconds)
+
+    def solved(self, iterations: int, swaps: int) -> None:
+        """See `Observer`."""
+        self._iterations.inc(iterations)
+        self._swaps.inc(swaps)
+
+    def imbalance(self, when: When, worst: float, median: float) -> None:
+        """See `Observer`."""
+        self._imbalance.labels(when, "worst").observe(worst)
+        self._imbalance.labels(when, "median").observe(median)
+
+    def moved(self, moves: int) -> None:
+        """See `Observer`."""
+        self._moves.inc(moves)
+
+    def runs_on(self, device: str, name: str, backend: str) -> None:
+        """What the solver runs on."""
+        self._device.labels(device, name, backend).set(1)
+
+    def built_from(self, version: str, torch: str) -> None:
+        """Versions of the server and of torch."""
+        self._build.labels(version, platform.python_version(), torch).set(1)
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.name, family.help, family.labels, registry=self.registry)
+
+    def _gauge(self, family: Family) -> Gauge:
+        return Gauge(family.name, family.help, family.labels, registry=self.registry)
+
+    def _histogram(self, family: Family) -> Histogram:
+        return Histogram(
+            family.name, family.help, family.labels, registry=self.registry, buckets=family.buckets
+        )

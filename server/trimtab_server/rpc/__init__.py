@@ -1,0 +1,1 @@
+"""The gRPC face of the server: the only code that knows gRPC and the wire's messages."""

@@ -1,0 +1,83 @@
+"""Settings of the gRPC endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trimtab_server.domain.errors import require
+from trimtab_server.setting import at_least, host_and_port, setting
+
+
+def _listen_rule(address: str) -> str | None:
+    if address.startswith("unix:") and address != "unix:":
+        return None
+    complaint = host_and_port(address)
+    return complaint and f"{complaint}, or unix:path"
+
+
+@dataclass(frozen=True)
+class RpcConfig:
+    """Network."""
+
+    listen: str = field(
+        default="127.0.0.1:50051",
+        metadata=setting(
+            "Where gRPC listens: host:port, where port 0 lets the system choose, or unix:path.",
+            rule=_listen_rule,
+        ),
+    )
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=setting("PEM certificate chain of the server. Turns TLS on.", unit="file"),
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=setting("PEM private key of the certificate.", unit="file")
+    )
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=setting(
+            "PEM certificates of the authorities that clients must have theirs from.",
+            unit="file",
+        ),
+    )
+    max_message_bytes: int = field(
+        default=64 << 20,
+        metadata=setting(
+            "Largest message taken or sent. A load of L layers and E experts takes 4 or 8 "
+            "bytes for each of its L x E numbers.",
+            unit="bytes",
+            rule=at_least(1024),
+        ),
+    )
+    max_concurrent_rpcs: int = field(
+        default=256,
+        metadata=setting(
+            "Calls carried out at once; an open stream is one call. Health checks are not "
+            "counted.",
+            unit="calls",
+            rule=at_least(1),
+        ),
+    )
+    drain_seconds: float = field(
+        default=30.0,
+        metadata=setting(
+            "Most time to finish running calls in after the first SIGTERM or SIGINT; a "
+            "second one ends it.",
+            unit="seconds",
+            rule=at_least(0),
+        ),
+    )
+    reflection: bool = field(
+        default=True,
+        metadata=setting("Let clients such as grpcurl ask for the service's description."),
+    )
+
+    def __post_init__(self) -> None:
+        both = (self.tls_cert is None) == (self.tls_key is None)
+        require(both, "tls_key", "tls_cert and tls_key need each other")
+        require(
+            self.tls_client_ca is None or self.tls_cert is not None,
+            "tls_client_ca",
+            "needs tls_cert and tls_key",
+        )

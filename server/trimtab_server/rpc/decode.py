@@ -1,0 +1,163 @@
+"""Requests of the wire as values of the engine. Pure; everything wrong with a request at once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+from trimtab_server.domain.errors import require
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.planner import Options, Terms
+from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, gather, named_as
+from trimtab_server.rpc.tensors import Array, decode_tensor
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.settings import settings_for
+
+_EFFORTS = {
+    solver_service_pb2.EFFORT_UNSPECIFIED: None,
+    solver_service_pb2.EFFORT_FAST: "fast",
+    solver_service_pb2.EFFORT_BALANCED: "balanced",
+}
+_OBJECTIVES = {
+    solver_service_pb2.OBJECTIVE_UNSPECIFIED: "l2",
+    solver_service_pb2.OBJECTIVE_L2: "l2",
+    solver_service_pb2.OBJECTIVE_RANGE: "range",
+}
+_TO_CONVERGENCE = -1
+
+
+class PackArguments(NamedTuple):
+    """What Pack asks for: weight [X, n], packs, and perhaps item_group [X, n]."""
+
+    weight: Array
+    num_packs: int
+    item_group: Array | None
+    options: Options
+
+
+class PlaceArguments(NamedTuple):
+    """What Place asks for: load [L, E], its terms, and perhaps a placement in force."""
+
+    load: Array
+    terms: Terms
+    current: Placement | None
+
+
+def decode_pack(message: solver_service_pb2.PackRequest) -> PackArguments:
+    """Raises InvalidArgumentError with every field at fault."""
+    with named_as(PACK_FIELDS):
+        weight, item_group, options = gather(
+            lambda: _required(message, "weight"),
+            lambda: _optional(message, "item_group"),
+            lambda: _options(message.options),
+        )
+    return PackArguments(weight, message.num_packs, item_group, options)
+
+
+def decode_place(message: solver_service_pb2.PlaceRequest) -> PlaceArguments:
+    """Raises InvalidArgumentError with every field at fault."""
+    with named_as(PLACE_FIELDS):
+        load, terms = gather(lambda: _required(message, "load"), lambda: _terms(message))
+        current = _current(message, terms.topology, num_experts=load.shape[1])
+    return PlaceArguments(load, terms, current)
+
+
+def decode_config(
+    message: solver_service_pb2.PlaceStreamConfig,
+) -> tuple[Terms, Placement | None]:
+    """What all loads of a stream share, and the placement in force when it starts.
+
+    Raises InvalidArgumentError with every field at fault.
+    """
+    with named_as(PLACE_FIELDS):
+        terms = _terms(message)
+        return terms, _current(message, terms.topology)
+
+
+def decode_load(message: solver_service_pb2.PlaceStreamLoad) -> Array:
+    """Raises InvalidArgumentError with every field at fault."""
+    return _required(message, "load")
+
+
+def _required(message: Any, field: str) -> Array:
+    require(message.HasField(field), field, "is required")
+    return decode_tensor(getattr(message, field), field)
+
+
+def _optional(message: Any, field: str) -> Array | None:
+    return _required(message, field) if message.HasField(field) else None
+
+
+def _terms(
+    message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
+) -> Terms:
+    topology, budget, options = gather(
+        lambda: _topology(message.topology),
+        lambda: _budget(message.budget) if message.HasField("budget") else None,
+        lambda: _options(message.options),
+    )
+    return Terms(topology, budget, options)
+
+
+def _topology(message: topology_pb2.Topology) -> Topology:
+    return Topology(
+        message.num_replicas, message.num_gpus, message.num_nodes or 1, message.num_groups or 1
+    )
+
+
+def _budget(message: placement_pb2.MoveBudget) -> Budget:
+    return Budget(**{field.name: value for field, value in message.ListFields()})
+
+
+def _options(message: solver_service_pb2.SolverOptions) -> Options:
+    require(message.effort in _EFFORTS, "effort", f"{message.effort} is not a known effort")
+    require(
+        message.objective in _OBJECTIVES, "objective", f"{message.objective} is not a known one"
+    )
+    overrides: dict[str, Any] = {"seed": message.seed, "objective": _OBJECTIVES[message.objective]}
+    for name in ("top_k", "max_iterations", "restarts"):
+        if message.HasField(name):
+            overrides[name] = getattr(message, name)
+    if overrides.get("max_iterations") == _TO_CONVERGENCE:
+        overrides["max_iterations"] = None
+    settings_for("fast", **overrides)
+    return Options(_EFFORTS[message.effort], overrides)
+
+
+def _current(
+    message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
+    topology: Topology,
+    num_experts: int | None = None,
+) -> Placement | None:
+    """The placement in force; E is read from it where no load says what it is."""
+    if not message.HasField("current"):
+        require(not message.HasField("budget"), "budget", "needs current")
+        return None
+    require(message.current.HasField("phy2log"), "current", "is required")
+    phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")
+    if num_experts is None:
+        num_experts = _experts_of(phy2log_LR, topology)
+    require(
+        phy2log_LR.shape[1] == topology.num_replicas,
+        "current.phy2log.shape",
+        f"{list(phy2log_LR.shape)}: has not num_replicas = {topology.num_replicas} columns",
+    )
+    # A copy, since torch warns of arrays that are read-only.
+    placement = Placement.of(phy2log_LR.copy(), num_experts, topology.num_gpus)
+    _check_digest(message.current.digest, placement)
+    return placement
+
+
+def _experts_of(phy2log_LR: Array, topology: Topology) -> int:
+    # No more experts than slots, whatever a wild entry says: the check that
+    # follows then names that entry.
+    return max(1, min(int(phy2log_LR.max()) + 1, topology.num_replicas))
+
+
+def _check_digest(digest: bytes, placement: Placement) -> None:
+    require(
+        digest in (b"", placement.digest),
+        "current.digest",
+        f"{digest.hex()} is not the digest of current.phy2log, {placement.digest.hex()}",
+    )

@@ -1,0 +1,129 @@
+"""What happens around every call: errors become statuses, and calls are counted and logged."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from trimtab_server.domain.errors import TrimtabError
+from trimtab_server.rpc.observer import CallObserver
+from trimtab_server.rpc.status import status_of
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+Handler = Any  # grpc.RpcMethodHandler, whose type does not show the behaviours
+Behaviour = Callable[[Any, Any], Any]
+
+_DEADLINE_SLACK_S = 0.1
+_NO_FAULT = {grpc.StatusCode.OK}
+_CALLERS_FAULT = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+}
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method that exists, unary or streaming."""
+
+    def __init__(self, observer: CallObserver) -> None:
+        self._observer = observer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Part of grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        kind = _kind(handler)
+        method = str(handler_call_details.method).removeprefix("/")
+        return getattr(grpc, f"{kind}_rpc_method_handler")(
+            self._wrap(method, getattr(handler, kind)),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def call(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            self._observer.call_started(method)
+            code = grpc.StatusCode.OK
+            try:
+                return await _translated(method, behaviour, request, context)
+            except BaseException as error:
+                code = _code_of(error, context)
+                raise
+            finally:
+                seconds = time.perf_counter() - started
+                self._observer.call_ended(method, code.name, seconds)
+                _log_end(method, code, seconds, context)
+
+        return call
+
+
+async def _translated(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+    """The behaviour's answer; what it raises ends the call with the status that fits."""
+    try:
+        return await _respond(behaviour, request, context)
+    except TrimtabError as error:
+        await context.abort(*status_of(error))
+    except grpc.aio.BaseError:
+        raise
+    except Exception:
+        request_id = secrets.token_hex(8)
+        log.exception("unexpected error", method=method, request_id=request_id)
+        await context.abort(
+            grpc.StatusCode.INTERNAL,
+            f"internal error; the server's log has it under request_id {request_id}",
+        )
+
+
+async def _respond(behaviour: Behaviour, request: Any, context: Any) -> Any:
+    if not inspect.isasyncgenfunction(behaviour):
+        return await behaviour(request, context)
+    async for response in behaviour(request, context):
+        await context.write(response)
+    return None
+
+
+def _kind(handler: Handler) -> str:
+    request = "stream" if handler.request_streaming else "unary"
+    response = "stream" if handler.response_streaming else "unary"
+    return f"{request}_{response}"
+
+
+def _code_of(error: BaseException, context: Any) -> grpc.StatusCode:
+    if isinstance(error, grpc.aio.AbortError):
+        code: grpc.StatusCode = context.code()
+        return code
+    # Cancelled, or written to a peer that has gone. A peer's clock runs out
+    # before ours does, by the time that its call took to arrive.
+    remaining = context.time_remaining()
+    if remaining is not None and remaining < _DEADLINE_SLACK_S:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
+
+
+def _log_end(method: str, code: grpc.StatusCode, seconds: float, context: Any) -> None:
+    emit = log.warning
+    if code in _NO_FAULT:
+        emit = log.debug
+    elif code in _CALLERS_FAULT:
+        emit = log.info
+    emit(
+        "call ended",
+        method=method,
+        code=code.name,
+        reason=context.details(),
+        seconds=round(seconds, 6),
+        peer=context.peer(),
+    )

@@ -1,0 +1,123 @@
+"""The gRPC endpoint: its services, health, TLS, and the two stages of its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+from trimtab_server.domain.errors import invalid
+from trimtab_server.engine.planner import Planner
+from trimtab_server.rpc.config import RpcConfig
+from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.interceptor import CallInterceptor
+from trimtab_server.rpc.observer import CallObserver
+from trimtab_server.rpc.servicer import SolverServicer
+
+SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_FLUSH_S = 0.5
+"""For answers on their way out. Open health watches use all of it: nothing else ends them."""
+
+
+class RpcServer:
+    """Listens from `start`, takes calls from `open`, refuses new ones from `drain`."""
+
+    def __init__(self, config: RpcConfig, planner: Planner, observer: CallObserver) -> None:
+        self._config = config
+        self._gate = Gate(config.max_concurrent_rpcs)
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(observer)], options=_options(config)
+        )
+        solver_service_pb2_grpc.add_SolverServiceServicer_to_server(
+            SolverServicer(planner, self._gate), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if config.reflection:
+            names = (SERVICE, _HEALTH, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> str:
+        """Listen, not serving yet; returns the address, with the port in use.
+
+        Raises:
+            InvalidArgumentError: the address or the TLS files cannot be used.
+        """
+        await self._set_health(_NOT_SERVING)
+        address = self._bind()
+        await self._server.start()
+        return address
+
+    async def open(self) -> None:
+        """Take calls, and say so to health checks."""
+        self._gate.open()
+        await self._set_health(_SERVING)
+
+    async def drain(self) -> None:
+        """Refuse new calls and messages; return when the running calls have ended."""
+        self._gate.drain()
+        await self._health.enter_graceful_shutdown()
+        await self._gate.empty()
+
+    async def stop(self, *, at_once: bool) -> None:
+        """End what still runs and stop listening."""
+        await self._server.stop(None if at_once else _FLUSH_S)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    def _bind(self) -> str:
+        listen = self._config.listen
+        credentials = _credentials(self._config)
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise invalid("listen", f"cannot listen on {listen}: {error}") from error
+        if listen.startswith("unix:"):
+            return listen
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _options(config: RpcConfig) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        # Else a second server on the same port would start and share its calls.
+        ("grpc.so_reuseport", 0),
+        # Notice peers that vanish; allow idle clients to ping as often.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _credentials(config: RpcConfig) -> grpc.ServerCredentials | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return grpc.ssl_server_credentials(
+        [(_read("tls_key", config.tls_key), _read("tls_cert", config.tls_cert))],
+        root_certificates=_read("tls_client_ca", config.tls_client_ca)
+        if config.tls_client_ca
+        else None,
+        require_client_auth=config.tls_client_ca is not None,
+    )
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise invalid(name, f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,82 @@
+"""The methods of SolverService: decode, call, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
+from trimtab_server.engine.planner import Planner, PlaceStream
+from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place
+from trimtab_server.rpc.encode import encode_packed, encode_placed
+from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
+from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.reader import Reader
+from trimtab_server.rpc.status import stream_error
+
+Context = Any  # grpc.aio.ServicerContext of either kind of method
+Answer = solver_service_pb2.PlaceStreamResponse
+
+
+class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
+    """Raises the server's own errors; the interceptor makes statuses of them."""
+
+    def __init__(self, planner: Planner, gate: Gate) -> None:
+        self._planner = planner
+        self._gate = gate
+
+    async def Pack(
+        self, request: solver_service_pb2.PackRequest, context: Context
+    ) -> solver_service_pb2.PackResponse:
+        """Packs weighted items."""
+        with self._gate.admitted(), named_as(PACK_FIELDS):
+            packed = await self._planner.pack(*decode_pack(request), deadline=_deadline(context))
+            return encode_packed(packed)
+
+    async def Place(
+        self, request: solver_service_pb2.PlaceRequest, context: Context
+    ) -> solver_service_pb2.PlaceResponse:
+        """Places one load."""
+        with self._gate.admitted(), named_as(PLACE_FIELDS):
+            placed = await self._planner.place(*decode_place(request), deadline=_deadline(context))
+            return encode_placed(placed)
+
+    async def PlaceStream(self, request_iterator: Any, context: Context) -> None:
+        """Places load after load."""
+        with self._gate.admitted():
+            async with Reader(context, self._gate) as reader:
+                first = await reader.read()
+                if first is None:
+                    return
+                stream = self._open(first)
+                while (request := await reader.read()) is not None:
+                    await context.write(await _answer(stream, request, _deadline(context)))
+
+    def _open(self, first: solver_service_pb2.PlaceStreamRequest) -> PlaceStream:
+        if not first.HasField("config"):
+            raise invalid("config", "has to be the first message of the stream")
+        return PlaceStream(self._planner, *decode_config(first.config))
+
+
+async def _answer(
+    stream: PlaceStream, request: solver_service_pb2.PlaceStreamRequest, deadline: float
+) -> Answer:
+    """The answer to one load. What is wrong with it alone does not end the stream."""
+    if not request.HasField("load"):
+        raise invalid("load", "has to be in every message of the stream after the first")
+    try:
+        with named_as(PLACE_FIELDS):
+            placed = await stream.place(decode_load(request.load), deadline=deadline)
+    except UnavailableError:
+        raise
+    except TrimtabError as error:
+        return Answer(id=request.load.id, error=stream_error(error))
+    return Answer(id=request.load.id, placed=encode_placed(placed))
+
+
+def _deadline(context: Context) -> float:
+    """Of the call, in seconds on the event loop's clock."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else asyncio.get_running_loop().time() + remaining

@@ -1,0 +1,101 @@
+"""Errors as gRPC statuses: one table, for whole calls and for single loads of a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from trimtab.v1 import error_pb2
+from trimtab_server.domain.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    TrimtabError,
+    UnavailableError,
+)
+
+CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
+    TrimtabError: grpc.StatusCode.INTERNAL,
+    InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""The status code of each class of error."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+class Status(NamedTuple):
+    """How a call ends that failed."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing_metadata: tuple[tuple[str, bytes], ...]
+
+
+def status_of(error: TrimtabError) -> Status:
+    """The status of a call that fails as a whole, with google.rpc details."""
+    code = CODES[type(error)]
+    rich = status_pb2.Status(code=_number(code), message=str(error))
+    rich.details.extend(_packed(_details(error)))
+    return Status(code, str(error), ((_DETAILS_KEY, rich.SerializeToString()),))
+
+
+def stream_error(error: TrimtabError) -> error_pb2.Error:
+    """The answer to one message of a stream that goes on."""
+    violations = error.violations if isinstance(error, InvalidArgumentError) else ()
+    delay = _retry_after(error)
+    return error_pb2.Error(
+        code=_number(CODES[type(error)]),
+        message=str(error),
+        field_violations=[
+            error_pb2.FieldViolation(field=v.field, description=v.description) for v in violations
+        ],
+        retry_delay=None if delay is None else _duration(delay),
+    )
+
+
+def _details(error: TrimtabError) -> Iterable[Message]:
+    if isinstance(error, InvalidArgumentError):
+        bad = error_details_pb2.BadRequest
+        yield bad(
+            field_violations=[
+                bad.FieldViolation(field=v.field, description=v.description)
+                for v in error.violations
+            ]
+        )
+    delay = _retry_after(error)
+    if delay is not None:
+        yield error_details_pb2.RetryInfo(retry_delay=_duration(delay))
+
+
+def _retry_after(error: TrimtabError) -> float | None:
+    if isinstance(error, ResourceExhaustedError | UnavailableError):
+        return error.retry_after
+    return None
+
+
+def _packed(details: Iterable[Message]) -> Iterable[AnyMessage]:
+    for detail in details:
+        wrapped = AnyMessage()
+        wrapped.Pack(detail)
+        yield wrapped
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(math.ceil(seconds * 1000))
+    return duration
+
+
+def _number(code: grpc.StatusCode) -> int:
+    number: int = code.value[0]
+    return number

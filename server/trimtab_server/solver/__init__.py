@@ -1,0 +1,46 @@
+"""The solver: tensors in, tensors out; no clock, no I/O, explicit seed.
+
+Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
+S = R / G slots of a GPU, N nodes; X rows of a batch, n items, P packs.
+"""
+
+from trimtab_server.domain.balance import Evaluation, evaluate
+from trimtab_server.domain.moves import Moves
+from trimtab_server.solver.align import align
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.improve import improve
+from trimtab_server.solver.packing import Packing, balanced_packing, pack
+from trimtab_server.solver.plan import Plan, place
+from trimtab_server.solver.rebalance import rebalance_experts, rebalance_phy2log
+from trimtab_server.solver.replication import replicate_experts
+from trimtab_server.solver.settings import (
+    DEFAULT_EFFORT,
+    Backend,
+    Effort,
+    Objective,
+    Settings,
+    settings_for,
+)
+
+__all__ = [
+    "DEFAULT_EFFORT",
+    "Backend",
+    "Budget",
+    "Effort",
+    "Evaluation",
+    "Moves",
+    "Objective",
+    "Packing",
+    "Plan",
+    "Settings",
+    "align",
+    "balanced_packing",
+    "evaluate",
+    "improve",
+    "pack",
+    "place",
+    "rebalance_experts",
+    "rebalance_phy2log",
+    "replicate_experts",
+    "settings_for",
+]

@@ -1,0 +1,39 @@
+"""How much weight traffic a new placement may cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab_server.domain.errors import require
+
+DEFAULT_MIN_GAIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much weight traffic a placement may cause.
+
+    Attributes:
+        max_moves_per_layer: most net moves in a layer; None: no limit.
+        max_moves: most net moves over all layers; None: no limit.
+        min_gain: least fall of a layer's sum of squared GPU loads for each net
+            move, where the mean GPU load is 1.
+        cross_node_cost: what a move from another node counts, where one inside a
+            node counts 1.
+    """
+
+    max_moves_per_layer: int | None = None
+    max_moves: int | None = None
+    min_gain: float = DEFAULT_MIN_GAIN
+    cross_node_cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_moves_per_layer", "max_moves"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, name, f"{value} is negative")
+        require(0 <= self.min_gain < float("inf"), "min_gain", f"{self.min_gain} is not >= 0")
+        require(
+            1 <= self.cross_node_cost < float("inf"),
+            "cross_node_cost",
+            f"{self.cross_node_cost} is below 1",
+        )

@@ -1,0 +1,183 @@
+"""The steps by which `improve` may change a layer, each with its gain and net moves.
+
+All sums are of integers (see `quantise`), so gains are exact. Axes: L layers,
+G GPUs, S slots of a GPU, R = G * S, E experts, C candidates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trimtab_server.domain.arrays import replica_counts
+
+_NEVER = -1
+
+
+class Layers(NamedTuple):
+    """Layers as they stand: everything that candidates are computed from.
+
+    Attributes:
+        phy2log_LR: int64, the expert of each slot.
+        weight_LE: int64, an expert's whole load.
+        copies_LEG: int64, slots of each expert on each GPU.
+        logcnt_LE: int64, slots of each expert.
+        load_LG: int64, load of each GPU; a replica weighs weight // logcnt.
+    """
+
+    phy2log_LR: Tensor
+    weight_LE: Tensor
+    copies_LEG: Tensor
+    logcnt_LE: Tensor
+    load_LG: Tensor
+
+    @classmethod
+    def of(cls, phy2log_LR: Tensor, weight_LE: Tensor, num_gpus: int) -> Layers:
+        """Derive the state of layers from their slots."""
+        layers, experts = weight_LE.shape
+        gpu_R = torch.arange(phy2log_LR.shape[1], device=phy2log_LR.device) * num_gpus
+        gpu_R = gpu_R // phy2log_LR.shape[1]
+        logcnt_LE = replica_counts(phy2log_LR, experts)
+        copies_LEG = weight_LE.new_zeros(layers, experts * num_gpus)
+        cell_LR = phy2log_LR * num_gpus + gpu_R
+        copies_LEG.scatter_add_(1, cell_LR, torch.ones_like(cell_LR))
+        share_LR = (weight_LE // logcnt_LE).gather(1, phy2log_LR)
+        load_LG = share_LR.unflatten(1, (num_gpus, -1)).sum(-1)
+        return cls(
+            phy2log_LR, weight_LE, copies_LEG.unflatten(1, (experts, -1)), logcnt_LE, load_LG
+        )
+
+
+class Steps(NamedTuple):
+    """Candidate steps of each layer, [L, C]: `to` replaces the expert in `slot`.
+
+    In a swap, `other_slot` takes the expert that `slot` gives up; in a transfer it
+    is -1. `gain` is by how much the sum of squared GPU loads falls, or <= 0 for
+    a step that is not allowed; `cost` is what it adds to the net moves.
+    """
+
+    slot: Tensor
+    other_slot: Tensor
+    to: Tensor
+    gain: Tensor
+    cost: Tensor
+
+
+def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> Steps:
+    """Swaps of a slot on the K heaviest GPUs with one on the K lightest.
+
+    Neither expert may already lie, or not be allowed, where it would go.
+    """
+    gpus = layers.load_LG.shape[1]
+    slots = layers.phy2log_LR.shape[1] // gpus
+    heavy_LK = torch.argsort(layers.load_LG, dim=1, descending=True, stable=True)[:, :top_k]
+    light_LK = torch.argsort(layers.load_LG, dim=1, stable=True)[:, :top_k]
+    heavy_slot_LA, light_slot_LB = _slots_of(heavy_LK, slots), _slots_of(light_LK, slots)
+    u_LA1 = layers.phy2log_LR.gather(1, heavy_slot_LA).unsqueeze(2)
+    v_L1B = layers.phy2log_LR.gather(1, light_slot_LB).unsqueeze(1)
+    gpu_LA1, gpu_L1B = (heavy_slot_LA // slots).unsqueeze(2), (light_slot_LB // slots).unsqueeze(1)
+    layer_L11 = torch.arange(len(u_LA1), device=u_LA1.device).view(-1, 1, 1)
+
+    share_LE = layers.weight_LE // layers.logcnt_LE
+    delta = share_LE[layer_L11, u_LA1] - share_LE[layer_L11, v_L1B]
+    gap = layers.load_LG[layer_L11, gpu_LA1] - layers.load_LG[layer_L11, gpu_L1B]
+    gain = 2 * delta * (gap - delta)
+    free_LEG = allowed_LEG & (layers.copies_LEG == 0)
+    open_ = free_LEG[layer_L11, u_LA1, gpu_L1B] & free_LEG[layer_L11, v_L1B, gpu_LA1]
+    cost = (
+        cost_LEG[layer_L11, u_LA1, gpu_L1B]
+        + cost_LEG[layer_L11, v_L1B, gpu_LA1]
+        - cost_LEG[layer_L11, u_LA1, gpu_LA1]
+        - cost_LEG[layer_L11, v_L1B, gpu_L1B]
+    )
+    return _flat(
+        gain.shape,
+        heavy_slot_LA.unsqueeze(2),
+        light_slot_LB.unsqueeze(1),
+        v_L1B,
+        torch.where(open_, gain, _NEVER),
+        cost,
+    )
+
+
+def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor) -> Steps:
+    """Slots of an expert e with two or more, each given to each other expert f.
+
+    e's other replicas, now one fewer, each get heavier by `rise`; f's, now one
+    more, each get lighter by `fall`. With d_h the change of GPU h, the sum of
+    squares changes by the sum of 2 W_h d_h + d_h^2, expanded below into terms
+    of e, of f, and of both. A step is not allowed if f is on the GPU already, or
+    if a GPU would come to weigh more than the heaviest does.
+    """
+    donor_LD = _donor_slots(layers)
+    slots = layers.phy2log_LR.shape[1] // layers.load_LG.shape[1]
+    gpu_LD = donor_LD // slots
+    e_LD = layers.phy2log_LR.gather(1, donor_LD)
+    count, weight = layers.logcnt_LE, layers.weight_LE
+    now_LE, more_LE = weight // count, weight // (count + 1)
+    rise_LE, fall_LE = weight // (count - 1).clamp(min=1) - now_LE, now_LE - more_LE
+    copies_LEG = layers.copies_LEG
+    pull_LE = (copies_LEG * layers.load_LG.unsqueeze(1)).sum(2)
+    square_LE = copies_LEG.square().sum(2)
+
+    layer_L1 = torch.arange(len(e_LD), device=e_LD.device).unsqueeze(1)
+    load_LD = layers.load_LG.gather(1, gpu_LD)
+    rise_LD = rise_LE.gather(1, e_LD)
+    here_LD = copies_LEG[layer_L1, e_LD, gpu_LD]
+    of_e_LD = 2 * rise_LD * (pull_LE.gather(1, e_LD) - load_LD)
+    of_e_LD += rise_LD.square() * (square_LE.gather(1, e_LD) - 2 * here_LD + 1)
+    of_f_LE = fall_LE * (fall_LE * square_LE - 2 * pull_LE)
+    # Shared GPUs of e and f; f is not on this one. Small integers: exact in float.
+    both_LDE = torch.bmm(copies_LEG[layer_L1, e_LD].double(), copies_LEG.double().mT).long()
+    change_LDE = more_LE.unsqueeze(1) - now_LE.gather(1, e_LD).unsqueeze(2)
+    stays_LD1 = (rise_LD * (here_LD - 1)).unsqueeze(2)
+    delta_LDE = (
+        of_e_LD.unsqueeze(2)
+        + of_f_LE.unsqueeze(1)
+        - 2 * rise_LD.unsqueeze(2) * fall_LE.unsqueeze(1) * both_LDE
+        + change_LDE * (2 * load_LD.unsqueeze(2) + change_LDE + 2 * stays_LD1)
+    )
+    peak_L1 = layers.load_LG.amax(1, keepdim=True)
+    fits_LDE = load_LD.unsqueeze(2) + change_LDE + stays_LD1 <= peak_L1.unsqueeze(2)
+    fits_LDE &= (_peak_elsewhere(layers, rise_LE, e_LD, gpu_LD) <= peak_L1).unsqueeze(2)
+    free_LEG = allowed_LEG & (copies_LEG == 0)
+    fits_LDE &= free_LEG.mT[layer_L1, gpu_LD] & (count.gather(1, e_LD) > 1).unsqueeze(2)
+    cost_LDE = cost_LEG.mT[layer_L1, gpu_LD] - cost_LEG[layer_L1, e_LD, gpu_LD].unsqueeze(2)
+    expert_E = torch.arange(weight.shape[1], device=weight.device)
+    return _flat(
+        delta_LDE.shape,
+        donor_LD.unsqueeze(2),
+        torch.full_like(donor_LD, -1).unsqueeze(2),
+        expert_E,
+        torch.where(fits_LDE, -delta_LDE, _NEVER),
+        cost_LDE,
+    )
+
+
+def _slots_of(gpu_LK: Tensor, slots: int) -> Tensor:
+    """All slots of the given GPUs, [L, K * S]."""
+    offset_S = torch.arange(slots, device=gpu_LK.device)
+    return (gpu_LK.unsqueeze(2) * slots + offset_S).flatten(1)
+
+
+def _donor_slots(layers: Layers) -> Tensor:
+    """Slots of experts with two or more, [L, D]; a layer with fewer has others at the end."""
+    spare_LR = layers.logcnt_LE.gather(1, layers.phy2log_LR) > 1
+    most = int(spare_LR.sum(1).max())
+    return torch.argsort((~spare_LR).to(torch.int8), dim=1, stable=True)[:, :most]
+
+
+def _peak_elsewhere(layers: Layers, rise_LE: Tensor, e_LD: Tensor, gpu_LD: Tensor) -> Tensor:
+    """The heaviest that any other GPU with a replica of e becomes, [L, D]; -1 for none."""
+    risen_LEG = layers.load_LG.unsqueeze(1) + rise_LE.unsqueeze(2) * layers.copies_LEG
+    risen_LEG = risen_LEG.masked_fill(layers.copies_LEG == 0, -1)
+    top, where = risen_LEG.topk(min(2, risen_LEG.shape[2]), dim=2)
+    layer_L1 = torch.arange(len(e_LD), device=e_LD.device).unsqueeze(1)
+    first, last = top[layer_L1, e_LD, 0], top[layer_L1, e_LD, -1]
+    return torch.where(where[layer_L1, e_LD, 0] == gpu_LD, last, first)
+
+
+def _flat(shape: torch.Size, *columns: Tensor) -> Steps:
+    return Steps(*(column.expand(shape).flatten(1) for column in columns))

@@ -1,0 +1,216 @@
+"""The online step: improve a placement by the best few moves."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trimtab_server.domain.arrays import as_amounts, check_phy2log
+from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.errors import require
+from trimtab_server.domain.moves import Moves, moves_between, presence
+from trimtab_server.domain.topology import Topology
+from trimtab_server.solver.align import keep_slots
+from trimtab_server.solver.budget import DEFAULT_MIN_GAIN, Budget
+from trimtab_server.solver.candidates import Layers, Steps, swaps, transfers
+from trimtab_server.solver.quantise import quantise
+from trimtab_server.solver.settings import Backend, resolve_backend
+
+DEFAULT_TOP_K = 8
+_FREE = 2.0**-40
+"""What a step that costs no net move counts when gains per move are compared."""
+
+
+class _Path(NamedTuple):
+    """The steps of one layer in order: score and cost of each, and the slots after it."""
+
+    scores: list[float]
+    costs: list[float]
+    after: list[Tensor]
+
+
+def improve(
+    phy2log: Any,
+    load: Any,
+    num_gpus: int,
+    *,
+    num_nodes: int = 1,
+    num_groups: int = 1,
+    max_moves_per_layer: int | None = None,
+    max_moves: int | None = None,
+    min_gain: float = DEFAULT_MIN_GAIN,
+    cross_node_cost: float = 1.0,
+    top_k: int = DEFAULT_TOP_K,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Moves]:
+    """Improve a placement by the steps that gain most for each expert they move.
+
+    From the placement given, each layer takes one step at a time: a swap of two
+    experts between two GPUs, or a transfer of a slot from an expert that has
+    two or more to another. Of all steps within the budget, that with the largest
+    gain (fall of the sum of squared GPU loads) per net move is taken. Moves are
+    counted net against the placement given, so undoing one costs less than
+    nothing. One budget for all layers goes to the steps that gain most per move.
+
+    No layer's heaviest GPU gets heavier, no GPU gets a second replica of an
+    expert, and with `num_groups` > 1 no group reaches a node that held none of it.
+
+    Args:
+        phy2log: int [L, R], the placement in force.
+        load: [L, E], tokens of each expert; finite, >= 0.
+        num_gpus: G; it divides R.
+        num_nodes: N; it divides G.
+        num_groups: router groups; more than 1 keeps them on their nodes.
+        max_moves_per_layer: see Budget, as the next three.
+        max_moves: "
+        min_gain: "
+        cross_node_cost: "
+        top_k: heaviest, and lightest, GPUs whose slots are tried for swaps.
+        backend: "auto" or "reference".
+
+    Returns:
+        phy2log int64 [L, R], on the device of `load`; and the moves to it.
+
+    Raises:
+        InvalidArgumentError: an argument breaks a rule above.
+    """
+    resolve_backend(backend)
+    load_LE = as_amounts(load, "load")
+    experts = load_LE.shape[1]
+    start_LR = check_phy2log(phy2log, "phy2log", experts).to(load_LE.device)
+    require(len(start_LR) == len(load_LE), "phy2log", f"{len(start_LR)} layers, not {len(load_LE)}")
+    topology = Topology(start_LR.shape[1], num_gpus, num_nodes, num_groups)
+    topology.check_experts(experts)
+    require(top_k >= 1, "top_k", f"{top_k} is below 1")
+    budget = Budget(max_moves_per_layer, max_moves, min_gain, cross_node_cost)
+    new_LR = improve_within(start_LR, load_LE, topology, budget, top_k)
+    return new_LR, moves_between(start_LR, new_LR, experts, num_gpus)
+
+
+def improve_within(
+    start_LR: Tensor,
+    load_LE: Tensor,
+    topology: Topology,
+    budget: Budget,
+    top_k: int = DEFAULT_TOP_K,
+) -> Tensor:
+    """`improve` on checked values: the new placement, int64 [L, R]."""
+    paths = [
+        path
+        for start, load in zip(*_chunks(start_LR, load_LE, topology, top_k), strict=True)
+        for path in _paths(start, quantise(load), topology, budget, top_k)
+    ]
+    steps_taken = _spend(paths, budget.max_moves)
+    new_LR = torch.stack(
+        [
+            path.after[taken - 1] if taken else start
+            for path, taken, start in zip(paths, steps_taken, start_LR, strict=True)
+        ]
+    )
+    # Rounding to integers can hide a last-digit rise of the heaviest GPU.
+    before_L = imbalance(gpu_loads(start_LR, load_LE, topology.num_gpus))
+    after_L = imbalance(gpu_loads(new_LR, load_LE, topology.num_gpus))
+    new_LR = torch.where((after_L <= before_L).unsqueeze(1), new_LR, start_LR)
+    return keep_slots(new_LR, start_LR, topology.num_gpus)
+
+
+def _paths(
+    start_LR: Tensor, weight_LE: Tensor, topology: Topology, budget: Budget, top_k: int
+) -> list[_Path]:
+    """Each layer's best steps within its own budget, to the end."""
+    allowed_LEG, cost_LEG = _rules(start_LR, weight_LE.shape[1], topology, budget)
+    limits = [x for x in (budget.max_moves_per_layer, budget.max_moves) if x is not None]
+    left_L = torch.full((len(start_LR),), min(limits, default=float("inf")), dtype=torch.float64)
+    left_L = left_L.to(start_LR.device)
+    slots_LR = start_LR.clone()
+    paths = [_Path([], [], []) for _ in start_LR]
+    active_L = torch.arange(len(start_LR), device=start_LR.device)
+    while len(active_L):
+        layers = Layers.of(slots_LR[active_L], weight_LE[active_L], topology.num_gpus)
+        rules = allowed_LEG[active_L], cost_LEG[active_L]
+        steps = _joined(swaps(layers, *rules, top_k), transfers(layers, *rules))
+        score_LC = _scores(layers, steps, left_L[active_L], budget.min_gain)
+        score_L, best_L = score_LC.max(1)
+        step = Steps(*(column.gather(1, best_L.unsqueeze(1)).squeeze(1) for column in steps))
+        found_L = score_L > 0
+        active_L, score_L = active_L[found_L], score_L[found_L]
+        step = Steps(*(column[found_L] for column in step))
+        _apply(slots_LR, active_L, step)
+        left_L[active_L] -= step.cost
+        for layer, score, cost in zip(
+            active_L.tolist(), score_L.tolist(), step.cost.tolist(), strict=True
+        ):
+            paths[layer].scores.append(score)
+            paths[layer].costs.append(cost)
+            paths[layer].after.append(slots_LR[layer].clone())
+    return paths
+
+
+def _rules(
+    start_LR: Tensor, experts: int, topology: Topology, budget: Budget
+) -> tuple[Tensor, Tensor]:
+    """Where an expert may lie (bool), and what its arrival there costs (float64), [L, E, G]."""
+    held_LGE = presence(start_LR, experts, topology.num_gpus)
+    held_LNgE = held_LGE.unflatten(1, (topology.num_nodes, -1))
+    near_LNgE = held_LNgE.any(2, keepdim=True).expand_as(held_LNgE)
+    near_LEG = near_LNgE.flatten(1, 2).mT
+    cost_LEG = torch.where(near_LEG, 1.0, budget.cross_node_cost).masked_fill(held_LGE.mT, 0.0)
+    if topology.num_groups == 1:
+        return torch.ones_like(near_LEG), cost_LEG.double()
+    near_LBeG = near_LEG.unflatten(1, (topology.num_groups, -1))
+    allowed_LBeG = near_LBeG.any(2, keepdim=True).expand_as(near_LBeG)
+    return allowed_LBeG.flatten(1, 2), cost_LEG.double()
+
+
+def _scores(layers: Layers, steps: Steps, left_L: Tensor, min_gain: float) -> Tensor:
+    """Gain per net move of each candidate, float64 [L, C]; 0 for one not to be taken."""
+    mean_L1 = layers.load_LG.double().mean(1, keepdim=True).clamp(min=1.0)
+    gain_LC = steps.gain.double() / mean_L1.square()
+    taken_LC = (steps.gain > 0) & (steps.cost <= left_L.unsqueeze(1))
+    taken_LC &= gain_LC >= min_gain * steps.cost
+    return torch.where(taken_LC, gain_LC / steps.cost.clamp(min=_FREE), 0.0)
+
+
+def _apply(slots_LR: Tensor, layer_A: Tensor, step: Steps) -> None:
+    given_A = slots_LR[layer_A, step.slot]
+    slots_LR[layer_A, step.slot] = step.to
+    swap_A = step.other_slot >= 0
+    slots_LR[layer_A[swap_A], step.other_slot[swap_A]] = given_A[swap_A]
+
+
+def _joined(first: Steps, second: Steps) -> Steps:
+    return Steps(*(torch.cat(columns, 1) for columns in zip(first, second, strict=True)))
+
+
+def _spend(paths: list[_Path], max_moves: float | None) -> list[int]:
+    """How many steps each layer takes: the best next step of any layer, while it fits."""
+    taken = [0] * len(paths)
+    left = float("inf") if max_moves is None else max_moves
+    queue = [(-path.scores[0], layer) for layer, path in enumerate(paths) if path.scores]
+    heapq.heapify(queue)
+    while queue:
+        _, layer = heapq.heappop(queue)
+        path, step = paths[layer], taken[layer]
+        if path.costs[step] > left:
+            continue
+        left -= path.costs[step]
+        taken[layer] += 1
+        if taken[layer] < len(path.scores):
+            heapq.heappush(queue, (-path.scores[taken[layer]], layer))
+    return taken
+
+
+_MOST_CANDIDATES = 1 << 23
+"""Candidate steps held at once: bounds memory at about 64 MiB per temporary."""
+
+
+def _chunks(
+    start_LR: Tensor, load_LE: Tensor, topology: Topology, top_k: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    tried = min(top_k, topology.num_gpus) * topology.slots_per_gpu
+    candidates = tried**2 + start_LR.shape[1] * load_LE.shape[1]
+    rows = max(1, _MOST_CANDIDATES // candidates)
+    return start_LR.split(rows), load_LE.split(rows)
