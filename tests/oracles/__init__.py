@@ -1,0 +1,1 @@
+"""Slow, obvious versions of the solver's parts: loops over Python integers, no torch."""
