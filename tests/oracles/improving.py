@@ -26,7 +26,9 @@ def held(slots: list[int], gpus: int) -> list[set[int]]:
 
 def net_moves(start: list[int], slots: list[int], gpus: int) -> int:
     """Experts on a GPU that did not hold them at the start."""
-    return sum(len(new - old) for new, old in zip(held(slots, gpus), held(start, gpus), strict=True))
+    return sum(
+        len(new - old) for new, old in zip(held(slots, gpus), held(start, gpus), strict=True)
+    )
 
 
 def steps(slots: list[int], loads: list[int], num_experts: int, gpus: int) -> Iterator[Step]:

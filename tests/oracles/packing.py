@@ -49,7 +49,11 @@ def packed(
     answer: list[list[int]] = []
     for restart in range(restarts):
         keys = [
-            w * (4096 + (hashed(seed, restart, i) % (2 * amplitude + 1) - amplitude if restart else 0))
+            w
+            * (
+                4096
+                + (hashed(seed, restart, i) % (2 * amplitude + 1) - amplitude if restart else 0)
+            )
             for i, w in enumerate(q)
         ]
         packs = dealt(q, keys, num_packs, groups)

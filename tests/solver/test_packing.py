@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.oracles import packing as oracle
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import Settings, balanced_packing, pack
 from trimtab_server.solver.noise import AMPLITUDE
+
+from tests.oracles import packing as oracle
 
 SMALL = st.integers(0, 6).map(float)
 COUNTS = st.integers(0, 10**12).map(float)
@@ -62,7 +62,11 @@ def test_makes_exactly_the_choices_of_the_loop_written_oracle(
     index, rank = balanced_packing(weights, packs, item_group=groups, **settings)
     expected = [
         oracle.packed(
-            row, packs, groups=None if groups is None else groups[x], amplitude=AMPLITUDE, **settings
+            row,
+            packs,
+            groups=None if groups is None else groups[x],
+            amplitude=AMPLITUDE,
+            **settings,
         )
         for x, row in enumerate(weights)
     ]
@@ -142,7 +146,7 @@ def test_chunking_for_memory_changes_no_row(monkeypatch):
     weight = torch.rand(9, 24, generator=generator)
     group = torch.randint(0, 12, (9, 24), generator=generator)
     whole = balanced_packing(weight, 6, item_group=group, max_iterations=None)
-    monkeypatch.setattr("trimtab_server.solver.refine._MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.memory.MOST_CANDIDATES", 1)
     chunked = balanced_packing(weight, 6, item_group=group, max_iterations=None)
     assert all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
 

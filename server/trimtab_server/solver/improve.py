@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log
-from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.balance import gpu_loads
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves, moves_between, presence
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import keep_slots
 from trimtab_server.solver.budget import DEFAULT_MIN_GAIN, Budget
 from trimtab_server.solver.candidates import Layers, Steps, swaps, transfers
+from trimtab_server.solver.memory import split_rows
 from trimtab_server.solver.quantise import quantise
 from trimtab_server.solver.settings import Backend, resolve_backend
 
@@ -98,9 +99,12 @@ def improve_within(
     top_k: int = DEFAULT_TOP_K,
 ) -> Tensor:
     """`improve` on checked values: the new placement, int64 [L, R]."""
+    swapped = min(top_k, topology.num_gpus) * topology.slots_per_gpu
+    candidates = swapped**2 + start_LR.shape[1] * load_LE.shape[1]
+    starts, loads = (split_rows(batch, candidates) for batch in (start_LR, load_LE))
     paths = [
         path
-        for start, load in zip(*_chunks(start_LR, load_LE, topology, top_k), strict=True)
+        for start, load in zip(starts, loads, strict=True)
         for path in _paths(start, quantise(load), topology, budget, top_k)
     ]
     steps_taken = _spend(paths, budget.max_moves)
@@ -110,11 +114,12 @@ def improve_within(
             for path, taken, start in zip(paths, steps_taken, start_LR, strict=True)
         ]
     )
+    new_LR = keep_slots(new_LR, start_LR, topology.num_gpus)
     # Rounding to integers can hide a last-digit rise of the heaviest GPU.
-    before_L = imbalance(gpu_loads(start_LR, load_LE, topology.num_gpus))
-    after_L = imbalance(gpu_loads(new_LR, load_LE, topology.num_gpus))
-    new_LR = torch.where((after_L <= before_L).unsqueeze(1), new_LR, start_LR)
-    return keep_slots(new_LR, start_LR, topology.num_gpus)
+    peak_before_L, peak_after_L = (
+        gpu_loads(plan_LR, load_LE, topology.num_gpus).amax(1) for plan_LR in (start_LR, new_LR)
+    )
+    return torch.where((peak_after_L <= peak_before_L).unsqueeze(1), new_LR, start_LR)
 
 
 def _paths(
@@ -201,16 +206,3 @@ def _spend(paths: list[_Path], max_moves: float | None) -> list[int]:
         if taken[layer] < len(path.scores):
             heapq.heappush(queue, (-path.scores[taken[layer]], layer))
     return taken
-
-
-_MOST_CANDIDATES = 1 << 23
-"""Candidate steps held at once: bounds memory at about 64 MiB per temporary."""
-
-
-def _chunks(
-    start_LR: Tensor, load_LE: Tensor, topology: Topology, top_k: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    tried = min(top_k, topology.num_gpus) * topology.slots_per_gpu
-    candidates = tried**2 + start_LR.shape[1] * load_LE.shape[1]
-    rows = max(1, _MOST_CANDIDATES // candidates)
-    return start_LR.split(rows), load_LE.split(rows)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_MOST_CANDIDATES = 1 << 23
-"""Candidate swaps held at once: bounds memory at about 64 MiB per temporary."""
+from trimtab_server.solver.memory import split_rows
 
 
 class Refined(NamedTuple):
@@ -58,15 +57,17 @@ def refine(
     """
     packs, slots = members_YPS.shape[1:]
     top_k = min(top_k, packs)
-    rows = max(1, _MOST_CANDIDATES // (top_k * slots) ** 2)
+    row_Y = torch.arange(len(members_YPS), device=members_YPS.device)
     parts = [
-        _refine_rows(members, weight, group, top_k, max_iterations, tolerance)
-        for members, weight, group in zip(
-            members_YPS.split(rows),
-            weight_YI.split(rows),
-            [None] * len(weight_YI) if group_YI is None else group_YI.split(rows),
-            strict=False,
+        _refine_rows(
+            members_YPS[rows],
+            weight_YI[rows],
+            None if group_YI is None else group_YI[rows],
+            top_k,
+            max_iterations,
+            tolerance,
         )
+        for rows in split_rows(row_Y, (top_k * slots) ** 2)
     ]
     members, iterations, swaps = zip(*parts, strict=True)
     return Refined(torch.cat(members), sum(iterations), sum(swaps))
@@ -80,7 +81,6 @@ def _refine_rows(
     max_iterations: int | None,
     tolerance: float,
 ) -> Refined:
-    members_YPS = members_YPS.clone()
     weight_YPS = _of_members(weight_YI, members_YPS)
     group_YPS = None if group_YI is None else _of_members(group_YI, members_YPS)
     active_Y = torch.arange(len(members_YPS), device=members_YPS.device)

@@ -1,0 +1,163 @@
+"""improve: the best few moves, and never a step back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.solver import evaluate, improve, rebalance_experts
+
+from tests.oracles import improving as oracle
+from tests.solver.strategies import placed_loads
+
+
+@given(placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]))
+def test_takes_exactly_the_steps_of_the_brute_force_oracle(problem, budget, min_gain):
+    phy2log, load, gpus = problem
+    new, _ = improve(phy2log, load, gpus, max_moves_per_layer=budget, min_gain=min_gain, top_k=9)
+    for layer, start in enumerate(phy2log):
+        expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain))
+        assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
+
+
+@given(placed_loads(max_load=10**12), st.integers(0, 6), st.integers(0, 6))
+def test_rules_hold_whatever_the_load(problem, per_layer, total):
+    phy2log, load, gpus = problem
+    new, moves = improve(
+        phy2log, load, gpus, max_moves_per_layer=per_layer, max_moves=total, min_gain=0.0
+    )
+    before, after = (evaluate(plan, load, gpus, current=phy2log) for plan in (phy2log, new))
+    assert (after.gpu_load.amax(1) <= before.gpu_load.amax(1)).all()
+    assert int(after.moves.max()) <= per_layer
+    assert int(after.moves.sum()) == len(moves) <= total
+    for layer, start in enumerate(phy2log):
+        slots = new[layer].tolist()
+        assert set(slots) == set(start), "every expert keeps a slot"
+        assert all(len(here) == len(slots) // gpus for here in oracle.held(slots, gpus))
+
+
+@given(placed_loads(), st.integers(0, 4))
+def test_moves_say_what_must_be_copied_where_and_from_where(problem, budget):
+    phy2log, load, gpus = problem
+    new, moves = improve(phy2log, load, gpus, max_moves_per_layer=budget, min_gain=0.0)
+    per = len(phy2log[0]) // gpus
+    filled = [list(layer) for layer in phy2log]
+    for (layer, slot, expert), sources in zip(
+        moves.layer_slot_expert.tolist(), moves.source_gpus.tolist(), strict=True
+    ):
+        had = [g for g, here in enumerate(oracle.held(phy2log[layer], gpus)) if expert in here]
+        assert [g for g in sources if g >= 0] == had
+        assert slot // per not in had
+        filled[layer][slot] = expert
+    assert filled == new.tolist(), "carrying out the moves, and nothing else, gives the placement"
+
+
+def test_one_budget_goes_to_the_layers_where_a_move_gains_most():
+    # Layer 1 is ten times as skewed as layer 0; both could use a swap.
+    phy2log = [[0, 1, 2, 3]] * 2
+    load = [[12.0, 11.0, 9.0, 8.0], [120.0, 80.0, 20.0, 10.0]]
+    new, moves = improve(phy2log, load, 2, max_moves=2)
+    assert new[0].tolist() == phy2log[0]
+    assert moves.layer_slot_expert[:, 0].tolist() == [1, 1]
+    both, _ = improve(phy2log, load, 2, max_moves=4)
+    assert both[0].tolist() != phy2log[0]
+
+
+def test_a_transfer_costs_one_move_and_a_swap_two():
+    # Expert 0 has two slots it does not need; expert 3 alone is half the load.
+    phy2log, load = [[0, 1, 0, 2, 3, 4]], [[2.0, 10.0, 10.0, 40.0, 10.0]]
+    new, moves = improve(phy2log, load, 3, max_moves_per_layer=1)
+    assert len(moves) == 1
+    assert new[0].tolist().count(3) == 2
+    unchanged, none = improve([[0, 1, 2, 3]], [[9.0, 5.0, 1.0, 1.0]], 2, max_moves_per_layer=1)
+    assert (len(none), unchanged.tolist()) == (0, [[0, 1, 2, 3]]), "only a swap would help"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 12))
+def test_groups_never_leave_their_node(seed, budget):
+    rng = np.random.default_rng(seed)
+    old, now = np.exp(rng.normal(size=(2, 2, 16)))
+    start = rebalance_experts(old, 24, 4, 2, 4)[0]
+    new, _ = improve(start, now, 4, num_nodes=2, num_groups=4, max_moves_per_layer=budget)
+    node_S = torch.arange(24) // 12
+    for layer in range(2):
+        for group in range(4):
+            was, is_ = (
+                node_S[plan[layer] // 4 == group].unique().tolist() for plan in (start, new)
+            )
+            assert was == is_
+
+
+def test_a_dear_network_keeps_moves_inside_nodes():
+    rng = np.random.default_rng(0)
+    old, now = np.exp(rng.normal(size=(2, 8, 16)))
+    start = rebalance_experts(old, 20, 1, 1, 4)[0]
+
+    def crossing(cost):
+        _, moves = improve(start, now, 4, num_nodes=2, max_moves_per_layer=6, cross_node_cost=cost)
+        node = moves.layer_slot_expert[:, 1] // 10
+        sources = torch.where(moves.source_gpus >= 0, moves.source_gpus // 2, -1)
+        return int((sources != node.unsqueeze(1)).all(1).sum())
+
+    assert crossing(1.0) > 0
+    assert crossing(100.0) == 0
+
+
+def test_undoing_a_step_is_free_so_no_move_is_spent_twice():
+    rng = np.random.default_rng(5)
+    load = np.exp(rng.normal(size=(6, 32)))
+    start = rebalance_experts(np.exp(rng.normal(size=(6, 32))), 40, 1, 1, 8)[0]
+    new, moves = improve(start, load, 8, min_gain=0.0)
+    assert len(moves) == int(evaluate(new, load, 8, current=start).moves.sum())
+    again, none = improve(new, load, 8, min_gain=0.0)
+    assert len(none) == 0, "an improved placement is left alone"
+    assert torch.equal(again, new)
+
+
+def test_chunking_for_memory_changes_no_layer(monkeypatch):
+    rng = np.random.default_rng(6)
+    start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4)[0]
+    load = np.exp(rng.normal(size=(5, 16)))
+    whole, _ = improve(start, load, 4, max_moves=5)
+    monkeypatch.setattr("trimtab_server.solver.memory.MOST_CANDIDATES", 1)
+    chunked, _ = improve(start, load, 4, max_moves=5)
+    assert torch.equal(whole, chunked)
+
+
+@pytest.mark.parametrize("load", [[0.0] * 4, [1.0] * 4, [5e11] * 4], ids=str)
+def test_an_even_load_is_left_alone(load):
+    new, moves = improve([[0, 1, 2, 3]], [load], 2, min_gain=0.0)
+    assert new.tolist() == [[0, 1, 2, 3]]
+    assert len(moves) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "said"),
+    [
+        ({"phy2log": [[0, 1, 2, 4]]}, "phy2log[0, 3]", "4 is not an expert in [0, 4)"),
+        ({"phy2log": [[0, 1, 2, 2]]}, "phy2log", "expert 3 has no slot in layer 0"),
+        ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "2 layers, not 1"),
+        ({"phy2log": [[0.0, 1.0, 2.0, 3.0]]}, "phy2log", "float32"),
+        ({"load": [[1.0, 2.0, float("inf"), 1.0]]}, "load[0, 2]", "inf"),
+        ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
+        ({"num_nodes": 3}, "num_gpus", "2 is not a multiple of num_nodes (3)"),
+        ({"num_groups": 3}, "num_groups", "3 does not divide number of experts (4)"),
+        ({"max_moves": -1}, "max_moves", "-1"),
+        ({"max_moves_per_layer": -2}, "max_moves_per_layer", "-2"),
+        ({"min_gain": -0.1}, "min_gain", "-0.1"),
+        ({"min_gain": float("nan")}, "min_gain", "nan"),
+        ({"cross_node_cost": 0.5}, "cross_node_cost", "0.5"),
+        ({"top_k": 0}, "top_k", "0"),
+    ],
+)
+def test_bad_input_is_named(arguments, field, said):
+    valid = {"phy2log": [[0, 1, 2, 3]], "load": [[1.0, 2.0, 3.0, 4.0]], "num_gpus": 2}
+    with pytest.raises(InvalidArgumentError) as error:
+        improve(**{**valid, **arguments})
+    (violation,) = error.value.violations
+    assert (violation.field, said in violation.description) == (field, True), violation
