@@ -53,7 +53,7 @@ class Settings:
 
 _PRESETS: dict[Effort, Settings] = {
     "fast": Settings(top_k=4, max_iterations=20, restarts=1),
-    "balanced": Settings(top_k=16, max_iterations=None, restarts=8),
+    "balanced": Settings(top_k=16, max_iterations=None, restarts=4),
 }
 
 

@@ -1,0 +1,37 @@
+"""Loads to measure on: the real traces, and realistic ones of 256-expert models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+TRACES = Path(__file__).parents[2] / "examples" / "traces"
+
+Loads = npt.NDArray[np.float64]
+
+
+def trace(name: str) -> Loads:
+    """`load` [T, L, E] of a trace."""
+    with np.load(TRACES / f"{name}.npz") as file:
+        return file["load"].astype(np.float64)
+
+
+def realistic(
+    layers: int = 58, experts: int = 256, groups: int = 8, seed: int = 0, tokens: int = 100_000
+) -> Loads:
+    """Counts [L, E] shaped like those measured on a 256-expert model.
+
+    Per layer lognormal, with a standard deviation of the log share of 0.48 to
+    0.88 (0.65 on average), of which groups of experts share a part, so that the
+    heaviest group has about 1.66 times the mean; layers are independent.
+    """
+    rng = np.random.default_rng(seed)
+    sigma_L1 = np.clip(rng.normal(0.65, 0.08, (layers, 1)), 0.48, 0.88)
+    of_group = 0.38
+    group_LG = rng.normal(0, of_group, (layers, groups)).repeat(experts // groups, 1)
+    own_LE = rng.normal(0, 1, (layers, experts)) * np.sqrt(sigma_L1**2 - of_group**2)
+    share_LE = np.exp(group_LG + own_LE)
+    share_LE /= share_LE.sum(1, keepdims=True)
+    return rng.poisson(share_LE * tokens).astype(np.float64)

@@ -1,0 +1,111 @@
+"""Imports only point downwards: parsed from the source, so no import can hide."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SERVER = ROOT / "server" / "trimtab_server"
+CLIENT = ROOT / "client" / "trimtab_client"
+STDLIB = set(sys.stdlib_module_names)
+
+# What the modules of each layer may import: other layers, then libraries.
+LAYERS: dict[str, tuple[set[str], set[str]]] = {
+    "domain": (set(), {"numpy", "torch"}),
+    "solver": ({"domain"}, {"numpy", "torch", "scipy"}),
+    "device": ({"domain"}, {"torch"}),
+    "setting": ({"domain"}, set()),
+    "engine": ({"domain", "solver", "setting"}, {"numpy", "torch"}),
+    "metrics": ({"domain", "solver", "engine", "setting"}, {"prometheus_client"}),
+    "rpc": (
+        {"domain", "solver", "engine", "setting"},
+        {"numpy", "grpc", "google", "grpc_health", "grpc_reflection", "structlog", "trimtab"},
+    ),
+    "logs": ({"domain", "setting"}, {"structlog"}),
+    "config": (
+        {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "setting"},
+        set(),
+    ),
+    "app": (
+        {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "config", "setting"},
+        {"numpy", "torch", "structlog", "uvloop"},
+    ),
+    "cli": ({"app", "config", "domain", "setting"}, {"uvloop"}),
+}
+
+
+def modules(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*.py")))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute names of all imports, wherever in the file they stand."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(SERVER).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    "path", list(modules(SERVER)), ids=lambda path: str(path.relative_to(SERVER))
+)
+def test_the_server_imports_downwards_only(path):
+    layer = layer_of(path)
+    if layer in ("__init__", "__main__"):
+        layer = "cli"
+    layers, libraries = LAYERS[layer]
+    for name in imported(path):
+        top, *rest = name.split(".")
+        if top == "trimtab_server":
+            assert not rest or rest[0] in {layer, *layers, "__version__"}, f"{layer} imports {name}"
+        else:
+            assert top in STDLIB | libraries, f"{layer} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", list(modules(CLIENT)), ids=lambda path: str(path.relative_to(CLIENT))
+)
+def test_the_client_needs_grpc_protobuf_and_numpy_only(path):
+    for name in imported(path):
+        top = name.split(".")[0]
+        if top == "trimtab_server" or top == "torch":
+            # The in-process solver of `trimtab place --local`, imported when asked for.
+            assert path.name == "local.py", f"{path.name} imports {name}"
+        elif top == "google":
+            assert name.startswith("google.protobuf"), f"{path.name} imports {name}"
+        else:
+            allowed = {"grpc", "numpy", "trimtab", "trimtab_client"}
+            assert top in STDLIB | allowed, f"{path.name} imports {name}"
+
+
+def test_importing_the_client_loads_no_heavy_library():
+    code = "import sys, trimtab_client, trimtab_client.cli; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"torch", "scipy", "prometheus_client", "structlog", "uvloop", "google.rpc"}
+    assert not heavy & set(loaded)
+    assert not [name for name in loaded if name.startswith("trimtab_server")]
+
+
+def test_protobuf_stops_at_the_wire():
+    users = {
+        layer_of(path)
+        for path in modules(SERVER)
+        for name in imported(path)
+        if name.startswith(("google.protobuf", "trimtab."))
+    }
+    assert users == {"rpc"}
