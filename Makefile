@@ -8,7 +8,7 @@ PROTOS := $(shell find protos -name '*.proto')
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check bench protos format clean
+.PHONY: help setup demo serve test check compat bench protos format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -45,6 +45,14 @@ check: $(VENV)/.dev  ## Everything CI checks beside the tests
 	$(MAKE) --no-print-directory protos
 	git diff --exit-code --stat -- protos
 
+compat:  ## Run the client alone on the oldest and the newest protobuf it allows
+	@for range in '==5.29.6' '>=7,<8'; do \
+		rm -rf $(VENV)-compat && $(PYTHON) -m venv $(VENV)-compat && \
+		$(VENV)-compat/bin/python -m pip install --quiet --disable-pip-version-check \
+			"protobuf$$range" . && \
+		$(VENV)-compat/bin/python -W error tests/compat.py || exit 1; \
+	done
+
 bench: $(VENV)/.dev  ## Measure: balance, moves and RPC overhead (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -65,4 +73,4 @@ format: $(VENV)/.dev  ## Format the code
 	$(BIN)/buf format --write
 
 clean:  ## Remove everything that was set up
-	rm -rf $(VENV) $(VENV)-protos
+	rm -rf $(VENV) $(VENV)-protos $(VENV)-compat

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 from collections.abc import AsyncGenerator
 from types import TracebackType
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 
 from trimtab_client import aio_stream, health, wire
+from trimtab_client.aio_status import close_is_an_error
 from trimtab_client.base import ClientBase
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
@@ -125,7 +125,11 @@ class AsyncClient(ClientBase):
         config = wire.stream_config(topology, current, budget, options)
         pump = aio_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
         limit = grpc_timeout(check_timeout(timeout))
-        start = functools.partial(self._solver.PlaceStream, timeout=limit)
+
+        def start() -> Any:
+            self._require_open()
+            return self._solver.PlaceStream(timeout=limit)
+
         return aio_stream.stream_items(start, pump, topology.num_gpus)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
@@ -164,7 +168,8 @@ class AsyncClient(ClientBase):
         while True:
             self._require_open()
             try:
-                return await method(request, timeout=grpc_timeout(deadline.remaining()))
+                with close_is_an_error():
+                    return await method(request, timeout=grpc_timeout(deadline.remaining()))
             except grpc.RpcError as failure:
                 delay = attempts.delay_after(failure)
             await asyncio.sleep(delay)
@@ -176,7 +181,8 @@ class AsyncClient(ClientBase):
         request = wire.health_request(service)
         limit = grpc_timeout(deadline.remaining())
         try:
-            response = await self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
+            with close_is_an_error():
+                response = await self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
         except grpc.RpcError as failure:
             return health.status_of_failure(failure)
         return wire.serving_status(response)

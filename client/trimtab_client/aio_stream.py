@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy.typing as npt
 
+from trimtab_client.aio_status import close_is_an_error, reveal
 from trimtab_client.results import StreamItem
 from trimtab_client.status import error_of_call
 from trimtab_client.streaming import Broken, Mark, Request, Taken, check_end, prepare, settle
@@ -68,8 +69,13 @@ async def stream_items(
 ) -> AsyncGenerator[StreamItem]:
     """What became of each load, in order. The call starts with the first `anext`."""
     call = start()
-    call.add_done_callback(lambda _: pump.end())
     pumping = asyncio.create_task(pump.run(call))
+
+    def end(_: object) -> None:
+        pumping.cancel()
+        pump.end()
+
+    call.add_done_callback(end)
     try:
         while not isinstance(taken := await pump.taken.get(), Mark):
             if isinstance(taken, Broken):
@@ -91,9 +97,10 @@ async def stream_items(
 async def _read(call: Any) -> Any:
     """The next answer, or None at the end of the stream."""
     try:
-        response = await call.read()
+        with close_is_an_error():
+            response = await call.read()
     except grpc.RpcError as failure:
-        raise error_of_call(failure) from failure
+        raise error_of_call(await reveal(call, failure)) from failure
     return None if response is grpc.aio.EOF else response
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +34,7 @@ from trimtab_client.retry import (
     check_timeout,
     grpc_timeout,
 )
-from trimtab_client.streaming import check_max_in_flight
+from trimtab_client.streaming import Request, check_max_in_flight
 from trimtab_client.wire import ServingStatus
 
 
@@ -165,7 +164,11 @@ class Client(ClientBase):
         config = wire.stream_config(topology, current, budget, options)
         pump = thread_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
         limit = grpc_timeout(check_timeout(timeout))
-        start = functools.partial(self._solver.PlaceStream, timeout=limit)
+
+        def start(requests: Iterator[Request]) -> Any:
+            self._require_open()
+            return self._solver.PlaceStream(requests, timeout=limit)
+
         return thread_stream.stream_items(start, pump, topology.num_gpus)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_client.arrays import as_amounts, as_indices
+from trimtab_client.arrays import Matrix, as_amounts, as_indices
 from trimtab_client.exceptions import invalid
 
 IntArray = npt.NDArray[np.int32]
@@ -67,8 +67,7 @@ class Placement:
         slots = phy2log_LR.shape[1]
         if num_gpus < 1 or slots % num_gpus:
             raise invalid("num_gpus", f"{num_gpus} does not divide the number of slots ({slots})")
-        if phy2log_LR.min() < 0 or phy2log_LR.max() >= num_experts:
-            raise invalid("phy2log", f"holds an entry outside [0, {num_experts})")
+        _require_experts(phy2log_LR, num_experts)
         placement = cls(_frozen(phy2log_LR.astype(np.int32)), num_experts, num_gpus)
         missing = np.argwhere(placement.logcnt == 0)
         if missing.size:
@@ -142,9 +141,18 @@ class Placement:
         return hash(self.digest)
 
 
+def _require_experts(phy2log_LR: Matrix, num_experts: int) -> None:
+    outside = np.argwhere((phy2log_LR < 0) | (phy2log_LR >= num_experts))
+    if outside.size:
+        layer, slot = outside[0]
+        expert = phy2log_LR[layer, slot]
+        field = f"phy2log[{layer}, {slot}]"
+        raise invalid(field, f"{expert} is not an expert in [0, {num_experts})")
+
+
 def _imbalance(gpu_load_LG: FloatArray) -> FloatArray:
     mean_L = gpu_load_LG.mean(axis=1)
-    ratio_L = np.ones_like(mean_L)
+    ratio_L: FloatArray = np.ones_like(mean_L)
     np.divide(gpu_load_LG.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
     np.maximum(ratio_L, 1.0, out=ratio_L)
     return ratio_L

@@ -32,6 +32,12 @@ class Moves:
     expert: IntArray
     source_gpus: IntArray
 
+    @classmethod
+    def none(cls) -> Moves:
+        """No move at all."""
+        empty = np.empty(0, np.int32)
+        return cls(empty, empty, empty, np.empty((0, 0), np.int32))
+
     def __len__(self) -> int:
         return len(self.layer)
 

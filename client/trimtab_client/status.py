@@ -29,7 +29,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _BAD_REQUEST = "google.rpc.BadRequest"
 _RETRY_INFO = "google.rpc.RetryInfo"
 
-_NO_SERVER = "Check the address and that the server is SERVING (`trimtab status`)."
+_NO_SERVER = "Check the address, and that a server runs there and is ready."
 _TOO_SLOW = "Give a longer timeout, or ask for less effort."
 _LIMIT = "Send less at once, or wait and try again."
 _CREDENTIALS = "Check the TLS options and what the server asks for."

@@ -244,8 +244,7 @@ def _checked_placement(
 
 def _moves(message: placement_pb2.Moves) -> Moves:
     if not message.HasField("layer_slot_expert"):
-        empty = np.empty(0, np.int32)
-        return Moves(empty, empty, empty, np.empty((0, 0), np.int32))
+        return Moves.none()
     layer_slot_expert_M3 = _array(message.layer_slot_expert)
     if layer_slot_expert_M3.ndim != 2 or layer_slot_expert_M3.shape[1] != 3:
         raise ProtocolError(f"the server answered moves of shape {layer_slot_expert_M3.shape}")

@@ -114,8 +114,9 @@ def to_toml(config: ServerConfig) -> str:
         for option in section.options:
             value = getattr(owner, option.name)
             unset = "# " if value is None else ""
-            lines += [f"# {option.about.doc}", f"{unset}{option.name} = {_toml_value(value)}"]
-            lines += [""]
+            unit = f" [{option.about.unit}]" if option.about.unit else ""
+            lines += [f"# {option.about.doc}{unit}"]
+            lines += [f"{unset}{option.name} = {_toml_value(value)}", ""]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
@@ -205,7 +206,7 @@ def _parse_bool(raw: Any) -> bool:
     return value
 
 
-def _parse_number(kind: type[int] | type[float], raw: Any, what: str) -> int | float:
+def _parse_number(kind: type[int | float], raw: Any, what: str) -> int | float:
     try:
         value = kind(raw) if isinstance(raw, str) else raw
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -24,8 +24,8 @@ from trimtab_server.engine.config import Limits
 from trimtab_server.engine.limits import check_pack, check_place
 from trimtab_server.engine.observer import Observer, When
 from trimtab_server.engine.queue import SolverQueue
-from trimtab_server.solver.packing import pack
 from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.packing import pack
 from trimtab_server.solver.plan import Plan, place
 from trimtab_server.solver.settings import Effort, Settings, resolve_backend, settings_for
 from trimtab_server.solver.stages import Stage
@@ -199,7 +199,8 @@ class PlaceStream:
     """A run of loads under the same terms, each placed from the answer before it.
 
     `current` is the placement in force. It changes only when a load was placed.
-    Loads of one stream are placed one at a time: await each before the next.
+    A budget counts from the first load that finds a placement in force. Loads of
+    one stream are placed one at a time: await each before the next.
     """
 
     def __init__(self, planner: Planner, terms: Terms, current: Placement | None = None) -> None:
@@ -209,7 +210,8 @@ class PlaceStream:
 
     async def place(self, load: Array, *, deadline: float = math.inf) -> Placed:
         """Place one load [L, E]; raises what `Planner.place` raises."""
-        placed = await self._planner.place(load, self._terms, self.current, deadline=deadline)
+        terms = self._terms if self.current else replace(self._terms, budget=None)
+        placed = await self._planner.place(load, terms, self.current, deadline=deadline)
         self.current = placed.placement
         return placed
 

@@ -69,6 +69,11 @@ class SolverQueue:
         async with self._turn:
             self._thread.shutdown()
 
+    def abandon(self) -> None:
+        """Refuse new jobs and leave the one that runs, if any, to end by itself."""
+        self._closed = True
+        self._thread.shutdown(wait=False)
+
     def retry_after(self) -> float:
         """Seconds until the queue as it is now should be done."""
         least, most = _RETRY_BOUNDS_S

@@ -23,6 +23,7 @@ class MetricsConfig:
         metadata=setting(
             "Where /metrics is served over HTTP: host:port, where port 0 lets the system "
             "choose, or off.",
+            unit="address",
             rule=_rule,
         ),
     )

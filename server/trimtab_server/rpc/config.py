@@ -24,6 +24,7 @@ class RpcConfig:
         default="127.0.0.1:50051",
         metadata=setting(
             "Where gRPC listens: host:port, where port 0 lets the system choose, or unix:path.",
+            unit="address",
             rule=_listen_rule,
         ),
     )
@@ -53,8 +54,7 @@ class RpcConfig:
     max_concurrent_rpcs: int = field(
         default=256,
         metadata=setting(
-            "Calls carried out at once; an open stream is one call. Health checks are not "
-            "counted.",
+            "Calls carried out at once; an open stream is one call. Health checks are not counted.",
             unit="calls",
             rule=at_least(1),
         ),

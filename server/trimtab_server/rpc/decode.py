@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
@@ -12,14 +14,14 @@ from trimtab_server.engine.planner import Options, Terms
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, gather, named_as
 from trimtab_server.rpc.tensors import Array, decode_tensor
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.settings import settings_for
+from trimtab_server.solver.settings import Effort, Objective, settings_for
 
-_EFFORTS = {
+_EFFORTS: Mapping[int, Effort | None] = {
     solver_service_pb2.EFFORT_UNSPECIFIED: None,
     solver_service_pb2.EFFORT_FAST: "fast",
     solver_service_pb2.EFFORT_BALANCED: "balanced",
 }
-_OBJECTIVES = {
+_OBJECTIVES: Mapping[int, Objective] = {
     solver_service_pb2.OBJECTIVE_UNSPECIFIED: "l2",
     solver_service_pb2.OBJECTIVE_L2: "l2",
     solver_service_pb2.OBJECTIVE_RANGE: "range",
@@ -132,7 +134,6 @@ def _current(
 ) -> Placement | None:
     """The placement in force; E is read from it where no load says what it is."""
     if not message.HasField("current"):
-        require(not message.HasField("budget"), "budget", "needs current")
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
     phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")

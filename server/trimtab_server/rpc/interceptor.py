@@ -6,6 +6,7 @@ import inspect
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -90,8 +91,10 @@ async def _translated(method: str, behaviour: Behaviour, request: Any, context: 
 async def _respond(behaviour: Behaviour, request: Any, context: Any) -> Any:
     if not inspect.isasyncgenfunction(behaviour):
         return await behaviour(request, context)
-    async for response in behaviour(request, context):
-        await context.write(response)
+    # Closed here and now, whatever ends the call: it may hold tasks.
+    async with aclosing(behaviour(request, context)) as responses:
+        async for response in responses:
+            await context.write(response)
     return None
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
 from trimtab_server.rpc.gate import Gate
+
+_CANCELLATION_S = 0.005
 
 
 class Reader:
@@ -21,7 +23,7 @@ class Reader:
         self._context = context
         self._gate = gate
 
-    async def __aenter__(self) -> Reader:
+    async def __aenter__(self) -> Self:
         self._next = asyncio.ensure_future(self._context.read())
         self._draining = asyncio.ensure_future(self._gate.draining())
         return self
@@ -43,6 +45,9 @@ class Reader:
             self._draining.result()
         message = self._next.result()
         if message is grpc.aio.EOF:
+            # A peer that cancelled looks like one that is done, until a moment
+            # later its cancellation arrives here.
+            await asyncio.sleep(_CANCELLATION_S)
             return None
         self._next = asyncio.ensure_future(self._context.read())
         return message

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+
 from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
-from trimtab_server.engine.planner import Planner, PlaceStream
+from trimtab_server.engine.planner import PlaceStream, Planner
 from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place
 from trimtab_server.rpc.encode import encode_packed, encode_placed
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
@@ -27,7 +29,7 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
         self._planner = planner
         self._gate = gate
 
-    async def Pack(
+    async def Pack(  # noqa: N802
         self, request: solver_service_pb2.PackRequest, context: Context
     ) -> solver_service_pb2.PackResponse:
         """Packs weighted items."""
@@ -35,7 +37,7 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
             packed = await self._planner.pack(*decode_pack(request), deadline=_deadline(context))
             return encode_packed(packed)
 
-    async def Place(
+    async def Place(  # noqa: N802
         self, request: solver_service_pb2.PlaceRequest, context: Context
     ) -> solver_service_pb2.PlaceResponse:
         """Places one load."""
@@ -43,21 +45,24 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
             placed = await self._planner.place(*decode_place(request), deadline=_deadline(context))
             return encode_placed(placed)
 
-    async def PlaceStream(self, request_iterator: Any, context: Context) -> None:
+    async def PlaceStream(  # noqa: N802
+        self, request_iterator: Any, context: Context
+    ) -> AsyncIterator[Answer]:
         """Places load after load."""
         with self._gate.admitted():
             async with Reader(context, self._gate) as reader:
                 first = await reader.read()
                 if first is None:
                     return
-                stream = self._open(first)
+                stream = _open(self._planner, first)
                 while (request := await reader.read()) is not None:
-                    await context.write(await _answer(stream, request, _deadline(context)))
+                    yield await _answer(stream, request, _deadline(context))
 
-    def _open(self, first: solver_service_pb2.PlaceStreamRequest) -> PlaceStream:
-        if not first.HasField("config"):
-            raise invalid("config", "has to be the first message of the stream")
-        return PlaceStream(self._planner, *decode_config(first.config))
+
+def _open(planner: Planner, first: solver_service_pb2.PlaceStreamRequest) -> PlaceStream:
+    if not first.HasField("config"):
+        raise invalid("config", "has to be the first message of the stream")
+    return PlaceStream(planner, *decode_config(first.config))
 
 
 async def _answer(
@@ -65,7 +70,8 @@ async def _answer(
 ) -> Answer:
     """The answer to one load. What is wrong with it alone does not end the stream."""
     if not request.HasField("load"):
-        raise invalid("load", "has to be in every message of the stream after the first")
+        found = request.WhichOneof("message") or "load"
+        raise invalid(found, "every message of the stream after the first has to be a load")
     try:
         with named_as(PLACE_FIELDS):
             placed = await stream.place(decode_load(request.load), deadline=deadline)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from trimtab.v1 import tensor_pb2
+
 from trimtab_server.domain.errors import require
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {
+_DTYPES: Mapping[tensor_pb2.DataType, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
     tensor_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
@@ -29,8 +30,9 @@ def decode_tensor(message: tensor_pb2.Tensor, field: str) -> Array:
         InvalidArgumentError: unknown data type, a shape that is not [rows, columns]
             with sizes of at least 1, or data of another length than the shape's.
     """
-    dtype = _DTYPES.get(message.data_type)
-    require(dtype is not None, f"{field}.data_type", f"{message.data_type} is not a known type")
+    known = message.data_type in _DTYPES
+    require(known, f"{field}.data_type", f"{message.data_type} is not a known type")
+    dtype = _DTYPES[message.data_type]
     shape = tuple(message.shape)
     require(len(shape) == 2, f"{field}.shape", f"{list(shape)} has rank {len(shape)}, not 2")
     require(min(shape) >= 1, f"{field}.shape", f"{list(shape)} has a size below 1")

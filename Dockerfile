@@ -1,0 +1,52 @@
+# syntax=docker/dockerfile:1
+# The Trimtab server.
+#
+#   docker build -t trimtab .                                     CPU
+#   docker build -t trimtab --build-arg VARIANT=cuda .            NVIDIA GPUs
+#
+# The usual torch wheel brings the CUDA libraries, so the cuda variant needs no
+# other base image, only a host with the NVIDIA driver and container toolkit. The
+# cpu variant is some gigabytes smaller if TORCH_CPU_INDEX names PyTorch's index of
+# CPU builds (PyTorch's installation page shows it); without it, it works as well.
+ARG PYTHON=3.12
+ARG VARIANT=cpu
+
+FROM python:${PYTHON}-slim AS base
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+RUN python -m venv /opt/trimtab
+ENV PATH=/opt/trimtab/bin:$PATH
+
+FROM base AS torch-cuda
+COPY constraints.txt /src/
+RUN pip install -c /src/constraints.txt torch
+
+FROM base AS torch-cpu
+ARG TORCH_CPU_INDEX=
+COPY constraints.txt /src/
+RUN pip install -c /src/constraints.txt ${TORCH_CPU_INDEX:+--index-url "$TORCH_CPU_INDEX"} torch
+
+# hadolint ignore=DL3006
+FROM torch-${VARIANT} AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY protos protos
+COPY server server
+COPY client client
+RUN pip install --no-cache-dir -c constraints.txt '.[server]'
+
+FROM python:${PYTHON}-slim
+RUN useradd --system --uid 10001 --no-create-home trimtab
+COPY --from=build /opt/trimtab /opt/trimtab
+COPY examples /opt/trimtab/examples
+ENV PATH=/opt/trimtab/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    TRIMTAB_LISTEN=0.0.0.0:50051 \
+    TRIMTAB_METRICS_LISTEN=0.0.0.0:9464 \
+    TRIMTAB_LOG_FORMAT=json
+USER 10001
+EXPOSE 50051 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+    CMD ["trimtab", "status", "--server", "127.0.0.1:50051"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["trimtab-server"]
+CMD ["serve"]

@@ -1,0 +1,53 @@
+"""How a call of grpc.aio really ended, where grpc.aio itself tells something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from trimtab_client.exceptions import CallCancelledError
+
+_HIDDEN = "Internal error from Core"
+_POLL_SECONDS = 0.001
+_POLLS = 500
+
+
+@contextmanager
+def close_is_an_error() -> Iterator[None]:
+    """Raise CallCancelledError where a call ends because the client was closed.
+
+    grpc.aio raises `asyncio.CancelledError` then, as if the task had been cancelled. A task
+    that really is being cancelled still sees that.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CallCancelledError("the client was closed while the call ran") from cancelled
+
+
+async def reveal(call: Any, failure: grpc.RpcError) -> grpc.RpcError:
+    """The failure with the server's own status, where a failed write hides it.
+
+    grpc.aio says INTERNAL if a write fails as the server ends the call
+    (github.com/grpc/grpc/issues/36066). The server's status comes right after and takes its
+    place, but nobody is told: so it is polled. Writes after that would hide it again: the
+    caller has to stop them as soon as the call is done.
+    """
+    for _ in range(_POLLS):
+        if failure.details() != _HIDDEN:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+        failure = grpc.aio.AioRpcError(
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+            await call.details(),
+        )
+    return failure

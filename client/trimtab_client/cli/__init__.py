@@ -1,0 +1,60 @@
+"""The `trimtab` command: placements and server status for people and scripts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from trimtab_client.channel import DEFAULT_TARGET
+from trimtab_client.cli import place, status
+from trimtab_client.cli.errors import CommandError, UsageError
+from trimtab_client.exceptions import TrimtabError
+
+SERVER_VARIABLE = "TRIMTAB_SERVER"
+
+_DESCRIPTION = """\
+Places the experts of Mixture-of-Experts models on GPUs, so that all GPUs carry
+about the same load.
+"""
+
+_EPILOG = f"""\
+exit codes:
+  0  done (status: the server is SERVING)
+  1  it could not be done; standard error says why
+  2  the command line is wrong
+
+environment:
+  {SERVER_VARIABLE}  address of the server, where --server is not given
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, or those of the process; returns the exit code."""
+    parser = _parser(os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET))
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except UsageError as error:
+        arguments.parser.error(str(error))
+    except (CommandError, TrimtabError, OSError) as error:
+        sys.stderr.write(f"trimtab: {error}\n")
+        return 1
+    return code
+
+
+def _parser(server: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trimtab",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"trimtab {version('trimtab')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (place, status):
+        subparser = command.add_to(commands, server)
+        subparser.set_defaults(run=command.run, parser=subparser)
+    return parser

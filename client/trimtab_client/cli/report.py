@@ -1,0 +1,144 @@
+"""What `trimtab place` tells: for people, for scripts, and for files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trimtab_client.cli.tables import table
+from trimtab_client.options import Topology
+from trimtab_client.placement import Balance
+from trimtab_client.results import PlaceResult
+
+
+class Report(NamedTuple):
+    """A result, with what it is compared to and what it took.
+
+    Attributes:
+        result: what the solver answered.
+        topology: what it was asked for.
+        before: balance of the layout named by `layout`.
+        layout: "current", or "untouched" without a current placement.
+        seconds: time of the call.
+        solver: who planned.
+    """
+
+    result: PlaceResult
+    topology: Topology
+    before: Balance
+    layout: str
+    seconds: float
+    solver: str
+
+
+def as_text(report: Report) -> str:
+    """A table for people."""
+    layers, experts = report.result.placement.logcnt.shape
+    topology = report.topology
+    title = (
+        f"{layers} layers of {experts} experts in {topology.num_replicas} slots on "
+        f"{topology.num_gpus} GPUs, planned by {report.solver} in {report.seconds * 1e3:.0f} ms"
+    )
+    rows = [
+        _balance_row(report.layout, report.before),
+        _balance_row("placed", report.result.after),
+    ]
+    header = ["imbalance", "worst", "median", "mean", "balancedness"]
+    return f"{title}\n\n{table(header, rows)}\n{_moves_line(report)}"
+
+
+def as_json(report: Report) -> str:
+    """One JSON document for scripts."""
+    result = report.result
+    placement = result.placement
+    document = {
+        "summary": _summary(report),
+        "placement": {
+            "phy2log": placement.phy2log.tolist(),
+            "num_experts": placement.num_experts,
+            "num_gpus": placement.num_gpus,
+            "digest": placement.digest.hex(),
+        },
+        "moves": [_move(*row) for row in _moves_of(result)],
+        "before": {"layout": report.layout, "imbalance": report.before.imbalance.tolist()},
+        "after": {"imbalance": result.after.imbalance.tolist()},
+    }
+    return json.dumps(document) + "\n"
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the result to an .npz or .json file, by its name."""
+    if path.suffix == ".json":
+        path.write_text(as_json(report))
+        return
+    result = report.result
+    placement = result.placement
+    np.savez_compressed(
+        path,
+        phy2log=placement.phy2log,
+        log2phy=placement.log2phy,
+        logcnt=placement.logcnt,
+        num_gpus=placement.num_gpus,
+        digest=np.frombuffer(placement.digest, np.uint8),
+        move_layer=result.moves.layer,
+        move_slot=result.moves.slot,
+        move_expert=result.moves.expert,
+        move_source_gpus=result.moves.source_gpus,
+        imbalance_before=report.before.imbalance,
+        imbalance_after=result.after.imbalance,
+    )
+
+
+def _balance_row(name: str, balance: Balance) -> list[str]:
+    numbers = _imbalance(balance)
+    cells = [f"{numbers[key]:.4f}" for key in ("worst", "median", "mean", "balancedness")]
+    return [f"  {name}", *cells]
+
+
+def _imbalance(balance: Balance) -> dict[str, float]:
+    """Over layers; balancedness is the mean of 1 / imbalance."""
+    return {
+        "worst": float(balance.imbalance.max()),
+        "median": float(np.median(balance.imbalance)),
+        "mean": float(balance.imbalance.mean()),
+        "balancedness": float(balance.balancedness.mean()),
+    }
+
+
+def _moves_line(report: Report) -> str:
+    if report.layout == "untouched":
+        return "moves: not counted without --current\n"
+    layers = len(report.result.placement.phy2log)
+    per_layer_L = report.result.moves.per_layer(layers)
+    return (
+        f"moves: {len(report.result.moves)}, {per_layer_L.mean():.1f} a layer "
+        f"(most {per_layer_L.max()})\n"
+    )
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    layers, experts = report.result.placement.logcnt.shape
+    return {
+        "num_layers": layers,
+        "num_experts": experts,
+        **vars(report.topology),
+        "solver": report.solver,
+        "seconds": report.seconds,
+        "moves": len(report.result.moves),
+        "before": _imbalance(report.before),
+        "after": _imbalance(report.result.after),
+    }
+
+
+def _moves_of(result: PlaceResult) -> list[tuple[int, int, int, list[int]]]:
+    moves = result.moves
+    columns = (moves.layer, moves.slot, moves.expert, moves.source_gpus)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _move(layer: int, slot: int, expert: int, source_gpus: list[int]) -> dict[str, Any]:
+    sources = [gpu for gpu in source_gpus if gpu >= 0]
+    return {"layer": layer, "slot": slot, "expert": expert, "source_gpus": sources}

@@ -1,0 +1,163 @@
+"""Puts the server together: the only module that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Self
+
+import structlog
+import torch
+
+from trimtab_server.config import ServerConfig
+from trimtab_server.device import device_name, resolve_device
+from trimtab_server.engine.observer import Observer
+from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.metrics.config import OFF
+from trimtab_server.metrics.endpoint import serve_metrics
+from trimtab_server.metrics.recorder import Recorder
+from trimtab_server.rpc.server import RpcServer
+from trimtab_server.solver.settings import resolve_backend
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class App:
+    """A server that runs inside `async with`. Make it on the event loop that is to run it.
+
+    Attributes:
+        address: where gRPC listens, with the port in use; set on entry.
+        metrics_address: host:port of /metrics; None where it is off; set on entry.
+        queue: in front of the solver.
+    """
+
+    address: str
+    metrics_address: str | None = None
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._device = resolve_device(config.solver.device)
+        self._recorder = Recorder()
+        self.queue = SolverQueue(
+            config.solver.queue_size,
+            self._recorder,
+            partial(_use_threads, config.solver.solver_threads),
+        )
+        self._rpc = RpcServer(config.rpc, self._planner(self._recorder), self._recorder)
+        self._endpoints = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._describe()
+        try:
+            listen = self._config.metrics.metrics_listen
+            if listen != OFF:
+                endpoint = serve_metrics(listen, self._recorder.registry)
+                self.metrics_address = self._endpoints.enter_context(endpoint)
+            self.address = await self._rpc.start()
+            # With a recorder of its own: made-up loads are no news.
+            await self._planner(Recorder()).warm()
+            await self._rpc.open()
+        except BaseException:
+            await self._end(finished=False)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self, hurry: asyncio.Event | None = None) -> bool:
+        """Refuse new work, finish what has begun, then end. Harmless when repeated.
+
+        Args:
+            hurry: set it to end at once; work that has begun is then cut off,
+                as it is after `drain_seconds`.
+
+        Returns:
+            Whether all that had begun was finished.
+        """
+        finished = await self._drain(hurry or asyncio.Event())
+        await self._end(finished=finished)
+        return finished
+
+    async def _drain(self, hurry: asyncio.Event) -> bool:
+        drained = asyncio.ensure_future(self._rpc.drain())
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait(
+            (drained, hurried),
+            timeout=self._config.rpc.drain_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        finished = drained.done()
+        drained.cancel()
+        hurried.cancel()
+        return finished
+
+    async def _end(self, *, finished: bool) -> None:
+        await self._rpc.stop(at_once=not finished)
+        if finished:
+            await self.queue.close()
+        else:
+            self.queue.abandon()
+        await self._endpoints.aclose()
+
+    def _planner(self, observer: Observer) -> Planner:
+        solver, limits = self._config.solver, self._config.limits
+        return Planner(self.queue, self._device, limits, solver.effort, observer)
+
+    def _describe(self) -> None:
+        device = str(self._device)
+        self._recorder.runs_on(device, device_name(self._device), resolve_backend("auto"))
+        self._recorder.built_from(version("trimtab"), torch.__version__)
+
+
+async def serve(config: ServerConfig) -> bool:
+    """Run a server until SIGTERM or SIGINT; a second one ends it at once.
+
+    Returns:
+        Whether all work that had begun was finished.
+    """
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    with _signals_set(stop, hurry):
+        app = await App(config).__aenter__()
+        log.info(
+            "ready",
+            address=app.address,
+            metrics=app.metrics_address or OFF,
+            device=str(resolve_device(config.solver.device)),
+            version=version("trimtab"),
+        )
+        await stop.wait()
+        log.info("draining", seconds=config.rpc.drain_seconds)
+        finished = await app.stop(hurry)
+        log.info("stopped", finished=finished)
+        return finished
+
+
+@contextmanager
+def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
+    """The first signal sets one event, each later one the other."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (second if first.is_set() else first).set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _use_threads(threads: int) -> None:
+    # Called on the solver's thread: the setting belongs to the thread that makes it.
+    if threads:
+        torch.set_num_threads(threads)

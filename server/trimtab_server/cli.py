@@ -1,0 +1,131 @@
+"""The command `trimtab-server`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trimtab_server.config import FILE_VARIABLE, Option, load_config, sections, to_toml
+from trimtab_server.domain.errors import InvalidArgumentError
+
+_USAGE_ERROR = 2
+
+_DESCRIPTION = """\
+Places the experts of Mixture-of-Experts models on GPUs, as a gRPC service.
+"""
+
+_EXAMPLES = """\
+examples:
+  trimtab-server serve                          on this machine, with the defaults
+  trimtab-server serve --listen 0.0.0.0:50051 --device cuda:0
+  trimtab-server serve --print-config > trimtab.toml
+  trimtab-server serve --config trimtab.toml
+
+`trimtab-server serve --help` shows every setting.
+"""
+
+_SERVE_DESCRIPTION = f"""\
+Serves until SIGTERM or SIGINT. The first one refuses new work and finishes what
+has begun; a second one stops at once.
+
+Every setting has one name and three spellings: --queue-size as a flag,
+TRIMTAB_QUEUE_SIZE in the environment, queue_size in the TOML file of --config
+(or {FILE_VARIABLE}). Flags win over the environment, the environment over the file.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 for a wrong configuration."""
+    given = vars(_parser().parse_args(arguments))
+    if given.pop("command") == "version":
+        print(f"trimtab-server {version('trimtab')}")
+        return 0
+    file, print_only = given.pop("config"), given.pop("print_config")
+    try:
+        config = load_config(given, os.environ, file)
+        if print_only:
+            print(to_toml(config), end="")
+            return 0
+        return _serve(config)
+    except InvalidArgumentError as error:
+        for violation in error.violations:
+            print(f"trimtab-server: {violation.field}: {violation.description}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _serve(config: Any) -> int:
+    # Imported here, since torch takes seconds and other commands do without.
+    import uvloop
+
+    from trimtab_server.app import serve
+    from trimtab_server.logs import configure_logs
+
+    configure_logs(config.logs)
+    finished = uvloop.run(serve(config))
+    if not finished:
+        # A solver job may still run. Nothing can stop it, and a normal exit
+        # would wait for it.
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trimtab-server",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=_Formatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    serve = commands.add_parser(
+        "serve",
+        help="run the server",
+        description=_SERVE_DESCRIPTION,
+        formatter_class=_Formatter,
+        usage="trimtab-server serve [--config FILE] [--print-config] [setting ...]",
+        argument_default=argparse.SUPPRESS,
+    )
+    commands.add_parser("version", help="print the version")
+    _add_settings(serve)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, default=None, help="TOML file with settings"
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        default=False,
+        help="print the configuration in effect as TOML, and exit",
+    )
+    for section in sections():
+        group = parser.add_argument_group(section.title)
+        for option in section.options:
+            group.add_argument(option.flag, dest=option.name, **_flag_of(option))
+
+
+def _flag_of(option: Option) -> dict[str, Any]:
+    default = "none" if option.default is None else _shown(option.default)
+    unit = f" {option.about.unit}" if isinstance(option.default, int | float) else ""
+    help_text = f"{option.about.doc} [{default}{unit.rstrip()}; {option.env}]"
+    if option.kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "help": help_text}
+    metavar = f"{{{','.join(option.choices)}}}" if option.choices else option.about.unit.upper()
+    return {"metavar": metavar or option.name.upper(), "help": help_text}
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=96)

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from trimtab.v1 import solver_service_pb2, tensor_pb2
+from trimtab_client import (
+    CallCancelledError,
+    ClientClosedError,
+    DeadlineExceededError,
+    FieldViolation,
+    InvalidArgumentError,
+    MoveBudget,
+    Placement,
+    ProtocolError,
+    ResourceExhaustedError,
+    RetryPolicy,
+    SolverOptions,
+    Topology,
+    UnavailableError,
+)
+
+from tests.client.service import Failure, RunningService, array_of, serving, tensor_of
+
+TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
+LOAD = np.arange(8).reshape(2, 4)
+Connect = Callable[..., Any]
+UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE)
+
+
+def test_place_sends_all_it_was_given(service: RunningService, client: Any) -> None:
+    current = Placement.untouched(2, 4, 8, 4)
+
+    client.call(
+        "place",
+        LOAD,
+        Topology(8, 4, num_nodes=2, num_groups=2),
+        current=current,
+        budget=MoveBudget(max_moves_per_layer=3, max_moves=0, min_gain=0.25, cross_node_cost=2.0),
+        options=SolverOptions(
+            effort="balanced", seed=-1, objective="range", top_k=5, max_iterations=-1, restarts=6
+        ),
+    )
+
+    [request] = service.solver.requests
+    assert array_of(request.load).tolist() == LOAD.tolist()
+    assert array_of(request.current.phy2log).tolist() == current.phy2log.tolist()
+    request.ClearField("load")
+    request.current.ClearField("phy2log")
+    assert request == solver_service_pb2.PlaceRequest(
+        topology={"num_replicas": 8, "num_gpus": 4, "num_nodes": 2, "num_groups": 2},
+        current={"digest": current.digest},
+        budget={
+            "max_moves_per_layer": 3,
+            "max_moves": 0,
+            "min_gain": 0.25,
+            "cross_node_cost": 2.0,
+        },
+        options={
+            "effort": "EFFORT_BALANCED",
+            "seed": 2**64 - 1,
+            "objective": "OBJECTIVE_RANGE",
+            "top_k": 5,
+            "max_iterations": -1,
+            "restarts": 6,
+        },
+    )
+
+
+def test_place_sends_nothing_that_it_was_not_given(service: RunningService, client: Any) -> None:
+    client.call("place", LOAD, TOPOLOGY)
+    client.call("place", LOAD, TOPOLOGY, budget=MoveBudget(), options=SolverOptions())
+
+    bare, empty = service.solver.requests
+    assert {field.name for field, _ in bare.ListFields()} == {"load", "topology"}
+    assert empty.budget.ListFields() == empty.options.ListFields() == []
+
+
+def test_a_current_placement_may_be_a_bare_array(service: RunningService, client: Any) -> None:
+    client.call("place", LOAD, TOPOLOGY, current=[[0, 1, 2, 3, 0, 1]] * 2)
+
+    [request] = service.solver.requests
+    assert array_of(request.current.phy2log).tolist() == [[0, 1, 2, 3, 0, 1]] * 2
+    assert request.current.digest == b""
+
+
+@pytest.mark.parametrize(
+    "load",
+    [np.arange(24)[::3].reshape(2, 4), np.arange(0, 24, 3).reshape(4, 2).T.astype(">i8")],
+    ids=["strided", "transposed and big-endian"],
+)
+def test_loads_arrive_in_row_major_order_whatever_their_layout(
+    service: RunningService, client: Any, load: np.ndarray
+) -> None:
+    client.call("place", load, TOPOLOGY)
+
+    [request] = service.solver.requests
+    assert array_of(request.load).tolist() == load.tolist()
+
+
+def test_place_answers_a_checked_placement(client: Any) -> None:
+    result = client.call("place", LOAD, TOPOLOGY)
+
+    assert result.placement == Placement.untouched(2, 4, 6, 2)
+    assert (result.placement.num_experts, result.placement.num_gpus) == (4, 2)
+    assert result.after.imbalance.tolist() == result.placement.balance(LOAD).imbalance.tolist()
+    assert len(result.moves) == 0
+    assert result.before is None
+
+
+def test_place_answers_moves_and_the_balance_before(service: RunningService, client: Any) -> None:
+    def answer(response: Any) -> None:
+        response.moves.layer_slot_expert.CopyFrom(tensor_of(np.array([[0, 4, 1], [1, 5, 2]])))
+        response.moves.source_gpus.CopyFrom(tensor_of(np.array([[0, 1], [1, -1]])))
+        response.before.CopyFrom(response.after)
+
+    service.solver.answer = answer
+    result = client.call("place", LOAD, TOPOLOGY)
+
+    moves = result.moves
+    assert [moves.layer.tolist(), moves.slot.tolist(), moves.expert.tolist()] == [
+        [0, 1],
+        [4, 5],
+        [1, 2],
+    ]
+    assert moves.source_gpus.tolist() == [[0, 1], [1, -1]]
+    assert moves.per_layer(3).tolist() == [1, 1, 0]
+    assert len(moves) == 2
+    assert result.before.gpu_load.tolist() == result.after.gpu_load.tolist()
+
+
+def test_pack_sends_and_answers_arrays(service: RunningService, client: Any) -> None:
+    result = client.call(
+        "pack",
+        np.ones((1, 4), np.float16),
+        2,
+        item_group=[[0, 0, 1, 1]],
+        options=SolverOptions(effort="fast"),
+    )
+
+    [request] = service.solver.requests
+    assert request.num_packs == 2
+    assert request.weight.data_type == tensor_pb2.DATA_TYPE_FLOAT32
+    assert array_of(request.item_group).tolist() == [[0, 0, 1, 1]]
+    assert request.options.effort == solver_service_pb2.EFFORT_FAST
+    assert result.pack_index.tolist() == [[0, 1, 0, 1]]
+    assert result.rank_in_pack.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (("place", [["x"]], TOPOLOGY), "load"),
+        (("place", LOAD, Topology(-1, 2)), "topology.num_replicas"),
+        (("place", LOAD, Topology(6, 2**32)), "topology.num_gpus"),
+        (("place", LOAD, Topology(6, 2.0)), "topology.num_gpus"),
+        (("pack", [["x"]], 2), "weight"),
+        (("pack", LOAD, -2), "num_packs"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_name(
+    service: RunningService, client: Any, call: tuple[Any, ...], field: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.call(*call)
+
+    assert [violation.field for violation in caught.value.field_violations] == [field]
+    assert service.solver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"current": [[0.5]]}, "current.phy2log"),
+        ({"budget": MoveBudget(max_moves=-1)}, "budget.max_moves"),
+        ({"budget": MoveBudget(max_moves_per_layer=-1)}, "budget.max_moves_per_layer"),
+        ({"options": SolverOptions(effort="heroic")}, "options.effort"),  # type: ignore[arg-type]
+        ({"options": SolverOptions(objective="l1")}, "options.objective"),  # type: ignore[arg-type]
+        ({"options": SolverOptions(top_k=-1)}, "options.top_k"),
+        ({"options": SolverOptions(max_iterations=-2)}, "options.max_iterations"),
+        ({"options": SolverOptions(restarts=-1)}, "options.restarts"),
+        ({"timeout": 0.0}, "timeout"),
+        ({"timeout": math.nan}, "timeout"),
+    ],
+)
+def test_options_that_cannot_be_sent_are_refused_by_name(
+    service: RunningService, client: Any, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.call("place", LOAD, TOPOLOGY, **options)
+
+    assert [violation.field for violation in caught.value.field_violations] == [field]
+    assert service.solver.requests == []
+
+
+def _wrong_digest(response: Any) -> None:
+    response.placement.digest = bytes(32)
+
+
+def _no_digest(response: Any) -> None:
+    response.placement.digest = b""
+
+
+def _missing_expert(response: Any) -> None:
+    response.placement.phy2log.CopyFrom(tensor_of(np.zeros((2, 6))))
+
+
+def _short_tensor(response: Any) -> None:
+    response.after.gpu_load.data = b"1234"
+
+
+def _no_tensor(response: Any) -> None:
+    response.after.ClearField("imbalance")
+
+
+def _flat_moves(response: Any) -> None:
+    response.moves.layer_slot_expert.CopyFrom(tensor_of(np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (_wrong_digest, "do not use it"),
+        (_no_digest, "says nothing"),
+        (_missing_expert, "expert 1 has no slot"),
+        (_short_tensor, "4 bytes for a float64 tensor"),
+        (_no_tensor, "unknown type 0"),
+        (_flat_moves, r"moves of shape \(2, 2\)"),
+    ],
+)
+def test_an_answer_that_breaks_the_contract_is_not_handed_on(
+    service: RunningService, client: Any, answer: Callable[[Any], None], complaint: str
+) -> None:
+    service.solver.answer = answer
+
+    with pytest.raises(ProtocolError, match=complaint):
+        client.call("place", LOAD, TOPOLOGY)
+
+
+def test_a_refusal_carries_the_servers_field_violations(
+    service: RunningService, client: Any
+) -> None:
+    violation = ("topology.num_gpus", "4 does not divide 6")
+    service.solver.failures.append(
+        Failure(grpc.StatusCode.INVALID_ARGUMENT, "bad topology", (violation,))
+    )
+
+    with pytest.raises(InvalidArgumentError, match="bad topology") as caught:
+        client.call("place", LOAD, TOPOLOGY)
+
+    assert caught.value.field_violations == (FieldViolation(*violation),)
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+    assert len(service.solver.requests) == 1
+
+
+def test_a_call_is_retried_until_the_server_is_back(service: RunningService, client: Any) -> None:
+    turned_away = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=0.001)
+    service.solver.failures.extend([UNAVAILABLE, turned_away, UNAVAILABLE])
+
+    assert client.call("place", LOAD, TOPOLOGY).placement is not None
+    assert len(service.solver.requests) == 4
+
+
+def test_retries_end_after_max_attempts(service: RunningService, connect: Connect) -> None:
+    client = connect(service.target, retry=RetryPolicy(3, 0.0, 0.0))
+    service.solver.failures.extend([UNAVAILABLE] * 5)
+
+    with pytest.raises(UnavailableError, match="scripted"):
+        client.call("pack", LOAD, 2)
+    assert len(service.solver.requests) == 3
+
+
+def test_a_call_waits_no_longer_than_its_timeout_allows(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, retry_after=3600.0))
+
+    with pytest.raises(UnavailableError) as caught:
+        client.call("place", LOAD, TOPOLOGY)
+
+    assert caught.value.retry_after == 3600.0
+    assert len(service.solver.requests) == 1
+
+
+def test_a_limit_that_waiting_does_not_lift_is_not_retried(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED))
+
+    with pytest.raises(ResourceExhaustedError):
+        client.call("place", LOAD, TOPOLOGY)
+    assert len(service.solver.requests) == 1
+
+
+def test_the_timeout_of_a_call_goes_before_the_clients(
+    service: RunningService, connect: Connect
+) -> None:
+    service.solver.release.clear()
+
+    with pytest.raises(DeadlineExceededError):
+        connect(service.target, timeout=0.05).call("place", LOAD, TOPOLOGY)
+    with pytest.raises(DeadlineExceededError):
+        connect(service.target).call("place", LOAD, TOPOLOGY, timeout=0.05)
+
+    service.solver.release.set()
+    patient = connect(service.target, timeout=0.000001)
+    assert patient.call("place", LOAD, TOPOLOGY, timeout=math.inf).placement is not None
+
+
+def test_calls_have_a_finite_timeout_by_default(service: RunningService, client: Any) -> None:
+    client.call("place", LOAD, TOPOLOGY)
+    client.call("place", LOAD, TOPOLOGY, timeout=math.inf)
+
+    finite, infinite = service.solver.remaining
+    assert finite is not None
+    assert finite < 31  # the wire rounds up
+    assert infinite > 1e9
+
+
+def test_a_target_without_server_is_unavailable(connect: Connect) -> None:
+    with pytest.raises(UnavailableError, match="Check the address"):
+        connect("unix:/nowhere").call("place", LOAD, TOPOLOGY)
+
+
+def test_a_message_beyond_the_limit_is_an_exhausted_resource(
+    service: RunningService, connect: Connect
+) -> None:
+    small = connect(service.target, max_message_bytes=1000)
+
+    with pytest.raises(ResourceExhaustedError, match="larger than max"):
+        small.call("place", np.ones((10, 100)), TOPOLOGY)
+    assert service.solver.requests == []
+
+
+def test_messages_beyond_grpcs_own_limit_pass(service: RunningService, client: Any) -> None:
+    weight = np.ones((1, 2**20))
+
+    assert client.call("pack", weight, 2).pack_index.shape == weight.shape
+
+
+def test_a_unix_socket_is_a_target(connect: Connect, tmp_path: Any) -> None:
+    with serving(f"unix:{tmp_path}/socket") as service:
+        assert connect(service.target).call("place", LOAD, TOPOLOGY).placement is not None
+
+
+def test_a_closed_client_says_so(client: Any) -> None:
+    client.call("place", LOAD, TOPOLOGY)
+    client.call("close")
+    client.call("close")
+
+    with pytest.raises(ClientClosedError):
+        client.call("place", LOAD, TOPOLOGY)
+    with pytest.raises(ClientClosedError):
+        client.call("health")
+    with pytest.raises(ClientClosedError):
+        client.call("wait_ready")
+    with pytest.raises(ClientClosedError):
+        client.stream([LOAD], TOPOLOGY)
+
+
+def test_closing_cancels_a_call_under_way(service: RunningService, client: Any) -> None:
+    service.solver.release.clear()
+
+    with pytest.raises(CallCancelledError):
+        client.call_then_close("place", LOAD, TOPOLOGY, once=service.solver.received)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trimtab_client import InvalidArgumentError, Placement
+from trimtab_server.domain.balance import evaluate
+from trimtab_server.domain.placement import Placement as ServerPlacement
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> Placement:
+    experts, gpus = draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    slots_per_gpu = -(-experts // gpus) + draw(st.integers(0, 3))
+    layers, slots = draw(st.integers(1, 4)), gpus * slots_per_gpu
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = [
+        rng.permutation(np.append(np.arange(experts), rng.integers(0, experts, slots - experts)))
+        for _ in range(layers)
+    ]
+    return Placement.of(np.array(rows), experts, gpus)
+
+
+@given(placements())
+def test_maps_are_those_of_an_obvious_loop(placement: Placement) -> None:
+    layers, slots = placement.phy2log.shape
+    for layer in range(layers):
+        slots_of = [[] for _ in range(placement.num_experts)]
+        for slot in range(slots):
+            expert = placement.phy2log[layer, slot]
+            assert placement.rank[layer, slot] == len(slots_of[expert])
+            slots_of[expert].append(slot)
+        assert placement.logcnt[layer].tolist() == [len(s) for s in slots_of]
+        width = placement.log2phy.shape[2]
+        padded = [s + [-1] * (width - len(s)) for s in slots_of]
+        assert placement.log2phy[layer].tolist() == padded
+    assert placement.log2phy.shape[2] == placement.logcnt.max()
+
+
+@given(placements(), st.integers(0, 2**32))
+def test_balance_is_what_the_server_evaluates(placement: Placement, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    load = rng.integers(0, 3, placement.logcnt.shape) * rng.integers(1, 10**6)
+
+    ours, theirs = (
+        placement.balance(load),
+        evaluate(placement.phy2log.copy(), load, placement.num_gpus),
+    )
+
+    np.testing.assert_allclose(ours.gpu_load, theirs.gpu_load.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(ours.imbalance, theirs.imbalance.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(ours.balancedness, theirs.balancedness.numpy(), rtol=1e-12)
+
+
+@given(placements())
+def test_digest_is_the_servers(placement: Placement) -> None:
+    theirs = ServerPlacement.of(placement.phy2log.copy(), placement.num_experts, placement.num_gpus)
+
+    assert placement.digest == theirs.digest
+
+
+def test_a_layer_without_load_is_balanced() -> None:
+    assert Placement.untouched(1, 4, 4, 2).balance(np.zeros((1, 4))).imbalance.tolist() == [1.0]
+
+
+def test_the_untouched_layout_repeats_the_first_experts() -> None:
+    placement = Placement.untouched(2, 3, 4, 2)
+
+    assert placement.phy2log.tolist() == [[0, 1, 2, 0], [0, 1, 2, 0]]
+
+
+def test_a_placement_is_a_read_only_copy() -> None:
+    array = np.array([[0, 1]])
+    placement = Placement.of(array, 2, 1)
+    array[0, 0] = 1
+
+    assert placement.phy2log.tolist() == [[0, 1]]
+    for own in (placement.phy2log, placement.logcnt, placement.rank, placement.log2phy):
+        assert own.dtype == np.int32
+        with pytest.raises(ValueError, match="read-only"):
+            own[0] = 0
+
+
+def test_placements_are_equal_by_digest() -> None:
+    one, same = Placement.of([[0, 1]], 2, 1), Placement.of(np.array([[0, 1]], np.int8), 2, 1)
+
+    assert one == same
+    assert len({one, same}) == 1
+    assert one != Placement.of([[0, 1]], 2, 2)
+    assert one != "another thing"
+
+
+@pytest.mark.parametrize(
+    ("phy2log", "num_gpus", "complaint"),
+    [
+        ([[0.0, 1.0]], 1, "phy2log: dtype float64"),
+        ([[0, 2]], 1, r"phy2log\[0, 1\]: 2 is not an expert in \[0, 2\)"),
+        ([[0, 1], [-1, 0]], 1, r"phy2log\[1, 0\]: -1 is not an expert in \[0, 2\)"),
+        ([[0, 1], [1, 1]], 1, "phy2log: expert 0 has no slot in layer 1"),
+        ([[0, 1, 1]], 2, r"num_gpus: 2 does not divide the number of slots \(3\)"),
+        ([[0, 1]], 0, "num_gpus: 0 does not divide"),
+    ],
+)
+def test_what_is_no_placement_is_refused(
+    phy2log: list[list[int]], num_gpus: int, complaint: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=complaint):
+        Placement.of(phy2log, 2, num_gpus)
+
+
+def test_balance_wants_a_load_of_the_same_experts() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"load: shape \(1, 3\) is not \[L, E\]"):
+        Placement.untouched(1, 4, 4, 2).balance(np.ones((1, 3)))

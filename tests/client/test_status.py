@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import grpc
+import pytest
+import trimtab_client
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+from trimtab.v1 import error_pb2
+from trimtab.wire.v1 import standard_pb2
+from trimtab_client import (
+    AccessDeniedError,
+    CallCancelledError,
+    DeadlineExceededError,
+    FieldViolation,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    TrimtabError,
+    UnavailableError,
+    UnimplementedError,
+    exceptions,
+)
+from trimtab_client.exceptions import invalid
+from trimtab_client.status import error_of_call, error_of_message
+
+from tests.client.service import Failure
+
+CLASSES = {
+    "CANCELLED": CallCancelledError,
+    "UNKNOWN": InternalError,
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "NOT_FOUND": InternalError,
+    "ALREADY_EXISTS": InternalError,
+    "PERMISSION_DENIED": AccessDeniedError,
+    "RESOURCE_EXHAUSTED": ResourceExhaustedError,
+    "FAILED_PRECONDITION": InternalError,
+    "ABORTED": InternalError,
+    "OUT_OF_RANGE": InvalidArgumentError,
+    "UNIMPLEMENTED": UnimplementedError,
+    "INTERNAL": InternalError,
+    "UNAVAILABLE": UnavailableError,
+    "DATA_LOSS": InternalError,
+    "UNAUTHENTICATED": AccessDeniedError,
+}
+
+
+def failed(failure: Failure, trailer: bytes | None = None) -> grpc.RpcError:
+    trailer = failure.status().SerializeToString() if trailer is None else trailer
+    metadata = grpc.aio.Metadata(("server", "x"), ("grpc-status-details-bin", trailer))
+    return grpc.aio.AioRpcError(failure.code, grpc.aio.Metadata(), metadata, failure.details)
+
+
+@pytest.mark.parametrize("code", [c for c in grpc.StatusCode if c is not grpc.StatusCode.OK])
+def test_every_status_code_has_its_exception(code: grpc.StatusCode) -> None:
+    error = error_of_call(failed(Failure(code, "what happened")))
+    same_on_a_stream = error_of_message(
+        error_pb2.Error(code=code.value[0], message="what happened")
+    )
+
+    assert type(error) is type(same_on_a_stream) is CLASSES[code.name]
+    assert error.code is same_on_a_stream.code is code
+    assert error.details == same_on_a_stream.details == "what happened"
+    assert str(error).startswith("what happened")
+
+
+def test_a_code_of_the_future_is_an_internal_error() -> None:
+    error = error_of_message(error_pb2.Error(code=99, message="new"))
+
+    assert type(error) is InternalError
+    assert error.code is grpc.StatusCode.UNKNOWN
+
+
+def test_errors_without_text_say_their_code() -> None:
+    assert str(error_of_call(failed(Failure(grpc.StatusCode.ABORTED, "")))).startswith("ABORTED")
+
+
+def test_field_violations_are_read_from_the_status_details() -> None:
+    violations = (("topology.num_gpus", "7 does not divide 40"), ("load", "is negative"))
+    error = error_of_call(
+        failed(Failure(grpc.StatusCode.INVALID_ARGUMENT, violations=violations, retry_after=1.0))
+    )
+
+    assert isinstance(error, InvalidArgumentError)
+    assert error.field_violations == tuple(FieldViolation(*v) for v in violations)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE])
+def test_retry_after_is_read_from_the_status_details(code: grpc.StatusCode) -> None:
+    asked = error_of_call(failed(Failure(code, retry_after=1.25)))
+    not_asked = error_of_call(failed(Failure(code)))
+
+    assert isinstance(asked, ResourceExhaustedError | UnavailableError)
+    assert asked.retry_after == 1.25
+    assert not_asked.retry_after is None
+
+
+def test_a_stream_error_carries_the_same() -> None:
+    invalid_argument = error_of_message(
+        error_pb2.Error(
+            code=3, message="bad", field_violations=[error_pb2.FieldViolation(field="load")]
+        )
+    )
+    exhausted = error_of_message(
+        error_pb2.Error(code=8, retry_delay=duration_pb2.Duration(seconds=2, nanos=500_000_000))
+    )
+
+    assert invalid_argument.field_violations == (FieldViolation("load", ""),)
+    assert exhausted.retry_after == 2.5
+
+
+def test_broken_details_leave_the_error_itself() -> None:
+    error = error_of_call(failed(Failure(grpc.StatusCode.INVALID_ARGUMENT, "bad"), b"\xff\xff"))
+
+    assert isinstance(error, InvalidArgumentError)
+    assert error.field_violations == ()
+
+
+def test_the_wire_copies_have_the_bytes_of_the_originals() -> None:
+    bad_request = error_details_pb2.BadRequest()
+    bad_request.field_violations.add(field="a", description="b")
+    retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=3, nanos=7))
+    packed = [any_pb2.Any(), any_pb2.Any()]
+    packed[0].Pack(bad_request)
+    packed[1].Pack(retry)
+    originals = [
+        (bad_request, standard_pb2.BadRequest),
+        (retry, standard_pb2.RetryInfo),
+        (status_pb2.Status(code=3, message="m", details=packed), standard_pb2.Status),
+        (health_pb2.HealthCheckRequest(service="s"), standard_pb2.HealthCheckRequest),
+        (health_pb2.HealthCheckResponse(status="NOT_SERVING"), standard_pb2.HealthCheckResponse),
+    ]
+
+    for original, copied_class in originals:
+        copied = copied_class.FromString(original.SerializeToString())
+        assert copied.SerializeToString() == original.SerializeToString()
+        assert _numbers(copied) == _numbers(original)
+
+
+def _numbers(message: object) -> dict[str, tuple[int, int]]:
+    return {f.name: (f.number, f.type) for f in message.DESCRIPTOR.fields}
+
+
+def test_health_statuses_have_the_numbers_of_the_originals() -> None:
+    ours = standard_pb2.HealthCheckResponse.ServingStatus.items()
+    theirs = dict(health_pb2.HealthCheckResponse.ServingStatus.items())
+
+    assert len(ours) == len(theirs)
+    for name, number in ours[1:]:
+        assert theirs[name.removeprefix("SERVING_STATUS_")] == number
+
+
+def all_errors() -> list[TrimtabError]:
+    by_code = [
+        error_of_call(failed(Failure(code, "text", (("f", "d"),), 2.0)))
+        for code in grpc.StatusCode
+        if code is not grpc.StatusCode.OK
+    ]
+    local = [trimtab_client.ProtocolError("p"), trimtab_client.ClientClosedError("c")]
+    return [*by_code, *local, invalid("load", "is bad")]
+
+
+@pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.code.name)
+def test_errors_survive_pickling_and_copying(error: TrimtabError) -> None:
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+
+
+def test_the_tree_is_the_one_that_the_docstring_draws() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", exceptions.__doc__ or ""))
+    public = {
+        name
+        for name, thing in vars(exceptions).items()
+        if isinstance(thing, type)
+        and issubclass(thing, TrimtabError)
+        and not name.startswith("_")
+        and thing is not TrimtabError
+    }
+
+    assert drawn == public
+    assert public | {"TrimtabError"} <= set(trimtab_client.__all__)
+
+
+def test_errors_are_caught_by_the_builtins_they_resemble() -> None:
+    assert issubclass(InvalidArgumentError, ValueError)
+    assert issubclass(DeadlineExceededError, TimeoutError)

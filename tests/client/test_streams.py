@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from itertools import count
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from trimtab_client import (
+    AsyncClient,
+    CallCancelledError,
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    FieldViolation,
+    InternalError,
+    InvalidArgumentError,
+    MoveBudget,
+    Placement,
+    ProtocolError,
+    ResourceExhaustedError,
+    SolverOptions,
+    Topology,
+    UnavailableError,
+)
+
+from tests.client.service import Failure, RunningService, array_of
+
+TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
+LOAD = np.arange(8).reshape(2, 4)
+BAD_FOR_THE_CLIENT = [["x"]]
+BAD_FOR_THE_SERVER = -LOAD
+Connect = Callable[..., Any]
+
+
+def turn_of(item: Any) -> int:
+    """Which load of its stream an answer of the scripted server is for."""
+    return int(item.unwrap().placement.phy2log[0, 0])
+
+
+def test_results_come_in_the_order_of_the_loads(client: Any) -> None:
+    items = list(client.stream([LOAD] * 20, TOPOLOGY, max_in_flight=3))
+
+    assert [item.index for item in items] == list(range(20))
+    assert [turn_of(item) for item in items] == [turn % 4 for turn in range(20)]
+    assert items[0].result.placement == Placement.untouched(2, 4, 6, 2)
+    assert items[0].result.after.gpu_load.shape == (2, 2)
+
+
+def test_the_stream_is_configured_first(service: RunningService, client: Any) -> None:
+    current = Placement.untouched(2, 4, 6, 2)
+    options = {"budget": MoveBudget(max_moves=1), "options": SolverOptions(effort="fast")}
+    list(client.stream([LOAD], TOPOLOGY, current=current, **options))
+
+    config, load = service.solver.requests
+    assert config.topology.num_replicas == 6
+    assert config.current.digest == current.digest
+    assert config.budget.max_moves == 1
+    assert config.options.effort == 1
+    assert array_of(load.load).tolist() == LOAD.tolist()
+
+
+def test_a_stream_without_loads_is_empty(client: Any) -> None:
+    assert list(client.stream([], TOPOLOGY)) == []
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 8])
+def test_a_bad_load_loses_none_of_the_others(client: Any, max_in_flight: int) -> None:
+    loads = [LOAD, BAD_FOR_THE_CLIENT, LOAD, BAD_FOR_THE_SERVER, LOAD, BAD_FOR_THE_CLIENT]
+    items = list(client.stream(loads, TOPOLOGY, max_in_flight=max_in_flight))
+
+    assert [item.index for item in items] == list(range(6))
+    assert [item.error is None for item in items] == [True, False, True, False, True, False]
+    assert all(isinstance(item.error, InvalidArgumentError) for item in items[1::2])
+    assert items[3].error.field_violations == (FieldViolation("load[0, 0]", "-1 is negative"),)
+    with pytest.raises(InvalidArgumentError, match="dtype <U1"):
+        items[1].unwrap()
+
+
+def test_a_load_may_depend_on_the_result_before_it(service: RunningService, client: Any) -> None:
+    consumed = [0]
+
+    def loads() -> Iterator[np.ndarray]:
+        for _ in range(5):
+            yield np.full((1, 4), consumed[0])
+
+    for item in client.stream(loads(), TOPOLOGY, max_in_flight=1):
+        consumed[0] = item.index + 1
+
+    sent = [array_of(request.load)[0, 0] for request in service.solver.requests[1:]]
+    assert sent == [0, 1, 2, 3, 4]
+
+
+def test_loads_are_sent_ahead_up_to_the_limit(service: RunningService, client: Any) -> None:
+    taken = []
+
+    def loads() -> Iterator[np.ndarray]:
+        for number in count():
+            taken.append(number)
+            yield LOAD
+
+    items = client.stream(loads(), TOPOLOGY, max_in_flight=3)
+    next(items)
+    next(items)
+    items.close()
+    service.solver.stream_over.wait()
+
+    # One was consumed for good when the second was asked for.
+    assert 3 <= len(taken) <= 4
+
+
+def test_an_exception_of_the_iterator_reaches_the_caller_in_its_place(
+    service: RunningService, client: Any
+) -> None:
+    class Mishap(BaseException):
+        pass
+
+    def loads() -> Iterator[np.ndarray]:
+        yield LOAD
+        yield LOAD
+        raise Mishap
+
+    items = client.stream(loads(), TOPOLOGY)
+
+    assert [next(items).index, next(items).index] == [0, 1]
+    with pytest.raises(Mishap):
+        next(items)
+    service.solver.stream_over.wait()
+
+
+def test_a_grpc_error_of_the_iterator_is_not_taken_for_the_streams(client: Any) -> None:
+    def loads() -> Iterator[np.ndarray]:
+        yield LOAD
+        raise grpc.RpcError("from elsewhere")
+
+    with pytest.raises(grpc.RpcError, match="from elsewhere"):
+        list(client.stream(loads(), TOPOLOGY))
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 8])
+@pytest.mark.parametrize("answered", [0, 2])
+def test_a_failed_stream_raises_after_what_was_answered(
+    service: RunningService, client: Any, answered: int, max_in_flight: int
+) -> None:
+    failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", retry_after=3.0)
+    service.solver.fail_stream_at = (answered, failure)
+    items = client.stream((LOAD for _ in count()), TOPOLOGY, max_in_flight=max_in_flight)
+
+    assert [next(items).index for _ in range(answered)] == list(range(answered))
+    with pytest.raises(ResourceExhaustedError, match="too much") as caught:
+        next(items)
+    assert caught.value.retry_after == 3.0
+
+
+def test_a_stream_that_fails_while_no_load_is_there_raises_at_once(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.fail_stream_at = (1, Failure(grpc.StatusCode.INTERNAL, "broke"))
+    over = threading.Event()
+
+    def loads() -> Iterator[np.ndarray]:
+        yield LOAD
+        yield BAD_FOR_THE_SERVER
+        over.wait()
+
+    items = client.stream(loads() if client.threaded else later(loads()), TOPOLOGY)
+    next(items)
+    with pytest.raises(InternalError, match="broke"):
+        next(items)
+    over.set()
+
+
+async def later(loads: Iterator[Any]) -> AsyncIterator[Any]:
+    """Loads whose iterator blocks, for asyncio."""
+    done = object()
+    while (load := await asyncio.to_thread(next, loads, done)) is not done:
+        yield load
+
+
+def test_a_server_that_leaves_loads_unanswered_breaks_the_contract(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.fail_stream_at = (1, None)
+
+    with pytest.raises(ProtocolError, match="ended the stream"):
+        list(client.stream([LOAD] * 3, TOPOLOGY))
+
+
+def test_an_answer_to_another_load_breaks_the_contract(
+    service: RunningService, client: Any
+) -> None:
+    def answer(response: Any) -> None:
+        response.id = 7
+
+    service.solver.answer = answer
+    with pytest.raises(ProtocolError, match="answered load 7 instead of 0"):
+        list(client.stream([LOAD], TOPOLOGY))
+
+
+def test_an_answer_that_was_not_asked_for_breaks_the_contract(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.extra_answers = 1
+
+    with pytest.raises(ProtocolError, match="more loads than it was sent"):
+        list(client.stream([LOAD], TOPOLOGY))
+
+
+def test_a_stream_without_server_is_unavailable(connect: Connect) -> None:
+    with pytest.raises(UnavailableError):
+        list(connect("unix:/nowhere").stream([LOAD], TOPOLOGY))
+
+
+def test_a_stream_ends_at_its_timeout(service: RunningService, client: Any) -> None:
+    service.solver.release.clear()
+
+    with pytest.raises(DeadlineExceededError):
+        list(client.stream([LOAD], TOPOLOGY, timeout=0.05))
+
+
+def test_arguments_are_checked_before_the_first_load(client: Any) -> None:
+    for options, field in [
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"timeout": -1.0}, "timeout"),
+        ({"current": [[0.5]]}, "current"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=field):
+            client.stream([LOAD], TOPOLOGY, **options)
+    with pytest.raises(TypeError, match="not iterable"):
+        client.stream(5, TOPOLOGY)
+
+
+def client_threads() -> set[threading.Thread]:
+    """All threads but those of the scripted server's pool."""
+    return {t for t in threading.enumerate() if not t.name.startswith("ThreadPool")}
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 8])
+def test_leaving_the_loop_cancels_the_call_and_leaves_no_thread(
+    service: RunningService, max_in_flight: int
+) -> None:
+    before = client_threads()
+    with Client(service.target) as client:
+        for _ in client.place_stream(
+            (LOAD for _ in count()), TOPOLOGY, max_in_flight=max_in_flight
+        ):
+            break
+        service.solver.stream_over.wait()
+        for thread in client_threads() - before:
+            thread.join(10)
+
+        assert client_threads() <= before
+
+
+async def test_leaving_the_loop_cancels_the_call_and_leaves_no_task(
+    service: RunningService,
+) -> None:
+    async with AsyncClient(service.target) as client:
+        async with aclosing(client.place_stream((LOAD for _ in count()), TOPOLOGY)) as items:
+            async for _ in items:
+                break
+        await asyncio.to_thread(service.solver.stream_over.wait)
+
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_dropping_an_asynchronous_stream_cleans_up_too(service: RunningService) -> None:
+    async with AsyncClient(service.target) as client:
+        async for _ in client.place_stream((LOAD for _ in count()), TOPOLOGY):
+            break
+        await asyncio.to_thread(service.solver.stream_over.wait)
+        leaving = asyncio.all_tasks() - {asyncio.current_task()}
+        if leaving:
+            await asyncio.wait(leaving, timeout=10)
+
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_asynchronous_loads_see_their_stream_end(service: RunningService) -> None:
+    ended = asyncio.Event()
+
+    async def loads() -> AsyncIterator[np.ndarray]:
+        try:
+            yield LOAD
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with AsyncClient(service.target) as client:
+        async with aclosing(client.place_stream(loads(), TOPOLOGY)) as items:
+            assert (await anext(items)).index == 0
+        await ended.wait()
+
+
+async def test_cancelling_the_consumer_is_a_cancellation(service: RunningService) -> None:
+    service.solver.release.clear()
+
+    async with AsyncClient(service.target) as client:
+        items = client.place_stream([LOAD], TOPOLOGY)
+        consumer = asyncio.ensure_future(anext(items))
+        await asyncio.to_thread(service.solver.received.acquire)
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+        await asyncio.to_thread(service.solver.stream_over.wait)
+
+
+def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:
+    items = client.stream((LOAD for _ in count()), TOPOLOGY)
+    next(items)
+    service.solver.release.clear()
+    client.call("close")
+
+    with pytest.raises(CallCancelledError):
+        for _ in items:
+            pass
+
+
+def test_a_stream_begun_after_close_is_refused(client: Any) -> None:
+    items = client.stream([LOAD], TOPOLOGY)
+    client.call("close")
+
+    with pytest.raises(ClientClosedError):
+        next(items)
+
+
+def test_a_stream_that_is_never_begun_sends_nothing(service: RunningService, client: Any) -> None:
+    client.stream([LOAD], TOPOLOGY)
+    client.call("place", LOAD, TOPOLOGY)
+
+    assert len(service.solver.requests) == 1

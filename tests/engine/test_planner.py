@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from trimtab_server.domain.balance import evaluate
+from trimtab_server.domain.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+)
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.config import Limits
+from trimtab_server.engine.planner import Options, PlaceStream, Planner, Terms
+from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.solver.packing import balanced_packing
+from trimtab_server.solver.plan import Budget, place
+from trimtab_server.solver.settings import settings_for
+
+from tests.recording import Recording
+from tests.servers import busy
+
+TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
+TERMS = Terms(TOPOLOGY)
+
+
+@pytest.fixture
+async def observer() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+async def queue(observer: Recording) -> AsyncIterator[SolverQueue]:
+    queue = SolverQueue(4, observer)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+async def planner(queue: SolverQueue, observer: Recording) -> Planner:
+    return Planner(queue, torch.device("cpu"), Limits(), "fast", observer)
+
+
+def skewed_load(seed: int = 0, layers: int = 3) -> npt.NDArray[Any]:
+    load = np.random.default_rng(seed).gamma(0.5, 100, (layers, 16))
+    load.setflags(write=False)
+    return load
+
+
+async def test_place_answers_what_the_solver_plans(planner: Planner) -> None:
+    placed = await planner.place(skewed_load(), TERMS)
+    plan = place(skewed_load().copy(), TOPOLOGY, settings=settings_for("fast"))
+    np.testing.assert_array_equal(placed.placement.phy2log, plan.phy2log.numpy())
+    assert torch.equal(placed.after.imbalance, plan.after.imbalance)
+    assert placed.moves is None
+    assert placed.before is None
+
+
+async def test_place_from_a_current_placement_counts_the_moves(planner: Planner) -> None:
+    current = (await planner.place(skewed_load(0), TERMS)).placement
+    placed = await planner.place(skewed_load(1), TERMS, current)
+    moved = evaluate(
+        placed.placement.tensor(), skewed_load(1).copy(), 4, current=current.tensor()
+    ).moves.sum()
+    assert placed.moves is not None
+    assert len(placed.moves) == moved > 0
+    assert placed.before is not None
+
+
+async def test_a_budget_bounds_the_moves(planner: Planner) -> None:
+    current = (await planner.place(skewed_load(0), TERMS)).placement
+    terms = Terms(TOPOLOGY, Budget(max_moves=2))
+    placed = await planner.place(skewed_load(1), terms, current)
+    assert placed.moves is not None
+    assert 1 <= len(placed.moves) <= 2
+
+
+async def test_pack_answers_what_the_solver_packs(planner: Planner) -> None:
+    weight, group = skewed_load(), np.arange(48).reshape(3, 16) % 5
+    packed = await planner.pack(weight, 4, group, Options(overrides={"restarts": 2}))
+    index, rank = balanced_packing(weight.copy(), 4, item_group=group, restarts=2)
+    assert torch.equal(packed.pack_index, index)
+    assert torch.equal(packed.rank_in_pack, rank)
+
+
+async def test_options_choose_the_effort_and_the_default_holds_without(
+    planner: Planner, observer: Recording
+) -> None:
+    await planner.place(skewed_load(), TERMS)
+    await planner.place(skewed_load(), Terms(TOPOLOGY, options=Options("balanced")))
+    await observer.until("stage", "pack", "reference", "fast")
+    await observer.until("stage", "pack", "reference", "balanced")
+
+
+async def test_each_stage_and_what_it_took_is_reported(
+    planner: Planner, observer: Recording
+) -> None:
+    first = await planner.place(skewed_load(0), TERMS)
+    second = await planner.place(skewed_load(1), TERMS, first.placement)
+    assert second.moves is not None
+    await observer.until("moved", len(second.moves))
+    stages = {stage for stage, _, _ in observer.named("stage")}
+    assert stages == {"replicate", "pack", "align"}
+    assert len(observer.named("solved")) == 2
+    ratios = {(when, worst, median) for when, worst, median in observer.named("imbalance")}
+    assert {when for when, _, _ in ratios} == {"before", "after"}
+    worst = float(second.after.imbalance.max())
+    assert ("after", worst, float(second.after.imbalance.median())) in ratios
+
+
+async def test_a_load_that_does_not_fit_the_placement_in_force_is_refused(
+    planner: Planner,
+) -> None:
+    current = (await planner.place(skewed_load(), TERMS)).placement
+    with pytest.raises(InvalidArgumentError, match=r"load: shape \(2, 16\) .* 3 layers of 16"):
+        await planner.place(skewed_load(layers=2), TERMS, current)
+
+
+async def test_a_request_over_a_limit_never_reaches_the_queue(
+    queue: SolverQueue, observer: Recording
+) -> None:
+    small = Planner(queue, torch.device("cpu"), Limits(max_tensor_elements=8), "fast", observer)
+    with pytest.raises(ResourceExhaustedError, match="load"):
+        await small.place(skewed_load(), TERMS)
+    with pytest.raises(ResourceExhaustedError, match="items"):
+        await small.pack(skewed_load(), 4, None, Options())
+    assert observer.named("queue_depth") == []
+
+
+async def test_the_deadline_is_the_queues(planner: Planner, queue: SolverQueue) -> None:
+    soon = asyncio.get_running_loop().time() + 0.01
+    async with busy(queue):
+        with pytest.raises(DeadlineExceededError):
+            await planner.place(skewed_load(), TERMS, deadline=soon)
+
+
+async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> None:
+    await planner.warm()
+    await observer.until("stage", "improve", "reference", "fast")
+    stages = {stage for stage, _, _ in observer.named("stage")}
+    assert stages == {"replicate", "pack", "align", "improve"}
+
+
+async def test_a_stream_places_each_load_from_the_answer_before(planner: Planner) -> None:
+    stream = PlaceStream(planner, TERMS)
+    first = await stream.place(skewed_load(0))
+    second = await stream.place(skewed_load(1))
+    expected = await planner.place(skewed_load(1), TERMS, first.placement)
+    assert second.placement.digest == expected.placement.digest
+    assert stream.current is second.placement
+
+
+async def test_the_budget_of_a_stream_counts_from_its_second_load(planner: Planner) -> None:
+    stream = PlaceStream(planner, Terms(TOPOLOGY, Budget(max_moves=1)))
+    assert (await stream.place(skewed_load(0))).moves is None
+    second = await stream.place(skewed_load(1))
+    assert second.moves is not None
+    assert len(second.moves) == 1
+
+
+async def test_a_load_that_fails_leaves_the_placement_in_force(planner: Planner) -> None:
+    stream = PlaceStream(planner, TERMS)
+    first = await stream.place(skewed_load(0))
+    bad = skewed_load(1).copy()
+    bad[0, 3] = -1
+    with pytest.raises(InvalidArgumentError, match=r"load\[0, 3\]"):
+        await stream.place(bad)
+    assert stream.current is first.placement

@@ -1,0 +1,103 @@
+"""A gRPC endpoint on a free port, with a recording observer, and requests to send to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import torch
+from google.rpc import error_details_pb2, status_pb2
+from trimtab.v1 import solver_service_pb2 as pb
+from trimtab.v1 import solver_service_pb2_grpc, topology_pb2
+from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.rpc.server import RpcServer
+from trimtab_server.rpc.tensors import encode_tensor
+
+from tests.recording import Recording
+from tests.servers import busy, make_config
+
+Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a test may want to hold of a running endpoint."""
+
+    server: RpcServer
+    address: str
+    queue: SolverQueue
+    observer: Recording
+    channel: grpc.aio.Channel
+    stub: Stub
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncIterator[threading.Event]:
+        """The solver works until the event is set; reports from before are forgotten."""
+        async with busy(self.queue) as release:
+            self.observer.events.clear()
+            yield release
+
+
+@asynccontextmanager
+async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[Endpoint]:
+    """An endpoint with these settings; where `opened` is false, it still warms up."""
+    config = make_config(**settings)
+    observer = Recording()
+    queue = SolverQueue(config.solver.queue_size, observer)
+    planner = Planner(queue, torch.device("cpu"), config.limits, "fast", observer)
+    server = RpcServer(config.rpc, planner, observer)
+    address = await server.start()
+    if opened:
+        await server.open()
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+        yield Endpoint(server, address, queue, observer, channel, stub)
+    await server.stop(at_once=True)
+    await queue.close()
+
+
+def skewed_load(seed: int = 0, layers: int = 3, experts: int = 16) -> npt.NDArray[np.float64]:
+    """A skewed load."""
+    return np.random.default_rng(seed).gamma(0.5, 100, (layers, experts))
+
+
+def place_request(**changes: Any) -> pb.PlaceRequest:
+    """A valid request for 20 slots on 4 GPUs, with these fields set otherwise."""
+    fields: dict[str, Any] = {
+        "load": encode_tensor(skewed_load(), "f8"),
+        "topology": topology_pb2.Topology(num_replicas=20, num_gpus=4),
+    }
+    return pb.PlaceRequest(**{**fields, **changes})
+
+
+def pack_request(**changes: Any) -> pb.PackRequest:
+    """A valid request to put 16 items into 4 packs, with these fields set otherwise."""
+    fields: dict[str, Any] = {"weight": encode_tensor(skewed_load(), "f8"), "num_packs": 4}
+    return pb.PackRequest(**{**fields, **changes})
+
+
+def rich_status(error: grpc.RpcError) -> status_pb2.Status:
+    """The google.rpc.Status in the trailers of a failed call."""
+    trailers = dict(error.trailing_metadata())
+    return status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+
+
+def violations(error: grpc.RpcError) -> dict[str, str]:
+    """Description of each field at fault, by path."""
+    bad = error_details_pb2.BadRequest()
+    assert rich_status(error).details[0].Unpack(bad)
+    return {v.field: v.description for v in bad.field_violations}
+
+
+def retry_seconds(error: grpc.RpcError) -> float:
+    """What the server says to wait."""
+    info = error_details_pb2.RetryInfo()
+    assert rich_status(error).details[0].Unpack(info)
+    return info.retry_delay.ToMilliseconds() / 1000

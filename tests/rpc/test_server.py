@@ -1,0 +1,196 @@
+"""The endpoint around the methods: health, drain, reflection, TLS, addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from trimtab.v1 import solver_service_pb2_grpc
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.rpc.server import SERVICE
+
+from tests.rpc.endpoint import Endpoint, endpoint_of, pack_request, place_request, retry_seconds
+from tests.services import program
+
+PLACE = "trimtab.v1.SolverService/Place"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health(channel: grpc.aio.Channel, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+    return answer.status
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_health_is_not_serving_until_the_server_opens(service: str) -> None:
+    async with endpoint_of(opened=False) as endpoint:
+        assert await health(endpoint.channel, service) == NOT_SERVING
+        await endpoint.server.open()
+        assert await health(endpoint.channel, service) == SERVING
+
+
+async def test_calls_before_the_server_opens_are_told_to_come_back() -> None:
+    async with endpoint_of(opened=False) as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError, match="warming up") as failed:
+            await endpoint.stub.Pack(pack_request())
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert retry_seconds(failed.value) > 0
+
+
+async def test_health_of_an_unknown_service_is_not_found_and_reported_so(
+    endpoint: Endpoint,
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await health(endpoint.channel, "nobody")
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    await endpoint.observer.until("call_ended", "grpc.health.v1.Health/Check", "NOT_FOUND")
+
+
+async def test_health_answers_while_the_solver_works_and_calls_wait(endpoint: Endpoint) -> None:
+    async with endpoint.busy() as release:
+        waiting = endpoint.stub.Place(place_request())
+        await endpoint.observer.until("queue_depth", 1)
+        assert await health(endpoint.channel) == SERVING
+        assert not waiting.done()
+        release.set()
+        await waiting
+
+
+async def test_drain_refuses_new_calls_and_waits_for_those_that_run(endpoint: Endpoint) -> None:
+    async with endpoint.busy() as release:
+        running = endpoint.stub.Place(place_request())
+        await endpoint.observer.until("queue_depth", 1)
+        draining = asyncio.create_task(endpoint.server.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as failed:
+            await endpoint.stub.Pack(pack_request())
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert retry_seconds(failed.value) > 0
+        assert await health(endpoint.channel) == NOT_SERVING
+        assert not draining.done()
+        release.set()
+        await draining
+    assert (await running).placement.digest
+
+
+async def test_a_health_watch_sees_the_drain_and_does_not_hold_it_up(
+    endpoint: Endpoint,
+) -> None:
+    watch = health_pb2_grpc.HealthStub(endpoint.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
+    await endpoint.server.drain()
+    assert (await watch.read()).status == NOT_SERVING
+
+
+async def test_stopping_at_once_cuts_running_calls_off(endpoint: Endpoint) -> None:
+    async with endpoint.busy():
+        running = endpoint.stub.Place(place_request())
+        await endpoint.observer.until("queue_depth", 1)
+        await endpoint.server.stop(at_once=True)
+        assert await running.code() is not grpc.StatusCode.OK
+
+
+async def services(channel: grpc.aio.Channel) -> set[str]:
+    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await call.done_writing()
+    answer = await call.read()
+    return {service.name for service in answer.list_services_response.service}
+
+
+async def test_reflection_lists_the_services(endpoint: Endpoint) -> None:
+    assert {SERVICE, "grpc.health.v1.Health"} <= await services(endpoint.channel)
+
+
+async def test_reflection_can_be_off() -> None:
+    async with endpoint_of(reflection="false") as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await (
+                reflection_pb2_grpc.ServerReflectionStub(endpoint.channel)
+                .ServerReflectionInfo()
+                .read()
+            )
+        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_unix_socket_can_be_listened_on(tmp_path: Path) -> None:
+    async with endpoint_of(listen=f"unix:{tmp_path}/trimtab.sock") as endpoint:
+        assert endpoint.address == f"unix:{tmp_path}/trimtab.sock"
+        assert (await endpoint.stub.Pack(pack_request())).HasField("pack_index")
+
+
+async def test_an_address_in_use_is_an_error_that_names_it(endpoint: Endpoint) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"listen: .*{endpoint.address}"):
+        async with endpoint_of(listen=endpoint.address):
+            pass
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca, server and client certificates and keys, made for this run."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(
+            [program("openssl"), *arguments], cwd=folder, check=True, capture_output=True
+        )
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
+    for name in ("server", "client"):
+        openssl(
+            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
+        (folder / "names").write_text("subjectAltName=DNS:localhost")
+        signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signer)
+    return folder
+
+
+def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel:
+    ca = (pki / "ca.pem").read_bytes()
+    own = ((pki / "client.key").read_bytes(), (pki / "client.pem").read_bytes())
+    key, cert = own if client else (None, None)
+    return grpc.aio.secure_channel(
+        address.replace("127.0.0.1", "localhost"), grpc.ssl_channel_credentials(ca, key, cert)
+    )
+
+
+async def test_tls_serves_and_proves_who_it_is(pki: Path) -> None:
+    tls = {"tls_cert": str(pki / "server.pem"), "tls_key": str(pki / "server.key")}
+    async with (
+        endpoint_of(**tls) as endpoint,
+        secure_channel(endpoint.address, pki, client=False) as channel,
+    ):
+        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+        assert (await stub.Pack(pack_request())).HasField("pack_index")
+        with pytest.raises(grpc.aio.AioRpcError) as plain:
+            await endpoint.stub.Pack(pack_request())
+        assert plain.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> None:
+    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
+    tls = {name: str(pki / file) for name, file in files.items()}
+    async with (
+        endpoint_of(**tls) as endpoint,
+        secure_channel(endpoint.address, pki, client=True) as known,
+        secure_channel(endpoint.address, pki, client=False) as unknown,
+    ):
+        assert await health(known) == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await health(unknown)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"tls_key: cannot read /none\.key"):
+        async with endpoint_of(tls_cert="/none.pem", tls_key="/none.key"):
+            pass
