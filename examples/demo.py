@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from trimtab_client import Client, MoveBudget, Placement, SolverOptions, Topology, TrimtabError
 
 TRACES = Path(__file__).parent / "traces"

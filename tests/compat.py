@@ -10,6 +10,7 @@ import sys
 
 import google.protobuf
 import numpy as np
+
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client import Client, Topology, wire

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from trimtab_server.app import App
 
 from tests.servers import ServerProcess, make_config, server_process
+from trimtab_server.app import App
 
 
 @pytest.fixture

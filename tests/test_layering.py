@@ -18,25 +18,25 @@ STDLIB = set(sys.stdlib_module_names)
 # What the modules of each layer may import: other layers, then libraries.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
-    "solver": ({"domain"}, {"numpy", "torch", "scipy"}),
+    "setting": (set(), set()),
     "device": ({"domain"}, {"torch"}),
-    "setting": ({"domain"}, set()),
-    "engine": ({"domain", "solver", "setting"}, {"numpy", "torch"}),
-    "metrics": ({"domain", "solver", "engine", "setting"}, {"prometheus_client"}),
+    "solver": ({"domain"}, {"numpy", "torch", "scipy"}),
+    "engine": ({"domain", "solver", "device", "setting"}, {"numpy", "torch"}),
+    "metrics": ({"domain", "engine", "rpc", "setting"}, {"prometheus_client"}),
     "rpc": (
         {"domain", "solver", "engine", "setting"},
         {"numpy", "grpc", "google", "grpc_health", "grpc_reflection", "structlog", "trimtab"},
     ),
     "logs": ({"domain", "setting"}, {"structlog"}),
     "config": (
-        {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "setting"},
+        {"domain", "engine", "metrics", "rpc", "logs", "device", "setting"},
         set(),
     ),
     "app": (
-        {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "config", "setting"},
-        {"numpy", "torch", "structlog", "uvloop"},
+        {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "config"},
+        {"torch", "structlog"},
     ),
-    "cli": ({"app", "config", "domain", "setting"}, {"uvloop"}),
+    "cli": ({"app", "config", "domain", "logs"}, {"uvloop"}),
 }
 
 

@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 import numpy.typing as npt
-from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_client import aio_stream, health, wire
 from trimtab_client.aio_status import close_is_an_error
 from trimtab_client.base import ClientBase
@@ -37,6 +37,9 @@ from trimtab_client.retry import (
 )
 from trimtab_client.streaming import check_max_in_flight
 from trimtab_client.wire import ServingStatus
+
+if TYPE_CHECKING:
+    from trimtab.v1.solver_service_pb2_grpc import SolverServiceAsyncStub
 
 
 class AsyncClient(ClientBase):
@@ -73,7 +76,8 @@ class AsyncClient(ClientBase):
             if tls is None
             else grpc.aio.secure_channel(target, credentials(tls), options)
         )
-        self._solver = SolverServiceStub(self._channel)
+        # One class at run time; only its type has an asynchronous twin.
+        self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
         self._check = self._channel.unary_unary(**health.CHECK)
 
     async def pack(

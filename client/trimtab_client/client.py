@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import grpc
 import numpy.typing as npt
-from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_client import health, thread_stream, wire
 from trimtab_client.base import ClientBase
 from trimtab_client.channel import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from trimtab.wire.v1 import standard_pb2
 
+from trimtab.wire.v1 import standard_pb2
 from trimtab_client.exceptions import DeadlineExceededError, TrimtabError, UnavailableError
 from trimtab_client.retry import Deadline
 from trimtab_client.status import error_of_call
@@ -43,6 +43,7 @@ class Readiness:
     def __init__(self, timeout: float) -> None:
         self.deadline = Deadline(timeout)
         self._timeout = timeout
+        self._last = "no server answered"
 
     def ended_by(self, outcome: ServingStatus | TrimtabError) -> bool:
         """Whether the server is ready, by the outcome of a check.
@@ -53,10 +54,12 @@ class Readiness:
         """
         if outcome is ServingStatus.SERVING:
             return True
-        curable = isinstance(outcome, ServingStatus | UnavailableError | DeadlineExceededError)
-        if isinstance(outcome, TrimtabError) and not curable:
+        if isinstance(outcome, ServingStatus):
+            self._last = f"the server says {outcome.value}"
+        elif isinstance(outcome, UnavailableError):
+            self._last = outcome.details
+        elif not isinstance(outcome, DeadlineExceededError):
             raise outcome
         if self.deadline.remaining() <= 0:
-            last = outcome.value if isinstance(outcome, ServingStatus) else outcome.details
-            raise DeadlineExceededError(f"not ready within {self._timeout:g} s: {last}")
+            raise DeadlineExceededError(f"not ready within {self._timeout:g} s: {self._last}")
         return False

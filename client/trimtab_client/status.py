@@ -9,9 +9,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
+
 from trimtab.v1 import error_pb2
 from trimtab.wire.v1 import standard_pb2
-
 from trimtab_client.exceptions import (
     AccessDeniedError,
     CallCancelledError,

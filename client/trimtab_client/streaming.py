@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy.typing as npt
-from trimtab.v1 import solver_service_pb2
 
+from trimtab.v1 import solver_service_pb2
 from trimtab_client import wire
 from trimtab_client.exceptions import ProtocolError, TrimtabError, invalid
 from trimtab_client.results import StreamItem

@@ -12,9 +12,9 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
+
 from trimtab.v1 import placement_pb2, solver_service_pb2, tensor_pb2, topology_pb2
 from trimtab.wire.v1 import standard_pb2
-
 from trimtab_client.arrays import Matrix, as_amounts, as_indices
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError, invalid
 from trimtab_client.options import MoveBudget, SolverOptions, Topology

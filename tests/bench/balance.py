@@ -46,35 +46,29 @@ def noise(repeats: int) -> None:
     del repeats
     from trimtab_server.solver import noise as module
 
+    settings = {"K 4 x 16": Settings(4, None, 16), "K 16 x 4": Settings(16, None, 4)}
+    cases = [(shape, how) for shape in ("288 / 32", "288 / 72") for how in settings]
     chosen, rows = module.AMPLITUDE, []
     for amplitude in (51, 205, 410, 614, 819, 1638):
         module.AMPLITUDE = amplitude
-        row: list[object] = [f"{amplitude / module.UNIT:.0%}"]
-        for topology in (Topology(288, 32), Topology(288, 72)):
-            for settings in (Settings(4, None, 16), Settings(16, None, 4)):
-                row.append(_balance(realistic(), topology, settings))
-        rows.append(row)
+        shares = [_balance(realistic(), SHAPES[shape], settings[how]) for shape, how in cases]
+        rows.append([f"{amplitude / module.UNIT:.0%}", *shares])
     module.AMPLITUDE = chosen
-    columns = [f"{shape}, {how}" for shape in ("288/32", "288/72") for how in ("K 4 x16", "K 16 x4")]
-    print_table("Noise of the restarts: mean (worst) balancedness", ["amplitude", *columns], rows)
+    columns = ["amplitude", *(f"{shape}, {how}" for shape, how in cases)]
+    print_table("Noise of the restarts: mean (worst) balancedness", columns, rows)
 
 
 def presets(repeats: int) -> None:
     """Balance and time for each choice of top_k and restarts, to convergence."""
+    del repeats
     rows = []
     for top_k in (4, 8, 16, 32):
         for restarts in (1, 4, 8):
-            row: list[object] = [top_k, restarts]
-            for topology in (Topology(288, 32), Topology(288, 72)):
-                settings = Settings(top_k, None, restarts)
-                load = torch.from_numpy(realistic())
-                row.append(_balance(realistic(), topology, settings))
-                took = timed(lambda t=topology, s=settings: place(load, t, settings=s), 1)
-                row.append(f"{took:.0f}")
-            rows.append(row)
-    del repeats
-    columns = ["K", "restarts", "288/32", "ms", "288/72", "ms"]
-    print_table("Presets, to convergence: mean (worst) balancedness", columns, rows)
+            settings = Settings(top_k, None, restarts)
+            cells = [_measured(SHAPES[shape], settings) for shape in ("288 / 32", "288 / 72")]
+            rows.append([top_k, restarts, *cells])
+    columns = ["K", "restarts", "288 / 32", "288 / 72"]
+    print_table("Presets, to convergence: mean (worst) balancedness, ms", columns, rows)
 
 
 def _table(title: str, load: Loads, topology: Topology, repeats: int) -> None:
@@ -91,6 +85,12 @@ def _table(title: str, load: Loads, topology: Topology, repeats: int) -> None:
 def _balance(load: Loads, topology: Topology, settings: Settings) -> str:
     share = place(torch.from_numpy(load), topology, settings=settings).after.balancedness
     return f"{share.mean():.5f} ({share.min():.4f})"
+
+
+def _measured(topology: Topology, settings: Settings) -> str:
+    load = realistic()
+    took = timed(lambda: place(torch.from_numpy(load), topology, settings=settings), 1)
+    return f"{_balance(load, topology, settings)} {took:.0f}"
 
 
 def _windows(name: str) -> Loads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def _steps(
     experts = load_TLE.shape[2]
     in_force = (torch.arange(topology.num_replicas) % experts).repeat(load_TLE.shape[1], 1)
     estimate_LE = load_TLE[0]
-    for window, (now_LE, next_LE) in enumerate(zip(load_TLE[:-1], load_TLE[1:], strict=True)):
+    for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
         estimate_LE = (estimate_LE + now_LE) / 2
         before = in_force
         if window % every == every - 1:
@@ -85,16 +86,16 @@ def _stay(estimate_LE: Tensor, in_force_LR: Tensor) -> Tensor:
 
 def _full(topology: Topology) -> Replan:
     settings = settings_for("balanced")
-    return lambda estimate_LE, in_force_LR: place(
-        estimate_LE, topology, current=in_force_LR, settings=settings
-    ).phy2log
+    return lambda estimate_LE, in_force_LR: (
+        place(estimate_LE, topology, current=in_force_LR, settings=settings).phy2log
+    )
 
 
 def _improve(topology: Topology, moves: int) -> Replan:
     budget, settings = Budget(max_moves_per_layer=moves), settings_for("fast")
-    return lambda estimate_LE, in_force_LR: place(
-        estimate_LE, topology, current=in_force_LR, budget=budget, settings=settings
-    ).phy2log
+    return lambda estimate_LE, in_force_LR: (
+        place(estimate_LE, topology, current=in_force_LR, budget=budget, settings=settings).phy2log
+    )
 
 
 def _cells(outcome: Outcome, full: Outcome) -> list[str]:

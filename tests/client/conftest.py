@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from trimtab_client import RetryPolicy
 
 from tests.client.harness import HARNESSES
 from tests.client.service import RunningService, serving
+from trimtab_client import RetryPolicy
 
 QUICK_RETRY = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)
 

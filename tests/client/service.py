@@ -19,7 +19,8 @@ import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from trimtab.v1 import error_pb2, placement_pb2, solver_service_pb2, tensor_pb2
 from trimtab.v1.solver_service_pb2_grpc import (
     SolverServiceServicer,
@@ -179,25 +180,44 @@ class ScriptedService(SolverServiceServicer):
         return answer
 
 
+class WatchedHealth(health.HealthServicer):
+    """The standard one; `asked` is released with each check."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Semaphore(0)
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.asked.release()
+        return super().Check(request, context)
+
+
 @dataclass
 class RunningService:
     """A scripted server that listens at `target`."""
 
     target: str
     solver: ScriptedService
-    health: health.HealthServicer
-    server: grpc.Server
+    health: WatchedHealth
+
+
+def health_status(name: str) -> Any:
+    return health_pb2.HealthCheckResponse.ServingStatus.Value(name)
 
 
 @contextmanager
 def serving(
-    address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    address: str = "127.0.0.1:0",
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    with_health: bool = True,
 ) -> Iterator[RunningService]:
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
     solver = ScriptedService()
     add_SolverServiceServicer_to_server(solver, server)
-    health_service = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    health_service = WatchedHealth()
+    if with_health:
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if credentials is None:
         port = server.add_insecure_port(address)
     else:
@@ -205,7 +225,7 @@ def serving(
     server.start()
     target = address if address.startswith("unix:") else f"localhost:{port}"
     try:
-        yield RunningService(target, solver, health_service, server)
+        yield RunningService(target, solver, health_service)
     finally:
         solver.release.set()
         server.stop(None).wait()

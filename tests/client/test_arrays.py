@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from trimtab_client import InvalidArgumentError
 from trimtab_client.arrays import as_amounts, as_indices
 

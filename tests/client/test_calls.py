@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
+from tests.client.service import Failure, RunningService, array_of, serving, tensor_of
 from trimtab.v1 import solver_service_pb2, tensor_pb2
 from trimtab_client import (
     CallCancelledError,
@@ -23,8 +25,6 @@ from trimtab_client import (
     Topology,
     UnavailableError,
 )
-
-from tests.client.service import Failure, RunningService, array_of, serving, tensor_of
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)

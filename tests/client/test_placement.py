@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trimtab_client import InvalidArgumentError, Placement
 from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.placement import Placement as ServerPlacement

@@ -6,10 +6,12 @@ import re
 
 import grpc
 import pytest
-import trimtab_client
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
+
+import trimtab_client
+from tests.client.service import Failure
 from trimtab.v1 import error_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client import (
@@ -27,8 +29,6 @@ from trimtab_client import (
 )
 from trimtab_client.exceptions import invalid
 from trimtab_client.status import error_of_call, error_of_message
-
-from tests.client.service import Failure
 
 CLASSES = {
     "CANCELLED": CallCancelledError,

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
+from tests.client.service import Failure, RunningService, array_of
 from trimtab_client import (
     AsyncClient,
     CallCancelledError,
@@ -27,8 +29,6 @@ from trimtab_client import (
     Topology,
     UnavailableError,
 )
-
-from tests.client.service import Failure, RunningService, array_of
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)

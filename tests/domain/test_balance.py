@@ -7,11 +7,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_server.domain.balance import evaluate
-from trimtab_server.domain.errors import InvalidArgumentError
 
 from tests.oracles.improving import held
 from tests.solver.strategies import phy2logs, placed_loads
+from trimtab_server.domain.balance import evaluate
+from trimtab_server.domain.errors import InvalidArgumentError
 
 
 def test_an_experts_load_divides_evenly_over_its_replicas():

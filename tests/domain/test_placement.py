@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.placement import Placement
 

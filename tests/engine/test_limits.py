@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trimtab_server.domain.errors import ResourceExhaustedError
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits

@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+
+from tests.recording import Recording
+from tests.servers import busy
 from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
@@ -21,9 +24,6 @@ from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver.packing import balanced_packing
 from trimtab_server.solver.plan import Budget, place
 from trimtab_server.solver.settings import settings_for
-
-from tests.recording import Recording
-from tests.servers import busy
 
 TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
 TERMS = Terms(TOPOLOGY)

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from typing import NoReturn
 
 import pytest
+
+from tests.recording import Recording
+from tests.servers import busy
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
     ResourceExhaustedError,
     UnavailableError,
 )
 from trimtab_server.engine.queue import SolverQueue
-
-from tests.recording import Recording
-from tests.servers import busy
 
 
 @pytest.fixture

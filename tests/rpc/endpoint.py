@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from google.rpc import error_details_pb2, status_pb2
+
+from tests.recording import Recording
+from tests.servers import busy, make_config
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc, topology_pb2
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.rpc.tensors import encode_tensor
-
-from tests.recording import Recording
-from tests.servers import busy, make_config
 
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 

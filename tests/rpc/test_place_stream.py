@@ -8,9 +8,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from trimtab.v1 import placement_pb2, topology_pb2
-from trimtab.v1 import solver_service_pb2 as pb
-from trimtab_server.rpc.tensors import encode_tensor
 
 from tests.rpc.endpoint import (
     Endpoint,
@@ -20,6 +17,9 @@ from tests.rpc.endpoint import (
     skewed_load,
     violations,
 )
+from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1 import solver_service_pb2 as pb
+from trimtab_server.rpc.tensors import encode_tensor
 
 STREAM = "trimtab.v1.SolverService/PlaceStream"
 

@@ -10,12 +10,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from trimtab.v1 import solver_service_pb2_grpc
-from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.rpc.server import SERVICE
 
 from tests.rpc.endpoint import Endpoint, endpoint_of, pack_request, place_request, retry_seconds
 from tests.services import program
+from trimtab.v1 import solver_service_pb2_grpc
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.rpc.server import SERVICE
 
 PLACE = "trimtab.v1.SolverService/Place"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
     InvalidArgumentError,

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from trimtab.v1 import tensor_pb2
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.tensors import decode_tensor, encode_tensor

@@ -9,14 +9,6 @@ import grpc
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
-from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
-from trimtab.v1 import solver_service_pb2 as pb
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.topology import Topology
-from trimtab_server.rpc.tensors import decode_tensor, encode_tensor
-from trimtab_server.solver.packing import balanced_packing
-from trimtab_server.solver.plan import place
-from trimtab_server.solver.settings import settings_for
 
 from tests.rpc.endpoint import (
     Endpoint,
@@ -28,6 +20,14 @@ from tests.rpc.endpoint import (
     skewed_load,
     violations,
 )
+from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
+from trimtab.v1 import solver_service_pb2 as pb
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.rpc.tensors import decode_tensor, encode_tensor
+from trimtab_server.solver.packing import balanced_packing
+from trimtab_server.solver.plan import place
+from trimtab_server.solver.settings import settings_for
 
 PLACE = "trimtab.v1.SolverService/Place"
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.solver import align
 
 from tests.oracles.improving import held, net_moves
 from tests.solver.strategies import phy2logs
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.solver import align
 
 
 @st.composite

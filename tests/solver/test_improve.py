@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.solver import evaluate, improve, rebalance_experts
 
 from tests.oracles import improving as oracle
 from tests.solver.strategies import placed_loads
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.solver import evaluate, improve, rebalance_experts
 
 
 @given(placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]))

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.oracles import packing as oracle
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import Settings, balanced_packing, pack
 from trimtab_server.solver.noise import AMPLITUDE
-
-from tests.oracles import packing as oracle
 
 SMALL = st.integers(0, 6).map(float)
 COUNTS = st.integers(0, 10**12).map(float)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, rebalance_experts, rebalance_phy2log
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import replicate_experts
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
-
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology

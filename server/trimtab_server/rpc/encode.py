@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from trimtab.v1 import placement_pb2, solver_service_pb2
-
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import Placement

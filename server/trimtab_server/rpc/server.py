@@ -8,8 +8,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
-from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
 
+from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
 from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.config import RpcConfig

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
-
 from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
 from trimtab_server.engine.planner import PlaceStream, Planner
 from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place

@@ -11,8 +11,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from trimtab.v1 import error_pb2
 
+from trimtab.v1 import error_pb2
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
     InvalidArgumentError,

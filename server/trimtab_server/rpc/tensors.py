@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from trimtab.v1 import tensor_pb2
 
+from trimtab.v1 import tensor_pb2
 from trimtab_server.domain.errors import require
 
 Array = npt.NDArray[Any]

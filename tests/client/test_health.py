@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.client.service import RunningService, health_status, serving
+from trimtab_client import (
+    DeadlineExceededError,
+    ServingStatus,
+    UnavailableError,
+    UnimplementedError,
+)
+
+Connect = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("SERVING", ServingStatus.SERVING),
+        ("NOT_SERVING", ServingStatus.NOT_SERVING),
+        ("UNKNOWN", ServingStatus.UNKNOWN),
+        ("SERVICE_UNKNOWN", ServingStatus.SERVICE_UNKNOWN),
+    ],
+)
+def test_health_is_what_the_server_says(
+    service: RunningService, client: Any, said: str, heard: ServingStatus
+) -> None:
+    service.health.set("", health_status(said))
+    service.health.set("some.Service", health_status("SERVING"))
+
+    assert client.call("health") is heard
+    assert client.call("health", "some.Service") is ServingStatus.SERVING
+
+
+def test_a_service_that_the_server_does_not_know_is_unknown(client: Any) -> None:
+    assert client.call("health", "no.Service") is ServingStatus.SERVICE_UNKNOWN
+
+
+def test_the_health_of_nobody_is_an_error(connect: Connect) -> None:
+    with pytest.raises(UnavailableError):
+        connect("unix:/nowhere").call("health")
+
+
+def test_waiting_ends_when_the_server_serves(service: RunningService, client: Any) -> None:
+    service.health.set("", health_status("NOT_SERVING"))
+
+    def open_when_asked() -> None:
+        service.health.asked.acquire()
+        service.health.set("", health_status("SERVING"))
+
+    opening = threading.Thread(target=open_when_asked)
+    opening.start()
+    client.call("wait_ready", 10.0)
+    opening.join()
+
+    assert client.call("health") is ServingStatus.SERVING
+
+
+def test_waiting_bridges_the_time_until_there_is_a_server(connect: Connect, tmp_path: Any) -> None:
+    target = f"unix:{tmp_path}/socket"
+    client = connect(target)
+    with pytest.raises(UnavailableError):
+        client.call("health")
+
+    with serving(target):
+        client.call("wait_ready", 20.0)
+
+
+@pytest.mark.parametrize("service_name", ["", "no.Service"])
+def test_waiting_ends_at_its_timeout(
+    service: RunningService, client: Any, service_name: str
+) -> None:
+    service.health.set("", health_status("NOT_SERVING"))
+
+    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
+        client.call("wait_ready", 0.05, service=service_name)
+
+
+def test_waiting_for_nobody_ends_at_its_timeout(connect: Connect) -> None:
+    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
+        connect("unix:/nowhere").call("wait_ready", 0.05)
+
+
+def test_waiting_for_a_server_without_health_is_pointless(connect: Connect) -> None:
+    with serving(with_health=False) as service, pytest.raises(UnimplementedError):
+        connect(service.target).call("wait_ready")

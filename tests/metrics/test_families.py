@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import subprocess
+import urllib.request
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.services import program
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.metrics.endpoint import serve_metrics
+from trimtab_server.metrics.families import FAMILIES
+from trimtab_server.metrics.recorder import Recorder
+
+
+def busy_recorder() -> Recorder:
+    """A recorder that has been told something of every kind."""
+    recorder = Recorder()
+    recorder.runs_on("cpu", "a CPU", "reference")
+    recorder.built_from("1.2.3", "2.13.0")
+    recorder.call_started("trimtab.v1.SolverService/Pack")
+    recorder.call_started("trimtab.v1.SolverService/Place")
+    recorder.call_ended("trimtab.v1.SolverService/Place", "OK", 0.02)
+    recorder.queue_depth(3)
+    recorder.queue_waited(0.002)
+    recorder.queue_rejected("full")
+    recorder.stage("pack", "reference", "fast", 0.01)
+    recorder.solved(20, 7)
+    recorder.imbalance("before", 2.5, 1.3)
+    recorder.imbalance("after", 1.0005, 1.0)
+    recorder.moved(4)
+    return recorder
+
+
+EXPECTED = {
+    ("trimtab_rpc_requests_total", "trimtab.v1.SolverService/Place", "OK"): 1,
+    ("trimtab_rpc_duration_seconds_sum", "trimtab.v1.SolverService/Place"): 0.02,
+    ("trimtab_rpc_in_flight", "trimtab.v1.SolverService/Place"): 0,
+    ("trimtab_rpc_in_flight", "trimtab.v1.SolverService/Pack"): 1,
+    ("trimtab_solver_stage_duration_seconds_sum", "pack", "reference", "fast"): 0.01,
+    ("trimtab_queue_depth",): 3,
+    ("trimtab_queue_wait_seconds_sum",): 0.002,
+    ("trimtab_queue_rejected_total", "full"): 1,
+    ("trimtab_imbalance_ratio_sum", "before", "worst"): 2.5,
+    ("trimtab_imbalance_ratio_sum", "before", "median"): 1.3,
+    ("trimtab_imbalance_ratio_sum", "after", "worst"): 1.0005,
+    ("trimtab_solver_iterations_total",): 20,
+    ("trimtab_solver_swaps_total",): 7,
+    ("trimtab_moves_total",): 4,
+    ("trimtab_device_info", "cpu", "a CPU", "reference"): 1,
+}
+
+
+def test_what_is_reported_can_be_read() -> None:
+    registry = busy_recorder().registry
+    labels = {family.name: family.labels for family in FAMILIES}
+    for (name, *values), expected in EXPECTED.items():
+        family = name.removesuffix("_sum")
+        found = registry.get_sample_value(name, dict(zip(labels[family], values, strict=True)))
+        assert found == pytest.approx(expected), name
+
+
+def test_the_list_of_families_is_what_is_exposed() -> None:
+    text = generate_latest(busy_recorder().registry).decode()
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else ""): family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("trimtab_")
+    }
+    assert list(exposed) == [family.name for family in FAMILIES]
+    for family in FAMILIES:
+        found = exposed[family.name]
+        labels = {name for sample in found.samples for name in sample.labels} - {"le"}
+        assert (found.type, found.documentation) == (family.kind, family.help)
+        assert labels == set(family.labels)
+
+
+def test_the_process_and_the_runtime_are_shown_too() -> None:
+    text = generate_latest(Recorder().registry).decode()
+    assert "process_resident_memory_bytes" in text
+    assert "python_info" in text
+    assert "_created" not in text
+
+
+def test_recorders_share_nothing() -> None:
+    busy_recorder()
+    assert Recorder().registry.get_sample_value("trimtab_moves_total") == 0
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    text = generate_latest(busy_recorder().registry)
+    check = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/"])
+def test_the_endpoint_serves_the_registry_and_closes(path: str) -> None:
+    with serve_metrics("127.0.0.1:0", busy_recorder().registry) as address:
+        with urllib.request.urlopen(f"http://{address}{path}") as answer:
+            assert b"trimtab_moves_total 4.0" in answer.read()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://{address}{path}")
+
+
+def test_an_address_in_use_is_an_error_that_names_it() -> None:
+    registry = Recorder().registry
+    with (
+        serve_metrics("127.0.0.1:0", registry) as address,
+        pytest.raises(InvalidArgumentError, match=f"metrics_listen: .*{address}"),
+        serve_metrics(address, registry),
+    ):
+        pass

@@ -1,0 +1,136 @@
+"""The whole server: ready, metrics while busy, and its two-stage end, with real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import urllib.request
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.rpc.endpoint import pack_request, place_request
+from tests.servers import ServerProcess, busy, make_config, next_event, server_process
+from trimtab.v1 import solver_service_pb2 as pb
+from trimtab.v1 import solver_service_pb2_grpc
+from trimtab_server.app import App
+from trimtab_server.domain.errors import InvalidArgumentError
+
+
+def scrape(address: str | None) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+async def test_an_app_serves_on_the_address_it_says(app: App) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+        assert (await stub.Place(place_request())).placement.digest
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert app.metrics_address is None
+
+
+async def test_metrics_answer_while_the_solver_works_and_know_nothing_of_warming_up() -> None:
+    async with App(make_config(metrics_listen="127.0.0.1:0")) as app, busy(app.queue):
+        text = await asyncio.to_thread(scrape, app.metrics_address)
+    assert "trimtab_moves_total 0.0" in text
+    assert 'trimtab_device_info{backend="reference",device="cpu"' in text
+    assert "trimtab_solver_stage_duration_seconds_count" not in text
+
+
+async def test_calls_show_in_the_metrics() -> None:
+    async with App(make_config(metrics_listen="127.0.0.1:0")) as app:
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+            await stub.Place(place_request())
+        text = await asyncio.to_thread(scrape, app.metrics_address)
+    place = 'method="trimtab.v1.SolverService/Place"'
+    assert f'trimtab_rpc_requests_total{{code="OK",{place}}} 1.0' in text
+    for stage in ("replicate", "pack"):
+        labels = f'backend="reference",effort="fast",stage="{stage}"'
+        assert f"trimtab_solver_stage_duration_seconds_count{{{labels}}} 1.0" in text
+
+
+async def test_stop_finishes_what_runs_and_says_so() -> None:
+    app = await App(make_config()).__aenter__()
+    async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue) as release:
+        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+        running = stub.Pack(pack_request())
+        await channel.channel_ready()
+        health = health_pb2_grpc.HealthStub(channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        stopping = asyncio.create_task(app.stop())
+        await asyncio.sleep(0)
+        release.set()
+        assert (await running).HasField("pack_index")
+        assert await stopping is True
+
+
+@pytest.mark.parametrize("seconds", ["0.05", "60"])
+async def test_stop_cuts_off_what_runs_too_long_or_when_in_a_hurry(seconds: str) -> None:
+    app = await App(make_config(drain_seconds=seconds)).__aenter__()
+    hurry = asyncio.Event()
+    async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue):
+        running = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
+        await running.wait_for_connection()
+        health = health_pb2_grpc.HealthStub(channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        if seconds == "60":
+            hurry.set()
+        assert await app.stop(hurry) is False
+        assert await running.code() is not grpc.StatusCode.OK
+
+
+async def test_an_address_in_use_ends_the_start_and_leaves_nothing_open(app: App) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InvalidArgumentError, match=listen):
+            await App(make_config(metrics_listen=listen)).__aenter__()
+        with pytest.raises(InvalidArgumentError, match=listen):
+            await App(make_config(listen=listen)).__aenter__()
+
+
+def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        answer = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
+    assert answer.HasField("pack_index")
+    assert "trimtab_build_info" in scrape(server.metrics_address)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
+    with server_process() as server:
+        server.process.send_signal(number)
+        assert next_event(server.process, "stopped")["finished"] is True
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
+    # A packing of 30,000 items in one row takes the solver many seconds.
+    with server_process() as server, grpc.insecure_channel(server.address) as channel:
+        call = solver_service_pb2_grpc.SolverServiceStub(channel).Pack.future(long_request())
+        grpc.channel_ready_future(channel).result(timeout=10)
+        health = health_pb2_grpc.HealthStub(channel)
+        health.Check(health_pb2.HealthCheckRequest())
+        server.process.send_signal(signal.SIGTERM)
+        next_event(server.process, "draining")
+        assert not call.done()
+        server.process.send_signal(signal.SIGTERM)
+        assert next_event(server.process, "stopped")["finished"] is False
+        assert server.process.wait(timeout=20) == 0
+        assert call.code() is not grpc.StatusCode.OK
+
+
+def long_request() -> pb.PackRequest:
+    import numpy as np
+
+    from trimtab_server.rpc.tensors import encode_tensor
+
+    weight = np.random.default_rng(0).random((64, 4096))
+    options = pb.SolverOptions(restarts=64, max_iterations=-1)
+    return pack_request(weight=encode_tensor(weight, "f8"), num_packs=1024, options=options)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import version
+
+import pytest
+
+from trimtab_server.cli import main
+from trimtab_server.config import sections
+
+
+def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_commands_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = helped(capsys)
+    for part in ("serve", "version", "examples:", "--print-config"):
+        assert part in shown
+
+
+def test_help_of_serve_shows_every_setting_with_default_and_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = " ".join(helped(capsys, "serve").split())
+    for section in sections():
+        assert f"{section.title}:" in shown
+        for option in section.options:
+            assert f"{option.flag}" in shown
+            assert f"; {option.env}]" in shown
+            assert option.about.doc in shown
+
+
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"trimtab-server {version('trimtab')}\n"
+
+
+def test_print_config_prints_what_is_in_effect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_QUEUE_SIZE", "9")
+    assert main(["serve", "--print-config", "--effort", "balanced", "--no-reflection"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["queue_size"] == 9
+    assert printed["effort"] == "balanced"
+    assert printed["reflection"] is False
+
+
+def test_a_wrong_configuration_exits_2_with_one_line_for_each_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", "--queue-size", "0", "--device", "tpu"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split(": ")[1] for line in lines) == ["device", "queue_size"]
+    assert "0 is below 1 (on the command line)" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--dance"]], ids=" ".join)
+def test_an_unknown_command_or_flag_exits_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err

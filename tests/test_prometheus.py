@@ -1,0 +1,100 @@
+"""A real Prometheus, with the configuration that is shipped, scrapes a real server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.servers import ServerProcess
+from tests.services import program
+from trimtab_client import Client, Topology
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+
+
+def test_the_shipped_configuration_and_rules_are_valid():
+    done = subprocess.run(
+        [program("promtool"), "check", "config", DEPLOY / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 rules found" in done.stdout
+
+
+@pytest.fixture
+def prometheus(server: ServerProcess, tmp_path: Path) -> Iterator[str]:
+    """Its URL, while it scrapes the server once a second."""
+    binary = program("prometheus")
+    shipped = (DEPLOY / "prometheus.yml").read_text()
+    for name, value in {
+        "server:9464": server.metrics_address,
+        "interval: 5s": "interval: 1s",
+    }.items():
+        assert name in shipped
+        shipped = shipped.replace(name, value)
+    (tmp_path / "prometheus.yml").write_text(shipped)
+    (tmp_path / "alerts.yml").write_text((DEPLOY / "alerts.yml").read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [
+            binary,
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address={address}",
+        ],
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def answer(url: str, query: str) -> list[Any]:
+    """Result of an instant query; empty while Prometheus is not up or knows nothing."""
+    path = "/api/v1/query?" + urllib.parse.urlencode({"query": query})
+    try:
+        with urllib.request.urlopen(url + path, timeout=5) as page:
+            return list(json.load(page)["data"]["result"])
+    except OSError:
+        return []
+
+
+def first_answer(url: str, query: str) -> list[Any]:
+    """The first result that is not empty. Prometheus has no event to wait for, so ask again."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if result := answer(url, query):
+            return result
+    raise AssertionError(f"no answer to {query}")
+
+
+def test_prometheus_sees_what_the_server_did(server, prometheus):
+    with Client(server.address) as client:
+        client.place(np.arange(1.0, 9.0).reshape(1, 8), Topology(12, 4))
+    assert first_answer(prometheus, 'up{job="trimtab"} == 1')
+    calls = 'trimtab_rpc_requests_total{method="trimtab.v1.SolverService/Place",code="OK"} > 0'
+    assert first_answer(prometheus, calls)
+    (worst,) = first_answer(
+        prometheus,
+        'trimtab_imbalance_ratio_sum{when="after",layers="worst"}'
+        ' / trimtab_imbalance_ratio_count{when="after",layers="worst"} >= 1',
+    )
+    assert float(worst["value"][1]) >= 1.0
