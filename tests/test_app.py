@@ -8,6 +8,7 @@ import socket
 import urllib.request
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -17,12 +18,23 @@ from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc
 from trimtab_server.app import App
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.rpc.tensors import encode_tensor
 
 
 def scrape(address: str | None) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
         return text
+
+
+async def arrived(channel: grpc.aio.Channel) -> None:
+    """Return once a call made before on this channel has reached the server.
+
+    Calls of one connection arrive in order, so that the answer to a later one
+    tells.
+    """
+    await channel.channel_ready()
+    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
 
 
 async def test_an_app_serves_on_the_address_it_says(app: App) -> None:
@@ -61,9 +73,7 @@ async def test_stop_finishes_what_runs_and_says_so() -> None:
     async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue) as release:
         stub = solver_service_pb2_grpc.SolverServiceStub(channel)
         running = stub.Pack(pack_request())
-        await channel.channel_ready()
-        health = health_pb2_grpc.HealthStub(channel)
-        await health.Check(health_pb2.HealthCheckRequest())
+        await arrived(channel)
         stopping = asyncio.create_task(app.stop())
         await asyncio.sleep(0)
         release.set()
@@ -77,9 +87,7 @@ async def test_stop_cuts_off_what_runs_too_long_or_when_in_a_hurry(seconds: str)
     hurry = asyncio.Event()
     async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue):
         running = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
-        await running.wait_for_connection()
-        health = health_pb2_grpc.HealthStub(channel)
-        await health.Check(health_pb2.HealthCheckRequest())
+        await arrived(channel)
         if seconds == "60":
             hurry.set()
         assert await app.stop(hurry) is False
@@ -111,7 +119,6 @@ def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
 
 
 def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
-    # A packing of 30,000 items in one row takes the solver many seconds.
     with server_process() as server, grpc.insecure_channel(server.address) as channel:
         call = solver_service_pb2_grpc.SolverServiceStub(channel).Pack.future(long_request())
         grpc.channel_ready_future(channel).result(timeout=10)
@@ -127,10 +134,7 @@ def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
 
 
 def long_request() -> pb.PackRequest:
-    import numpy as np
-
-    from trimtab_server.rpc.tensors import encode_tensor
-
+    """Keeps the solver busy for minutes."""
     weight = np.random.default_rng(0).random((64, 4096))
     options = pb.SolverOptions(restarts=64, max_iterations=-1)
     return pack_request(weight=encode_tensor(weight, "f8"), num_packs=1024, options=options)

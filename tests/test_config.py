@@ -75,7 +75,7 @@ BAD = [
     ("device", "tpu", "'tpu' is not auto, cpu, cuda"),
     ("listen", "nowhere", "'nowhere' is not host:port"),
     ("listen", "host:70000", "'host:70000' is not host:port"),
-    ("listen", "unix:", "or unix:path"),
+    ("listen", "unix:", "'unix:' is not host:port"),
     ("metrics_listen", "9464", "'9464' is not host:port"),
     ("max_message_bytes", "10", "10 is below 1024"),
 ]

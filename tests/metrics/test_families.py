@@ -98,9 +98,11 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/"])
 def test_the_endpoint_serves_the_registry_and_closes(path: str) -> None:
-    with serve_metrics("127.0.0.1:0", busy_recorder().registry) as address:
-        with urllib.request.urlopen(f"http://{address}{path}") as answer:
-            assert b"trimtab_moves_total 4.0" in answer.read()
+    with (
+        serve_metrics("127.0.0.1:0", busy_recorder().registry) as address,
+        urllib.request.urlopen(f"http://{address}{path}") as answer,
+    ):
+        assert b"trimtab_moves_total 4.0" in answer.read()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://{address}{path}")
 

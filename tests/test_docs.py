@@ -1,0 +1,119 @@
+"""The documents say what is true: tables, snippets and paths are held against the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ServerProcess
+from trimtab_server.config import sections
+from trimtab_server.metrics.families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def settings_table() -> str:
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    for section in sections():
+        for option in section.options:
+            unit = f" {option.about.unit}" if isinstance(option.default, int | float) else ""
+            shown = str(option.default).lower() if option.default is not None else "none"
+            default = f"{shown}{unit if option.kind is not bool else ''}".strip()
+            rows.append(f"| `{option.name}` | {default} | {option.about.doc} |")
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        labels = ", ".join(family.labels)
+        rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("table", [settings_table, metrics_table])
+def test_the_readme_documents_every_setting_and_metric(table):
+    assert table() in README, f"README.md needs this table:\n{table()}"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_the_snippets_of_the_readme_run(server: ServerProcess, snippet):
+    assert "localhost:50051" in snippet
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", snippet.replace("localhost:50051", server.address)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if line.startswith(("trimtab ", "grpcurl "))
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_readme_run(server: ServerProcess, command):
+    program, *arguments = shlex.split(command.replace("localhost:50051", server.address))
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+        env={"TRIMTAB_SERVER": server.address},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE))))
+def test_every_make_target_that_is_named_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+)
+def test_links_to_files_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
+        assert (ROOT / link).exists(), f"{document} links to {link}"
+
+
+SOURCES = [
+    str(path.relative_to(ROOT))
+    for folder in ("server/trimtab_server", "client/trimtab_client")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.name not in ("__init__.py", "__main__.py")
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_architecture_has_every_module_on_its_map(source):
+    path = Path(source)
+    assert re.search(rf"^  +{path.name}  ", ARCHITECTURE, re.MULTILINE), (
+        f"ARCHITECTURE.md does not say what {source} is for"
+    )
+
+
+def test_the_map_shows_no_module_that_is_gone():
+    shown = set(re.findall(r"^  +([a-z_]+\.py)  ", ARCHITECTURE, re.MULTILINE))
+    assert shown == {Path(source).name for source in SOURCES}
