@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import ServerProcess, make_config, server_process
 from trimtab_server.app import App
+
+# No deadline: machines are shared and noisy. CI looks harder.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, max_examples=400, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture

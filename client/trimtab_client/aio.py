@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
+from weakref import WeakSet
 
 import grpc
 import numpy.typing as npt
@@ -79,6 +80,7 @@ class AsyncClient(ClientBase):
         # One class at run time; only its type has an asynchronous twin.
         self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
         self._check = self._channel.unary_unary(**health.CHECK)
+        self._streams: WeakSet[Any] = WeakSet()
 
     async def pack(
         self,
@@ -132,7 +134,9 @@ class AsyncClient(ClientBase):
 
         def start() -> Any:
             self._require_open()
-            return self._solver.PlaceStream(timeout=limit)
+            call = self._solver.PlaceStream(timeout=limit)
+            self._streams.add(call)
+            return call
 
         return aio_stream.stream_items(start, pump, topology.num_gpus)
 
@@ -153,6 +157,9 @@ class AsyncClient(ClientBase):
     async def close(self) -> None:
         """Cancel what is under way, and disconnect. May be called again."""
         self._closed = True
+        # Older versions of grpc.aio let a stream run on that no task waits for.
+        for call in tuple(self._streams):
+            call.cancel()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -10,8 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trimtab_server.config import FILE_VARIABLE, Option, load_config, sections, to_toml
+import uvloop
+
+from trimtab_server.app import serve
+from trimtab_server.config import (
+    FILE_VARIABLE,
+    Option,
+    ServerConfig,
+    load_config,
+    sections,
+    to_toml,
+)
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.logs import configure_logs
 
 _USAGE_ERROR = 2
 
@@ -58,13 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
 
 
-def _serve(config: Any) -> int:
-    # Imported here, since torch takes seconds and other commands do without.
-    import uvloop
-
-    from trimtab_server.app import serve
-    from trimtab_server.logs import configure_logs
-
+def _serve(config: ServerConfig) -> int:
     configure_logs(config.logs)
     finished = uvloop.run(serve(config))
     if not finished:
@@ -83,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=_Formatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    serve = commands.add_parser(
+    serving = commands.add_parser(
         "serve",
         help="run the server",
         description=_SERVE_DESCRIPTION,
@@ -92,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     commands.add_parser("version", help="print the version")
-    _add_settings(serve)
+    _add_settings(serving)
     return parser
 
 

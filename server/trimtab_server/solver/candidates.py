@@ -50,22 +50,25 @@ class Layers(NamedTuple):
         )
 
 
-class Steps(NamedTuple):
-    """Candidate steps of each layer, [L, C]: `to` replaces the expert in `slot`.
+class Candidates(NamedTuple):
+    """Steps of one kind that each layer could take: what each slot A may do with each B.
 
-    In a swap, `other_slot` takes the expert that `slot` gives up; in a transfer it
-    is -1. `gain` is by how much the sum of squared GPU loads falls, or <= 0 for
-    a step that is not allowed; `cost` is what it adds to the net moves.
+    Attributes:
+        slot_LA: int64, the slot that changes.
+        other_LB: int64, the slot that it swaps experts with; None for transfers,
+            where B is the expert that the slot goes to.
+        gain_LAB: int64, by how much the sum of squared GPU loads falls; <= 0 where
+            a step is not allowed.
+        cost_LAB: float64, what the step adds to the net moves.
     """
 
-    slot: Tensor
-    other_slot: Tensor
-    to: Tensor
-    gain: Tensor
-    cost: Tensor
+    slot_LA: Tensor
+    other_LB: Tensor | None
+    gain_LAB: Tensor
+    cost_LAB: Tensor
 
 
-def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> Steps:
+def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> Candidates:
     """Swaps of a slot on the K heaviest GPUs with one on the K lightest.
 
     Neither expert may already lie, or not be allowed, where it would go.
@@ -92,17 +95,11 @@ def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> 
         - cost_LEG[layer_L11, u_LA1, gpu_LA1]
         - cost_LEG[layer_L11, v_L1B, gpu_L1B]
     )
-    return _flat(
-        gain.shape,
-        heavy_slot_LA.unsqueeze(2),
-        light_slot_LB.unsqueeze(1),
-        v_L1B,
-        torch.where(open_, gain, _NEVER),
-        cost,
-    )
+    gain.masked_fill_(~open_, _NEVER)
+    return Candidates(heavy_slot_LA, light_slot_LB, gain, cost)
 
 
-def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor) -> Steps:
+def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor) -> Candidates:
     """Slots of an expert e with two or more, each given to each other expert f.
 
     e's other replicas, now one fewer, each get heavier by `rise`; f's, now one
@@ -145,15 +142,7 @@ def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor) -> Steps:
     free_LEG = allowed_LEG & (copies_LEG == 0)
     fits_LDE &= free_LEG.mT[layer_L1, gpu_LD] & (count.gather(1, e_LD) > 1).unsqueeze(2)
     cost_LDE = cost_LEG.mT[layer_L1, gpu_LD] - cost_LEG[layer_L1, e_LD, gpu_LD].unsqueeze(2)
-    expert_E = torch.arange(weight.shape[1], device=weight.device)
-    return _flat(
-        delta_LDE.shape,
-        donor_LD.unsqueeze(2),
-        torch.full_like(donor_LD, -1).unsqueeze(2),
-        expert_E,
-        torch.where(fits_LDE, -delta_LDE, _NEVER),
-        cost_LDE,
-    )
+    return Candidates(donor_LD, None, torch.where(fits_LDE, -delta_LDE, _NEVER), cost_LDE)
 
 
 def _slots_of(gpu_LK: Tensor, slots: int) -> Tensor:
@@ -163,9 +152,9 @@ def _slots_of(gpu_LK: Tensor, slots: int) -> Tensor:
 
 
 def _donor_slots(layers: Layers) -> Tensor:
-    """Slots of experts with two or more, [L, D]; a layer with fewer has others at the end."""
+    """Slots of experts with two or more, [L, D], D >= 1; others fill up the end."""
     spare_LR = layers.logcnt_LE.gather(1, layers.phy2log_LR) > 1
-    most = int(spare_LR.sum(1).max())
+    most = max(1, int(spare_LR.sum(1).max()))
     return torch.argsort((~spare_LR).to(torch.int8), dim=1, stable=True)[:, :most]
 
 
@@ -177,7 +166,3 @@ def _peak_elsewhere(layers: Layers, rise_LE: Tensor, e_LD: Tensor, gpu_LD: Tenso
     layer_L1 = torch.arange(len(e_LD), device=e_LD.device).unsqueeze(1)
     first, last = top[layer_L1, e_LD, 0], top[layer_L1, e_LD, -1]
     return torch.where(where[layer_L1, e_LD, 0] == gpu_LD, last, first)
-
-
-def _flat(shape: torch.Size, *columns: Tensor) -> Steps:
-    return Steps(*(column.expand(shape).flatten(1) for column in columns))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.packing import pack
+from trimtab_server.solver.quantise import quantise
 from trimtab_server.solver.replication import replicate_experts
 from trimtab_server.solver.settings import Backend, Settings
 from trimtab_server.solver.stages import Stage
@@ -62,7 +63,8 @@ def _experts_of_nodes(
     expert_E = torch.arange(experts, device=load_LE.device)
     if nodes == 1:
         return expert_E.repeat(layers, 1, 1), 0, 0
-    group_load_LB = load_LE.unflatten(1, (groups, -1)).sum(-1)
+    # Integers, whose sum does not depend on the order of addition.
+    group_load_LB = quantise(load_LE).unflatten(1, (groups, -1)).sum(-1)
     packing = pack(group_load_LB, nodes, settings=settings, backend=backend, stage=stage)
     order_LB = packing.pack_index * (groups // nodes) + packing.rank_in_pack
     group_LB = torch.argsort(order_LB, dim=1)

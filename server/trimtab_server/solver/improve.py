@@ -15,7 +15,7 @@ from trimtab_server.domain.moves import Moves, moves_between, presence
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import keep_slots
 from trimtab_server.solver.budget import DEFAULT_MIN_GAIN, Budget
-from trimtab_server.solver.candidates import Layers, Steps, swaps, transfers
+from trimtab_server.solver.candidates import Candidates, Layers, swaps, transfers
 from trimtab_server.solver.memory import split_rows
 from trimtab_server.solver.quantise import quantise
 from trimtab_server.solver.settings import Backend, resolve_backend
@@ -23,6 +23,20 @@ from trimtab_server.solver.settings import Backend, resolve_backend
 DEFAULT_TOP_K = 8
 _FREE = 2.0**-40
 """What a step that costs no net move counts when gains per move are compared."""
+
+
+class _Step(NamedTuple):
+    """A step of each layer, [L]: `to` replaces the expert in `slot`.
+
+    In a swap, `other_slot` takes the expert that `slot` gives up; it is -1 in a
+    transfer. `score` is the gain per net move, `cost` the net moves.
+    """
+
+    slot: Tensor
+    other_slot: Tensor
+    to: Tensor
+    cost: Tensor
+    score: Tensor
 
 
 class _Path(NamedTuple):
@@ -136,17 +150,20 @@ def _paths(
     while len(active_L):
         layers = Layers.of(slots_LR[active_L], weight_LE[active_L], topology.num_gpus)
         rules = allowed_LEG[active_L], cost_LEG[active_L]
-        steps = _joined(swaps(layers, *rules, top_k), transfers(layers, *rules))
-        score_LC = _scores(layers, steps, left_L[active_L], budget.min_gain)
-        score_L, best_L = score_LC.max(1)
-        step = Steps(*(column.gather(1, best_L.unsqueeze(1)).squeeze(1) for column in steps))
-        found_L = score_L > 0
-        active_L, score_L = active_L[found_L], score_L[found_L]
-        step = Steps(*(column[found_L] for column in step))
+        left, least = left_L[active_L], budget.min_gain
+        swap = _best(layers, swaps(layers, *rules, top_k), left, least)
+        transfer = _best(layers, transfers(layers, *rules), left, least)
+        swap_first_L = swap.score >= transfer.score
+        step = _Step(
+            *(torch.where(swap_first_L, *columns) for columns in zip(swap, transfer, strict=True))
+        )
+        found_L = step.score > 0
+        active_L = active_L[found_L]
+        step = _Step(*(column[found_L] for column in step))
         _apply(slots_LR, active_L, step)
         left_L[active_L] -= step.cost
         for layer, score, cost in zip(
-            active_L.tolist(), score_L.tolist(), step.cost.tolist(), strict=True
+            active_L.tolist(), step.score.tolist(), step.cost.tolist(), strict=True
         ):
             paths[layer].scores.append(score)
             paths[layer].costs.append(cost)
@@ -170,24 +187,29 @@ def _rules(
     return allowed_LBeG.flatten(1, 2), cost_LEG.double()
 
 
-def _scores(layers: Layers, steps: Steps, left_L: Tensor, min_gain: float) -> Tensor:
-    """Gain per net move of each candidate, float64 [L, C]; 0 for one not to be taken."""
-    mean_L1 = layers.load_LG.double().mean(1, keepdim=True).clamp(min=1.0)
-    gain_LC = steps.gain.double() / mean_L1.square()
-    taken_LC = (steps.gain > 0) & (steps.cost <= left_L.unsqueeze(1))
-    taken_LC &= gain_LC >= min_gain * steps.cost
-    return torch.where(taken_LC, gain_LC / steps.cost.clamp(min=_FREE), 0.0)
+def _best(layers: Layers, candidates: Candidates, left_L: Tensor, min_gain: float) -> _Step:
+    """Each layer's step with the largest gain per net move; score 0 where there is none."""
+    slot_LA, other_LB, gain_LAB, cost_LAB = candidates
+    mean_L11 = layers.load_LG.double().mean(1).clamp(min=1.0).view(-1, 1, 1)
+    share_LAB = gain_LAB.double() / mean_L11.square()
+    taken_LAB = (gain_LAB > 0) & (cost_LAB <= left_L.view(-1, 1, 1))
+    taken_LAB &= share_LAB >= min_gain * cost_LAB
+    score_LAB = torch.where(taken_LAB, share_LAB / cost_LAB.clamp(min=_FREE), 0.0)
+    score_L, best_L = score_LAB.flatten(1).max(1)
+    a_L1 = (best_L // gain_LAB.shape[2]).unsqueeze(1)
+    b_L1 = (best_L % gain_LAB.shape[2]).unsqueeze(1)
+    other_L1 = torch.full_like(b_L1, -1) if other_LB is None else other_LB.gather(1, b_L1)
+    to_L1 = b_L1 if other_LB is None else layers.phy2log_LR.gather(1, other_L1)
+    cost_L1 = cost_LAB.flatten(1).gather(1, best_L.unsqueeze(1))
+    columns = (slot_LA.gather(1, a_L1), other_L1, to_L1, cost_L1, score_L.unsqueeze(1))
+    return _Step(*(column.squeeze(1) for column in columns))
 
 
-def _apply(slots_LR: Tensor, layer_A: Tensor, step: Steps) -> None:
+def _apply(slots_LR: Tensor, layer_A: Tensor, step: _Step) -> None:
     given_A = slots_LR[layer_A, step.slot]
     slots_LR[layer_A, step.slot] = step.to
     swap_A = step.other_slot >= 0
     slots_LR[layer_A[swap_A], step.other_slot[swap_A]] = given_A[swap_A]
-
-
-def _joined(first: Steps, second: Steps) -> Steps:
-    return Steps(*(torch.cat(columns, 1) for columns in zip(first, second, strict=True)))
 
 
 def _spend(paths: list[_Path], max_moves: float | None) -> list[int]:
