@@ -89,8 +89,7 @@ async def stream_items(
             pump.free_slot()
         check_end(taken, await _read(call))
     finally:
-        call.cancel()
-        pumping.cancel()
+        call.cancel()  # and so, by `end`, the pump
         await asyncio.wait([pumping])
 
 

@@ -145,8 +145,9 @@ class Client(ClientBase):
         of the loads before it. Leaving the loop early, or closing the generator,
         cancels the call.
 
-        A stream is not retried: the placement in force is its own. To go on after an
-        error, open another one with `current` set to the last placement received.
+        A stream is not retried: the placement in force is its own. If it fails, answers
+        not consumed yet are lost. To go on, open another one with `current` set to the
+        last placement received.
 
         Args:
             loads: [L, E] each, as in `place`.

@@ -142,7 +142,7 @@ def test_an_even_load_is_left_alone(load):
         ({"phy2log": [[0, 1, 2, 4]]}, "phy2log[0, 3]", "4 is not an expert in [0, 4)"),
         ({"phy2log": [[0, 1, 2, 2]]}, "phy2log", "expert 3 has no slot in layer 0"),
         ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "2 layers, not 1"),
-        ({"phy2log": [[0.0, 1.0, 2.0, 3.0]]}, "phy2log", "float32"),
+        ({"phy2log": [[0.0, 1.0, 2.0, 3.0]]}, "phy2log", "float64"),
         ({"load": [[1.0, 2.0, float("inf"), 1.0]]}, "load[0, 2]", "inf"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
         ({"num_nodes": 3}, "num_gpus", "2 is not a multiple of num_nodes (3)"),

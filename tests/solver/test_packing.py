@@ -171,6 +171,15 @@ def test_each_stage_lowers_the_maximum_on_skewed_loads():
     assert len(set(stages)) == len(stages)
 
 
+def test_python_floats_keep_their_precision():
+    # The two differ by less than float32 can tell at this size.
+    weight = [[0.0] * 10 + [1_000_000.0, 999_999.96875]]
+    index, _ = balanced_packing(weight, 3, max_iterations=0)
+    assert (index[0, 10], index[0, 11]) == (0, 1)
+    assert index[0, 0:4].tolist() == [2] * 4
+    assert index[0, 4] == 1, "the lighter of the two gets the next item"
+
+
 def test_counts_its_work():
     settings = Settings(max_iterations=None)
     done = pack([[4.0, 3.0, 2.0, 1.0]], 2, settings=settings)
@@ -205,7 +214,9 @@ def test_tolerance_stops_a_row_that_is_even_enough():
         ({"backend": "tpu"}, "backend", "tpu"),
         ({"tolerance": -0.5}, "tolerance", "-0.5"),
         ({"item_group": [[0, 1]]}, "item_group", "(1, 2)"),
-        ({"item_group": [[0.5, 1.0, 2.0, 3.0]]}, "item_group", "float32"),
+        ({"item_group": [[0.5, 1.0, 2.0, 3.0]]}, "item_group", "float64"),
+        ({"weight": [[1.0, 2.0], [3.0]]}, "weight", "is not an array of numbers"),
+        ({"weight": [["heavy", "light"]]}, "weight", "is not an array of numbers"),
         ({"weight": np.ones((1, 4), np.complex64)}, "weight", "complex64"),
     ],
 )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import invalid, require
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -77,11 +78,19 @@ def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
 
 
 def _as_matrix(value: Any, name: str) -> Tensor:
-    matrix = torch.as_tensor(value)
+    matrix = value if isinstance(value, Tensor) else _copied(value, name)
     shape = tuple(matrix.shape)
     require(matrix.ndim == 2, name, f"shape {shape} has rank {matrix.ndim}, not 2")
     require(matrix.numel() > 0, name, f"shape {shape} has no elements")
     return matrix.detach()
+
+
+def _copied(value: Any, name: str) -> Tensor:
+    """Lists and arrays by way of numpy, which reads Python's floats as float64."""
+    try:
+        return torch.tensor(np.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise invalid(name, f"is not an array of numbers: {error}") from error
 
 
 def _require_all(holds: Tensor, values: Tensor, name: str, rule: str) -> None:

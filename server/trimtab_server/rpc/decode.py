@@ -143,8 +143,7 @@ def _current(
         "current.phy2log.shape",
         f"{list(phy2log_LR.shape)}: has not num_replicas = {topology.num_replicas} columns",
     )
-    # A copy, since torch warns of arrays that are read-only.
-    placement = Placement.of(phy2log_LR.copy(), num_experts, topology.num_gpus)
+    placement = Placement.of(phy2log_LR, num_experts, topology.num_gpus)
     _check_digest(message.current.digest, placement)
     return placement
 
