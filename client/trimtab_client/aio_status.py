@@ -36,9 +36,9 @@ async def reveal(call: Any, failure: grpc.RpcError) -> grpc.RpcError:
     """The failure with the server's own status, where a failed write hides it.
 
     grpc.aio says INTERNAL if a write fails as the server ends the call
-    (github.com/grpc/grpc/issues/36066). The server's status comes right after and takes its
-    place, but nobody is told: so it is polled. Writes after that would hide it again: the
-    caller has to stop them as soon as the call is done.
+    (github.com/grpc/grpc/issues/36066). The server's status comes once all answers are
+    read, and takes its place, but nobody is told: so it is polled. A later write would
+    hide it again: the caller has to stop writing as soon as the call is done.
     """
     for _ in range(_POLLS):
         if failure.details() != _HIDDEN:

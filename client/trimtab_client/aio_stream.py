@@ -76,6 +76,8 @@ async def stream_items(
         pump.end()
 
     call.add_done_callback(end)
+    # Not `call.read()`: once the call is done, that leaves answers unread.
+    answers = aiter(call)
     try:
         while not isinstance(taken := await pump.taken.get(), Mark):
             if isinstance(taken, Broken):
@@ -83,24 +85,23 @@ async def stream_items(
             if isinstance(taken, StreamItem):
                 yield taken
             else:
-                yield settle(taken, await _read(call), num_gpus)
+                yield settle(taken, await _read(call, answers), num_gpus)
             # Freed only now, when the caller is back for more: so a load may depend
             # on all results but the last `max_in_flight` - 1.
             pump.free_slot()
-        check_end(taken, await _read(call))
+        check_end(taken, await _read(call, answers))
     finally:
         call.cancel()  # and so, by `end`, the pump
         await asyncio.wait([pumping])
 
 
-async def _read(call: Any) -> Any:
+async def _read(call: Any, answers: AsyncIterator[Any]) -> Any:
     """The next answer, or None at the end of the stream."""
     try:
         with close_is_an_error():
-            response = await call.read()
+            return await anext(answers, None)
     except grpc.RpcError as failure:
         raise error_of_call(await reveal(call, failure)) from failure
-    return None if response is grpc.aio.EOF else response
 
 
 async def _aiter(loads: Any) -> AsyncIterator[npt.ArrayLike]:

@@ -79,8 +79,7 @@ def stream_items(
             pump.free_slot()
         check_end(taken, _read(call))
     finally:
-        call.cancel()
-        pump.end()
+        call.cancel()  # and so, by the callback, the pump
 
 
 def _read(call: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.client.service import Failure, RunningService, array_of
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_client import (
     AsyncClient,
     CallCancelledError,
@@ -29,6 +30,8 @@ from trimtab_client import (
     SolverOptions,
     Topology,
     UnavailableError,
+    aio_stream,
+    wire,
 )
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
@@ -319,6 +322,14 @@ async def test_cancelling_the_consumer_is_a_cancellation(service: RunningService
         with pytest.raises(asyncio.CancelledError):
             await consumer
         await asyncio.to_thread(service.solver.stream_over.wait)
+
+
+async def test_the_pump_leaves_it_to_the_consumer_to_tell_why_a_call_ended() -> None:
+    async with grpc.aio.insecure_channel("unix:/nowhere") as channel:
+        call = SolverServiceStub(channel).PlaceStream()
+        await call.code()
+
+        await aio_stream.Pump(wire.stream_config(TOPOLOGY, None, None, None), [LOAD], 1).run(call)
 
 
 def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:
