@@ -95,27 +95,31 @@ def doubled(packs: list[list[int]], groups: list[int]) -> int:
 
 
 def separated(q: list[int], packs: list[list[int]], groups: list[int] | None) -> None:
-    """In place: swaps that lower the number of doubled items, the cheapest first."""
-    while groups is not None:
-        before = doubled(packs, groups)
-        best = None
-        for a, i in slots(packs):
-            group = [groups[x] for x in packs[a]]
-            if group.count(group[i]) < 2:
-                continue
-            for b, j in slots(packs):
-                if a == b or groups[packs[b][j]] == group[i]:
-                    continue
-                gain = squares(q, packs)
-                exchange(packs, (a, i, b, j))
-                gain -= squares(q, packs)
-                fewer = doubled(packs, groups) < before
-                exchange(packs, (a, i, b, j))
-                if fewer and (best is None or gain > best[0]):
-                    best = (gain, (a, i, b, j))
-        if best is None:
-            return
+    """In place: swaps that lower the number of doubled items, item by item."""
+    while groups is not None and any(separate_one(q, packs, groups, a, i) for a, i in slots(packs)):
+        pass
+
+
+def separate_one(q: list[int], packs: list[list[int]], groups: list[int], a: int, i: int) -> bool:
+    """Swap the item at rank i of pack a, if it is doubled, where that costs least."""
+    before = doubled(packs, groups)
+    group = groups[packs[a][i]]
+    if [groups[x] for x in packs[a]].count(group) < 2:
+        return False
+    best = None
+    for b, j in slots(packs):
+        if a == b or groups[packs[b][j]] == group:
+            continue
+        gain = squares(q, packs)
+        exchange(packs, (a, i, b, j))
+        gain -= squares(q, packs)
+        fewer = doubled(packs, groups) < before
+        exchange(packs, (a, i, b, j))
+        if fewer and (best is None or gain > best[0]):
+            best = (gain, (a, i, b, j))
+    if best is not None:
         exchange(packs, best[1])
+    return best is not None
 
 
 Swap = tuple[int, int, int, int]

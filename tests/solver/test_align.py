@@ -68,6 +68,11 @@ def test_doubled_experts_are_matched_one_to_one():
     assert align([[2, 1, 1, 0]], current, 2).tolist() == [[0, 1, 1, 2]]
 
 
+def test_names_of_experts_cost_no_memory():
+    far = 2**40
+    assert align([[far, 5]], [[5, far]], 2).tolist() == [[5, far]]
+
+
 def test_layers_are_aligned_each_for_itself():
     current = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     new = torch.tensor([[2, 3, 0, 1], [1, 0, 3, 2]])

@@ -180,6 +180,20 @@ def test_python_floats_keep_their_precision():
     assert index[0, 4] == 1, "the lighter of the two gets the next item"
 
 
+def test_any_layout_of_an_array_is_read():
+    weight = np.array([[1.0, 2.0, 3.0, 9.0]])
+    expected = balanced_packing(weight, 2)[0].tolist()
+    assert balanced_packing(weight[:, ::-1][:, ::-1], 2)[0].tolist() == expected
+    assert balanced_packing(weight.astype(">f4"), 2)[0].tolist() == expected
+    assert balanced_packing(np.asfortranarray(weight), 2)[0].tolist() == expected
+
+
+def test_a_large_group_is_separated_in_little_memory_and_time():
+    # Everything in one group: nothing can be separated, and each item finds out.
+    index, _ = balanced_packing(torch.ones(1, 1024), 512, item_group=torch.zeros(1, 1024).long())
+    assert torch.bincount(index[0]).tolist() == [2] * 512
+
+
 def test_counts_its_work():
     settings = Settings(max_iterations=None)
     done = pack([[4.0, 3.0, 2.0, 1.0]], 2, settings=settings)
@@ -207,6 +221,11 @@ def test_tolerance_stops_a_row_that_is_even_enough():
         ({"weight": [[1.0, 2.0], [-3.0, 0.0]]}, "weight[1, 0]", "-3.0"),
         ({"num_packs": 3}, "num_packs", "3 does not divide 4"),
         ({"num_packs": 0}, "num_packs", "0 is below 1"),
+        ({"num_packs": 2.0}, "num_packs", "2.0 is not an integer"),
+        ({"top_k": 1.5}, "top_k", "1.5 is not an integer"),
+        ({"restarts": True}, "restarts", "True is not an integer"),
+        ({"weight": [[1e308, 1e308, 1e308, 1e308]]}, "sum of weight[0, 0]", "inf"),
+        ({"weight": torch.eye(4).to_sparse()}, "weight", "torch.sparse_coo"),
         ({"top_k": 0}, "top_k", "0"),
         ({"restarts": 0}, "restarts", "0"),
         ({"max_iterations": -1}, "max_iterations", "-1"),

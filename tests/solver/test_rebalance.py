@@ -85,7 +85,7 @@ def test_a_group_stays_on_one_node_and_its_replicas_on_different_gpus(
 
 def test_global_where_the_nodes_do_not_divide_the_groups():
     load = np.random.default_rng(1).integers(0, 100, (2, 12))
-    mixed = rebalance_experts(load, 18, 4, 3, 6)[0]
+    mixed = rebalance_experts(load, 18, 4, 5, 6)[0]  # 5 nodes do not even divide the GPUs
     plain = rebalance_experts(load, 18, 1, 1, 6)[0]
     assert torch.equal(mixed, plain)
 
@@ -122,6 +122,12 @@ def test_the_policy_aligns_with_the_placement_in_force():
     assert torch.equal(rebalance_phy2log(load, 20, 1, 1, 4, old), old)
 
 
+def test_everything_wrong_with_a_topology_is_named_at_once():
+    with pytest.raises(InvalidArgumentError) as error:
+        rebalance_experts(torch.ones(1, 8), 21, 3, 3, 4)
+    assert {v.field for v in error.value.violations} == {"num_replicas", "num_gpus"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "said"),
     [
@@ -134,6 +140,10 @@ def test_the_policy_aligns_with_the_placement_in_force():
         ({"weight": torch.full((1, 8), float("nan"))}, "weight[0, 0]", "nan"),
         ({"weight": torch.ones(8)}, "weight", "rank 1"),
         ({"effort": "heroic"}, "effort", "heroic"),
+        ({"effort": ["fast"]}, "effort", "['fast']"),
+        ({"seed": 1.5}, "seed", "1.5 is not an integer"),
+        ({"num_gpus": "4"}, "num_gpus", "'4' is not an integer"),
+        ({"num_nodes": 1.0}, "num_nodes", "1.0 is not an integer"),
         ({"backend": "abacus"}, "backend", "abacus"),
     ],
 )

@@ -23,14 +23,16 @@ def as_amounts(value: Any, name: str) -> Tensor:
     Integers up to 2**53 stay exact.
 
     Raises:
-        InvalidArgumentError: not rank 2, empty, or an element that is NaN,
-            infinite or negative; the message holds its index and value.
+        InvalidArgumentError: not rank 2, empty, an element that is NaN, infinite
+            or negative, or a row whose sum is; the message holds index and value.
     """
     amounts = _as_matrix(value, name)
     require(not amounts.is_complex(), name, f"dtype {amounts.dtype} is not a real number")
     amounts = amounts.to(torch.float64)
     _require_all(torch.isfinite(amounts), amounts, name, "is not finite")
     _require_all(amounts >= 0, amounts, name, "is negative")
+    total = amounts.sum(1, keepdim=True)
+    _require_all(torch.isfinite(total), total, f"sum of {name}", "is not finite")
     return amounts
 
 
@@ -80,6 +82,7 @@ def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
 def _as_matrix(value: Any, name: str) -> Tensor:
     matrix = value if isinstance(value, Tensor) else _copied(value, name)
     shape = tuple(matrix.shape)
+    require(matrix.layout == torch.strided, name, f"layout {matrix.layout} is not dense")
     require(matrix.ndim == 2, name, f"shape {shape} has rank {matrix.ndim}, not 2")
     require(matrix.numel() > 0, name, f"shape {shape} has no elements")
     return matrix.detach()
@@ -88,7 +91,8 @@ def _as_matrix(value: Any, name: str) -> Tensor:
 def _copied(value: Any, name: str) -> Tensor:
     """Lists and arrays by way of numpy, which reads Python's floats as float64."""
     try:
-        return torch.tensor(np.asarray(value))
+        array = np.ascontiguousarray(value)
+        return torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
         raise invalid(name, f"is not an array of numbers: {error}") from error
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log, replica_counts
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.domain.moves import moves_between
 
 
@@ -58,6 +58,7 @@ def evaluate(
     load_LE = as_amounts(load, "load")
     num_experts = load_LE.shape[1]
     phy2log_LR = _placement_of(phy2log, "phy2log", load_LE).to(load_LE.device)
+    require_integers(num_gpus=num_gpus, bytes_per_expert=bytes_per_expert)
     require(num_gpus >= 1, "num_gpus", f"{num_gpus} is below 1")
     require(
         phy2log_LR.shape[1] % num_gpus == 0,

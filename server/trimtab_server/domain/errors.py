@@ -10,6 +10,7 @@ TrimtabError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,6 @@ class InvalidArgumentError(TrimtabError, ValueError):
     def __init__(self, *violations: Violation) -> None:
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
-
-    def under(self, prefix: str) -> InvalidArgumentError:
-        """The same error for arguments that are fields of `prefix`."""
-        return InvalidArgumentError(
-            *(Violation(f"{prefix}.{v.field}", v.description) for v in self.violations)
-        )
 
 
 class ResourceExhaustedError(TrimtabError):
@@ -67,3 +62,24 @@ def require(condition: bool, field: str, description: str) -> None:
     """Raise InvalidArgumentError for `field` unless `condition` holds."""
     if not condition:
         raise invalid(field, description)
+
+
+def require_all(*rules: tuple[bool, str, str]) -> None:
+    """`require` for several (condition, field, description): one error names all that fail."""
+    broken = [Violation(field, description) for holds, field, description in rules if not holds]
+    if broken:
+        raise InvalidArgumentError(*broken)
+
+
+def require_integers(**values: Any) -> None:
+    """Raise InvalidArgumentError for every value, by its name, that is not an integer."""
+    require_all(
+        *(
+            (_is_integer(value), name, f"{value!r} is not an integer")
+            for name, value in values.items()
+        )
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require_all, require_integers
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,16 @@ class Topology:
     num_groups: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require(value >= 1, name, f"{value} is below 1")
-        _require_multiple("num_replicas", self.num_replicas, "num_gpus", self.num_gpus)
-        _require_multiple("num_gpus", self.num_gpus, "num_nodes", self.num_nodes)
-        if self.num_groups > 1:
-            _require_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
+        require_integers(**vars(self))
+        require_all(
+            *((value >= 1, name, f"{value} is below 1") for name, value in vars(self).items())
+        )
+        replicas, gpus, nodes, groups = vars(self).values()
+        require_all(
+            _multiple("num_replicas", replicas, "num_gpus", gpus),
+            _multiple("num_gpus", gpus, "num_nodes", nodes),
+            *([_multiple("num_groups", groups, "num_nodes", nodes)] if groups > 1 else []),
+        )
 
     @property
     def slots_per_gpu(self) -> int:
@@ -42,37 +46,26 @@ class Topology:
         return self.num_replicas // self.num_gpus
 
     @property
-    def gpus_per_node(self) -> int:
-        """GPUs on one node."""
-        return self.num_gpus // self.num_nodes
-
-    @property
-    def slots_per_node(self) -> int:
-        """Slots on one node."""
-        return self.num_replicas // self.num_nodes
-
-    @property
-    def home_nodes(self) -> int:
-        """Into how many node-sized parts placement is divided: N if hierarchical, else 1."""
+    def num_parts(self) -> int:
+        """Parts that are planned each for itself: nodes if hierarchical, else 1."""
         return self.num_nodes if self.num_groups > 1 else 1
 
     def check_experts(self, num_experts: int) -> None:
         """Raise InvalidArgumentError unless E experts fit into this topology."""
-        require(
-            self.num_replicas >= num_experts,
-            "num_replicas",
-            f"{self.num_replicas} slots cannot hold {num_experts} experts",
+        slots, groups = self.num_replicas, self.num_groups
+        require_all(
+            (
+                slots >= num_experts,
+                "num_replicas",
+                f"{slots} slots cannot hold {num_experts} experts",
+            ),
+            (
+                num_experts % groups == 0,
+                "num_groups",
+                f"{groups} does not divide number of experts ({num_experts})",
+            ),
         )
-        if self.num_groups > 1:
-            _require_multiple(
-                "num_groups", self.num_groups, "number of experts", num_experts, divides=True
-            )
 
 
-def _require_multiple(
-    name: str, value: int, other_name: str, other: int, *, divides: bool = False
-) -> None:
-    if divides:
-        require(other % value == 0, name, f"{value} does not divide {other_name} ({other})")
-    else:
-        require(value % other == 0, name, f"{value} is not a multiple of {other_name} ({other})")
+def _multiple(name: str, value: int, other_name: str, other: int) -> tuple[bool, str, str]:
+    return value % other == 0, name, f"{value} is not a multiple of {other_name} ({other})"

@@ -40,8 +40,12 @@ def align(new: Any, current: Any, num_gpus: int, *, num_nodes: int = 1) -> Tenso
     new_LR, current_LR = as_indices(new, "new"), as_indices(current, "current")
     _check(new_LR, current_LR)
     Topology(new_LR.shape[1], num_gpus, num_nodes)
-    current_LR = current_LR.to(new_LR.device)
-    experts = int(torch.maximum(new_LR.amax(), current_LR.amax())) + 1
+    # Numbered anew, so that memory follows the experts there are, not their names.
+    names, both_2LR = torch.stack([new_LR, current_LR.to(new_LR.device)]).unique(
+        return_inverse=True
+    )
+    new_LR, current_LR = both_2LR
+    experts = len(names)
     held_LGE = presence(current_LR, experts, num_gpus).double()
     wanted_LGE = presence(new_LR, experts, num_gpus).double()
     overlap_LGG = torch.bmm(wanted_LGE, held_LGE.mT).cpu().numpy()
@@ -50,7 +54,8 @@ def align(new: Any, current: Any, num_gpus: int, *, num_nodes: int = 1) -> Tenso
     source_LG = torch.from_numpy(np.argsort(target_LG, axis=1)).to(new_LR.device)
     new_LGS = new_LR.unflatten(1, (num_gpus, -1))
     renamed_LGS = new_LGS.gather(1, source_LG.unsqueeze(2).expand_as(new_LGS))
-    return keep_slots(renamed_LGS.flatten(1), current_LR, num_gpus)
+    aligned_LR: Tensor = names[keep_slots(renamed_LGS.flatten(1), current_LR, num_gpus)]
+    return aligned_LR
 
 
 def keep_slots(new_LR: Tensor, current_LR: Tensor, num_gpus: int) -> Tensor:

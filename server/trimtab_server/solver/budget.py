@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require_all, require_integers
 
 DEFAULT_MIN_GAIN = 1e-3
 
@@ -28,12 +28,18 @@ class Budget:
     cross_node_cost: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("max_moves_per_layer", "max_moves"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, name, f"{value} is negative")
-        require(0 <= self.min_gain < float("inf"), "min_gain", f"{self.min_gain} is not >= 0")
-        require(
-            1 <= self.cross_node_cost < float("inf"),
-            "cross_node_cost",
-            f"{self.cross_node_cost} is below 1",
+        limits = {
+            "max_moves_per_layer": self.max_moves_per_layer,
+            "max_moves": self.max_moves,
+        }
+        given = {name: value for name, value in limits.items() if value is not None}
+        require_integers(**given)
+        require_all(
+            *((value >= 0, name, f"{value} is negative") for name, value in given.items()),
+            (0 <= self.min_gain < float("inf"), "min_gain", f"{self.min_gain} is not >= 0"),
+            (
+                1 <= self.cross_node_cost < float("inf"),
+                "cross_node_cost",
+                f"{self.cross_node_cost} is below 1",
+            ),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -12,20 +10,13 @@ from trimtab_server.solver.packing import pack
 from trimtab_server.solver.quantise import quantise
 from trimtab_server.solver.replication import replicate_experts
 from trimtab_server.solver.settings import Backend, Settings
+from trimtab_server.solver.solved import Solved
 from trimtab_server.solver.stages import Stage
-
-
-class FullPlan(NamedTuple):
-    """int64 [L, R], and the refinement it took, summed over rows and restarts."""
-
-    phy2log_LR: Tensor
-    iterations: int
-    swaps: int
 
 
 def plan_fully(
     load_LE: Tensor, topology: Topology, settings: Settings, backend: Backend, stage: Stage
-) -> FullPlan:
+) -> Solved:
     """Plan from scratch. Global placement is the case of one node that has all GPUs.
 
     Args:
@@ -36,7 +27,7 @@ def plan_fully(
         stage: entered around each stage.
     """
     layers = len(load_LE)
-    nodes = topology.home_nodes
+    nodes = topology.num_parts
     expert_LNe, iterations, swaps = _experts_of_nodes(load_LE, topology, settings, backend, stage)
     local_load_Xe = load_LE.gather(1, expert_LNe.flatten(1)).view(layers * nodes, -1)
     gpus = topology.num_gpus // nodes
@@ -51,7 +42,7 @@ def plan_fully(
     slot_Xr = packing.pack_index * topology.slots_per_gpu + packing.rank_in_pack
     by_slot_Xr = torch.zeros_like(local_Xr).scatter_(1, slot_Xr, local_Xr)
     phy2log_LR = expert_LNe.view(layers * nodes, -1).gather(1, by_slot_Xr).view(layers, -1)
-    return FullPlan(phy2log_LR, iterations + packing.iterations, swaps + packing.swaps)
+    return Solved(phy2log_LR, iterations + packing.iterations, swaps + packing.swaps)
 
 
 def _experts_of_nodes(
@@ -59,7 +50,7 @@ def _experts_of_nodes(
 ) -> tuple[Tensor, int, int]:
     """The experts of each node, int64 [L, N, E / N]: whole groups, evenly loaded."""
     layers, experts = load_LE.shape
-    nodes, groups = topology.home_nodes, topology.num_groups
+    nodes, groups = topology.num_parts, topology.num_groups
     expert_E = torch.arange(experts, device=load_LE.device)
     if nodes == 1:
         return expert_E.repeat(layers, 1, 1), 0, 0

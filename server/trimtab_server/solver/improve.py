@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log
 from trimtab_server.domain.balance import gpu_loads
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.domain.moves import Moves, moves_between, presence
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import keep_slots
@@ -19,6 +19,7 @@ from trimtab_server.solver.candidates import Candidates, Layers, swaps, transfer
 from trimtab_server.solver.memory import split_rows
 from trimtab_server.solver.quantise import quantise
 from trimtab_server.solver.settings import Backend, resolve_backend
+from trimtab_server.solver.solved import Solved
 
 DEFAULT_TOP_K = 8
 _FREE = 2.0**-40
@@ -39,12 +40,13 @@ class _Step(NamedTuple):
     score: Tensor
 
 
-class _Path(NamedTuple):
-    """The steps of one layer in order: score and cost of each, and the slots after it."""
+class _Taken(NamedTuple):
+    """A step that one layer has taken: what it gained and cost, and the slots after it."""
 
-    scores: list[float]
-    costs: list[float]
-    after: list[Tensor]
+    score: float
+    cost: float
+    is_swap: bool
+    slots_R: Tensor
 
 
 def improve(
@@ -99,9 +101,10 @@ def improve(
     require(len(start_LR) == len(load_LE), "phy2log", f"{len(start_LR)} layers, not {len(load_LE)}")
     topology = Topology(start_LR.shape[1], num_gpus, num_nodes, num_groups)
     topology.check_experts(experts)
+    require_integers(top_k=top_k)
     require(top_k >= 1, "top_k", f"{top_k} is below 1")
     budget = Budget(max_moves_per_layer, max_moves, min_gain, cross_node_cost)
-    new_LR = improve_within(start_LR, load_LE, topology, budget, top_k)
+    new_LR = improve_within(start_LR, load_LE, topology, budget, top_k).phy2log_LR
     return new_LR, moves_between(start_LR, new_LR, experts, num_gpus)
 
 
@@ -111,8 +114,8 @@ def improve_within(
     topology: Topology,
     budget: Budget,
     top_k: int = DEFAULT_TOP_K,
-) -> Tensor:
-    """`improve` on checked values: the new placement, int64 [L, R]."""
+) -> Solved:
+    """`improve` on checked values."""
     swapped = min(top_k, topology.num_gpus) * topology.slots_per_gpu
     candidates = swapped**2 + start_LR.shape[1] * load_LE.shape[1]
     starts, loads = (split_rows(batch, candidates) for batch in (start_LR, load_LE))
@@ -121,31 +124,31 @@ def improve_within(
         for start, load in zip(starts, loads, strict=True)
         for path in _paths(start, quantise(load), topology, budget, top_k)
     ]
-    steps_taken = _spend(paths, budget.max_moves)
-    new_LR = torch.stack(
-        [
-            path.after[taken - 1] if taken else start
-            for path, taken, start in zip(paths, steps_taken, start_LR, strict=True)
-        ]
-    )
-    new_LR = keep_slots(new_LR, start_LR, topology.num_gpus)
+    kept = _spend(paths, budget.max_moves)
+    last = [path[-1].slots_R if path else start for path, start in zip(kept, start_LR, strict=True)]
+    new_LR = keep_slots(torch.stack(last), start_LR, topology.num_gpus)
     # Rounding to integers can hide a last-digit rise of the heaviest GPU.
     peak_before_L, peak_after_L = (
         gpu_loads(plan_LR, load_LE, topology.num_gpus).amax(1) for plan_LR in (start_LR, new_LR)
     )
-    return torch.where((peak_after_L <= peak_before_L).unsqueeze(1), new_LR, start_LR)
+    new_LR = torch.where((peak_after_L <= peak_before_L).unsqueeze(1), new_LR, start_LR)
+    return Solved(
+        new_LR,
+        iterations=sum(len(path) for path in paths),
+        swaps=sum(step.is_swap for path in kept for step in path),
+    )
 
 
 def _paths(
     start_LR: Tensor, weight_LE: Tensor, topology: Topology, budget: Budget, top_k: int
-) -> list[_Path]:
+) -> list[list[_Taken]]:
     """Each layer's best steps within its own budget, to the end."""
     allowed_LEG, cost_LEG = _rules(start_LR, weight_LE.shape[1], topology, budget)
     limits = [x for x in (budget.max_moves_per_layer, budget.max_moves) if x is not None]
     left_L = torch.full((len(start_LR),), min(limits, default=float("inf")), dtype=torch.float64)
     left_L = left_L.to(start_LR.device)
     slots_LR = start_LR.clone()
-    paths = [_Path([], [], []) for _ in start_LR]
+    paths: list[list[_Taken]] = [[] for _ in start_LR]
     active_L = torch.arange(len(start_LR), device=start_LR.device)
     while len(active_L):
         layers = Layers.of(slots_LR[active_L], weight_LE[active_L], topology.num_gpus)
@@ -162,12 +165,11 @@ def _paths(
         step = _Step(*(column[found_L] for column in step))
         _apply(slots_LR, active_L, step)
         left_L[active_L] -= step.cost
-        for layer, score, cost in zip(
-            active_L.tolist(), step.score.tolist(), step.cost.tolist(), strict=True
+        columns = (step.score, step.cost, step.other_slot >= 0)
+        for layer, score, cost, is_swap in zip(
+            active_L.tolist(), *(column.tolist() for column in columns), strict=True
         ):
-            paths[layer].scores.append(score)
-            paths[layer].costs.append(cost)
-            paths[layer].after.append(slots_LR[layer].clone())
+            paths[layer].append(_Taken(score, cost, is_swap, slots_LR[layer].clone()))
     return paths
 
 
@@ -212,19 +214,19 @@ def _apply(slots_LR: Tensor, layer_A: Tensor, step: _Step) -> None:
     slots_LR[layer_A[swap_A], step.other_slot[swap_A]] = given_A[swap_A]
 
 
-def _spend(paths: list[_Path], max_moves: float | None) -> list[int]:
-    """How many steps each layer takes: the best next step of any layer, while it fits."""
-    taken = [0] * len(paths)
+def _spend(paths: list[list[_Taken]], max_moves: float | None) -> list[list[_Taken]]:
+    """The steps that each layer keeps: the best next step of any layer, while it fits."""
+    kept: list[list[_Taken]] = [[] for _ in paths]
     left = float("inf") if max_moves is None else max_moves
-    queue = [(-path.scores[0], layer) for layer, path in enumerate(paths) if path.scores]
+    queue = [(-path[0].score, layer) for layer, path in enumerate(paths) if path]
     heapq.heapify(queue)
     while queue:
         _, layer = heapq.heappop(queue)
-        path, step = paths[layer], taken[layer]
-        if path.costs[step] > left:
+        path, step = paths[layer], paths[layer][len(kept[layer])]
+        if step.cost > left:
             continue
-        left -= path.costs[step]
-        taken[layer] += 1
-        if taken[layer] < len(path.scores):
-            heapq.heappush(queue, (-path.scores[taken[layer]], layer))
-    return taken
+        left -= step.cost
+        kept[layer].append(step)
+        if len(kept[layer]) < len(path):
+            heapq.heappush(queue, (-path[len(kept[layer])].score, layer))
+    return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 MOST_CANDIDATES = 1 << 23
-"""Candidates held at once: at most about 64 MiB for each temporary."""
+"""Candidates held at once: about 64 MiB for each temporary, unless one row has more."""
 
 
 def split_rows(batch: Tensor, candidates_per_row: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, as_indices
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.solver.lpt import lpt
 from trimtab_server.solver.noise import key_factors
 from trimtab_server.solver.quantise import quantise
@@ -104,6 +104,7 @@ def pack(
     resolve_backend(backend)
     weight_XI = as_amounts(weight, "weight")
     items = weight_XI.shape[1]
+    require_integers(num_packs=num_packs)
     require(num_packs >= 1, "num_packs", f"{num_packs} is below 1")
     require(items % num_packs == 0, "num_packs", f"{num_packs} does not divide {items} items")
     group_XI = None if item_group is None else _dense_groups(item_group, weight_XI)

@@ -14,9 +14,17 @@ from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import align
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.hierarchy import FullPlan, plan_fully
+from trimtab_server.solver.hierarchy import plan_fully
 from trimtab_server.solver.improve import improve_within
-from trimtab_server.solver.settings import Backend, Settings, resolve_backend
+from trimtab_server.solver.settings import (
+    DEFAULT_EFFORT,
+    Backend,
+    Effort,
+    Settings,
+    resolve_backend,
+    settings_for,
+)
+from trimtab_server.solver.solved import Solved
 from trimtab_server.solver.stages import Stage, untimed
 
 
@@ -29,7 +37,7 @@ class Plan:
         moves: from the current placement; None without one.
         before: balance of the current placement; None without one.
         after: balance of the new placement.
-        iterations: refinement steps, summed over rows and restarts.
+        iterations: refinement or improvement steps tried, over all rows and restarts.
         swaps: swaps applied, likewise.
     """
 
@@ -47,7 +55,9 @@ def place(
     *,
     current: Any = None,
     budget: Budget | None = None,
-    settings: Settings,
+    effort: Effort = DEFAULT_EFFORT,
+    seed: int = 0,
+    settings: Settings | None = None,
     backend: Backend = "auto",
     stage: Stage = untimed,
 ) -> Plan:
@@ -62,7 +72,9 @@ def place(
         topology: where the experts may lie.
         current: int [L, R], the placement in force.
         budget: needs `current`.
-        settings: of the packings.
+        effort: "fast" or "balanced".
+        seed: of the restarts.
+        settings: of the packings; in place of `effort` and `seed`.
         backend: "auto" or "reference".
         stage: entered around each stage, for a caller that has a clock.
 
@@ -70,6 +82,7 @@ def place(
         InvalidArgumentError: an argument breaks a rule above.
     """
     resolve_backend(backend)
+    settings = settings or settings_for(effort, seed=seed)
     load_LE = as_amounts(load, "load")
     topology.check_experts(load_LE.shape[1])
     require(budget is None or current is not None, "budget", "is given without current")
@@ -85,19 +98,17 @@ def place(
     )
     if budget is not None:
         with stage("improve"):
-            improved_LR = improve_within(current_LR, load_LE, topology, budget)
-        return _planned(FullPlan(improved_LR, 0, 0), load_LE, topology, current_LR)
+            improved = improve_within(current_LR, load_LE, topology, budget)
+        return _planned(improved, load_LE, topology, current_LR)
     full = plan_fully(load_LE, topology, settings, backend, stage)
     with stage("align"):
         aligned_LR = align(
-            full.phy2log_LR, current_LR, topology.num_gpus, num_nodes=topology.home_nodes
+            full.phy2log_LR, current_LR, topology.num_gpus, num_nodes=topology.num_parts
         )
     return _planned(full._replace(phy2log_LR=aligned_LR), load_LE, topology, current_LR)
 
 
-def _planned(
-    full: FullPlan, load_LE: Tensor, topology: Topology, current_LR: Tensor | None
-) -> Plan:
+def _planned(full: Solved, load_LE: Tensor, topology: Topology, current_LR: Tensor | None) -> Plan:
     phy2log_LR, iterations, swaps = full
     after = evaluate(phy2log_LR, load_LE, topology.num_gpus, current=current_LR)
     moves = before = None

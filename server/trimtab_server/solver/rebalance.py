@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, replica_counts
+from trimtab_server.domain.errors import require_integers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.plan import place
-from trimtab_server.solver.settings import DEFAULT_EFFORT, Backend, Effort, settings_for
+from trimtab_server.solver.settings import DEFAULT_EFFORT, Backend, Effort
 
 
 def rebalance_experts(
@@ -48,10 +49,8 @@ def rebalance_experts(
         InvalidArgumentError: an argument breaks a rule above.
     """
     weight_LE = as_amounts(weight, "weight")
-    groups = num_groups if num_nodes >= 1 and num_groups % num_nodes == 0 else 1
-    topology = Topology(num_replicas, num_gpus, num_nodes, groups)
-    settings = settings_for(effort, seed=seed)
-    phy2log_LR = place(weight_LE, topology, settings=settings, backend=backend).phy2log
+    topology = _topology(num_replicas, num_groups, num_nodes, num_gpus)
+    phy2log_LR = place(weight_LE, topology, effort=effort, seed=seed, backend=backend).phy2log
     return phy2log_LR, *slot_maps(phy2log_LR, weight_LE.shape[1])
 
 
@@ -72,15 +71,22 @@ def rebalance_phy2log(
     As `rebalance_experts`, but it answers `phy2log` alone, aligned with
     `old_global_expert_indices` [L, R], the `phy2log` in force, if that is given.
     """
-    weight_LE = as_amounts(weight, "weight")
-    groups = num_groups if num_nodes >= 1 and num_groups % num_nodes == 0 else 1
     return place(
-        weight_LE,
-        Topology(num_replicas, num_ranks, num_nodes, groups),
+        as_amounts(weight, "weight"),
+        _topology(num_replicas, num_groups, num_nodes, num_ranks),
         current=old_global_expert_indices,
-        settings=settings_for(effort, seed=seed),
+        effort=effort,
+        seed=seed,
         backend=backend,
     ).phy2log
+
+
+def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int) -> Topology:
+    """Where the nodes do not divide the groups, the field places globally."""
+    require_integers(num_groups=num_groups, num_nodes=num_nodes)
+    if num_nodes >= 1 and num_groups % num_nodes:
+        return Topology(num_replicas, num_gpus)
+    return Topology(num_replicas, num_gpus, num_nodes, num_groups)
 
 
 def slot_maps(phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:

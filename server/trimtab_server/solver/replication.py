@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require, require_integers
 
 
 def replicate_experts(
@@ -37,6 +37,7 @@ def replicate_experts(
     """
     weight_XE = as_amounts(weight, "weight")
     rows, experts = weight_XE.shape
+    require_integers(num_replicas=num_replicas, max_replicas=max_replicas or 0)
     require(
         num_replicas >= experts,
         "num_replicas",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import require, require_all, require_integers
 
 Effort = Literal["fast", "balanced"]
 Objective = Literal["l2", "range"]
@@ -36,19 +36,28 @@ class Settings:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.top_k >= 1, "top_k", f"{self.top_k} is below 1")
-        require(self.restarts >= 1, "restarts", f"{self.restarts} is below 1")
-        require(
-            self.max_iterations is None or self.max_iterations >= 0,
-            "max_iterations",
-            f"{self.max_iterations} is below 0 (None refines to convergence)",
+        iterations = self.max_iterations
+        require_integers(
+            top_k=self.top_k,
+            restarts=self.restarts,
+            max_iterations=0 if iterations is None else iterations,
+            seed=self.seed,
         )
-        require(
-            self.objective in get_args(Objective),
-            "objective",
-            f"{self.objective!r} is not one of {get_args(Objective)}",
+        require_all(
+            (self.top_k >= 1, "top_k", f"{self.top_k} is below 1"),
+            (self.restarts >= 1, "restarts", f"{self.restarts} is below 1"),
+            (
+                iterations is None or iterations >= 0,
+                "max_iterations",
+                f"{iterations} is below 0 (None refines to convergence)",
+            ),
+            (
+                self.objective in get_args(Objective),
+                "objective",
+                f"{self.objective!r} is not one of {get_args(Objective)}",
+            ),
+            (0 <= self.tolerance < float("inf"), "tolerance", f"{self.tolerance} is not >= 0"),
         )
-        require(0 <= self.tolerance < float("inf"), "tolerance", f"{self.tolerance} is not >= 0")
 
 
 # `make bench ARGS=presets`, 58 layers of 256 realistic loads, mean (worst layer) of
@@ -70,7 +79,7 @@ _PRESETS: dict[Effort, Settings] = {
 
 def settings_for(effort: Effort, *, seed: int = 0, **overrides: Any) -> Settings:
     """The settings of `effort`, with any given field of Settings overridden."""
-    require(effort in _PRESETS, "effort", f"{effort!r} is not one of {tuple(_PRESETS)}")
+    require(effort in tuple(_PRESETS), "effort", f"{effort!r} is not one of {tuple(_PRESETS)}")
     return replace(_PRESETS[effort], seed=seed, **overrides)
 
 
