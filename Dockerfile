@@ -34,7 +34,14 @@ COPY server server
 COPY client client
 RUN pip install --no-cache-dir -c constraints.txt '.[server]'
 
-FROM python:${PYTHON}-slim
+FROM python:${PYTHON}-slim AS runtime-cpu
+ENV TRIMTAB_DEVICE=cpu
+
+FROM python:${PYTHON}-slim AS runtime-cuda
+ENV TRIMTAB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# hadolint ignore=DL3006
+FROM runtime-${VARIANT}
 RUN useradd --system --uid 10001 --no-create-home trimtab
 COPY --from=build /opt/trimtab /opt/trimtab
 COPY examples /opt/trimtab/examples
@@ -46,7 +53,7 @@ ENV PATH=/opt/trimtab/bin:$PATH \
 USER 10001
 EXPOSE 50051 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["trimtab", "status", "--server", "127.0.0.1:50051"]
+    CMD ["trimtab-server", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["trimtab-server"]
 CMD ["serve"]

@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROTOS := $(shell find protos -name '*.proto')
 ARGS   ?=
+OUT    ?= protos
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check compat bench protos format clean
@@ -15,7 +16,9 @@ help:  ## Show this list
 
 $(VENV)/.server: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; torch makes it take a minute or two)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -e '.[server]'
 	@touch $@
 
@@ -42,14 +45,16 @@ check: $(VENV)/.dev  ## Everything CI checks beside the tests
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/docker-compose config --quiet
-	$(MAKE) --no-print-directory protos
-	git diff --exit-code --stat -- protos
+	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_contract.py
+	$(MAKE) --no-print-directory protos OUT=$(VENV)-protos/fresh
+	diff -r -x '*.proto' -x __init__.py -x __pycache__ -x requirements.txt \
+		$(VENV)-protos/fresh protos
 
-compat:  ## Run the client alone on the oldest and the newest protobuf it allows
-	@for range in '==5.29.6' '>=7,<8'; do \
+compat:  ## Run the client alone on the oldest and the newest libraries it allows
+	@for versions in 'protobuf==5.29.6 grpcio==1.63.0 numpy==1.26.4' 'protobuf>=7,<8'; do \
 		rm -rf $(VENV)-compat && $(PYTHON) -m venv $(VENV)-compat && \
 		$(VENV)-compat/bin/python -m pip install --quiet --disable-pip-version-check \
-			"protobuf$$range" . && \
+			$$versions . && \
 		$(VENV)-compat/bin/python -W error tests/compat.py || exit 1; \
 	done
 
@@ -62,10 +67,11 @@ $(VENV)-protos/.ready: protos/requirements.txt
 	@touch $@
 
 protos: $(VENV)-protos/.ready  ## Generate code from protos/*.proto
+	@mkdir -p $(OUT)
 	@PATH=$(abspath $(VENV)-protos/bin):$$PATH python -m grpc_tools.protoc -Iprotos \
-		--python_out=protos --pyi_out=protos $(PROTOS)
+		--python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	@PATH=$(abspath $(VENV)-protos/bin):$$PATH python -m grpc_tools.protoc -Iprotos \
-		--grpc_python_out=protos --mypy_grpc_out=quiet:protos $(filter %_service.proto,$(PROTOS))
+		--grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(filter %_service.proto,$(PROTOS))
 
 format: $(VENV)/.dev  ## Format the code
 	$(BIN)/ruff check --fix-only .

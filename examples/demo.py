@@ -1,14 +1,16 @@
 """Serve real expert loads to a real server, and show what it did.
 
 Starts `trimtab-server` on the CPU, replays traces of real routing through the
-client window by window, and judges every placement honestly: planned on the
-past, judged on the next window.
+client window by window, and judges every placement on the window after those it
+was planned on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +28,11 @@ from trimtab_client import Client, MoveBudget, Placement, SolverOptions, Topolog
 TRACES = Path(__file__).parent / "traces"
 DEFAULT_SHAPES = {"gptoss20b_phases": (40, 8), "esft_dsv2lite": (80, 8), "gptoss20b_mixed": (40, 8)}
 ROWS = 16
+LEGEND = """
+untouched    heaviest GPU / mean GPU, mean over layers, as an engine first loads its experts
+served       the same with the placement served, each judged on the window after its plan
+moves        expert weights copied, a layer and window
+p50, p99 ms  the client's round trip, the solver included"""
 
 
 @dataclass
@@ -44,32 +51,40 @@ class Tally:
 
     def cells(self, layers: int) -> list[str]:
         """Imbalances, moves a layer and window, and latencies, as text."""
+        latencies = ["-", "-"]
+        if self.latency_ms:
+            latencies = [f"{np.percentile(self.latency_ms, q):.1f}" for q in (50, 99)]
         return [
             f"{np.mean(self.untouched):.3f}",
             f"{np.mean(self.served):.3f}",
             f"{sum(self.moves) / layers / len(self.served):.2f}",
-            f"{np.percentile(self.latency_ms, 50):.1f}",
-            f"{np.percentile(self.latency_ms, 99):.1f}",
+            *latencies,
         ]
 
 
 def main() -> int:
     """Run the demo; returns its exit code."""
+    # Ends like Ctrl-C, so that the server is not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = parse_arguments()
     traces = list(DEFAULT_SHAPES)[:2] if arguments.trace == "both" else [arguments.trace]
     running = nullcontext((arguments.server, arguments.metrics)) if arguments.server else server()
     try:
         with running as (address, metrics), Client(address) as client:
+            print(f"waiting    for {address}", flush=True)
             client.wait_ready(30)
-            print(f"server     {address}; metrics at http://{metrics}/metrics")
+            print(f"ready      with metrics at http://{metrics}/metrics")
+            print(LEGEND)
             for name in traces:
                 replay(client, name, arguments)
             show_metrics(metrics)
             if arguments.keep:
                 input("\nThe server stays up for you to look around. Press Enter to stop it. ")
-    except TrimtabError as error:
+    except (TrimtabError, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -79,26 +94,30 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--trace", choices=["both", *DEFAULT_SHAPES], default="both", help="what to replay"
     )
-    parser.add_argument("--gpus", type=int, help="GPUs (default: as suits the trace)")
-    parser.add_argument("--replicas", type=int, help="slots of a layer over all GPUs")
+    parser.add_argument("--gpus", type=positive, help="GPUs (default: as suits the trace)")
+    parser.add_argument("--replicas", type=positive, help="slots of a layer over all GPUs")
     parser.add_argument(
         "--mode",
         choices=["improve", "replan"],
         default="improve",
         help="improve by a few moves (default), or plan anew and align",
     )
-    parser.add_argument("--moves", type=int, default=4, help="most moves a layer and plan")
-    parser.add_argument("--every", type=int, default=1, help="windows between two plans")
+    parser.add_argument("--moves", type=positive, default=4, help="most moves a layer and plan")
+    parser.add_argument("--every", type=positive, default=1, help="windows between two plans")
     parser.add_argument("--effort", choices=["fast", "balanced"], default="fast")
     parser.add_argument("--server", metavar="ADDRESS", help="use this server instead of a new one")
     parser.add_argument(
         "--metrics", metavar="ADDRESS", default="127.0.0.1:9464", help="its /metrics"
     )
     parser.add_argument("--keep", action="store_true", help="keep the server up at the end")
-    arguments = parser.parse_args()
-    if arguments.every < 1:
-        parser.error(f"--every: {arguments.every} is below 1")
-    return arguments
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 @contextmanager
@@ -108,7 +127,9 @@ def server() -> Iterator[tuple[str, str]]:
     command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
     command += ["--log-format", "json"]
     print("starting   trimtab-server", flush=True)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Its own settings only: the ready line below is logged at level info.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     try:
         lines = []
@@ -144,9 +165,8 @@ def replay(client: Client, name: str, arguments: argparse.Namespace) -> None:
         whole.add(tally)
         show_progress(window + 2, windows)
         if window + 2 == windows or (window + 1) * ROWS // windows > window * ROWS // windows:
-            if part.latency_ms:
-                label = f"{first + 1}-{window + 1}"
-                print_row([label, traffic[window], *part.cells(layers)], widths)
+            label = f"{first + 1}-{window + 1}"
+            print_row([label, traffic[window], *part.cells(layers)], widths)
             part, first = Tally(), window + 1
     print_row(["all", "", *whole.cells(layers)], widths)
     untouched, better = np.mean(whole.untouched), np.mean(whole.served)
@@ -222,7 +242,7 @@ def show_metrics(address: str) -> None:
     """A few of the server's own figures, and where the others are."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
-    wanted = ("trimtab_rpc_requests_total", "trimtab_moves_total", "trimtab_imbalance_ratio_sum")
+    wanted = ("trimtab_rpc_requests_total", "trimtab_moves_total", "trimtab_queue_wait_seconds_sum")
     print(f"\nfrom http://{address}/metrics, which Prometheus scrapes:")
     print("\n".join(f"  {line}" for line in lines if line.startswith(wanted)))
     print("To look for yourself: make demo ARGS=--keep, or make serve in another terminal.")

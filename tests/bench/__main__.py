@@ -11,6 +11,7 @@ SECTIONS = {
     "balance": balance.run,
     "replay": replay.run,
     "rpc": rpc.run,
+    "constants": replay.constants,
     "noise": balance.noise,
     "presets": balance.presets,
 }

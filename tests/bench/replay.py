@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.bench.loads import trace
+from tests.bench.loads import realistic, trace
 from tests.bench.tables import print_table
 from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver import Budget, place, settings_for
+from trimtab_server.solver import Budget, improve, place, settings_for
 
 Replan = Callable[[Tensor, Tensor], Tensor]
 """(estimate [L, E], phy2log in force [L, R]) -> the next phy2log."""
@@ -58,6 +58,35 @@ def run(repeats: int) -> None:
         )
 
 
+def constants(repeats: int) -> None:
+    """Print what the defaults of improve were chosen by: min_gain and top_k."""
+    del repeats
+    columns = ["min_gain", *REPLAYS]
+    rows = []
+    for min_gain in (0.0, 3e-4, 1e-3, 3e-3, 1e-2):
+        row = [f"{min_gain:g}"]
+        for name, topology in REPLAYS.items():
+            replan = _improve(topology, 4, min_gain)
+            outcome = replay(torch.from_numpy(trace(name)), topology, replan, 1)
+            row.append(f"{outcome.balancedness:.4f} ({outcome.moves:.2f})")
+        rows.append(row)
+    title = "improve by <= 4 moves a layer, every window: live balancedness (moves)"
+    print_table(title, columns, rows)
+    rows = []
+    shapes = {"288 / 32": (288, 32), "288 / 72": (288, 72)}
+    before, after = torch.from_numpy(realistic()), torch.from_numpy(realistic(seed=1))
+    for top_k in (2, 4, 8, 16, 32):
+        row = [str(top_k)]
+        for slots, gpus in shapes.values():
+            start = place(before, Topology(slots, gpus)).phy2log
+            load = 0.7 * before + 0.3 * after
+            new, _ = improve(start, load, gpus, max_moves_per_layer=4, top_k=top_k)
+            row.append(f"{evaluate(new, load, gpus).balancedness.mean():.4f}")
+        rows.append(row)
+    title = "improve by <= 4 moves a layer, 30 % of a realistic load replaced: balancedness"
+    print_table(title, ["top_k", *shapes], rows)
+
+
 def replay(load_TLE: Tensor, topology: Topology, replan: Replan, every: int) -> Outcome:
     """Serve a trace with an exponential average of factor 0.5 as the estimate."""
     steps = list(_steps(load_TLE, topology, replan, every))
@@ -91,10 +120,10 @@ def _full(topology: Topology) -> Replan:
     )
 
 
-def _improve(topology: Topology, moves: int) -> Replan:
-    budget, settings = Budget(max_moves_per_layer=moves), settings_for("fast")
+def _improve(topology: Topology, moves: int, min_gain: float = Budget().min_gain) -> Replan:
+    budget = Budget(max_moves_per_layer=moves, min_gain=min_gain)
     return lambda estimate_LE, in_force_LR: (
-        place(estimate_LE, topology, current=in_force_LR, budget=budget, settings=settings).phy2log
+        place(estimate_LE, topology, current=in_force_LR, budget=budget).phy2log
     )
 
 

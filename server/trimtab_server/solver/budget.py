@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from trimtab_server.domain.errors import require_all, require_integers
 
 DEFAULT_MIN_GAIN = 1e-3
+"""Half the moves of 0 at the same balance: `make bench ARGS=constants` on three replays
+gives live balancedness 0.913, 0.928, 0.889 with 4 moves a layer and window at 0, and
+0.914, 0.928, 0.892 with 2 at 1e-3; at 3e-3 the first two begin to fall."""
 
 
 @dataclass(frozen=True)
