@@ -19,7 +19,7 @@ STDLIB = set(sys.stdlib_module_names)
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
     "setting": (set(), set()),
-    "device": ({"domain"}, {"torch"}),
+    "device": ({"domain", "setting"}, {"torch"}),
     "solver": ({"domain"}, {"numpy", "torch", "scipy"}),
     "engine": ({"domain", "solver", "device", "setting"}, {"numpy", "torch"}),
     "metrics": ({"domain", "engine", "rpc", "setting"}, {"prometheus_client"}),
@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"domain", "solver", "engine", "metrics", "rpc", "logs", "device", "config"},
         {"torch", "structlog"},
     ),
-    "cli": ({"app", "config", "domain", "logs"}, {"uvloop"}),
+    "cli": ({"app", "config", "domain", "logs", "rpc"}, {"uvloop"}),
 }
 
 

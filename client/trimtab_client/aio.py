@@ -21,22 +21,13 @@ from trimtab_client.channel import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     TlsOptions,
-    channel_options,
-    credentials,
+    open_channel,
 )
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
-from trimtab_client.retry import (
-    DEFAULT_RETRY,
-    Attempts,
-    Deadline,
-    RetryPolicy,
-    check_timeout,
-    grpc_timeout,
-)
-from trimtab_client.streaming import check_max_in_flight
+from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
 from trimtab_client.wire import ServingStatus
 
 if TYPE_CHECKING:
@@ -54,7 +45,7 @@ class AsyncClient(ClientBase):
         tls: how to reach a server that speaks TLS; None: plain text.
         timeout: of each call, retries included, in seconds; `math.inf`: no limit.
         retry: when a call is tried again.
-        max_message_bytes: largest message sent or received.
+        max_message_bytes: largest message sent or received, at most 2**31 - 1.
 
     Raises:
         RuntimeError: no event loop runs.
@@ -71,11 +62,8 @@ class AsyncClient(ClientBase):
     ) -> None:
         super().__init__(timeout, retry)
         asyncio.get_running_loop()
-        options = channel_options(max_message_bytes, tls)
-        self._channel = (
-            grpc.aio.insecure_channel(target, options)
-            if tls is None
-            else grpc.aio.secure_channel(target, credentials(tls), options)
+        self._channel = open_channel(
+            grpc.aio.insecure_channel, grpc.aio.secure_channel, target, tls, max_message_bytes
         )
         # One class at run time; only its type has an asynchronous twin.
         self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
@@ -127,18 +115,16 @@ class AsyncClient(ClientBase):
         the event loop, so a plain one must not block. To leave the loop early and be
         sure that the call is cancelled at once, use `contextlib.aclosing`.
         """
-        self._require_open()
-        config = wire.stream_config(topology, current, budget, options)
-        pump = aio_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
-        limit = grpc_timeout(check_timeout(timeout))
+        setup = self._stream_setup(topology, current, budget, options, max_in_flight, timeout)
+        pump = aio_stream.Pump(setup, loads)
 
         def start() -> Any:
             self._require_open()
-            call = self._solver.PlaceStream(timeout=limit)
+            call = self._solver.PlaceStream(timeout=setup.timeout)
             self._streams.add(call)
             return call
 
-        return aio_stream.stream_items(start, pump, topology.num_gpus)
+        return aio_stream.stream_items(start, pump, setup.num_gpus)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself or a service. See `Client.health`."""

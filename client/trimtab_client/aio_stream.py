@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trimtab_client.aio_status import close_is_an_error, reveal
 from trimtab_client.results import StreamItem
 from trimtab_client.status import error_of_call
-from trimtab_client.streaming import Broken, Mark, Request, Taken, check_end, prepare, settle
+from trimtab_client.streaming import Broken, Mark, Request, Setup, Taken, check_end, prepare, settle
 
 Loads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
 
@@ -21,10 +21,10 @@ Loads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
 class Pump:
     """Takes loads from the caller's iterator while fewer than `max_in_flight` are out."""
 
-    def __init__(self, config: Request, loads: Loads, max_in_flight: int) -> None:
-        self._config = config
+    def __init__(self, setup: Setup, loads: Loads) -> None:
+        self._config = setup.config
         self._loads = aiter(loads) if isinstance(loads, AsyncIterable) else _aiter(iter(loads))
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._slots = asyncio.Semaphore(setup.max_in_flight)
         self.taken: asyncio.Queue[Taken] = asyncio.Queue()
 
     async def run(self, call: Any) -> None:

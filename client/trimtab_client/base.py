@@ -1,13 +1,20 @@
-"""What both clients hold beside their channel."""
+"""What both clients do beside talking to the server."""
 
 from __future__ import annotations
 
+import numpy.typing as npt
+
+from trimtab_client import wire
+from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError
-from trimtab_client.retry import RetryPolicy, check_timeout
+from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.placement import Placement
+from trimtab_client.retry import RetryPolicy, check_timeout, grpc_timeout
+from trimtab_client.streaming import Setup
 
 
 class ClientBase:
-    """Defaults of the calls, and whether the client is still open."""
+    """Defaults and checks of the calls, and whether the client is still open."""
 
     def __init__(self, timeout: float, retry: RetryPolicy) -> None:
         self._timeout = check_timeout(timeout)
@@ -21,3 +28,26 @@ class ClientBase:
     def _require_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client is closed: make another one")
+
+    def _stream_setup(
+        self,
+        topology: Topology,
+        current: Placement | npt.ArrayLike | None,
+        budget: MoveBudget | None,
+        options: SolverOptions | None,
+        max_in_flight: int,
+        timeout: float,
+    ) -> Setup:
+        """The checked arguments of `place_stream`.
+
+        Raises:
+            ClientClosedError: the client is closed.
+            InvalidArgumentError: an argument cannot be sent.
+        """
+        self._require_open()
+        return Setup(
+            config=wire.stream_config(topology, current, budget, options),
+            max_in_flight=integer(max_in_flight, "max_in_flight", low=1),
+            timeout=grpc_timeout(check_timeout(timeout)),
+            num_gpus=topology.num_gpus,
+        )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
+from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
+_MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC counts in a C int
+
+Channel = TypeVar("Channel")
 
 Pem = str | os.PathLike[str] | bytes
 """A file of PEM text, or, as bytes, the text itself."""
@@ -43,24 +49,30 @@ class TlsOptions:
             raise invalid("tls", "cert and key belong together: give both or none")
 
 
-def credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
-    """The channel credentials for `tls`.
+def open_channel(
+    insecure: Callable[..., Channel],
+    secure: Callable[..., Channel],
+    target: str,
+    tls: TlsOptions | None,
+    max_message_bytes: int,
+) -> Channel:
+    """A channel to `target`, made by gRPC's `insecure_channel` or `secure_channel`.
 
     Raises:
-        OSError: a file cannot be read.
+        InvalidArgumentError: `max_message_bytes` is not an integer in [1, 2**31 - 1].
+        OSError: a file that `tls` names cannot be read.
     """
-    return grpc.ssl_channel_credentials(
-        root_certificates=_pem(tls.ca),
-        private_key=_pem(tls.key),
-        certificate_chain=_pem(tls.cert),
-    )
+    options = _channel_options(max_message_bytes, tls)
+    if tls is None:
+        return insecure(target, options)
+    return secure(target, _credentials(tls), options)
 
 
-def channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
-    """Arguments of a gRPC channel, the same for both clients."""
+def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
+    limit = integer(max_message_bytes, "max_message_bytes", 1, _MAX_MESSAGE_BYTES)
     options: list[tuple[str, int | str]] = [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.max_receive_message_length", limit),
         # Retries are the client's own: it knows about RetryInfo and the timeout.
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
@@ -77,6 +89,14 @@ def channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tupl
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
+
+
+def _credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=_pem(tls.ca),
+        private_key=_pem(tls.key),
+        certificate_chain=_pem(tls.cert),
+    )
 
 
 def _pem(source: Pem | None) -> bytes | None:

@@ -19,22 +19,14 @@ from trimtab_client.channel import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     TlsOptions,
-    channel_options,
-    credentials,
+    open_channel,
 )
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
-from trimtab_client.retry import (
-    DEFAULT_RETRY,
-    Attempts,
-    Deadline,
-    RetryPolicy,
-    check_timeout,
-    grpc_timeout,
-)
-from trimtab_client.streaming import Request, check_max_in_flight
+from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
+from trimtab_client.streaming import Request
 from trimtab_client.wire import ServingStatus
 
 
@@ -55,7 +47,7 @@ class Client(ClientBase):
         tls: how to reach a server that speaks TLS; None: plain text.
         timeout: of each call, retries included, in seconds; `math.inf`: no limit.
         retry: when a call is tried again.
-        max_message_bytes: largest message sent or received.
+        max_message_bytes: largest message sent or received, at most 2**31 - 1.
     """
 
     def __init__(
@@ -68,11 +60,8 @@ class Client(ClientBase):
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(timeout, retry)
-        options = channel_options(max_message_bytes, tls)
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if tls is None
-            else grpc.secure_channel(target, credentials(tls), options)
+        self._channel = open_channel(
+            grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
         )
         self._solver = SolverServiceStub(self._channel)
         self._check = self._channel.unary_unary(**health.CHECK)
@@ -161,16 +150,14 @@ class Client(ClientBase):
                 lets each load depend on the result before it.
             timeout: of the whole stream, in seconds.
         """
-        self._require_open()
-        config = wire.stream_config(topology, current, budget, options)
-        pump = thread_stream.Pump(config, loads, check_max_in_flight(max_in_flight))
-        limit = grpc_timeout(check_timeout(timeout))
+        setup = self._stream_setup(topology, current, budget, options, max_in_flight, timeout)
+        pump = thread_stream.Pump(setup, loads)
 
         def start(requests: Iterator[Request]) -> Any:
             self._require_open()
-            return self._solver.PlaceStream(requests, timeout=limit)
+            return self._solver.PlaceStream(requests, timeout=setup.timeout)
 
-        return thread_stream.stream_items(start, pump, topology.num_gpus)
+        return thread_stream.stream_items(start, pump, setup.num_gpus)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself, or about one of its services. Not retried.

@@ -59,6 +59,8 @@ class SolverOptions:
 
     Attributes:
         effort: preset for all that is not set below; None: the server's default.
+            Without a GPU, "balanced" can take seconds for a large model: leave the
+            call a timeout to match.
         seed: of the restarts, any integer, taken modulo 2**64. The same request
             with the same seed has the same answer.
         objective: what a refinement swap has to lower: the sum of squared GPU

@@ -123,6 +123,8 @@ class Placement:
     def balance(self, load: npt.ArrayLike) -> Balance:
         """How evenly this placement spreads `load` [L, E], computed here, not by the server.
 
+        The imbalance is NaN where a sum of loads is beyond float64.
+
         Raises:
             InvalidArgumentError: `load` is not a matrix of real numbers [L, E].
         """
@@ -131,8 +133,9 @@ class Placement:
             raise invalid("load", f"shape {load_LE.shape} is not [L, E] = {self.logcnt.shape}")
         share_LE = load_LE / self.logcnt
         share_LR = np.take_along_axis(share_LE, self.phy2log, axis=1)
-        gpu_load_LG = share_LR.reshape(len(share_LR), self.num_gpus, -1).sum(axis=2)
-        return Balance(gpu_load_LG, _imbalance(gpu_load_LG))
+        with np.errstate(over="ignore", invalid="ignore"):
+            gpu_load_LG = share_LR.reshape(len(share_LR), self.num_gpus, -1).sum(axis=2)
+            return Balance(gpu_load_LG, _imbalance(gpu_load_LG))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.digest == other.digest

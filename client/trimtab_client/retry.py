@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import (
     ResourceExhaustedError,
     TrimtabError,
@@ -33,7 +34,7 @@ class RetryPolicy:
         multiplier: what the longest wait grows by from attempt to attempt.
 
     Raises:
-        InvalidArgumentError: a value is out of its range.
+        InvalidArgumentError: a value is no number, or out of its range.
     """
 
     max_attempts: int = 4
@@ -42,8 +43,9 @@ class RetryPolicy:
     multiplier: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise invalid("max_attempts", f"{self.max_attempts} is below 1")
+        integer(self.max_attempts, "max_attempts", low=1)
+        for name in ("initial_backoff", "max_backoff", "multiplier"):
+            real(getattr(self, name), name)
         if not 0 <= self.initial_backoff <= self.max_backoff < math.inf:
             bounds = f"{self.initial_backoff} and {self.max_backoff}"
             raise invalid("initial_backoff", f"{bounds} are not 0 <= initial <= max_backoff < inf")
@@ -52,7 +54,6 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY = RetryPolicy()
-NO_RETRY = RetryPolicy(max_attempts=1)
 
 
 def retry_delay(
@@ -128,11 +129,12 @@ def check_timeout(timeout: float) -> float:
     """A timeout in seconds; `math.inf`: no limit.
 
     Raises:
-        InvalidArgumentError: it is not above 0.
+        InvalidArgumentError: it is no number, or not above 0.
     """
-    if not timeout > 0:
+    seconds = real(timeout, "timeout")
+    if seconds <= 0:
         raise invalid("timeout", f"{timeout} is not above 0 seconds (math.inf: no limit)")
-    return timeout
+    return seconds
 
 
 def grpc_timeout(seconds: float) -> float | None:

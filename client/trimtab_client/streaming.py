@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from trimtab.v1 import solver_service_pb2
 from trimtab_client import wire
-from trimtab_client.exceptions import ProtocolError, TrimtabError, invalid
+from trimtab_client.exceptions import ProtocolError, TrimtabError
 from trimtab_client.results import StreamItem
 from trimtab_client.status import error_of_message
+
+Request = solver_service_pb2.PlaceStreamRequest
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,24 @@ class Broken:
     error: BaseException
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a stream starts with.
+
+    Attributes:
+        config: the first message to send.
+        max_in_flight: most loads taken whose results have not been consumed.
+        timeout: of the whole stream, as gRPC wants it: None where there is no limit.
+        num_gpus: G of the placements to come.
+    """
+
+    config: Request
+    max_in_flight: int
+    timeout: float | None
+    num_gpus: int
+
+
 Taken = Sent | StreamItem | Broken | Mark
-Request = solver_service_pb2.PlaceStreamRequest
 
 
 def prepare(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request | None]:
@@ -85,14 +103,3 @@ def check_end(mark: Mark, response: object) -> None:
         raise ProtocolError("the server ended the stream before the loads ended")
     if response is not None:
         raise ProtocolError("the server answered more loads than it was sent")
-
-
-def check_max_in_flight(max_in_flight: int) -> int:
-    """`max_in_flight`, if it is at least 1.
-
-    Raises:
-        InvalidArgumentError: it is not.
-    """
-    if max_in_flight < 1:
-        raise invalid("max_in_flight", f"{max_in_flight} is below 1")
-    return max_in_flight

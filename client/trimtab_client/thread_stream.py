@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from trimtab_client.results import StreamItem
 from trimtab_client.status import error_of_call
-from trimtab_client.streaming import Broken, Mark, Request, Taken, check_end, prepare, settle
+from trimtab_client.streaming import Broken, Mark, Request, Setup, Taken, check_end, prepare, settle
 
 
 class Pump:
     """Takes loads from the caller's iterator while fewer than `max_in_flight` are out."""
 
-    def __init__(self, config: Request, loads: Iterable[npt.ArrayLike], max_in_flight: int) -> None:
-        self._config = config
+    def __init__(self, setup: Setup, loads: Iterable[npt.ArrayLike]) -> None:
+        self._config = setup.config
         self._loads = iter(loads)
-        self._slots = threading.Semaphore(max_in_flight)
+        self._slots = threading.Semaphore(setup.max_in_flight)
         self._ended = False
         self.taken: queue.SimpleQueue[Taken] = queue.SimpleQueue()
 

@@ -6,9 +6,8 @@ All of it is pure. Protobuf types stop here and in `status`.
 from __future__ import annotations
 
 import math
-import operator
 from enum import Enum
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from trimtab.v1 import placement_pb2, solver_service_pb2, tensor_pb2, topology_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client.arrays import Matrix, as_amounts, as_indices
+from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError, invalid
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
@@ -198,8 +198,8 @@ def _budget(budget: MoveBudget | None) -> placement_pb2.MoveBudget | None:
             budget.max_moves_per_layer, "budget.max_moves_per_layer"
         ),
         max_moves=_optional_uint32(budget.max_moves, "budget.max_moves"),
-        min_gain=budget.min_gain,
-        cross_node_cost=budget.cross_node_cost,
+        min_gain=_optional_real(budget.min_gain, "budget.min_gain"),
+        cross_node_cost=_optional_real(budget.cross_node_cost, "budget.cross_node_cost"),
     )
 
 
@@ -208,10 +208,10 @@ def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions 
         return None
     iterations = options.max_iterations
     if iterations is not None:
-        iterations = _integer(iterations, "options.max_iterations", -1, 2**31 - 1)
+        iterations = integer(iterations, "options.max_iterations", -1, 2**31 - 1)
     return solver_service_pb2.SolverOptions(
         effort=_choice(options.effort, _EFFORTS, "options.effort"),
-        seed=operator.index(options.seed) % 2**64,
+        seed=integer(options.seed, "options.seed") % 2**64,
         objective=_choice(options.objective, _OBJECTIVES, "options.objective"),
         top_k=_optional_uint32(options.top_k, "options.top_k"),
         max_iterations=iterations,
@@ -256,8 +256,9 @@ def _balance(message: placement_pb2.Balance) -> Balance:
     return Balance(_array(message.gpu_load), _array(message.imbalance))
 
 
-def _choice(value: str | None, choices: dict[Any, Any], field: str) -> Any:
-    if value not in choices:
+def _choice(value: object, choices: dict[Any, Any], field: str) -> Any:
+    # A list cannot be looked up at all.
+    if not isinstance(value, str | None) or value not in choices:
         raise invalid(field, f"{value!r} is not one of {[c for c in choices if c is not None]}")
     return choices[value]
 
@@ -266,15 +267,9 @@ def _optional_uint32(value: SupportsIndex | None, field: str) -> int | None:
     return None if value is None else _uint32(value, field)
 
 
+def _optional_real(value: SupportsFloat | None, field: str) -> float | None:
+    return None if value is None else real(value, field)
+
+
 def _uint32(value: SupportsIndex, field: str) -> int:
-    return _integer(value, field, 0, _UINT32_MAX)
-
-
-def _integer(value: SupportsIndex, field: str, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise invalid(field, f"{value!r} is not an integer") from error
-    if not low <= number <= high:
-        raise invalid(field, f"{number} is not in [{low}, {high}]")
-    return number
+    return integer(value, field, 0, _UINT32_MAX)

@@ -44,7 +44,11 @@ class AsyncHarness:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
-        self.client = self._runner.run(self._make(*args, **options))
+        try:
+            self.client = self._runner.run(self._make(*args, **options))
+        except BaseException:
+            self._runner.close()
+            raise
 
     def call(self, method: str, *args: Any, **options: Any) -> Any:
         return self._runner.run(getattr(self.client, method)(*args, **options))

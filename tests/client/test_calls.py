@@ -158,8 +158,11 @@ def test_pack_sends_and_answers_arrays(service: RunningService, client: Any) -> 
         (("place", LOAD, Topology(-1, 2)), "topology.num_replicas"),
         (("place", LOAD, Topology(6, 2**32)), "topology.num_gpus"),
         (("place", LOAD, Topology(6, 2.0)), "topology.num_gpus"),
+        (("place", LOAD, Topology(6, "2")), "topology.num_gpus"),
+        (("place", LOAD, Topology(6, True)), "topology.num_gpus"),
         (("pack", [["x"]], 2), "weight"),
         (("pack", LOAD, -2), "num_packs"),
+        (("pack", LOAD, "two"), "num_packs"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_by_name(
@@ -183,6 +186,17 @@ def test_what_cannot_be_sent_is_refused_by_name(
         ({"options": SolverOptions(top_k=-1)}, "options.top_k"),
         ({"options": SolverOptions(max_iterations=-2)}, "options.max_iterations"),
         ({"options": SolverOptions(restarts=-1)}, "options.restarts"),
+        ({"options": SolverOptions(seed=1.5)}, "options.seed"),
+        ({"options": SolverOptions(seed=True)}, "options.seed"),
+        ({"options": SolverOptions(effort=["fast"])}, "options.effort"),
+        ({"options": SolverOptions(objective={})}, "options.objective"),
+        ({"budget": MoveBudget(min_gain="x")}, "budget.min_gain"),
+        ({"budget": MoveBudget(min_gain=np.True_)}, "budget.min_gain"),
+        ({"budget": MoveBudget(min_gain=math.nan)}, "budget.min_gain"),
+        ({"budget": MoveBudget(cross_node_cost=True)}, "budget.cross_node_cost"),
+        ({"budget": MoveBudget(cross_node_cost=10**400)}, "budget.cross_node_cost"),
+        ({"timeout": "3"}, "timeout"),
+        ({"timeout": True}, "timeout"),
         ({"timeout": 0.0}, "timeout"),
         ({"timeout": math.nan}, "timeout"),
     ],
@@ -195,6 +209,56 @@ def test_options_that_cannot_be_sent_are_refused_by_name(
 
     assert [violation.field for violation in caught.value.field_violations] == [field]
     assert service.solver.requests == []
+
+
+def test_a_refusal_names_the_value(client: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^options.seed: 1\.5 is not an integer$"):
+        client.call("place", LOAD, TOPOLOGY, options=SolverOptions(seed=1.5))
+    with pytest.raises(InvalidArgumentError, match=r"^timeout: '3' is not a real number$"):
+        client.call("place", LOAD, TOPOLOGY, timeout="3")
+
+
+def test_numpys_numbers_are_numbers(service: RunningService, client: Any) -> None:
+    client.call(
+        "place",
+        LOAD,
+        Topology(np.int64(6), np.uint8(2)),
+        budget=MoveBudget(min_gain=np.float32(0.5), cross_node_cost=2),
+        options=SolverOptions(seed=np.int64(-1)),
+        timeout=np.float64(20),
+    )
+
+    [request] = service.solver.requests
+    assert (request.topology.num_replicas, request.topology.num_gpus) == (6, 2)
+    assert (request.budget.min_gain, request.budget.cross_node_cost) == (0.5, 2.0)
+    assert request.options.seed == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"max_message_bytes": 5e9}, "max_message_bytes"),
+        ({"max_message_bytes": 2**31}, "max_message_bytes"),
+        ({"max_message_bytes": 0}, "max_message_bytes"),
+        ({"max_message_bytes": True}, "max_message_bytes"),
+        ({"timeout": "3"}, "timeout"),
+    ],
+)
+def test_a_client_refuses_settings_by_name(
+    connect: Connect, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        connect("unix:/nowhere", **options)
+
+    assert [violation.field for violation in caught.value.field_violations] == [field]
+
+
+def test_the_largest_limit_that_grpc_knows_is_taken(
+    service: RunningService, connect: Connect
+) -> None:
+    client = connect(service.target, max_message_bytes=2**31 - 1)
+
+    assert client.call("place", LOAD, TOPOLOGY).placement is not None
 
 
 def _wrong_digest(response: Any) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.client.service import RunningService
 from tests.servers import ServerProcess
 from trimtab_client import Placement
 from trimtab_client.cli import main
 
 TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
 LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
+TLS = Path(__file__).parent / "tls"
 Capture = pytest.CaptureFixture[str]
 
 
@@ -184,6 +186,29 @@ def test_a_rule_that_the_request_breaks_is_told(
     assert "12" in err
 
 
+@pytest.mark.parametrize("choice", [["--index", "0"], ["--sum"]])
+def test_a_choice_needs_a_trace(capsys: Capture, load_file: str, choice: list[str]) -> None:
+    err = fail(capsys, "place", load_file, *TOPOLOGY, "--local", *choice, code=2)
+
+    assert "holds one load, not a trace" in err
+
+
+def test_json_stays_json_where_an_imbalance_is_no_number(
+    capsys: Capture, service: RunningService, tmp_path: Path
+) -> None:
+    """The scripted server takes loads whose sum is beyond float64."""
+    (tmp_path / "load.json").write_text(json.dumps([[1.5e308] * 8, [1.0] * 8]))
+    command = ["place", str(tmp_path / "load.json"), *TOPOLOGY, "--server", service.target]
+
+    out = succeed(capsys, *command, "--json")
+
+    document = json.loads(out, parse_constant=pytest.fail)
+    first, second = document["before"]["imbalance"]
+    assert first is None
+    assert second >= 1
+    assert document["summary"]["after"]["mean"] is None
+
+
 def test_a_trace_needs_a_choice(capsys: Capture, trace_file: str) -> None:
     err = fail(capsys, "place", trace_file, *TOPOLOGY, "--local", code=2)
     assert "holds 2 loads: choose one by --index, or --sum them" in err
@@ -201,6 +226,7 @@ def test_a_trace_needs_a_choice(capsys: Capture, trace_file: str) -> None:
         ([*TOPOLOGY, "--output", "placement.txt"], "must end in .npz or .json"),
         ([*TOPOLOGY, "--timeout", "0"], "timeout: 0.0 is not above 0"),
         ([*TOPOLOGY, "--tls-cert", "c.pem"], "cert and key belong together"),
+        ([*TOPOLOGY, "--tls-key", "c.key"], "cert and key belong together"),
     ],
 )
 def test_a_wrong_command_line_is_explained(
@@ -226,6 +252,25 @@ def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, serv
 
     assert main(["status", "--server", service.target]) == 1
     assert "SERVICE_UNKNOWN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--tls"],
+        ["--tls-ca", str(TLS / "ca.pem")],
+        ["--tls-cert", str(TLS / "client.pem"), "--tls-key", str(TLS / "client.key")],
+        ["--tls-server-name", "trimtab.test"],
+        ["--tls-server-name", ""],
+    ],
+    ids=" ".join,
+)
+def test_no_tls_option_lets_a_call_go_out_in_plain_text(
+    capsys: Capture, server: ServerProcess, options: list[str]
+) -> None:
+    err = fail(capsys, "status", "--server", server.address, *options)
+
+    assert "Check the address" in err
 
 
 def test_status_of_nobody_is_a_failure(capsys: Capture) -> None:

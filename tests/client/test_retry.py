@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,9 @@ def test_only_what_may_pass_is_retried(error: TrimtabError, retried: bool) -> No
     ("options", "field"),
     [
         ({"max_attempts": 0}, "max_attempts"),
+        ({"max_attempts": 1.5}, "max_attempts"),
+        ({"initial_backoff": "1"}, "initial_backoff"),
+        ({"max_backoff": None}, "max_backoff"),
         ({"initial_backoff": -1.0}, "initial_backoff"),
         ({"initial_backoff": 3.0, "max_backoff": 2.0}, "initial_backoff"),
         ({"max_backoff": math.inf}, "initial_backoff"),
@@ -95,6 +99,6 @@ def test_only_what_may_pass_is_retried(error: TrimtabError, retried: bool) -> No
         ({"multiplier": math.nan}, "multiplier"),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float], field: str) -> None:
+def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError, match=field):
         RetryPolicy(**options)

@@ -33,6 +33,7 @@ from trimtab_client import (
     aio_stream,
     wire,
 )
+from trimtab_client.streaming import Setup
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)
@@ -235,6 +236,9 @@ def test_a_stream_ends_at_its_timeout(service: RunningService, client: Any) -> N
 def test_arguments_are_checked_before_the_first_load(client: Any) -> None:
     for options, field in [
         ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_in_flight": 1.5}, "max_in_flight"),
+        ({"max_in_flight": True}, "max_in_flight"),
+        ({"timeout": "3"}, "timeout"),
         ({"timeout": -1.0}, "timeout"),
         ({"current": [[0.5]]}, "current"),
     ]:
@@ -329,7 +333,9 @@ async def test_the_pump_leaves_it_to_the_consumer_to_tell_why_a_call_ended() -> 
         call = SolverServiceStub(channel).PlaceStream()
         await call.code()
 
-        await aio_stream.Pump(wire.stream_config(TOPOLOGY, None, None, None), [LOAD], 1).run(call)
+        config = wire.stream_config(TOPOLOGY, None, None, None)
+        setup = Setup(config, max_in_flight=1, timeout=None, num_gpus=TOPOLOGY.num_gpus)
+        await aio_stream.Pump(setup, [LOAD]).run(call)
 
 
 def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:

@@ -9,7 +9,7 @@ from trimtab_client.cli.errors import UsageError
 from trimtab_client.client import Client
 from trimtab_client.exceptions import InvalidArgumentError
 
-_TLS_FILES = ("tls_ca", "tls_cert", "tls_key")
+_TLS_OPTIONS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_server_name")
 
 
 def add_server_options(
@@ -32,10 +32,12 @@ def add_server_options(
     )
     group.add_argument("--tls", action="store_true", help="use TLS, trusting the system's CAs")
     group.add_argument("--tls-ca", metavar="FILE", help="use TLS, trusting the CAs in this PEM")
-    group.add_argument("--tls-cert", metavar="FILE", help="PEM certificate of this client")
+    group.add_argument("--tls-cert", metavar="FILE", help="use TLS, with this PEM certificate")
     group.add_argument("--tls-key", metavar="FILE", help="PEM private key of --tls-cert")
     group.add_argument(
-        "--tls-server-name", metavar="NAME", help="name to expect in the server's certificate"
+        "--tls-server-name",
+        metavar="NAME",
+        help="use TLS, and expect this name in the server's certificate",
     )
     return group
 
@@ -49,7 +51,7 @@ def connect(arguments: argparse.Namespace) -> Client:
 
 
 def _tls(arguments: argparse.Namespace) -> TlsOptions | None:
-    if not arguments.tls and not any(getattr(arguments, name) for name in _TLS_FILES):
+    if all(getattr(arguments, name) in (None, False) for name in _TLS_OPTIONS):
         return None
     return TlsOptions(
         ca=arguments.tls_ca,

@@ -27,10 +27,13 @@ def read_load(path: Path, key: str | None, index: int | None, *, total: bool) ->
 
     Raises:
         CommandError: the file holds no such array.
-        UsageError: it holds a trace, and neither `index` nor `total` is given.
+        UsageError: it holds a trace, and neither `index` nor `total` is given; or it
+            holds no trace, and one of them is.
     """
     load = _pick(_read(path), key, path)
     if load.ndim != 3:
+        if total or index is not None:
+            raise UsageError(f"{path} holds one load, not a trace: leave out --index and --sum")
         return load
     if total:
         return np.asarray(load.sum(axis=0))

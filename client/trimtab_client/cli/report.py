@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def as_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """One JSON document for scripts."""
+    """One JSON document for scripts. A number that is not finite is null."""
     result = report.result
     placement = result.placement
     document = {
@@ -66,7 +67,7 @@ def as_json(report: Report) -> str:
         "before": {"layout": report.layout, "imbalance": report.before.imbalance.tolist()},
         "after": {"imbalance": result.after.imbalance.tolist()},
     }
-    return json.dumps(document) + "\n"
+    return json.dumps(_finite(document), allow_nan=False) + "\n"
 
 
 def write(report: Report, path: Path) -> None:
@@ -90,6 +91,15 @@ def write(report: Report, path: Path) -> None:
         imbalance_before=report.before.imbalance,
         imbalance_after=result.after.imbalance,
     )
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for each number that JSON does not know: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _balance_row(name: str, balance: Balance) -> list[str]:
