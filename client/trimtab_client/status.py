@@ -31,7 +31,8 @@ _RETRY_INFO = "google.rpc.RetryInfo"
 
 _NO_SERVER = "Check the address, and that a server runs there and is ready."
 _TOO_SLOW = "Give a longer timeout, or ask for less effort."
-_LIMIT = "Send less at once, or wait and try again."
+_TOO_MUCH = "Send less at once, or ask the server's operator for higher limits."
+_BUSY = "Wait and try again."
 _CREDENTIALS = "Check the TLS options and what the server asks for."
 _SERVER_BUG = "The server's log says more."
 _WRONG_SERVER = "Check that a Trimtab server of this client's version runs there."
@@ -44,7 +45,7 @@ _MEANING: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.NOT_FOUND: (InternalError, _WRONG_SERVER),
     StatusCode.ALREADY_EXISTS: (InternalError, _WRONG_SERVER),
     StatusCode.PERMISSION_DENIED: (AccessDeniedError, _CREDENTIALS),
-    StatusCode.RESOURCE_EXHAUSTED: (ResourceExhaustedError, _LIMIT),
+    StatusCode.RESOURCE_EXHAUSTED: (ResourceExhaustedError, _TOO_MUCH),
     StatusCode.FAILED_PRECONDITION: (InternalError, _WRONG_SERVER),
     StatusCode.ABORTED: (InternalError, _SERVER_BUG),
     StatusCode.OUT_OF_RANGE: (InvalidArgumentError, ""),
@@ -82,6 +83,8 @@ def _error(
     code: StatusCode, details: str, violations: list[FieldViolation], retry_after: float | None
 ) -> TrimtabError:
     error_class, advice = _MEANING.get(code, (InternalError, _SERVER_BUG))
+    if retry_after is not None:
+        advice = _BUSY
     message = " ".join(filter(None, [details or code.name, advice and f"({advice})"]))
     common: dict[str, Any] = {"details": details, "code": code}
     if issubclass(error_class, InvalidArgumentError):

@@ -100,6 +100,15 @@ def test_retry_after_is_read_from_the_status_details(code: grpc.StatusCode) -> N
     assert not_asked.retry_after is None
 
 
+def test_waiting_is_advised_only_where_the_server_says_that_it_helps() -> None:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    full = error_of_call(failed(Failure(code, "full", retry_after=1.5)))
+    large = error_of_call(failed(Failure(code, "too large")))
+    assert str(full) == "full (Wait and try again.)"
+    assert "ait" not in str(large)
+    assert "Send less" in str(large)
+
+
 def test_a_stream_error_carries_the_same() -> None:
     invalid_argument = error_of_message(
         error_pb2.Error(
