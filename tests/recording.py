@@ -24,6 +24,12 @@ class Recording:
             while event not in self.events:
                 await self._changed.wait()
 
+    async def until_any(self, name: str) -> None:
+        """Return once any event with this name has been reported."""
+        async with asyncio.timeout(20):
+            while not self.named(name):
+                await self._changed.wait()
+
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """Arguments of all events with this name."""
         return [event[1:] for event in self.events if event[0] == name]
@@ -53,6 +59,9 @@ class Recording:
 
     def call_started(self, method: str) -> None:
         self._note("call_started", method)
+
+    def load_answered(self, code: str) -> None:
+        self._note("load_answered", code)
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         assert seconds > 0

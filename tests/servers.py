@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -17,6 +18,9 @@ from trimtab_server.engine.queue import SolverQueue
 
 ANY_PORT = "127.0.0.1:0"
 
+Events = queue.Queue[dict[str, Any] | None]
+"""Log entries of a server; None after the last."""
+
 
 def make_config(**settings: Any) -> ServerConfig:
     """Configuration of a server on a free port and the CPU, without metrics."""
@@ -26,7 +30,7 @@ def make_config(**settings: Any) -> ServerConfig:
 
 
 @asynccontextmanager
-async def busy(queue: SolverQueue) -> AsyncIterator[threading.Event]:
+async def busy(solver: SolverQueue) -> AsyncIterator[threading.Event]:
     """The solver works on a job until the event is set, or the block ends."""
     started, release = threading.Event(), threading.Event()
 
@@ -34,7 +38,7 @@ async def busy(queue: SolverQueue) -> AsyncIterator[threading.Event]:
         started.set()
         release.wait()
 
-    running = asyncio.ensure_future(queue.run(job))
+    running = asyncio.ensure_future(solver.run(job))
     await asyncio.to_thread(started.wait)
     try:
         yield release
@@ -48,8 +52,13 @@ class ServerProcess:
     """A `trimtab-server serve` that has said it is ready."""
 
     process: subprocess.Popen[str]
+    events: Events
     address: str
     metrics_address: str
+
+    def next_event(self, name: str) -> dict[str, Any]:
+        """The next log entry of this event."""
+        return next_event(self.events, name)
 
 
 @contextmanager
@@ -64,19 +73,36 @@ def server_process(*flags: str) -> Iterator[ServerProcess]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    events: Events = queue.Queue()
+    reader = threading.Thread(target=_read_events, args=(process, events), daemon=True)
+    reader.start()
     try:
-        ready = next_event(process, "ready")
-        yield ServerProcess(process, ready["address"], ready["metrics"])
+        ready = next_event(events, "ready")
+        yield ServerProcess(process, events, ready["address"], ready["metrics"])
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        reader.join()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
-def next_event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
-    """The next log line of this event."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        event: dict[str, Any] = json.loads(line)
+def next_event(events: Events, name: str) -> dict[str, Any]:
+    """The next log entry of this event; fails if the server ends or says no more."""
+    seen = []
+    while (event := events.get(timeout=60)) is not None:
         if event["event"] == name:
             return event
-    raise AssertionError(f"the server ended without {name!r}")
+        seen.append(event)
+    raise AssertionError(f"the server ended without {name!r}; it said {seen}")
+
+
+def _read_events(process: subprocess.Popen[str], events: Events) -> None:
+    """All the time, whoever listens: a server blocks on a full pipe. None ends them."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        try:
+            events.put(json.loads(line))
+        except ValueError:
+            events.put({"event": line})
+    events.put(None)

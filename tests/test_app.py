@@ -6,18 +6,22 @@ import asyncio
 import signal
 import socket
 import urllib.request
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.recording import Recording
 from tests.rpc.endpoint import pack_request, place_request
-from tests.servers import ServerProcess, busy, make_config, next_event, server_process
+from tests.servers import ServerProcess, busy, make_config, server_process
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc
 from trimtab_server.app import App
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.rpc.server import SERVICE
 from trimtab_server.rpc.tensors import encode_tensor
 
 
@@ -27,14 +31,11 @@ def scrape(address: str | None) -> str:
         return text
 
 
-async def arrived(channel: grpc.aio.Channel) -> None:
-    """Return once a call made before on this channel has reached the server.
-
-    Calls of one connection arrive in order, so that the answer to a later one
-    tells.
-    """
-    await channel.channel_ready()
-    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+def heard(app: App) -> Recording:
+    """Hears from now on what the queue of `app` reports."""
+    recording = Recording()
+    app.queue._observer = recording
+    return recording
 
 
 async def test_an_app_serves_on_the_address_it_says(app: App) -> None:
@@ -72,8 +73,9 @@ async def test_stop_finishes_what_runs_and_says_so() -> None:
     app = await App(make_config()).__aenter__()
     async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue) as release:
         stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+        queue = heard(app)
         running = stub.Pack(pack_request())
-        await arrived(channel)
+        await queue.until("queue_depth", 1)
         stopping = asyncio.create_task(app.stop())
         await asyncio.sleep(0)
         release.set()
@@ -86,12 +88,56 @@ async def test_stop_cuts_off_what_runs_too_long_or_when_in_a_hurry(seconds: str)
     app = await App(make_config(drain_seconds=seconds)).__aenter__()
     hurry = asyncio.Event()
     async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue):
+        queue = heard(app)
         running = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
-        await arrived(channel)
+        await queue.until("queue_depth", 1)
         if seconds == "60":
             hurry.set()
         assert await app.stop(hurry) is False
         assert await running.code() is not grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("seconds", ["0.05", "60"])
+async def test_stop_does_not_wait_for_a_job_without_a_caller_any_longer(seconds: str) -> None:
+    app = await App(make_config(drain_seconds=seconds)).__aenter__()
+    hurry = asyncio.Event()
+    async with busy(app.queue), asyncio.timeout(20):
+        if seconds == "60":
+            hurry.set()
+        assert await app.stop(hurry) is False
+
+
+async def test_stop_finishes_a_job_without_a_caller_that_ends_in_time() -> None:
+    app = await App(make_config()).__aenter__()
+    async with busy(app.queue) as release:
+        stopping = asyncio.create_task(app.stop())
+        await asyncio.sleep(0)
+        release.set()
+        assert await stopping is True
+
+
+async def test_an_app_does_not_serve_until_its_solver_is_warm(tmp_path: Path) -> None:
+    app = App(make_config(listen=f"unix:{tmp_path}/socket"))
+    async with AsyncExitStack() as stack:
+        release = await stack.enter_async_context(busy(app.queue))
+        entering = asyncio.create_task(app.__aenter__())
+        channel = grpc.aio.insecure_channel(
+            f"unix:{tmp_path}/socket", [("grpc.initial_reconnect_backoff_ms", 100)]
+        )
+        stub = health_pb2_grpc.HealthStub(await stack.enter_async_context(channel))
+
+        async def status(name: str) -> int:
+            request = health_pb2.HealthCheckRequest(service=name)
+            return (await stub.Check(request, wait_for_ready=True)).status
+
+        for name in ("", SERVICE):
+            assert await status(name) == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not entering.done()
+        release.set()
+        await entering
+        for name in ("", SERVICE):
+            assert await status(name) == health_pb2.HealthCheckResponse.SERVING
+    await app.stop()
 
 
 async def test_an_address_in_use_ends_the_start_and_leaves_nothing_open(app: App) -> None:
@@ -114,23 +160,33 @@ def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
 def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
     with server_process() as server:
         server.process.send_signal(number)
-        assert next_event(server.process, "stopped")["finished"] is True
+        assert server.next_event("stopped")["finished"] is True
         assert server.process.wait(timeout=20) == 0
 
 
 def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
     with server_process() as server, grpc.insecure_channel(server.address) as channel:
         call = solver_service_pb2_grpc.SolverServiceStub(channel).Pack.future(long_request())
-        grpc.channel_ready_future(channel).result(timeout=10)
-        health = health_pb2_grpc.HealthStub(channel)
-        health.Check(health_pb2.HealthCheckRequest())
+        inside = 'trimtab_rpc_in_flight{method="trimtab.v1.SolverService/Pack"} 1.0'
+        while inside not in scrape(server.metrics_address):
+            assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        next_event(server.process, "draining")
+        server.next_event("draining")
         assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        assert next_event(server.process, "stopped")["finished"] is False
+        assert server.next_event("stopped")["finished"] is False
         assert server.process.wait(timeout=20) == 0
         assert call.code() is not grpc.StatusCode.OK
+
+
+def test_a_server_whose_logs_fill_a_pipe_goes_on() -> None:
+    with (
+        server_process("--log-level", "debug") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(600):  # about 150 bytes each
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
 
 
 def long_request() -> pb.PackRequest:

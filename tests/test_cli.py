@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 
 import pytest
 
+from tests.servers import ServerProcess
 from trimtab_server.cli import main
 from trimtab_server.config import sections
 
@@ -67,3 +70,24 @@ def test_an_unknown_command_or_flag_exits_2(
         main(arguments)
     assert ended.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_healthcheck_exits_0_where_the_server_serves(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_LISTEN", server.address)
+    assert main(["healthcheck"]) == 0
+
+
+def test_healthcheck_exits_1_and_says_why_where_no_server_serves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["healthcheck", "--listen", "unix:/none"]) == 1
+    assert "not serving: unix:/none" in capsys.readouterr().err
+    assert main(["healthcheck", "--listen", "nowhere"]) == 1
+    assert "listen" in capsys.readouterr().err
+
+
+def test_no_command_but_serve_loads_torch() -> None:
+    code = "import sys, trimtab_server.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

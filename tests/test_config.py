@@ -3,12 +3,14 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from trimtab_server.config import ServerConfig, load_config, sections, to_toml
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.engine.config import Effort
+from trimtab_server.solver import settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -78,6 +80,10 @@ BAD = [
     ("listen", "unix:", "'unix:' is not host:port"),
     ("metrics_listen", "9464", "'9464' is not host:port"),
     ("max_message_bytes", "10", "10 is below 1024"),
+    ("max_message_bytes", "5000000000", "5000000000 is above 2147483647"),
+    ("solver_threads", "3000000", "3000000 is above 1024"),
+    ("drain_seconds", "1e9", "1000000000.0 is above 86400"),
+    ("max_slots", "0", "0 is below 1"),
 ]
 
 
@@ -148,3 +154,16 @@ def test_names_are_unique_and_described_over_all_sections() -> None:
     printed = tomllib.loads(to_toml(ServerConfig()))
     unset = {option.name for option in options if option.default is None}
     assert set(printed) == set(names) - unset
+
+
+def test_every_number_has_a_lowest_and_a_highest_value() -> None:
+    options = [option for section in sections() for option in section.options]
+    for option in options:
+        if option.kind in (int, float):
+            assert "is above" in complaints({option.name: str(1 << 62)}, {})
+            assert "is below" in complaints({option.name: "-1"}, {})
+
+
+def test_the_efforts_are_the_solvers() -> None:
+    assert get_args(Effort) == get_args(settings.Effort)
+    assert ServerConfig().solver.effort == settings.DEFAULT_EFFORT

@@ -87,23 +87,27 @@ class App:
         return finished
 
     async def _drain(self, hurry: asyncio.Event) -> bool:
-        drained = asyncio.ensure_future(self._rpc.drain())
+        worked_off = asyncio.ensure_future(self._work_off())
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
-            (drained, hurried),
+            (worked_off, hurried),
             timeout=self._config.rpc.drain_seconds,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        finished = drained.done()
-        drained.cancel()
-        hurried.cancel()
+        finished = worked_off.done()
+        for task in (worked_off, hurried):
+            task.cancel()
+        await asyncio.gather(worked_off, hurried, return_exceptions=True)
         return finished
+
+    async def _work_off(self) -> None:
+        await self._rpc.drain()
+        # A job outlives a caller that gave up, so an empty endpoint is not enough.
+        await self.queue.close()
 
     async def _end(self, *, finished: bool) -> None:
         await self._rpc.stop(at_once=not finished)
-        if finished:
-            await self.queue.close()
-        else:
+        if not finished:
             self.queue.abandon()
         await self._endpoints.aclose()
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import uvloop
 
-from trimtab_server.app import serve
 from trimtab_server.config import (
     FILE_VARIABLE,
     Option,
@@ -23,7 +22,9 @@ from trimtab_server.config import (
 )
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.logs import configure_logs
+from trimtab_server.rpc.healthcheck import health_complaint
 
+_UNHEALTHY = 1
 _USAGE_ERROR = 2
 
 _DESCRIPTION = """\
@@ -49,27 +50,52 @@ TRIMTAB_QUEUE_SIZE in the environment, queue_size in the TOML file of --config
 (or {FILE_VARIABLE}). Flags win over the environment, the environment over the file.
 """
 
+_HEALTHCHECK_DESCRIPTION = """\
+Asks the server that runs on this machine with the same configuration whether it
+serves. Exits 0 if so, else 1 with the reason.
+
+With TLS, it trusts the certificate in tls_cert and no other. With tls_client_ca, it
+shows that same certificate, which then has to be one that those authorities vouch for.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for a wrong configuration."""
+    """Run the command.
+
+    Returns:
+        Its exit code: 0, 1 where a health check fails for whatever reason, 2 for a
+        wrong configuration.
+    """
     given = vars(_parser().parse_args(arguments))
-    if given.pop("command") == "version":
+    command = given.pop("command")
+    if command == "version":
         print(f"trimtab-server {version('trimtab')}")
         return 0
-    file, print_only = given.pop("config"), given.pop("print_config")
+    file, print_only = given.pop("config"), given.pop("print_config", False)
     try:
         config = load_config(given, os.environ, file)
         if print_only:
             print(to_toml(config), end="")
             return 0
-        return _serve(config)
+        return _check_health(config) if command == "healthcheck" else _serve(config)
     except InvalidArgumentError as error:
         for violation in error.violations:
             print(f"trimtab-server: {violation.field}: {violation.description}", file=sys.stderr)
-        return _USAGE_ERROR
+        return _UNHEALTHY if command == "healthcheck" else _USAGE_ERROR
+
+
+def _check_health(config: ServerConfig) -> int:
+    complaint = health_complaint(config.rpc)
+    if complaint is None:
+        return 0
+    print(f"trimtab-server: not serving: {complaint}", file=sys.stderr)
+    return _UNHEALTHY
 
 
 def _serve(config: ServerConfig) -> int:
+    # Loads torch, which takes a while that the other commands need not spend.
+    from trimtab_server.app import serve
+
     configure_logs(config.logs)
     finished = uvloop.run(serve(config))
     if not finished:
@@ -96,20 +122,29 @@ def _parser() -> argparse.ArgumentParser:
         usage="trimtab-server serve [--config FILE] [--print-config] [setting ...]",
         argument_default=argparse.SUPPRESS,
     )
+    serving.add_argument(
+        "--print-config",
+        action="store_true",
+        default=False,
+        help="print the configuration in effect as TOML, and exit",
+    )
+    checking = commands.add_parser(
+        "healthcheck",
+        help="exit 0 if the server of this configuration serves, else 1",
+        description=_HEALTHCHECK_DESCRIPTION,
+        formatter_class=_Formatter,
+        usage="trimtab-server healthcheck [--config FILE] [setting ...]",
+        argument_default=argparse.SUPPRESS,
+    )
     commands.add_parser("version", help="print the version")
-    _add_settings(serving)
+    for command in (serving, checking):
+        _add_settings(command)
     return parser
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=Path, default=None, help="TOML file with settings"
-    )
-    parser.add_argument(
-        "--print-config",
-        action="store_true",
-        default=False,
-        help="print the configuration in effect as TOML, and exit",
     )
     for section in sections():
         group = parser.add_argument_group(section.title)

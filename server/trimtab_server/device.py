@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import platform
-import re
 
 import torch
 
 from trimtab_server.domain.errors import require
-
-
-def device_rule(spec: str) -> str | None:
-    """What is wrong with the spelling of a device, or None."""
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec):
-        return None
-    return f"{spec!r} is not auto, cpu, cuda or cuda:<number>"
+from trimtab_server.setting import device_spec
 
 
 def resolve_device(spec: str) -> torch.device:
@@ -23,7 +16,7 @@ def resolve_device(spec: str) -> torch.device:
     Raises:
         InvalidArgumentError: misspelt, or no such device here.
     """
-    complaint = device_rule(spec)
+    complaint = device_spec(spec)
     require(complaint is None, "device", complaint or "")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if spec == "cpu" or (spec == "auto" and count == 0):

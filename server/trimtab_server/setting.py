@@ -9,6 +9,7 @@ and `config` makes flags, environment names, file keys and help of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,20 @@ def setting(doc: str, *, unit: str = "", rule: Rule = lambda value: None) -> Map
 def at_least(least: float) -> Rule:
     """The rule that a number is not below `least`."""
     return lambda value: None if value >= least else f"{value} is below {least}"
+
+
+def between(least: float, most: float) -> Rule:
+    """The rule that a number is neither below `least` nor above `most`."""
+    return lambda value: (
+        at_least(least)(value) or (None if value <= most else f"{value} is above {most}")
+    )
+
+
+def device_spec(spec: str) -> str | None:
+    """The rule that text names a device of the solver."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec):
+        return None
+    return f"{spec!r} is not auto, cpu, cuda or cuda:<number>"
 
 
 def host_and_port(address: str) -> str | None:

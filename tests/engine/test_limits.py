@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from trimtab_server.domain.errors import ResourceExhaustedError
@@ -8,19 +10,20 @@ from trimtab_server.engine.config import Limits
 from trimtab_server.engine.limits import check_pack, check_place
 from trimtab_server.solver.settings import Settings, settings_for
 
-LIMITS = Limits(max_tensor_elements=100_000, max_restarts=8, max_top_k=16)
+LIMITS = Limits(max_tensor_elements=100_000, max_slots=10_000, max_restarts=8, max_top_k=16)
 
 
 def test_what_fits_passes() -> None:
-    check_pack(LIMITS, (10, 64), 8, settings_for("balanced"))
-    check_place(LIMITS, (10, 64), Topology(72, 8), settings_for("balanced"))
+    check_pack(LIMITS, (10, 64), 8, settings_for("balanced"), grouped=True)
+    settings = settings_for("balanced")
+    check_place(LIMITS, (10, 64), Topology(72, 8), settings, current=True, budget=True)
 
 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        (Settings(restarts=9), "options.restarts: 9"),
-        (Settings(top_k=17), "options.top_k: 17"),
+        (Settings(restarts=9), "options.restarts: 9 .* 8 .setting max_restarts"),
+        (Settings(top_k=17), "options.top_k: 17 .* 16 .setting max_top_k"),
     ],
 )
 def test_settings_over_a_limit_are_refused_by_name(settings: Settings, names: str) -> None:
@@ -29,37 +32,76 @@ def test_settings_over_a_limit_are_refused_by_name(settings: Settings, names: st
     assert refused.value.retry_after is None
 
 
-@pytest.mark.parametrize(
-    ("shape", "packs", "settings", "names"),
-    [
-        ((1001, 100), 10, Settings(), "items of all restarts: 100100"),
-        ((501, 100), 10, Settings(restarts=2), "items of all restarts"),
-        ((1, 1000), 2, Settings(), "candidate swaps"),
-        ((1, 1000), 1, Settings(), "candidate swaps"),
-    ],
-)
-def test_a_packing_that_would_hold_too_much_is_refused(
-    shape: tuple[int, int], packs: int, settings: Settings, names: str
-) -> None:
-    with pytest.raises(ResourceExhaustedError, match=names):
-        check_pack(LIMITS, shape, packs, settings)
+# Shape, packs, settings, groups or not, and the bound that is broken.
+PACKS = [
+    ((1, 10_001), 10_001, Settings(), False, "items of a row: 10001 .* 10000 .setting max_slots"),
+    ((1001, 100), 10, Settings(), False, "items of all restarts: 100100"),
+    ((501, 100), 10, Settings(restarts=2), False, "items of all restarts: 100200"),
+    ((1, 1000), 2, Settings(), False, "candidate swaps of a row: 1000000"),
+    ((1, 1000), 1, Settings(), False, "candidate swaps of a row: 1000000"),
+    ((1, 1000), 101, Settings(), True, "restarts x items x packs: 101000"),
+    ((1, 1000), 51, Settings(restarts=2), True, "restarts x items x packs: 102000"),
+]
 
 
-@pytest.mark.parametrize(
-    ("shape", "topology", "names"),
-    [
-        ((1001, 100), Topology(100, 1), "load: 100100"),
-        ((10, 101), Topology(200, 100), "layers x GPUs x experts: 101000"),
-        ((10, 100), Topology(11_000, 10), "items of all restarts"),
-        ((1, 400), Topology(400, 40, num_groups=400), "candidate swaps"),
-    ],
-)
-def test_a_placement_that_would_hold_too_much_is_refused(
-    shape: tuple[int, int], topology: Topology, names: str
+@pytest.mark.parametrize(("shape", "packs", "settings", "grouped", "names"), PACKS)
+def test_a_packing_that_would_take_too_much_is_refused(
+    shape: tuple[int, int], packs: int, settings: Settings, grouped: bool, names: str
 ) -> None:
     with pytest.raises(ResourceExhaustedError, match=names):
-        check_place(LIMITS, shape, topology, Settings())
+        check_pack(LIMITS, shape, packs, settings, grouped=grouped)
+
+
+def test_only_items_with_groups_count_for_each_pack() -> None:
+    check_pack(LIMITS, (1, 1000), 200, Settings(), grouped=False)
+
+
+IN_FORCE = {"current": True}
+BUDGETED = {"current": True, "budget": True}
+
+# Shape of the load, topology, what else there is, and the bound that is broken.
+PLACES = [
+    ((1, 1), Topology(10_001, 1), {}, "topology.num_replicas: 10001 .* .setting max_slots"),
+    ((1001, 100), Topology(100, 1), {}, "load: 100100"),
+    ((10, 101), Topology(200, 100), {}, "layers x GPUs x experts: 101000"),
+    ((20, 100), Topology(5010, 10), {}, "items of all restarts: 100200"),
+    ((1, 400), Topology(400, 40, num_groups=400), {}, "candidate swaps of a row: 160000"),
+    ((1, 10), Topology(4000, 40), {}, "candidate swaps of a row: 160000"),
+    ((10, 10), Topology(1000, 20), {}, "restarts x items x packs: 200000"),
+    ((3, 10), Topology(1000, 10, 2, 2), {}, "candidate swaps of a row: 160000"),
+    ((41, 10), Topology(50, 1), IN_FORCE, "layers x slots x slots of a GPU: 102500"),
+    ((1, 350), Topology(350, 70), BUDGETED, "slots x experts of a layer: 122500"),
+]
+
+
+@pytest.mark.parametrize(("shape", "topology", "more", "names"), PLACES)
+def test_a_placement_that_would_take_too_much_is_refused(
+    shape: tuple[int, int], topology: Topology, more: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(ResourceExhaustedError, match=names):
+        check_place(LIMITS, shape, topology, Settings(), **more)
+
+
+@pytest.mark.parametrize(("shape", "topology", "more"), [case[:3] for case in PLACES if case[2]])
+def test_what_only_a_placement_in_force_or_a_budget_needs_passes_without(
+    shape: tuple[int, int], topology: Topology, more: dict[str, Any]
+) -> None:
+    check_place(LIMITS, shape, topology, Settings(), current="budget" in more)
+
+
+def test_the_swaps_that_improving_tries_are_bounded_whatever_the_options_say() -> None:
+    wide = Topology(800, 8)
+    check_place(LIMITS, (1, 10), wide, Settings(top_k=1), current=True)
+    with pytest.raises(ResourceExhaustedError, match="candidate swaps of a layer"):
+        check_place(LIMITS, (1, 10), wide, Settings(top_k=1), current=True, budget=True)
+
+
+def test_each_node_of_a_hierarchical_placement_is_packed_for_itself() -> None:
+    check_place(LIMITS, (10, 10), Topology(800, 20, 4, 4), Settings())
+    with pytest.raises(ResourceExhaustedError, match="restarts x items x packs: 160000"):
+        check_place(LIMITS, (10, 10), Topology(800, 20, 4), Settings())
 
 
 def test_sizes_that_make_no_sense_are_left_to_the_checks_that_name_the_rule() -> None:
     check_pack(LIMITS, (1, 8), 0, Settings())
+    check_pack(LIMITS, (8,), 2, Settings())

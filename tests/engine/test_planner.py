@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from trimtab_server.domain.errors import (
 )
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.planner import Options, PlaceStream, Planner, Terms
+from trimtab_server.engine.planner import InForce, Options, PlaceStream, Planner, Terms
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver.packing import balanced_packing
 from trimtab_server.solver.plan import Budget, place
@@ -171,3 +172,24 @@ async def test_a_load_that_fails_leaves_the_placement_in_force(planner: Planner)
     with pytest.raises(InvalidArgumentError, match=r"load\[0, 3\]"):
         await stream.place(bad)
     assert stream.current is first.placement
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+async def test_an_imbalance_that_is_not_finite_is_not_reported(
+    planner: Planner, observer: Recording, value: float
+) -> None:
+    placed = await planner.place(skewed_load(), TERMS)
+    ratios = torch.tensor([1.0, 1.0, value], dtype=torch.float64)
+    # No load that is let in leads here for sure, so this is told by hand.
+    planner._report_imbalance("before", replace(placed.after, imbalance=ratios))
+    observer.moved(0)
+    await observer.until("moved", 0)  # and so all that was told before
+    assert [when for when, *_ in observer.named("imbalance")] == ["after"]
+
+
+async def test_a_placement_told_is_checked_before_a_load_comes(planner: Planner) -> None:
+    told = InForce(np.arange(20).reshape(1, 20) % 16)
+    assert (await planner.accept(told, TERMS)).num_experts == 16
+    wrong = InForce(told.phy2log, b"x")
+    with pytest.raises(InvalidArgumentError, match=r"current\.digest"):
+        await planner.accept(wrong, TERMS)

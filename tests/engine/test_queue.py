@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator
 from typing import NoReturn
@@ -160,3 +161,64 @@ async def test_the_thread_start_hook_runs_on_the_solver_thread(observer: Recordi
     queue = SolverQueue(1, observer, lambda: seen.append(threading.current_thread()))
     assert [await queue.run(threading.current_thread)] == seen
     await queue.close()
+
+
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is ten seconds after the one before."""
+    ticks = itertools.count(0, 10.0)
+    monkeypatch.setattr("trimtab_server.engine.queue.time.perf_counter", lambda: next(ticks))
+
+
+async def test_the_time_to_wait_learns_from_jobs_whose_caller_gave_up(
+    queue: SolverQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = queue.retry_after()
+    slow_clock(monkeypatch)
+    started, release = threading.Event(), threading.Event()
+
+    def job() -> None:
+        started.set()
+        release.wait()
+
+    caller = asyncio.create_task(queue.run(job))
+    await asyncio.to_thread(started.wait)
+    caller.cancel()
+    release.set()
+    await queue.close()
+    assert queue.retry_after() > before
+
+
+async def test_the_time_to_wait_learns_from_jobs_that_fail(
+    queue: SolverQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = queue.retry_after()
+    slow_clock(monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        await queue.run(lambda: 1 / 0)
+    assert queue.retry_after() > before
+
+
+async def test_a_job_that_cannot_be_started_gives_its_turn_back(
+    queue: SolverQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue._thread, "submit", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await queue.run(lambda: None)
+    async with asyncio.timeout(20):
+        assert await queue.run(lambda: 7) == 7
+
+
+async def test_a_job_that_waits_when_the_queue_is_abandoned_is_unavailable(
+    queue: SolverQueue,
+) -> None:
+    async with busy(queue) as release:
+        waiting = asyncio.create_task(queue.run(lambda: None))
+        await asyncio.sleep(0)
+        queue.abandon()
+        release.set()
+        with pytest.raises(UnavailableError):
+            await waiting

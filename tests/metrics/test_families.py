@@ -22,6 +22,7 @@ def busy_recorder() -> Recorder:
     recorder.call_started("trimtab.v1.SolverService/Pack")
     recorder.call_started("trimtab.v1.SolverService/Place")
     recorder.call_ended("trimtab.v1.SolverService/Place", "OK", 0.02)
+    recorder.load_answered("OK")
     recorder.queue_depth(3)
     recorder.queue_waited(0.002)
     recorder.queue_rejected("full")
@@ -39,6 +40,7 @@ EXPECTED = {
     ("trimtab_rpc_in_flight", "trimtab.v1.SolverService/Place"): 0,
     ("trimtab_rpc_in_flight", "trimtab.v1.SolverService/Pack"): 1,
     ("trimtab_solver_stage_duration_seconds_sum", "pack", "reference", "fast"): 0.01,
+    ("trimtab_stream_loads_total", "OK"): 1,
     ("trimtab_queue_depth",): 3,
     ("trimtab_queue_wait_seconds_sum",): 0.002,
     ("trimtab_queue_rejected_total", "full"): 1,

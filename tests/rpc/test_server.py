@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 import grpc
@@ -12,7 +11,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.rpc.endpoint import Endpoint, endpoint_of, pack_request, place_request, retry_seconds
-from tests.services import program
 from trimtab.v1 import solver_service_pb2_grpc
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.server import SERVICE
@@ -132,28 +130,6 @@ async def test_an_address_in_use_is_an_error_that_names_it(endpoint: Endpoint) -
             pass
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca, server and client certificates and keys, made for this run."""
-    folder = tmp_path_factory.mktemp("pki")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(
-            [program("openssl"), *arguments], cwd=folder, check=True, capture_output=True
-        )
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
-    for name in ("server", "client"):
-        openssl(
-            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        (folder / "names").write_text("subjectAltName=DNS:localhost")
-        signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signer)
-    return folder
-
-
 def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel:
     ca = (pki / "ca.pem").read_bytes()
     own = ((pki / "client.key").read_bytes(), (pki / "client.pem").read_bytes())
@@ -193,4 +169,20 @@ async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> No
 async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> None:
     with pytest.raises(InvalidArgumentError, match=r"tls_key: cannot read /none\.key"):
         async with endpoint_of(tls_cert="/none.pem", tls_key="/none.key"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "content"),
+    [("tls_cert", ""), ("tls_key", ""), ("tls_key", "ca.key"), ("tls_client_ca", "")],
+)
+async def test_a_file_that_is_not_what_it_should_be_is_an_error_that_names_it(
+    pki: Path, tmp_path: Path, wrong: str, content: str
+) -> None:
+    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
+    bad = tmp_path / "bad.pem"
+    bad.write_text((pki / content).read_text() if content else "garbage")
+    tls = {**{name: str(pki / file) for name, file in files.items()}, wrong: str(bad)}
+    with pytest.raises(InvalidArgumentError, match=f"^{wrong}: .*{bad}"):
+        async with endpoint_of(**tls):
             pass

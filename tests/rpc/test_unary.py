@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import torch
 from structlog.testing import capture_logs
 
 from tests.rpc.endpoint import (
@@ -22,8 +23,13 @@ from tests.rpc.endpoint import (
 )
 from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1 import solver_service_pb2 as pb
+from trimtab_server.domain.errors import DeadlineExceededError
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.config import Limits
+from trimtab_server.engine.planner import Planner
+from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.servicer import SolverServicer
 from trimtab_server.rpc.tensors import decode_tensor, encode_tensor
 from trimtab_server.solver.packing import balanced_packing
 from trimtab_server.solver.plan import place
@@ -117,7 +123,10 @@ BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"load": changed((0, 3), -1.0)}, {"load[0, 3]": "-1.0 is negative"}),
     ({"load": changed((2, 7), np.nan)}, {"load[2, 7]": "nan is not finite"}),
     ({"load": changed((1, 0), np.inf)}, {"load[1, 0]": "inf is not finite"}),
-    ({"topology": None}, {"topology.num_replicas": "0 is below 1"}),
+    (
+        {"topology": None},
+        {"topology.num_replicas": "0 is below 1", "topology.num_gpus": "0 is below 1"},
+    ),
     ({"topology": topology(20, 0)}, {"topology.num_gpus": "0 is below 1"}),
     ({"topology": topology(21, 4)}, {"topology.num_replicas": "21 is not a multiple"}),
     ({"topology": topology(20, 4, 3)}, {"topology.num_gpus": "4 is not a multiple"}),
@@ -142,6 +151,10 @@ BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"current": current(slots=16)}, {"current.phy2log.shape": "num_replicas = 20"}),
     ({"current": current(entry=16)}, {"current.phy2log[0, 19]": "16 is not an expert"}),
     ({"current": current(entry=-1)}, {"current.phy2log[0, 19]": "-1 is not an expert"}),
+    (
+        {"current": placement_pb2.Placement(phy2log=encode_tensor(np.ones((3, 20)), "f8"))},
+        {"current.phy2log.data_type": "float64"},
+    ),
     ({"current": current(digest=b"x" * 32)}, {"current.digest": "78" * 32}),
     (
         {"current": current(), "load": encode_tensor(skewed_load(layers=2), "f8")},
@@ -307,3 +320,64 @@ async def test_methods_that_do_not_exist_are_unimplemented_and_not_reported(
 async def test_many_calls_at_once_are_all_answered(endpoint: Endpoint) -> None:
     answers = await asyncio.gather(*(endpoint.stub.Place(place_request()) for _ in range(20)))
     assert len({answer.placement.digest for answer in answers}) == 1
+
+
+def tall(layers: int) -> dict[str, Any]:
+    """A load of one layer of 16 experts, and a placement in force of many layers."""
+    phy2log = encode_tensor(np.zeros((layers, 20)), "i4")
+    load = encode_tensor(skewed_load(layers=1), "f8")
+    return {"load": load, "current": placement_pb2.Placement(phy2log=phy2log)}
+
+
+async def test_a_placement_of_other_layers_than_the_load_is_refused_before_it_is_looked_at(
+    endpoint: Endpoint,
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await endpoint.stub.Place(place_request(**tall(10_000)))
+    # Looked at, it would be faulted for the experts that it lacks.
+    assert violations(failed.value).keys() == {"load"}
+    assert endpoint.observer.named("queue_depth") == []
+
+
+async def test_a_placement_over_a_limit_is_refused_before_it_is_looked_at() -> None:
+    async with endpoint_of(max_tensor_elements=100) as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await endpoint.stub.Place(place_request(current=current(entry=99)))
+    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_placement_in_force_is_checked_on_the_solvers_thread(endpoint: Endpoint) -> None:
+    async with endpoint.busy():
+        call = endpoint.stub.Place(place_request(current=current(entry=99)))
+        await endpoint.observer.until("queue_depth", 1)
+        assert not call.done()
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("method", ["Place", "Pack"])
+async def test_a_call_that_is_out_of_time_is_not_started_although_nothing_cancels_it(
+    endpoint: Endpoint, method: str
+) -> None:
+    class OutOfTime:
+        def time_remaining(self) -> float:
+            return 0.0
+
+    # gRPC cancels such a call as well, but only when the event loop gets to it.
+    gate = Gate(1)
+    gate.open()
+    planner = Planner(endpoint.queue, torch.device("cpu"), Limits(), "fast", endpoint.observer)
+    servicer = SolverServicer(planner, gate, endpoint.observer)
+    request = place_request() if method == "Place" else pack_request()
+    with pytest.raises(DeadlineExceededError):
+        await getattr(servicer, method)(request, OutOfTime())
+    await endpoint.observer.until("queue_rejected", "deadline")
+    assert endpoint.observer.named("solved") == []
+
+
+async def test_an_answer_over_the_limit_is_not_sent() -> None:
+    # An item takes 4 bytes in the request and 8 in the answer.
+    request = pack_request(weight=encode_tensor(np.ones((1, 1024)), "f4"))
+    async with endpoint_of(max_message_bytes=6000) as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await endpoint.stub.Pack(request)
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from trimtab_server.device import device_rule
-from trimtab_server.setting import at_least, setting
-from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort
+from trimtab_server.setting import between, device_spec, setting
+
+# The solver's own `Effort`, spelt out: importing it would load torch, which those
+# who only read the configuration can do without.
+Effort = Literal["fast", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,11 @@ class SolverConfig:
         metadata=setting(
             "Where the solver runs: cpu, cuda, cuda:<number>, or auto for the first CUDA "
             "device, and the CPU where there is none.",
-            rule=device_rule,
+            rule=device_spec,
         ),
     )
     effort: Effort = field(
-        default=DEFAULT_EFFORT,
+        default="fast",
         metadata=setting("How hard to try where a request does not say."),
     )
     solver_threads: int = field(
@@ -30,7 +33,7 @@ class SolverConfig:
         metadata=setting(
             "Threads of one solver operation on the CPU; 0 for one on each core.",
             unit="threads",
-            rule=at_least(0),
+            rule=between(0, 1024),
         ),
     )
     queue_size: int = field(
@@ -38,7 +41,7 @@ class SolverConfig:
         metadata=setting(
             "Solver jobs that may wait. One more is refused, and told when to try again.",
             unit="jobs",
-            rule=at_least(1),
+            rule=between(1, 1 << 20),
         ),
     )
 
@@ -52,18 +55,31 @@ class Limits:
         metadata=setting(
             "Largest tensor that a request may bring or make the solver hold.",
             unit="elements",
-            rule=at_least(1),
+            rule=between(1, 1 << 40),
+        ),
+    )
+    max_slots: int = field(
+        default=1 << 16,
+        metadata=setting(
+            "Most slots of a layer, and most items of a row to pack: the solver takes them "
+            "one after another.",
+            unit="slots",
+            rule=between(1, 1 << 24),
         ),
     )
     max_restarts: int = field(
         default=64,
         metadata=setting(
-            "Most restarts that a request may ask for.", unit="restarts", rule=at_least(1)
+            "Most restarts that a request may ask for.",
+            unit="restarts",
+            rule=between(1, 1 << 16),
         ),
     )
     max_top_k: int = field(
         default=64,
         metadata=setting(
-            "Largest top_k that a request may ask for.", unit="packs", rule=at_least(1)
+            "Largest top_k that a request may ask for.",
+            unit="packs",
+            rule=between(1, 1 << 16),
         ),
     )

@@ -1,59 +1,134 @@
-"""Refuses, before any work, requests whose tensors would be too large."""
+"""Refuses, before any work, requests that would hold or loop over too much.
+
+Bounds are those of the solver's largest tensors, in elements. What it does row by
+row counts for one row. Sizes that make no sense pass: the checks that name the
+rule come later.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from trimtab_server.domain.errors import ResourceExhaustedError
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
+from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import Settings
 
-
-def check_settings(limits: Limits, settings: Settings) -> None:
-    """Raise ResourceExhaustedError where the settings ask for too much."""
-    _check("restarts", settings.restarts, limits.max_restarts)
-    _check("top_k", settings.top_k, limits.max_top_k)
+_Held = tuple[str, tuple[int, ...]]
+"""What a tensor is, and its shape."""
 
 
-def check_pack(limits: Limits, shape: Sequence[int], num_packs: int, settings: Settings) -> None:
-    """Raise ResourceExhaustedError where packing [X, n] would hold too much.
+def check_pack(
+    limits: Limits,
+    shape: Sequence[int],
+    num_packs: int,
+    settings: Settings,
+    *,
+    grouped: bool = False,
+) -> None:
+    """Raise ResourceExhaustedError where packing [X, n] would take too much.
 
-    The largest tensors are the starts [X, restarts, n] and the candidate swaps of
-    one row, all pairs of an item of a heavy and an item of a light pack.
+    Args:
+        limits: of this server.
+        shape: of the weights.
+        num_packs: P.
+        settings: of the packing.
+        grouped: whether items have groups.
     """
-    check_settings(limits, settings)
-    check_elements(limits, "the items of all restarts", (*shape, settings.restarts))
-    items = shape[-1] if shape else 0
-    candidates = min(settings.top_k, num_packs) * (items // max(num_packs, 1))
-    check_elements(limits, "the candidate swaps of a row", (candidates, candidates))
+    rows, items = _matrix(shape)
+    _check_settings(limits, settings)
+    _check("items of a row", items, "max_slots", limits.max_slots)
+    _check_held(limits, _held_to_pack(rows, items, num_packs, settings, grouped))
 
 
 def check_place(
-    limits: Limits, shape: Sequence[int], topology: Topology, settings: Settings
+    limits: Limits,
+    shape: Sequence[int],
+    topology: Topology,
+    settings: Settings,
+    *,
+    current: bool = False,
+    budget: bool = False,
 ) -> None:
-    """Raise ResourceExhaustedError where placing a load [L, E] would hold too much."""
-    layers = shape[0] if shape else 0
-    check_elements(limits, "load", shape)
-    check_elements(limits, "layers x GPUs x experts", (*shape, topology.num_gpus))
-    check_pack(limits, (layers, topology.num_replicas), topology.num_gpus, settings)
+    """Raise ResourceExhaustedError where placing a load [L, E] would take too much.
+
+    Args:
+        limits: of this server.
+        shape: of the load.
+        topology: where the experts may lie.
+        settings: of the packings.
+        current: whether there is a placement in force.
+        budget: whether that one is to be improved.
+    """
+    layers, experts = _matrix(shape)
+    _check_settings(limits, settings)
+    _check("topology.num_replicas", topology.num_replicas, "max_slots", limits.max_slots)
+    _check_held(limits, _held_to_plan(layers, experts, topology, settings))
+    if current:
+        _check_held(limits, _held_to_compare(layers, topology))
+    if budget:
+        _check_held(limits, _held_to_improve(experts, topology))
+
+
+def _held_to_pack(
+    rows: int, items: int, packs: int, settings: Settings, grouped: bool
+) -> Iterator[_Held]:
+    starts, swapped = settings.restarts, _slots_tried(settings.top_k, packs, items)
+    yield "the items of all restarts", (rows, starts, items)
+    yield "the candidate swaps of a row", (swapped, swapped)
+    if grouped:
+        yield "restarts x items x packs", (rows, starts, items, packs)
+
+
+def _held_to_plan(
+    layers: int, experts: int, topology: Topology, settings: Settings
+) -> Iterator[_Held]:
+    yield "load", (layers, experts)
+    yield "layers x GPUs x experts", (layers, topology.num_gpus, experts)
     if topology.num_groups > 1:
-        check_pack(limits, (layers, topology.num_groups), topology.num_nodes, settings)
-
-
-def check_elements(limits: Limits, what: str, shape: Sequence[int]) -> None:
-    """Raise ResourceExhaustedError where a tensor of this shape is too large."""
-    elements = math.prod(shape)
-    if elements > limits.max_tensor_elements:
-        raise ResourceExhaustedError(
-            f"{what}: {elements} elements are over this server's limit of "
-            f"{limits.max_tensor_elements} (setting max_tensor_elements)"
+        yield from _held_to_pack(
+            layers, topology.num_groups, topology.num_nodes, settings, grouped=False
         )
+    # Each part is a row. Replicas of one expert are a group.
+    parts = topology.num_parts
+    replicas, gpus = topology.num_replicas // parts, topology.num_gpus // parts
+    yield from _held_to_pack(layers * parts, replicas, gpus, settings, grouped=True)
 
 
-def _check(name: str, value: int, most: int) -> None:
+def _held_to_compare(layers: int, topology: Topology) -> Iterator[_Held]:
+    slots = topology.slots_per_gpu
+    yield "layers x slots x slots of a GPU", (layers, topology.num_replicas, slots)
+
+
+def _held_to_improve(experts: int, topology: Topology) -> Iterator[_Held]:
+    swapped = _slots_tried(DEFAULT_TOP_K, topology.num_gpus, topology.num_replicas)
+    yield "the candidate swaps of a layer", (swapped, swapped)
+    yield "slots x experts of a layer", (topology.num_replicas, experts)
+
+
+def _slots_tried(top_k: int, packs: int, items: int) -> int:
+    """Slots of the K heaviest packs."""
+    return min(top_k, packs) * (items // max(packs, 1))
+
+
+def _matrix(shape: Sequence[int]) -> tuple[int, int]:
+    return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
+
+
+def _check_held(limits: Limits, held: Iterator[_Held]) -> None:
+    for what, shape in held:
+        _check(what, math.prod(shape), "max_tensor_elements", limits.max_tensor_elements)
+
+
+def _check_settings(limits: Limits, settings: Settings) -> None:
+    _check("options.restarts", settings.restarts, "max_restarts", limits.max_restarts)
+    _check("options.top_k", settings.top_k, "max_top_k", limits.max_top_k)
+
+
+def _check(what: str, value: int, setting: str, most: int) -> None:
     if value > most:
         raise ResourceExhaustedError(
-            f"options.{name}: {value} is over this server's limit of {most} (setting max_{name})"
+            f"{what}: {value} is over this server's limit of {most} (setting {setting})"
         )

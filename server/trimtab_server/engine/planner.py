@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from trimtab_server.device import synchronize
 from trimtab_server.domain.balance import Evaluation
-from trimtab_server.domain.errors import invalid
+from trimtab_server.domain.errors import invalid, require
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
@@ -53,6 +54,38 @@ class Terms:
     topology: Topology
     budget: Budget | None = None
     options: Options = Options()
+
+
+@dataclass(frozen=True)
+class InForce:
+    """A placement in force as a caller tells it: not checked yet.
+
+    Attributes:
+        phy2log: integers [L, R].
+        digest: what `Placement.digest` has to be; empty: anything.
+    """
+
+    phy2log: Array
+    digest: bytes = b""
+
+    @property
+    def num_experts(self) -> int:
+        """E, if this is a placement at all.
+
+        At most R, so that a wild entry cannot make the check that names it large.
+        """
+        highest, slots = int(self.phy2log.max()), int(self.phy2log.shape[1])
+        return max(1, min(highest + 1, slots))
+
+    def checked(self, num_experts: int, num_gpus: int) -> Placement:
+        """The placement; raises InvalidArgumentError where it is none."""
+        placement = Placement.of(self.phy2log, num_experts, num_gpus)
+        require(
+            self.digest in (b"", placement.digest),
+            "current.digest",
+            f"{self.digest.hex()} is not the digest of current.phy2log, {placement.digest.hex()}",
+        )
+        return placement
 
 
 @dataclass(frozen=True)
@@ -111,7 +144,7 @@ class Planner:
     ) -> Packed:
         """Pack the items [X, n] of each row into packs; see `balanced_packing`."""
         effort, settings = self._settings(options)
-        check_pack(self._limits, weight.shape, num_packs, settings)
+        check_pack(self._limits, weight.shape, num_packs, settings, grouped=item_group is not None)
 
         def job() -> Packed:
             packing = pack(
@@ -130,21 +163,23 @@ class Planner:
         self,
         load: Array,
         terms: Terms,
-        current: Placement | None = None,
+        current: Placement | InForce | None = None,
         *,
         deadline: float = math.inf,
     ) -> Placed:
         """Place a load [L, E], from `current` where there is one; see `solver.plan.place`."""
         effort, settings = self._settings(terms.options)
-        check_place(self._limits, load.shape, terms.topology, settings)
         if current is not None:
             _check_fits(load, current)
+        self._check_place(load.shape, terms, has_current=current is not None)
+        experts, gpus = load.shape[1], terms.topology.num_gpus
 
         def job() -> Placed:
+            start = current.checked(experts, gpus) if isinstance(current, InForce) else current
             plan = place(
                 self._tensor(load),
                 terms.topology,
-                current=None if current is None else current.tensor().to(self._device),
+                current=None if start is None else start.tensor().to(self._device),
                 budget=terms.budget,
                 settings=settings,
                 stage=self._stage(effort),
@@ -155,6 +190,16 @@ class Planner:
 
         return await self._queue.run(job, deadline=deadline)
 
+    async def accept(
+        self, current: InForce, terms: Terms, *, deadline: float = math.inf
+    ) -> Placement:
+        """The placement that `current` tells of, checked, before there is a load."""
+        shape = (current.phy2log.shape[0], current.num_experts)
+        self._check_place(shape, terms, has_current=True)
+        return await self._queue.run(
+            partial(current.checked, shape[1], terms.topology.num_gpus), deadline=deadline
+        )
+
     async def warm(self) -> None:
         """Solve small problems of each kind, so that the first caller does not wait."""
         load_LE = np.arange(32, dtype=np.float64).reshape(2, 16)
@@ -162,6 +207,13 @@ class Planner:
         first = await self.place(load_LE, Terms(Topology(20, 4)))
         await self.place(load_LE, Terms(Topology(20, 4)), first.placement)
         await self.place(load_LE, Terms(Topology(20, 4), Budget()), first.placement)
+
+    def _check_place(self, shape: Sequence[int], terms: Terms, *, has_current: bool) -> None:
+        settings = self._settings(terms.options)[1]
+        budgeted = terms.budget is not None
+        check_place(
+            self._limits, shape, terms.topology, settings, current=has_current, budget=budgeted
+        )
 
     def _settings(self, options: Options) -> tuple[Effort, Settings]:
         effort = options.effort or self._default_effort
@@ -192,7 +244,10 @@ class Planner:
 
     def _report_imbalance(self, when: When, balance: Evaluation) -> None:
         worst, median = balance.imbalance.max(), balance.imbalance.quantile(0.5)
-        self._observer.imbalance(when, float(worst), float(median))
+        # Loads near the end of float64 add up to infinity, and one value that is
+        # not finite would spoil the sum of a metric for good.
+        if worst.isfinite() and median.isfinite():
+            self._observer.imbalance(when, float(worst), float(median))
 
 
 class PlaceStream:
@@ -216,13 +271,15 @@ class PlaceStream:
         return placed
 
 
-def _check_fits(load: Array, current: Placement) -> None:
+def _check_fits(load: Array, current: Placement | InForce) -> None:
     layers = current.phy2log.shape[0]
-    if load.shape != (layers, current.num_experts):
+    # What is not checked yet does not know its experts: its check is against the load.
+    experts = load.shape[1] if isinstance(current, InForce) else current.num_experts
+    if load.shape != (layers, experts):
         raise invalid(
             "load",
             f"shape {load.shape} does not fit the placement in force, which has {layers} "
-            f"layers of {current.num_experts} experts",
+            f"layers of {experts} experts",
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from trimtab_server.domain.errors import (
@@ -55,13 +55,7 @@ class SolverQueue:
             UnavailableError: the queue is closed.
         """
         await self._take_turn(deadline)
-        future = self._thread.submit(self._timed, job)
-        loop = asyncio.get_running_loop()
-        # The turn ends with the job, not with a caller that gives up meanwhile.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turn.release))
-        result, service_s = await asyncio.wrap_future(future)
-        self._mean_service_s += _SMOOTHING * (service_s - self._mean_service_s)
-        return result
+        return await asyncio.wrap_future(self._start(job))
 
     async def close(self) -> None:
         """Refuse new jobs, finish those that wait, and end the thread."""
@@ -78,6 +72,30 @@ class SolverQueue:
         """Seconds until the queue as it is now should be done."""
         least, most = _RETRY_BOUNDS_S
         return min(max(self._mean_service_s * (self._waiting + 1), least), most)
+
+    def _start(self, job: Callable[[], Result]) -> Future[Result]:
+        loop, started = asyncio.get_running_loop(), time.perf_counter()
+        try:
+            future = self._thread.submit(job)
+        except RuntimeError:
+            self._turn.release()
+            if self._closed:  # abandoned, while this job waited
+                raise UnavailableError("the server is stopping") from None
+            raise
+
+        # The turn ends with the job, not with a caller that gives up meanwhile.
+        def ended(future: Future[Result]) -> None:
+            service_s = None if future.cancelled() else time.perf_counter() - started
+            loop.call_soon_threadsafe(self._end_turn, service_s)
+
+        future.add_done_callback(ended)
+        return future
+
+    def _end_turn(self, service_s: float | None) -> None:
+        """`service_s`: what the job took; None where it never started."""
+        if service_s is not None:
+            self._mean_service_s += _SMOOTHING * (service_s - self._mean_service_s)
+        self._turn.release()
 
     async def _take_turn(self, deadline: float) -> None:
         self._admit()
@@ -117,8 +135,3 @@ class SolverQueue:
     def _count_waiting(self, change: int) -> None:
         self._waiting += change
         self._observer.queue_depth(self._waiting)
-
-    @staticmethod
-    def _timed(job: Callable[[], Result]) -> tuple[Result, float]:
-        started = time.perf_counter()
-        return job(), time.perf_counter() - started

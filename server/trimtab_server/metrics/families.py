@@ -24,7 +24,8 @@ RPC_REQUESTS = Family(
     "trimtab_rpc_requests_total",
     "counter",
     ("method", "code"),
-    "Calls that ended, by method and gRPC status code.",
+    "Calls that ended, by method and gRPC status code. A stream that its caller cancels "
+    "between two loads may count as OK.",
 )
 RPC_DURATION = Family(
     "trimtab_rpc_duration_seconds",
@@ -34,6 +35,12 @@ RPC_DURATION = Family(
     _SECONDS,
 )
 RPC_IN_FLIGHT = Family("trimtab_rpc_in_flight", "gauge", ("method",), "Calls being carried out.")
+STREAM_LOADS = Family(
+    "trimtab_stream_loads_total",
+    "counter",
+    ("code",),
+    "Loads of PlaceStream that were answered, by OK or the code of their error.",
+)
 STAGE_DURATION = Family(
     "trimtab_solver_stage_duration_seconds",
     "histogram",
@@ -97,6 +104,7 @@ FAMILIES = (
     RPC_REQUESTS,
     RPC_DURATION,
     RPC_IN_FLIGHT,
+    STREAM_LOADS,
     STAGE_DURATION,
     QUEUE_DEPTH,
     QUEUE_WAIT,

@@ -36,6 +36,7 @@ class Recorder:
         self._requests = self._counter(families.RPC_REQUESTS)
         self._duration = self._histogram(families.RPC_DURATION)
         self._in_flight = self._gauge(families.RPC_IN_FLIGHT)
+        self._loads = self._counter(families.STREAM_LOADS)
         self._stage = self._histogram(families.STAGE_DURATION)
         self._depth = self._gauge(families.QUEUE_DEPTH)
         self._wait = self._histogram(families.QUEUE_WAIT)
@@ -56,6 +57,10 @@ class Recorder:
         self._in_flight.labels(method).dec()
         self._requests.labels(method, code).inc()
         self._duration.labels(method).observe(seconds)
+
+    def load_answered(self, code: str) -> None:
+        """See `CallObserver`."""
+        self._loads.labels(code).inc()
 
     def queue_depth(self, waiting: int) -> None:
         """See `Observer`."""

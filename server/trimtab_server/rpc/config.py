@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab_server.domain.errors import require
-from trimtab_server.setting import at_least, host_and_port, setting
+from trimtab_server.setting import between, host_and_port, setting
+
+_LARGEST_MESSAGE = (1 << 31) - 1
+"""gRPC keeps the limit in a signed integer of 32 bits."""
 
 
 def _listen_rule(address: str) -> str | None:
@@ -48,7 +51,7 @@ class RpcConfig:
             "Largest message taken or sent. A load of L layers and E experts takes 4 or 8 "
             "bytes for each of its L x E numbers.",
             unit="bytes",
-            rule=at_least(1024),
+            rule=between(1024, _LARGEST_MESSAGE),
         ),
     )
     max_concurrent_rpcs: int = field(
@@ -56,7 +59,7 @@ class RpcConfig:
         metadata=setting(
             "Calls carried out at once; an open stream is one call. Health checks are not counted.",
             unit="calls",
-            rule=at_least(1),
+            rule=between(1, 1 << 20),
         ),
     )
     drain_seconds: float = field(
@@ -65,7 +68,7 @@ class RpcConfig:
             "Most time to finish running calls in after the first SIGTERM or SIGINT; a "
             "second one ends it.",
             unit="seconds",
-            rule=at_least(0),
+            rule=between(0, 24 * 3600),
         ),
     )
     reflection: bool = field(

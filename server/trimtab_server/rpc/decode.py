@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
 from trimtab_server.domain.errors import require
-from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.planner import Options, Terms
+from trimtab_server.engine.planner import InForce, Options, Terms
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, gather, named_as
 from trimtab_server.rpc.tensors import Array, decode_tensor
 from trimtab_server.solver.budget import Budget
@@ -42,7 +41,7 @@ class PlaceArguments(NamedTuple):
 
     load: Array
     terms: Terms
-    current: Placement | None
+    current: InForce | None
 
 
 def decode_pack(message: solver_service_pb2.PackRequest) -> PackArguments:
@@ -60,13 +59,13 @@ def decode_place(message: solver_service_pb2.PlaceRequest) -> PlaceArguments:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(PLACE_FIELDS):
         load, terms = gather(lambda: _required(message, "load"), lambda: _terms(message))
-        current = _current(message, terms.topology, num_experts=load.shape[1])
+        current = _current(message, terms.topology)
     return PlaceArguments(load, terms, current)
 
 
 def decode_config(
     message: solver_service_pb2.PlaceStreamConfig,
-) -> tuple[Terms, Placement | None]:
+) -> tuple[Terms, InForce | None]:
     """What all loads of a stream share, and the placement in force when it starts.
 
     Raises InvalidArgumentError with every field at fault.
@@ -129,34 +128,20 @@ def _options(message: solver_service_pb2.SolverOptions) -> Options:
 def _current(
     message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
     topology: Topology,
-    num_experts: int | None = None,
-) -> Placement | None:
-    """The placement in force; E is read from it where no load says what it is."""
+) -> InForce | None:
+    """The placement in force. Its entries are for the solver's thread to check."""
     if not message.HasField("current"):
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
     phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")
-    if num_experts is None:
-        num_experts = _experts_of(phy2log_LR, topology)
+    require(
+        phy2log_LR.dtype.kind == "i",
+        "current.phy2log.data_type",
+        f"{phy2log_LR.dtype} is not an integer type",
+    )
     require(
         phy2log_LR.shape[1] == topology.num_replicas,
         "current.phy2log.shape",
         f"{list(phy2log_LR.shape)}: has not num_replicas = {topology.num_replicas} columns",
     )
-    placement = Placement.of(phy2log_LR, num_experts, topology.num_gpus)
-    _check_digest(message.current.digest, placement)
-    return placement
-
-
-def _experts_of(phy2log_LR: Array, topology: Topology) -> int:
-    # No more experts than slots, whatever a wild entry says: the check that
-    # follows then names that entry.
-    return max(1, min(int(phy2log_LR.max()) + 1, topology.num_replicas))
-
-
-def _check_digest(digest: bytes, placement: Placement) -> None:
-    require(
-        digest in (b"", placement.digest),
-        "current.digest",
-        f"{digest.hex()} is not the digest of current.phy2log, {placement.digest.hex()}",
-    )
+    return InForce(phy2log_LR, message.current.digest)

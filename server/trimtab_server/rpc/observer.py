@@ -15,5 +15,8 @@ class CallObserver(Protocol):
     def call_started(self, method: str) -> None:
         """A call of `method` began."""
 
+    def load_answered(self, code: str) -> None:
+        """A load of a PlaceStream was answered: "OK", or the code of its error."""
+
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         """It ended with this status code, such as "OK", after this long."""

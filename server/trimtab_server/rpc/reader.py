@@ -9,8 +9,6 @@ import grpc
 
 from trimtab_server.rpc.gate import Gate
 
-_CANCELLATION_S = 0.005
-
 
 class Reader:
     """An async context manager; on exit no task of it is left.
@@ -37,6 +35,9 @@ class Reader:
     async def read(self) -> Any:
         """The next message, or None after the last.
 
+        A peer that cancels while nothing is being worked on may look like one that
+        is done: its messages end before its cancellation arrives here.
+
         Raises:
             UnavailableError: the server drains, and takes no more messages.
         """
@@ -45,9 +46,6 @@ class Reader:
             self._draining.result()
         message = self._next.result()
         if message is grpc.aio.EOF:
-            # A peer that cancelled looks like one that is done, until a moment
-            # later its cancellation arrives here.
-            await asyncio.sleep(_CANCELLATION_S)
             return None
         self._next = asyncio.ensure_future(self._context.read())
         return message

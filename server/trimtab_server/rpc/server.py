@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
@@ -17,6 +15,7 @@ from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
 from trimtab_server.rpc.observer import CallObserver
 from trimtab_server.rpc.servicer import SolverServicer
+from trimtab_server.rpc.tls import server_credentials
 
 SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -38,7 +37,7 @@ class RpcServer:
             interceptors=[CallInterceptor(observer)], options=_options(config)
         )
         solver_service_pb2_grpc.add_SolverServiceServicer_to_server(
-            SolverServicer(planner, self._gate), self._server
+            SolverServicer(planner, self._gate, observer), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
@@ -77,7 +76,7 @@ class RpcServer:
 
     def _bind(self) -> str:
         listen = self._config.listen
-        credentials = _credentials(self._config)
+        credentials = server_credentials(self._config)
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(listen)
@@ -102,22 +101,3 @@ def _options(config: RpcConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
-
-
-def _credentials(config: RpcConfig) -> grpc.ServerCredentials | None:
-    if config.tls_cert is None or config.tls_key is None:
-        return None
-    return grpc.ssl_server_credentials(
-        [(_read("tls_key", config.tls_key), _read("tls_cert", config.tls_cert))],
-        root_certificates=_read("tls_client_ca", config.tls_client_ca)
-        if config.tls_client_ca
-        else None,
-        require_client_auth=config.tls_client_ca is not None,
-    )
-
-
-def _read(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise invalid(name, f"cannot read {path}: {error.strerror}") from error

@@ -14,8 +14,9 @@ from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, d
 from trimtab_server.rpc.encode import encode_packed, encode_placed
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.observer import CallObserver
 from trimtab_server.rpc.reader import Reader
-from trimtab_server.rpc.status import stream_error
+from trimtab_server.rpc.status import code_name, stream_error
 
 Context = Any  # grpc.aio.ServicerContext of either kind of method
 Answer = solver_service_pb2.PlaceStreamResponse
@@ -24,9 +25,10 @@ Answer = solver_service_pb2.PlaceStreamResponse
 class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
     """Raises the server's own errors; the interceptor makes statuses of them."""
 
-    def __init__(self, planner: Planner, gate: Gate) -> None:
+    def __init__(self, planner: Planner, gate: Gate, observer: CallObserver) -> None:
         self._planner = planner
         self._gate = gate
+        self._observer = observer
 
     async def Pack(  # noqa: N802
         self, request: solver_service_pb2.PackRequest, context: Context
@@ -53,15 +55,23 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
                 first = await reader.read()
                 if first is None:
                     return
-                stream = _open(self._planner, first)
+                stream = await _open(self._planner, first, _deadline(context))
                 while (request := await reader.read()) is not None:
-                    yield await _answer(stream, request, _deadline(context))
+                    answer = await _answer(stream, request, _deadline(context))
+                    self._observer.load_answered(code_name(answer.error.code))
+                    yield answer
 
 
-def _open(planner: Planner, first: solver_service_pb2.PlaceStreamRequest) -> PlaceStream:
+async def _open(
+    planner: Planner, first: solver_service_pb2.PlaceStreamRequest, deadline: float
+) -> PlaceStream:
     if not first.HasField("config"):
         raise invalid("config", "has to be the first message of the stream")
-    return PlaceStream(planner, *decode_config(first.config))
+    terms, told = decode_config(first.config)
+    if told is None:
+        return PlaceStream(planner, terms)
+    with named_as(PLACE_FIELDS):
+        return PlaceStream(planner, terms, await planner.accept(told, terms, deadline=deadline))
 
 
 async def _answer(

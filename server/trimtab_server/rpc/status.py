@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from trimtab.v1 import error_pb2
 from trimtab_server.domain.errors import (
@@ -61,6 +61,12 @@ def stream_error(error: TrimtabError) -> error_pb2.Error:
         ],
         retry_delay=None if delay is None else _duration(delay),
     )
+
+
+def code_name(number: int) -> str:
+    """Name of a google.rpc.Code, such as "OK" for 0."""
+    name: str = code_pb2.Code.Name(number)
+    return name
 
 
 def _details(error: TrimtabError) -> Iterable[Message]:

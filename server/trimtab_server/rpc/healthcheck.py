@@ -1,0 +1,85 @@
+"""Asks a server on this machine whether it serves, from its own configuration. No torch."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from trimtab_server.rpc.config import RpcConfig
+
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+_TIMEOUT_S = 3.0
+
+
+def health_complaint(config: RpcConfig) -> str | None:
+    """Why the server with this configuration is not healthy; None: it serves."""
+    target = _target(config.listen)
+    try:
+        with _channel(config, target) as channel:
+            request = health_pb2.HealthCheckRequest()
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
+    except grpc.RpcError as error:
+        return f"{target}: {error.details()}"
+    except OSError as error:
+        return f"{target}: {error}"
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return None
+    return f"{target}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+
+
+def _target(listen: str) -> str:
+    """Where to reach it: a server on every address is on the loopback one, too."""
+    host, colon, port = listen.rpartition(":")
+    return f"{_EVERY_ADDRESS.get(host, host)}{colon}{port}"
+
+
+def _channel(config: RpcConfig, target: str) -> grpc.Channel:
+    cert, key = config.tls_cert, config.tls_key
+    if cert is None or key is None:
+        return grpc.insecure_channel(target)
+    pem = cert.read_bytes()
+    # Trusted is the server's own certificate and nothing else, under a name that it
+    # has: the question is whether this server answers, not what others make of it.
+    # To clients that need a certificate it shows the same one.
+    identity = (key.read_bytes(), pem) if config.tls_client_ca else (None, None)
+    name = _name_in(_certificate(target, cert, key))
+    return grpc.secure_channel(
+        target,
+        grpc.ssl_channel_credentials(pem, *identity),
+        [("grpc.ssl_target_name_override", name)],
+    )
+
+
+def _certificate(target: str, cert: Path, key: Path) -> dict[str, Any]:
+    """The server's certificate as Python's ssl tells of it, taken from a handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cert)
+    context.load_cert_chain(cert, key, password="")
+    context.set_alpn_protocols(["h2"])  # gRPC's end hangs up on those who do not offer it
+    with _connected(target) as plain, context.wrap_socket(plain) as secure:
+        return dict(secure.getpeercert() or {})
+
+
+def _connected(target: str) -> socket.socket:
+    host, _, port = target.rpartition(":")
+    if host != "unix":
+        return socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT_S)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_TIMEOUT_S)
+    connection.connect(port)
+    return connection
+
+
+def _name_in(certificate: Mapping[str, Any]) -> str:
+    """A name that the certificate is for; a wildcard stands for any label."""
+    names = [name for _, name in certificate.get("subjectAltName", ())]
+    subject = [value for part in certificate["subject"] for _, value in part]
+    return str((names or subject)[0]).replace("*", "any")
