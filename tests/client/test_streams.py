@@ -101,21 +101,25 @@ def test_a_load_may_depend_on_the_result_before_it(service: RunningService, clie
 
 
 def test_loads_are_sent_ahead_up_to_the_limit(service: RunningService, client: Any) -> None:
-    taken = []
+    taken = threading.Semaphore(0)
 
     def loads() -> Iterator[np.ndarray]:
-        for number in count():
-            taken.append(number)
+        while True:
+            taken.release()
             yield LOAD
 
+    service.solver.release.clear()
     items = client.stream(loads(), TOPOLOGY, max_in_flight=3)
-    next(items)
-    next(items)
+    first = threading.Thread(target=next, args=(items,))
+    first.start()
+    for _ in range(3):
+        assert taken.acquire(timeout=20), "three are taken before any is answered"
+    service.solver.release.set()
+    first.join()
     items.close()
     service.solver.stream_over.wait()
-
-    # One was consumed for good when the second was asked for.
-    assert 3 <= len(taken) <= 4
+    # The first result counts as consumed when the next is asked for, and none was.
+    assert not taken.acquire(blocking=False)
 
 
 def test_an_exception_of_the_iterator_reaches_the_caller_in_its_place(
