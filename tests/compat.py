@@ -6,7 +6,9 @@ messages survive the wire.
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import google.protobuf
 import numpy as np
@@ -26,4 +28,8 @@ assert hasattr(solver_service_pb2_grpc, "SolverServiceStub")
 with Client("127.0.0.1:1"):
     pass
 assert "torch" not in sys.modules
+server = Path(sys.executable).with_name("trimtab-server")
+refused = subprocess.run([server, "--version"], capture_output=True, text=True, check=False)
+assert refused.returncode == 1
+assert "pip install 'trimtab[server]'" in refused.stderr, refused.stderr
 print(f"the client runs on protobuf {google.protobuf.__version__}, Python {sys.version.split()[0]}")

@@ -21,7 +21,7 @@ def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_help_shows_the_commands_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     shown = helped(capsys)
-    for part in ("serve", "version", "examples:", "--print-config"):
+    for part in ("serve", "--version", "examples:", "--print-config"):
         assert part in shown
 
 
@@ -38,7 +38,9 @@ def test_help_of_serve_shows_every_setting_with_default_and_variable(
 
 
 def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
     assert capsys.readouterr().out == f"trimtab-server {version('trimtab')}\n"
 
 

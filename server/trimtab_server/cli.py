@@ -10,19 +10,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import uvloop
+try:
+    import uvloop
 
-from trimtab_server.config import (
-    FILE_VARIABLE,
-    Option,
-    ServerConfig,
-    load_config,
-    sections,
-    to_toml,
-)
-from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.logs import configure_logs
-from trimtab_server.rpc.healthcheck import health_complaint
+    from trimtab_server.config import (
+        FILE_VARIABLE,
+        Option,
+        ServerConfig,
+        load_config,
+        sections,
+        to_toml,
+    )
+    from trimtab_server.domain.errors import InvalidArgumentError
+    from trimtab_server.logs import configure_logs
+    from trimtab_server.rpc.healthcheck import health_complaint
+except ModuleNotFoundError as error:
+    # The base install is the client; the command comes along with it.
+    sys.exit(f"trimtab-server: no module {error.name}: pip install 'trimtab[server]'")
 
 _UNHEALTHY = 1
 _USAGE_ERROR = 2
@@ -68,9 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = vars(_parser().parse_args(arguments))
     command = given.pop("command")
-    if command == "version":
-        print(f"trimtab-server {version('trimtab')}")
-        return 0
     file, print_only = given.pop("config"), given.pop("print_config", False)
     try:
         config = load_config(given, os.environ, file)
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=_Formatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('trimtab')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     serving = commands.add_parser(
         "serve",
@@ -136,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
         usage="trimtab-server healthcheck [--config FILE] [setting ...]",
         argument_default=argparse.SUPPRESS,
     )
-    commands.add_parser("version", help="print the version")
     for command in (serving, checking):
         _add_settings(command)
     return parser
