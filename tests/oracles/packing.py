@@ -1,4 +1,4 @@
-"""Balanced packing as DESIGN describes it, one comparison at a time."""
+"""Balanced packing as `balanced_packing` describes it, one comparison at a time."""
 
 from __future__ import annotations
 
