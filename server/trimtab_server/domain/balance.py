@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log, replica_counts
 from trimtab_server.domain.errors import require, require_integers
-from trimtab_server.domain.moves import moves_between
+from trimtab_server.domain.moves import Moves, moves_between
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ def evaluate(
         InvalidArgumentError: an argument breaks a rule above.
     """
     load_LE = as_amounts(load, "load")
-    num_experts = load_LE.shape[1]
     phy2log_LR = _placement_of(phy2log, "phy2log", load_LE).to(load_LE.device)
     require_integers(num_gpus=num_gpus, bytes_per_expert=bytes_per_expert)
     require(num_gpus >= 1, "num_gpus", f"{num_gpus} is below 1")
@@ -66,17 +65,31 @@ def evaluate(
         f"{num_gpus} does not divide the number of slots ({phy2log_LR.shape[1]})",
     )
     require(bytes_per_expert >= 0, "bytes_per_expert", f"{bytes_per_expert} is negative")
+    if current is None:
+        return evaluate_checked(phy2log_LR, load_LE, num_gpus)
+    current_LR = _placement_of(current, "current", load_LE).to(load_LE.device)
+    require(
+        current_LR.shape == phy2log_LR.shape,
+        "current",
+        f"shape {tuple(current_LR.shape)} differs from phy2log's {tuple(phy2log_LR.shape)}",
+    )
+    moves = moves_between(current_LR, phy2log_LR, load_LE.shape[1], num_gpus)
+    return evaluate_checked(phy2log_LR, load_LE, num_gpus, moves, bytes_per_expert)
+
+
+def evaluate_checked(
+    phy2log_LR: Tensor,
+    load_LE: Tensor,
+    num_gpus: int,
+    moves: Moves | None = None,
+    bytes_per_expert: int = 0,
+) -> Evaluation:
+    """`evaluate` on checked values, for a caller that has the moves already."""
     gpu_load_LG = gpu_loads(phy2log_LR, load_LE, num_gpus)
-    moves_L = torch.zeros(load_LE.shape[0], dtype=torch.int64, device=load_LE.device)
-    if current is not None:
-        current_LR = _placement_of(current, "current", load_LE).to(load_LE.device)
-        require(
-            current_LR.shape == phy2log_LR.shape,
-            "current",
-            f"shape {tuple(current_LR.shape)} differs from phy2log's {tuple(phy2log_LR.shape)}",
-        )
-        moves = moves_between(current_LR, phy2log_LR, num_experts, num_gpus)
-        moves_L = moves.per_layer(load_LE.shape[0])
+    layers = len(load_LE)
+    moves_L = torch.zeros(layers, dtype=torch.int64, device=load_LE.device)
+    if moves is not None:
+        moves_L = moves.per_layer(layers)
     return Evaluation(gpu_load_LG, imbalance(gpu_load_LG), moves_L, moves_L * bytes_per_expert)
 
 

@@ -184,7 +184,7 @@ class Planner:
                 settings=settings,
                 stage=self._stage(effort),
             )
-            placed = _on_cpu(plan, load.shape[1], terms.topology.num_gpus)
+            placed = _on_cpu(plan, experts, gpus)
             self._report(plan, placed)
             return placed
 

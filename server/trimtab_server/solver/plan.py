@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log
-from trimtab_server.domain.balance import Evaluation, evaluate
+from trimtab_server.domain.balance import Evaluation, evaluate_checked
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
@@ -108,12 +108,14 @@ def place(
     return _planned(full._replace(phy2log_LR=aligned_LR), load_LE, topology, current_LR)
 
 
-def _planned(full: Solved, load_LE: Tensor, topology: Topology, current_LR: Tensor | None) -> Plan:
-    phy2log_LR, iterations, swaps = full
-    after = evaluate(phy2log_LR, load_LE, topology.num_gpus, current=current_LR)
+def _planned(
+    solved: Solved, load_LE: Tensor, topology: Topology, current_LR: Tensor | None
+) -> Plan:
+    phy2log_LR, iterations, swaps = solved
+    gpus = topology.num_gpus
     moves = before = None
     if current_LR is not None:
-        experts = load_LE.shape[1]
-        moves = moves_between(current_LR, phy2log_LR, experts, topology.num_gpus)
-        before = evaluate(current_LR, load_LE, topology.num_gpus)
+        moves = moves_between(current_LR, phy2log_LR, load_LE.shape[1], gpus)
+        before = evaluate_checked(current_LR, load_LE, gpus)
+    after = evaluate_checked(phy2log_LR, load_LE, gpus, moves)
     return Plan(phy2log_LR, moves, before, after, iterations, swaps)
