@@ -108,6 +108,19 @@ def test_a_dear_network_keeps_moves_inside_nodes():
     assert crossing(100.0) == 0
 
 
+def test_a_fractional_cost_spends_a_budget_exactly():
+    # One transfer from the other node, at 1.1: in float32 that is more than 1.1.
+    # The budget is whole, so ten layers spend 11 on ten such moves.
+    phy2log, load = [[0, 1, 0, 2, 3, 4]] * 10, [[2.0, 10.0, 10.0, 40.0, 10.0]] * 10
+    free, one_each = improve(phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=10)
+    assert len(one_each) == 10
+    dear, moves = improve(
+        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=11, cross_node_cost=1.1
+    )
+    assert len(moves) == 10
+    assert torch.equal(dear, free)
+
+
 def test_a_rise_that_rounding_hides_is_not_taken():
     # In integers the swap of experts 0 and 3 lowers the heavier GPU. In float64,
     # with what the integers round off, it ends up 6e-9 heavier.
