@@ -22,7 +22,8 @@ from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
-from trimtab_server.solver.settings import resolve_backend
+from trimtab_server.solver.backends.backend import FallbackReason
+from trimtab_server.solver.backends.select import backend_for
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -45,6 +46,8 @@ class App:
         self._config = config
         self._device = resolve_device(config.solver.device)
         self._recorder = Recorder()
+        self._fallbacks_logged: set[tuple[str, str]] = set()
+        self._backend = backend_for(config.solver.backend, self._device, self._on_fallback)
         self.queue = SolverQueue(
             config.solver.queue_size,
             self._recorder,
@@ -113,11 +116,19 @@ class App:
 
     def _planner(self, observer: Observer) -> Planner:
         solver, limits = self._config.solver, self._config.limits
-        return Planner(self.queue, self._device, limits, solver.effort, observer)
+        # Compiled backends take tensors from the host, and stage them by themselves.
+        device = self._device if self._backend.name == "reference" else torch.device("cpu")
+        return Planner(self.queue, self._backend, device, limits, solver.effort, observer)
+
+    def _on_fallback(self, backend: str, reason: FallbackReason, detail: str) -> None:
+        self._recorder.fallback(backend, reason)
+        if (backend, reason) not in self._fallbacks_logged:
+            self._fallbacks_logged.add((backend, reason))
+            log.warning("backend passed over", backend=backend, reason=reason, detail=detail)
 
     def _describe(self) -> None:
         device = str(self._device)
-        self._recorder.runs_on(device, device_name(self._device), resolve_backend("auto"))
+        self._recorder.runs_on(device, device_name(self._device), self._backend.name)
         self._recorder.built_from(version("trimtab"), torch.__version__)
 
 

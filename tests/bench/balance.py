@@ -44,7 +44,7 @@ def run(repeats: int) -> None:
 def noise(repeats: int) -> None:
     """Balance for each amplitude of the restarts' noise."""
     del repeats
-    from trimtab_server.solver import noise as module
+    from trimtab_server.solver.backends.reference import noise as module
 
     settings = {"K 4 x 16": Settings(4, None, 16), "K 16 x 4": Settings(16, None, 4)}
     cases = [(shape, how) for shape in ("288 / 32", "288 / 72") for how in settings]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from tests.bench.loads import realistic, trace
 from tests.bench.tables import print_table
-from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver import Budget, improve, place, settings_for
+from trimtab_server.solver import Budget, evaluate, improve, place, settings_for
 
 Replan = Callable[[Tensor, Tensor], Tensor]
 """(estimate [L, E], phy2log in force [L, R]) -> the next phy2log."""

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab_client import InvalidArgumentError, Placement
-from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.placement import Placement as ServerPlacement
+from trimtab_server.solver import evaluate
 
 
 @st.composite

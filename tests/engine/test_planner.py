@@ -12,7 +12,6 @@ import torch
 
 from tests.recording import Recording
 from tests.servers import busy
-from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -22,6 +21,8 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.planner import InForce, Options, PlaceStream, Planner, Terms
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.solver import evaluate
+from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.packing import balanced_packing
 from trimtab_server.solver.plan import Budget, place
 from trimtab_server.solver.settings import settings_for
@@ -44,7 +45,7 @@ async def queue(observer: Recording) -> AsyncIterator[SolverQueue]:
 
 @pytest.fixture
 async def planner(queue: SolverQueue, observer: Recording) -> Planner:
-    return Planner(queue, torch.device("cpu"), Limits(), "fast", observer)
+    return Planner(queue, Reference(), torch.device("cpu"), Limits(), "fast", observer)
 
 
 def skewed_load(seed: int = 0, layers: int = 3) -> npt.NDArray[Any]:

@@ -178,7 +178,7 @@ def test_chunking_for_memory_changes_no_layer(monkeypatch):
     start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4)[0]
     load = np.exp(rng.normal(size=(5, 16)))
     whole, _ = improve(start, load, 4, max_moves=5)
-    monkeypatch.setattr("trimtab_server.solver.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
     chunked, _ = improve(start, load, 4, max_moves=5)
     assert torch.equal(whole, chunked)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.oracles import packing as oracle
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import Settings, balanced_packing, pack
-from trimtab_server.solver.noise import AMPLITUDE
+from trimtab_server.solver.backends.reference.noise import AMPLITUDE
 
 SMALL = st.integers(0, 6).map(float)
 COUNTS = st.integers(0, 10**12).map(float)
@@ -146,7 +146,7 @@ def test_chunking_for_memory_changes_no_row(monkeypatch):
     weight = torch.rand(9, 24, generator=generator)
     group = torch.randint(0, 12, (9, 24), generator=generator)
     whole = balanced_packing(weight, 6, item_group=group, max_iterations=None)
-    monkeypatch.setattr("trimtab_server.solver.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
     chunked = balanced_packing(weight, 6, item_group=group, max_iterations=None)
     assert all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 from trimtab_server.setting import between, device_spec, setting
 
-# The solver's own `Effort`, spelt out: importing it would load torch, which those
+# The solver's own types, spelt out: importing them would load torch, which those
 # who only read the configuration can do without.
 Effort = Literal["fast", "balanced"]
+BackendName = Literal["auto", "reference", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,16 @@ class SolverConfig:
             rule=device_spec,
         ),
     )
+    backend: BackendName = field(
+        default="auto",
+        metadata=setting(
+            "What carries out the solver's work: cuda (fused kernels), cpu (compiled), "
+            "reference (torch, slow), or auto for the fastest that can run on the device. "
+            "Answers are the same.",
+        ),
+    )
     effort: Effort = field(
-        default="fast",
+        default="balanced",
         metadata=setting("How hard to try where a request does not say."),
     )
     solver_threads: int = field(

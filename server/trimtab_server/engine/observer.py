@@ -28,11 +28,17 @@ class Observer(Protocol):
     def stage(self, stage: str, backend: str, effort: str, seconds: float) -> None:
         """One stage of a solver job took this long on the device."""
 
+    def fallback(self, backend: str, reason: str) -> None:
+        """Work meant for `backend` went to the next best: missing, shape or error."""
+
     def solved(self, iterations: int, swaps: int) -> None:
         """A job took this many refinement steps and swaps, over all its rows."""
 
     def imbalance(self, when: When, worst: float, median: float) -> None:
         """Worst and median over the layers of a load, with the old or new placement."""
+
+    def imbalance_bound(self, worst: float, median: float) -> None:
+        """Worst and median over the layers of what no placement could be under."""
 
     def moved(self, moves: int) -> None:
         """A placement was answered that needs this many moves."""

@@ -25,10 +25,11 @@ from trimtab_server.engine.config import Limits
 from trimtab_server.engine.limits import check_pack, check_place
 from trimtab_server.engine.observer import Observer, When
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.packing import pack
 from trimtab_server.solver.plan import Plan, place
-from trimtab_server.solver.settings import Effort, Settings, resolve_backend, settings_for
+from trimtab_server.solver.settings import Effort, Settings, settings_for
 from trimtab_server.solver.stages import Stage
 
 Array = npt.NDArray[Any]
@@ -110,7 +111,7 @@ class Placed:
 
 
 class Planner:
-    """Packs and places for many callers, on one device, within limits.
+    """Packs and places for many callers, with one backend, within limits.
 
     Loads and weights are numpy arrays, which may be read-only. Every method
     raises InvalidArgumentError for input that breaks a rule and
@@ -121,17 +122,18 @@ class Planner:
     def __init__(
         self,
         queue: SolverQueue,
+        backend: Backend,
         device: torch.device,
         limits: Limits,
         default_effort: Effort,
         observer: Observer,
     ) -> None:
         self._queue = queue
+        self._backend = backend
         self._device = device
         self._limits = limits
         self._default_effort = default_effort
         self._observer = observer
-        self._backend = resolve_backend("auto")
 
     async def pack(
         self,
@@ -152,6 +154,7 @@ class Planner:
                 num_packs,
                 item_group=None if item_group is None else self._tensor(item_group),
                 settings=settings,
+                backend=self._backend,
                 stage=self._stage(effort),
             )
             self._observer.solved(packing.iterations, packing.swaps)
@@ -182,6 +185,7 @@ class Planner:
                 current=None if start is None else start.tensor().to(self._device),
                 budget=terms.budget,
                 settings=settings,
+                backend=self._backend,
                 stage=self._stage(effort),
             )
             placed = _on_cpu(plan, experts, gpus)
@@ -230,7 +234,7 @@ class Planner:
             yield
             synchronize(self._device)
             seconds = time.perf_counter() - started
-            self._observer.stage(name, self._backend, effort, seconds)
+            self._observer.stage(name, self._backend.name, effort, seconds)
 
         return timed
 

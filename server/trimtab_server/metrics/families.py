@@ -48,6 +48,13 @@ STAGE_DURATION = Family(
     "Time of one stage of a solver job on the device.",
     _SECONDS,
 )
+FALLBACKS = Family(
+    "trimtab_backend_fallbacks_total",
+    "counter",
+    ("backend", "reason"),
+    "Times that work went to the next best backend: once at start where this one cannot run "
+    "(missing); and for each request beyond it (shape) or that it failed at (error).",
+)
 QUEUE_DEPTH = Family("trimtab_queue_depth", "gauge", (), "Jobs that wait for the solver.")
 QUEUE_WAIT = Family(
     "trimtab_queue_wait_seconds",
@@ -68,6 +75,14 @@ IMBALANCE = Family(
     ("when", "layers"),
     "Heaviest GPU load / mean GPU load, predicted, with the current placement (before) and "
     "the one answered (after): worst and median layer of each load.",
+    _RATIOS,
+)
+IMBALANCE_BOUND = Family(
+    "trimtab_imbalance_bound_ratio",
+    "histogram",
+    ("layers",),
+    "Lower bound on the imbalance of any placement, of the worst and the median layer of each "
+    "load: what trimtab_imbalance_ratio could come down to at best.",
     _RATIOS,
 )
 ITERATIONS = Family(
@@ -106,10 +121,12 @@ FAMILIES = (
     RPC_IN_FLIGHT,
     STREAM_LOADS,
     STAGE_DURATION,
+    FALLBACKS,
     QUEUE_DEPTH,
     QUEUE_WAIT,
     QUEUE_REJECTED,
     IMBALANCE,
+    IMBALANCE_BOUND,
     ITERATIONS,
     SWAPS,
     MOVES,

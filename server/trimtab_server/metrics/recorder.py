@@ -38,10 +38,12 @@ class Recorder:
         self._in_flight = self._gauge(families.RPC_IN_FLIGHT)
         self._loads = self._counter(families.STREAM_LOADS)
         self._stage = self._histogram(families.STAGE_DURATION)
+        self._fallbacks = self._counter(families.FALLBACKS)
         self._depth = self._gauge(families.QUEUE_DEPTH)
         self._wait = self._histogram(families.QUEUE_WAIT)
         self._rejected = self._counter(families.QUEUE_REJECTED)
         self._imbalance = self._histogram(families.IMBALANCE)
+        self._bound = self._histogram(families.IMBALANCE_BOUND)
         self._iterations = self._counter(families.ITERATIONS)
         self._swaps = self._counter(families.SWAPS)
         self._moves = self._counter(families.MOVES)
@@ -78,6 +80,10 @@ class Recorder:
         """See `Observer`."""
         self._stage.labels(stage, backend, effort).observe(seconds)
 
+    def fallback(self, backend: str, reason: str) -> None:
+        """See `Observer`."""
+        self._fallbacks.labels(backend, reason).inc()
+
     def solved(self, iterations: int, swaps: int) -> None:
         """See `Observer`."""
         self._iterations.inc(iterations)
@@ -87,6 +93,11 @@ class Recorder:
         """See `Observer`."""
         self._imbalance.labels(when, "worst").observe(worst)
         self._imbalance.labels(when, "median").observe(median)
+
+    def imbalance_bound(self, worst: float, median: float) -> None:
+        """See `Observer`."""
+        self._bound.labels("worst").observe(worst)
+        self._bound.labels("median").observe(median)
 
     def moved(self, moves: int) -> None:
         """See `Observer`."""

@@ -4,18 +4,20 @@ Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
 S = R / G slots of a GPU, N nodes; X rows of a batch, n items, P packs.
 """
 
-from trimtab_server.domain.balance import Evaluation, evaluate
+from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
 from trimtab_server.solver.align import align
+from trimtab_server.solver.backends.backend import Backend, Packing, Replicas
+from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.evaluate import evaluate
 from trimtab_server.solver.improve import improve
-from trimtab_server.solver.packing import Packing, balanced_packing, pack
+from trimtab_server.solver.packing import balanced_packing, pack
 from trimtab_server.solver.plan import Plan, place
 from trimtab_server.solver.rebalance import rebalance_experts, rebalance_phy2log
 from trimtab_server.solver.replication import replicate_experts
 from trimtab_server.solver.settings import (
     DEFAULT_EFFORT,
-    Backend,
     Effort,
     Objective,
     Settings,
@@ -25,6 +27,7 @@ from trimtab_server.solver.settings import (
 __all__ = [
     "DEFAULT_EFFORT",
     "Backend",
+    "BackendName",
     "Budget",
     "Effort",
     "Evaluation",
@@ -32,8 +35,10 @@ __all__ = [
     "Objective",
     "Packing",
     "Plan",
+    "Replicas",
     "Settings",
     "align",
+    "backend_for",
     "balanced_packing",
     "evaluate",
     "improve",

@@ -8,23 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log
-from trimtab_server.domain.balance import Evaluation, evaluate_checked
+from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import require
-from trimtab_server.domain.moves import Moves, moves_between
+from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import align
+from trimtab_server.solver.backends.backend import Backend, Solved
+from trimtab_server.solver.backends.select import BackendName, backend_for
+from trimtab_server.solver.bound import lowest_imbalance
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.hierarchy import plan_fully
-from trimtab_server.solver.improve import improve_within
+from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import (
     DEFAULT_EFFORT,
-    Backend,
     Effort,
     Settings,
-    resolve_backend,
     settings_for,
 )
-from trimtab_server.solver.solved import Solved
 from trimtab_server.solver.stages import Stage, untimed
 
 
@@ -58,7 +57,7 @@ def place(
     effort: Effort = DEFAULT_EFFORT,
     seed: int = 0,
     settings: Settings | None = None,
-    backend: Backend = "auto",
+    backend: BackendName | Backend = "auto",
     stage: Stage = untimed,
 ) -> Plan:
     """Place the experts of all layers, on the device of `load`.
@@ -75,20 +74,21 @@ def place(
         effort: "fast" or "balanced".
         seed: of the restarts.
         settings: of the packings; in place of `effort` and `seed`.
-        backend: "auto" or "reference".
+        backend: see `backend_for`.
         stage: entered around each stage, for a caller that has a clock.
 
     Raises:
         InvalidArgumentError: an argument breaks a rule above.
     """
-    resolve_backend(backend)
     settings = settings or settings_for(effort, seed=seed)
     load_LE = as_amounts(load, "load")
     topology.check_experts(load_LE.shape[1])
     require(budget is None or current is not None, "budget", "is given without current")
+    chosen = backend_for(backend, load_LE.device)
     if current is None:
-        full = plan_fully(load_LE, topology, settings, backend, stage)
-        return _planned(full, load_LE, topology, None)
+        with stage("plan"):
+            full = chosen.plan(load_LE, topology, settings)
+        return _planned(full, load_LE, topology, None, chosen, stage)
     current_LR = check_phy2log(current, "current", load_LE.shape[1], topology.num_replicas)
     current_LR = current_LR.to(load_LE.device)
     require(
@@ -98,24 +98,34 @@ def place(
     )
     if budget is not None:
         with stage("improve"):
-            improved = improve_within(current_LR, load_LE, topology, budget)
-        return _planned(improved, load_LE, topology, current_LR)
-    full = plan_fully(load_LE, topology, settings, backend, stage)
+            improved = chosen.improve(current_LR, load_LE, topology, budget, DEFAULT_TOP_K)
+        return _planned(improved, load_LE, topology, current_LR, chosen, stage)
+    with stage("plan"):
+        full = chosen.plan(load_LE, topology, settings)
     with stage("align"):
         aligned_LR = align(
             full.phy2log_LR, current_LR, topology.num_gpus, num_nodes=topology.num_parts
         )
-    return _planned(full._replace(phy2log_LR=aligned_LR), load_LE, topology, current_LR)
+    aligned = full._replace(phy2log_LR=aligned_LR)
+    return _planned(aligned, load_LE, topology, current_LR, chosen, stage)
 
 
 def _planned(
-    solved: Solved, load_LE: Tensor, topology: Topology, current_LR: Tensor | None
+    solved: Solved,
+    load_LE: Tensor,
+    topology: Topology,
+    current_LR: Tensor | None,
+    backend: Backend,
+    stage: Stage,
 ) -> Plan:
     phy2log_LR, iterations, swaps = solved
-    gpus = topology.num_gpus
-    moves = before = None
-    if current_LR is not None:
-        moves = moves_between(current_LR, phy2log_LR, load_LE.shape[1], gpus)
-        before = evaluate_checked(current_LR, load_LE, gpus)
-    after = evaluate_checked(phy2log_LR, load_LE, gpus, moves)
+    with stage("evaluate"):
+        bound_L = lowest_imbalance(load_LE, topology, backend)
+        moves = before = None
+        if current_LR is not None:
+            moves = backend.moves(current_LR, phy2log_LR, load_LE.shape[1], topology.num_gpus)
+            balance = backend.balance(current_LR, load_LE, topology.num_gpus)
+            before = Evaluation.of(*balance, bound_L)
+        balance = backend.balance(phy2log_LR, load_LE, topology.num_gpus)
+        after = Evaluation.of(*balance, bound_L, moves)
     return Plan(phy2log_LR, moves, before, after, iterations, swaps)

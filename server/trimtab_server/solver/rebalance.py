@@ -10,8 +10,10 @@ from torch import Tensor
 from trimtab_server.domain.arrays import as_amounts, replica_counts
 from trimtab_server.domain.errors import require_integers
 from trimtab_server.domain.topology import Topology
+from trimtab_server.solver.backends.backend import Backend
+from trimtab_server.solver.backends.select import BackendName
 from trimtab_server.solver.plan import place
-from trimtab_server.solver.settings import DEFAULT_EFFORT, Backend, Effort
+from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort
 
 
 def rebalance_experts(
@@ -22,7 +24,7 @@ def rebalance_experts(
     num_gpus: int,
     *,
     effort: Effort = DEFAULT_EFFORT,
-    backend: Backend = "auto",
+    backend: BackendName | Backend = "auto",
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Place experts, with the signature and shapes of DeepSeek's EPLB.
@@ -36,7 +38,7 @@ def rebalance_experts(
         num_nodes: N.
         num_gpus: G; a multiple of `num_nodes`.
         effort: "fast" or "balanced".
-        backend: "auto" or "reference".
+        backend: see `backend_for`.
         seed: of the restarts.
 
     Returns:
@@ -63,7 +65,7 @@ def rebalance_phy2log(
     old_global_expert_indices: Any = None,
     *,
     effort: Effort = DEFAULT_EFFORT,
-    backend: Backend = "auto",
+    backend: BackendName | Backend = "auto",
     seed: int = 0,
 ) -> Tensor:
     """Place experts, with the signature of an engine's load-balancing policy.

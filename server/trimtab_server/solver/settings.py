@@ -9,7 +9,6 @@ from trimtab_server.domain.errors import require, require_all, require_integers
 
 Effort = Literal["fast", "balanced"]
 Objective = Literal["l2", "range"]
-Backend = Literal["auto", "reference"]
 
 DEFAULT_EFFORT: Effort = "fast"
 
@@ -81,11 +80,3 @@ def settings_for(effort: Effort, *, seed: int = 0, **overrides: Any) -> Settings
     """The settings of `effort`, with any given field of Settings overridden."""
     require(effort in tuple(_PRESETS), "effort", f"{effort!r} is not one of {tuple(_PRESETS)}")
     return replace(_PRESETS[effort], seed=seed, **overrides)
-
-
-def resolve_backend(backend: Backend) -> str:
-    """The backend that `backend` stands for here: "reference" is the only one so far."""
-    require(
-        backend in get_args(Backend), "backend", f"{backend!r} is not one of {get_args(Backend)}"
-    )
-    return "reference"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Stage = Callable[[str], AbstractContextManager[None]]
-"""Entered around each stage with its name: replicate, pack, improve, align."""
+"""Entered around each stage with its name: pack, plan, improve, align, evaluate."""
 
 
 def untimed(name: str) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trimtab_server.solver.memory import split_rows
+from trimtab_server.solver.backends.reference.memory import split_rows
 
 
 class Refined(NamedTuple):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.oracles.improving import held
 from tests.solver.strategies import phy2logs, placed_loads
-from trimtab_server.domain.balance import evaluate
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.solver import evaluate
 
 
 def test_an_experts_load_divides_evenly_over_its_replicas():
@@ -64,7 +64,7 @@ def test_copies_inside_a_gpu_are_no_moves():
     ("arguments", "field", "said"),
     [
         ({"num_gpus": 0}, "num_gpus", "0 is below 1"),
-        ({"num_gpus": 3}, "num_gpus", "3 does not divide the number of slots (4)"),
+        ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
         ({"phy2log": [[0, 1, 2, 2]] * 2}, "phy2log", "2 layers where load has 1"),
         ({"current": [[0, 1, 2]]}, "current", "(1, 3)"),
         ({"current": [[0, 1, 2, 9]]}, "current[0, 3]", "9"),

@@ -1,0 +1,1 @@
+"""Implementations of the solver's work on arrays, behind one interface."""

@@ -1,0 +1,1 @@
+"""The backend that defines the answers, in batched torch."""

@@ -1,0 +1,63 @@
+"""The backend that defines the answers: batched torch operations, on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.moves import Moves, moves_between
+from trimtab_server.domain.topology import Topology
+from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.reference.improve import improve
+from trimtab_server.solver.backends.reference.packing import pack
+from trimtab_server.solver.backends.reference.replication import replicate
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.hierarchy import plan_in_parts
+from trimtab_server.solver.settings import Settings
+
+
+class Reference:
+    """Readable, and slow: what the others are compared with. See `Backend`."""
+
+    name = "reference"
+
+    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
+        """See `Backend`."""
+        return replicate(load_XE, num_replicas, most)
+
+    def pack(
+        self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
+    ) -> Packing:
+        """See `Backend`."""
+        return pack(weight_XI, num_packs, group_XI, settings)
+
+    def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
+        """See `Backend`."""
+        return plan_in_parts(load_LE, topology, settings, plan_rows, pack)
+
+    def improve(
+        self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
+    ) -> Solved:
+        """See `Backend`."""
+        return improve(start_LR, load_LE, topology, budget, top_k)
+
+    def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        gpu_load_LG = gpu_loads(phy2log_LR, load_LE, num_gpus)
+        return gpu_load_LG, imbalance(gpu_load_LG)
+
+    def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
+        """See `Backend`."""
+        return moves_between(current_LR, new_LR, num_experts, num_gpus)
+
+
+def plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:
+    """Replicate the experts of each row, and pack the replicas onto GPUs."""
+    most = replica_cap(num_replicas, load_XE.shape[1], num_gpus)
+    expert_XR, _, logcnt_XE = replicate(load_XE, num_replicas, most)
+    share_XR = (load_XE / logcnt_XE).gather(1, expert_XR)
+    packing = pack(share_XR, num_gpus, expert_XR, settings)
+    slot_XR = packing.pack_index * (num_replicas // num_gpus) + packing.rank_in_pack
+    phy2log_XR = torch.zeros_like(expert_XR).scatter_(1, slot_XR, expert_XR)
+    return Solved(phy2log_XR, packing.iterations, packing.swaps)
