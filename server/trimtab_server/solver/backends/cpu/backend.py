@@ -1,0 +1,117 @@
+"""The backend for the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.moves import Moves, moves_between
+from trimtab_server.domain.topology import Topology
+from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.cpu.packing import pack_rows
+from trimtab_server.solver.backends.cpu.rows import (
+    experts_in_slots,
+    places,
+    quantise_rows,
+    replica_weights,
+    replicate_rows,
+)
+from trimtab_server.solver.backends.cpu.threads import for_parts
+from trimtab_server.solver.backends.reference.improve import improve
+from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.hierarchy import plan_in_parts
+from trimtab_server.solver.settings import Settings
+
+
+class Cpu:
+    """Compiled loops, over as many threads as torch would use. See `Backend`."""
+
+    name = "cpu"
+
+    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
+        """See `Backend`."""
+        rows, experts = load_XE.shape
+        expert_XR, rank_XR = np.empty((2, rows, num_replicas), np.int64)
+        logcnt_XE = np.empty((rows, experts), np.int64)
+        load = _array(load_XE)
+        for_parts(
+            rows,
+            lambda first, end: replicate_rows(
+                load, most, first, end, expert_XR, rank_XR, logcnt_XE
+            ),
+        )
+        return Replicas(*(_tensor(x, load_XE) for x in (expert_XR, rank_XR, logcnt_XE)))
+
+    def pack(
+        self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
+    ) -> Packing:
+        """See `Backend`."""
+        amount = _array(weight_XI)
+        rows, items = amount.shape
+        weight = np.empty((rows, items), np.int32)
+        if group_XI is None:
+            group = np.tile(np.arange(items, dtype=np.int32), (rows, 1))
+        else:
+            group = _array(group_XI).astype(np.int32)
+        packed = pack_rows(
+            weight,
+            group,
+            num_packs,
+            settings,
+            lambda first, end: quantise_rows(amount, first, end, weight),
+        )
+        pack_index, rank = np.empty((2, rows, items), np.int64)
+        places(packed.item_XR, num_packs, pack_index, rank)
+        answers = (_tensor(pack_index, weight_XI), _tensor(rank, weight_XI))
+        return Packing(*answers, packed.steps, packed.swaps)
+
+    def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
+        """See `Backend`."""
+        solved = plan_in_parts(load_LE.cpu(), topology, settings, _plan_rows, self.pack)
+        return solved._replace(phy2log_LR=solved.phy2log_LR.to(load_LE.device))
+
+    def improve(
+        self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
+    ) -> Solved:
+        """See `Backend`."""
+        return improve(start_LR, load_LE, topology, budget, top_k)
+
+    def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        gpu_load_LG = gpu_loads(phy2log_LR, load_LE, num_gpus)
+        return gpu_load_LG, imbalance(gpu_load_LG)
+
+    def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
+        """See `Backend`."""
+        return moves_between(current_LR, new_LR, num_experts, num_gpus)
+
+
+def _plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:
+    load = _array(load_XE)
+    rows, experts = load.shape
+    most = replica_cap(num_replicas, experts, num_gpus)
+    expert, weight = np.empty((2, rows, num_replicas), np.int32)
+    packed = pack_rows(
+        weight,
+        expert,
+        num_gpus,
+        settings,
+        lambda first, end: replica_weights(load, most, first, end, weight, expert),
+    )
+    phy2log = np.empty((rows, num_replicas), np.int64)
+    experts_in_slots(packed.item_XR, expert, phy2log)
+    return Solved(torch.from_numpy(phy2log), packed.steps, packed.swaps)
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """The tensor's numbers in memory order, which the compiled loops take for granted."""
+    return np.ascontiguousarray(tensor.cpu().numpy())
+
+
+def _tensor(array: npt.NDArray[Any], like: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(like.device)

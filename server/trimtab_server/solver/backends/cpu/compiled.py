@@ -1,0 +1,75 @@
+"""Compiles loops with Numba, and keeps the machine code on disk for the next process."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function for the use of others that are compiled.
+
+    It may not make arrays, only work on those that it is given: so it need not count
+    references to them, which takes longer than most of what these functions do.
+    """
+    return _compile(function, _nrt=False)
+
+
+def entry(function: _Function) -> _Function:
+    """Compile a function that Python calls, or that makes arrays.
+
+    It runs without the GIL, and is compiled when it is first called with arguments of
+    new types. The machine code is kept below NUMBA_CACHE_DIR, or else below the user's
+    cache folder; where neither can be written to, each process compiles it anew.
+    """
+    return _compile(function)
+
+
+def _compile(function: _Function, **options: Any) -> _Function:
+    jit = numba.njit(nogil=True, error_model="numpy", cache=_CACHE is not None, **options)
+    with _numba_cache_in(_CACHE):
+        compiled_function: _Function = jit(function)
+    return compiled_function
+
+
+def _cache_folder() -> Path | None:
+    """Where this version's machine code is kept; None where nothing can be written.
+
+    Named by a digest of all sources here: by itself Numba would not notice that a
+    function called from another file has changed.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    bases = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
+    for base in (*bases, Path.home() / ".cache"):
+        folder = base / "trimtab" / digest
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+@contextmanager
+def _numba_cache_in(folder: Path | None) -> Iterator[None]:
+    """Numba looks up its one setting for this when it decorates a function."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = before if folder is None else str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+_CACHE = _cache_folder()

@@ -1,0 +1,57 @@
+"""Sort keys of the restarts, as the reference makes them: see its `noise`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import compiled, entry
+from trimtab_server.solver.backends.reference.noise import AMPLITUDE, UNIT
+
+ITEM_BITS = 20
+"""A sort key has its item in these low bits, and takes 43 more."""
+
+ITEM_MASK = (1 << ITEM_BITS) - 1
+
+_HIGHEST = (1 << 43) - 1
+_SPAN = np.uint32(2 * AMPLITUDE + 1)
+
+
+@entry
+def key_factors(seed: np.uint64, starts: int, num_items: int) -> npt.NDArray[np.int64]:
+    """Factors of the sort keys, int64 [starts, n]; start 0 has no noise."""
+    factor_TI = np.full((starts, num_items), UNIT)
+    seed_hash = _mix(np.uint32(_mix(np.uint32(seed)) + np.uint32(seed >> np.uint64(32))))
+    for t in range(1, starts):
+        start_hash = _mix(np.uint32(seed_hash + np.uint32(t)))
+        for i in range(num_items):
+            item_hash = _mix(np.uint32(start_hash + np.uint32(i)))
+            factor_TI[t, i] += np.int64(item_hash % _SPAN) - AMPLITUDE
+    return factor_TI
+
+
+@compiled
+def sort_keys(
+    weight_I: npt.NDArray[np.int32],
+    factor_I: npt.NDArray[np.int64],
+    out_I: npt.NDArray[np.int64],
+) -> None:
+    """Numbers that sort, ascending, as items do by descending key and then by index.
+
+    Args:
+        weight_I: int32 [n], sum under 2**30.
+        factor_I: int64 [n], see `key_factors`.
+        out_I: int64 [n], written to.
+    """
+    for i in range(len(weight_I)):
+        out_I[i] = (_HIGHEST - np.int64(weight_I[i]) * factor_I[i]) << ITEM_BITS | i
+
+
+@compiled
+def _mix(x: np.uint32) -> np.uint32:
+    """The 32-bit finaliser "lowbias32"."""
+    x ^= x >> np.uint32(16)
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x ^= x >> np.uint32(15)
+    x = np.uint32(x * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))

@@ -1,0 +1,155 @@
+"""`balanced_packing` over rows and restarts, its three stages together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import entry
+from trimtab_server.solver.backends.cpu.lpt import lpt, new_dealing
+from trimtab_server.solver.backends.cpu.noise import key_factors, sort_keys
+from trimtab_server.solver.backends.cpu.refine import new_pairs, refine
+from trimtab_server.solver.backends.cpu.separate import separate
+from trimtab_server.solver.backends.cpu.start import list_groups, new_start
+from trimtab_server.solver.backends.cpu.threads import for_parts
+from trimtab_server.solver.settings import Settings
+
+MOST_ITEMS = 1 << 20
+"""Items, and packs, are numbered in 20 bits of a sort key."""
+
+_NO_LIMIT = 1 << 62
+
+
+class Packed(NamedTuple):
+    """The best start of each row, and what all starts took.
+
+    Attributes:
+        item_XR: int32 [X, n], items in the order of packs and of slots in a pack.
+        steps: refinement steps, summed over rows and restarts.
+        swaps: swaps applied, likewise.
+    """
+
+    item_XR: npt.NDArray[np.int32]
+    steps: int
+    swaps: int
+
+
+def pack_rows(
+    weight_XI: npt.NDArray[np.int32],
+    group_XI: npt.NDArray[np.int32],
+    num_packs: int,
+    settings: Settings,
+    fill_rows: Callable[[int, int], None],
+) -> Packed:
+    """Pack each row from each start, and keep each row's best.
+
+    Args:
+        weight_XI: int32 [X, n], sum of a row under 2**30; see `fill_rows`.
+        group_XI: int32 [X, n] in [0, n); see `fill_rows`.
+        num_packs: P; it divides n.
+        settings: see `balanced_packing`.
+        fill_rows: called with a first row and an end before these are read, to fill
+            them in; maybe on two threads at once for the same row.
+    """
+    (rows, items), starts = weight_XI.shape, settings.restarts
+    top_k = 1 if settings.objective == "range" else min(settings.top_k, num_packs)
+    most = _NO_LIMIT if settings.max_iterations is None else settings.max_iterations
+    seed = np.uint64(settings.seed % (1 << 64))
+    key_YI = np.empty((rows * starts, items), np.int64)
+    item_YI = np.empty((rows * starts, items), np.int32)
+    # Of each start: highest load of a pack, sum of squares, steps, swaps.
+    result_Y4 = np.empty((rows * starts, 4), np.int64)
+
+    def work(first: int, end: int) -> None:
+        fill_rows(first // starts, (end - 1) // starts + 1)
+        _fill_keys(weight_XI, starts, seed, first, end, key_YI)
+        # NumPy's sort uses vector instructions, which Numba's does not.
+        key_YI[first:end].sort(axis=1)
+        _pack_starts(
+            weight_XI,
+            group_XI,
+            starts,
+            num_packs,
+            top_k,
+            most,
+            settings.tolerance,
+            first,
+            end,
+            key_YI,
+            item_YI,
+            result_Y4,
+        )
+
+    for_parts(rows * starts, work)
+    steps, swaps = result_Y4[:, 2:].sum(0).tolist()
+    if starts == 1:
+        return Packed(item_YI, steps, swaps)
+    return Packed(item_YI[_best_starts(result_Y4, starts)], steps, swaps)
+
+
+@entry
+def _fill_keys(
+    weight_XI: npt.NDArray[np.int32],
+    starts: int,
+    seed: np.uint64,
+    first: int,
+    end: int,
+    key_YI: npt.NDArray[np.int64],
+) -> None:
+    factor_TI = key_factors(seed, starts, weight_XI.shape[1])
+    for y in range(first, end):
+        sort_keys(weight_XI[y // starts], factor_TI[y % starts], key_YI[y])
+
+
+@entry
+def _pack_starts(
+    weight_XI: npt.NDArray[np.int32],
+    group_XI: npt.NDArray[np.int32],
+    starts: int,
+    num_packs: int,
+    top_k: int,
+    max_iterations: int,
+    tolerance: float,
+    first: int,
+    end: int,
+    key_YI: npt.NDArray[np.int64],
+    item_YI: npt.NDArray[np.int32],
+    result_Y4: npt.NDArray[np.int64],
+) -> None:
+    """Starts `first` to `end`; rows of `item_YI` and `result_Y4` are written."""
+    items = key_YI.shape[1]
+    start, dealing = new_start(items, num_packs), new_dealing(items, num_packs)
+    pairs = new_pairs(num_packs, items // num_packs, top_k)
+    for y in range(first, end):
+        if y == first or y % starts == 0:
+            start.weight_I[:] = weight_XI[y // starts]
+            start.group_I[:] = group_XI[y // starts]
+            list_groups(start)
+        if lpt(start, dealing, key_YI[y]):
+            separate(start)
+        steps, swaps = refine(start, pairs, max_iterations, tolerance)
+        peak = squares = np.int64(0)
+        for p in range(num_packs):
+            load = np.int64(start.load_P[p])
+            peak = max(peak, load)
+            squares += load * load
+        result_Y4[y] = (peak, squares, steps, swaps)
+        item_YI[y] = start.item_PS.ravel()
+
+
+@entry
+def _best_starts(result_Y4: npt.NDArray[np.int64], starts: int) -> npt.NDArray[np.int64]:
+    """Of each row the start with the lowest peak, then squares, then index; [X]."""
+    best_X = np.empty(len(result_Y4) // starts, np.int64)
+    for x in range(len(best_X)):
+        best = x * starts
+        for y in range(best + 1, best + starts):
+            peak, squares = result_Y4[y, 0], result_Y4[y, 1]
+            least_peak, least_squares = result_Y4[best, 0], result_Y4[best, 1]
+            if peak < least_peak or (peak == least_peak and squares < least_squares):
+                best = y
+        best_X[x] = best
+    return best_X

@@ -1,0 +1,37 @@
+"""Weights to integers, as the reference does it: see its `quantise`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import compiled
+from trimtab_server.solver.backends.reference.quantise import TOTAL_BITS
+
+_STEP = 1000
+"""Powers of two up to this are normal numbers, and so are those of what is left."""
+
+
+@compiled
+def quantise(
+    weight_I: npt.NDArray[np.float64], num_items: int, out_I: npt.NDArray[np.int32]
+) -> None:
+    """Scale weights so that `num_items` of the largest sum to less than 2**30.
+
+    Args:
+        weight_I: float64 [n], finite, >= 0.
+        num_items: how many items share the bound; not always n.
+        out_I: int32 [n], written to.
+    """
+    largest = 0.0
+    for i in range(len(weight_I)):
+        largest = max(largest, weight_I[i])
+    mantissa, exponent = math.frexp(largest)
+    power = TOTAL_BITS - exponent - math.frexp(mantissa * num_items)[1]
+    # Scaling by a power of two is exact, but for what rounds down to 0 anyway.
+    first = min(power, _STEP)
+    scale, rest = math.ldexp(1.0, first), math.ldexp(1.0, power - first)
+    for i in range(len(weight_I)):
+        out_I[i] = np.int32(weight_I[i] * scale * rest)

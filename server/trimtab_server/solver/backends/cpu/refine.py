@@ -1,0 +1,222 @@
+"""Top-K / bottom-K swap refinement for one start, as the reference does it: see its `refine`.
+
+A swap changes two packs. So the best gain between each of the K heaviest and each of the
+K lightest packs is kept, and only the pairs of a pack that changed, or that came among
+the K, are computed again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import compiled, entry
+from trimtab_server.solver.backends.cpu.start import Start, is_alone, swap
+from trimtab_server.solver.backends.cpu.window import (
+    NOT_IN,
+    UInt32s,
+    Window,
+    best_gains,
+    extreme_load,
+    fill_window,
+    highest,
+    new_window,
+    update,
+)
+
+
+class Pairs(NamedTuple):
+    """All pairs of one of the K heaviest and one of the K lightest packs.
+
+    Attributes:
+        heavy: the K heaviest.
+        light: the K lightest.
+        gain_HL: int64 [K, K], best gain of a swap, by cells of both: see `_best_swap`.
+        best_H: int64 [K], the best of each row.
+        miss_SK: uint32 [S * K], scratch.
+        gain_K: int64 [K], scratch.
+    """
+
+    heavy: Window
+    light: Window
+    gain_HL: npt.NDArray[np.int64]
+    best_H: npt.NDArray[np.int64]
+    miss_SK: UInt32s
+    gain_K: npt.NDArray[np.int64]
+
+
+@entry
+def new_pairs(num_packs: int, slots: int, top_k: int) -> Pairs:
+    """Room for the pairs of K <= P."""
+    return Pairs(
+        new_window(num_packs, slots, top_k, True),
+        new_window(num_packs, slots, top_k, False),
+        np.empty((top_k, top_k), np.int64),
+        np.empty(top_k, np.int64),
+        np.empty(slots * top_k, np.uint32),
+        np.empty(top_k, np.int64),
+    )
+
+
+@compiled
+def refine(
+    start: Start, pairs: Pairs, max_iterations: int, tolerance: float
+) -> tuple[int, int]:
+    """Apply the best swap, again and again, until none gains.
+
+    Args:
+        start: changed in place.
+        pairs: scratch.
+        max_iterations: most swaps.
+        tolerance: done when max - min is at most this share of the mean.
+
+    Returns:
+        Steps tried and swaps applied.
+    """
+    heavy, light = pairs.heavy, pairs.light
+    total = np.int64(0)
+    for p in range(len(start.load_P)):
+        total += start.load_P[p]
+    fill_window(heavy, start)
+    fill_window(light, start)
+    for l in range(len(light.stale_K)):
+        light.stale_K[l] = False  # all rows together are all columns
+    steps = swaps = 0
+    while swaps < max_iterations:
+        spread = float(extreme_load(heavy) - extreme_load(light))
+        if spread * len(start.load_P) / max(total, 1) <= tolerance:
+            break
+        steps += 1
+        _renew_rows(start, pairs)
+        _renew_columns(start, pairs)
+        a, slot_a, b, slot_b = _best_swap(start, pairs)
+        if a == NOT_IN:
+            break
+        swap(start, a, slot_a, b, slot_b)
+        update(heavy, start, a, b)
+        update(light, start, a, b)
+        swaps += 1
+    return steps, swaps
+
+
+@compiled
+def _renew_rows(start: Start, pairs: Pairs) -> None:
+    """Compute what stale heavy packs gain with each light one."""
+    heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
+    cells = len(best_H)
+    for h in range(cells):
+        if not heavy.stale_K[h]:
+            continue
+        heavy.stale_K[h] = False
+        pack = heavy.pack_K[h]
+        best_gains(light, start, pack, miss_SK, gain_K)
+        for l in range(cells):
+            gain_HL[h, l] = gain_K[l]
+        best_H[h] = highest(gain_K)
+
+
+@compiled
+def _renew_columns(start: Start, pairs: Pairs) -> None:
+    """Compute what stale light packs gain with each heavy one."""
+    heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
+    cells = len(best_H)
+    for l in range(cells):
+        if not light.stale_K[l]:
+            continue
+        light.stale_K[l] = False
+        pack = light.pack_K[l]
+        best_gains(heavy, start, pack, miss_SK, gain_K)
+        for h in range(cells):
+            old, gain_HL[h, l] = gain_HL[h, l], gain_K[h]
+            if gain_K[h] >= best_H[h]:
+                best_H[h] = gain_K[h]
+            elif old == best_H[h]:
+                best_H[h] = highest(gain_HL[h])
+
+
+@compiled
+def _best_swap(start: Start, pairs: Pairs) -> tuple[int, int, int, int]:
+    """Pack and slot of the heavy side, then of the light side; NOT_IN where none gains.
+
+    Gains are computed as if groups barred no swap. Where it turns out that they bar
+    the best one, the pair's gain is put right, and another pair may be the best.
+    """
+    while True:
+        h, l = _best_pair(pairs)
+        gain = pairs.gain_HL[h, l]
+        if gain <= 0:
+            return NOT_IN, NOT_IN, NOT_IN, NOT_IN
+        a, b = pairs.heavy.pack_K[h], pairs.light.pack_K[l]
+        slot_a, slot_b = _slots_that_gain(start, a, b, gain)
+        if slot_a != NOT_IN:
+            return a, slot_a, b, slot_b
+        pairs.gain_HL[h, l] = _best_allowed_gain(start, a, b)
+        pairs.best_H[h] = highest(pairs.gain_HL[h])
+
+
+@compiled
+def _best_pair(pairs: Pairs) -> tuple[int, int]:
+    """Cells of the pair that gains most: then of the heaviest, then the lightest pack."""
+    heavy, light, gain_HL, best_H, _, _ = pairs
+    best_h = 0
+    for h in range(1, len(best_H)):
+        if best_H[h] > best_H[best_h] or (
+            best_H[h] == best_H[best_h] and heavy.rank_K[h] > heavy.rank_K[best_h]
+        ):
+            best_h = h
+    best_l = NOT_IN
+    for l in range(len(best_H)):
+        if gain_HL[best_h, l] == best_H[best_h] and (
+            best_l == NOT_IN or light.rank_K[l] > light.rank_K[best_l]
+        ):
+            best_l = l
+    return best_h, best_l
+
+
+@compiled
+def _slots_that_gain(start: Start, a: int, b: int, target: int) -> tuple[int, int]:
+    """The lowest slots whose swap gains `target`."""
+    slots = start.item_PS.shape[1]
+    gap = start.load_P[a] - start.load_P[b]
+    for slot_a in range(slots):
+        for slot_b in range(slots):
+            delta = start.weight_PS[a, slot_a] - start.weight_PS[b, slot_b]
+            if delta * (gap - delta) == target and _is_allowed(start, a, slot_a, b, slot_b):
+                return slot_a, slot_b
+    return NOT_IN, NOT_IN
+
+
+@compiled
+def _best_allowed_gain(start: Start, a: int, b: int) -> int:
+    slots = start.item_PS.shape[1]
+    gap = start.load_P[a] - start.load_P[b]
+    best = np.int64(0)
+    for slot_a in range(slots):
+        for slot_b in range(slots):
+            delta = start.weight_PS[a, slot_a] - start.weight_PS[b, slot_b]
+            gain = delta * (gap - delta)
+            if gain > best and _is_allowed(start, a, slot_a, b, slot_b):
+                best = gain
+    return best
+
+
+@compiled
+def _is_allowed(start: Start, a: int, slot_a: int, b: int, slot_b: int) -> bool:
+    """Whether neither item of a swap would meet its group."""
+    return not _meets(start, start.item_PS[a, slot_a], b, slot_b) and not _meets(
+        start, start.item_PS[b, slot_b], a, slot_a
+    )
+
+
+@compiled
+def _meets(start: Start, item: int, pack: int, freed_slot: int) -> bool:
+    """Whether another slot of the pack than the one freed holds the item's group."""
+    if is_alone(start, item):
+        return False
+    group = start.group_I[item]
+    for s in range(start.item_PS.shape[1]):
+        if s != freed_slot and start.group_I[start.item_PS[pack, s]] == group:
+            return True
+    return False

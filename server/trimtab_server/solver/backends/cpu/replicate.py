@@ -1,0 +1,71 @@
+"""`replicate_experts` for one row."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import compiled
+
+_BLOCK = 16
+"""Experts whose largest share is kept together, so that one slot costs two short scans."""
+
+
+@compiled
+def replicate(
+    load_E: npt.NDArray[np.float64],
+    most: int,
+    expert_R: npt.NDArray[np.int64],
+    rank_R: npt.NDArray[np.int64],
+    logcnt_E: npt.NDArray[np.int64],
+    share_E: npt.NDArray[np.float64],
+    open_E: npt.NDArray[np.float64],
+    top_B: npt.NDArray[np.float64],
+) -> None:
+    """Give each further slot to the expert with the highest load per replica.
+
+    Args:
+        load_E: float64 [E], finite, >= 0.
+        most: replicas of one expert; E * most >= R.
+        expert_R: int64 [R], written to: the expert of each replica.
+        rank_R: int64 [R], written to: which replica of its expert it is.
+        logcnt_E: int64 [E], written to: replicas of each expert.
+        share_E: float64 [E], written to: load of each expert's replica.
+        open_E: float64 [E], scratch.
+        top_B: float64 [num_blocks(E)], scratch.
+    """
+    # The share that competes: every one is higher than that of an expert at its cap.
+    experts, capped = len(load_E), -1.0
+    for e in range(experts):
+        expert_R[e], rank_R[e], logcnt_E[e] = e, 0, 1
+        share_E[e] = load_E[e]
+        open_E[e] = load_E[e] if most > 1 else capped
+    for b in range(len(top_B)):
+        top_B[b] = _highest(open_E, b)
+    for r in range(experts, len(expert_R)):
+        block = 0
+        for b in range(1, len(top_B)):
+            if top_B[b] > top_B[block]:
+                block = b
+        e = block * _BLOCK
+        while open_E[e] != top_B[block]:
+            e += 1
+        expert_R[r], rank_R[r] = e, logcnt_E[e]
+        logcnt_E[e] += 1
+        share_E[e] = load_E[e] / logcnt_E[e]
+        open_E[e] = share_E[e] if logcnt_E[e] < most else capped
+        top_B[block] = _highest(open_E, block)
+
+
+@compiled
+def num_blocks(num_experts: int) -> int:
+    """Blocks that experts come in."""
+    return (num_experts + _BLOCK - 1) // _BLOCK
+
+
+@compiled
+def _highest(open_E: npt.NDArray[np.float64], block: int) -> float:
+    highest = open_E[block * _BLOCK]
+    for e in range(block * _BLOCK + 1, min(len(open_E), (block + 1) * _BLOCK)):
+        highest = max(highest, open_E[e])
+    return highest

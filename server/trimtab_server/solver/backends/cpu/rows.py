@@ -1,0 +1,75 @@
+"""Loops over rows around the compiled functions that work on one."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import entry
+from trimtab_server.solver.backends.cpu.quantise import quantise
+from trimtab_server.solver.backends.cpu.replicate import num_blocks, replicate
+
+Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+
+
+@entry
+def replicate_rows(
+    load_XE: Floats,
+    most: int,
+    first: int,
+    end: int,
+    expert_XR: Int64s,
+    rank_XR: Int64s,
+    logcnt_XE: Int64s,
+) -> None:
+    """`replicate` for rows `first` to `end`."""
+    experts = load_XE.shape[1]
+    share_E, open_E, top_B = np.empty(experts), np.empty(experts), np.empty(num_blocks(experts))
+    for x in range(first, end):
+        outputs = expert_XR[x], rank_XR[x], logcnt_XE[x]
+        replicate(load_XE[x], most, *outputs, share_E, open_E, top_B)
+
+
+@entry
+def replica_weights(
+    load_XE: Floats, most: int, first: int, end: int, weight_XR: Int32s, expert_XR: Int32s
+) -> None:
+    """Replicas of each row's experts as items to pack: weight, and expert as the group."""
+    experts, replicas = load_XE.shape[1], expert_XR.shape[1]
+    expert_R, rank_R = np.empty(replicas, np.int64), np.empty(replicas, np.int64)
+    logcnt_E, share_E = np.empty(experts, np.int64), np.empty(experts)
+    open_E, top_B = np.empty(experts), np.empty(num_blocks(experts))
+    weight_E = np.empty(experts, np.int32)
+    for x in range(first, end):
+        replicate(load_XE[x], most, expert_R, rank_R, logcnt_E, share_E, open_E, top_B)
+        quantise(share_E, replicas, weight_E)
+        for r in range(replicas):
+            expert_XR[x, r] = expert_R[r]
+            weight_XR[x, r] = weight_E[expert_R[r]]
+
+
+@entry
+def quantise_rows(amount_XI: Floats, first: int, end: int, weight_XI: Int32s) -> None:
+    """`quantise` for rows `first` to `end`."""
+    for x in range(first, end):
+        quantise(amount_XI[x], amount_XI.shape[1], weight_XI[x])
+
+
+@entry
+def places(item_XR: Int32s, num_packs: int, pack_XI: Int64s, rank_XI: Int64s) -> None:
+    """Pack, and rank in it, of each item, from the item in each place."""
+    slots = item_XR.shape[1] // num_packs
+    for x in range(len(item_XR)):
+        for r in range(item_XR.shape[1]):
+            pack_XI[x, item_XR[x, r]] = r // slots
+            rank_XI[x, item_XR[x, r]] = r % slots
+
+
+@entry
+def experts_in_slots(item_XR: Int32s, expert_XR: Int32s, phy2log_XR: Int64s) -> None:
+    """The expert of each place, from the item in it."""
+    for x in range(len(item_XR)):
+        for r in range(item_XR.shape[1]):
+            phy2log_XR[x, r] = expert_XR[x, item_XR[x, r]]

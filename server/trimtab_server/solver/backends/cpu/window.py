@@ -1,0 +1,177 @@
+"""The K heaviest, or the K lightest, packs of a start, kept up to date as packs change.
+
+A pack keeps its cell while it stays among the K; cells are in no order. What is known of
+all K lies side by side, slot by slot, so that one pack can be compared with all of them in
+a loop that the compiler vectorises.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.compiled import compiled, entry
+from trimtab_server.solver.backends.cpu.start import Int32s, Start
+
+_PACK_BITS = 20
+_PACK_MASK = (1 << _PACK_BITS) - 1
+_MOST_LOAD = 1 << 30
+_MEMBER = -1
+NOT_IN = -1
+_FAR = np.uint32(0xFFFFFFFF)
+
+UInt32s = npt.NDArray[np.uint32]
+
+
+class Window(NamedTuple):
+    """K packs of one side.
+
+    A rank is a number that is higher the more a pack belongs here: by its load,
+    and of equal loads the lowest pack first.
+
+    Attributes:
+        heavy: whether this is the side of the heavy packs.
+        pack_K: int32, the pack in each cell.
+        cell_P: int32, the cell of each pack, or NOT_IN.
+        rank_K: int64, ranks of the packs inside.
+        rank_P: int64, ranks of the packs outside; negative for those inside.
+        lean_SK: int32 [S * K], 2 w - W of each weight w in a pack of load W, modulo
+            2**32, the slots of one number together.
+        load_K: int32, the load of the pack in each cell.
+        stale_K: whether the pack of a cell is another, or changed.
+    """
+
+    heavy: bool
+    pack_K: Int32s
+    cell_P: Int32s
+    rank_K: npt.NDArray[np.int64]
+    rank_P: npt.NDArray[np.int64]
+    lean_SK: Int32s
+    load_K: Int32s
+    stale_K: npt.NDArray[np.bool_]
+
+
+@entry
+def new_window(num_packs: int, slots: int, top_k: int, heavy: bool) -> Window:
+    """Room for the K heaviest or lightest of P packs of S slots."""
+    return Window(
+        heavy,
+        np.empty(top_k, np.int32),
+        np.empty(num_packs, np.int32),
+        np.empty(top_k, np.int64),
+        np.empty(num_packs, np.int64),
+        np.empty(slots * top_k, np.int32),
+        np.empty(top_k, np.int32),
+        np.empty(top_k, np.bool_),
+    )
+
+
+@compiled
+def fill_window(window: Window, start: Start) -> None:
+    """Let in the K packs that belong here; all are stale."""
+    for p in range(len(window.cell_P)):
+        window.cell_P[p] = NOT_IN
+        window.rank_P[p] = _rank(window, start, p)
+    for cell in range(len(window.pack_K)):
+        _enter(window, start, cell, highest(window.rank_P))
+
+
+@compiled
+def update(window: Window, start: Start, a: int, b: int) -> None:
+    """Take note that packs a and b changed, and let in who now belongs here."""
+    for pack in (a, b):
+        cell = window.cell_P[pack]
+        if cell == NOT_IN:
+            window.rank_P[pack] = _rank(window, start, pack)
+        else:
+            _write(window, start, cell, pack)
+    if len(window.pack_K) == len(window.cell_P):
+        return
+    while True:
+        first = highest(window.rank_P)
+        last = np.int64(_MOST_LOAD) << (_PACK_BITS + 1)
+        for k in range(len(window.rank_K)):
+            last = min(last, window.rank_K[k])
+        if first < last:
+            return
+        cell = 0
+        while window.rank_K[cell] != last:
+            cell += 1
+        leaver = window.pack_K[cell]
+        window.cell_P[leaver] = NOT_IN
+        window.rank_P[leaver] = last
+        _enter(window, start, cell, first)
+
+
+@compiled
+def extreme_load(window: Window) -> int:
+    """The load of the heaviest, or of the lightest, pack."""
+    load = highest(window.rank_K) >> _PACK_BITS
+    return load if window.heavy else _MOST_LOAD - load
+
+
+@compiled
+def best_gains(
+    window: Window, start: Start, pack: int, miss_SK: UInt32s, gain_K: npt.NDArray[np.int64]
+) -> None:
+    """The best gain of a swap between a pack and each of the K; 0 where none gains.
+
+    With d the fall of the heavier pack's weight and g the gap between both packs, a swap
+    gains d (g - d) = (g^2 - (2 d - g)^2) / 4. So the best one misses d = g / 2 by least,
+    and 2 d - g is the difference of both items' 2 w - W. It may wrap around in 32 bits:
+    it is then still over 2**30, and g is less.
+    """
+    cells, load = len(gain_K), start.load_P[pack]
+    for j in range(len(miss_SK)):
+        miss_SK[j] = _FAR
+    for s in range(start.weight_PS.shape[1]):
+        lean = np.int32(2 * start.weight_PS[pack, s] - load)
+        for j in range(len(miss_SK)):
+            miss = np.uint32(abs(np.int32(lean - window.lean_SK[j])))
+            miss_SK[j] = min(miss_SK[j], miss)
+    for first in range(cells, len(miss_SK), cells):
+        for k in range(cells):
+            miss_SK[k] = min(miss_SK[k], miss_SK[first + k])
+    for k in range(cells):
+        gap = np.uint32(abs(np.int32(load - window.load_K[k])))
+        miss = min(miss_SK[k], gap)
+        # Factors of 31 bits at most: one cheap product.
+        gain_K[k] = (np.int64(np.int32(gap - miss)) * np.int64(np.int32(gap + miss))) >> 2
+
+
+@compiled
+def highest(numbers: npt.NDArray[np.int64]) -> int:
+    """The highest of some numbers."""
+    # By index: Numba iterates over an array with a stride that the compiler cannot know.
+    best = numbers[0]
+    for i in range(1, len(numbers)):
+        best = max(best, numbers[i])
+    return best
+
+
+@compiled
+def _rank(window: Window, start: Start, pack: int) -> int:
+    load = np.int64(start.load_P[pack])
+    belongs = load if window.heavy else _MOST_LOAD - load
+    return belongs << _PACK_BITS | (_PACK_MASK - pack)
+
+
+@compiled
+def _enter(window: Window, start: Start, cell: int, rank: int) -> None:
+    pack = _PACK_MASK - (rank & _PACK_MASK)
+    window.pack_K[cell] = pack
+    window.cell_P[pack] = cell
+    window.rank_P[pack] = _MEMBER
+    _write(window, start, cell, pack)
+
+
+@compiled
+def _write(window: Window, start: Start, cell: int, pack: int) -> None:
+    window.rank_K[cell] = _rank(window, start, pack)
+    window.stale_K[cell] = True
+    cells, load = len(window.pack_K), start.load_P[pack]
+    window.load_K[cell] = load
+    for s in range(start.weight_PS.shape[1]):
+        window.lean_SK[s * cells + cell] = np.int32(2 * start.weight_PS[pack, s] - load)

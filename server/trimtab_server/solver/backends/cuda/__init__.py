@@ -1,0 +1,10 @@
+"""The fused backend: Triton kernels, replayed as one CUDA graph a request.
+
+Data flow of a packing, one kernel an arrow; the host is not asked in between:
+
+    replicate or prepare -> order -> deal -> refine -> choose
+
+Legend: X rows, n items, P packs, S = n / P slots of a pack, T restarts, Y = X * T
+starts, K heaviest and lightest packs. A name that ends in 2 is the power of two at or
+above it: Triton's vectors have such lengths.
+"""

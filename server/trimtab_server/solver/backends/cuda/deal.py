@@ -1,0 +1,91 @@
+"""LPT with capacity: each start's items, in order, to the lightest pack with room."""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from trimtab_server.solver.backends.cuda.separate import separate
+
+# Sums are under 2**30, and with an item still to deal no pack holds all: a pack that
+# conflicts costs less than a full one.
+_CONFLICT = tl.constexpr(1 << 30)
+_FULL = tl.constexpr((1 << 31) - 1)
+
+
+@triton.jit(do_not_specialize=["items", "P", "S", "groups"])
+def deal(
+    dealt_ptr,
+    dealt_code_ptr,
+    member_ptr,
+    weight_ptr,
+    code_ptr,
+    held_ptr,
+    items,
+    P,
+    S,
+    groups,
+    P2: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """One program a start. See the reference's `lpt` and `separate`.
+
+    Args:
+        dealt_ptr: int64 [Y, n], see `order`.
+        dealt_code_ptr: int32 [Y, n].
+        member_ptr: int32 [Y, S, P2], out: the item of each slot.
+        weight_ptr: int32 [Y, S, P2], out: its weight.
+        code_ptr: int32 [Y, S, P2], out: its group, or -1.
+        held_ptr: int8 [Y, groups, P2], out: how many of a group a pack holds.
+        items: n.
+        P: packs.
+        S: slots of a pack.
+        groups: rows of `held_ptr`.
+    """
+    start = tl.program_id(0).to(tl.int64)
+    dealt_ptr += start * items
+    dealt_code_ptr += start * items
+    member_ptr += start * S * P2
+    weight_ptr += start * S * P2
+    code_ptr += start * S * P2
+    held_ptr += start * groups * P2
+    pack = tl.arange(0, P2)
+    inside = pack < P
+    if GROUPS:
+        for group in range(groups):
+            tl.store(held_ptr + group * P2 + pack, tl.zeros([P2], tl.int8))
+        tl.debug_barrier()
+
+    load, fill = tl.zeros([P2], tl.int32), tl.zeros([P2], tl.int32)
+    worst = 0
+    following = tl.load(dealt_ptr)
+    for turn in range(items):
+        dealt = following
+        # Fetched a turn ahead, since all else waits for it.
+        following = tl.load(dealt_ptr + tl.minimum(turn + 1, items - 1))
+        weight = dealt.to(tl.int32)
+        cost = tl.where(inside & (fill < S), load, _FULL)
+        code = -1
+        held = tl.zeros([P2], tl.int8)
+        if GROUPS:
+            code = tl.load(dealt_code_ptr + turn)
+            held = tl.load(held_ptr + code * P2 + pack, mask=inside & (code >= 0), other=0)
+            cost = tl.where((held > 0) & (cost < _FULL), cost + _CONFLICT, cost)
+        least = tl.min(cost, axis=0)
+        chosen = tl.min(tl.where(cost == least, pack, P2), axis=0)
+        here = pack == chosen
+        slot = fill * P2 + pack
+        tl.store(member_ptr + slot, (dealt >> 32).to(tl.int32), mask=here)
+        tl.store(weight_ptr + slot, weight, mask=here)
+        if GROUPS:
+            worst = tl.maximum(worst, least)
+            tl.store(code_ptr + slot, code, mask=here)
+            tl.store(
+                held_ptr + code * P2 + pack, (held + 1).to(tl.int8), mask=here & (code >= 0)
+            )
+            tl.debug_barrier()
+        load += tl.where(here, weight, 0)
+        fill += here.to(tl.int32)
+
+    if GROUPS:
+        if worst >= _CONFLICT:
+            separate(member_ptr, weight_ptr, code_ptr, held_ptr, load, P, S, P2)

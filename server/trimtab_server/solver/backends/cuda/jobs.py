@@ -1,0 +1,170 @@
+"""What a kind of request launches, from its input buffers to its answers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trimtab_server.solver.backends.backend import replica_cap
+from trimtab_server.solver.backends.cuda.choose import choose_experts, choose_packs
+from trimtab_server.solver.backends.cuda.hierarchy import GroupsToNodes
+from trimtab_server.solver.backends.cuda.replicate import prepare, replicate
+from trimtab_server.solver.backends.cuda.shapes import Packs, Plan, power_of_two
+from trimtab_server.solver.backends.cuda.starts import Starts, Warps
+from trimtab_server.solver.settings import Settings
+
+
+class Job(Protocol):
+    """One kind of request, with buffers of its own. Not for two threads at once.
+
+    Attributes:
+        inputs: to be filled before a launch.
+        outputs: hold the answers after it.
+        counters: int64 [2], likewise: steps and swaps.
+        starts: its packings, whose seeds are to be set.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    counters: Tensor
+    starts: tuple[Starts, ...]
+
+    def launch(self) -> None:
+        """Queue all its kernels on the current stream."""
+
+
+class PackJob:
+    """`Backend.pack`: from weights [X, n] and groups [X, n] to packs and ranks [X, n]."""
+
+    def __init__(
+        self, packs: Packs, settings: Settings, device: torch.device, warps: Warps
+    ) -> None:
+        shape = packs.rows, packs.items
+        self.counters = torch.zeros(2, dtype=torch.int64, device=device)
+        self._starts = Starts(packs, settings.tolerance, self.counters, device, warps)
+        self._weight_XI, self._code_XI = torch.empty(
+            2, *shape, dtype=torch.int32, device=device
+        ).unbind()
+        amount_XI = torch.zeros(shape, dtype=torch.float64, device=device)
+        group_XI = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.inputs = (amount_XI, group_XI) if packs.groups else (amount_XI,)
+        self.outputs = tuple(torch.empty(2, *shape, dtype=torch.int64, device=device).unbind())
+        self.starts = (self._starts,)
+
+    def launch(self) -> None:
+        """See `Job`."""
+        self.counters.zero_()
+        starts, packs = self._starts, self._starts.packs
+        prepare[packs.rows,](
+            self.inputs[0],
+            self.inputs[-1],
+            self._weight_XI,
+            self._code_XI,
+            packs.items,
+            N2=packs.items2,
+            GROUPS=packs.groups > 0,
+            num_warps=starts.warps.row,
+            num_stages=1,
+        )
+        starts.launch(self._weight_XI, self._code_XI)
+        choose_packs[packs.rows,](
+            starts.peak_Y,
+            starts.square_Y,
+            starts.member_YSP,
+            *self.outputs,
+            packs.restarts,
+            packs.items,
+            packs.slots,
+            P2=packs.packs2,
+            N2=packs.items2,
+            T2=power_of_two(packs.restarts, 2),
+            num_warps=starts.warps.row,
+            num_stages=1,
+        )
+
+
+class PlanJob:
+    """`Backend.plan`: from loads [L, E] to phy2log [L, R].
+
+    Where a placement is hierarchical, groups go onto nodes first, and each node of a
+    layer is a row of its own.
+    """
+
+    def __init__(
+        self, plan: Plan, settings: Settings, device: torch.device, warps: Warps
+    ) -> None:
+        packs = plan.packs
+        self._plan = plan
+        self.counters = torch.zeros(2, dtype=torch.int64, device=device)
+        self._starts = Starts(packs, settings.tolerance, self.counters, device, warps)
+        self._expert_XR, self._weight_XR, self._code_XR = torch.empty(
+            3, packs.rows, packs.items, dtype=torch.int32, device=device
+        ).unbind()
+        shape = plan.layers, plan.topology.num_parts * plan.experts
+        self.inputs = (torch.zeros(shape, dtype=torch.float64, device=device),)
+        replicas = plan.topology.num_replicas
+        self.outputs = (torch.empty(plan.layers, replicas, dtype=torch.int64, device=device),)
+        self.starts: tuple[Starts, ...] = (self._starts,)
+        self._nodes = None
+        self._group_LB = self._expert_XR
+        if plan.topology.num_parts > 1:
+            self._nodes = GroupsToNodes(
+                plan, settings, self.inputs[0], self.counters, device, warps
+            )
+            self._group_LB = self._nodes.group_LB
+            self.starts += self._nodes.starts
+
+    def launch(self) -> None:
+        """See `Job`."""
+        self.counters.zero_()
+        if self._nodes is not None:
+            self._nodes.launch()
+        self.launch_replicate()
+        self._starts.launch(self._weight_XR, self._code_XR)
+        self.launch_choose()
+
+    def launch_replicate(self) -> None:
+        """Queue `replicate`."""
+        plan, packs = self._plan, self._plan.packs
+        replicate[packs.rows,](
+            self.inputs[0],
+            self._group_LB,
+            self._expert_XR,
+            self._weight_XR,
+            self._code_XR,
+            plan.topology.num_parts,
+            plan.experts,
+            packs.items,
+            replica_cap(packs.items, plan.experts, packs.packs),
+            plan.group_size,
+            E2=power_of_two(plan.experts, 2),
+            R2=packs.items2,
+            HIERARCHICAL=self._nodes is not None,
+            num_warps=self._starts.warps.row,
+            num_stages=1,
+        )
+
+    def launch_choose(self) -> None:
+        """Queue `choose_experts`."""
+        plan, packs = self._plan, self._plan.packs
+        choose_experts[packs.rows,](
+            self._starts.peak_Y,
+            self._starts.square_Y,
+            self._starts.member_YSP,
+            self._expert_XR,
+            self._group_LB,
+            self.outputs[0],
+            packs.restarts,
+            packs.items,
+            packs.slots,
+            plan.experts,
+            plan.group_size,
+            P2=packs.packs2,
+            N2=packs.items2,
+            T2=power_of_two(packs.restarts, 2),
+            HIERARCHICAL=self._nodes is not None,
+            num_warps=self._starts.warps.row,
+            num_stages=1,
+        )

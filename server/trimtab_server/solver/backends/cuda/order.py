@@ -1,0 +1,69 @@
+"""The order in which each start deals its items."""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from trimtab_server.solver.backends.reference import noise
+
+_AMPLITUDE = tl.constexpr(noise.AMPLITUDE)
+_UNIT = tl.constexpr(noise.UNIT)
+
+MOST_ITEMS = 1 << 20
+"""An item's number takes 20 bits of what is sorted; keys take the 43 above."""
+
+_ITEM_BITS = tl.constexpr(20)
+_ITEM_MASK = tl.constexpr((1 << 20) - 1)
+
+
+@triton.jit
+def mix(x):
+    """The reference's `_mix`, on uint32, which wraps by itself."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit(do_not_specialize=["restarts", "items"])
+def order(
+    weight_ptr,
+    code_ptr,
+    seed_ptr,
+    dealt_ptr,
+    dealt_code_ptr,
+    restarts,
+    items,
+    N2: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """One program a start: items by descending key, ties by item.
+
+    Args:
+        weight_ptr: int32 [X, n].
+        code_ptr: int32 [X, n].
+        seed_ptr: int64 [1], the hash of the seed, under 2**32.
+        dealt_ptr: int64 [Y, n], out, in order: item << 32 | weight.
+        dealt_code_ptr: int32 [Y, n], out, in the same order.
+        restarts: T.
+        items: n.
+    """
+    start = tl.program_id(0).to(tl.int64)
+    row, restart = start // restarts, start % restarts
+    item = tl.arange(0, N2)
+    inside = item < items
+    weight_ptr += row * items
+    weight = tl.load(weight_ptr + item, mask=inside, other=0)
+    of_restart = mix((tl.load(seed_ptr) + restart).to(tl.uint32))
+    noise = (mix(of_restart + item.to(tl.uint32)) % (2 * _AMPLITUDE + 1)).to(tl.int32)
+    factor = tl.where(restart > 0, noise - _AMPLITUDE, 0) + _UNIT
+    key = weight.to(tl.int64) * factor.to(tl.int64)
+    packed = (key << _ITEM_BITS) | (item ^ _ITEM_MASK).to(tl.int64)
+    # Keys are distinct, so a sort that is not stable will do; padding goes last.
+    packed = tl.sort(tl.where(inside, packed, -1), descending=True)
+    sorted_item = (packed & _ITEM_MASK) ^ _ITEM_MASK
+    sorted_weight = tl.load(weight_ptr + sorted_item, mask=inside, other=0)
+    place = start * items + item
+    tl.store(dealt_ptr + place, (sorted_item << 32) | sorted_weight.to(tl.int64), mask=inside)
+    if GROUPS:
+        sorted_code = tl.load(code_ptr + row * items + sorted_item, mask=inside, other=-1)
+        tl.store(dealt_code_ptr + place, sorted_code, mask=inside)

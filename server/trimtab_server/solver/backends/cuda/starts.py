@@ -1,0 +1,148 @@
+"""Launches the packing of all starts: order, deal, refine. Buffers, grids and strides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trimtab_server.solver.backends.cuda.deal import deal
+from trimtab_server.solver.backends.cuda.order import order
+from trimtab_server.solver.backends.cuda.refine import refine
+from trimtab_server.solver.backends.cuda.shapes import Packs
+
+
+@dataclass(frozen=True)
+class Warps:
+    """Warps of one program of each kind.
+
+    Not measured yet: `python -m tests.gpu` sweeps them. One for `deal` and `refine`,
+    which are chains of reductions: more would have to meet at a barrier in each.
+
+    Attributes:
+        row: of kernels with a program a row.
+        order: of the sort.
+        deal: of the deal.
+        refine: of refinement; None: one for each 1024 numbers that a program holds.
+    """
+
+    row: int = 4
+    order: int = 4
+    deal: int = 1
+    refine: int | None = None
+
+
+class Starts:
+    """The packing of one batch: its scratch, and what becomes of each start.
+
+    Attributes:
+        seed: int64 [1], hash of the seed (`reference/noise.py`), for the caller to set.
+        counters: int64 [2], steps and swaps, added to.
+        member_YSP: int32, out: the item in each slot of each pack, P padded to packs2.
+        peak_Y: int32, out: heaviest pack.
+        square_Y: int64, out: sum of squares of pack loads.
+    """
+
+    def __init__(
+        self, packs: Packs, tolerance: float, counters: Tensor, device: torch.device, warps: Warps
+    ) -> None:
+        def scratch(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.empty(packs.starts, *shape, dtype=dtype, device=device)
+
+        members = packs.slots, packs.packs2
+        grouped = packs.groups > 0
+        self.packs, self.warps, self.counters = packs, warps, counters
+        self.seed = torch.zeros(1, dtype=torch.int64, device=device)
+        self.tolerance = torch.tensor([tolerance], dtype=torch.float64, device=device)
+        self.member_YSP, self.weight_YSP = scratch(*members), scratch(*members)
+        self.code_YSP = scratch(*members) if grouped else self.weight_YSP
+        self.held_YGP = scratch(packs.groups, packs.packs2, dtype=torch.int8)
+        self.dealt_YI = scratch(packs.items, dtype=torch.int64)
+        self.dealt_code_YI = scratch(packs.items) if grouped else self.dealt_YI
+        self.window_Y = scratch(6 * packs.top_k2)
+        self.load_YP = scratch(packs.packs2)
+        self.table_YKK = scratch(packs.top_k2, packs.top_k2, dtype=torch.int64)
+        self.peak_Y, self.square_Y = scratch(), scratch(dtype=torch.int64)
+
+    def launch(self, weight_XI: Tensor, code_XI: Tensor) -> None:
+        """Queue the kernels.
+
+        Args:
+            weight_XI: int32 [X, n], see `quantise`.
+            code_XI: int32 [X, n], each item's group, or -1; not read without groups.
+        """
+        self.launch_order(weight_XI, code_XI)
+        self.launch_deal()
+        self.launch_refine()
+
+    def launch_order(self, weight_XI: Tensor, code_XI: Tensor) -> None:
+        """Queue `order`."""
+        packs = self.packs
+        order[packs.starts,](
+            weight_XI,
+            code_XI,
+            self.seed,
+            self.dealt_YI,
+            self.dealt_code_YI,
+            packs.restarts,
+            packs.items,
+            N2=packs.items2,
+            GROUPS=packs.groups > 0,
+            num_warps=self.warps.order,
+            num_stages=1,
+        )
+
+    def launch_deal(self) -> None:
+        """Queue `deal`."""
+        packs = self.packs
+        deal[packs.starts,](
+            self.dealt_YI,
+            self.dealt_code_YI,
+            self.member_YSP,
+            self.weight_YSP,
+            self.code_YSP,
+            self.held_YGP,
+            packs.items,
+            packs.packs,
+            packs.slots,
+            packs.groups,
+            P2=packs.packs2,
+            GROUPS=packs.groups > 0,
+            num_warps=self.warps.deal,
+            num_stages=1,
+        )
+
+    def launch_refine(self) -> None:
+        """Queue `refine`."""
+        packs = self.packs
+        refine[packs.starts,](
+            self.member_YSP,
+            self.weight_YSP,
+            self.code_YSP,
+            self.held_YGP,
+            self.window_Y,
+            self.load_YP,
+            self.table_YKK,
+            self.tolerance,
+            self.peak_Y,
+            self.square_Y,
+            self.counters,
+            packs.packs,
+            packs.slots,
+            packs.top_k,
+            packs.max_swaps,
+            packs.groups,
+            P2=packs.packs2,
+            K2=packs.top_k2,
+            S2=packs.slots2,
+            U=packs.chunk,
+            GROUPS=packs.groups > 0,
+            num_warps=self.warps.refine or _refine_warps(packs),
+            num_stages=1,
+        )
+
+
+def _refine_warps(packs: Packs) -> int:
+    largest = max(2 * packs.top_k2 * packs.slots2, 2 * packs.top_k2**2, 5 * packs.packs2)
+    return min(4, max(1, largest // 1024))
