@@ -3,33 +3,96 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import get_args
 
-from tests.bench import balance, replay, rpc
+from tests.bench import backends, balance, concurrency, growth, improving, leak, replay, rpc, start
+from tests.bench.options import LimitError, Options, Section
 from tests.bench.tables import machine
+from trimtab_server.solver import BackendName
 
-SECTIONS = {
-    "balance": balance.run,
-    "replay": replay.run,
-    "rpc": rpc.run,
-    "constants": replay.constants,
-    "noise": balance.noise,
-    "presets": balance.presets,
+SECTIONS: dict[str, list[Section]] = {
+    "backends": [backends.run],
+    "improve": [improving.run],
+    "growth": [growth.run],
+    "balance": [balance.run],
+    "replay": [replay.run],
+    "rpc": [rpc.run, concurrency.run, start.run],
+    "leak": [leak.run],
+    "constants": [replay.constants],
+    "noise": [balance.noise],
+    "presets": [balance.presets],
 }
-USUAL = ["balance", "replay", "rpc"]
+USUAL = ["backends", "improve", "replay", "rpc"]
 
 
-def main() -> None:
-    """Run the sections asked for, the first three by default."""
+def main() -> int:
+    """Run the sections asked for; 1 if one of them failed, or found a figure over its limit."""
+    sections, options = _arguments()
+    # What else runs matters most to torch, whose threads wait for each other all the time:
+    # the reference was seen to take 30 times as long beside two busy processes.
+    print(f"Measured {machine()}; load average {os.getloadavg()[0]:.1f}.", flush=True)
+    failed = False
+    for section in sections:
+        for run in SECTIONS[section]:
+            try:
+                run(options)
+            except LimitError as error:
+                failed = True
+                print(f"\n{section}: {error}", file=sys.stderr)
+            except Exception:  # noqa: BLE001 - a long run goes on to the next section
+                failed = True
+                traceback.print_exc()
+    return int(failed)
+
+
+def _arguments() -> tuple[list[str], Options]:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "sections", nargs="*", choices=[*SECTIONS, []], default=USUAL, help="what to measure"
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help=f"{', '.join(SECTIONS)} (default: {' '.join(USUAL)})",
     )
     parser.add_argument("--repeats", type=int, default=5, help="calls per median (default: 5)")
-    arguments = parser.parse_args()
-    print(f"Measured {machine()}.")
-    for section in arguments.sections:
-        SECTIONS[section](arguments.repeats)
+    parser.add_argument(
+        "--backend",
+        dest="backends",
+        action="append",
+        default=[],
+        choices=get_args(BackendName),
+        help="measure this backend only; may be repeated (default: all that can run here)",
+    )
+    parser.add_argument(
+        "--peer",
+        dest="peers",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="Python file with rebalance_experts(weight, num_replicas, num_groups, num_nodes, "
+        "num_gpus), to run beside ours in `backends`; may be repeated",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="also measure peak memory in `backends` (slow)"
+    )
+    parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    unknown = [section for section in given.sections if section not in SECTIONS]
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if given.repeats < 1:
+        parser.error(f"--repeats {given.repeats} is below 1")
+    missing = [str(path) for path in given.peers if not path.is_file()]
+    if missing:
+        parser.error(f"--peer: no file {', '.join(missing)}")
+    return given.sections or USUAL, Options(
+        given.repeats, tuple(given.backends), tuple(given.peers), given.memory, given.quick
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,8 @@ Loads = npt.NDArray[np.float64]
 def trace(name: str) -> Loads:
     """`load` [T, L, E] of a trace."""
     with np.load(TRACES / f"{name}.npz") as file:
-        return file["load"].astype(np.float64)
+        load_TLE: Loads = file["load"].astype(np.float64)
+    return load_TLE
 
 
 def realistic(
@@ -35,3 +36,25 @@ def realistic(
     share_LE = np.exp(group_LG + own_LE)
     share_LE /= share_LE.sum(1, keepdims=True)
     return rng.poisson(share_LE * tokens).astype(np.float64)
+
+
+def lognormal(
+    layers: int = 58, experts: int = 256, sigma: float = 1.0, seed: int = 0, tokens: int = 100_000
+) -> Loads:
+    """Counts [L, E] from independent lognormal shares: what the field publishes on."""
+    rng = np.random.default_rng(seed)
+    share_LE = rng.lognormal(0, sigma, (layers, experts))
+    share_LE /= share_LE.sum(1, keepdims=True)
+    return rng.poisson(share_LE * tokens).astype(np.float64)
+
+
+def drifted(layers: int, experts: int) -> tuple[Loads, Loads]:
+    """Two loads [L, E]: one to plan for, and the one after 30 % of it was replaced."""
+    before, other = realistic(layers, experts), realistic(layers, experts, seed=1)
+    return before, 0.7 * before + 0.3 * other
+
+
+def windows(name: str) -> Loads:
+    """Every eighth window of a trace, all layers, as one batch of rows."""
+    load_TLE = trace(name)
+    return np.concatenate(list(load_TLE[:: 8 if len(load_TLE) > 8 else 1]))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.bench.loads import realistic, trace
+from tests.bench.options import Options
 from tests.bench.tables import print_table
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver import Budget, evaluate, improve, place, settings_for
@@ -35,9 +36,9 @@ EVERY = 4
 """Windows between two plans."""
 
 
-def run(repeats: int) -> None:
+def run(options: Options) -> None:
     """Print the incremental step against full, aligned re-plans at the same cadence."""
-    del repeats
+    del options
     for name, topology in REPLAYS.items():
         load_TLE = torch.from_numpy(trace(name))
         full = replay(load_TLE, topology, _full(topology), EVERY)
@@ -57,9 +58,9 @@ def run(repeats: int) -> None:
         )
 
 
-def constants(repeats: int) -> None:
+def constants(options: Options) -> None:
     """Print what the defaults of improve were chosen by: min_gain and top_k."""
-    del repeats
+    del options
     columns = ["min_gain", *REPLAYS]
     rows = []
     for min_gain in (0.0, 3e-4, 1e-3, 3e-3, 1e-2):

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table under a heading."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = ""
+) -> None:
+    """Print a Markdown table under a heading, each row as soon as it is there."""
     print(f"\n### {title}\n")
+    if caption:
+        print(textwrap.fill(caption, 110) + "\n")
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))
     for row in rows:
@@ -25,13 +31,39 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 def timed(call: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time of a call in milliseconds, after one to warm up."""
     call()
-    return median(_once(call) for _ in range(repeats)) * 1e3
+    return median(once(call) for _ in range(repeats))
 
 
-def _once(call: Callable[[], object]) -> float:
+def once(call: Callable[[], object]) -> float:
+    """Wall time of one call in milliseconds."""
     start = time.perf_counter()
     call()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) * 1e3
+
+
+def interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median wall time of each call in milliseconds; they take turns, after one to warm up.
+
+    What else the machine does then hits all alike; and each call finds caches as cold
+    as the others left them, as in a server that plans now and then.
+    """
+    for call in calls:
+        call()
+    rounds = [[once(call) for call in calls] for _ in range(repeats)]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def foretold_seconds(call: Callable[[Tensor], object], load_LE: Tensor) -> float:
+    """What a call on [L, E] may take, by an eighth of the layers."""
+    part_LE = load_LE[: max(1, len(load_LE) // 8)]
+    call(part_LE)  # compiles, where that is needed
+    return once(lambda: call(part_LE)) / 1e3 * len(load_LE) / len(part_LE)
+
+
+def in_ms(milliseconds: float) -> str:
+    """With three figures or so: what a shared machine can tell apart."""
+    places = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
+    return f"{milliseconds:.{places}f}"
 
 
 def machine() -> str:

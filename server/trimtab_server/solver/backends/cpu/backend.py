@@ -9,10 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.balance import gpu_loads, imbalance
-from trimtab_server.domain.moves import Moves, moves_between
+from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.cpu.balance import balance_rows
+from trimtab_server.solver.backends.cpu.improve import improve_layers
+from trimtab_server.solver.backends.cpu.layer import Rules
+from trimtab_server.solver.backends.cpu.moves import moves_of_rows
 from trimtab_server.solver.backends.cpu.packing import pack_rows
 from trimtab_server.solver.backends.cpu.rows import (
     experts_in_slots,
@@ -22,7 +25,6 @@ from trimtab_server.solver.backends.cpu.rows import (
     replicate_rows,
 )
 from trimtab_server.solver.backends.cpu.threads import for_parts
-from trimtab_server.solver.backends.reference.improve import improve
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.hierarchy import plan_in_parts
 from trimtab_server.solver.settings import Settings
@@ -79,16 +81,34 @@ class Cpu:
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
     ) -> Solved:
         """See `Backend`."""
-        return improve(start_LR, load_LE, topology, budget, top_k)
+        rules = Rules(
+            top_k,
+            topology.num_nodes,
+            topology.num_groups,
+            float(budget.cross_node_cost),
+            float(budget.min_gain),
+        )
+        total = _or_infinite(budget.max_moves)
+        each = min(_or_infinite(budget.max_moves_per_layer), total)
+        phy2log, steps, swaps = improve_layers(
+            _array(start_LR), _array(load_LE), topology.num_gpus, rules, each, total
+        )
+        return Solved(_tensor(phy2log, load_LE), steps, swaps)
 
     def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
-        gpu_load_LG = gpu_loads(phy2log_LR, load_LE, num_gpus)
-        return gpu_load_LG, imbalance(gpu_load_LG)
+        phy2log, load = _array(phy2log_LR), _array(load_LE)
+        gpu_load, imbalance = np.empty((len(load), num_gpus)), np.empty(len(load))
+        for_parts(
+            len(load),
+            lambda first, end: balance_rows(phy2log, load, first, end, gpu_load, imbalance),
+        )
+        return _tensor(gpu_load, load_LE), _tensor(imbalance, load_LE)
 
     def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
         """See `Backend`."""
-        return moves_between(current_LR, new_LR, num_experts, num_gpus)
+        moves, sources = moves_of_rows(_array(current_LR), _array(new_LR), num_experts, num_gpus)
+        return Moves(_tensor(moves, new_LR), _tensor(sources, new_LR))
 
 
 def _plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:
@@ -115,3 +135,7 @@ def _array(tensor: Tensor) -> npt.NDArray[Any]:
 
 def _tensor(array: npt.NDArray[Any], like: Tensor) -> Tensor:
     return torch.from_numpy(array).to(like.device)
+
+
+def _or_infinite(limit: float | None) -> float:
+    return float("inf") if limit is None else float(limit)

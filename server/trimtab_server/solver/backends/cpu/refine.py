@@ -61,9 +61,7 @@ def new_pairs(num_packs: int, slots: int, top_k: int) -> Pairs:
 
 
 @compiled
-def refine(
-    start: Start, pairs: Pairs, max_iterations: int, tolerance: float
-) -> tuple[int, int]:
+def refine(start: Start, pairs: Pairs, max_iterations: int, tolerance: float) -> tuple[int, int]:
     """Apply the best swap, again and again, until none gains.
 
     Args:
@@ -81,8 +79,8 @@ def refine(
         total += start.load_P[p]
     fill_window(heavy, start)
     fill_window(light, start)
-    for l in range(len(light.stale_K)):
-        light.stale_K[l] = False  # all rows together are all columns
+    for column in range(len(light.stale_K)):
+        light.stale_K[column] = False  # all rows together are all columns
     steps = swaps = 0
     while swaps < max_iterations:
         spread = float(extreme_load(heavy) - extreme_load(light))
@@ -106,15 +104,15 @@ def _renew_rows(start: Start, pairs: Pairs) -> None:
     """Compute what stale heavy packs gain with each light one."""
     heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
     cells = len(best_H)
-    for h in range(cells):
-        if not heavy.stale_K[h]:
+    for row in range(cells):
+        if not heavy.stale_K[row]:
             continue
-        heavy.stale_K[h] = False
-        pack = heavy.pack_K[h]
+        heavy.stale_K[row] = False
+        pack = heavy.pack_K[row]
         best_gains(light, start, pack, miss_SK, gain_K)
-        for l in range(cells):
-            gain_HL[h, l] = gain_K[l]
-        best_H[h] = highest(gain_K)
+        for column in range(cells):
+            gain_HL[row, column] = gain_K[column]
+        best_H[row] = highest(gain_K)
 
 
 @compiled
@@ -122,18 +120,18 @@ def _renew_columns(start: Start, pairs: Pairs) -> None:
     """Compute what stale light packs gain with each heavy one."""
     heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
     cells = len(best_H)
-    for l in range(cells):
-        if not light.stale_K[l]:
+    for column in range(cells):
+        if not light.stale_K[column]:
             continue
-        light.stale_K[l] = False
-        pack = light.pack_K[l]
+        light.stale_K[column] = False
+        pack = light.pack_K[column]
         best_gains(heavy, start, pack, miss_SK, gain_K)
-        for h in range(cells):
-            old, gain_HL[h, l] = gain_HL[h, l], gain_K[h]
-            if gain_K[h] >= best_H[h]:
-                best_H[h] = gain_K[h]
-            elif old == best_H[h]:
-                best_H[h] = highest(gain_HL[h])
+        for row in range(cells):
+            old, gain_HL[row, column] = gain_HL[row, column], gain_K[row]
+            if gain_K[row] >= best_H[row]:
+                best_H[row] = gain_K[row]
+            elif old == best_H[row]:
+                best_H[row] = highest(gain_HL[row])
 
 
 @compiled
@@ -144,35 +142,35 @@ def _best_swap(start: Start, pairs: Pairs) -> tuple[int, int, int, int]:
     the best one, the pair's gain is put right, and another pair may be the best.
     """
     while True:
-        h, l = _best_pair(pairs)
-        gain = pairs.gain_HL[h, l]
+        row, column = _best_pair(pairs)
+        gain = pairs.gain_HL[row, column]
         if gain <= 0:
             return NOT_IN, NOT_IN, NOT_IN, NOT_IN
-        a, b = pairs.heavy.pack_K[h], pairs.light.pack_K[l]
+        a, b = pairs.heavy.pack_K[row], pairs.light.pack_K[column]
         slot_a, slot_b = _slots_that_gain(start, a, b, gain)
         if slot_a != NOT_IN:
             return a, slot_a, b, slot_b
-        pairs.gain_HL[h, l] = _best_allowed_gain(start, a, b)
-        pairs.best_H[h] = highest(pairs.gain_HL[h])
+        pairs.gain_HL[row, column] = _best_allowed_gain(start, a, b)
+        pairs.best_H[row] = highest(pairs.gain_HL[row])
 
 
 @compiled
 def _best_pair(pairs: Pairs) -> tuple[int, int]:
     """Cells of the pair that gains most: then of the heaviest, then the lightest pack."""
     heavy, light, gain_HL, best_H, _, _ = pairs
-    best_h = 0
-    for h in range(1, len(best_H)):
-        if best_H[h] > best_H[best_h] or (
-            best_H[h] == best_H[best_h] and heavy.rank_K[h] > heavy.rank_K[best_h]
+    best_row = 0
+    for row in range(1, len(best_H)):
+        if best_H[row] > best_H[best_row] or (
+            best_H[row] == best_H[best_row] and heavy.rank_K[row] > heavy.rank_K[best_row]
         ):
-            best_h = h
-    best_l = NOT_IN
-    for l in range(len(best_H)):
-        if gain_HL[best_h, l] == best_H[best_h] and (
-            best_l == NOT_IN or light.rank_K[l] > light.rank_K[best_l]
+            best_row = row
+    best_column = NOT_IN
+    for column in range(len(best_H)):
+        if gain_HL[best_row, column] == best_H[best_row] and (
+            best_column == NOT_IN or light.rank_K[column] > light.rank_K[best_column]
         ):
-            best_l = l
-    return best_h, best_l
+            best_column = column
+    return best_row, best_column
 
 
 @compiled

@@ -134,7 +134,9 @@ def _rules(
 def _best(layers: Layers, candidates: Candidates, left_L: Tensor, min_gain: float) -> _Step:
     """Each layer's step with the largest gain per net move; score 0 where there is none."""
     slot_LA, other_LB, gain_LAB, cost_LAB = candidates
-    mean_L11 = layers.load_LG.double().mean(1).clamp(min=1.0).view(-1, 1, 1)
+    # Of the exact sum: a device's mean() may multiply by a rounded 1 / G.
+    mean_L = layers.load_LG.sum(1).double() / layers.load_LG.shape[1]
+    mean_L11 = mean_L.clamp(min=1.0).view(-1, 1, 1)
     share_LAB = gain_LAB.double() / mean_L11.square()
     taken_LAB = (gain_LAB > 0) & (cost_LAB <= left_L.view(-1, 1, 1))
     taken_LAB &= share_LAB >= min_gain * cost_LAB

@@ -1,0 +1,240 @@
+"""`improve` over layers: see the reference's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.solver.backends.cpu.balance import Floats, gpu_loads
+from trimtab_server.solver.backends.cpu.compiled import compiled, entry
+from trimtab_server.solver.backends.cpu.layer import (
+    NO_SLOT,
+    Int64s,
+    Layer,
+    Rules,
+    begin,
+    new_layer,
+    put,
+    refresh,
+)
+from trimtab_server.solver.backends.cpu.quantise import quantise
+from trimtab_server.solver.backends.cpu.step import Step, Terms
+from trimtab_server.solver.backends.cpu.swaps import Ends, best_swap, new_ends
+from trimtab_server.solver.backends.cpu.threads import for_parts
+from trimtab_server.solver.backends.cpu.transfers import Donors, best_transfer, new_donors
+
+_FIRST_ROOM = 32
+"""Steps of a layer that there is room for at first. If it took more, it takes them again."""
+
+
+class Paths(NamedTuple):
+    """The steps of each layer, in order. Z is the most that there is room for.
+
+    Attributes:
+        length_L: int64, steps taken; more than Z if there was no room.
+        score_LZ: float64, gain per net move of each step.
+        cost_LZ: float64, net moves.
+        slot_LZ3: int64 [L, Z, 3], slot, other slot (NO_SLOT in transfers), expert.
+    """
+
+    length_L: Int64s
+    score_LZ: Floats
+    cost_LZ: Floats
+    slot_LZ3: Int64s
+
+
+def improve_layers(
+    start_LR: Int64s,
+    load_LE: Floats,
+    num_gpus: int,
+    rules: Rules,
+    left: float,
+    max_moves: float,
+) -> tuple[Int64s, int, int]:
+    """Improve each layer as far as its own budget goes, then share out the common one.
+
+    Args:
+        start_LR: int64 [L, R], a placement that holds every expert.
+        load_LE: float64 [L, E], finite, >= 0.
+        num_gpus: G.
+        rules: of the steps.
+        left: most net moves of a layer.
+        max_moves: most net moves of all layers.
+
+    Returns:
+        The placement, int64 [L, R]; steps taken; and swaps among those kept.
+    """
+    paths = _take_all_steps(start_LR, load_LE, num_gpus, rules, left, _FIRST_ROOM)
+    longest = int(paths.length_L.max())
+    if longest > _FIRST_ROOM:
+        paths = _take_all_steps(start_LR, load_LE, num_gpus, rules, left, longest)
+    kept_L = paths.length_L
+    if max_moves < np.inf:
+        kept_L = _spend(paths, max_moves)
+    new_LR = np.empty_like(start_LR)
+    swaps = _finish(start_LR, load_LE, num_gpus, paths, kept_L, new_LR)
+    return new_LR, int(paths.length_L.sum()), swaps
+
+
+def _take_all_steps(
+    start_LR: Int64s, load_LE: Floats, num_gpus: int, rules: Rules, left: float, room: int
+) -> Paths:
+    layers = len(start_LR)
+    paths = Paths(
+        np.zeros(layers, np.int64),
+        np.empty((layers, room)),
+        np.empty((layers, room)),
+        np.empty((layers, room, 3), np.int64),
+    )
+
+    def work(first: int, end: int) -> None:
+        _take_steps(start_LR, load_LE, num_gpus, rules, left, first, end, paths)
+
+    for_parts(layers, work)
+    return paths
+
+
+@entry
+def _take_steps(
+    start_LR: Int64s,
+    load_LE: Floats,
+    num_gpus: int,
+    rules: Rules,
+    left: float,
+    first: int,
+    end: int,
+    paths: Paths,
+) -> None:
+    """The best steps of layers `first` to `end`; their `paths` are written."""
+    experts, replicas = load_LE.shape[1], start_LR.shape[1]
+    layer = new_layer(experts, replicas, num_gpus, rules)
+    ends, donors = new_ends(num_gpus, rules.top_k), new_donors(experts, replicas)
+    weight_E = np.empty(experts, np.int32)
+    for x in range(first, end):
+        quantise(load_LE[x], experts, weight_E)
+        begin(layer, start_LR[x], weight_E)
+        paths.length_L[x] = _walk(layer, rules, ends, donors, left, paths, x)
+
+
+@compiled
+def _walk(
+    layer: Layer, rules: Rules, ends: Ends, donors: Donors, left: float, paths: Paths, x: int
+) -> int:
+    """Take steps while there are any; how many."""
+    length = 0
+    while True:
+        step = _best_step(layer, rules, ends, donors, left)
+        if step.score <= 0:
+            return length
+        if length < paths.score_LZ.shape[1]:
+            paths.score_LZ[x, length] = step.score
+            paths.cost_LZ[x, length] = step.cost
+            paths.slot_LZ3[x, length, 0] = step.slot
+            paths.slot_LZ3[x, length, 1] = step.other_slot
+            paths.slot_LZ3[x, length, 2] = step.expert
+        length += 1
+        left -= step.cost
+        given = layer.expert_R[step.slot]
+        put(layer, step.slot, step.expert)
+        if step.other_slot != NO_SLOT:
+            put(layer, step.other_slot, given)
+        refresh(layer)
+
+
+@compiled
+def _best_step(layer: Layer, rules: Rules, ends: Ends, donors: Donors, left: float) -> Step:
+    """The step with the highest score that the moves left allow."""
+    total = np.int64(0)
+    for g in range(len(layer.load_G)):
+        total += layer.load_G[g]
+    mean = max(total / len(layer.load_G), 1.0)
+    terms = Terms(mean * mean, left, rules.min_gain)
+    best = Step(0.0, 0.0, NO_SLOT, NO_SLOT, NO_SLOT)
+    best = best_swap(layer, rules, ends, terms, best)
+    return best_transfer(layer, rules, donors, terms, best)
+
+
+@entry
+def _spend(paths: Paths, max_moves: float) -> Int64s:
+    """How many steps each layer keeps: the best next step of any layer, while it fits."""
+    layers = len(paths.length_L)
+    kept_L = np.zeros(layers, np.int64)
+    next_L = np.zeros(layers)
+    for x in range(layers):
+        if paths.length_L[x] > 0:
+            next_L[x] = paths.score_LZ[x, 0]
+    while True:
+        x = np.argmax(next_L)
+        if next_L[x] <= 0:
+            return kept_L
+        next_L[x] = 0.0
+        cost = paths.cost_LZ[x, kept_L[x]]
+        if cost <= max_moves:
+            max_moves -= cost
+            kept_L[x] += 1
+            if kept_L[x] < paths.length_L[x]:
+                next_L[x] = paths.score_LZ[x, kept_L[x]]
+
+
+@entry
+def _finish(
+    start_LR: Int64s,
+    load_LE: Floats,
+    num_gpus: int,
+    paths: Paths,
+    kept_L: Int64s,
+    new_LR: Int64s,
+) -> int:
+    """Carry out the steps kept, into `new_LR`; how many of them are swaps."""
+    share_E, scratch_R = np.empty(load_LE.shape[1]), np.empty(start_LR.shape[1])
+    load_G, kept_S = np.empty(num_gpus), np.empty(start_LR.shape[1] // num_gpus, np.bool_)
+    swaps = 0
+    for x in range(len(start_LR)):
+        new_R = new_LR[x]
+        new_R[:] = start_LR[x]
+        for step in range(kept_L[x]):
+            slot, other_slot, expert = paths.slot_LZ3[x, step]
+            given, new_R[slot] = new_R[slot], expert
+            if other_slot != NO_SLOT:
+                new_R[other_slot] = given
+                swaps += 1
+        if kept_L[x] == 0:
+            continue
+        _keep_slots(new_R, start_LR[x], kept_S)
+        gpu_loads(start_LR[x], load_LE[x], share_E, scratch_R, load_G)
+        peak_before = load_G.max()
+        gpu_loads(new_R, load_LE[x], share_E, scratch_R, load_G)
+        # Rounding to integers can hide a last-digit rise of the heaviest GPU.
+        if load_G.max() > peak_before:
+            new_R[:] = start_LR[x]
+    return swaps
+
+
+@compiled
+def _keep_slots(new_R: Int64s, current_R: Int64s, kept_S: npt.NDArray[np.bool_]) -> None:
+    """Reorder each GPU's slots in place: see `keep_slots` of align."""
+    slots = len(kept_S)
+    for first in range(0, len(new_R), slots):
+        for s in range(slots):
+            kept_S[s] = False
+        arrivals = 0
+        for i in range(first, first + slots):
+            # The k-th slot of an expert meets its k-th slot in `current`.
+            stays = False
+            for s in range(slots):
+                if not kept_S[s] and current_R[first + s] == new_R[i]:
+                    kept_S[s] = stays = True
+                    break
+            if not stays:
+                new_R[first + arrivals] = new_R[i]
+                arrivals += 1
+        # Arrivals stand in front, in order, and are as many as the free slots: from the
+        # last one on, each goes to its own, which is never before where it stands.
+        for s in range(slots - 1, -1, -1):
+            if kept_S[s]:
+                new_R[first + s] = current_R[first + s]
+            else:
+                arrivals -= 1
+                new_R[first + s] = new_R[first + arrivals]

@@ -1,0 +1,97 @@
+"""The best swap of two experts between GPUs: see the reference's `candidates`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from trimtab_server.solver.backends.cpu.compiled import compiled, entry
+from trimtab_server.solver.backends.cpu.layer import Int64s, Layer, Rules, arrival_cost, is_open
+from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
+from trimtab_server.solver.backends.cpu.window import highest
+
+_MOST_LOAD = 1 << 30
+_GPU_BITS = 20
+_GPU_MASK = (1 << _GPU_BITS) - 1
+_INFINITE = np.inf
+
+
+class Ends(NamedTuple):
+    """The GPUs between which swaps are tried.
+
+    Attributes:
+        heavy_K: int64, the heaviest, of equal loads the lowest first.
+        light_K: int64, the lightest, likewise.
+        rank_G: int64, scratch: load and number of a GPU in one.
+    """
+
+    heavy_K: Int64s
+    light_K: Int64s
+    rank_G: Int64s
+
+
+@entry
+def new_ends(gpus: int, top_k: int) -> Ends:
+    """Room for the K heaviest and the K lightest, all where there are fewer."""
+    top_k = min(top_k, gpus)
+    return Ends(np.empty(top_k, np.int64), np.empty(top_k, np.int64), np.empty(gpus, np.int64))
+
+
+@compiled
+def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) -> Step:
+    """The swap with the highest score, if it is above that of `best`."""
+    _select(layer, True, ends.rank_G, ends.heavy_K)
+    _select(layer, False, ends.rank_G, ends.light_K)
+    for i in range(len(ends.heavy_K)):
+        a = ends.heavy_K[i]
+        for j in range(len(ends.light_K)):
+            b = ends.light_K[j]
+            gap = layer.load_G[a] - layer.load_G[b]
+            least_cost = _least_cost_of_swap(layer, a, b)
+            if a != b and gap * gap // 2 > gain_to_beat(best, least_cost, terms):
+                best = _best_swap_between(layer, rules, a, b, terms, best)
+    return best
+
+
+@compiled
+def _best_swap_between(
+    layer: Layer, rules: Rules, a: int, b: int, terms: Terms, best: Step
+) -> Step:
+    slots = len(layer.expert_R) // len(layer.load_G)
+    gap, least_cost = layer.load_G[a] - layer.load_G[b], _least_cost_of_swap(layer, a, b)
+    gain_needed = gain_to_beat(best, least_cost, terms)
+    for r in range(a * slots, (a + 1) * slots):
+        u = layer.expert_R[r]
+        if not is_open(layer, u, b):
+            continue
+        for s in range(b * slots, (b + 1) * slots):
+            v = layer.expert_R[s]
+            delta = layer.now_E[u] - layer.now_E[v]
+            gain = 2 * delta * (gap - delta)
+            if gain <= gain_needed or not is_open(layer, v, a):
+                continue
+            cost = arrival_cost(layer, rules, u, b) + arrival_cost(layer, rules, v, a)
+            cost = cost - arrival_cost(layer, rules, u, a) - arrival_cost(layer, rules, v, b)
+            score = score_of(gain, cost, terms)
+            if score > best.score:
+                best = Step(score, cost, r, s, v)
+                gain_needed = gain_to_beat(best, least_cost, terms)
+    return best
+
+
+@compiled
+def _least_cost_of_swap(layer: Layer, a: int, b: int) -> float:
+    """Both experts arrive where they were not; unless, after other steps, they come back."""
+    return -_INFINITE if layer.touched_G[a] or layer.touched_G[b] else 2.0
+
+
+@compiled
+def _select(layer: Layer, heavy: bool, rank_G: Int64s, out_K: Int64s) -> None:
+    """The heaviest, or the lightest, GPUs in order, of equal loads the lowest first."""
+    for g in range(len(rank_G)):
+        load = layer.load_G[g] if heavy else _MOST_LOAD - layer.load_G[g]
+        rank_G[g] = load << _GPU_BITS | (_GPU_MASK - g)
+    for k in range(len(out_K)):
+        out_K[k] = _GPU_MASK - (highest(rank_G) & _GPU_MASK)
+        rank_G[out_K[k]] = -1
