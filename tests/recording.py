@@ -54,6 +54,12 @@ class Recording:
     def imbalance(self, when: str, worst: float, median: float) -> None:
         self._note("imbalance", when, worst, median)
 
+    def imbalance_bound(self, worst: float, median: float) -> None:
+        self._note("imbalance_bound", worst, median)
+
+    def fallback(self, backend: str, reason: str) -> None:
+        self._note("fallback", backend, reason)
+
     def moved(self, moves: int) -> None:
         self._note("moved", moves)
 

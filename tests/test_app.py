@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import urllib.request
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.recording import Recording
@@ -52,7 +54,7 @@ async def test_metrics_answer_while_the_solver_works_and_know_nothing_of_warming
     async with App(make_config(metrics_listen="127.0.0.1:0")) as app, busy(app.queue):
         text = await asyncio.to_thread(scrape, app.metrics_address)
     assert "trimtab_moves_total 0.0" in text
-    assert 'trimtab_device_info{backend="reference",device="cpu"' in text
+    assert 'trimtab_device_info{backend="cpu",device="cpu"' in text
     assert "trimtab_solver_stage_duration_seconds_count" not in text
 
 
@@ -64,9 +66,31 @@ async def test_calls_show_in_the_metrics() -> None:
         text = await asyncio.to_thread(scrape, app.metrics_address)
     place = 'method="trimtab.v1.SolverService/Place"'
     assert f'trimtab_rpc_requests_total{{code="OK",{place}}} 1.0' in text
-    for stage in ("replicate", "pack"):
-        labels = f'backend="reference",effort="fast",stage="{stage}"'
+    for stage in ("plan", "evaluate"):
+        labels = f'backend="cpu",effort="balanced",stage="{stage}"'
         assert f"trimtab_solver_stage_duration_seconds_count{{{labels}}} 1.0" in text
+
+
+async def test_a_backend_that_cannot_run_is_passed_over_and_that_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What Python does where Numba is not installed.
+    monkeypatch.setitem(sys.modules, "trimtab_server.solver.backends.cpu.backend", None)
+    with structlog.testing.capture_logs() as logs:
+        async with App(make_config(metrics_listen="127.0.0.1:0")) as app:
+            text = await asyncio.to_thread(scrape, app.metrics_address)
+    assert 'trimtab_backend_fallbacks_total{backend="cpu",reason="missing"} 1.0' in text
+    assert 'trimtab_device_info{backend="reference",device="cpu"' in text
+    (line,) = [entry for entry in logs if entry["event"] == "backend passed over"]
+    assert (line["backend"], line["reason"]) == ("cpu", "missing")
+
+
+async def test_a_backend_asked_for_by_name_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "trimtab_server.solver.backends.cpu.backend", None)
+    with pytest.raises(InvalidArgumentError, match="backend: 'cpu' cannot run here"):
+        App(make_config(backend="cpu"))
 
 
 async def test_stop_finishes_what_runs_and_says_so() -> None:

@@ -39,8 +39,8 @@ PACKS = [
     ((501, 100), 10, Settings(restarts=2), False, "items of all restarts: 100200"),
     ((1, 1000), 2, Settings(), False, "candidate swaps of a row: 1000000"),
     ((1, 1000), 1, Settings(), False, "candidate swaps of a row: 1000000"),
-    ((1, 1000), 101, Settings(), True, "restarts x items x packs: 101000"),
-    ((1, 1000), 51, Settings(restarts=2), True, "restarts x items x packs: 102000"),
+    ((1, 1000), 101, Settings(), True, "restarts x items x packs of a row: 101000"),
+    ((1, 1000), 51, Settings(restarts=2), True, "restarts x items x packs of a row: 102000"),
 ]
 
 
@@ -67,7 +67,7 @@ PLACES = [
     ((20, 100), Topology(5010, 10), {}, "items of all restarts: 100200"),
     ((1, 400), Topology(400, 40, num_groups=400), {}, "candidate swaps of a row: 160000"),
     ((1, 10), Topology(4000, 40), {}, "candidate swaps of a row: 160000"),
-    ((10, 10), Topology(1000, 20), {}, "restarts x items x packs: 200000"),
+    ((10, 10), Topology(2400, 50), {}, "restarts x items x packs of a row: 120000"),
     ((3, 10), Topology(1000, 10, 2, 2), {}, "candidate swaps of a row: 160000"),
     ((41, 10), Topology(50, 1), IN_FORCE, "layers x slots x slots of a GPU: 102500"),
     ((1, 350), Topology(350, 70), BUDGETED, "slots x experts of a layer: 122500"),
@@ -97,9 +97,9 @@ def test_the_swaps_that_improving_tries_are_bounded_whatever_the_options_say() -
 
 
 def test_each_node_of_a_hierarchical_placement_is_packed_for_itself() -> None:
-    check_place(LIMITS, (10, 10), Topology(800, 20, 4, 4), Settings())
-    with pytest.raises(ResourceExhaustedError, match="restarts x items x packs: 160000"):
-        check_place(LIMITS, (10, 10), Topology(800, 20, 4), Settings())
+    check_place(LIMITS, (10, 10), Topology(3200, 400, 4, 4), Settings())
+    with pytest.raises(ResourceExhaustedError, match="restarts x items x packs of a row: 1280000"):
+        check_place(LIMITS, (10, 10), Topology(3200, 400, 4), Settings())
 
 
 def test_sizes_that_make_no_sense_are_left_to_the_checks_that_name_the_rule() -> None:

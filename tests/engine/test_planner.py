@@ -95,8 +95,8 @@ async def test_options_choose_the_effort_and_the_default_holds_without(
 ) -> None:
     await planner.place(skewed_load(), TERMS)
     await planner.place(skewed_load(), Terms(TOPOLOGY, options=Options("balanced")))
-    await observer.until("stage", "pack", "reference", "fast")
-    await observer.until("stage", "pack", "reference", "balanced")
+    await observer.until("stage", "plan", "reference", "fast")
+    await observer.until("stage", "plan", "reference", "balanced")
 
 
 async def test_each_stage_and_what_it_took_is_reported(
@@ -107,12 +107,14 @@ async def test_each_stage_and_what_it_took_is_reported(
     assert second.moves is not None
     await observer.until("moved", len(second.moves))
     stages = {stage for stage, _, _ in observer.named("stage")}
-    assert stages == {"replicate", "pack", "align"}
+    assert stages == {"plan", "align", "evaluate"}
     assert len(observer.named("solved")) == 2
     ratios = {(when, worst, median) for when, worst, median in observer.named("imbalance")}
     assert {when for when, _, _ in ratios} == {"before", "after"}
     worst = float(second.after.imbalance.max())
     assert ("after", worst, float(second.after.imbalance.median())) in ratios
+    bound = second.after.bound
+    assert (float(bound.max()), float(bound.median())) in observer.named("imbalance_bound")
 
 
 async def test_a_load_that_does_not_fit_the_placement_in_force_is_refused(
@@ -126,7 +128,8 @@ async def test_a_load_that_does_not_fit_the_placement_in_force_is_refused(
 async def test_a_request_over_a_limit_never_reaches_the_queue(
     queue: SolverQueue, observer: Recording
 ) -> None:
-    small = Planner(queue, torch.device("cpu"), Limits(max_tensor_elements=8), "fast", observer)
+    limits = Limits(max_tensor_elements=8)
+    small = Planner(queue, Reference(), torch.device("cpu"), limits, "fast", observer)
     with pytest.raises(ResourceExhaustedError, match="load"):
         await small.place(skewed_load(), TERMS)
     with pytest.raises(ResourceExhaustedError, match="items"):
@@ -145,7 +148,7 @@ async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> N
     await planner.warm()
     await observer.until("stage", "improve", "reference", "fast")
     stages = {stage for stage, _, _ in observer.named("stage")}
-    assert stages == {"replicate", "pack", "align", "improve"}
+    assert stages == {"plan", "pack", "align", "improve", "evaluate"}
 
 
 async def test_a_stream_places_each_load_from_the_answer_before(planner: Planner) -> None:

@@ -30,6 +30,8 @@ def busy_recorder() -> Recorder:
     recorder.solved(20, 7)
     recorder.imbalance("before", 2.5, 1.3)
     recorder.imbalance("after", 1.0005, 1.0)
+    recorder.imbalance_bound(1.25, 1.0)
+    recorder.fallback("cuda", "shape")
     recorder.moved(4)
     return recorder
 
@@ -47,6 +49,9 @@ EXPECTED = {
     ("trimtab_imbalance_ratio_sum", "before", "worst"): 2.5,
     ("trimtab_imbalance_ratio_sum", "before", "median"): 1.3,
     ("trimtab_imbalance_ratio_sum", "after", "worst"): 1.0005,
+    ("trimtab_imbalance_bound_ratio_sum", "worst"): 1.25,
+    ("trimtab_imbalance_bound_ratio_sum", "median"): 1.0,
+    ("trimtab_backend_fallbacks_total", "cuda", "shape"): 1,
     ("trimtab_solver_iterations_total",): 20,
     ("trimtab_solver_swaps_total",): 7,
     ("trimtab_moves_total",): 4,

@@ -79,7 +79,7 @@ def _held_to_pack(
     yield "the items of all restarts", (rows, starts, items)
     yield "the candidate swaps of a row", (swapped, swapped)
     if grouped:
-        yield "restarts x items x packs", (rows, starts, items, packs)
+        yield "restarts x items x packs of a row", (starts, items, packs)
 
 
 def _held_to_plan(

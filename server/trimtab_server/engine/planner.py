@@ -243,15 +243,16 @@ class Planner:
         if placed.before is not None:
             self._report_imbalance("before", placed.before)
         self._report_imbalance("after", placed.after)
+        bound = _worst_and_median(placed.after.bound)
+        if bound is not None:
+            self._observer.imbalance_bound(*bound)
         if placed.moves is not None:
             self._observer.moved(len(placed.moves))
 
     def _report_imbalance(self, when: When, balance: Evaluation) -> None:
-        worst, median = balance.imbalance.max(), balance.imbalance.quantile(0.5)
-        # Loads near the end of float64 add up to infinity, and one value that is
-        # not finite would spoil the sum of a metric for good.
-        if worst.isfinite() and median.isfinite():
-            self._observer.imbalance(when, float(worst), float(median))
+        ratios = _worst_and_median(balance.imbalance)
+        if ratios is not None:
+            self._observer.imbalance(when, *ratios)
 
 
 class PlaceStream:
@@ -285,6 +286,16 @@ def _check_fits(load: Array, current: Placement | InForce) -> None:
             f"shape {load.shape} does not fit the placement in force, which has {layers} "
             f"layers of {experts} experts",
         )
+
+
+def _worst_and_median(ratio_L: Tensor) -> tuple[float, float] | None:
+    """Of all layers; None where it is not finite.
+
+    Loads near the end of float64 add up to infinity, and one value that is not
+    finite would spoil the sum of a metric for good.
+    """
+    worst, median = float(ratio_L.max()), float(ratio_L.quantile(0.5))
+    return (worst, median) if math.isfinite(worst) and math.isfinite(median) else None
 
 
 def _on_cpu(plan: Plan, num_experts: int, num_gpus: int) -> Placed:

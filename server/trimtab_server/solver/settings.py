@@ -10,7 +10,7 @@ from trimtab_server.domain.errors import require, require_all, require_integers
 Effort = Literal["fast", "balanced"]
 Objective = Literal["l2", "range"]
 
-DEFAULT_EFFORT: Effort = "fast"
+DEFAULT_EFFORT: Effort = "balanced"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from trimtab_server.solver.backends.cpu.balance import balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
-from trimtab_server.solver.backends.cpu.packing import pack_rows
+from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_rows
 from trimtab_server.solver.backends.cpu.rows import (
     experts_in_slots,
     places,
@@ -25,13 +25,17 @@ from trimtab_server.solver.backends.cpu.rows import (
     replicate_rows,
 )
 from trimtab_server.solver.backends.cpu.threads import for_parts
+from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.hierarchy import plan_in_parts
 from trimtab_server.solver.settings import Settings
 
 
 class Cpu:
-    """Compiled loops, over as many threads as torch would use. See `Backend`."""
+    """Compiled loops, over as many threads as torch would use. See `Backend`.
+
+    They count to a million items in a row; what has more is left to the reference.
+    """
 
     name = "cpu"
 
@@ -53,6 +57,8 @@ class Cpu:
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
     ) -> Packing:
         """See `Backend`."""
+        if weight_XI.shape[1] > MOST_ITEMS:
+            return Reference().pack(weight_XI, num_packs, group_XI, settings)
         amount = _array(weight_XI)
         rows, items = amount.shape
         weight = np.empty((rows, items), np.int32)
@@ -74,6 +80,8 @@ class Cpu:
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
         """See `Backend`."""
+        if topology.num_replicas > MOST_ITEMS:
+            return Reference().plan(load_LE, topology, settings)
         solved = plan_in_parts(load_LE.cpu(), topology, settings, _plan_rows, self.pack)
         return solved._replace(phy2log_LR=solved.phy2log_LR.to(load_LE.device))
 
@@ -81,6 +89,8 @@ class Cpu:
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
     ) -> Solved:
         """See `Backend`."""
+        if topology.num_gpus > MOST_ITEMS:
+            return Reference().improve(start_LR, load_LE, topology, budget, top_k)
         rules = Rules(
             top_k,
             topology.num_nodes,

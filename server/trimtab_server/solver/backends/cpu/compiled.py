@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import config
+from numba.core import config as numba_config
+
+# Its attributes are made when it is imported.
+_settings: Any = numba_config
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -49,7 +52,7 @@ def _cache_folder() -> Path | None:
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    bases = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
+    bases = [Path(_settings.CACHE_DIR)] if _settings.CACHE_DIR else []
     for base in (*bases, Path.home() / ".cache"):
         folder = base / "trimtab" / digest
         try:
@@ -64,12 +67,12 @@ def _cache_folder() -> Path | None:
 @contextmanager
 def _numba_cache_in(folder: Path | None) -> Iterator[None]:
     """Numba looks up its one setting for this when it decorates a function."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = before if folder is None else str(folder)
+    before = _settings.CACHE_DIR
+    _settings.CACHE_DIR = before if folder is None else str(folder)
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        _settings.CACHE_DIR = before
 
 
 _CACHE = _cache_folder()

@@ -51,7 +51,7 @@ class Layer(NamedTuple):
         fall_E: int64, by how much it falls then.
         rise_E: int64, by how much it rises with one fewer.
         load_G: int64, load of each GPU.
-        copies_EG: int16, slots of each expert on each GPU.
+        copies_EG: int32, slots of each expert on each GPU.
         pull_E: int64, sum of the loads of the GPUs of an expert's slots.
         square_E: int64, sum over GPUs of an expert's slots there, squared.
         head_E: int64, the lowest slot of each expert.
@@ -72,7 +72,7 @@ class Layer(NamedTuple):
     fall_E: Int64s
     rise_E: Int64s
     load_G: Int64s
-    copies_EG: npt.NDArray[np.int16]
+    copies_EG: Int32s
     pull_E: Int64s
     square_E: Int64s
     head_E: Int64s
@@ -97,7 +97,7 @@ def new_layer(experts: int, replicas: int, gpus: int, rules: Rules) -> Layer:
         np.empty(experts, np.int64),
         np.empty(experts, np.int64),
         np.empty(gpus, np.int64),
-        np.empty((experts, gpus), np.int16),
+        np.empty((experts, gpus), np.int32),
         np.empty(experts, np.int64),
         np.empty(experts, np.int64),
         np.empty(experts, np.int64),

@@ -75,7 +75,7 @@ def pack_rows(
             num_packs,
             top_k,
             most,
-            settings.tolerance,
+            float(settings.tolerance),
             first,
             end,
             key_YI,

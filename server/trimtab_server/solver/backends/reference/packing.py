@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trimtab_server.solver.backends.backend import Packing
 from trimtab_server.solver.backends.reference.lpt import lpt
+from trimtab_server.solver.backends.reference.memory import split_rows
 from trimtab_server.solver.backends.reference.noise import key_factors
 from trimtab_server.solver.backends.reference.quantise import quantise
 from trimtab_server.solver.backends.reference.refine import refine
@@ -23,7 +24,24 @@ def pack(amount_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: S
         group_XI: int64 [X, n] in [0, n), or none.
         settings: see `balanced_packing`.
     """
-    weight_XI = quantise(amount_XI)
+    held = settings.restarts * amount_XI.shape[1] * (1 if group_XI is None else num_packs)
+    amounts = split_rows(amount_XI, held)
+    groups = [None] * len(amounts) if group_XI is None else split_rows(group_XI, held)
+    parts = [
+        _pack(quantise(amount), num_packs, group, settings)
+        for amount, group in zip(amounts, groups, strict=True)
+    ]
+    return Packing(
+        torch.cat([part.pack_index for part in parts]),
+        torch.cat([part.rank_in_pack for part in parts]),
+        sum(part.iterations for part in parts),
+        sum(part.swaps for part in parts),
+    )
+
+
+def _pack(
+    weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
+) -> Packing:
     rows, items = weight_XI.shape
     factor_TI = key_factors(settings.seed, settings.restarts, items, weight_XI.device)
     key_YI = (weight_XI.unsqueeze(1) * factor_TI).flatten(0, 1)
