@@ -32,7 +32,10 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY protos protos
 COPY server server
 COPY client client
+# torch brings the Triton that it was built for, where it brings one at all.
 RUN pip install --no-cache-dir -c constraints.txt '.[server]'
+ENV NUMBA_CACHE_DIR=/var/cache/trimtab
+RUN trimtab-server warm --device cpu
 
 FROM python:${PYTHON}-slim AS runtime-cpu
 ENV TRIMTAB_DEVICE=cpu
@@ -44,9 +47,14 @@ ENV TRIMTAB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=co
 FROM runtime-${VARIANT}
 RUN useradd --system --uid 10001 --no-create-home trimtab
 COPY --from=build /opt/trimtab /opt/trimtab
+# Compiled kernels. On a processor of another kind they are compiled anew, and kept if this
+# folder can be written to.
+COPY --from=build --chown=10001 /var/cache/trimtab /var/cache/trimtab
 COPY examples /opt/trimtab/examples
 ENV PATH=/opt/trimtab/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/trimtab \
+    TRITON_CACHE_DIR=/var/cache/trimtab/triton \
     TRIMTAB_LISTEN=0.0.0.0:50051 \
     TRIMTAB_METRICS_LISTEN=0.0.0.0:9464 \
     TRIMTAB_LOG_FORMAT=json

@@ -20,6 +20,8 @@ $(VENV)/.server: pyproject.toml constraints.txt
 		{ echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -e '.[server]'
+	@echo "compiling the solver for this machine (once)"
+	@$(BIN)/trimtab-server warm --device cpu
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.server

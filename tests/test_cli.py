@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +95,18 @@ def test_healthcheck_exits_1_and_says_why_where_no_server_serves(
 def test_no_command_but_serve_loads_torch() -> None:
     code = "import sys, trimtab_server.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_warm_keeps_the_kernels_for_the_next_process(tmp_path: Path) -> None:
+    def warm() -> int:
+        subprocess.run(
+            [sys.executable, "-m", "trimtab_server", "warm", "--device", "cpu"],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            check=True,
+            timeout=300,
+        )
+        return len(list(tmp_path.rglob("*.nbc")))
+
+    kept = warm()
+    assert kept > 0
+    assert warm() == kept, "the second one compiles nothing"

@@ -64,8 +64,7 @@ class App:
                 endpoint = serve_metrics(listen, self._recorder.registry)
                 self.metrics_address = self._endpoints.enter_context(endpoint)
             self.address = await self._rpc.start()
-            # With a recorder of its own: made-up loads are no news.
-            await self._planner(Recorder()).warm()
+            await self.warm()
             await self._rpc.open()
         except BaseException:
             await self._end(finished=False)
@@ -74,6 +73,11 @@ class App:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    async def warm(self) -> None:
+        """Carry out a small request of each kind, so that the first caller does not wait."""
+        # With a recorder of its own: made-up loads are no news.
+        await self._planner(Recorder()).warm()
 
     async def stop(self, hurry: asyncio.Event | None = None) -> bool:
         """Refuse new work, finish what has begun, then end. Harmless when repeated.
@@ -153,6 +157,15 @@ async def serve(config: ServerConfig) -> bool:
         finished = await app.stop(hurry)
         log.info("stopped", finished=finished)
         return finished
+
+
+async def warm(config: ServerConfig) -> None:
+    """Compile what the solver of this configuration needs, for the servers that start later."""
+    app = App(config)
+    try:
+        await app.warm()
+    finally:
+        await app.queue.close()
 
 
 @contextmanager

@@ -63,6 +63,13 @@ shows that same certificate, which then has to be one that those authorities vou
 """
 
 
+_WARM_DESCRIPTION = """\
+Compiles the kernels for this machine and ends. They are kept in the user's cache folder,
+or below NUMBA_CACHE_DIR and TRITON_CACHE_DIR, so that servers start at once: good in the
+build of an image. A server that finds none compiles them by itself before it serves.
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -78,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if print_only:
             print(to_toml(config), end="")
             return 0
-        return _check_health(config) if command == "healthcheck" else _serve(config)
+        return _COMMANDS[command](config)
     except InvalidArgumentError as error:
         for violation in error.violations:
             print(f"trimtab-server: {violation.field}: {violation.description}", file=sys.stderr)
@@ -105,6 +112,17 @@ def _serve(config: ServerConfig) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _warm(config: ServerConfig) -> int:
+    from trimtab_server.app import warm
+
+    configure_logs(config.logs)
+    uvloop.run(warm(config))
+    return 0
+
+
+_COMMANDS = {"serve": _serve, "healthcheck": _check_health, "warm": _warm}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,7 +156,15 @@ def _parser() -> argparse.ArgumentParser:
         usage="trimtab-server healthcheck [--config FILE] [setting ...]",
         argument_default=argparse.SUPPRESS,
     )
-    for command in (serving, checking):
+    warming = commands.add_parser(
+        "warm",
+        help="compile the kernels ahead of the first start",
+        description=_WARM_DESCRIPTION,
+        formatter_class=_Formatter,
+        usage="trimtab-server warm [--config FILE] [setting ...]",
+        argument_default=argparse.SUPPRESS,
+    )
+    for command in (serving, checking, warming):
         _add_settings(command)
     return parser
 

@@ -12,7 +12,6 @@ from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.backends.select import BackendName, backend_for
-from trimtab_server.solver.bound import lowest_imbalance
 
 
 def evaluate(
@@ -60,7 +59,7 @@ def evaluate(
         moves = chosen.moves(current_LR, phy2log_LR, load_LE.shape[1], num_gpus)
     return Evaluation.of(
         *chosen.balance(phy2log_LR, load_LE, num_gpus),
-        lowest_imbalance(load_LE, topology, chosen),
+        chosen.bound(load_LE, topology),
         moves,
         bytes_per_expert,
     )

@@ -15,7 +15,6 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.align import align
 from trimtab_server.solver.backends.backend import Backend, Solved
 from trimtab_server.solver.backends.select import BackendName, backend_for
-from trimtab_server.solver.bound import lowest_imbalance
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import (
@@ -120,7 +119,7 @@ def _planned(
 ) -> Plan:
     phy2log_LR, iterations, swaps = solved
     with stage("evaluate"):
-        bound_L = lowest_imbalance(load_LE, topology, backend)
+        bound_L = backend.bound(load_LE, topology)
         moves = before = None
         if current_LR is not None:
             moves = backend.moves(current_LR, phy2log_LR, load_LE.shape[1], topology.num_gpus)

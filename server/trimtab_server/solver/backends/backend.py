@@ -112,6 +112,9 @@ class Backend(Protocol):
     ) -> Solved:
         """Improve a placement within a budget; see `improve`."""
 
+    def bound(self, load_LE: Tensor, topology: Topology) -> Tensor:
+        """Lower bound on the imbalance of any placement, float64 [L]; see `evaluate`."""
+
     def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
         """Load of each GPU [L, G] and imbalance [L], float64; see `evaluate`."""
 

@@ -16,6 +16,7 @@ from trimtab_server.solver.backends.cpu.balance import balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
+from trimtab_server.solver.backends.cpu.nodes import bound_rows, pair_rows
 from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_rows
 from trimtab_server.solver.backends.cpu.rows import (
     experts_in_slots,
@@ -28,6 +29,7 @@ from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.hierarchy import plan_in_parts
+from trimtab_server.solver.pairing import pairings
 from trimtab_server.solver.settings import Settings
 
 
@@ -82,7 +84,7 @@ class Cpu:
         """See `Backend`."""
         if topology.num_replicas > MOST_ITEMS:
             return Reference().plan(load_LE, topology, settings)
-        solved = plan_in_parts(load_LE.cpu(), topology, settings, _plan_rows, self.pack)
+        solved = plan_in_parts(load_LE.cpu(), topology, settings, _plan_rows, self.pack, _pair)
         return solved._replace(phy2log_LR=solved.phy2log_LR.to(load_LE.device))
 
     def improve(
@@ -104,6 +106,23 @@ class Cpu:
             _array(start_LR), _array(load_LE), topology.num_gpus, rules, each, total
         )
         return Solved(_tensor(phy2log, load_LE), steps, swaps)
+
+    def bound(self, load_LE: Tensor, topology: Topology) -> Tensor:
+        """See `Backend`."""
+        groups, nodes = topology.num_groups, topology.num_parts
+        pairing_QB = pairings(groups, nodes)
+        if pairing_QB is None:
+            return Reference().bound(load_LE, topology)
+        load, pairing, bound = _array(load_LE), _array(pairing_QB), np.empty(len(load_LE))
+        replicas, gpus = topology.num_replicas, topology.num_gpus
+        most = replica_cap(replicas, load.shape[1], gpus // nodes)
+        for_parts(
+            len(load),
+            lambda first, end: bound_rows(
+                load, pairing, nodes, gpus, replicas, most, first, end, bound
+            ),
+        )
+        return _tensor(bound, load_LE)
 
     def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
@@ -136,6 +155,16 @@ def _plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Sett
     phy2log = np.empty((rows, num_replicas), np.int64)
     experts_in_slots(packed.item_XR, expert, phy2log)
     return Solved(torch.from_numpy(phy2log), packed.steps, packed.swaps)
+
+
+def _pair(load_LE: Tensor, pairing_QB: Tensor, num_nodes: int) -> Tensor:
+    load, pairing = _array(load_LE), _array(pairing_QB)
+    group_LB = np.empty((len(load), pairing.shape[1]), np.int64)
+    for_parts(
+        len(load),
+        lambda first, end: pair_rows(load, pairing, num_nodes, first, end, group_LB),
+    )
+    return torch.from_numpy(group_LB)
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -29,7 +29,7 @@ def balance_rows(
         for g in range(gpus):
             heaviest = max(heaviest, gpu_load_LG[x, g])
             scratch[g] = gpu_load_LG[x, g]
-        mean = _fold_sum(scratch, 0, gpus) / gpus
+        mean = fold_sum(scratch, 0, gpus) / gpus
         imbalance_L[x] = max(heaviest / mean, 1.0) if mean > 0 else 1.0
 
 
@@ -56,11 +56,11 @@ def gpu_loads(
     for r in range(len(phy2log_R)):
         scratch_R[r] = share_E[phy2log_R[r]]
     for g in range(len(out_G)):
-        out_G[g] = _fold_sum(scratch_R, g * slots, slots)
+        out_G[g] = fold_sum(scratch_R, g * slots, slots)
 
 
 @compiled
-def _fold_sum(value: Floats, first: int, width: int) -> float:
+def fold_sum(value: Floats, first: int, width: int) -> float:
     """Sum of `width` numbers from `first` on, which it overwrites."""
     while width > 1:
         half = (width + 1) // 2

@@ -9,6 +9,7 @@ from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.reference.bound import lowest_imbalance
 from trimtab_server.solver.backends.reference.improve import improve
 from trimtab_server.solver.backends.reference.packing import pack
 from trimtab_server.solver.backends.reference.replication import replicate
@@ -41,6 +42,10 @@ class Reference:
     ) -> Solved:
         """See `Backend`."""
         return improve(start_LR, load_LE, topology, budget, top_k)
+
+    def bound(self, load_LE: Tensor, topology: Topology) -> Tensor:
+        """See `Backend`."""
+        return lowest_imbalance(load_LE, topology)
 
     def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
         """See `Backend`."""

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from trimtab_server.domain.balance import fold_sum
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.backends.backend import Backend, replica_cap
+from trimtab_server.solver.backends.backend import replica_cap
+from trimtab_server.solver.backends.reference.replication import replicate
 from trimtab_server.solver.pairing import lightest_peak
 
 
-def lowest_imbalance(load_LE: Tensor, topology: Topology, backend: Backend) -> Tensor:
+def lowest_imbalance(load_LE: Tensor, topology: Topology) -> Tensor:
     """A lower bound on the imbalance of any placement, float64 [L], >= 1.
 
     The heaviest GPU has at least the mean load; at least the largest replica, which
@@ -21,13 +22,12 @@ def lowest_imbalance(load_LE: Tensor, topology: Topology, backend: Backend) -> T
     Args:
         load_LE: float64 [L, E], finite, >= 0.
         topology: checked against E.
-        backend: what replicates.
     """
     experts, gpus = load_LE.shape[1], topology.num_gpus
     mean_L = fold_sum(load_LE) / gpus
     # Replicas of one expert may lie on the GPUs of one part, each at most once.
     most = replica_cap(topology.num_replicas, experts, gpus // topology.num_parts)
-    logcnt_LE = backend.replicate(load_LE, topology.num_replicas, most).logcnt_XE
+    logcnt_LE = replicate(load_LE, topology.num_replicas, most).logcnt_XE
     peak_L = (load_LE / logcnt_LE).amax(1)
     if topology.num_parts > 1:
         group_load_LB = fold_sum(load_LE.unflatten(1, (topology.num_groups, -1)))
