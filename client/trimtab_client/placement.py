@@ -28,15 +28,29 @@ class Balance:
     Attributes:
         gpu_load: float64 [L, G], in the unit of the load.
         imbalance: float64 [L]: heaviest GPU / mean GPU, >= 1; 1 without load.
+        bound: float64 [L], >= 1: lower bound on the imbalance of any placement of this
+            topology; none need reach it. 1, which always holds, where no better one is
+            known: from `Placement.balance`, and from servers too old to send it.
     """
 
     gpu_load: FloatArray
     imbalance: FloatArray
+    bound: FloatArray
 
     @property
     def balancedness(self) -> FloatArray:
         """1 / imbalance, float64 [L]."""
         return 1.0 / self.imbalance
+
+    @property
+    def gap(self) -> FloatArray:
+        """How far from the possible the placement is: imbalance / bound - 1, float64 [L], >= 0.
+
+        0.02: the heaviest GPU carries at most 2 % more than in the best placement there
+        is; 0: none is better. Below the bound, by rounding or because router groups are
+        taken apart, it is 0.
+        """
+        return np.maximum(self.imbalance / self.bound - 1.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +137,8 @@ class Placement:
     def balance(self, load: npt.ArrayLike) -> Balance:
         """How evenly this placement spreads `load` [L, E], computed here, not by the server.
 
-        The imbalance is NaN where a sum of loads is beyond float64.
+        The imbalance is NaN where a sum of loads is beyond float64, and the bound is 1:
+        a tighter one takes the solver, and is part of what it answers.
 
         Raises:
             InvalidArgumentError: `load` is not a matrix of real numbers [L, E].
@@ -135,7 +150,8 @@ class Placement:
         share_LR = np.take_along_axis(share_LE, self.phy2log, axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             gpu_load_LG = share_LR.reshape(len(share_LR), self.num_gpus, -1).sum(axis=2)
-            return Balance(gpu_load_LG, _imbalance(gpu_load_LG))
+            imbalance_L = _imbalance(gpu_load_LG)
+        return Balance(gpu_load_LG, imbalance_L, np.ones_like(imbalance_L))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.digest == other.digest

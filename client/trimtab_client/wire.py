@@ -253,7 +253,10 @@ def _moves(message: placement_pb2.Moves) -> Moves:
 
 
 def _balance(message: placement_pb2.Balance) -> Balance:
-    return Balance(_array(message.gpu_load), _array(message.imbalance))
+    imbalance_L = _array(message.imbalance)
+    # A server older than the field does not set it; 1 is a bound for any load.
+    bound_L = _array(message.bound) if message.HasField("bound") else np.ones_like(imbalance_L)
+    return Balance(_array(message.gpu_load), imbalance_L, bound_L)
 
 
 def _choice(value: object, choices: dict[Any, Any], field: str) -> Any:

@@ -93,6 +93,7 @@ def placed(load: np.ndarray, topology: Any, turn: int) -> solver_service_pb2.Pla
         after=placement_pb2.Balance(
             gpu_load=tensor_of(balance.gpu_load, tensor_pb2.DATA_TYPE_FLOAT64),
             imbalance=tensor_of(balance.imbalance, tensor_pb2.DATA_TYPE_FLOAT64),
+            bound=tensor_of(balance.bound, tensor_pb2.DATA_TYPE_FLOAT64),
         ),
     )
 

@@ -261,6 +261,17 @@ def test_the_largest_limit_that_grpc_knows_is_taken(
     assert client.call("place", LOAD, TOPOLOGY).placement is not None
 
 
+def test_a_server_too_old_to_send_the_bound_is_understood(
+    service: RunningService, client: Any
+) -> None:
+    service.solver.answer = lambda response: response.after.ClearField("bound")
+
+    after = client.call("place", LOAD, TOPOLOGY).after
+
+    assert after.bound.tolist() == [1.0, 1.0]
+    assert after.gap.tolist() == (after.imbalance - 1).tolist()
+
+
 def _wrong_digest(response: Any) -> None:
     response.placement.digest = bytes(32)
 
@@ -281,6 +292,10 @@ def _no_tensor(response: Any) -> None:
     response.after.ClearField("imbalance")
 
 
+def _short_bound(response: Any) -> None:
+    response.after.bound.data = b"1234"
+
+
 def _flat_moves(response: Any) -> None:
     response.moves.layer_slot_expert.CopyFrom(tensor_of(np.zeros((2, 2))))
 
@@ -293,6 +308,7 @@ def _flat_moves(response: Any) -> None:
         (_missing_expert, "expert 1 has no slot"),
         (_short_tensor, "4 bytes for a float64 tensor"),
         (_no_tensor, "unknown type 0"),
+        (_short_bound, "4 bytes for a float64 tensor"),
         (_flat_moves, r"moves of shape \(2, 2\)"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.client.service import RunningService
 from tests.servers import ServerProcess
 from trimtab_client import Placement
 from trimtab_client.cli import main
+from trimtab_server.solver import evaluate
 
 TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
 LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
@@ -66,7 +67,7 @@ def test_place_prints_a_table(capsys: Capture, solver: list[str], load_file: str
     untouched = Placement.untouched(2, 8, 12, 4).balance(LOAD).imbalance
     title, _, header, before, after, _, moves = out.splitlines()
     assert title.startswith("2 layers of 8 experts in 12 slots on 4 GPUs, planned by ")
-    assert header.split() == ["imbalance", "worst", "median", "mean", "balancedness"]
+    assert header.split() == ["imbalance", "worst", "median", "mean", "balancedness", "gap"]
     assert before.split()[:2] == ["untouched", f"{untouched.max():.4f}"]
     assert after.split()[0] == "placed"
     assert moves == "moves: not counted without --current"
@@ -77,13 +78,34 @@ def test_json_holds_the_whole_answer(capsys: Capture, solver: list[str], load_fi
 
     placement = Placement.of(document["placement"]["phy2log"], 8, 4)
     assert document["placement"]["digest"] == placement.digest.hex()
-    assert document["after"]["imbalance"] == placement.balance(LOAD).imbalance.tolist()
+    imbalance = np.array(document["after"]["imbalance"])
+    np.testing.assert_allclose(imbalance, placement.balance(LOAD).imbalance, rtol=1e-12)
     assert document["before"]["layout"] == "untouched"
     assert document["moves"] == []
     summary = document["summary"]
     assert summary["after"]["worst"] == max(document["after"]["imbalance"])
     assert summary["num_gpus"] == 4
     assert summary["moves"] == 0
+
+
+def test_the_gap_is_told_against_the_lowest_imbalance_there_could_be(
+    capsys: Capture, solver: list[str], load_file: str
+) -> None:
+    command = ["place", load_file, "--gpus", "4", "--replicas", "8", *solver]
+    untouched = Placement.untouched(2, 8, 8, 4)
+    bound = evaluate(untouched.phy2log.copy(), LOAD, 4).bound.numpy()
+    assert bound.max() > 1
+
+    rows = succeed(capsys, *command).splitlines()[3:5]
+    document = json.loads(succeed(capsys, *command, "--json"))
+
+    for row, name in zip(rows, ("before", "after"), strict=True):
+        told, summary = document[name], document["summary"][name]
+        assert told["bound"] == bound.tolist()
+        assert told["gap"] == np.maximum(np.array(told["imbalance"]) / bound - 1, 0).tolist()
+        assert summary["gap"] == np.mean(told["gap"])
+        assert row.split()[-1] == f"{summary['gap']:.4f}"
+    assert document["summary"]["after"]["gap"] < document["summary"]["before"]["gap"]
 
 
 def test_server_and_local_solver_place_alike(
@@ -130,6 +152,7 @@ def _written(path: str) -> Any:
         return json.loads(Path(path).read_text())["placement"]["phy2log"]
     with np.load(path) as arrays:
         assert arrays["log2phy"].shape[:2] == arrays["logcnt"].shape == (2, 8)
+        assert (arrays["imbalance_after"] >= arrays["imbalance_bound"]).all()
         return arrays["phy2log"].tolist()
 
 

@@ -39,7 +39,7 @@ def client(connect: Callable[..., Any], server: ServerProcess) -> Any:
 @pytest.mark.parametrize("options", [{}, {"effort": "balanced"}, {"max_iterations": 0, "seed": 3}])
 def test_place_is_what_the_solver_plans(client: Any, options: dict[str, Any]) -> None:
     [load] = loads(1)
-    settings = solver.settings_for(**{"effort": "fast", **options})
+    settings = solver.settings_for(**{"effort": solver.DEFAULT_EFFORT, **options})
     plan = solver.place(load, domain.Topology(40, 8), settings=settings)
 
     result = client.call("place", load, TOPOLOGY, options=SolverOptions(**options))
@@ -48,6 +48,25 @@ def test_place_is_what_the_solver_plans(client: Any, options: dict[str, Any]) ->
     assert result.after.imbalance.tolist() == plan.after.imbalance.tolist()
     assert result.before is None
     assert len(result.moves) == 0
+
+
+@pytest.mark.parametrize("nodes", [{}, {"num_nodes": 2, "num_groups": 4}], ids=["one", "two"])
+def test_a_balance_carries_the_bound_that_the_solver_evaluates(
+    client: Any, nodes: dict[str, int]
+) -> None:
+    [load] = loads(1)
+    load[:, :8] *= 10  # a hot group, whose hottest expert alone is more than the mean GPU
+    current = Placement.untouched(3, 32, 32, 8)
+
+    result = client.call("place", load, Topology(32, 8, **nodes), current=current)
+
+    bound = solver.evaluate(result.placement.phy2log.copy(), load, 8, **nodes).bound.numpy()
+    assert (bound > 1).all()
+    for balance in (result.before, result.after):
+        assert balance.bound.dtype == np.float64
+        assert balance.bound.tolist() == bound.tolist()
+        assert balance.gap.tolist() == np.maximum(balance.imbalance / bound - 1, 0).tolist()
+    assert (result.after.gap < result.before.gap).all()
 
 
 def test_a_torch_tensor_and_its_array_are_placed_alike(client: Any) -> None:

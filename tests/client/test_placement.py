@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab_client import InvalidArgumentError, Placement
+from trimtab_client import Balance, InvalidArgumentError, Placement
 from trimtab_server.domain.placement import Placement as ServerPlacement
 from trimtab_server.solver import evaluate
 
@@ -63,6 +63,20 @@ def test_digest_is_the_servers(placement: Placement) -> None:
 
 def test_a_layer_without_load_is_balanced() -> None:
     assert Placement.untouched(1, 4, 4, 2).balance(np.zeros((1, 4))).imbalance.tolist() == [1.0]
+
+
+def test_a_balance_computed_here_is_bounded_by_one() -> None:
+    balance = Placement.untouched(1, 4, 4, 2).balance([[6.0, 3.0, 2.0, 1.0]])
+
+    assert balance.bound.tolist() == [1.0]
+    assert balance.gap.tolist() == [0.5]
+
+
+def test_the_gap_is_the_excess_over_the_bound_and_never_negative() -> None:
+    bound = np.array([1.2, 1.2, 1.0])
+    balance = Balance(np.ones((3, 2)), np.array([1.5, np.nextafter(1.2, 1), 1.0]), bound)
+
+    assert balance.gap.tolist() == [pytest.approx(0.25), 0.0, 0.0]
 
 
 def test_the_untouched_layout_repeats_the_first_experts() -> None:

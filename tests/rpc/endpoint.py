@@ -22,6 +22,7 @@ from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_server.solver.backends.reference.backend import Reference
 
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 
@@ -51,7 +52,7 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     config = make_config(**settings)
     observer = Recording()
     queue = SolverQueue(config.solver.queue_size, observer)
-    planner = Planner(queue, torch.device("cpu"), config.limits, "fast", observer)
+    planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
     server = RpcServer(config.rpc, planner, observer)
     address = await server.start()
     if opened:

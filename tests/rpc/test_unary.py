@@ -31,6 +31,8 @@ from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.servicer import SolverServicer
 from trimtab_server.rpc.tensors import decode_tensor, encode_tensor
+from trimtab_server.solver.backends.reference.backend import Reference
+from trimtab_server.solver.evaluate import evaluate
 from trimtab_server.solver.packing import balanced_packing
 from trimtab_server.solver.plan import place
 from trimtab_server.solver.settings import settings_for
@@ -62,6 +64,10 @@ async def test_place_answers_placement_digest_and_balance(endpoint: Endpoint) ->
     imbalance = np.frombuffer(answer.after.imbalance.data)
     np.testing.assert_array_equal(imbalance, plan.after.imbalance)
     assert list(answer.after.imbalance.shape) == [3]
+    bound = evaluate(plan.phy2log, skewed_load(), 4).bound
+    np.testing.assert_array_equal(np.frombuffer(answer.after.bound.data), bound)
+    assert list(answer.after.bound.shape) == [3]
+    assert answer.after.bound.data_type == tensor_pb2.DATA_TYPE_FLOAT64
     assert not answer.HasField("before")
     assert not answer.HasField("moves")
 
@@ -81,6 +87,7 @@ async def test_place_from_a_current_placement_answers_moves(endpoint: Endpoint) 
     assert max(np.frombuffer(answer.after.imbalance.data)) <= max(
         np.frombuffer(answer.before.imbalance.data)
     )
+    assert answer.before.bound == answer.after.bound
 
 
 async def test_no_move_is_an_answer_with_empty_moves(endpoint: Endpoint) -> None:
@@ -365,7 +372,9 @@ async def test_a_call_that_is_out_of_time_is_not_started_although_nothing_cancel
     # gRPC cancels such a call as well, but only when the event loop gets to it.
     gate = Gate(1)
     gate.open()
-    planner = Planner(endpoint.queue, torch.device("cpu"), Limits(), "fast", endpoint.observer)
+    planner = Planner(
+        endpoint.queue, Reference(), torch.device("cpu"), Limits(), "fast", endpoint.observer
+    )
     servicer = SolverServicer(planner, gate, endpoint.observer)
     request = place_request() if method == "Place" else pack_request()
     with pytest.raises(DeadlineExceededError):

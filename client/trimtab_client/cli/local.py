@@ -94,4 +94,6 @@ def _moves(moves: Any) -> Moves:
 
 
 def _balance(evaluation: Any) -> Balance:
-    return Balance(evaluation.gpu_load.numpy(), evaluation.imbalance.numpy())
+    return Balance(
+        evaluation.gpu_load.numpy(), evaluation.imbalance.numpy(), evaluation.bound.numpy()
+    )

@@ -6,16 +6,18 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy.typing as npt
 
 from trimtab_client.cli import files, report
 from trimtab_client.cli.connection import add_server_options, connect
 from trimtab_client.cli.errors import UsageError
 from trimtab_client.cli.local import local_solver
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
-from trimtab_client.placement import Placement
+from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import PlaceResult
 
 _TIMEOUT_SECONDS = 60.0
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     result = place(load, topology, **asked)
     seconds = time.perf_counter() - start
-    before = result.before or _untouched(result, topology).balance(load)
+    before = result.before or _untouched(result, topology, load)
     layout = "untouched" if current is None else "current"
     _tell(arguments, report.Report(result, topology, before, layout, seconds, solver))
     return 0
@@ -92,9 +94,11 @@ def _solver(arguments: argparse.Namespace) -> tuple[str, Callable[..., PlaceResu
     return arguments.server, place
 
 
-def _untouched(result: PlaceResult, topology: Topology) -> Placement:
+def _untouched(result: PlaceResult, topology: Topology, load: npt.ArrayLike) -> Balance:
+    """Balance of what an engine loads unasked; the bound holds for all placements of the load."""
     layers, experts = result.placement.logcnt.shape
-    return Placement.untouched(layers, experts, topology.num_replicas, topology.num_gpus)
+    untouched = Placement.untouched(layers, experts, topology.num_replicas, topology.num_gpus)
+    return replace(untouched.balance(load), bound=result.after.bound)
 
 
 def _tell(arguments: argparse.Namespace, told: report.Report) -> None:

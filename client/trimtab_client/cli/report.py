@@ -47,7 +47,7 @@ def as_text(report: Report) -> str:
         _balance_row(report.layout, report.before),
         _balance_row("placed", report.result.after),
     ]
-    header = ["imbalance", "worst", "median", "mean", "balancedness"]
+    header = ["imbalance", "worst", "median", "mean", "balancedness", "gap"]
     return f"{title}\n\n{table(header, rows)}\n{_moves_line(report)}"
 
 
@@ -64,8 +64,8 @@ def as_json(report: Report) -> str:
             "digest": placement.digest.hex(),
         },
         "moves": [_move(*row) for row in _moves_of(result)],
-        "before": {"layout": report.layout, "imbalance": report.before.imbalance.tolist()},
-        "after": {"imbalance": result.after.imbalance.tolist()},
+        "before": {"layout": report.layout, **_layers(report.before)},
+        "after": _layers(result.after),
     }
     return json.dumps(_finite(document), allow_nan=False) + "\n"
 
@@ -90,6 +90,7 @@ def write(report: Report, path: Path) -> None:
         move_source_gpus=result.moves.source_gpus,
         imbalance_before=report.before.imbalance,
         imbalance_after=result.after.imbalance,
+        imbalance_bound=result.after.bound,
     )
 
 
@@ -103,18 +104,26 @@ def _finite(value: Any) -> Any:
 
 
 def _balance_row(name: str, balance: Balance) -> list[str]:
-    numbers = _imbalance(balance)
-    cells = [f"{numbers[key]:.4f}" for key in ("worst", "median", "mean", "balancedness")]
-    return [f"  {name}", *cells]
+    return [f"  {name}", *(f"{number:.4f}" for number in _imbalance(balance).values())]
 
 
 def _imbalance(balance: Balance) -> dict[str, float]:
-    """Over layers; balancedness is the mean of 1 / imbalance."""
+    """Over layers; balancedness is the mean of 1 / imbalance, gap that of `Balance.gap`."""
     return {
         "worst": float(balance.imbalance.max()),
         "median": float(np.median(balance.imbalance)),
         "mean": float(balance.imbalance.mean()),
         "balancedness": float(balance.balancedness.mean()),
+        "gap": float(balance.gap.mean()),
+    }
+
+
+def _layers(balance: Balance) -> dict[str, list[float]]:
+    """Layer by layer."""
+    return {
+        "imbalance": balance.imbalance.tolist(),
+        "bound": balance.bound.tolist(),
+        "gap": balance.gap.tolist(),
     }
 
 

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from trimtab.v1 import tensor_pb2 as trimtab_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrimtab/v1/placement.proto\x12\ntrimtab.v1\x1a\x17trimtab/v1/tensor.proto\"@\n\tPlacement\x12#\n\x07phy2log\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"_\n\x05Moves\x12-\n\x11layer_slot_expert\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12\'\n\x0bsource_gpus\x18\x02 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"V\n\x07\x42\x61lance\x12$\n\x08gpu_load\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12%\n\timbalance\x18\x02 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"\xc2\x01\n\nMoveBudget\x12 \n\x13max_moves_per_layer\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_moves\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x15\n\x08min_gain\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0f\x63ross_node_cost\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x16\n\x14_max_moves_per_layerB\x0c\n\n_max_movesB\x0b\n\t_min_gainB\x12\n\x10_cross_node_costb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrimtab/v1/placement.proto\x12\ntrimtab.v1\x1a\x17trimtab/v1/tensor.proto\"@\n\tPlacement\x12#\n\x07phy2log\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"_\n\x05Moves\x12-\n\x11layer_slot_expert\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12\'\n\x0bsource_gpus\x18\x02 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"y\n\x07\x42\x61lance\x12$\n\x08gpu_load\x18\x01 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12%\n\timbalance\x18\x02 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12!\n\x05\x62ound\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"\xc2\x01\n\nMoveBudget\x12 \n\x13max_moves_per_layer\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_moves\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x15\n\x08min_gain\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0f\x63ross_node_cost\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x16\n\x14_max_moves_per_layerB\x0c\n\n_max_movesB\x0b\n\t_min_gainB\x12\n\x10_cross_node_costb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,7 +27,7 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MOVES']._serialized_start=133
   _globals['_MOVES']._serialized_end=228
   _globals['_BALANCE']._serialized_start=230
-  _globals['_BALANCE']._serialized_end=316
-  _globals['_MOVEBUDGET']._serialized_start=319
-  _globals['_MOVEBUDGET']._serialized_end=513
+  _globals['_BALANCE']._serialized_end=351
+  _globals['_MOVEBUDGET']._serialized_start=354
+  _globals['_MOVEBUDGET']._serialized_end=548
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,14 @@ class Moves(_message.Message):
     def __init__(self, layer_slot_expert: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., source_gpus: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class Balance(_message.Message):
-    __slots__ = ("gpu_load", "imbalance")
+    __slots__ = ("gpu_load", "imbalance", "bound")
     GPU_LOAD_FIELD_NUMBER: _ClassVar[int]
     IMBALANCE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
     gpu_load: _tensor_pb2.Tensor
     imbalance: _tensor_pb2.Tensor
-    def __init__(self, gpu_load: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., imbalance: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    bound: _tensor_pb2.Tensor
+    def __init__(self, gpu_load: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., imbalance: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., bound: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class MoveBudget(_message.Message):
     __slots__ = ("max_moves_per_layer", "max_moves", "min_gain", "cross_node_cost")

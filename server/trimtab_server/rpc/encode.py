@@ -47,4 +47,5 @@ def _balance(balance: Evaluation) -> placement_pb2.Balance:
     return placement_pb2.Balance(
         gpu_load=encode_tensor(balance.gpu_load, "f8"),
         imbalance=encode_tensor(balance.imbalance, "f8"),
+        bound=encode_tensor(balance.bound, "f8"),
     )

@@ -20,24 +20,12 @@ PackRows = Callable[[Tensor, int, None, Settings], Packing]
 """(weight [X, n], P, no groups, settings): packs each row."""
 
 
-Pair = Callable[[Tensor, Tensor, int], Tensor]
-"""(load [L, E], pairings [Q, B], N): the groups of each node, one after another, [L, B]."""
-
-
-def pair(load_LE: Tensor, pairing_QB: Tensor, num_nodes: int) -> Tensor:
-    """`best_pairing` by the integers that packing would use."""
-    # Their sum does not depend on the order of addition.
-    group_load_LB = quantise(load_LE).unflatten(1, (pairing_QB.shape[1], -1)).sum(-1)
-    return best_pairing(group_load_LB, pairing_QB.to(load_LE.device), num_nodes)
-
-
 def plan_in_parts(
     load_LE: Tensor,
     topology: Topology,
     settings: Settings,
     plan_rows: PlanRows,
     pack: PackRows,
-    pair: Pair = pair,
 ) -> Solved:
     """Plan from scratch, each node for itself. Global placement is the case of one.
 
@@ -47,13 +35,12 @@ def plan_in_parts(
         settings: of the packings.
         plan_rows: plans the experts of one part, numbered from 0.
         pack: packs groups onto nodes where there are too many pairings to try.
-        pair: chooses the pairing of groups and nodes, where they are few.
     """
     nodes = topology.num_parts
     replicas, gpus = topology.num_replicas // nodes, topology.num_gpus // nodes
     if nodes == 1:
         return plan_rows(load_LE, replicas, gpus, settings)
-    expert_LNe, iterations, swaps = _experts_of_nodes(load_LE, topology, settings, pack, pair)
+    expert_LNe, iterations, swaps = _experts_of_nodes(load_LE, topology, settings, pack)
     expert_Xe = expert_LNe.flatten(0, 1)
     local_load_Xe = load_LE.gather(1, expert_LNe.flatten(1)).view_as(expert_Xe)
     local = plan_rows(local_load_Xe, replicas, gpus, settings)
@@ -62,17 +49,18 @@ def plan_in_parts(
 
 
 def _experts_of_nodes(
-    load_LE: Tensor, topology: Topology, settings: Settings, pack: PackRows, pair: Pair
+    load_LE: Tensor, topology: Topology, settings: Settings, pack: PackRows
 ) -> tuple[Tensor, int, int]:
     """The experts of each node, int64 [L, N, E / N]: whole groups, evenly loaded."""
     nodes, groups = topology.num_parts, topology.num_groups
+    # Integers, whose sum does not depend on the order of addition.
+    group_load_LB = quantise(load_LE).unflatten(1, (groups, -1)).sum(-1)
     expert_BE = torch.arange(load_LE.shape[1], device=load_LE.device).view(groups, -1)
     iterations = swaps = 0
     pairing_QB = pairings(groups, nodes)
     if pairing_QB is not None:
-        group_LB = pair(load_LE, pairing_QB, nodes)
+        group_LB = best_pairing(group_load_LB, pairing_QB.to(load_LE.device), nodes)
     else:
-        group_load_LB = quantise(load_LE).unflatten(1, (groups, -1)).sum(-1)
         packing = pack(group_load_LB.double(), nodes, None, settings)
         order_LB = packing.pack_index * (groups // nodes) + packing.rank_in_pack
         group_LB = torch.argsort(order_LB, dim=1)

@@ -16,19 +16,13 @@ from trimtab_server.solver.backends.cpu.balance import balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
-from trimtab_server.solver.backends.cpu.nodes import bound_rows, pair_rows
-from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_rows
-from trimtab_server.solver.backends.cpu.rows import (
-    experts_in_slots,
-    places,
-    quantise_rows,
-    replica_weights,
-    replicate_rows,
-)
+from trimtab_server.solver.backends.cpu.nodes import bound_rows
+from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_amounts
+from trimtab_server.solver.backends.cpu.plan import plan
+from trimtab_server.solver.backends.cpu.rows import places, replicate_rows
 from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.hierarchy import plan_in_parts
 from trimtab_server.solver.pairing import pairings
 from trimtab_server.solver.settings import Settings
 
@@ -61,21 +55,9 @@ class Cpu:
         """See `Backend`."""
         if weight_XI.shape[1] > MOST_ITEMS:
             return Reference().pack(weight_XI, num_packs, group_XI, settings)
-        amount = _array(weight_XI)
-        rows, items = amount.shape
-        weight = np.empty((rows, items), np.int32)
-        if group_XI is None:
-            group = np.tile(np.arange(items, dtype=np.int32), (rows, 1))
-        else:
-            group = _array(group_XI).astype(np.int32)
-        packed = pack_rows(
-            weight,
-            group,
-            num_packs,
-            settings,
-            lambda first, end: quantise_rows(amount, first, end, weight),
-        )
-        pack_index, rank = np.empty((2, rows, items), np.int64)
+        group = None if group_XI is None else _array(group_XI).astype(np.int32)
+        packed = pack_amounts(_array(weight_XI), num_packs, group, settings)
+        pack_index, rank = np.empty((2, *weight_XI.shape), np.int64)
         places(packed.item_XR, num_packs, pack_index, rank)
         answers = (_tensor(pack_index, weight_XI), _tensor(rank, weight_XI))
         return Packing(*answers, packed.steps, packed.swaps)
@@ -84,8 +66,8 @@ class Cpu:
         """See `Backend`."""
         if topology.num_replicas > MOST_ITEMS:
             return Reference().plan(load_LE, topology, settings)
-        solved = plan_in_parts(load_LE.cpu(), topology, settings, _plan_rows, self.pack, _pair)
-        return solved._replace(phy2log_LR=solved.phy2log_LR.to(load_LE.device))
+        phy2log, steps, swaps = plan(_array(load_LE), topology, settings)
+        return Solved(_tensor(phy2log, load_LE), steps, swaps)
 
     def improve(
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
@@ -138,33 +120,6 @@ class Cpu:
         """See `Backend`."""
         moves, sources = moves_of_rows(_array(current_LR), _array(new_LR), num_experts, num_gpus)
         return Moves(_tensor(moves, new_LR), _tensor(sources, new_LR))
-
-
-def _plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:
-    load = _array(load_XE)
-    rows, experts = load.shape
-    most = replica_cap(num_replicas, experts, num_gpus)
-    expert, weight = np.empty((2, rows, num_replicas), np.int32)
-    packed = pack_rows(
-        weight,
-        expert,
-        num_gpus,
-        settings,
-        lambda first, end: replica_weights(load, most, first, end, weight, expert),
-    )
-    phy2log = np.empty((rows, num_replicas), np.int64)
-    experts_in_slots(packed.item_XR, expert, phy2log)
-    return Solved(torch.from_numpy(phy2log), packed.steps, packed.swaps)
-
-
-def _pair(load_LE: Tensor, pairing_QB: Tensor, num_nodes: int) -> Tensor:
-    load, pairing = _array(load_LE), _array(pairing_QB)
-    group_LB = np.empty((len(load), pairing.shape[1]), np.int64)
-    for_parts(
-        len(load),
-        lambda first, end: pair_rows(load, pairing, num_nodes, first, end, group_LB),
-    )
-    return torch.from_numpy(group_LB)
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ from trimtab_server.solver.backends.cpu.compiled import entry
 from trimtab_server.solver.backends.cpu.lpt import lpt, new_dealing
 from trimtab_server.solver.backends.cpu.noise import key_factors, sort_keys
 from trimtab_server.solver.backends.cpu.refine import new_pairs, refine
+from trimtab_server.solver.backends.cpu.rows import quantise_rows
 from trimtab_server.solver.backends.cpu.separate import separate
 from trimtab_server.solver.backends.cpu.start import list_groups, new_start
 from trimtab_server.solver.backends.cpu.threads import for_parts
@@ -35,6 +36,24 @@ class Packed(NamedTuple):
     item_XR: npt.NDArray[np.int32]
     steps: int
     swaps: int
+
+
+def pack_amounts(
+    amount_XI: npt.NDArray[np.float64],
+    num_packs: int,
+    group_XI: npt.NDArray[np.int32] | None,
+    settings: Settings,
+) -> Packed:
+    """`pack_rows` for weights that are no integers yet, float64 [X, n]."""
+    rows, items = amount_XI.shape
+    weight_XI = np.empty((rows, items), np.int32)
+    if group_XI is None:
+        group_XI = np.tile(np.arange(items, dtype=np.int32), (rows, 1))
+
+    def quantise(first: int, end: int) -> None:
+        quantise_rows(amount_XI, first, end, weight_XI)
+
+    return pack_rows(weight_XI, group_XI, num_packs, settings, quantise)
 
 
 def pack_rows(

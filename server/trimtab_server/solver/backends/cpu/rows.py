@@ -58,6 +58,18 @@ def quantise_rows(amount_XI: Floats, first: int, end: int, weight_XI: Int32s) ->
 
 
 @entry
+def group_loads(load_LE: Floats, groups: int) -> Floats:
+    """Integer loads of router groups, float64 [L, groups], as the reference sums them."""
+    layers, experts = load_LE.shape
+    load_LB, weight_E = np.zeros((layers, groups)), np.empty(experts, np.int32)
+    for x in range(layers):
+        quantise(load_LE[x], experts, weight_E)
+        for e in range(experts):
+            load_LB[x, e * groups // experts] += weight_E[e]
+    return load_LB
+
+
+@entry
 def places(item_XR: Int32s, num_packs: int, pack_XI: Int64s, rank_XI: Int64s) -> None:
     """Pack, and rank in it, of each item, from the item in each place."""
     slots = item_XR.shape[1] // num_packs
