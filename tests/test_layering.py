@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
     "setting": (set(), set()),
     "device": ({"domain", "setting"}, {"torch"}),
-    "solver": ({"domain"}, {"numpy", "torch", "scipy"}),
+    "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "triton"}),
     "engine": ({"domain", "solver", "device", "setting"}, {"numpy", "torch"}),
     "metrics": ({"domain", "engine", "rpc", "setting"}, {"prometheus_client"}),
     "rpc": (

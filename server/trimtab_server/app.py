@@ -47,7 +47,9 @@ class App:
         self._device = resolve_device(config.solver.device)
         self._recorder = Recorder()
         self._fallbacks_logged: set[tuple[str, str]] = set()
-        self._backend = backend_for(config.solver.backend, self._device, self._on_fallback)
+        self._backend = backend_for(
+            config.solver.backend, self._device, self._on_fallback, patient=False
+        )
         self.queue = SolverQueue(
             config.solver.queue_size,
             self._recorder,

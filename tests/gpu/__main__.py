@@ -1,25 +1,28 @@
-"""Check on a CUDA device that answers equal the CPU's, and time them. One call does all.
+"""Check on a CUDA device that answers equal the reference's, and time them. One call does all.
 
-Prints Markdown for tests/bench/RESULTS.md; exits with 1 if any answer differs.
+Prints Markdown for tests/bench/RESULTS.md; exits with 1 if any answer differs. Takes
+about eight minutes, most of them to compile kernels for many shapes.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from statistics import median
 
 import torch
 from torch import Tensor
 
 from tests.bench.loads import realistic, trace
 from tests.bench.tables import machine, print_table, timed
-from tests.servers import server_process
-from trimtab_client import Client, SolverOptions
-from trimtab_client import Topology as ClientTopology
+from tests.gpu import agreement, timing
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver import Budget, Settings, place, settings_for
+
+WORKERS = 8
+"""Processes that share the cases of `agreement`: they compile at the same time."""
 
 PROBLEMS = {
     "realistic 58 x 256, 288 / 32": (realistic(), Topology(288, 32)),
@@ -36,10 +39,42 @@ def main() -> int:
         print("no CUDA device here", file=sys.stderr)
         return 1
     print(f"Measured {machine()}, {torch.cuda.get_device_name()}.")
+    print(f"Triton {importlib.metadata.version('triton')}.")
+    failed = [section for section, run in SECTIONS.items() if not _passed(section, run)]
+    print(f"\nFailed: {', '.join(failed)}." if failed else "\nAll passed.")
+    return int(bool(failed))
+
+
+def _passed(section: str, run: Callable[[], object]) -> bool:
+    """Run one section; whatever happens, the next ones are run too."""
+    began = time.perf_counter()
+    try:
+        different = run()
+    except ImportError as error:
+        print(f"\n{section} skipped: {error}", flush=True)
+        return True
+    except Exception:  # noqa: BLE001 - a machine with a GPU is rare: measure what can be
+        print(f"\n{section} failed:\n{traceback.format_exc()}", flush=True)
+        return False
+    print(f"\n({section}: {time.perf_counter() - began:.0f} s)", flush=True)
+    return not different
+
+
+def _agreement() -> int:
+    return agreement.run(WORKERS, 100)
+
+
+def _places() -> int:
     rows = [_compare(f"{name}, {kind}", call) for name, kind, call in _calls()]
-    print_table("Answers on the CPU and on the GPU", ["what", "equal", "CPU ms", "GPU ms"], rows)
-    _serve()
-    return int(any(row[1] != "yes" for row in rows))
+    print_table("`place` on the CPU and on the GPU", ["what", "equal", "CPU ms", "GPU ms"], rows)
+    return sum(row[1] != "yes" for row in rows)
+
+
+def _serving() -> None:
+    # Imported here: a server needs packages that a machine with a GPU may lack.
+    from tests.gpu import serving
+
+    serving.run()
 
 
 def _calls() -> list[tuple[str, str, Callable[[torch.device], Tensor]]]:
@@ -85,19 +120,15 @@ def _compare(name: str, call: Callable[[torch.device], Tensor]) -> list[str]:
     return [name, "yes" if equal else "NO", *(f"{took:.1f}" for took in times)]
 
 
-def _serve() -> None:
-    """Start a server on the GPU and time Place over loopback."""
-    start = time.perf_counter()
-    with server_process("--device", "cuda") as server, Client(server.address) as client:
-        ready = time.perf_counter() - start
-        topology, options = ClientTopology(288, 32), SolverOptions(effort="fast")
-        load, took = realistic(), []
-        for _ in range(20):
-            began = time.perf_counter()
-            client.place(load, topology, options=options)
-            took.append((time.perf_counter() - began) * 1e3)
-    row = [f"{ready:.1f}", f"{median(took):.1f}"]
-    print_table("Server on the GPU", ["start to SERVING s", "Place 58 x 256 fast p50 ms"], [row])
+SECTIONS: dict[str, Callable[[], object]] = {
+    "agreement": _agreement,
+    "timing": timing.run,
+    "phases": timing.phases,
+    "place": _places,
+    "serving": _serving,
+    "warps": lambda: timing.sweep(120),
+}
+"""What is run, the most wanted first: a run on such a machine is cut off after ten minutes."""
 
 
 if __name__ == "__main__":

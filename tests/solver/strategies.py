@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 from tests.oracles import packing as oracle
+from trimtab_server.domain.topology import Topology
+from trimtab_server.solver import Settings
+
+Floats = npt.NDArray[np.float64]
 
 
 @st.composite
@@ -57,3 +67,66 @@ def spread(replicas: list[int], count: dict[int, int], experts: int, gpus: int) 
         others[least] += 1
         fixed.append(least)
     return fixed
+
+
+def _any_size(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    return np.exp2(rng.uniform(-1074, 1000, shape))
+
+
+AMOUNTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
+    "ties": lambda rng, shape: rng.integers(0, 5, shape).astype(float),
+    "counts": lambda rng, shape: rng.integers(0, 10**12, shape).astype(float),
+    "fractions": lambda rng, shape: rng.random(shape),
+    "skewed": lambda rng, shape: rng.random(shape) ** 8,
+    "one hot": lambda _, shape: np.roll(np.eye(*shape), 1, 1) * 1e12,
+    "zero": lambda _, shape: np.zeros(shape),
+    "huge": lambda rng, shape: rng.random(shape) * 1e300,
+    "subnormal": lambda rng, shape: rng.integers(0, 4, shape) * 5e-324,
+    "any size": _any_size,
+}
+"""Makers of loads or weights, by kind."""
+
+KINDS = st.sampled_from(list(AMOUNTS))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def amounts(kind: str, rows: int, columns: int, seed: int) -> Tensor:
+    """float64 [rows, columns] of a kind."""
+    return torch.from_numpy(AMOUNTS[kind](np.random.default_rng(seed), (rows, columns)))
+
+
+def any_settings() -> st.SearchStrategy[Settings]:
+    """Settings of packings: each field's ordinary values, and its ends."""
+    return st.builds(
+        Settings,
+        top_k=st.sampled_from([1, 2, 3, 4, 5, 8, 100]),
+        max_iterations=st.sampled_from([None, 0, 1, 7]),
+        restarts=st.integers(1, 5),
+        objective=st.sampled_from(["l2", "range"]),
+        seed=st.integers(-(2**70), 2**70),
+        tolerance=st.sampled_from([0.0, 0.01, 0.5]),
+    )
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> tuple[Topology, int]:
+    """A topology, global or hierarchical, and a number of experts that fit."""
+    nodes, per_node, slots = draw(
+        st.tuples(st.sampled_from([1, 1, 2, 3, 4]), st.integers(1, 3), st.integers(1, 5))
+    )
+    gpus = nodes * per_node
+    groups = draw(
+        st.sampled_from([b for b in (1, nodes, 2 * nodes, 4 * nodes) if b <= gpus * slots])
+    )
+    experts = groups * draw(st.integers(1, gpus * slots // groups))
+    return Topology(gpus * slots, gpus, nodes, groups), experts
+
+
+def starts(layers: int, experts: int, slots: int, seed: int) -> Tensor:
+    """Placements int64 [L, R] that hold every expert, some twice on one GPU."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        rng.permutation([*range(experts), *rng.integers(0, experts, slots - experts)])
+        for _ in range(layers)
+    ]
+    return torch.tensor(np.stack(rows))

@@ -29,7 +29,7 @@ class Observer(Protocol):
         """One stage of a solver job took this long on the device."""
 
     def fallback(self, backend: str, reason: str) -> None:
-        """Work meant for `backend` went to the next best: missing, shape or error."""
+        """Work meant for `backend` went to the next best: missing, shape, cold or error."""
 
     def solved(self, iterations: int, swaps: int) -> None:
         """A job took this many refinement steps and swaps, over all its rows."""

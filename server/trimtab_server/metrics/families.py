@@ -53,7 +53,8 @@ FALLBACKS = Family(
     "counter",
     ("backend", "reason"),
     "Times that work went to the next best backend: once at start where this one cannot run "
-    "(missing); and for each request beyond it (shape) or that it failed at (error).",
+    "(missing); and for each request that is beyond it (shape), that its kernels are still "
+    "being compiled for (cold), or that it failed at (error).",
 )
 QUEUE_DEPTH = Family("trimtab_queue_depth", "gauge", (), "Jobs that wait for the solver.")
 QUEUE_WAIT = Family(

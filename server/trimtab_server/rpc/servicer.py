@@ -8,7 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
-from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
+from trimtab_server.domain.errors import (
+    DeadlineExceededError,
+    TrimtabError,
+    UnavailableError,
+    invalid,
+)
 from trimtab_server.engine.planner import PlaceStream, Planner
 from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place
 from trimtab_server.rpc.encode import encode_packed, encode_placed
@@ -84,8 +89,8 @@ async def _answer(
     try:
         with named_as(PLACE_FIELDS):
             placed = await stream.place(decode_load(request.load), deadline=deadline)
-    except UnavailableError:
-        raise
+    except (DeadlineExceededError, UnavailableError):
+        raise  # there is no later load: the deadline is that of the whole stream
     except TrimtabError as error:
         return Answer(id=request.load.id, error=stream_error(error))
     return Answer(id=request.load.id, placed=encode_placed(placed))

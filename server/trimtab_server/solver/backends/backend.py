@@ -62,13 +62,14 @@ def replica_cap(num_replicas: int, num_experts: int, most: int) -> int:
     return max(most, -(-num_replicas // num_experts))
 
 
-FallbackReason = Literal["missing", "shape", "error"]
+FallbackReason = Literal["missing", "shape", "cold", "error"]
 
 Fallback = Callable[[str, FallbackReason, str], None]
 """Told when a backend's work goes to the next best: (its name, why, in words).
 
-"missing": it cannot run on this machine. "shape": a request is beyond it. "error": it
-failed. Called on the thread that asked; it must return at once and not raise.
+"missing": it cannot run on this machine. "shape": a request is beyond it. "cold": its
+kernels for a new kind of request are still being compiled. "error": it failed. Called
+on the thread that found out; it must return at once and not raise.
 """
 
 

@@ -19,7 +19,11 @@ _CANNOT = (ImportError, RuntimeError)
 
 
 def backend_for(
-    choice: BackendName | Backend, device: torch.device, on_fallback: Fallback = no_matter
+    choice: BackendName | Backend,
+    device: torch.device,
+    on_fallback: Fallback = no_matter,
+    *,
+    patient: bool = True,
 ) -> Backend:
     """The backend that `choice` stands for, for tensors on `device`.
 
@@ -31,6 +35,8 @@ def backend_for(
         device: where tensors lie, or should be worked on.
         on_fallback: told of each backend that "auto" passes over, and, by the
             backend chosen, of requests that it has to pass on.
+        patient: whether a request may wait for kernels to be compiled, for seconds;
+            if not, the next best backend answers meanwhile.
 
     Raises:
         InvalidArgumentError: no such backend, or it cannot run here.
@@ -41,24 +47,24 @@ def backend_for(
     require(choice in names, "backend", f"{choice!r} is not one of {names}")
     if choice != "auto":
         try:
-            return _open(choice, device, on_fallback)
+            return _open(choice, device, on_fallback, patient)
         except _CANNOT as error:
             raise invalid("backend", f"{choice!r} cannot run here: {error}") from error
     for name in ("cuda", "cpu") if device.type == "cuda" else ("cpu",):
         try:
-            return _open(name, device, on_fallback)
+            return _open(name, device, on_fallback, patient)
         except _CANNOT as error:
             on_fallback(name, "missing", str(error))
     return _reference()
 
 
-def _open(name: str, device: torch.device, on_fallback: Fallback) -> Backend:
+def _open(name: str, device: torch.device, on_fallback: Fallback, patient: bool) -> Backend:
     # Imported here: Numba and Triton are heavy, and need not be installed.
     if name == "cuda":
         from trimtab_server.solver.backends.cuda.backend import Cuda
 
         on = device if device.type == "cuda" else torch.device("cuda", 0)
-        return _cached(Cuda, on, on_fallback)
+        return _cached(Cuda, on, on_fallback, patient)
     if name == "cpu":
         from trimtab_server.solver.backends.cpu.backend import Cpu
 

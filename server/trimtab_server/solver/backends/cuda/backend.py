@@ -28,18 +28,23 @@ _TURNS = threading.Lock()
 """Requests of all threads take turns: a runner's buffers are one request's, and Triton's
 interpreter patches its module while it runs. The device would not do two faster."""
 
+_COMPILING = threading.Lock()
+"""One kind of request is compiled and captured at a time."""
+
 
 class Cuda:
     """Triton kernels on a CUDA device; see `Backend`.
 
-    `plan` and `pack` run on the device, one CUDA graph a request. `replicate`,
-    `improve`, `balance` and `moves` are left to the host's best backend: they take it
-    well under a millisecond, and the host needs their answers anyway. It also
-    answers what is beyond the kernels, and what fails.
+    `plan` and `pack` run on the device, one CUDA graph a request. The rest is left to
+    the host's best backend: it takes that a millisecond at most, and the host needs the
+    answers anyway. It also answers what is beyond the kernels, and what fails. A new
+    kind of request takes seconds to compile.
 
     Args:
         device: CUDA; or the CPU, in Triton's interpreter.
         on_fallback: told of requests that the host's backend answers instead.
+        patient: whether requests wait for their kernels to be compiled; if not, the
+            host answers meanwhile.
         warps: overrides the choice of warps, to measure it.
 
     Raises:
@@ -49,12 +54,20 @@ class Cuda:
     name = "cuda"
 
     def __init__(
-        self, device: torch.device, on_fallback: Fallback, warps: Warps | None = None
+        self,
+        device: torch.device,
+        on_fallback: Fallback,
+        patient: bool = True,
+        warps: Warps | None = None,
     ) -> None:
         require_usable(device)
         self._device, self._on_fallback, self._warps = device, on_fallback, warps or Warps()
+        self._patient = patient
         self._host = _host()
         self._runners: OrderedDict[Hashable, Runner] = OrderedDict()
+        self._compiling: dict[Hashable, threading.Thread] = {}
+        # Kinds that are not worth another try, and why.
+        self._hopeless: dict[Hashable, str] = {}
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""
@@ -77,11 +90,13 @@ class Cuda:
         )
         if ran is None:
             return self._host.pack(weight_XI, num_packs, group_XI, settings)
-        return Packing(*ran.outputs, ran.iterations, ran.swaps)
+        pack_index_XI, rank_XI = ran.outputs
+        return Packing(pack_index_XI, rank_XI, ran.iterations, ran.swaps)
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
         """See `Backend`."""
-        plan = Plan.of(*load_LE.shape, topology, settings)
+        layers, experts = load_LE.shape
+        plan = Plan.of(layers, experts, topology, settings)
         ran = self._ran(
             (plan, settings.tolerance),
             plan.beyond(),
@@ -91,13 +106,18 @@ class Cuda:
         )
         if ran is None:
             return self._host.plan(load_LE, topology, settings)
-        return Solved(*ran.outputs, ran.iterations, ran.swaps)
+        (phy2log_LR,) = ran.outputs
+        return Solved(phy2log_LR, ran.iterations, ran.swaps)
 
     def improve(
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
     ) -> Solved:
         """See `Backend`."""
         return self._host.improve(start_LR, load_LE, topology, budget, top_k)
+
+    def bound(self, load_LE: Tensor, topology: Topology) -> Tensor:
+        """See `Backend`."""
+        return self._host.bound(load_LE, topology)
 
     def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
@@ -122,24 +142,75 @@ class Cuda:
         key = kind, inputs[0].device.type
         try:
             with _TURNS:
-                return self._runner(key, job, inputs[0].device.type == "cpu").run(inputs, seed)
+                runner = self._runners.get(key)
+                if runner is not None:
+                    self._runners.move_to_end(key)
+                    return runner.run(inputs, seed)
+            if self._patient:
+                return self._compiled(key, job, inputs, seed)
         except KernelError as error:
-            self._runners.pop(key, None)
-            self._on_fallback(self.name, "error", str(error) or type(error).__name__)
+            self._failed(key, error)
             return None
+        if key in self._hopeless:
+            self._on_fallback(self.name, "error", self._hopeless[key])
+            return None
+        self._compile_meanwhile(key, job, inputs, seed)
+        return None
 
-    def _runner(self, key: Hashable, job: Callable[[], Job], from_host: bool) -> Runner:
-        runner = self._runners.pop(key, None)
-        if runner is None:
-            while len(self._runners) >= _MOST_RUNNERS:
-                self._runners.popitem(last=False)
-            runner = (
-                PlainRunner(job())
-                if self._device.type == "cpu"
-                else GraphRunner(job(), self._device, from_host)
-            )
+    def settle(self) -> None:
+        """Wait until nothing is being compiled."""
+        for thread in list(self._compiling.values()):
+            thread.join()
+
+    def _compile_meanwhile(
+        self, key: Hashable, job: Callable[[], Job], inputs: tuple[Tensor, ...], seed: int
+    ) -> None:
+        def compile_it() -> None:
+            try:
+                self._compiled(key, job, mine, seed)
+            except KernelError as error:
+                self._failed(key, error)
+                self._hopeless[key] = f"did not compile before: {error}"
+            finally:
+                del self._compiling[key]
+
+        self._on_fallback(self.name, "cold", f"compiling for {key}")
+        with _TURNS:
+            if key in self._compiling:
+                return
+            # The caller may go on to change its tensors.
+            mine = tuple(value.clone() for value in inputs)
+            self._compiling[key] = threading.Thread(target=compile_it, name="trimtab-compile")
+            self._compiling[key].daemon = True
+        self._compiling[key].start()
+
+    def _compiled(
+        self, key: Hashable, job: Callable[[], Job], inputs: tuple[Tensor, ...], seed: int
+    ) -> Ran:
+        """Compile for a kind of request, by carrying out the first."""
+        if self._device.type == "cpu":
+            with _TURNS:
+                runner: Runner = PlainRunner(job())
+                ran = runner.run(inputs, seed)
+                self._keep(key, runner)
+                return ran
+        # Others may use what is compiled already.
+        with _COMPILING:
+            runner = GraphRunner(job(), self._device, inputs[0].device.type == "cpu")
+            ran = runner.run(inputs, seed)
+        with _TURNS:
+            self._keep(key, runner)
+        return ran
+
+    def _keep(self, key: Hashable, runner: Runner) -> None:
+        while len(self._runners) >= _MOST_RUNNERS:
+            self._runners.popitem(last=False)
         self._runners[key] = runner
-        return runner
+
+    def _failed(self, key: Hashable, error: Exception) -> None:
+        with _TURNS:
+            self._runners.pop(key, None)
+        self._on_fallback(self.name, "error", str(error) or type(error).__name__)
 
 
 def _host() -> Backend:

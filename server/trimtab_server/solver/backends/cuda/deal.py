@@ -1,5 +1,6 @@
 """LPT with capacity: each start's items, in order, to the lightest pack with room."""
 # mypy: ignore-errors
+# ruff: noqa: D417, SIM102
 
 import triton
 import triton.language as tl
@@ -64,10 +65,10 @@ def deal(
         following = tl.load(dealt_ptr + tl.minimum(turn + 1, items - 1))
         weight = dealt.to(tl.int32)
         cost = tl.where(inside & (fill < S), load, _FULL)
-        code = -1
+        code = tl.zeros([P2], tl.int32) - 1
         held = tl.zeros([P2], tl.int8)
         if GROUPS:
-            code = tl.load(dealt_code_ptr + turn)
+            code = tl.zeros([P2], tl.int32) + tl.load(dealt_code_ptr + turn)
             held = tl.load(held_ptr + code * P2 + pack, mask=inside & (code >= 0), other=0)
             cost = tl.where((held > 0) & (cost < _FULL), cost + _CONFLICT, cost)
         least = tl.min(cost, axis=0)
@@ -79,9 +80,7 @@ def deal(
         if GROUPS:
             worst = tl.maximum(worst, least)
             tl.store(code_ptr + slot, code, mask=here)
-            tl.store(
-                held_ptr + code * P2 + pack, (held + 1).to(tl.int8), mask=here & (code >= 0)
-            )
+            tl.store(held_ptr + code * P2 + pack, (held + 1).to(tl.int8), mask=here & (code >= 0))
             tl.debug_barrier()
         load += tl.where(here, weight, 0)
         fill += here.to(tl.int32)

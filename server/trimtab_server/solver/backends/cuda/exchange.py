@@ -1,5 +1,6 @@
 """Two items trade places: the one step by which packings change after the deal."""
 # mypy: ignore-errors
+# ruff: noqa: D417
 
 import triton
 import triton.language as tl

@@ -1,5 +1,6 @@
 """Gains of swaps, exactly; see the reference's `refine`."""
 # mypy: ignore-errors
+# ruff: noqa: D417, RUF005, SIM102
 
 import triton
 import triton.language as tl
@@ -8,7 +9,7 @@ _MOST = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
-def pair_gains(weight_ptr, q, load_q, r, load_r, S, P2: tl.constexpr, S2: tl.constexpr):
+def pair_gains(weight_ptr, q, load_q, r, load_r, S, P2: tl.constexpr, V: tl.constexpr):
     """The gain of the best swap of each pair of packs, groups aside, int64 [C].
 
     With d = w_u - w_v and the gap of the loads, a swap gains d (gap - d): the more,
@@ -23,21 +24,28 @@ def pair_gains(weight_ptr, q, load_q, r, load_r, S, P2: tl.constexpr, S2: tl.con
         r: int32 [C], the other pack of each pair.
         load_r: int32 [C].
         S: slots of a pack.
+        V: slots of r kept in registers at once.
     """
     gap = load_q - load_r
     low = gap >> 1
     high = gap - low
-    slot = tl.arange(0, S2)[:, None]
-    there = slot < S
-    weight_v = tl.load(weight_ptr + slot * P2 + r[None, :], mask=there, other=0)
-    above = weight_v + high[None, :]
-    # Past the last slot every distance is _MOST or nearly so.
-    below = tl.where(there, weight_v + low[None, :], _MOST)
-    nearest = tl.zeros_like(below) + _MOST
-    for u in range(S):
-        weight_u = tl.load(weight_ptr + u * P2 + q)[None, :]
-        nearest = tl.minimum(nearest, tl.maximum(weight_u - above, below - weight_u))
-    distance = tl.min(nearest, axis=0)
+    distance = tl.zeros_like(gap) + _MOST
+    for chunk in range(0, S, V):
+        # One vector a slot, not a matrix: so no reduction has to cross lanes.
+        above = ()
+        below = ()
+        for i in tl.static_range(V):
+            v = tl.zeros_like(r) + chunk + i
+            there = v < S
+            weight_v = tl.load(weight_ptr + v * P2 + r, mask=there, other=0)
+            above = above + (weight_v + high,)
+            # Past the last slot every distance is nearly _MOST.
+            below = below + (tl.where(there, weight_v + low, _MOST),)
+        for u in range(S):
+            weight_u = tl.load(weight_ptr + u * P2 + q)
+            for i in tl.static_range(V):
+                nearer = tl.maximum(weight_u - above[i], below[i] - weight_u)
+                distance = tl.minimum(distance, nearer)
     return (high + distance).to(tl.int64) * (low - distance).to(tl.int64)
 
 
@@ -92,9 +100,9 @@ def find_swap(
             allowed = allowed & (tl.maximum(meets_u.to(tl.int32), meets_v) <= same)
             allowed_gain = tl.maximum(allowed_gain, tl.where(allowed, gain, -1))
         found = tl.minimum(found, tl.where(allowed & (gain == top), u * S2 + v, _MOST))
-    first = tl.min(tl.min(found, axis=1), axis=0)
+    first = tl.min(found)
     most = top * 0
     if GROUPS:
         if first == _MOST:
-            most = tl.max(tl.max(allowed_gain, axis=1), axis=0)
+            most = tl.max(allowed_gain)
     return first, most

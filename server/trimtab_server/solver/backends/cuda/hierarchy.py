@@ -34,9 +34,9 @@ class GroupsToNodes:
         self._plan, self._load_LE, self._warps = plan, load_LE, warps
         shape = plan.layers, plan.topology.num_groups
         self._total_LB = torch.empty(shape, dtype=torch.float64, device=device)
-        self.group_LB, self._weight_LB = torch.empty(
-            2, *shape, dtype=torch.int32, device=device
-        ).unbind()
+        self.group_LB, self._weight_LB = (
+            torch.empty(shape, dtype=torch.int32, device=device) for _ in range(2)
+        )
         pairing_QB = pairings(plan.topology.num_groups, plan.topology.num_nodes)
         self._pairing_QB = None
         self.starts: tuple[Starts, ...] = ()

@@ -44,14 +44,16 @@ class PackJob:
         shape = packs.rows, packs.items
         self.counters = torch.zeros(2, dtype=torch.int64, device=device)
         self._starts = Starts(packs, settings.tolerance, self.counters, device, warps)
-        self._weight_XI, self._code_XI = torch.empty(
-            2, *shape, dtype=torch.int32, device=device
-        ).unbind()
+        self._weight_XI, self._code_XI = (
+            torch.empty(shape, dtype=torch.int32, device=device) for _ in range(2)
+        )
         amount_XI = torch.zeros(shape, dtype=torch.float64, device=device)
         group_XI = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.inputs = (amount_XI, group_XI) if packs.groups else (amount_XI,)
-        self.outputs = tuple(torch.empty(2, *shape, dtype=torch.int64, device=device).unbind())
-        self.starts = (self._starts,)
+        self.inputs: tuple[Tensor, ...] = (amount_XI,)
+        if packs.groups:
+            self.inputs += (group_XI,)
+        self.outputs = tuple(torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2))
+        self.starts: tuple[Starts, ...] = (self._starts,)
 
     def launch(self) -> None:
         """See `Job`."""
@@ -92,20 +94,20 @@ class PlanJob:
     layer is a row of its own.
     """
 
-    def __init__(
-        self, plan: Plan, settings: Settings, device: torch.device, warps: Warps
-    ) -> None:
+    def __init__(self, plan: Plan, settings: Settings, device: torch.device, warps: Warps) -> None:
         packs = plan.packs
         self._plan = plan
         self.counters = torch.zeros(2, dtype=torch.int64, device=device)
         self._starts = Starts(packs, settings.tolerance, self.counters, device, warps)
-        self._expert_XR, self._weight_XR, self._code_XR = torch.empty(
-            3, packs.rows, packs.items, dtype=torch.int32, device=device
-        ).unbind()
+        self._expert_XR, self._weight_XR, self._code_XR = (
+            torch.empty(packs.rows, packs.items, dtype=torch.int32, device=device) for _ in range(3)
+        )
         shape = plan.layers, plan.topology.num_parts * plan.experts
-        self.inputs = (torch.zeros(shape, dtype=torch.float64, device=device),)
+        self.inputs: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.float64, device=device),)
         replicas = plan.topology.num_replicas
-        self.outputs = (torch.empty(plan.layers, replicas, dtype=torch.int64, device=device),)
+        self.outputs: tuple[Tensor, ...] = (
+            torch.empty(plan.layers, replicas, dtype=torch.int64, device=device),
+        )
         self.starts: tuple[Starts, ...] = (self._starts,)
         self._nodes = None
         self._group_LB = self._expert_XR

@@ -1,5 +1,6 @@
 """Groups onto nodes: the loads of groups, and of all pairings the best."""
 # mypy: ignore-errors
+# ruff: noqa: D417
 
 import triton
 import triton.language as tl
@@ -24,7 +25,7 @@ def group_loads(load_ptr, total_ptr, groups, group_size, B2: tl.constexpr, F2: t
     inside = (group < groups) & (member < group_size)
     load_ptr += layer * groups * group_size
     load = tl.load(load_ptr + group * group_size + member, mask=inside, other=0.0)
-    largest = tl.max(tl.max(load, axis=1), axis=0)
+    largest = tl.max(load)
     total = tl.sum(quantise(load, largest, groups * group_size), axis=1)
     one = tl.arange(0, B2)
     tl.store(total_ptr + layer * groups + one, total.to(tl.float64), mask=one < groups)

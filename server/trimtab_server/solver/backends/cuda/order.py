@@ -1,5 +1,6 @@
 """The order in which each start deals its items."""
 # mypy: ignore-errors
+# ruff: noqa: D417
 
 import triton
 import triton.language as tl

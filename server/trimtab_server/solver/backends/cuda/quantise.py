@@ -22,7 +22,7 @@ def split(value):
     has mantissa 0 and an exponent without meaning.
     """
     small = (value.to(tl.int64, bitcast=True) >> 52) == 0
-    bits = tl.where(small, value * _NORMAL, value).to(tl.int64, bitcast=True)
+    bits = (value * tl.where(small, _NORMAL, 1.0)).to(tl.int64, bitcast=True)
     exponent = (bits >> 52) - 1022 - tl.where(small, 54, 0)
     mantissa = tl.where(value == 0, 0, (bits & _MANTISSA) | _LEADING)
     return mantissa, exponent

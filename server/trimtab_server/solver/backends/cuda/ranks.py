@@ -1,5 +1,6 @@
 """Where each pack stands among all, by weight; kept up to date swap by swap."""
 # mypy: ignore-errors
+# ruff: noqa: D417
 
 import triton
 import triton.language as tl

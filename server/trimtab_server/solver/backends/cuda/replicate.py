@@ -1,5 +1,6 @@
 """Replicas of each row's experts, and the integers that they weigh."""
 # mypy: ignore-errors
+# ruff: noqa: D417
 
 import triton
 import triton.language as tl

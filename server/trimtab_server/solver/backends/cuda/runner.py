@@ -62,6 +62,8 @@ class GraphRunner:
         self._counters = _pinned(job.counters)
         self._inputs = tuple(_pinned(buffer) for buffer in job.inputs) if from_host else ()
         self._outputs = tuple(_pinned(buffer) for buffer in job.outputs) if from_host else ()
+        # The job's buffers were filled on the caller's stream.
+        torch.cuda.current_stream(device).synchronize()
 
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """See `Runner`."""
@@ -70,14 +72,16 @@ class GraphRunner:
             with torch.cuda.stream(self._stream):
                 self._stage(inputs, seed, caller)
                 self.replay()
-                if self._from_host:
-                    self._stream.synchronize()
-                    outputs = tuple(output.clone() for output in self._outputs)
-                else:
-                    outputs = tuple(output.to(inputs[0].device, copy=True) for output in self.job.outputs)
+                outputs = self._outputs
+                if not self._from_host:
+                    outputs = tuple(output.clone() for output in self.job.outputs)
                     for output in outputs:
                         output.record_stream(caller)
-                    self._stream.synchronize()
+                self._stream.synchronize()
+        if self._from_host:
+            outputs = tuple(output.clone() for output in outputs)
+        else:
+            outputs = tuple(output.to(inputs[0].device) for output in outputs)
         iterations, swaps = self._counters.tolist()
         return Ran(outputs, iterations, swaps)
 

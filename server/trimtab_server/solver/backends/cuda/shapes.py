@@ -16,8 +16,8 @@ _MOST_PACKS = 1024
 _MOST_TABLE = 64
 """The largest K: K * K gains are looked through in each step."""
 
-_MOST_TILE = 4096
-"""Weights of 2 K packs that a program holds at once, in registers."""
+_MOST_SLOTS = 1024
+"""Of a pair of packs, one's slots are looked through against all of the other's."""
 
 _MOST_BYTES = 2 << 30
 """Scratch of one request."""
@@ -95,20 +95,24 @@ class Packs:
         return min(self.slots2, max(1, 256 // self.slots2))
 
     @property
+    def unrolled(self) -> int:
+        """Slots of a pack that `pair_gains` keeps in registers."""
+        return min(self.slots, 16)
+
+    @property
     def scratch_bytes(self) -> int:
         """What `Starts` allocates, about."""
         dealt = 12 * self.items
-        packed = (12 * self.slots + 4 + self.groups) * self.packs2
+        packed = (12 * self.slots + 20 + self.groups) * self.packs2
         return self.starts * (dealt + packed + 8 * self.top_k2 * (self.top_k2 + 3))
 
     def beyond(self) -> str | None:
         """Why the kernels cannot do it, or None."""
-        tile = 2 * self.top_k2 * self.slots2
         limits = (
             (self.items, _MOST_ITEMS, "items"),
             (self.packs, _MOST_PACKS, "packs"),
             (self.top_k, _MOST_TABLE, "top_k"),
-            (tile, _MOST_TILE, "weights in 2 * top_k packs"),
+            (self.slots, _MOST_SLOTS, "slots of a pack"),
             (self.scratch_bytes, _MOST_BYTES, "bytes of scratch"),
         )
         for amount, most, what in limits:

@@ -61,7 +61,7 @@ class Starts:
         self.dealt_YI = scratch(packs.items, dtype=torch.int64)
         self.dealt_code_YI = scratch(packs.items) if grouped else self.dealt_YI
         self.window_Y = scratch(6 * packs.top_k2)
-        self.load_YP = scratch(packs.packs2)
+        self.state_YP = scratch(5 * packs.packs2)
         self.table_YKK = scratch(packs.top_k2, packs.top_k2, dtype=torch.int64)
         self.peak_Y, self.square_Y = scratch(), scratch(dtype=torch.int64)
 
@@ -122,7 +122,7 @@ class Starts:
             self.code_YSP,
             self.held_YGP,
             self.window_Y,
-            self.load_YP,
+            self.state_YP,
             self.table_YKK,
             self.tolerance,
             self.peak_Y,
@@ -133,10 +133,12 @@ class Starts:
             packs.top_k,
             packs.max_swaps,
             packs.groups,
+            1,
             P2=packs.packs2,
             K2=packs.top_k2,
             S2=packs.slots2,
             U=packs.chunk,
+            V=packs.unrolled,
             GROUPS=packs.groups > 0,
             num_warps=self.warps.refine or _refine_warps(packs),
             num_stages=1,
@@ -144,5 +146,6 @@ class Starts:
 
 
 def _refine_warps(packs: Packs) -> int:
-    largest = max(2 * packs.top_k2 * packs.slots2, 2 * packs.top_k2**2, 5 * packs.packs2)
+    kept = 2 * packs.top_k2 * packs.unrolled
+    largest = max(kept, 2 * packs.top_k2**2, 5 * packs.packs2)
     return min(4, max(1, largest // 1024))

@@ -1,0 +1,167 @@
+"""Whether Cuda gives the reference's answers, on the device: over many shapes, in parallel.
+
+`python -m tests.gpu.agreement PART PARTS SECONDS` is one worker: compiling takes seconds
+a shape, so several share the cases, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from tests.bench.loads import realistic
+from tests.solver.triton_cases import PACKS, PLANS, random_rows
+from trimtab_server.domain.topology import Topology
+from trimtab_server.solver.backends.backend import Backend, Packing, Solved
+from trimtab_server.solver.backends.cuda.backend import Cuda
+from trimtab_server.solver.backends.reference.backend import Reference
+from trimtab_server.solver.settings import Settings
+
+Ask = Callable[[Backend, torch.device], Packing | Solved]
+
+REALISTIC = {
+    "288 / 32": (Topology(288, 32), Settings(16, None, 2)),
+    "288 / 72": (Topology(288, 72), Settings(16, None, 2)),
+    "320 / 64": (Topology(320, 64), Settings(8, 20, 3, seed=7)),
+    "288 / 8": (Topology(288, 8), Settings(4, None, 2)),
+    "512 / 64": (Topology(512, 64), Settings(4, None, 2)),
+    "256 / 256": (Topology(256, 256), Settings(16, None, 1)),
+    "288 / 32, 4 nodes, 8 groups": (Topology(288, 32, 4, 8), Settings(16, None, 4)),
+    "288 / 32, 4 nodes, 16 groups": (Topology(288, 32, 4, 16), Settings(8, None, 2)),
+    "288 / 36, 2 nodes, 2 groups": (Topology(288, 36, 2, 2), Settings(16, None, 2, "range")),
+    "288 / 32, fast": (Topology(288, 32), Settings(4, 20, 1)),
+    "288 / 32, tolerance": (Topology(288, 32), Settings(16, None, 2, tolerance=1e-3)),
+}
+
+
+def run(workers: int, seconds: float) -> int:
+    """Print what all workers found; the number of answers that differ."""
+    print("\n### Answers of cuda and of the reference, on the device\n", flush=True)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu.agreement", str(part), str(workers), str(seconds)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for part in range(workers)
+    ]
+    equal = different = 0
+    for process in processes:
+        output, _ = process.communicate()
+        *lines, last = output.splitlines() or [""]
+        for line in lines:
+            print(line, flush=True)
+        counts = last.split()
+        if process.returncode or len(counts) != 2:
+            print(f"a worker ended with {process.returncode}: {last}")
+            different += 1
+            continue
+        equal, different = equal + int(counts[0]), different + int(counts[1])
+    print(f"{equal} requests answered alike, {different} not.", flush=True)
+    return different
+
+
+def _worker(part: int, parts: int, seconds: float) -> None:
+    torch.set_num_threads(2)
+    device, end = torch.device("cuda", 0), time.monotonic() + seconds
+    told: list[tuple[str, ...]] = []
+    cuda, reference = Cuda(device, lambda *what: told.append(what)), Reference()
+    equal = different = 0
+    cases = list(_fixed())[part::parts]
+    for name, ask in cases:
+        ok = _same(name, ask, cuda, reference, told)
+        equal, different = equal + ok, different + (not ok)
+    generator = random.Random(part)  # noqa: S311 - for shapes, not for secrets
+    while time.monotonic() < end:
+        name, ask = _random(generator)
+        ok = _same(name, ask, cuda, reference, told)
+        equal, different = equal + ok, different + (not ok)
+    print(equal, different)
+
+
+def _same(
+    name: str, ask: Ask, cuda: Backend, reference: Backend, told: list[tuple[str, ...]]
+) -> bool:
+    """Ask from the host and from the device, each twice: the second replays a graph."""
+    host, device = torch.device("cpu"), torch.device("cuda", 0)
+    expected = _values(ask(reference, host))
+    found = [_values(ask(cuda, on)) for on in (host, host, device, device)]
+    ok = all(_equal(expected, answer) for answer in found)
+    if not ok or told:
+        # It shows the requests that the host answered, too: they prove nothing.
+        print(f"- {name}: {'equal' if ok else 'DIFFERENT'} {told}", flush=True)
+    passed, told[:] = ok and not told, []
+    return passed
+
+
+def _values(answer: Packing | Solved) -> list[Tensor]:
+    if isinstance(answer, Packing):
+        tensors = [answer.pack_index, answer.rank_in_pack]
+    else:
+        tensors = [answer.phy2log_LR]
+    return [*(tensor.cpu() for tensor in tensors), torch.tensor([answer.iterations, answer.swaps])]
+
+
+def _equal(expected: list[Tensor], found: list[Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+def _fixed() -> Iterator[tuple[str, Ask]]:
+    for name, (topology, how) in REALISTIC.items():
+        yield name, _plan(torch.from_numpy(realistic()), topology, how)
+    for name, (weight_XI, packs, group_XI, how) in PACKS.items():
+        yield name, _pack(weight_XI, packs, group_XI, how)
+    for name, (load_LE, topology, how) in PLANS.items():
+        yield name, _plan(load_LE, topology, how)
+
+
+def _random(generator: random.Random) -> tuple[str, Ask]:
+    """A request of a random shape: packs or a plan, of few or many items."""
+    packs, slots = generator.randint(1, 40), generator.randint(1, 12)
+    how = Settings(
+        generator.choice([1, 2, 4, 7, 16]),
+        generator.choice([0, 5, 20, None]),
+        generator.randint(1, 4),
+        generator.choice(["l2", "l2", "range"]),
+        generator.getrandbits(64),
+        generator.choice([0.0, 0.0, 0.01]),
+    )
+    kind, seed = (
+        generator.choice(["ties", "counts", "fractions", "skewed"]),
+        generator.getrandbits(30),
+    )
+    items = packs * slots
+    if generator.random() < 0.5:
+        groups = None
+        if generator.random() < 0.7:
+            groups = random_rows("counts", 5, items, seed + 1).long() % generator.randint(1, items)
+        name = f"pack {kind} {items} / {packs}, {how}, seed {seed}"
+        return name, _pack(random_rows(kind, 5, items, seed), packs, groups, how)
+    experts = generator.randint(max(1, items // 2), items)
+    name = f"plan {kind} {experts}, {items} / {packs}, {how}, seed {seed}"
+    return name, _plan(random_rows(kind, 5, experts, seed), Topology(items, packs), how)
+
+
+def _pack(weight_XI: Tensor, packs: int, group_XI: Tensor | None, how: Settings) -> Ask:
+    def ask(backend: Backend, on: torch.device) -> Packing:
+        groups = None if group_XI is None else group_XI.to(on)
+        return backend.pack(weight_XI.to(on), packs, groups, how)
+
+    return ask
+
+
+def _plan(load_LE: Tensor, topology: Topology, how: Settings) -> Ask:
+    def ask(backend: Backend, on: torch.device) -> Solved:
+        return backend.plan(load_LE.to(on), topology, how)
+
+    return ask
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

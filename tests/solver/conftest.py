@@ -1,0 +1,26 @@
+"""Fixtures of the solver's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from trimtab_server.solver import BackendName
+
+
+# Of the session, since tests under @given cannot have a narrower one.
+@pytest.fixture(scope="session", params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest) -> BackendName:
+    """Every backend that runs anywhere; they owe the same answers."""
+    name: BackendName = request.param
+    return name
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts back the number of threads that a test sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
