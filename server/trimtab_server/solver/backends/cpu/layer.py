@@ -114,16 +114,19 @@ def begin(layer: Layer, start_R: Int64s, weight_E: Int32s) -> None:
     """Set the layer to the placement that it starts from."""
     _clear(layer)
     (groups, nodes), gpus = layer.open_BN.shape, len(layer.load_G)
-    experts = len(weight_E)
-    for r in range(len(start_R)):
-        e, g = start_R[r], layer.gpu_R[r]
-        layer.start_R[r] = e
-        layer.expert_R[r] = e
-        layer.logcnt_E[e] += 1
-        layer.copies_EG[e, g] += 1
-        layer.was_EG[e, g] = True
-        layer.near_EN[e, g * nodes // gpus] = True
-        layer.open_BN[e * groups // experts, g * nodes // gpus] = True
+    slots, experts = len(start_R) // gpus, len(weight_E)
+    for g in range(gpus):
+        node = g * nodes // gpus
+        for r in range(g * slots, (g + 1) * slots):
+            e = start_R[r]
+            layer.start_R[r] = e
+            layer.expert_R[r] = e
+            layer.logcnt_E[e] += 1
+            layer.copies_EG[e, g] += 1
+            layer.was_EG[e, g] = True
+            layer.near_EN[e, node] = True
+            if groups > 1:
+                layer.open_BN[e * groups // experts, node] = True
     for e in range(experts):
         layer.weight_E[e] = weight_E[e]
         _weigh(layer, e)

@@ -75,8 +75,10 @@ def new_donors(experts: int, replicas: int) -> Donors:
 @compiled
 def best_transfer(layer: Layer, rules: Rules, donors: Donors, terms: Terms, best: Step) -> Step:
     """The transfer with the highest score, if it is above that of `best`."""
+    pairs = np.int64(0)
     for f in range(len(donors.base_E)):
         fall, more = layer.fall_E[f], np.int64(layer.more_E[f])
+        pairs += layer.square_E[f]
         of_f = fall * (fall * layer.square_E[f] - 2 * layer.pull_E[f])
         donors.base_E[f] = -of_f - more * more
     count = _find_donors(layer, donors)
@@ -91,7 +93,7 @@ def best_transfer(layer: Layer, rules: Rules, donors: Donors, terms: Terms, best
         least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
         needed = gain_to_beat(best, least_cost, terms) - donors.fixed_R[d]
         if needed < _under_chord(donors, d, lowest, width) or needed < _most_beside(
-            layer, donors, d
+            layer, donors, d, pairs > len(layer.expert_R)
         ):
             best = _best_transfer_of(layer, rules, donors, d, least_cost, terms, best)
     return best
@@ -144,7 +146,7 @@ def _under_chord(donors: Donors, d: int, lowest: int, width: float) -> float:
 
 
 @compiled
-def _most_beside(layer: Layer, donors: Donors, d: int) -> int:
+def _most_beside(layer: Layer, donors: Donors, d: int, doubled: bool) -> int:
     """A bound on what an expert beside the slot's adds."""
     e, omega = layer.expert_R[donors.slot_R[d]], donors.omega_R[d]
     slots = len(layer.expert_R) // len(layer.load_G)
@@ -155,10 +157,8 @@ def _most_beside(layer: Layer, donors: Donors, d: int) -> int:
         first = layer.gpu_R[r] * slots
         for s in range(first, first + slots):
             f = layer.expert_R[s]
-            # As often as the rarer of both has slots; more often where one is doubled.
-            beside = min(count, layer.logcnt_E[f])
-            if max(layer.square_E[e] - count, layer.square_E[f] - layer.logcnt_E[f]) > 0:
-                beside = count * layer.logcnt_E[f]
+            # As often as the rarer of both has slots, where none is doubled on a GPU.
+            beside = count * layer.logcnt_E[f] if doubled else min(count, layer.logcnt_E[f])
             added = donors.base_E[f] - 2 * np.int64(layer.more_E[f]) * omega
             best = max(best, added + rise * layer.fall_E[f] * beside)
         r = layer.next_R[r]
