@@ -61,6 +61,10 @@ class ServerProcess:
         return next_event(self.events, name)
 
 
+_PATIENCE_S = 180
+"""The first server on a machine compiles its kernels, and others may keep the cores busy."""
+
+
 @contextmanager
 def server_process(*flags: str) -> Iterator[ServerProcess]:
     """Run the command on free ports; ends it if it still runs."""
@@ -90,7 +94,7 @@ def server_process(*flags: str) -> Iterator[ServerProcess]:
 def next_event(events: Events, name: str) -> dict[str, Any]:
     """The next log entry of this event; fails if the server ends or says no more."""
     seen = []
-    while (event := events.get(timeout=60)) is not None:
+    while (event := events.get(timeout=_PATIENCE_S)) is not None:
         if event["event"] == name:
             return event
         seen.append(event)

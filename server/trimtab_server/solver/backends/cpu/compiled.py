@@ -50,16 +50,16 @@ def _cache_folder() -> Path | None:
     Named by a digest of all sources here: by itself Numba would not notice that a
     function called from another file has changed.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("*.py"), *here.with_name("reference").glob("*.py")])
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    bases = [Path(_settings.CACHE_DIR)] if _settings.CACHE_DIR else []
-    for base in (*bases, Path.home() / ".cache"):
-        folder = base / "trimtab" / digest
+    for base in filter(None, (_settings.CACHE_DIR, "~/.cache")):
         try:
+            folder = Path(base).expanduser() / "trimtab" / digest
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
+        except (OSError, RuntimeError):  # not writable, or a user without a home
             continue
     return None
 
