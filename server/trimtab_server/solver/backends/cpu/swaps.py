@@ -15,6 +15,7 @@ _MOST_LOAD = 1 << 30
 _GPU_BITS = 20
 _GPU_MASK = (1 << _GPU_BITS) - 1
 _INFINITE = np.inf
+_ROUNDING = 1e-9
 
 
 class Ends(NamedTuple):
@@ -48,7 +49,7 @@ def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) 
         for j in range(len(ends.light_K)):
             b = ends.light_K[j]
             gap = layer.load_G[a] - layer.load_G[b]
-            least_cost = _least_cost_of_swap(layer, a, b)
+            least_cost = _least_cost(layer, rules, a, b)
             if a != b and gap * gap // 2 > gain_to_beat(best, least_cost, terms):
                 best = _best_swap_between(layer, rules, a, b, terms, best)
     return best
@@ -59,7 +60,7 @@ def _best_swap_between(
     layer: Layer, rules: Rules, a: int, b: int, terms: Terms, best: Step
 ) -> Step:
     slots = len(layer.expert_R) // len(layer.load_G)
-    gap, least_cost = layer.load_G[a] - layer.load_G[b], _least_cost_of_swap(layer, a, b)
+    gap, least_cost = layer.load_G[a] - layer.load_G[b], _least_cost(layer, rules, a, b)
     gain_needed = gain_to_beat(best, least_cost, terms)
     for r in range(a * slots, (a + 1) * slots):
         u = layer.expert_R[r]
@@ -81,9 +82,27 @@ def _best_swap_between(
 
 
 @compiled
-def _least_cost_of_swap(layer: Layer, a: int, b: int) -> float:
-    """Both experts arrive where they were not; unless, after other steps, they come back."""
-    return -_INFINITE if layer.touched_G[a] or layer.touched_G[b] else 2.0
+def _least_cost(layer: Layer, rules: Rules, a: int, b: int) -> float:
+    """The least that a swap between two GPUs costs.
+
+    Both experts arrive where they were not; unless, after other steps, one of them
+    comes back, or leaves where it had only come to.
+    """
+    if not (layer.touched_G[a] or layer.touched_G[b]):
+        return 2.0
+    return _least_cost_one_way(layer, rules, a, b) + _least_cost_one_way(layer, rules, b, a)
+
+
+@compiled
+def _least_cost_one_way(layer: Layer, rules: Rules, source: int, target: int) -> float:
+    slots = len(layer.expert_R) // len(layer.load_G)
+    least = _INFINITE
+    for r in range(source * slots, (source + 1) * slots):
+        u = layer.expert_R[r]
+        cost = arrival_cost(layer, rules, u, target) - arrival_cost(layer, rules, u, source)
+        least = min(least, cost)
+    # With room for the order in which costs are added up.
+    return least - _ROUNDING
 
 
 @compiled

@@ -85,17 +85,18 @@ def best_transfer(layer: Layer, rules: Rules, donors: Donors, terms: Terms, best
     if count == 0:
         return best
     lowest, width = _draw_chords(layer, donors, count)
+    doubled = pairs > len(layer.expert_R)
     for d in range(count):
         e = layer.expert_R[donors.slot_R[d]]
         g = layer.gpu_R[donors.slot_R[d]]
         leaving = arrival_cost(layer, rules, e, g)
-        # Where other steps were taken, the expert that comes may come back, at no cost.
-        least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
-        needed = gain_to_beat(best, least_cost, terms) - donors.fixed_R[d]
-        if needed < _under_chord(donors, d, lowest, width) or needed < _most_beside(
-            layer, donors, d, pairs > len(layer.expert_R)
+        needed = gain_to_beat(best, 1.0 - leaving, terms) - donors.fixed_R[d]
+        if (
+            needed < _under_chord(donors, d, lowest, width)
+            or needed < _most_beside(layer, donors, d, doubled)
+            or (layer.touched_G[g] and _may_come_back(layer, donors, d, -leaving, terms, best))
         ):
-            best = _best_transfer_of(layer, rules, donors, d, least_cost, terms, best)
+            best = _best_transfer_of(layer, rules, donors, d, terms, best)
     return best
 
 
@@ -150,19 +151,55 @@ def _most_beside(layer: Layer, donors: Donors, d: int, doubled: bool) -> int:
     """A bound on what an expert beside the slot's adds."""
     e, omega = layer.expert_R[donors.slot_R[d]], donors.omega_R[d]
     slots = len(layer.expert_R) // len(layer.load_G)
-    rise, count = 2 * layer.rise_E[e], layer.logcnt_E[e]
+    gpu, rise, count = (
+        layer.gpu_R[donors.slot_R[d]],
+        2 * layer.rise_E[e],
+        layer.logcnt_E[e],
+    )
     best = np.int64(_LEAST)
     r = layer.head_E[e]
     while r != NO_SLOT:
-        first = layer.gpu_R[r] * slots
-        for s in range(first, first + slots):
+        g = layer.gpu_R[r]
+        r = layer.next_R[r]
+        if g == gpu:
+            continue  # what is there already cannot come
+        for s in range(g * slots, (g + 1) * slots):
             f = layer.expert_R[s]
             # As often as the rarer of both has slots, where none is doubled on a GPU.
             beside = count * layer.logcnt_E[f] if doubled else min(count, layer.logcnt_E[f])
             added = donors.base_E[f] - 2 * np.int64(layer.more_E[f]) * omega
             best = max(best, added + rise * layer.fall_E[f] * beside)
-        r = layer.next_R[r]
     return best
+
+
+@compiled
+def _may_come_back(
+    layer: Layer, donors: Donors, d: int, cost: float, terms: Terms, best: Step
+) -> bool:
+    """Whether an expert that was here at the start, and comes back at no cost, is better."""
+    slot = donors.slot_R[d]
+    e, g = layer.expert_R[slot], layer.gpu_R[slot]
+    slots = len(layer.expert_R) // len(layer.load_G)
+    needed = gain_to_beat(best, cost, terms) - donors.fixed_R[d]
+    better = 0
+    for r in range(g * slots, (g + 1) * slots):
+        f = layer.start_R[r]
+        if layer.copies_EG[f, g] == 0:
+            added = donors.base_E[f] - 2 * np.int64(layer.more_E[f]) * donors.omega_R[d]
+            added += 2 * layer.rise_E[e] * layer.fall_E[f] * _beside(layer, e, f)
+            better += added > needed
+    return better > 0
+
+
+@compiled
+def _beside(layer: Layer, e: int, f: int) -> int:
+    """Pairs of a slot of e and a slot of f on one GPU."""
+    count = np.int64(0)
+    r = layer.head_E[e]
+    while r != NO_SLOT:
+        count += layer.copies_EG[f, layer.gpu_R[r]]
+        r = layer.next_R[r]
+    return count
 
 
 @compiled
@@ -176,16 +213,17 @@ def _add(layer: Layer, donors: Donors, omega: int) -> None:
 
 @compiled
 def _best_transfer_of(
-    layer: Layer, rules: Rules, donors: Donors, d: int, least_cost: float, terms: Terms, best: Step
+    layer: Layer, rules: Rules, donors: Donors, d: int, terms: Terms, best: Step
 ) -> Step:
     slot, fixed, room = donors.slot_R[d], donors.fixed_R[d], donors.room_R[d]
     e, g = layer.expert_R[slot], layer.gpu_R[slot]
     _add(layer, donors, donors.omega_R[d])
     _add_beside(layer, donors, e)
+    leaving = arrival_cost(layer, rules, e, g)
+    least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
     needed = gain_to_beat(best, least_cost, terms) - fixed
     if highest(donors.added_E) <= needed:
         return best
-    leaving = arrival_cost(layer, rules, e, g)
     for f in range(len(donors.added_E)):
         if donors.added_E[f] <= needed:
             continue
