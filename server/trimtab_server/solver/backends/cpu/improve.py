@@ -73,9 +73,13 @@ def improve_layers(
     kept_L = paths.length_L
     if max_moves < np.inf:
         kept_L = _spend(paths, max_moves)
-    new_LR = np.empty_like(start_LR)
-    swaps = _finish(start_LR, load_LE, num_gpus, paths, kept_L, new_LR)
-    return new_LR, int(paths.length_L.sum()), swaps
+    new_LR, swaps_L = np.empty_like(start_LR), np.zeros_like(kept_L)
+
+    def finish(first: int, end: int) -> None:
+        _finish(start_LR, load_LE, num_gpus, paths, kept_L, first, end, new_LR, swaps_L)
+
+    for_parts(len(start_LR), finish)
+    return new_LR, int(paths.length_L.sum()), int(swaps_L.sum())
 
 
 def _take_all_steps(
@@ -185,13 +189,15 @@ def _finish(
     num_gpus: int,
     paths: Paths,
     kept_L: Int64s,
+    first: int,
+    end: int,
     new_LR: Int64s,
-) -> int:
-    """Carry out the steps kept, into `new_LR`; how many of them are swaps."""
+    swaps_L: Int64s,
+) -> None:
+    """Carry out the steps kept in layers `first` to `end`, and count the swaps among them."""
     share_E, scratch_R = np.empty(load_LE.shape[1]), np.empty(start_LR.shape[1])
     load_G, kept_S = np.empty(num_gpus), np.empty(start_LR.shape[1] // num_gpus, np.bool_)
-    swaps = 0
-    for x in range(len(start_LR)):
+    for x in range(first, end):
         new_R = new_LR[x]
         new_R[:] = start_LR[x]
         for step in range(kept_L[x]):
@@ -199,7 +205,7 @@ def _finish(
             given, new_R[slot] = new_R[slot], expert
             if other_slot != NO_SLOT:
                 new_R[other_slot] = given
-                swaps += 1
+                swaps_L[x] += 1
         if kept_L[x] == 0:
             continue
         _keep_slots(new_R, start_LR[x], kept_S)
@@ -209,7 +215,6 @@ def _finish(
         # Rounding to integers can hide a last-digit rise of the heaviest GPU.
         if load_G.max() > peak_before:
             new_R[:] = start_LR[x]
-    return swaps
 
 
 @compiled

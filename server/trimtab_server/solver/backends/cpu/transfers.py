@@ -22,6 +22,7 @@ from trimtab_server.solver.backends.cpu.balance import Floats
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import (
     NO_SLOT,
+    Int32s,
     Int64s,
     Layer,
     Rules,
@@ -31,7 +32,8 @@ from trimtab_server.solver.backends.cpu.layer import (
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
 from trimtab_server.solver.backends.cpu.window import highest
 
-_CHORDS = 8
+_CHORDS = 4
+_BLOCK = 32
 _ROUNDING = 2.0**-48
 _LEAST = np.iinfo(np.int64).min // 2
 
@@ -45,6 +47,11 @@ class Donors(NamedTuple):
         omega_R: int64, load of the slot's GPU without it.
         room_R: int64, the heaviest replica that the slot may get.
         base_E: int64, what each expert adds to the gain of any slot.
+        base_R: int64, the same of the expert in each slot, and so the next three: those
+            of one GPU lie side by side.
+        more_R: int32.
+        fall_R: int64.
+        logcnt_R: int64.
         added_E: int64, what each expert adds to the gain of one slot.
         knot_J: float64, the most that any expert adds, at the ends of the chords.
     """
@@ -54,6 +61,10 @@ class Donors(NamedTuple):
     omega_R: Int64s
     room_R: Int64s
     base_E: Int64s
+    base_R: Int64s
+    more_R: Int32s
+    fall_R: Int64s
+    logcnt_R: Int64s
     added_E: Int64s
     knot_J: Floats
 
@@ -67,6 +78,10 @@ def new_donors(experts: int, replicas: int) -> Donors:
         np.empty(replicas, np.int64),
         np.empty(replicas, np.int64),
         np.empty(experts, np.int64),
+        np.empty(replicas, np.int64),
+        np.empty(replicas, np.int32),
+        np.empty(replicas, np.int64),
+        np.empty(replicas, np.int64),
         np.empty(experts, np.int64),
         np.empty(_CHORDS + 1),
     )
@@ -75,39 +90,41 @@ def new_donors(experts: int, replicas: int) -> Donors:
 @compiled
 def best_transfer(layer: Layer, rules: Rules, donors: Donors, terms: Terms, best: Step) -> Step:
     """The transfer with the highest score, if it is above that of `best`."""
-    pairs = np.int64(0)
     for f in range(len(donors.base_E)):
         fall, more = layer.fall_E[f], np.int64(layer.more_E[f])
-        pairs += layer.square_E[f]
         of_f = fall * (fall * layer.square_E[f] - 2 * layer.pull_E[f])
         donors.base_E[f] = -of_f - more * more
-    count = _find_donors(layer, donors)
+    count = _find_donors(layer, rules, donors, terms)
     if count == 0:
         return best
     lowest, width = _draw_chords(layer, donors, count)
-    doubled = pairs > len(layer.expert_R)
+    doubled = _lay_out_neighbours(layer, donors)
     for d in range(count):
-        e = layer.expert_R[donors.slot_R[d]]
-        g = layer.gpu_R[donors.slot_R[d]]
-        leaving = arrival_cost(layer, rules, e, g)
-        needed = gain_to_beat(best, 1.0 - leaving, terms) - donors.fixed_R[d]
-        if (
-            needed < _under_chord(donors, d, lowest, width)
-            or needed < _most_beside(layer, donors, d, doubled)
-            or (layer.touched_G[g] and _may_come_back(layer, donors, d, -leaving, terms, best))
+        slot = donors.slot_R[d]
+        e, g = layer.expert_R[slot], layer.gpu_R[slot]
+        cost = 1.0 - arrival_cost(layer, rules, e, g)
+        if layer.touched_G[g] and _may_come_back(layer, donors, d, cost - 1.0, terms, best):
+            best = _best_transfer_of(layer, rules, donors, d, cost - 1.0, terms, best)
+            continue
+        needed = gain_to_beat(best, cost, terms) - donors.fixed_R[d]
+        if needed < _under_chord(donors, d, lowest, width) or needed < _most_beside(
+            layer, donors, d, doubled
         ):
-            best = _best_transfer_of(layer, rules, donors, d, terms, best)
+            best = _best_transfer_of(layer, rules, donors, d, cost, terms, best)
     return best
 
 
 @compiled
-def _find_donors(layer: Layer, donors: Donors) -> int:
+def _find_donors(layer: Layer, rules: Rules, donors: Donors, terms: Terms) -> int:
     """List the slots of experts with two or more that may give one up; how many."""
     peak = highest(layer.load_G)
     count = 0
     for r in range(len(layer.expert_R)):
         e, g = layer.expert_R[r], layer.gpu_R[r]
         if layer.logcnt_E[e] < 2 or _peak_elsewhere(layer, e, g) > peak:
+            continue
+        leaving = arrival_cost(layer, rules, e, g)
+        if (-leaving if layer.touched_G[g] else 1.0 - leaving) > terms.left:
             continue
         now, rise, here = layer.now_E[e], layer.rise_E[e], np.int64(layer.copies_EG[e, g])
         load = layer.load_G[g]
@@ -147,15 +164,26 @@ def _under_chord(donors: Donors, d: int, lowest: int, width: float) -> float:
 
 
 @compiled
+def _lay_out_neighbours(layer: Layer, donors: Donors) -> bool:
+    """Fill in what is known of the expert in each slot; whether one lies twice on a GPU."""
+    pairs = np.int64(0)
+    for r in range(len(layer.expert_R)):
+        f = layer.expert_R[r]
+        donors.base_R[r] = donors.base_E[f]
+        donors.more_R[r] = layer.more_E[f]
+        donors.fall_R[r] = layer.fall_E[f]
+        donors.logcnt_R[r] = layer.logcnt_E[f]
+        pairs += layer.copies_EG[f, layer.gpu_R[r]]
+    return bool(pairs > len(layer.expert_R))
+
+
+@compiled
 def _most_beside(layer: Layer, donors: Donors, d: int, doubled: bool) -> int:
     """A bound on what an expert beside the slot's adds."""
-    e, omega = layer.expert_R[donors.slot_R[d]], donors.omega_R[d]
+    slot, factor = donors.slot_R[d], np.int64(np.int32(donors.omega_R[d]))
+    e, gpu = layer.expert_R[slot], layer.gpu_R[slot]
     slots = len(layer.expert_R) // len(layer.load_G)
-    gpu, rise, count = (
-        layer.gpu_R[donors.slot_R[d]],
-        2 * layer.rise_E[e],
-        layer.logcnt_E[e],
-    )
+    rise, count = layer.rise_E[e], layer.logcnt_E[e]
     best = np.int64(_LEAST)
     r = layer.head_E[e]
     while r != NO_SLOT:
@@ -164,11 +192,12 @@ def _most_beside(layer: Layer, donors: Donors, d: int, doubled: bool) -> int:
         if g == gpu:
             continue  # what is there already cannot come
         for s in range(g * slots, (g + 1) * slots):
-            f = layer.expert_R[s]
             # As often as the rarer of both has slots, where none is doubled on a GPU.
-            beside = count * layer.logcnt_E[f] if doubled else min(count, layer.logcnt_E[f])
-            added = donors.base_E[f] - 2 * np.int64(layer.more_E[f]) * omega
-            best = max(best, added + rise * layer.fall_E[f] * beside)
+            beside = min(count, donors.logcnt_R[s])
+            if doubled:
+                beside = count * donors.logcnt_R[s]
+            added = rise * donors.fall_R[s] * beside - np.int64(donors.more_R[s]) * factor
+            best = max(best, donors.base_R[s] + 2 * added)
     return best
 
 
@@ -213,27 +242,27 @@ def _add(layer: Layer, donors: Donors, omega: int) -> None:
 
 @compiled
 def _best_transfer_of(
-    layer: Layer, rules: Rules, donors: Donors, d: int, terms: Terms, best: Step
+    layer: Layer, rules: Rules, donors: Donors, d: int, least_cost: float, terms: Terms, best: Step
 ) -> Step:
     slot, fixed, room = donors.slot_R[d], donors.fixed_R[d], donors.room_R[d]
     e, g = layer.expert_R[slot], layer.gpu_R[slot]
+    leaving = arrival_cost(layer, rules, e, g)
     _add(layer, donors, donors.omega_R[d])
     _add_beside(layer, donors, e)
-    leaving = arrival_cost(layer, rules, e, g)
-    least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
     needed = gain_to_beat(best, least_cost, terms) - fixed
-    if highest(donors.added_E) <= needed:
-        return best
-    for f in range(len(donors.added_E)):
-        if donors.added_E[f] <= needed:
+    for first in range(0, len(donors.added_E), _BLOCK):
+        block_E = donors.added_E[first : first + _BLOCK]
+        if highest(block_E) <= needed:
             continue
-        if layer.more_E[f] > room or not is_open(layer, f, g):
-            continue
-        cost = arrival_cost(layer, rules, f, g) - leaving
-        score = score_of(fixed + donors.added_E[f], cost, terms)
-        if score > best.score:
-            best = Step(score, cost, slot, NO_SLOT, f)
-            needed = gain_to_beat(best, least_cost, terms) - fixed
+        for i in range(len(block_E)):
+            f = first + i
+            if block_E[i] <= needed or layer.more_E[f] > room or not is_open(layer, f, g):
+                continue
+            cost = arrival_cost(layer, rules, f, g) - leaving
+            score = score_of(fixed + block_E[i], cost, terms)
+            if score > best.score:
+                best = Step(score, cost, slot, NO_SLOT, f)
+                needed = gain_to_beat(best, least_cost, terms) - fixed
     return best
 
 
