@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles.placing import placements
-from tests.solver.strategies import KINDS, SEEDS, amounts, topologies
+from tests.solver.strategies import AMOUNTS, SEEDS, amounts, topologies
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver import BackendName, Settings, evaluate, improve, place, settings_for
+from trimtab_server.solver import evaluate, improve, place, settings_for
 from trimtab_server.solver import pairing as pairing_module
+from trimtab_server.solver.backends.reference.backend import Reference
 
+REFERENCE = Reference()
 ROUNDING = 1e-12
+# Sums of subnormal numbers are too coarse to be compared.
+KINDS = st.sampled_from([kind for kind in AMOUNTS if kind not in ("subnormal", "any size")])
 
 # With the number of experts. With groups, an even share of the heaviest node counts.
 TINY = [
@@ -30,14 +34,6 @@ TINY = [
     (Topology(6, 2, 2, 2), 4),
     (Topology(8, 4, 2, 4), 4),
 ]
-
-
-def bounds(
-    load_LE: torch.Tensor, topology: Topology, backend: BackendName = "auto"
-) -> torch.Tensor:
-    """The bound of each layer, which depends on no placement."""
-    some = place(load_LE, topology, settings=Settings(max_iterations=0), backend=backend)
-    return some.after.bound
 
 
 @given(st.sampled_from(TINY), KINDS, SEEDS)
@@ -103,14 +99,15 @@ def test_no_plan_is_below_the_bound_which_is_the_same_for_all(backend, kind, see
     assert (plan.after.imbalance >= plan.after.bound - ROUNDING).all()
     again = place(load_LE, topology, current=plan.phy2log, backend=backend)
     assert torch.equal(again.before.bound, plan.after.bound)
-    assert torch.equal(bounds(load_LE, topology, "reference"), plan.after.bound)
+    assert torch.equal(REFERENCE.bound(load_LE, topology), plan.after.bound)
 
 
 def test_improving_stays_above_the_bound(backend):
     load_LE = amounts("skewed", 4, 32, 0)
-    start_LR = place(load_LE.flip(0), Topology(40, 8), backend=backend).phy2log
-    new_LR, _ = improve(start_LR, load_LE, 8, min_gain=0.0, backend=backend)
-    result = evaluate(new_LR, load_LE, 8, backend=backend)
+    start_LR = place(load_LE.flip(0), Topology(32, 16), backend=backend).phy2log
+    new_LR, moves = improve(start_LR, load_LE, 16, min_gain=0.0, backend=backend)
+    assert len(moves) > 0
+    result = evaluate(new_LR, load_LE, 16, backend=backend)
     assert (result.imbalance >= result.bound - ROUNDING).all()
     assert (result.bound > 1).any()
 
@@ -119,15 +116,16 @@ def test_improving_stays_above_the_bound(backend):
 @settings(max_examples=40)
 def test_with_too_many_pairings_the_bound_is_lower_but_no_wrong_one(seed, kind):
     load_LE, topology = amounts(kind, 2, 16, seed), Topology(16, 4, 4, 8)
-    exact_L = bounds(load_LE, topology)
+    exact_L = REFERENCE.bound(load_LE, topology)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairing_module, "pairings", lambda *_: None)
-        rough_L = bounds(load_LE, topology)
+        rough_L = REFERENCE.bound(load_LE, topology)
     assert (rough_L <= exact_L + ROUNDING).all()
 
 
-def test_with_too_many_pairings_the_heaviest_group_has_the_lightest_others():
+def test_with_too_many_pairings_the_heaviest_group_has_the_lightest_others(backend):
     load = torch.ones(1, 16)
     load[0, 5] = 9.0
     # 9 + 3 * 1 on a node, where the mean is 24 / 4.
-    assert bounds(load, Topology(16, 4, 4, 16)).tolist() == [2.0]
+    plan = place(load, Topology(16, 4, 4, 16), backend=backend)
+    assert plan.after.bound.tolist() == [2.0]

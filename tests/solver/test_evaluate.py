@@ -14,28 +14,28 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate
 
 
-def test_an_experts_load_divides_evenly_over_its_replicas():
+def test_an_experts_load_divides_evenly_over_its_replicas(backend):
     # GPU 0 holds experts 0 and 1, GPU 1 holds 0 and 2: 6/2 + 1 and 6/2 + 5.
-    result = evaluate([[0, 1, 0, 2]], [[6, 1, 5]], 2)
+    result = evaluate([[0, 1, 0, 2]], [[6, 1, 5]], 2, backend=backend)
     assert result.gpu_load.tolist() == [[4.0, 8.0]]
     assert result.imbalance.tolist() == [8 / 6]
     assert result.balancedness.tolist() == [pytest.approx(6 / 8)]
 
 
-def test_gpus_are_reduced_before_layers():
+def test_gpus_are_reduced_before_layers(backend):
     # Summed over layers first, these two would look even.
-    result = evaluate([[0, 1], [0, 1]], [[3, 1], [1, 3]], 2)
+    result = evaluate([[0, 1], [0, 1]], [[3, 1], [1, 3]], 2, backend=backend)
     assert result.imbalance.tolist() == [1.5, 1.5]
 
 
-def test_a_layer_without_load_is_balanced():
-    assert evaluate([[0, 1]], [[0, 0]], 2).imbalance.tolist() == [1.0]
+def test_a_layer_without_load_is_balanced(backend):
+    assert evaluate([[0, 1]], [[0, 0]], 2, backend=backend).imbalance.tolist() == [1.0]
 
 
 @given(placed_loads(max_load=10**12))
-def test_agrees_with_exact_fractions(problem):
+def test_agrees_with_exact_fractions(backend, problem):
     phy2log, load, gpus = problem
-    result = evaluate(phy2log, load, gpus)
+    result = evaluate(phy2log, load, gpus, backend=backend)
     per = len(phy2log[0]) // gpus
     for layer, slots in enumerate(phy2log):
         share = [Fraction(load[layer][e]) / slots.count(e) for e in slots]
@@ -46,17 +46,19 @@ def test_agrees_with_exact_fractions(problem):
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 4))
-def test_moves_are_experts_new_to_a_gpu(data, gpus, slots):
+def test_moves_are_experts_new_to_a_gpu(backend, data, gpus, slots):
     experts = data.draw(st.integers(slots, gpus * slots))
     old, new = (data.draw(phy2logs(experts, gpus, slots)) for _ in range(2))
-    result = evaluate([new], [[1.0] * experts], gpus, current=[old], bytes_per_expert=7)
+    result = evaluate(
+        [new], [[1.0] * experts], gpus, current=[old], bytes_per_expert=7, backend=backend
+    )
     moves = sum(len(b - a) for a, b in zip(held(old, gpus), held(new, gpus), strict=True))
     assert result.moves.tolist() == [moves]
     assert result.bytes_moved.tolist() == [7 * moves]
 
 
-def test_copies_inside_a_gpu_are_no_moves():
-    result = evaluate([[1, 0, 2, 2]], [[1, 1, 1]], 2, current=[[0, 1, 2, 1]])
+def test_copies_inside_a_gpu_are_no_moves(backend):
+    result = evaluate([[1, 0, 2, 2]], [[1, 1, 1]], 2, current=[[0, 1, 2, 1]], backend=backend)
     assert result.moves.tolist() == [0]
 
 

@@ -17,21 +17,31 @@ from trimtab_server.solver import evaluate, improve, rebalance_experts
 
 
 @given(placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]))
-def test_takes_exactly_the_steps_of_the_brute_force_oracle(problem, budget, min_gain):
+def test_takes_exactly_the_steps_of_the_brute_force_oracle(backend, problem, budget, min_gain):
     phy2log, load, gpus = problem
-    new, _ = improve(phy2log, load, gpus, max_moves_per_layer=budget, min_gain=min_gain, top_k=9)
+    new, _ = improve(
+        phy2log, load, gpus, max_moves_per_layer=budget, min_gain=min_gain, top_k=9, backend=backend
+    )
     for layer, start in enumerate(phy2log):
         expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain))
         assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
 
 
 @given(placed_loads(max_load=10**12), st.integers(0, 6), st.integers(0, 6))
-def test_rules_hold_whatever_the_load(problem, per_layer, total):
+def test_rules_hold_whatever_the_load(backend, problem, per_layer, total):
     phy2log, load, gpus = problem
     new, moves = improve(
-        phy2log, load, gpus, max_moves_per_layer=per_layer, max_moves=total, min_gain=0.0
+        phy2log,
+        load,
+        gpus,
+        max_moves_per_layer=per_layer,
+        max_moves=total,
+        min_gain=0.0,
+        backend=backend,
     )
-    before, after = (evaluate(plan, load, gpus, current=phy2log) for plan in (phy2log, new))
+    before, after = (
+        evaluate(plan, load, gpus, current=phy2log, backend=backend) for plan in (phy2log, new)
+    )
     assert (after.gpu_load.amax(1) <= before.gpu_load.amax(1)).all()
     assert int(after.moves.max()) <= per_layer
     assert int(after.moves.sum()) == len(moves) <= total
@@ -42,9 +52,11 @@ def test_rules_hold_whatever_the_load(problem, per_layer, total):
 
 
 @given(placed_loads(), st.integers(0, 4))
-def test_moves_say_what_must_be_copied_where_and_from_where(problem, budget):
+def test_moves_say_what_must_be_copied_where_and_from_where(backend, problem, budget):
     phy2log, load, gpus = problem
-    new, moves = improve(phy2log, load, gpus, max_moves_per_layer=budget, min_gain=0.0)
+    new, moves = improve(
+        phy2log, load, gpus, max_moves_per_layer=budget, min_gain=0.0, backend=backend
+    )
     per = len(phy2log[0]) // gpus
     filled = [list(layer) for layer in phy2log]
     for (layer, slot, expert), sources in zip(
@@ -57,33 +69,37 @@ def test_moves_say_what_must_be_copied_where_and_from_where(problem, budget):
     assert filled == new.tolist(), "carrying out the moves, and nothing else, gives the placement"
 
 
-def test_one_budget_goes_to_the_layers_where_a_move_gains_most():
+def test_one_budget_goes_to_the_layers_where_a_move_gains_most(backend):
     # Layer 1 is ten times as skewed as layer 0; both could use a swap.
     phy2log = [[0, 1, 2, 3]] * 2
     load = [[12.0, 11.0, 9.0, 8.0], [120.0, 80.0, 20.0, 10.0]]
-    new, moves = improve(phy2log, load, 2, max_moves=2)
+    new, moves = improve(phy2log, load, 2, max_moves=2, backend=backend)
     assert new[0].tolist() == phy2log[0]
     assert moves.layer_slot_expert[:, 0].tolist() == [1, 1]
-    both, _ = improve(phy2log, load, 2, max_moves=4)
+    both, _ = improve(phy2log, load, 2, max_moves=4, backend=backend)
     assert both[0].tolist() != phy2log[0]
 
 
-def test_a_transfer_costs_one_move_and_a_swap_two():
+def test_a_transfer_costs_one_move_and_a_swap_two(backend):
     # Expert 0 has two slots it does not need; expert 3 alone is half the load.
     phy2log, load = [[0, 1, 0, 2, 3, 4]], [[2.0, 10.0, 10.0, 40.0, 10.0]]
-    new, moves = improve(phy2log, load, 3, max_moves_per_layer=1)
+    new, moves = improve(phy2log, load, 3, max_moves_per_layer=1, backend=backend)
     assert len(moves) == 1
     assert new[0].tolist().count(3) == 2
-    unchanged, none = improve([[0, 1, 2, 3]], [[9.0, 5.0, 1.0, 1.0]], 2, max_moves_per_layer=1)
+    unchanged, none = improve(
+        [[0, 1, 2, 3]], [[9.0, 5.0, 1.0, 1.0]], 2, max_moves_per_layer=1, backend=backend
+    )
     assert (len(none), unchanged.tolist()) == (0, [[0, 1, 2, 3]]), "only a swap would help"
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12))
-def test_groups_never_leave_their_node(seed, budget):
+def test_groups_never_leave_their_node(backend, seed, budget):
     rng = np.random.default_rng(seed)
     old, now = np.exp(rng.normal(size=(2, 2, 16)))
-    start = rebalance_experts(old, 24, 4, 2, 4)[0]
-    new, _ = improve(start, now, 4, num_nodes=2, num_groups=4, max_moves_per_layer=budget)
+    start = rebalance_experts(old, 24, 4, 2, 4, backend=backend)[0]
+    new, _ = improve(
+        start, now, 4, num_nodes=2, num_groups=4, max_moves_per_layer=budget, backend=backend
+    )
     node_S = torch.arange(24) // 12
     for layer in range(2):
         for group in range(4):
@@ -93,13 +109,15 @@ def test_groups_never_leave_their_node(seed, budget):
             assert was == is_
 
 
-def test_a_dear_network_keeps_moves_inside_nodes():
+def test_a_dear_network_keeps_moves_inside_nodes(backend):
     rng = np.random.default_rng(0)
     old, now = np.exp(rng.normal(size=(2, 8, 16)))
-    start = rebalance_experts(old, 20, 1, 1, 4)[0]
+    start = rebalance_experts(old, 20, 1, 1, 4, backend=backend)[0]
 
     def crossing(cost):
-        _, moves = improve(start, now, 4, num_nodes=2, max_moves_per_layer=6, cross_node_cost=cost)
+        _, moves = improve(
+            start, now, 4, num_nodes=2, max_moves_per_layer=6, cross_node_cost=cost, backend=backend
+        )
         node = moves.layer_slot_expert[:, 1] // 10
         sources = torch.where(moves.source_gpus >= 0, moves.source_gpus // 2, -1)
         return int((sources != node.unsqueeze(1)).all(1).sum())
@@ -108,20 +126,29 @@ def test_a_dear_network_keeps_moves_inside_nodes():
     assert crossing(100.0) == 0
 
 
-def test_a_fractional_cost_spends_a_budget_exactly():
+def test_a_fractional_cost_spends_a_budget_exactly(backend):
     # One transfer from the other node, at 1.1: in float32 that is more than 1.1.
     # The budget is whole, so ten layers spend 11 on ten such moves.
     phy2log, load = [[0, 1, 0, 2, 3, 4]] * 10, [[2.0, 10.0, 10.0, 40.0, 10.0]] * 10
-    free, one_each = improve(phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=10)
+    free, one_each = improve(
+        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=10, backend=backend
+    )
     assert len(one_each) == 10
     dear, moves = improve(
-        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=11, cross_node_cost=1.1
+        phy2log,
+        load,
+        3,
+        num_nodes=3,
+        max_moves_per_layer=2,
+        max_moves=11,
+        cross_node_cost=1.1,
+        backend=backend,
     )
     assert len(moves) == 10
     assert torch.equal(dear, free)
 
 
-def test_a_rise_that_rounding_hides_is_not_taken():
+def test_a_rise_that_rounding_hides_is_not_taken(backend):
     # In integers the swap of experts 0 and 3 lowers the heavier GPU. In float64,
     # with what the integers round off, it ends up 6e-9 heavier.
     start = [[3, 2, 1, 5, 4, 0, 6, 7]]
@@ -140,29 +167,31 @@ def test_a_rise_that_rounding_hides_is_not_taken():
             )
         ]
     ]
-    new, moves = improve(start, load, 2, min_gain=0.0)
+    new, moves = improve(start, load, 2, min_gain=0.0, backend=backend)
     assert len(moves) == 0
     assert new.tolist() == start
 
 
-def test_an_improved_placement_is_left_alone():
+def test_an_improved_placement_is_left_alone(backend):
     rng = np.random.default_rng(5)
     load = np.exp(rng.normal(size=(6, 32)))
-    start = rebalance_experts(np.exp(rng.normal(size=(6, 32))), 40, 1, 1, 8)[0]
-    new, _ = improve(start, load, 8, min_gain=0.0)
-    again, none = improve(new, load, 8, min_gain=0.0)
+    start = rebalance_experts(np.exp(rng.normal(size=(6, 32))), 40, 1, 1, 8, backend=backend)[0]
+    new, _ = improve(start, load, 8, min_gain=0.0, backend=backend)
+    again, none = improve(new, load, 8, min_gain=0.0, backend=backend)
     assert len(none) == 0
     assert torch.equal(again, new)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8))
-def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(seed, budget):
+def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(backend, seed, budget):
     rng = np.random.default_rng(seed)
     load = rng.integers(0, 1000, (2, 6)).astype(float)
     rows = [rng.permutation([*range(6), *rng.integers(0, 6, 6)]) for _ in range(2)]
     start = np.stack(rows)
-    new, moves = improve(start, load, 4, max_moves_per_layer=budget, min_gain=0.0)
-    before, after = (evaluate(plan, load, 4, current=start) for plan in (start, new))
+    new, moves = improve(start, load, 4, max_moves_per_layer=budget, min_gain=0.0, backend=backend)
+    before, after = (
+        evaluate(plan, load, 4, current=start, backend=backend) for plan in (start, new)
+    )
     assert (after.gpu_load.amax(1) <= before.gpu_load.amax(1)).all()
     assert int(after.moves.max()) <= budget
     assert int(after.moves.sum()) == len(moves)
@@ -175,17 +204,17 @@ def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(seed
 
 def test_chunking_for_memory_changes_no_layer(monkeypatch):
     rng = np.random.default_rng(6)
-    start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4)[0]
+    start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4, backend="reference")[0]
     load = np.exp(rng.normal(size=(5, 16)))
-    whole, _ = improve(start, load, 4, max_moves=5)
+    whole, _ = improve(start, load, 4, max_moves=5, backend="reference")
     monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
-    chunked, _ = improve(start, load, 4, max_moves=5)
+    chunked, _ = improve(start, load, 4, max_moves=5, backend="reference")
     assert torch.equal(whole, chunked)
 
 
 @pytest.mark.parametrize("load", [[0.0] * 4, [1.0] * 4, [5e11] * 4], ids=str)
-def test_an_even_load_is_left_alone(load):
-    new, moves = improve([[0, 1, 2, 3]], [load], 2, min_gain=0.0)
+def test_an_even_load_is_left_alone(backend, load):
+    new, moves = improve([[0, 1, 2, 3]], [load], 2, min_gain=0.0, backend=backend)
     assert new.tolist() == [[0, 1, 2, 3]]
     assert len(moves) == 0
 

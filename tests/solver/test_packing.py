@@ -49,7 +49,7 @@ def members(pack_index: torch.Tensor, rank: torch.Tensor, packs: int) -> list[li
     st.integers(0, 2**64 - 1),
 )
 def test_makes_exactly_the_choices_of_the_loop_written_oracle(
-    problem, top_k, max_iterations, restarts, objective, seed
+    backend, problem, top_k, max_iterations, restarts, objective, seed
 ):
     weights, packs, groups = problem
     settings = {
@@ -59,7 +59,7 @@ def test_makes_exactly_the_choices_of_the_loop_written_oracle(
         "objective": objective,
         "seed": seed,
     }
-    index, rank = balanced_packing(weights, packs, item_group=groups, **settings)
+    index, rank = balanced_packing(weights, packs, item_group=groups, **settings, backend=backend)
     expected = [
         oracle.packed(
             row,
@@ -74,9 +74,9 @@ def test_makes_exactly_the_choices_of_the_loop_written_oracle(
 
 
 @given(problems(), st.integers(1, 20))
-def test_every_pack_gets_its_count_and_every_rank_once(problem, top_k):
+def test_every_pack_gets_its_count_and_every_rank_once(backend, problem, top_k):
     weights, packs, groups = problem
-    index, rank = balanced_packing(weights, packs, item_group=groups, top_k=top_k)
+    index, rank = balanced_packing(weights, packs, item_group=groups, top_k=top_k, backend=backend)
     assert index.dtype == rank.dtype == torch.int64
     items = index.shape[1]
     assert (index * (items // packs) + rank).sort(1).values.tolist() == [
@@ -85,29 +85,31 @@ def test_every_pack_gets_its_count_and_every_rank_once(problem, top_k):
 
 
 @given(problems())
-def test_groups_share_a_pack_only_where_they_outnumber_the_packs(problem):
+def test_groups_share_a_pack_only_where_they_outnumber_the_packs(backend, problem):
     weights, packs, groups = problem
     items = len(weights[0])
     groups = groups or [[i // 2 for i in range(items)] for _ in weights]
-    index, rank = balanced_packing(weights, packs, item_group=groups, max_iterations=None)
+    index, rank = balanced_packing(
+        weights, packs, item_group=groups, max_iterations=None, backend=backend
+    )
     for row, group in zip(members(index, rank, packs), groups, strict=True):
         unavoidable = sum(max(0, group.count(g) - packs) for g in set(group))
         assert oracle.doubled(row, group) == unavoidable
 
 
-def test_a_greedy_dead_end_is_resolved():
+def test_a_greedy_dead_end_is_resolved(backend):
     # LPT deals 9, 8 | 7 and then has room beside a group's own item only.
     weight = [[9.0, 8.0, 7.0, 1.0]]
     group = [[0, 1, 1, 0]]
-    index, _ = balanced_packing(weight, 2, item_group=group, max_iterations=0)
+    index, _ = balanced_packing(weight, 2, item_group=group, max_iterations=0, backend=backend)
     assert index[0, 0] != index[0, 3]
     assert index[0, 1] != index[0, 2]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e6, 1e12, 1e30])
-def test_ties_and_scale_do_not_change_the_answer(scale):
+def test_ties_and_scale_do_not_change_the_answer(backend, scale):
     weight = torch.tensor([[8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 1.0]]) * scale
-    index, _ = balanced_packing(weight, 3, max_iterations=None)
+    index, _ = balanced_packing(weight, 3, max_iterations=None, backend=backend)
     loads = torch.zeros(3, dtype=torch.float64).scatter_add_(0, index[0], weight[0].double())
     assert (loads / scale).round().sort().values.tolist() == [12, 12, 13]
 
@@ -124,20 +126,22 @@ def test_ties_and_scale_do_not_change_the_answer(scale):
     ],
     ids=["all zero", "one hot", "one item a pack", "one pack", "huge", "tiny"],
 )
-def test_degenerate_rows_are_packed(weight, packs):
-    index, _ = balanced_packing(weight, packs, top_k=16, max_iterations=None, restarts=3)
+def test_degenerate_rows_are_packed(backend, weight, packs):
+    index, _ = balanced_packing(
+        weight, packs, top_k=16, max_iterations=None, restarts=3, backend=backend
+    )
     counts = torch.stack([torch.bincount(row, minlength=packs) for row in index])
     assert (counts == weight.shape[1] // packs).all()
 
 
 @given(problems(), st.integers(0, 2**31))
-def test_batching_changes_no_row(problem, seed):
+def test_batching_changes_no_row(backend, problem, seed):
     weights, packs, groups = problem
     settings = Settings(restarts=3, max_iterations=None, seed=seed)
-    together = pack(weights, packs, item_group=groups, settings=settings)
+    together = pack(weights, packs, item_group=groups, settings=settings, backend=backend)
     for x, row in enumerate(weights):
         group = None if groups is None else [groups[x]]
-        alone = pack([row], packs, item_group=group, settings=settings)
+        alone = pack([row], packs, item_group=group, settings=settings, backend=backend)
         assert together.pack_index[x].tolist() == alone.pack_index[0].tolist()
 
 
@@ -145,18 +149,20 @@ def test_chunking_for_memory_changes_no_row(monkeypatch):
     generator = torch.Generator().manual_seed(3)
     weight = torch.rand(9, 24, generator=generator)
     group = torch.randint(0, 12, (9, 24), generator=generator)
-    whole = balanced_packing(weight, 6, item_group=group, max_iterations=None)
+    whole = balanced_packing(weight, 6, item_group=group, max_iterations=None, backend="reference")
     monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
-    chunked = balanced_packing(weight, 6, item_group=group, max_iterations=None)
+    chunked = balanced_packing(
+        weight, 6, item_group=group, max_iterations=None, backend="reference"
+    )
     assert all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
 
 
-def test_each_stage_lowers_the_maximum_on_skewed_loads():
+def test_each_stage_lowers_the_maximum_on_skewed_loads(backend):
     generator = torch.Generator().manual_seed(0)
     weight = torch.exp(torch.randn(16, 288, generator=generator).mul_(0.4)).double()
 
     def mean_max(**settings):
-        index, _ = balanced_packing(weight, 32, **settings)
+        index, _ = balanced_packing(weight, 32, **settings, backend=backend)
         loads = weight.new_zeros(16, 32).scatter_add_(1, index, weight)
         return float((loads.amax(1) / loads.mean(1)).mean())
 
@@ -171,10 +177,10 @@ def test_each_stage_lowers_the_maximum_on_skewed_loads():
     assert len(set(stages)) == len(stages)
 
 
-def test_python_floats_keep_their_precision():
+def test_python_floats_keep_their_precision(backend):
     # The two differ by less than float32 can tell at this size.
     weight = [[0.0] * 10 + [1_000_000.0, 999_999.96875]]
-    index, _ = balanced_packing(weight, 3, max_iterations=0)
+    index, _ = balanced_packing(weight, 3, max_iterations=0, backend=backend)
     assert (index[0, 10], index[0, 11]) == (0, 1)
     assert index[0, 0:4].tolist() == [2] * 4
     assert index[0, 4] == 1, "the lighter of the two gets the next item"
@@ -188,25 +194,27 @@ def test_any_layout_of_an_array_is_read():
     assert balanced_packing(np.asfortranarray(weight), 2)[0].tolist() == expected
 
 
-def test_a_large_group_is_separated_in_little_memory_and_time():
+def test_a_large_group_is_separated_in_little_memory_and_time(backend):
     # Everything in one group: nothing can be separated, and each item finds out.
-    index, _ = balanced_packing(torch.ones(1, 1024), 512, item_group=torch.zeros(1, 1024).long())
+    index, _ = balanced_packing(
+        torch.ones(1, 1024), 512, item_group=torch.zeros(1, 1024).long(), backend=backend
+    )
     assert torch.bincount(index[0]).tolist() == [2] * 512
 
 
-def test_counts_its_work():
+def test_counts_its_work(backend):
     settings = Settings(max_iterations=None)
-    done = pack([[4.0, 3.0, 2.0, 1.0]], 2, settings=settings)
+    done = pack([[4.0, 3.0, 2.0, 1.0]], 2, settings=settings, backend=backend)
     assert (done.iterations, done.swaps) == (0, 0), "balanced by LPT: nothing to look for"
     # LPT deals 5 2 | 5 1 | 3 3: the swap of 2 and 1, or any other, gains nothing.
-    done = pack([[5.0, 5.0, 3.0, 3.0, 2.0, 1.0]], 3, settings=settings)
+    done = pack([[5.0, 5.0, 3.0, 3.0, 2.0, 1.0]], 3, settings=settings, backend=backend)
     assert (done.iterations, done.swaps) == (1, 0)
 
 
-def test_tolerance_stops_a_row_that_is_even_enough():
+def test_tolerance_stops_a_row_that_is_even_enough(backend):
     weight = [[10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0]]
-    strict = pack(weight, 4, settings=Settings(max_iterations=None))
-    loose = pack(weight, 4, settings=Settings(max_iterations=None, tolerance=10.0))
+    strict = pack(weight, 4, settings=Settings(max_iterations=None), backend=backend)
+    loose = pack(weight, 4, settings=Settings(max_iterations=None, tolerance=10.0), backend=backend)
     assert loose.iterations == 0
     assert strict.iterations >= loose.iterations
 

@@ -34,12 +34,14 @@ SHAPES = [
 @pytest.mark.parametrize("kind", LOADS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("effort", ["fast", "balanced"])
-def test_shapes_maps_and_rules(kind, shape, effort):
+def test_shapes_maps_and_rules(backend, kind, shape, effort):
     replicas, groups, nodes, gpus, experts = shape
     if gpus % nodes:
         nodes = 1
     load = LOADS[kind](np.random.default_rng(0), (3, experts))
-    phy2log, log2phy, logcnt = rebalance_experts(load, replicas, groups, nodes, gpus, effort=effort)
+    phy2log, log2phy, logcnt = rebalance_experts(
+        load, replicas, groups, nodes, gpus, effort=effort, backend=backend
+    )
     assert phy2log.shape == (3, replicas)
     assert logcnt.shape == (3, experts)
     assert log2phy.shape == (3, experts, int(logcnt.max()))
@@ -64,7 +66,7 @@ def assert_no_needless_double(slots, gpus, reachable):
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.data())
 def test_a_group_stays_on_one_node_and_its_replicas_on_different_gpus(
-    nodes, groups_per_node, per_group, more, data
+    backend, nodes, groups_per_node, per_group, more, data
 ):
     experts_per_node = groups_per_node * per_group
     gpus_per_node = data.draw(st.integers(1, 3))
@@ -72,7 +74,7 @@ def test_a_group_stays_on_one_node_and_its_replicas_on_different_gpus(
     gpus, groups = nodes * gpus_per_node, nodes * groups_per_node
     experts, replicas = nodes * experts_per_node, nodes * gpus_per_node * slots
     load = [data.draw(st.lists(st.integers(0, 99), min_size=experts, max_size=experts))]
-    phy2log, _, logcnt = rebalance_experts(load, replicas, groups, nodes, gpus)
+    phy2log, _, logcnt = rebalance_experts(load, replicas, groups, nodes, gpus, backend=backend)
     node_of_slot = [slot // (replicas // nodes) for slot in range(replicas)]
     nodes_of_group: dict[int, set[int]] = {}
     for slot, expert in enumerate(phy2log[0].tolist()):
@@ -83,43 +85,52 @@ def test_a_group_stays_on_one_node_and_its_replicas_on_different_gpus(
         assert_no_needless_double(phy2log[0].tolist(), gpus, reachable=gpus_per_node)
 
 
-def test_global_where_the_nodes_do_not_divide_the_groups():
+def test_global_where_the_nodes_do_not_divide_the_groups(backend):
     load = np.random.default_rng(1).integers(0, 100, (2, 12))
-    mixed = rebalance_experts(load, 18, 4, 5, 6)[0]  # 5 nodes do not even divide the GPUs
-    plain = rebalance_experts(load, 18, 1, 1, 6)[0]
+    # 5 nodes do not even divide the GPUs.
+    mixed = rebalance_experts(load, 18, 4, 5, 6, backend=backend)[0]
+    plain = rebalance_experts(load, 18, 1, 1, 6, backend=backend)[0]
     assert torch.equal(mixed, plain)
 
 
-def test_more_effort_balances_better_on_skewed_loads():
+def test_more_effort_balances_better_on_skewed_loads(backend):
     load = np.exp(np.random.default_rng(2).normal(size=(12, 64)) * 0.65)
     fast, balanced = (
-        evaluate(rebalance_experts(load, 72, 1, 1, 18, effort=effort)[0], load, 18)
+        evaluate(
+            rebalance_experts(load, 72, 1, 1, 18, effort=effort, backend=backend)[0],
+            load,
+            18,
+            backend=backend,
+        )
         for effort in ("fast", "balanced")
     )
     assert balanced.balancedness.mean() > fast.balancedness.mean()
     assert balanced.balancedness.min() > fast.balancedness.min()
 
 
-def test_the_seed_and_nothing_else_chooses_among_restarts():
+def test_the_seed_and_nothing_else_chooses_among_restarts(backend):
     load = np.exp(np.random.default_rng(3).normal(size=(4, 32)))
     plans = [
-        rebalance_experts(load, 40, 1, 1, 8, effort="balanced", seed=seed)[0] for seed in (1, 1, 2)
+        rebalance_experts(load, 40, 1, 1, 8, effort="balanced", seed=seed, backend=backend)[0]
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(plans[0], plans[1])
     assert not torch.equal(plans[0], plans[2])
 
 
-def test_the_policy_aligns_with_the_placement_in_force():
+def test_the_policy_aligns_with_the_placement_in_force(backend):
     rng = np.random.default_rng(4)
     load = np.exp(rng.normal(size=(3, 16)))
     new = np.exp(rng.normal(size=(3, 16)))
-    old = rebalance_phy2log(load, 20, 1, 1, 4)
-    anew = rebalance_phy2log(new, 20, 1, 1, 4)
-    aligned = rebalance_phy2log(new, 20, 1, 1, 4, old)
-    before, after = (evaluate(plan, new, 4, current=old) for plan in (anew, aligned))
+    old = rebalance_phy2log(load, 20, 1, 1, 4, backend=backend)
+    anew = rebalance_phy2log(new, 20, 1, 1, 4, backend=backend)
+    aligned = rebalance_phy2log(new, 20, 1, 1, 4, old, backend=backend)
+    before, after = (
+        evaluate(plan, new, 4, current=old, backend=backend) for plan in (anew, aligned)
+    )
     torch.testing.assert_close(before.gpu_load.sort(1).values, after.gpu_load.sort(1).values)
     assert after.moves.sum() < before.moves.sum()
-    assert torch.equal(rebalance_phy2log(load, 20, 1, 1, 4, old), old)
+    assert torch.equal(rebalance_phy2log(load, 20, 1, 1, 4, old, backend=backend), old)
 
 
 def test_everything_wrong_with_a_topology_is_named_at_once():

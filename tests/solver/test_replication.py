@@ -27,10 +27,10 @@ def greedy(row: list[int], num_replicas: int, most: int) -> list[int]:
 
 
 @given(ROWS, st.integers(0, 9), st.integers(1, 9))
-def test_each_further_slot_goes_to_the_highest_load_per_replica(row, extra, cap):
+def test_each_further_slot_goes_to_the_highest_load_per_replica(backend, row, extra, cap):
     replicas = len(row) + extra
     most = max(cap, -(-replicas // len(row)))
-    phy2log, rank, logcnt = replicate_experts([row], replicas, max_replicas=cap)
+    phy2log, rank, logcnt = replicate_experts([row], replicas, max_replicas=cap, backend=backend)
     assert phy2log[0].tolist() == greedy(row, replicas, most)
     assert logcnt[0].tolist() == [phy2log[0].tolist().count(e) for e in range(len(row))]
     seen = phy2log[0].tolist()
@@ -38,9 +38,9 @@ def test_each_further_slot_goes_to_the_highest_load_per_replica(row, extra, cap)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=4), st.integers(0, 4))
-def test_no_other_choice_has_a_smaller_largest_replica(row, extra):
+def test_no_other_choice_has_a_smaller_largest_replica(backend, row, extra):
     replicas = len(row) + extra
-    _, _, logcnt = replicate_experts([row], replicas)
+    _, _, logcnt = replicate_experts([row], replicas, backend=backend)
     largest = max(Fraction(w, c) for w, c in zip(row, logcnt[0].tolist(), strict=True))
     every = (
         counts
@@ -51,13 +51,13 @@ def test_no_other_choice_has_a_smaller_largest_replica(row, extra):
     assert largest == best
 
 
-def test_the_cap_gives_way_where_the_slots_leave_no_choice():
-    _, _, logcnt = replicate_experts([[100.0, 1.0]], 7, max_replicas=2)
+def test_the_cap_gives_way_where_the_slots_leave_no_choice(backend):
+    _, _, logcnt = replicate_experts([[100.0, 1.0]], 7, max_replicas=2, backend=backend)
     assert logcnt.tolist() == [[4, 3]]
 
 
-def test_zero_rows_are_replicated_from_the_lowest_expert_on():
-    _, _, logcnt = replicate_experts(torch.zeros(1, 4), 8, max_replicas=3)
+def test_zero_rows_are_replicated_from_the_lowest_expert_on(backend):
+    _, _, logcnt = replicate_experts(torch.zeros(1, 4), 8, max_replicas=3, backend=backend)
     assert logcnt.tolist() == [[3, 3, 1, 1]]
 
 

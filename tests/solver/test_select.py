@@ -1,0 +1,135 @@
+"""backend_for: the fastest backend that runs here, and who is told if it is another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.solver import backend_for, balanced_packing
+from trimtab_server.solver.backends.cpu import compiled
+from trimtab_server.solver.backends.cpu.backend import Cpu
+from trimtab_server.solver.backends.reference.backend import Reference
+
+HERE = torch.device("cpu")
+CPU_PACKAGE = "trimtab_server.solver.backends.cpu"
+ROOT = Path(__file__).parents[2]
+
+
+def never(*told: str) -> None:
+    raise AssertionError(told)
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if Numba were not installed and nothing had needed it yet."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in [name for name in sys.modules if name.startswith(f"{CPU_PACKAGE}.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_auto_on_a_host_is_the_cpu_backend():
+    assert isinstance(backend_for("auto", HERE, never), Cpu)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", Cpu), ("reference", Reference)])
+def test_a_name_stands_for_its_backend(name, kind):
+    chosen = backend_for(name, HERE, never)
+    assert isinstance(chosen, kind)
+    assert chosen.name == name
+    assert backend_for(name, HERE) is chosen
+
+
+def test_a_backend_stands_for_itself():
+    mine = Reference()
+    assert backend_for(mine, torch.device("cuda"), never) is mine
+
+
+@pytest.mark.parametrize("name", ["abacus", "", "CPU"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(InvalidArgumentError) as error:
+        backend_for(name, HERE)
+    (violation,) = error.value.violations
+    assert violation.field == "backend"
+    assert repr(name) in violation.description
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_auto_is_the_reference_and_says_so():
+    told: list[tuple[str, str, str]] = []
+    chosen = backend_for("auto", HERE, lambda *what: told.append(what))
+    assert isinstance(chosen, Reference)
+    ((name, reason, detail),) = told
+    assert (name, reason) == ("cpu", "missing")
+    assert "numba" in detail
+    assert balanced_packing([[3.0, 2.0, 2.0, 1.0]], 2)[0].tolist() == [[0, 1, 1, 0]]
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_asking_for_the_cpu_backend_is_an_error():
+    with pytest.raises(InvalidArgumentError) as error:
+        balanced_packing([[1.0, 2.0]], 2, backend="cpu")
+    (violation,) = error.value.violations
+    assert violation.field == "backend"
+    assert "'cpu' cannot run here" in violation.description
+    assert "numba" in violation.description
+
+
+REPLICATE = """
+from trimtab_server.solver import replicate_experts
+from trimtab_server.solver.backends.cpu import compiled
+print(replicate_experts([[1.0, 5.0]], 4, backend="cpu").phy2log_XR.tolist(), compiled._CACHE)
+"""
+
+
+def replicated_in_a_process(home: Path, cache: Path | None) -> str:
+    """What a new process prints that may keep machine code below these folders."""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join(("server", "protos"))}
+    environment |= {} if cache is None else {"NUMBA_CACHE_DIR": str(cache)}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", REPLICATE],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+    return ran.stdout.strip()
+
+
+def test_answers_where_no_machine_code_can_be_kept(tmp_path):
+    # Below a file nobody can make a folder, not even root.
+    (tmp_path / "file").touch()
+    printed = replicated_in_a_process(tmp_path / "file", tmp_path / "file" / "cache")
+    assert printed == "[[0, 1, 1, 1]] None"
+
+
+def test_keeps_machine_code_where_it_is_told_to_or_else_below_the_home(tmp_path):
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    (tmp_path / "file").touch()
+    for folder, root in ((cache, cache), (tmp_path / "file" / "cache", home / ".cache")):
+        printed = replicated_in_a_process(home, folder)
+        assert printed.startswith(f"[[0, 1, 1, 1]] {root}{os.sep}trimtab{os.sep}")
+        assert list(root.rglob("*.nbc")), "the machine code of replicate_rows"
+    assert not list(home.rglob("*/numba/*"))
+
+
+def test_a_user_without_a_home_keeps_machine_code_where_it_is_told_to(tmp_path, monkeypatch):
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    folder = compiled._cache_folder()
+    assert folder is not None
+    assert folder.is_relative_to(tmp_path)
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", "")
+    assert compiled._cache_folder() is None
