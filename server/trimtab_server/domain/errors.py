@@ -10,6 +10,7 @@ TrimtabError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any, SupportsIndex
 
 
@@ -79,6 +80,17 @@ def require_integers(**values: Any) -> None:
             for name, value in values.items()
         )
     )
+
+
+def store_integers(frozen: object, **values: Any) -> None:
+    """Check integers of any type, and keep them in a frozen dataclass as Python's own.
+
+    Raises:
+        InvalidArgumentError: see `require_integers`.
+    """
+    require_integers(**values)
+    for name, value in values.items():
+        object.__setattr__(frozen, name, index(value))
 
 
 def _is_integer(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.domain.errors import require_all, require_integers
+from trimtab_server.domain.errors import require_all, store_integers
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Topology:
         num_nodes: N, nodes; it divides G. GPU g lies on node g // (G / N).
         num_groups: router groups of consecutive experts. 1 asks for global
             placement; more for hierarchical placement, where the experts of a
-            group stay on one node: then N divides it.
+            group stay on one node, with as many groups on each: then N divides it.
 
     Raises:
         InvalidArgumentError: a number is below 1 or a division leaves a rest.
@@ -29,7 +29,7 @@ class Topology:
     num_groups: int = 1
 
     def __post_init__(self) -> None:
-        require_integers(**vars(self))
+        store_integers(self, **vars(self))
         require_all(
             *((value >= 1, name, f"{value} is below 1") for name, value in vars(self).items())
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.domain.errors import require_all, require_integers
+from trimtab_server.domain.errors import require_all, store_integers
 
 DEFAULT_MIN_GAIN = 1e-3
 """Half the moves of 0 at the same balance: `make bench ARGS=constants` on three replays
@@ -36,7 +36,7 @@ class Budget:
             "max_moves": self.max_moves,
         }
         given = {name: value for name, value in limits.items() if value is not None}
-        require_integers(**given)
+        store_integers(self, **given)
         require_all(
             *((value >= 0, name, f"{value} is negative") for name, value in given.items()),
             (0 <= self.min_gain < float("inf"), "min_gain", f"{self.min_gain} is not >= 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 from torch import Tensor
@@ -33,7 +34,7 @@ def evaluate(
         num_gpus: G; it divides R.
         num_nodes: N; it divides G.
         num_groups: router groups; with more than 1 the bound is that of placements
-            that keep each group on one node.
+            that keep each group on one node, and as many groups on each.
         current: int [L, R], the placement that moves are counted from.
         bytes_per_expert: weight bytes of one expert in one layer.
         backend: see `backend_for`.
@@ -56,12 +57,12 @@ def evaluate(
             "current",
             f"shape {tuple(current_LR.shape)} differs from phy2log's {tuple(phy2log_LR.shape)}",
         )
-        moves = chosen.moves(current_LR, phy2log_LR, load_LE.shape[1], num_gpus)
+        moves = chosen.moves(current_LR, phy2log_LR, load_LE.shape[1], topology.num_gpus)
     return Evaluation.of(
-        *chosen.balance(phy2log_LR, load_LE, num_gpus),
+        *chosen.balance(phy2log_LR, load_LE, topology.num_gpus),
         chosen.bound(load_LE, topology),
         moves,
-        bytes_per_expert,
+        index(bytes_per_expert),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 from torch import Tensor
@@ -73,5 +74,6 @@ def improve(
     require(top_k >= 1, "top_k", f"{top_k} is below 1")
     budget = Budget(max_moves_per_layer, max_moves, min_gain, cross_node_cost)
     chosen = backend_for(backend, load_LE.device)
+    top_k = min(index(top_k), topology.num_gpus)
     new_LR = chosen.improve(start_LR, load_LE, topology, budget, top_k).phy2log_LR
-    return new_LR, chosen.moves(start_LR, new_LR, experts, num_gpus)
+    return new_LR, chosen.moves(start_LR, new_LR, experts, topology.num_gpus)

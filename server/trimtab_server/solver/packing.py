@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ def pack(
     weight_XI = as_amounts(weight, "weight")
     items = weight_XI.shape[1]
     require_integers(num_packs=num_packs)
+    num_packs = index(num_packs)
     require(num_packs >= 1, "num_packs", f"{num_packs} is below 1")
     require(items % num_packs == 0, "num_packs", f"{num_packs} does not divide {items} items")
     group_XI = None if item_group is None else _dense_groups(item_group, weight_XI)

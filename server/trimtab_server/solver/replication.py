@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 from trimtab_server.domain.arrays import as_amounts
@@ -49,5 +50,7 @@ def replicate_experts(
         f"{num_replicas} slots cannot hold {experts} experts",
     )
     require(max_replicas is None or max_replicas >= 1, "max_replicas", f"{max_replicas} is below 1")
-    most = replica_cap(num_replicas, experts, max_replicas or num_replicas)
+    num_replicas = index(num_replicas)
+    most = min(index(max_replicas or num_replicas), num_replicas)
+    most = replica_cap(num_replicas, experts, most)
     return backend_for(backend, weight_XE.device).replicate(weight_XE, num_replicas, most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from trimtab_server.domain.errors import require, require_all, require_integers
+from trimtab_server.domain.errors import require, require_all, store_integers
 
 Effort = Literal["fast", "balanced"]
 Objective = Literal["l2", "range"]
@@ -35,13 +35,10 @@ class Settings:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        store_integers(self, top_k=self.top_k, restarts=self.restarts, seed=self.seed)
+        if self.max_iterations is not None:
+            store_integers(self, max_iterations=self.max_iterations)
         iterations = self.max_iterations
-        require_integers(
-            top_k=self.top_k,
-            restarts=self.restarts,
-            max_iterations=0 if iterations is None else iterations,
-            seed=self.seed,
-        )
         require_all(
             (self.top_k >= 1, "top_k", f"{self.top_k} is below 1"),
             (self.restarts >= 1, "restarts", f"{self.restarts} is below 1"),

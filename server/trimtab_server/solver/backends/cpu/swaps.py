@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trimtab_server.solver.backends.cpu.balance import Floats
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import Int64s, Layer, Rules, arrival_cost, is_open
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
@@ -24,11 +25,13 @@ class Ends(NamedTuple):
     Attributes:
         heavy_K: int64, the heaviest, of equal loads the lowest first.
         light_K: int64, the lightest, likewise.
+        cost_K: float64, the least that a swap of one heavy GPU with each light one costs.
         rank_G: int64, scratch: load and number of a GPU in one.
     """
 
     heavy_K: Int64s
     light_K: Int64s
+    cost_K: Floats
     rank_G: Int64s
 
 
@@ -36,48 +39,54 @@ class Ends(NamedTuple):
 def new_ends(gpus: int, top_k: int) -> Ends:
     """Room for the K heaviest and the K lightest, all where there are fewer."""
     top_k = min(top_k, gpus)
-    return Ends(np.empty(top_k, np.int64), np.empty(top_k, np.int64), np.empty(gpus, np.int64))
+    return Ends(
+        np.empty(top_k, np.int64),
+        np.empty(top_k, np.int64),
+        np.empty(top_k),
+        np.empty(gpus, np.int64),
+    )
 
 
 @compiled
 def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) -> Step:
     """The swap with the highest score, if it is above that of `best`."""
+    slots = len(layer.expert_R) // len(layer.load_G)
     _select(layer, True, ends.rank_G, ends.heavy_K)
     _select(layer, False, ends.rank_G, ends.light_K)
     for i in range(len(ends.heavy_K)):
         a = ends.heavy_K[i]
         for j in range(len(ends.light_K)):
-            b = ends.light_K[j]
-            gap = layer.load_G[a] - layer.load_G[b]
-            least_cost = _least_cost(layer, rules, a, b)
-            if a != b and gap * gap // 2 > gain_to_beat(best, least_cost, terms):
-                best = _best_swap_between(layer, rules, a, b, terms, best)
+            ends.cost_K[j] = _least_cost(layer, rules, a, ends.light_K[j])
+        # Slot by slot, with all light GPUs: the order in which ties are settled.
+        for r in range(a * slots, (a + 1) * slots):
+            for j in range(len(ends.light_K)):
+                b = ends.light_K[j]
+                gap = layer.load_G[a] - layer.load_G[b]
+                needed = gain_to_beat(best, ends.cost_K[j], terms)
+                if a != b and gap * gap // 2 > needed and is_open(layer, layer.expert_R[r], b):
+                    best = _best_swap_with(layer, rules, r, b, needed, terms, best)
     return best
 
 
 @compiled
-def _best_swap_between(
-    layer: Layer, rules: Rules, a: int, b: int, terms: Terms, best: Step
+def _best_swap_with(
+    layer: Layer, rules: Rules, slot: int, b: int, needed: int, terms: Terms, best: Step
 ) -> Step:
+    """The best swap of a slot with one on the GPU b that gains more than `needed`."""
     slots = len(layer.expert_R) // len(layer.load_G)
-    gap, least_cost = layer.load_G[a] - layer.load_G[b], _least_cost(layer, rules, a, b)
-    gain_needed = gain_to_beat(best, least_cost, terms)
-    for r in range(a * slots, (a + 1) * slots):
-        u = layer.expert_R[r]
-        if not is_open(layer, u, b):
+    u, a = layer.expert_R[slot], layer.gpu_R[slot]
+    gap = layer.load_G[a] - layer.load_G[b]
+    for s in range(b * slots, (b + 1) * slots):
+        v = layer.expert_R[s]
+        delta = layer.now_E[u] - layer.now_E[v]
+        gain = 2 * delta * (gap - delta)
+        if gain <= needed or not is_open(layer, v, a):
             continue
-        for s in range(b * slots, (b + 1) * slots):
-            v = layer.expert_R[s]
-            delta = layer.now_E[u] - layer.now_E[v]
-            gain = 2 * delta * (gap - delta)
-            if gain <= gain_needed or not is_open(layer, v, a):
-                continue
-            cost = arrival_cost(layer, rules, u, b) + arrival_cost(layer, rules, v, a)
-            cost = cost - arrival_cost(layer, rules, u, a) - arrival_cost(layer, rules, v, b)
-            score = score_of(gain, cost, terms)
-            if score > best.score:
-                best = Step(score, cost, r, s, v)
-                gain_needed = gain_to_beat(best, least_cost, terms)
+        cost = arrival_cost(layer, rules, u, b) + arrival_cost(layer, rules, v, a)
+        cost = cost - arrival_cost(layer, rules, u, a) - arrival_cost(layer, rules, v, b)
+        score = score_of(gain, cost, terms)
+        if score > best.score:
+            best = Step(score, cost, slot, s, v)
     return best
 
 
@@ -102,7 +111,7 @@ def _least_cost_one_way(layer: Layer, rules: Rules, source: int, target: int) ->
         cost = arrival_cost(layer, rules, u, target) - arrival_cost(layer, rules, u, source)
         least = min(least, cost)
     # With room for the order in which costs are added up.
-    return least - _ROUNDING
+    return least - _ROUNDING * rules.cross_node_cost
 
 
 @compiled

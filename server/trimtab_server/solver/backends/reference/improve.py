@@ -85,7 +85,7 @@ def _paths(
 ) -> list[list[_Taken]]:
     """Each layer's best steps within its own budget, to the end."""
     allowed_LEG, cost_LEG = _rules(start_LR, weight_LE.shape[1], topology, budget)
-    limits = [x for x in (budget.max_moves_per_layer, budget.max_moves) if x is not None]
+    limits = [float(x) for x in (budget.max_moves_per_layer, budget.max_moves) if x is not None]
     left_L = torch.full((len(start_LR),), min(limits, default=float("inf")), dtype=torch.float64)
     left_L = left_L.to(start_LR.device)
     slots_LR = start_LR.clone()
