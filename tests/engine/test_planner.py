@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -149,6 +151,11 @@ async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> N
     await observer.until("stage", "improve", "reference", "fast")
     stages = {stage for stage, _, _ in observer.named("stage")}
     assert stages == {"plan", "pack", "align", "improve", "evaluate"}
+
+
+def test_after_warming_up_no_request_has_to_wait_for_a_compiler() -> None:
+    # In a process of its own, where no other test has had anything compiled.
+    subprocess.run([sys.executable, "-m", "tests.engine.warmed"], check=True, timeout=300)
 
 
 async def test_a_stream_places_each_load_from_the_answer_before(planner: Planner) -> None:

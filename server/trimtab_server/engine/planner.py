@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -207,10 +207,16 @@ class Planner:
     async def warm(self) -> None:
         """Solve small problems of each kind, so that the first caller does not wait."""
         load_LE = np.arange(32, dtype=np.float64).reshape(2, 16)
-        await self.pack(load_LE, 4, None, Options())
+        efforts = [Options(effort) for effort in get_args(Effort)]
+        # Global; hierarchical, with few ways to deal groups to nodes, and with too many.
+        for topology in (Topology(20, 4), Topology(20, 4, 2, 4), Topology(20, 4, 4, 16)):
+            for options in efforts:
+                await self.place(load_LE, Terms(topology, options=options))
+        for options in efforts:
+            await self.pack(load_LE, 4, None, options)
         first = await self.place(load_LE, Terms(Topology(20, 4)))
-        await self.place(load_LE, Terms(Topology(20, 4)), first.placement)
-        await self.place(load_LE, Terms(Topology(20, 4), Budget()), first.placement)
+        for budget in (None, Budget(), Budget(max_moves=2)):
+            await self.place(load_LE[::-1].copy(), Terms(Topology(20, 4), budget), first.placement)
 
     def _check_place(self, shape: Sequence[int], terms: Terms, *, has_current: bool) -> None:
         settings = self._settings(terms.options)[1]
