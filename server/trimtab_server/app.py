@@ -22,7 +22,7 @@ from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
-from trimtab_server.solver.backends.backend import FallbackReason
+from trimtab_server.solver.backends.backend import Backend, FallbackReason
 from trimtab_server.solver.backends.select import backend_for
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -78,8 +78,9 @@ class App:
 
     async def warm(self) -> None:
         """Carry out a small request of each kind, so that the first caller does not wait."""
-        # With a recorder of its own: made-up loads are no news.
-        await self._planner(Recorder()).warm()
+        # With a recorder of its own: made-up loads are no news. On the host: a GPU's kernels
+        # are compiled for each size, and made-up ones would only keep the compiler busy.
+        await self._planner(Recorder(), self._backend.host).warm()
 
     async def stop(self, hurry: asyncio.Event | None = None) -> bool:
         """Refuse new work, finish what has begun, then end. Harmless when repeated.
@@ -120,11 +121,13 @@ class App:
             self.queue.abandon()
         await self._endpoints.aclose()
 
-    def _planner(self, observer: Observer) -> Planner:
+    def _planner(self, observer: Observer, backend: Backend | None = None) -> Planner:
         solver, limits = self._config.solver, self._config.limits
         # Compiled backends take tensors from the host, and stage them by themselves.
         device = self._device if self._backend.name == "reference" else torch.device("cpu")
-        return Planner(self.queue, self._backend, device, limits, solver.effort, observer)
+        return Planner(
+            self.queue, backend or self._backend, device, limits, solver.effort, observer
+        )
 
     def _on_fallback(self, backend: str, reason: FallbackReason, detail: str) -> None:
         self._recorder.fallback(backend, reason)

@@ -25,6 +25,7 @@ from trimtab_server.solver import Backend, Budget, improve, pack, place, setting
 
 CALLS, WARM_UP = 10_000, 1_000
 MOST_MIB = 8.0
+MOST_THREADS = 2
 """Growth of resident memory that passes: what allocators still shift about after a warm-up."""
 
 SHAPES = ((24, 32, Topology(40, 8)), (16, 64, Topology(96, 8, 2, 4)))
@@ -84,6 +85,9 @@ def run(options: Options) -> None:
     grown = [what for what, before, after in rows if before.grown(after) > MOST_MIB]
     if grown:
         raise LimitError(f"grew by more than {MOST_MIB:.0f} MiB: {', '.join(grown)}")
+    more = [what for what, before, after in rows if after.threads > before.threads + MOST_THREADS]
+    if more:
+        raise LimitError(f"started more than {MOST_THREADS} threads more: {', '.join(more)}")
 
 
 def _in_process(options: Options, calls: int, warm_up: int) -> list[tuple[str, Held, Held]]:

@@ -18,7 +18,8 @@ class Evaluation:
     Attributes:
         gpu_load: float64 [L, G], in the unit of the load.
         imbalance: float64 [L]: heaviest GPU / mean GPU, >= 1; 1 without load.
-        bound: float64 [L]: no placement of this topology has a lower imbalance.
+        bound: float64 [L]: no placement of this topology has a lower imbalance; with router
+            groups, none that keeps them on their nodes, as many on each.
         moves: int64 [L]: experts new to a GPU, against `current`; 0 without it.
         bytes_moved: int64 [L]: moves * bytes_per_expert.
     """

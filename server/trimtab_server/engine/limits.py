@@ -67,7 +67,7 @@ def check_place(
     _check("topology.num_replicas", topology.num_replicas, "max_slots", limits.max_slots)
     _check_held(limits, _held_to_plan(layers, experts, topology, settings))
     if current:
-        _check_held(limits, _held_to_compare(layers, topology))
+        _check_held(limits, _held_to_compare(layers, experts, topology))
     if budget:
         _check_held(limits, _held_to_improve(experts, topology))
 
@@ -97,9 +97,12 @@ def _held_to_plan(
     yield from _held_to_pack(layers * parts, replicas, gpus, settings, grouped=True)
 
 
-def _held_to_compare(layers: int, topology: Topology) -> Iterator[_Held]:
-    slots = topology.slots_per_gpu
-    yield "layers x slots x slots of a GPU", (layers, topology.num_replicas, slots)
+def _held_to_compare(layers: int, experts: int, topology: Topology) -> Iterator[_Held]:
+    replicas, slots = topology.num_replicas, topology.slots_per_gpu
+    yield "layers x slots x slots of a GPU", (layers, replicas, slots)
+    # Every slot may move, from all GPUs that hold its expert.
+    sources = min(topology.num_gpus, max(replicas - experts, 0) + 1)
+    yield "moves x GPUs they may come from", (layers, replicas, sources)
 
 
 def _held_to_improve(experts: int, topology: Topology) -> Iterator[_Held]:

@@ -92,6 +92,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """What users call it, and the label of its metrics."""
 
+    @property
+    def host(self) -> Backend:
+        """What answers where this one cannot; itself, if it always can."""
+
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """Give out R slots, at most `most` to an expert; see `replicate_experts`."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
 from trimtab_server.solver.backends.cpu.balance import balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
@@ -34,6 +34,11 @@ class Cpu:
     """
 
     name = "cpu"
+
+    @property
+    def host(self) -> Backend:
+        """See `Backend`."""
+        return self
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""

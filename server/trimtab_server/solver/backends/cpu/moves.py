@@ -48,8 +48,15 @@ def _sources(current_LR: Int64s, move_M3: Int64s, slots: int, num_experts: int) 
     """The GPUs that held each move's expert, ascending, padded with -1 to the longest."""
     replicas = current_LR.shape[1]
     first_E, holder_R = np.empty(num_experts + 1, np.int64), np.empty(replicas, np.int64)
-    source_MX = np.full((len(move_M3), replicas // slots), _NONE)
     width, layer = 0, _NONE
+    for m in range(len(move_M3)):
+        expert = move_M3[m, 2]
+        if move_M3[m, 0] != layer:
+            layer = move_M3[m, 0]
+            _list_holders(current_LR[layer], slots, first_E, holder_R)
+        width = max(width, _count_holders(first_E, holder_R, expert))
+    source_MX = np.full((len(move_M3), width), _NONE)
+    layer = _NONE
     for m in range(len(move_M3)):
         expert = move_M3[m, 2]
         if move_M3[m, 0] != layer:
@@ -60,8 +67,16 @@ def _sources(current_LR: Int64s, move_M3: Int64s, slots: int, num_experts: int) 
             if count == 0 or source_MX[m, count - 1] != holder_R[h]:
                 source_MX[m, count] = holder_R[h]
                 count += 1
-        width = max(width, count)
-    return source_MX[:, :width].copy()
+    return source_MX
+
+
+@compiled
+def _count_holders(first_E: Int64s, holder_R: Int64s, expert: int) -> int:
+    """How many GPUs hold the expert."""
+    count = 0
+    for h in range(first_E[expert], first_E[expert + 1]):
+        count += h == first_E[expert] or holder_R[h] != holder_R[h - 1]
+    return count
 
 
 @compiled

@@ -9,6 +9,7 @@ from trimtab_server.solver.backends.cpu.balance import Floats, fold_sum
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.quantise import quantise
 from trimtab_server.solver.backends.cpu.replicate import num_blocks, replicate
+from trimtab_server.solver.backends.reference.bound import ROUNDED_DOWN
 
 Int64s = npt.NDArray[np.int64]
 
@@ -73,7 +74,7 @@ def bound_rows(
             for e in range(experts):
                 scratch_E[e] = load_LE[x, e]
         mean = fold_sum(scratch_E, 0, experts) / gpus
-        bound_L[x] = max(peak / mean, 1.0) if mean > 0 else 1.0
+        bound_L[x] = max(peak / mean * ROUNDED_DOWN, 1.0) if mean > 0 else 1.0
 
 
 @compiled

@@ -37,7 +37,7 @@ def for_parts(batch: int, work: Callable[[int, int], None]) -> None:
         while (part := next(tickets)) < parts:
             work(bounds[part], bounds[part + 1])
 
-    helpers = [_pool().submit(take_parts) for _ in range(threads - 1)]
+    helpers = [_pool(threads - 1).submit(take_parts) for _ in range(threads - 1)]
     try:
         take_parts()
     finally:
@@ -49,5 +49,7 @@ def for_parts(batch: int, work: Callable[[int, int], None]) -> None:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1024, "trimtab-cpu")
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    # No larger than one call needs: a pool does not see that a helper it has not begun was
+    # cancelled, and would start one thread more for each.
+    return ThreadPoolExecutor(helpers, "trimtab-cpu")

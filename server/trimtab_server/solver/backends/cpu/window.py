@@ -37,8 +37,8 @@ class Window(NamedTuple):
         cell_P: int32, the cell of each pack, or NOT_IN.
         rank_K: int64, ranks of the packs inside.
         rank_P: int64, ranks of the packs outside; negative for those inside.
-        lean_SK: int32 [S * K], 2 w - W of each weight w in a pack of load W, modulo
-            2**32, the slots of one number together.
+        lean_SK: int32 [S * K], 2 w - W of each weight w in a pack of load W, the
+            slots of one number together.
         load_K: int32, the load of the pack in each cell.
         stale_K: whether the pack of a cell is another, or changed.
     """
@@ -120,8 +120,7 @@ def best_gains(
 
     With d the fall of the heavier pack's weight and g the gap between both packs, a swap
     gains d (g - d) = (g^2 - (2 d - g)^2) / 4. So the best one misses d = g / 2 by least,
-    and 2 d - g is the difference of both items' 2 w - W. It may wrap around in 32 bits:
-    it is then still over 2**30, and g is less.
+    and 2 d - g is the difference of both items' 2 w - W: at most the load of both packs.
     """
     cells, load = len(gain_K), start.load_P[pack]
     for j in range(len(miss_SK)):

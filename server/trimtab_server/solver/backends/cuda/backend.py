@@ -12,7 +12,7 @@ from torch import Tensor
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Fallback, Packing, Replicas, Solved
-from trimtab_server.solver.backends.cuda.device import KernelError, require_usable
+from trimtab_server.solver.backends.cuda.device import require_usable
 from trimtab_server.solver.backends.cuda.jobs import Job, PackJob, PlanJob
 from trimtab_server.solver.backends.cuda.runner import GraphRunner, PlainRunner, Ran, Runner
 from trimtab_server.solver.backends.cuda.shapes import Packs, Plan
@@ -27,6 +27,9 @@ _MOST_RUNNERS = 8
 _TURNS = threading.Lock()
 """Requests of all threads take turns: a runner's buffers are one request's, and Triton's
 interpreter patches its module while it runs. The device would not do two faster."""
+
+_MOST_COMPILING = 4
+"""Kinds of request that wait for the compiler; further ones ask again when they come again."""
 
 _COMPILING = threading.Lock()
 """One kind of request is compiled and captured at a time."""
@@ -68,6 +71,11 @@ class Cuda:
         self._compiling: dict[Hashable, threading.Thread] = {}
         # Kinds that are not worth another try, and why.
         self._hopeless: dict[Hashable, str] = {}
+
+    @property
+    def host(self) -> Backend:
+        """See `Backend`."""
+        return self._host
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""
@@ -148,7 +156,7 @@ class Cuda:
                     return runner.run(inputs, seed)
             if self._patient:
                 return self._compiled(key, job, inputs, seed)
-        except KernelError as error:
+        except Exception as error:  # noqa: BLE001 - compilers, drivers, disks: the host can still
             self._failed(key, error)
             return None
         if key in self._hopeless:
@@ -168,7 +176,7 @@ class Cuda:
         def compile_it() -> None:
             try:
                 self._compiled(key, job, mine, seed)
-            except KernelError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._failed(key, error)
                 self._hopeless[key] = f"did not compile before: {error}"
             finally:
@@ -176,13 +184,13 @@ class Cuda:
 
         self._on_fallback(self.name, "cold", f"compiling for {key}")
         with _TURNS:
-            if key in self._compiling:
+            if key in self._compiling or len(self._compiling) >= _MOST_COMPILING:
                 return
             # The caller may go on to change its tensors.
             mine = tuple(value.clone() for value in inputs)
-            self._compiling[key] = threading.Thread(target=compile_it, name="trimtab-compile")
-            self._compiling[key].daemon = True
-        self._compiling[key].start()
+            thread = threading.Thread(target=compile_it, name="trimtab-compile", daemon=True)
+            self._compiling[key] = thread
+            thread.start()
 
     def _compiled(
         self, key: Hashable, job: Callable[[], Job], inputs: tuple[Tensor, ...], seed: int

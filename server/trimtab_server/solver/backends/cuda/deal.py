@@ -36,7 +36,7 @@ def deal(
         member_ptr: int32 [Y, S, P2], out: the item of each slot.
         weight_ptr: int32 [Y, S, P2], out: its weight.
         code_ptr: int32 [Y, S, P2], out: its group, or -1.
-        held_ptr: int8 [Y, groups, P2], out: how many of a group a pack holds.
+        held_ptr: int16 [Y, groups, P2], out: how many of a group a pack holds.
         items: n.
         P: packs.
         S: slots of a pack.
@@ -53,7 +53,7 @@ def deal(
     inside = pack < P
     if GROUPS:
         for group in range(groups):
-            tl.store(held_ptr + group * P2 + pack, tl.zeros([P2], tl.int8))
+            tl.store(held_ptr + group * P2 + pack, tl.zeros([P2], tl.int16))
         tl.debug_barrier()
 
     load, fill = tl.zeros([P2], tl.int32), tl.zeros([P2], tl.int32)
@@ -66,7 +66,7 @@ def deal(
         weight = dealt.to(tl.int32)
         cost = tl.where(inside & (fill < S), load, _FULL)
         code = tl.zeros([P2], tl.int32) - 1
-        held = tl.zeros([P2], tl.int8)
+        held = tl.zeros([P2], tl.int16)
         if GROUPS:
             code = tl.zeros([P2], tl.int32) + tl.load(dealt_code_ptr + turn)
             held = tl.load(held_ptr + code * P2 + pack, mask=inside & (code >= 0), other=0)
@@ -80,7 +80,7 @@ def deal(
         if GROUPS:
             worst = tl.maximum(worst, least)
             tl.store(code_ptr + slot, code, mask=here)
-            tl.store(held_ptr + code * P2 + pack, (held + 1).to(tl.int8), mask=here & (code >= 0))
+            tl.store(held_ptr + code * P2 + pack, (held + 1).to(tl.int16), mask=here & (code >= 0))
             tl.debug_barrier()
         load += tl.where(here, weight, 0)
         fill += here.to(tl.int32)

@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import torch
-from triton.errors import TritonError
 from triton.runtime.jit import JITFunction
 
 from trimtab_server.solver.backends.cuda.refine import refine
-
-KernelError = (RuntimeError, TritonError)
-"""What launches raise: out of memory and CUDA's errors, and what Triton cannot compile."""
 
 _OLDEST = (7, 0)
 

@@ -25,7 +25,7 @@ def exchange(
         member_ptr: int32 [S, P2], item of each slot.
         weight_ptr: int32 [S, P2], its weight.
         code_ptr: int32 [S, P2], its group, or -1.
-        held_ptr: int8 [groups, P2], how many of a group a pack holds.
+        held_ptr: int16 [groups, P2], how many of a group a pack holds.
     """
     at_u, at_v = slot_u * P2 + pack_u, slot_v * P2 + pack_v
     item_u, item_v = tl.load(member_ptr + at_u), tl.load(member_ptr + at_v)
@@ -53,5 +53,5 @@ def _moved(held_ptr, code, origin, target, P2: tl.constexpr):
         before, after = held_ptr + code * P2 + origin, held_ptr + code * P2 + target
         left, there = tl.load(before), tl.load(after)
         tl.debug_barrier()
-        tl.store(before, (left - 1).to(tl.int8))
-        tl.store(after, (there + 1).to(tl.int8))
+        tl.store(before, (left - 1).to(tl.int16))
+        tl.store(after, (there + 1).to(tl.int16))

@@ -118,7 +118,7 @@ def refine(
         member_ptr: int32 [Y, S, P2]; this and the next three as `deal` left them.
         weight_ptr: int32 [Y, S, P2].
         code_ptr: int32 [Y, S, P2].
-        held_ptr: int8 [Y, groups, P2].
+        held_ptr: int16 [Y, groups, P2].
         window_ptr: int32 [Y, 3, 2, K2], scratch: packs, loads, ranks of the light and
             of the heavy window, by slot.
         state_ptr: int32 [Y, 5, P2], scratch: of each pack its load, ranks among the

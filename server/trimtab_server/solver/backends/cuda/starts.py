@@ -57,7 +57,7 @@ class Starts:
         self.tolerance = torch.tensor([tolerance], dtype=torch.float64, device=device)
         self.member_YSP, self.weight_YSP = scratch(*members), scratch(*members)
         self.code_YSP = scratch(*members) if grouped else self.weight_YSP
-        self.held_YGP = scratch(packs.groups, packs.packs2, dtype=torch.int8)
+        self.held_YGP = scratch(packs.groups, packs.packs2, dtype=torch.int16)
         self.dealt_YI = scratch(packs.items, dtype=torch.int64)
         self.dealt_code_YI = scratch(packs.items) if grouped else self.dealt_YI
         self.window_Y = scratch(6 * packs.top_k2)

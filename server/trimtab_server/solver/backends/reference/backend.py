@@ -8,7 +8,7 @@ from torch import Tensor
 from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.backends.backend import Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
 from trimtab_server.solver.backends.reference.bound import lowest_imbalance
 from trimtab_server.solver.backends.reference.improve import improve
 from trimtab_server.solver.backends.reference.packing import pack
@@ -22,6 +22,11 @@ class Reference:
     """Readable, and slow: what the others are compared with. See `Backend`."""
 
     name = "reference"
+
+    @property
+    def host(self) -> Backend:
+        """See `Backend`."""
+        return self
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""
