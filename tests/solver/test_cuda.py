@@ -260,14 +260,6 @@ def test_whatever_fails_is_answered_by_the_host(
     assert told[-1] == ("cuda", "error", "Triton's cache cannot be written")
 
 
-def test_a_group_may_outnumber_a_byte_in_one_pack(cuda: Cuda) -> None:
-    weight_XI = random_rows("counts", 1, 300, 0)
-    group_XI = torch.arange(300).clamp(min=289).unsqueeze(0) - 289
-    how = Settings(1, 4, 1)
-    found = cuda.pack(weight_XI, 2, group_XI, how)
-    assert_same_packing(found, REFERENCE.pack(weight_XI, 2, group_XI, how))
-
-
 def test_what_does_not_compile_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, ...]] = []
     cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=False)
