@@ -21,7 +21,7 @@ def moves_of_rows(
     slots = replicas // num_gpus
     move_M3 = np.empty((layers * replicas, 3), np.int64)
     first_E, holder_R = np.empty(num_experts + 1, np.int64), np.empty(replicas, np.int64)
-    count = 0
+    count = width = 0
     for x in range(layers):
         if _is_same(current_LR[x], new_LR[x]):
             continue
@@ -32,7 +32,9 @@ def moves_of_rows(
                 continue
             move_M3[count] = (x, r, expert)
             count += 1
-    return move_M3[:count].copy(), _sources(current_LR, move_M3[:count], slots, num_experts)
+            width = max(width, _count_holders(first_E, holder_R, expert))
+    source_MX = _sources(current_LR, move_M3[:count], slots, num_experts, width)
+    return move_M3[:count].copy(), source_MX
 
 
 @compiled
@@ -44,17 +46,12 @@ def _is_same(a_R: Int64s, b_R: Int64s) -> bool:
 
 
 @entry
-def _sources(current_LR: Int64s, move_M3: Int64s, slots: int, num_experts: int) -> Int64s:
-    """The GPUs that held each move's expert, ascending, padded with -1 to the longest."""
+def _sources(
+    current_LR: Int64s, move_M3: Int64s, slots: int, num_experts: int, width: int
+) -> Int64s:
+    """The GPUs that held each move's expert, ascending, padded with -1 to `width`."""
     replicas = current_LR.shape[1]
     first_E, holder_R = np.empty(num_experts + 1, np.int64), np.empty(replicas, np.int64)
-    width, layer = 0, _NONE
-    for m in range(len(move_M3)):
-        expert = move_M3[m, 2]
-        if move_M3[m, 0] != layer:
-            layer = move_M3[m, 0]
-            _list_holders(current_LR[layer], slots, first_E, holder_R)
-        width = max(width, _count_holders(first_E, holder_R, expert))
     source_MX = np.full((len(move_M3), width), _NONE)
     layer = _NONE
     for m in range(len(move_M3)):
