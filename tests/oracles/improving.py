@@ -31,11 +31,11 @@ def net_moves(start: list[int], slots: list[int], gpus: int) -> int:
     )
 
 
-def steps(slots: list[int], loads: list[int], num_experts: int, gpus: int) -> Iterator[Step]:
+def steps(slots: list[int], loads: list[int], gpus: int, top_k: int) -> Iterator[Step]:
     """Swaps from heavy to light GPUs, then transfers, in the order that settles ties."""
     per = len(slots) // gpus
-    heavy = sorted(range(gpus), key=lambda g: (-loads[g], g))
-    light = sorted(range(gpus), key=lambda g: (loads[g], g))
+    heavy = sorted(range(gpus), key=lambda g: (-loads[g], g))[:top_k]
+    light = sorted(range(gpus), key=lambda g: (loads[g], g))[:top_k]
     here = held(slots, gpus)
     for r in [g * per + s for g in heavy for s in range(per)]:
         for s in [g * per + s for g in light for s in range(per)]:
@@ -43,13 +43,18 @@ def steps(slots: list[int], loads: list[int], num_experts: int, gpus: int) -> It
                 yield (r, slots[s]), (s, slots[r])
     count = Counter(slots)
     for r, e in enumerate(slots):
-        for f in range(num_experts):
+        for f in sorted(set().union(*(here[g] for g in heavy))):
             if count[e] > 1 and f not in here[r // per]:
                 yield ((r, f),)
 
 
 def improved(
-    start: list[int], loads: list[float], gpus: int, max_moves: int, min_gain: Fraction
+    start: list[int],
+    loads: list[float],
+    gpus: int,
+    max_moves: int,
+    min_gain: Fraction,
+    top_k: int,
 ) -> list[int]:
     """The expert in each slot after the best steps, before slots are tidied up."""
     q = quantised(loads)
@@ -59,7 +64,7 @@ def improved(
         mean = Fraction(max(sum(now), gpus), gpus)
         spent = net_moves(start, slots, gpus)
         best, found = Fraction(0), None
-        for step in steps(slots, now, len(q), gpus):
+        for step in steps(slots, now, gpus, top_k):
             after = list(slots)
             for slot, expert in step:
                 after[slot] = expert

@@ -16,14 +16,24 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, improve, rebalance_experts
 
 
-@given(placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]))
-def test_takes_exactly_the_steps_of_the_brute_force_oracle(backend, problem, budget, min_gain):
+@given(
+    placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]), st.integers(1, 9)
+)
+def test_takes_exactly_the_steps_of_the_brute_force_oracle(
+    backend, problem, budget, min_gain, top_k
+):
     phy2log, load, gpus = problem
     new, _ = improve(
-        phy2log, load, gpus, max_moves_per_layer=budget, min_gain=min_gain, top_k=9, backend=backend
+        phy2log,
+        load,
+        gpus,
+        max_moves_per_layer=budget,
+        min_gain=min_gain,
+        top_k=top_k,
+        backend=backend,
     )
     for layer, start in enumerate(phy2log):
-        expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain))
+        expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain), top_k)
         assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
 
 

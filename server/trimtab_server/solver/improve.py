@@ -36,11 +36,12 @@ def improve(
     """Improve a placement by the steps that gain most for each expert they move.
 
     From the placement given, each layer takes one step at a time: a swap of two
-    experts between two GPUs, or a transfer of a slot from an expert that has
-    two or more to another. Of all steps within the budget, that with the largest
-    gain (fall of the sum of squared GPU loads) per net move is taken. Moves are
-    counted net against the placement given, so undoing one costs less than
-    nothing. One budget for all layers goes to the steps that gain most per move.
+    experts between a heavy GPU and a light one, or a transfer of a slot from an
+    expert that has two or more to one that lies on a heavy GPU. Of the steps
+    within the budget, that with the largest gain (fall of the sum of squared GPU
+    loads) per net move is taken. Moves are counted net against the placement
+    given, so undoing one costs less than nothing. One budget for all layers goes
+    to the steps that gain most per move.
 
     No layer's heaviest GPU gets heavier, no GPU gets a second replica of an
     expert, and with `num_groups` > 1 no group reaches a node that held none of it.
@@ -55,7 +56,8 @@ def improve(
         max_moves: "
         min_gain: "
         cross_node_cost: "
-        top_k: heaviest, and lightest, GPUs whose slots are tried for swaps.
+        top_k: GPUs that are tried: swaps are between the K heaviest and the K lightest,
+            and slots go to experts of the K heaviest.
         backend: see `backend_for`.
 
     Returns:

@@ -22,9 +22,11 @@ def compiled(function: _Function) -> _Function:
     """Compile a function for the use of others that are compiled.
 
     It may not make arrays, only work on those that it is given: so it need not count
-    references to them, which takes longer than most of what these functions do.
+    references to them. And it is put in the place of each call, which would hand over each
+    array of a tuple as seven words. Both take longer than most of these functions do:
+    without the second, plans take 1.2 to 1.3 times as long, `improve` 1.8 times.
     """
-    return _compile(function, _nrt=False)
+    return _compile(function, _nrt=False, forceinline=True)
 
 
 def entry(function: _Function) -> _Function:

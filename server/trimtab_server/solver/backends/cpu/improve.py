@@ -17,13 +17,13 @@ from trimtab_server.solver.backends.cpu.layer import (
     begin,
     new_layer,
     put,
-    refresh,
 )
 from trimtab_server.solver.backends.cpu.quantise import quantise
 from trimtab_server.solver.backends.cpu.step import Step, Terms
-from trimtab_server.solver.backends.cpu.swaps import Ends, best_swap, new_ends
+from trimtab_server.solver.backends.cpu.swaps import Ends, best_swap, find_ends, new_ends
 from trimtab_server.solver.backends.cpu.threads import for_parts
-from trimtab_server.solver.backends.cpu.transfers import Donors, best_transfer, new_donors
+from trimtab_server.solver.backends.cpu.transfers import Takers, best_transfer, new_takers
+from trimtab_server.solver.backends.cpu.window import highest
 
 _FIRST_ROOM = 32
 """Steps of a layer that there is room for at first. If it took more, it takes them again."""
@@ -43,6 +43,22 @@ class Paths(NamedTuple):
     score_LZ: Floats
     cost_LZ: Floats
     slot_LZ3: Int64s
+
+
+class Answer(NamedTuple):
+    """The placement, int64 [L, R], and the swaps that led to it, int64 [L]."""
+
+    new_LR: Int64s
+    swaps_L: Int64s
+
+
+class _Scratch(NamedTuple):
+    """Room to judge a layer's new placement by."""
+
+    share_E: Floats
+    load_R: Floats
+    load_G: Floats
+    kept_S: npt.NDArray[np.bool_]
 
 
 def improve_layers(
@@ -66,24 +82,29 @@ def improve_layers(
     Returns:
         The placement, int64 [L, R]; steps taken; and swaps among those kept.
     """
-    paths = _take_all_steps(start_LR, load_LE, num_gpus, rules, left, _FIRST_ROOM)
+    answer = Answer(np.empty_like(start_LR), np.zeros(len(start_LR), np.int64))
+    job = start_LR, load_LE, num_gpus
+    paths = _take_all_steps(*job, rules, left, _FIRST_ROOM, answer)
     longest = int(paths.length_L.max())
     if longest > _FIRST_ROOM:
-        paths = _take_all_steps(start_LR, load_LE, num_gpus, rules, left, longest)
-    kept_L = paths.length_L
+        paths = _take_all_steps(*job, rules, left, longest, answer)
     if max_moves < np.inf:
         kept_L = _spend(paths, max_moves)
-    new_LR, swaps_L = np.empty_like(start_LR), np.zeros_like(kept_L)
-
-    def finish(first: int, end: int) -> None:
-        _finish(start_LR, load_LE, num_gpus, paths, kept_L, first, end, new_LR, swaps_L)
-
-    for_parts(len(start_LR), finish)
-    return new_LR, int(paths.length_L.sum()), int(swaps_L.sum())
+        for_parts(
+            len(start_LR),
+            lambda first, end: _cut_short(*job, paths, kept_L, first, end, answer),
+        )
+    return answer.new_LR, int(paths.length_L.sum()), int(answer.swaps_L.sum())
 
 
 def _take_all_steps(
-    start_LR: Int64s, load_LE: Floats, num_gpus: int, rules: Rules, left: float, room: int
+    start_LR: Int64s,
+    load_LE: Floats,
+    num_gpus: int,
+    rules: Rules,
+    left: float,
+    room: int,
+    answer: Answer,
 ) -> Paths:
     layers = len(start_LR)
     paths = Paths(
@@ -94,7 +115,7 @@ def _take_all_steps(
     )
 
     def work(first: int, end: int) -> None:
-        _take_steps(start_LR, load_LE, num_gpus, rules, left, first, end, paths)
+        _take_steps(start_LR, load_LE, num_gpus, rules, left, first, end, paths, answer)
 
     for_parts(layers, work)
     return paths
@@ -110,26 +131,32 @@ def _take_steps(
     first: int,
     end: int,
     paths: Paths,
+    answer: Answer,
 ) -> None:
-    """The best steps of layers `first` to `end`; their `paths` are written."""
+    """The best steps of layers `first` to `end`; their `paths` and `answer` are written."""
     experts, replicas = load_LE.shape[1], start_LR.shape[1]
     layer = new_layer(experts, replicas, num_gpus, rules)
-    ends, donors = new_ends(num_gpus, rules.top_k), new_donors(experts, replicas)
+    ends = new_ends(num_gpus, rules.top_k)
+    takers = new_takers(experts, replicas, num_gpus, len(ends.heavy_K))
+    scratch = _new_scratch(experts, replicas, num_gpus)
     weight_E = np.empty(experts, np.int32)
     for x in range(first, end):
         quantise(load_LE[x], experts, weight_E)
         begin(layer, start_LR[x], weight_E)
-        paths.length_L[x] = _walk(layer, rules, ends, donors, left, paths, x)
+        length = _walk(layer, rules, ends, takers, left, paths, x)
+        paths.length_L[x] = length
+        if length <= paths.score_LZ.shape[1]:
+            _finish(start_LR[x], load_LE[x], paths, x, length, scratch, answer)
 
 
 @compiled
 def _walk(
-    layer: Layer, rules: Rules, ends: Ends, donors: Donors, left: float, paths: Paths, x: int
+    layer: Layer, rules: Rules, ends: Ends, takers: Takers, left: float, paths: Paths, x: int
 ) -> int:
     """Take steps while there are any; how many."""
     length = 0
     while True:
-        step = _best_step(layer, rules, ends, donors, left)
+        step = _best_step(layer, rules, ends, takers, left)
         if step.score <= 0:
             return length
         if length < paths.score_LZ.shape[1]:
@@ -144,11 +171,10 @@ def _walk(
         put(layer, step.slot, step.expert)
         if step.other_slot != NO_SLOT:
             put(layer, step.other_slot, given)
-        refresh(layer)
 
 
 @compiled
-def _best_step(layer: Layer, rules: Rules, ends: Ends, donors: Donors, left: float) -> Step:
+def _best_step(layer: Layer, rules: Rules, ends: Ends, takers: Takers, left: float) -> Step:
     """The step with the highest score that the moves left allow."""
     total = np.int64(0)
     for g in range(len(layer.load_G)):
@@ -156,8 +182,9 @@ def _best_step(layer: Layer, rules: Rules, ends: Ends, donors: Donors, left: flo
     mean = max(total / len(layer.load_G), 1.0)
     terms = Terms(mean * mean, left, rules.min_gain)
     best = Step(0.0, 0.0, NO_SLOT, NO_SLOT, NO_SLOT)
+    find_ends(layer, ends)
     best = best_swap(layer, rules, ends, terms, best)
-    return best_transfer(layer, rules, donors, terms, best)
+    return best_transfer(layer, rules, ends.heavy_K, takers, terms, best)
 
 
 @entry
@@ -183,7 +210,7 @@ def _spend(paths: Paths, max_moves: float) -> Int64s:
 
 
 @entry
-def _finish(
+def _cut_short(
     start_LR: Int64s,
     load_LE: Floats,
     num_gpus: int,
@@ -191,30 +218,61 @@ def _finish(
     kept_L: Int64s,
     first: int,
     end: int,
-    new_LR: Int64s,
-    swaps_L: Int64s,
+    answer: Answer,
 ) -> None:
-    """Carry out the steps kept in layers `first` to `end`, and count the swaps among them."""
-    share_E, scratch_R = np.empty(load_LE.shape[1]), np.empty(start_LR.shape[1])
-    load_G, kept_S = np.empty(num_gpus), np.empty(start_LR.shape[1] // num_gpus, np.bool_)
+    """Write the answer anew of those layers, of `first` to `end`, that keep fewer steps."""
+    scratch = _new_scratch(load_LE.shape[1], start_LR.shape[1], num_gpus)
     for x in range(first, end):
-        new_R = new_LR[x]
-        new_R[:] = start_LR[x]
-        for step in range(kept_L[x]):
-            slot, other_slot, expert = paths.slot_LZ3[x, step]
-            given, new_R[slot] = new_R[slot], expert
-            if other_slot != NO_SLOT:
-                new_R[other_slot] = given
-                swaps_L[x] += 1
-        if kept_L[x] == 0:
-            continue
-        _keep_slots(new_R, start_LR[x], kept_S)
-        gpu_loads(start_LR[x], load_LE[x], share_E, scratch_R, load_G)
-        peak_before = load_G.max()
-        gpu_loads(new_R, load_LE[x], share_E, scratch_R, load_G)
-        # Rounding to integers can hide a last-digit rise of the heaviest GPU.
-        if load_G.max() > peak_before:
-            new_R[:] = start_LR[x]
+        if kept_L[x] < paths.length_L[x]:
+            _finish(start_LR[x], load_LE[x], paths, x, kept_L[x], scratch, answer)
+
+
+@compiled
+def _finish(
+    start_R: Int64s,
+    load_E: Floats,
+    paths: Paths,
+    x: int,
+    kept: int,
+    scratch: _Scratch,
+    answer: Answer,
+) -> None:
+    """Carry out the first `kept` steps of layer x."""
+    new_R = answer.new_LR[x]
+    _copy(start_R, new_R)
+    answer.swaps_L[x] = 0
+    for step in range(kept):
+        slot, other_slot, expert = paths.slot_LZ3[x, step]
+        given, new_R[slot] = new_R[slot], expert
+        if other_slot != NO_SLOT:
+            new_R[other_slot] = given
+            answer.swaps_L[x] += 1
+    if kept == 0:
+        return
+    share_E, scratch_R, load_G, kept_S = scratch
+    _keep_slots(new_R, start_R, kept_S)
+    gpu_loads(start_R, load_E, share_E, scratch_R, load_G)
+    peak_before = highest(load_G)
+    gpu_loads(new_R, load_E, share_E, scratch_R, load_G)
+    # Rounding to integers can hide a last-digit rise of the heaviest GPU.
+    if highest(load_G) > peak_before:
+        _copy(start_R, new_R)
+
+
+@compiled
+def _copy(source_R: Int64s, target_R: Int64s) -> None:
+    for r in range(len(source_R)):
+        target_R[r] = source_R[r]
+
+
+@entry
+def _new_scratch(experts: int, replicas: int, gpus: int) -> _Scratch:
+    return _Scratch(
+        np.empty(experts),
+        np.empty(replicas),
+        np.empty(gpus),
+        np.empty(replicas // gpus, np.bool_),
+    )
 
 
 @compiled

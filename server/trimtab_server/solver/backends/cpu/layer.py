@@ -23,7 +23,7 @@ class Rules(NamedTuple):
     """What steps may do and cost, for a whole call.
 
     Attributes:
-        top_k: heaviest, and lightest, GPUs whose slots are tried for swaps.
+        top_k: heaviest GPUs whose experts are tried, in swaps with the lightest.
         num_nodes: N.
         num_groups: router groups; 1 for none.
         cross_node_cost: what a move from another node counts.
@@ -44,18 +44,15 @@ class Layer(NamedTuple):
         start_R: int64, the expert of each slot at the start.
         expert_R: int64, the expert of each slot.
         gpu_R: int64, the GPU of each slot.
+        node_G: int64, the node of each GPU.
+        group_E: int64, the router group of each expert.
         weight_E: int64, an expert's whole load.
         logcnt_E: int64, slots of each expert.
         now_E: int64, load of each of an expert's replicas.
-        more_E: int32, the same with one replica more.
-        fall_E: int64, by how much it falls then.
-        rise_E: int64, by how much it rises with one fewer.
         load_G: int64, load of each GPU.
         copies_EG: int32, slots of each expert on each GPU.
-        pull_E: int64, sum of the loads of the GPUs of an expert's slots.
-        square_E: int64, sum over GPUs of an expert's slots there, squared.
-        head_E: int64, the lowest slot of each expert.
-        next_R: int64, the next slot of the same expert, or NO_SLOT.
+        head_E: int64, a slot of each expert.
+        next_R: int64, another slot of the same expert, or NO_SLOT.
         was_EG: bool, whether an expert lay on a GPU at the start.
         near_EN: bool, whether it lay on a node.
         open_BN: bool, whether a router group may lie on a node.
@@ -65,16 +62,13 @@ class Layer(NamedTuple):
     start_R: Int64s
     expert_R: Int64s
     gpu_R: Int64s
+    node_G: Int64s
+    group_E: Int64s
     weight_E: Int64s
     logcnt_E: Int64s
     now_E: Int64s
-    more_E: Int32s
-    fall_E: Int64s
-    rise_E: Int64s
     load_G: Int64s
     copies_EG: Int32s
-    pull_E: Int64s
-    square_E: Int64s
     head_E: Int64s
     next_R: Int64s
     was_EG: Bools
@@ -87,22 +81,19 @@ class Layer(NamedTuple):
 def new_layer(experts: int, replicas: int, gpus: int, rules: Rules) -> Layer:
     """Room for one layer."""
     return Layer(
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
+        np.zeros(replicas, np.int64),
+        np.zeros(replicas, np.int64),
         np.arange(replicas) // (replicas // gpus),
+        np.arange(gpus) // (gpus // rules.num_nodes),
+        np.arange(experts) // (experts // rules.num_groups),
         np.empty(experts, np.int64),
-        np.empty(experts, np.int64),
-        np.empty(experts, np.int64),
-        np.empty(experts, np.int32),
         np.empty(experts, np.int64),
         np.empty(experts, np.int64),
         np.empty(gpus, np.int64),
-        np.empty((experts, gpus), np.int32),
-        np.empty(experts, np.int64),
-        np.empty(experts, np.int64),
+        np.zeros((experts, gpus), np.int32),
         np.empty(experts, np.int64),
         np.empty(replicas, np.int64),
-        np.empty((experts, gpus), np.bool_),
+        np.zeros((experts, gpus), np.bool_),
         np.empty((experts, rules.num_nodes), np.bool_),
         np.empty((rules.num_groups, rules.num_nodes), np.bool_),
         np.empty(gpus, np.bool_),
@@ -112,25 +103,32 @@ def new_layer(experts: int, replicas: int, gpus: int, rules: Rules) -> Layer:
 @compiled
 def begin(layer: Layer, start_R: Int64s, weight_E: Int32s) -> None:
     """Set the layer to the placement that it starts from."""
-    _clear(layer)
+    _forget(layer)
     (groups, nodes), gpus = layer.open_BN.shape, len(layer.load_G)
     slots, experts = len(start_R) // gpus, len(weight_E)
     for g in range(gpus):
-        node = g * nodes // gpus
+        node = layer.node_G[g]
         for r in range(g * slots, (g + 1) * slots):
             e = start_R[r]
             layer.start_R[r] = e
             layer.expert_R[r] = e
             layer.logcnt_E[e] += 1
             layer.copies_EG[e, g] += 1
+            layer.next_R[r] = layer.head_E[e]
+            layer.head_E[e] = r
             layer.was_EG[e, g] = True
-            layer.near_EN[e, node] = True
+            if nodes > 1:
+                layer.near_EN[e, node] = True
             if groups > 1:
-                layer.open_BN[e * groups // experts, node] = True
+                layer.open_BN[layer.group_E[e], node] = True
     for e in range(experts):
         layer.weight_E[e] = weight_E[e]
-        _weigh(layer, e)
-    refresh(layer)
+        layer.now_E[e] = per_replica(layer, e, layer.logcnt_E[e])
+    for g in range(gpus):
+        load = np.int64(0)
+        for r in range(g * slots, (g + 1) * slots):
+            load += layer.now_E[layer.expert_R[r]]
+        layer.load_G[g] = load
 
 
 @compiled
@@ -138,11 +136,9 @@ def is_open(layer: Layer, expert: int, gpu: int) -> bool:
     """Whether an expert may arrive on a GPU: it is not there, and its group may be."""
     if layer.copies_EG[expert, gpu] > 0:
         return False
-    groups, nodes = layer.open_BN.shape
-    if groups == 1:
+    if len(layer.open_BN) == 1:
         return True
-    experts, gpus = layer.copies_EG.shape
-    return bool(layer.open_BN[expert * groups // experts, gpu * nodes // gpus])
+    return bool(layer.open_BN[layer.group_E[expert], layer.node_G[gpu]])
 
 
 @compiled
@@ -151,75 +147,62 @@ def arrival_cost(layer: Layer, rules: Rules, expert: int, gpu: int) -> float:
     if layer.was_EG[expert, gpu]:
         return 0.0
     nodes = layer.near_EN.shape[1]
-    if nodes == 1 or layer.near_EN[expert, gpu * nodes // len(layer.load_G)]:
+    if nodes == 1 or layer.near_EN[expert, layer.node_G[gpu]]:
         return 1.0
     return rules.cross_node_cost
 
 
 @compiled
 def put(layer: Layer, slot: int, expert: int) -> None:
-    """Give a slot to another expert; call `refresh` when all slots are as they should be."""
-    gpu = layer.gpu_R[slot]
-    old = layer.expert_R[slot]
+    """Give a slot to another expert."""
+    gpu, old = layer.gpu_R[slot], layer.expert_R[slot]
     layer.expert_R[slot] = expert
     layer.copies_EG[old, gpu] -= 1
     layer.copies_EG[expert, gpu] += 1
-    layer.logcnt_E[old] -= 1
-    layer.logcnt_E[expert] += 1
     layer.touched_G[gpu] = True
-    _weigh(layer, old)
-    _weigh(layer, expert)
+    layer.load_G[gpu] += layer.now_E[expert] - layer.now_E[old]
+    if layer.head_E[old] == slot:
+        layer.head_E[old] = layer.next_R[slot]
+    else:
+        r = layer.head_E[old]
+        while layer.next_R[r] != slot:
+            r = layer.next_R[r]
+        layer.next_R[r] = layer.next_R[slot]
+    layer.next_R[slot] = layer.head_E[expert]
+    layer.head_E[expert] = slot
+    _recount(layer, old, -1)
+    _recount(layer, expert, 1)
 
 
 @compiled
-def refresh(layer: Layer) -> None:
-    """Sum up what follows from the slots."""
-    gpus = len(layer.load_G)
-    slots = len(layer.expert_R) // gpus
-    for e in range(len(layer.weight_E)):
-        layer.pull_E[e] = 0
-        layer.square_E[e] = 0
-        layer.head_E[e] = NO_SLOT
-    for g in range(gpus - 1, -1, -1):
-        load = np.int64(0)
-        for r in range((g + 1) * slots - 1, g * slots - 1, -1):
-            e = layer.expert_R[r]
-            load += layer.now_E[e]
-            layer.next_R[r] = layer.head_E[e]
-            layer.head_E[e] = r
-        layer.load_G[g] = load
-        for r in range(g * slots, (g + 1) * slots):
-            e = layer.expert_R[r]
-            layer.pull_E[e] += load
-            layer.square_E[e] += layer.copies_EG[e, g]
-
-
-@compiled
-def _clear(layer: Layer) -> None:
-    """Forget what came before."""
-    (experts, gpus), (groups, nodes) = layer.copies_EG.shape, layer.open_BN.shape
-    for e in range(experts):
-        layer.logcnt_E[e] = 0
-        for g in range(gpus):
-            layer.copies_EG[e, g] = 0
-            layer.was_EG[e, g] = False
-        for n in range(nodes):
-            layer.near_EN[e, n] = False
-    for b in range(groups):
-        for n in range(nodes):
-            layer.open_BN[b, n] = False
-    for g in range(gpus):
-        layer.touched_G[g] = False
-
-
-@compiled
-def _weigh(layer: Layer, expert: int) -> None:
-    """What an expert's replicas weigh, with its number of slots as it is."""
-    weight, count = float(layer.weight_E[expert]), layer.logcnt_E[expert]
+def per_replica(layer: Layer, expert: int, count: int) -> int:
+    """What each replica of an expert weighs where it has `count` of them, or one."""
     # Quotients of numbers this small round down in float64 as integers would.
-    now = np.int64(weight / max(count, 1))
-    more = np.int64(weight / (count + 1))
+    return np.int64(float(layer.weight_E[expert]) / max(count, 1))
+
+
+@compiled
+def _recount(layer: Layer, expert: int, more: int) -> None:
+    """Spread an expert's load over the slots that it has now, `more` than before."""
+    layer.logcnt_E[expert] += more
+    now = per_replica(layer, expert, layer.logcnt_E[expert])
+    change = now - layer.now_E[expert]
     layer.now_E[expert] = now
-    layer.more_E[expert] = more
-    layer.fall_E[expert] = now - more
-    layer.rise_E[expert] = np.int64(weight / max(count - 1, 1)) - now
+    r = layer.head_E[expert]
+    while r != NO_SLOT:
+        layer.load_G[layer.gpu_R[r]] += change
+        r = layer.next_R[r]
+
+
+@compiled
+def _forget(layer: Layer) -> None:
+    """Forget what came before; the large tables cell by cell."""
+    for r in range(len(layer.expert_R)):
+        g = layer.gpu_R[r]
+        layer.copies_EG[layer.expert_R[r], g] = 0
+        layer.was_EG[layer.start_R[r], g] = False
+    layer.logcnt_E[:] = 0
+    layer.head_E[:] = NO_SLOT
+    layer.near_EN[:] = False
+    layer.open_BN[:] = False
+    layer.touched_G[:] = False

@@ -48,11 +48,16 @@ def new_ends(gpus: int, top_k: int) -> Ends:
 
 
 @compiled
+def find_ends(layer: Layer, ends: Ends) -> None:
+    """Find the heaviest and the lightest GPUs."""
+    _select(layer, True, ends.rank_G, ends.heavy_K)
+    _select(layer, False, ends.rank_G, ends.light_K)
+
+
+@compiled
 def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) -> Step:
     """The swap with the highest score, if it is above that of `best`."""
     slots = len(layer.expert_R) // len(layer.load_G)
-    _select(layer, True, ends.rank_G, ends.heavy_K)
-    _select(layer, False, ends.rank_G, ends.light_K)
     for i in range(len(ends.heavy_K)):
         a = ends.heavy_K[i]
         for j in range(len(ends.light_K)):

@@ -7,9 +7,7 @@ expert f that gets it, and on both, its gain is
     fixed - 2 more_f omega + base_f + 2 rise_e fall_f beside_ef,
 
 where `fixed` and `omega` belong to the slot, and `beside` counts pairs of a slot of e and a
-slot of f on one GPU. Without that last term, rare and >= 0, the most that any f adds is a
-convex function of omega alone: a chord above it, the same for all slots, says of most
-that they cannot gain enough.
+slot of f on one GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trimtab_server.solver.backends.cpu.balance import Floats
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import (
     NO_SLOT,
@@ -28,265 +25,217 @@ from trimtab_server.solver.backends.cpu.layer import (
     Rules,
     arrival_cost,
     is_open,
+    per_replica,
 )
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
-from trimtab_server.solver.backends.cpu.window import highest
 
-_CHORDS = 4
-_BLOCK = 32
-_ROUNDING = 2.0**-48
+_NOT_IN = -1
+_FOUND = 0
 _LEAST = np.iinfo(np.int64).min // 2
 
 
-class Donors(NamedTuple):
-    """Slots whose expert has others, and room for the search among them.
+class Takers(NamedTuple):
+    """The H experts of the heaviest GPUs, lowest first: those that may get a slot.
 
     Attributes:
-        slot_R: int64, the slots; as many entries as there are.
-        fixed_R: int64, what any expert that gets the slot gains.
-        omega_R: int64, load of the slot's GPU without it.
-        room_R: int64, the heaviest replica that the slot may get.
-        base_E: int64, what each expert adds to the gain of any slot.
-        base_R: int64, the same of the expert in each slot, and so the next three: those
-            of one GPU lie side by side.
-        more_R: int32.
-        fall_R: int64.
-        logcnt_R: int64.
-        added_E: int64, what each expert adds to the gain of one slot.
-        knot_J: float64, the most that any expert adds, at the ends of the chords.
+        cell_E: int64, the cell of an expert below, or _NOT_IN.
+        expert_H: int64; with room for one more.
+        more_H: int32, what each replica would weigh with one replica more.
+        fall_H: int64, by how much less that is.
+        base_H: int64, what each adds to the gain of any slot.
+        added_H: int64, what each adds to the gain of one slot.
+        spare_R: int64, scratch: the slots that they may get.
+        fall_G: int64, the most by which any of them makes a GPU lighter.
     """
 
-    slot_R: Int64s
-    fixed_R: Int64s
-    omega_R: Int64s
-    room_R: Int64s
-    base_E: Int64s
-    base_R: Int64s
-    more_R: Int32s
-    fall_R: Int64s
-    logcnt_R: Int64s
-    added_E: Int64s
-    knot_J: Floats
+    cell_E: Int64s
+    expert_H: Int64s
+    more_H: Int32s
+    fall_H: Int64s
+    base_H: Int64s
+    added_H: Int64s
+    spare_R: Int64s
+    fall_G: Int64s
+
+
+class Others(NamedTuple):
+    """The other GPUs of an expert that gives up a slot.
+
+    Attributes:
+        added: by how much their squares grow.
+        peak: what the heaviest of them then weighs.
+        fall: a bound on the sum of how much lighter a taker makes them.
+    """
+
+    added: int
+    peak: int
+    fall: int
 
 
 @entry
-def new_donors(experts: int, replicas: int) -> Donors:
-    """Room for the donors of layers of this size."""
-    return Donors(
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
+def new_takers(experts: int, replicas: int, gpus: int, top_k: int) -> Takers:
+    """Room for the experts of K GPUs."""
+    most = min(experts, top_k * (replicas // gpus)) + 1
+    return Takers(
         np.empty(experts, np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.int32),
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
         np.empty(replicas, np.int64),
-        np.empty(replicas, np.int32),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(experts, np.int64),
-        np.empty(_CHORDS + 1),
+        np.empty(gpus, np.int64),
     )
 
 
 @compiled
-def best_transfer(layer: Layer, rules: Rules, donors: Donors, terms: Terms, best: Step) -> Step:
+def best_transfer(
+    layer: Layer, rules: Rules, heavy_K: Int64s, takers: Takers, terms: Terms, best: Step
+) -> Step:
     """The transfer with the highest score, if it is above that of `best`."""
-    for f in range(len(donors.base_E)):
-        fall, more = layer.fall_E[f], np.int64(layer.more_E[f])
-        of_f = fall * (fall * layer.square_E[f] - 2 * layer.pull_E[f])
-        donors.base_E[f] = -of_f - more * more
-    count = _find_donors(layer, rules, donors, terms)
-    if count == 0:
-        return best
-    lowest, width = _draw_chords(layer, donors, count)
-    doubled = _lay_out_neighbours(layer, donors)
-    for d in range(count):
-        slot = donors.slot_R[d]
-        e, g = layer.expert_R[slot], layer.gpu_R[slot]
-        cost = 1.0 - arrival_cost(layer, rules, e, g)
-        if layer.touched_G[g] and _may_come_back(layer, donors, d, cost - 1.0, terms, best):
-            best = _best_transfer_of(layer, rules, donors, d, cost - 1.0, terms, best)
-            continue
-        needed = gain_to_beat(best, cost, terms) - donors.fixed_R[d]
-        if needed < _under_chord(donors, d, lowest, width) or needed < _most_beside(
-            layer, donors, d, doubled
-        ):
-            best = _best_transfer_of(layer, rules, donors, d, cost, terms, best)
+    count, peak = _find_takers(layer, heavy_K, takers), layer.load_G[heavy_K[0]]
+    for i in range(_find_spare(layer, takers.spare_R)):
+        slot = takers.spare_R[i]
+        best = _best_transfer_of(layer, rules, slot, peak, takers, count, terms, best)
     return best
 
 
 @compiled
-def _find_donors(layer: Layer, rules: Rules, donors: Donors, terms: Terms) -> int:
-    """List the slots of experts with two or more that may give one up; how many."""
-    peak = highest(layer.load_G)
+def _find_spare(layer: Layer, spare_R: Int64s) -> int:
+    """List the slots of experts that have others, lowest first; how many."""
     count = 0
-    for r in range(len(layer.expert_R)):
-        e, g = layer.expert_R[r], layer.gpu_R[r]
-        if layer.logcnt_E[e] < 2 or _peak_elsewhere(layer, e, g) > peak:
-            continue
-        leaving = arrival_cost(layer, rules, e, g)
-        if (-leaving if layer.touched_G[g] else 1.0 - leaving) > terms.left:
-            continue
-        now, rise, here = layer.now_E[e], layer.rise_E[e], np.int64(layer.copies_EG[e, g])
-        load = layer.load_G[g]
-        loaded = load + rise * (here - 1)
-        of_e = 2 * rise * (layer.pull_E[e] - load)
-        of_e += rise * rise * (layer.square_E[e] - 2 * here + 1)
-        donors.slot_R[count] = r
-        donors.fixed_R[count] = now * (2 * loaded - now) - of_e
-        donors.omega_R[count] = loaded - now
-        donors.room_R[count] = peak - loaded + now
-        count += 1
+    for r in range(len(spare_R)):
+        # Without a branch: which slots these are is hard to guess.
+        spare_R[count] = r
+        count += layer.logcnt_E[layer.expert_R[r]] > 1
     return count
 
 
 @compiled
-def _draw_chords(layer: Layer, donors: Donors, count: int) -> tuple[int, float]:
-    """Fill in `knot_J`; the omega of the first, and how far they are apart."""
-    lowest = most = donors.omega_R[0]
-    for d in range(1, count):
-        lowest = min(lowest, donors.omega_R[d])
-        most = max(most, donors.omega_R[d])
-    step = max((most - lowest + _CHORDS - 1) // _CHORDS, 1)
-    for j in range(_CHORDS + 1):
-        _add(layer, donors, lowest + j * step)
-        donors.knot_J[j] = float(highest(donors.added_E))
-    return lowest, float(step)
-
-
-@compiled
-def _under_chord(donors: Donors, d: int, lowest: int, width: float) -> float:
-    """A bound on what any expert adds, leaving out who lies beside whom."""
-    position = (donors.omega_R[d] - lowest) / width
-    j = min(int(position), _CHORDS - 1)
-    left, right = donors.knot_J[j], donors.knot_J[j + 1]
-    rounding = (abs(left) + abs(right)) * _ROUNDING
-    return left + (right - left) * (position - j) + rounding
-
-
-@compiled
-def _lay_out_neighbours(layer: Layer, donors: Donors) -> bool:
-    """Fill in what is known of the expert in each slot; whether one lies twice on a GPU."""
-    pairs = np.int64(0)
-    for r in range(len(layer.expert_R)):
-        f = layer.expert_R[r]
-        donors.base_R[r] = donors.base_E[f]
-        donors.more_R[r] = layer.more_E[f]
-        donors.fall_R[r] = layer.fall_E[f]
-        donors.logcnt_R[r] = layer.logcnt_E[f]
-        pairs += layer.copies_EG[f, layer.gpu_R[r]]
-    return bool(pairs > len(layer.expert_R))
-
-
-@compiled
-def _most_beside(layer: Layer, donors: Donors, d: int, doubled: bool) -> int:
-    """A bound on what an expert beside the slot's adds."""
-    slot, factor = donors.slot_R[d], np.int64(np.int32(donors.omega_R[d]))
-    e, gpu = layer.expert_R[slot], layer.gpu_R[slot]
+def _find_takers(layer: Layer, heavy_K: Int64s, takers: Takers) -> int:
+    """List the experts of the heaviest GPUs; how many."""
     slots = len(layer.expert_R) // len(layer.load_G)
-    rise, count = layer.rise_E[e], layer.logcnt_E[e]
-    best = np.int64(_LEAST)
-    r = layer.head_E[e]
+    takers.cell_E[:] = _NOT_IN
+    takers.fall_G[:] = 0
+    for k in range(len(heavy_K)):
+        for r in range(heavy_K[k] * slots, (heavy_K[k] + 1) * slots):
+            takers.cell_E[layer.expert_R[r]] = _FOUND
+    count = 0
+    for f in range(len(takers.cell_E)):
+        # Without a branch: which experts these are is hard to guess.
+        takers.expert_H[count] = f
+        count += takers.cell_E[f] == _FOUND
+    for i in range(count):
+        takers.cell_E[takers.expert_H[i]] = i
+        _describe(layer, takers, i)
+    return count
+
+
+@compiled
+def _describe(layer: Layer, takers: Takers, i: int) -> None:
+    """Fill in what is known of a taker whatever the slot."""
+    f = takers.expert_H[i]
+    more = per_replica(layer, f, layer.logcnt_E[f] + 1)
+    fall = layer.now_E[f] - more
+    pull = square = np.int64(0)
+    r = layer.head_E[f]
     while r != NO_SLOT:
         g = layer.gpu_R[r]
+        pull += layer.load_G[g]
+        square += layer.copies_EG[f, g]
         r = layer.next_R[r]
-        if g == gpu:
-            continue  # what is there already cannot come
-        for s in range(g * slots, (g + 1) * slots):
-            # As often as the rarer of both has slots, where none is doubled on a GPU.
-            beside = min(count, donors.logcnt_R[s])
-            if doubled:
-                beside = count * donors.logcnt_R[s]
-            added = rise * donors.fall_R[s] * beside - np.int64(donors.more_R[s]) * factor
-            best = max(best, donors.base_R[s] + 2 * added)
-    return best
-
-
-@compiled
-def _may_come_back(
-    layer: Layer, donors: Donors, d: int, cost: float, terms: Terms, best: Step
-) -> bool:
-    """Whether an expert that was here at the start, and comes back at no cost, is better."""
-    slot = donors.slot_R[d]
-    e, g = layer.expert_R[slot], layer.gpu_R[slot]
-    slots = len(layer.expert_R) // len(layer.load_G)
-    needed = gain_to_beat(best, cost, terms) - donors.fixed_R[d]
-    better = 0
-    for r in range(g * slots, (g + 1) * slots):
-        f = layer.start_R[r]
-        if layer.copies_EG[f, g] == 0:
-            added = donors.base_E[f] - 2 * np.int64(layer.more_E[f]) * donors.omega_R[d]
-            added += 2 * layer.rise_E[e] * layer.fall_E[f] * _beside(layer, e, f)
-            better += added > needed
-    return better > 0
-
-
-@compiled
-def _beside(layer: Layer, e: int, f: int) -> int:
-    """Pairs of a slot of e and a slot of f on one GPU."""
-    count = np.int64(0)
-    r = layer.head_E[e]
+    r = layer.head_E[f]
     while r != NO_SLOT:
-        count += layer.copies_EG[f, layer.gpu_R[r]]
+        g = layer.gpu_R[r]
+        takers.fall_G[g] = max(takers.fall_G[g], fall * layer.copies_EG[f, g])
         r = layer.next_R[r]
-    return count
-
-
-@compiled
-def _add(layer: Layer, donors: Donors, omega: int) -> None:
-    """Fill in `added_E`, without who lies beside whom."""
-    # Both factors have 32 bits: one cheap product.
-    factor = np.int64(np.int32(omega))
-    for f in range(len(donors.base_E)):
-        donors.added_E[f] = donors.base_E[f] - 2 * (np.int64(layer.more_E[f]) * factor)
+    takers.more_H[i] = more
+    takers.fall_H[i] = fall
+    takers.base_H[i] = -fall * (fall * square - 2 * pull) - more * more
 
 
 @compiled
 def _best_transfer_of(
-    layer: Layer, rules: Rules, donors: Donors, d: int, least_cost: float, terms: Terms, best: Step
+    layer: Layer,
+    rules: Rules,
+    slot: int,
+    peak: int,
+    takers: Takers,
+    count: int,
+    terms: Terms,
+    best: Step,
 ) -> Step:
-    slot, fixed, room = donors.slot_R[d], donors.fixed_R[d], donors.room_R[d]
+    """The best transfer of one slot, of an expert that has others."""
     e, g = layer.expert_R[slot], layer.gpu_R[slot]
     leaving = arrival_cost(layer, rules, e, g)
-    _add(layer, donors, donors.omega_R[d])
-    _add_beside(layer, donors, e)
+    # Of the experts that come, only those that were here before may come at no cost.
+    least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
+    if least_cost > terms.left:
+        return best
+    now, stays = layer.now_E[e], np.int64(layer.copies_EG[e, g]) - 1
+    rise = per_replica(layer, e, layer.logcnt_E[e] - 1) - now
+    others = _look_at_others(layer, takers, e, g, rise)
+    if others.peak > peak:
+        return best
+    loaded = layer.load_G[g] + rise * stays
+    of_stays = rise * stays * (layer.load_G[g] + loaded)
+    fixed, omega = now * (2 * loaded - now) - others.added - of_stays, loaded - now
     needed = gain_to_beat(best, least_cost, terms) - fixed
-    for first in range(0, len(donors.added_E), _BLOCK):
-        block_E = donors.added_E[first : first + _BLOCK]
-        if highest(block_E) <= needed:
+    if _most_added(takers, count, omega) + 2 * rise * others.fall <= needed:
+        return best
+    _add(layer, takers, count, e, rise, omega)
+    for i in range(count):
+        f = takers.expert_H[i]
+        if takers.added_H[i] <= needed or takers.more_H[i] > peak - omega:
             continue
-        for i in range(len(block_E)):
-            f = first + i
-            if block_E[i] <= needed or layer.more_E[f] > room or not is_open(layer, f, g):
-                continue
-            cost = arrival_cost(layer, rules, f, g) - leaving
-            score = score_of(fixed + block_E[i], cost, terms)
-            if score > best.score:
-                best = Step(score, cost, slot, NO_SLOT, f)
-                needed = gain_to_beat(best, least_cost, terms) - fixed
+        if not is_open(layer, f, g):
+            continue
+        cost = arrival_cost(layer, rules, f, g) - leaving
+        score = score_of(fixed + takers.added_H[i], cost, terms)
+        if score > best.score:
+            best = Step(score, cost, slot, NO_SLOT, f)
+            needed = gain_to_beat(best, least_cost, terms) - fixed
     return best
 
 
 @compiled
-def _add_beside(layer: Layer, donors: Donors, e: int) -> None:
-    """Add what experts gain that lie beside e, once for each pair of slots."""
+def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -> Others:
+    """Sum up the other GPUs of an expert whose replicas there get heavier by `rise`."""
+    added, peak, fall = np.int64(0), np.int64(-1), np.int64(0)
+    r = layer.head_E[e]
+    while r != NO_SLOT:
+        g = layer.gpu_R[r]
+        if g != gpu:
+            risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
+            added += rise * (layer.load_G[g] + risen)
+            peak = max(peak, risen)
+            fall += takers.fall_G[g]
+        r = layer.next_R[r]
+    return Others(added, peak, fall)
+
+
+@compiled
+def _most_added(takers: Takers, count: int, omega: int) -> int:
+    """The most that any taker adds to the gain, leaving out who lies beside whom."""
+    # Both factors have 32 bits: one cheap product.
+    factor, most = np.int64(np.int32(omega)), np.int64(_LEAST)
+    for i in range(count):
+        most = max(most, takers.base_H[i] - 2 * (np.int64(takers.more_H[i]) * factor))
+    return most
+
+
+@compiled
+def _add(layer: Layer, takers: Takers, count: int, e: int, rise: int, omega: int) -> None:
+    """Fill in `added_H` for a slot of e."""
+    factor = np.int64(np.int32(omega))
+    for i in range(count):
+        takers.added_H[i] = takers.base_H[i] - 2 * (np.int64(takers.more_H[i]) * factor)
     slots = len(layer.expert_R) // len(layer.load_G)
     r = layer.head_E[e]
     while r != NO_SLOT:
         first = layer.gpu_R[r] * slots
         for s in range(first, first + slots):
-            f = layer.expert_R[s]
-            donors.added_E[f] += 2 * layer.rise_E[e] * layer.fall_E[f]
+            cell = takers.cell_E[layer.expert_R[s]]
+            if cell != _NOT_IN:
+                takers.added_H[cell] += 2 * rise * takers.fall_H[cell]
         r = layer.next_R[r]
-
-
-@compiled
-def _peak_elsewhere(layer: Layer, e: int, gpu: int) -> int:
-    """The heaviest that another GPU with a replica of e becomes with one fewer; -1: none."""
-    peak = np.int64(-1)
-    r = layer.head_E[e]
-    while r != NO_SLOT:
-        g = layer.gpu_R[r]
-        if g != gpu:
-            peak = max(peak, layer.load_G[g] + layer.rise_E[e] * layer.copies_EG[e, g])
-        r = layer.next_R[r]
-    return peak

@@ -7,7 +7,7 @@ a loop that the compiler vectorises.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -141,7 +141,7 @@ def best_gains(
 
 
 @compiled
-def highest(numbers: npt.NDArray[np.int64]) -> int:
+def highest(numbers: npt.NDArray[Any]) -> Any:
     """The highest of some numbers."""
     # By index: Numba iterates over an array with a stride that the compiler cannot know.
     best = numbers[0]

@@ -55,7 +55,7 @@ def improve(
         load_LE: float64 [L, E], finite, >= 0.
         topology: checked against E.
         budget: what the steps may cost.
-        top_k: heaviest, and lightest, GPUs whose slots are tried for swaps.
+        top_k: heaviest GPUs whose experts are tried, in swaps with the lightest.
     """
     swapped = min(top_k, topology.num_gpus) * topology.slots_per_gpu
     candidates = swapped**2 + start_LR.shape[1] * load_LE.shape[1]
@@ -96,7 +96,7 @@ def _paths(
         rules = allowed_LEG[active_L], cost_LEG[active_L]
         left, least = left_L[active_L], budget.min_gain
         swap = _best(layers, swaps(layers, *rules, top_k), left, least)
-        transfer = _best(layers, transfers(layers, *rules), left, least)
+        transfer = _best(layers, transfers(layers, *rules, top_k), left, least)
         swap_first_L = swap.score >= transfer.score
         step = _Step(
             *(torch.where(swap_first_L, *columns) for columns in zip(swap, transfer, strict=True))
