@@ -2,6 +2,7 @@
 
 TrimtabError
 ├── InvalidArgumentError    the request breaks a rule; names fields and values
+├── FailedPreconditionError the request is right, and the state of things forbids it now
 ├── ResourceExhaustedError  a limit was hit; `retry_after` where waiting helps
 ├── UnavailableError        warming up or draining; try again elsewhere or later
 └── DeadlineExceededError   the caller's time ran out before the work began
@@ -32,6 +33,10 @@ class InvalidArgumentError(TrimtabError, ValueError):
     def __init__(self, *violations: Violation) -> None:
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+class FailedPreconditionError(TrimtabError):
+    """Nothing is wrong with the request, but with the state it finds; the message says what."""
 
 
 class ResourceExhaustedError(TrimtabError):

@@ -1,0 +1,64 @@
+"""What the rollout asks of whoever runs it, to be carried out in the order given.
+
+What is sent after a `Save` may only be sent once that is durable. If a save fails, the
+rollout's state is ahead of what is durable: throw it away, and start one from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.messages import Order
+from trimtab_server.rollout.record import Record
+
+
+@dataclass(frozen=True)
+class Save:
+    """Make the record durable."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send an order on a session; where it has ended meanwhile, drop it."""
+
+    session: int
+    order: Order
+
+
+@dataclass(frozen=True)
+class Close:
+    """End a session: the worker is to read why. It may come back if that can help."""
+
+    session: int
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class Expire:
+    """Tell the rollout when an offer has been open for as long as it may be."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A person should know: the switch is no longer what the protocol says, or cannot be."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the deployment's history: see PROTOCOL.md."""
+
+    kind: str
+    values: Mapping[str, Any]
+
+
+Effect = Save | Send | Close | Expire | Alarm | Note

@@ -1,0 +1,90 @@
+"""What outlives the server's process: durable before anything that follows from it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker of an epoch.
+
+    Attributes:
+        incarnation: of its process.
+        gpus: the GPUs that it owns, ascending.
+    """
+
+    incarnation: int
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One group, with fixed members: P2.
+
+    Attributes:
+        number: from 1; each epoch of a deployment has the next.
+        group_id: the engine's name of the group.
+        members: by the workers' names; together they own each GPU once.
+    """
+
+    number: int
+    group_id: str
+    members: Mapping[str, Member]
+
+
+class Stage(Enum):
+    """How far an open switch has come, durably. Restarted from OFFERED, it is aborted."""
+
+    OFFERED = "offered"
+    COMMITTED = "committed"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """An open switch: P4.
+
+    Attributes:
+        version: that it leads to.
+        placement: the same.
+        stage: how far it has come.
+    """
+
+    version: Version
+    placement: Placement
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Record:
+    """All of a deployment that is durable.
+
+    Attributes:
+        epoch: the newest; None before the first.
+        in_force: the version applied last; None before the first epoch.
+        placement: that version's.
+        last_generation: the highest ever given out in this epoch.
+        switch: the open one.
+        paused: why nothing is offered; None if that is allowed.
+        ended_groups: groups whose epochs have ended, oldest first.
+    """
+
+    epoch: Epoch | None = None
+    in_force: Version | None = None
+    placement: Placement | None = None
+    last_generation: int = 0
+    switch: Switch | None = None
+    paused: str | None = None
+    ended_groups: tuple[str, ...] = field(default=())
+
+    @property
+    def served(self) -> tuple[Version, Placement]:
+        """The version in force, and its placement. There is one where there is an epoch."""
+        if self.in_force is None or self.placement is None:
+            raise LookupError("no epoch has been opened")
+        return self.in_force, self.placement

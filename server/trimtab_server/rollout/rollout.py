@@ -1,0 +1,414 @@
+"""A deployment's epochs and switches: the rules P2 to P4, P7 and P8 of PROTOCOL.md.
+
+No clock, no socket, no disk: each method takes what has happened and returns what is to be
+done about it, in order. The same record and the same calls give the same effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum
+
+from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout import notes
+from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Save, Send
+from trimtab_server.rollout.groups import covers, differing_digests, owned_twice
+from trimtab_server.rollout.messages import (
+    Abort,
+    Accepted,
+    Answer,
+    Applied,
+    Commit,
+    Discarded,
+    Hello,
+    Offer,
+    Prepared,
+    Refused,
+    Welcome,
+)
+from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.sessions import Session, Sessions, is_member
+
+_MOST_ENDED_GROUPS = 1000
+"""Groups that are remembered after their epoch, so that they cannot come back."""
+
+
+class Phase(Enum):
+    """P4."""
+
+    IDLE = "idle"
+    OFFERED = "offered"
+    ABORTING = "aborting"
+    COMMITTED = "committed"
+
+
+class Rollout:
+    """The server's state machine of one deployment.
+
+    After a restart, make one from the record that was saved last.
+
+    Attributes:
+        record: all that is durable, as of the last `Save` among the effects returned.
+    """
+
+    def __init__(self, record: Record, num_gpus: int) -> None:
+        self.record = record
+        self._num_gpus = num_gpus
+        self._sessions = Sessions()
+        # Restarted without a durable commit: presumed aborted (P8).
+        self._aborting = record.switch is not None and record.switch.stage is Stage.OFFERED
+        self._draining = False
+        # Members that have done what the phase waits for, and the steps that they flipped at.
+        self._done: set[str] = set()
+        self._steps: dict[str, int] = {}
+
+    @property
+    def phase(self) -> Phase:
+        """How far the open switch has come."""
+        if self.record.switch is None:
+            return Phase.IDLE
+        if self.record.switch.stage is Stage.COMMITTED:
+            return Phase.COMMITTED
+        return Phase.ABORTING if self._aborting else Phase.OFFERED
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Members that have yet to do what the phase waits for, in order."""
+        if self.record.switch is None:
+            return ()
+        return tuple(worker for worker in self._members if worker not in self._done)
+
+    # What happens to it.
+
+    def joined(self, number: int, hello: Hello) -> list[Effect]:
+        """A session began. Numbers of sessions never repeat."""
+        refusal = self._why_refused(hello)
+        if refusal is not None:
+            return [Close(number, refusal, final=True)]
+        effects: list[Effect] = []
+        old = self._sessions.of(hello.worker)
+        if old is not None:
+            effects += [Close(old.number, "a newer session of this worker began", final=True)]
+            effects += self.left(old.number)
+        others = [session.hello for session in self._sessions.of_group(hello.group_id)]
+        conflict = owned_twice([*others, hello])
+        if conflict is not None:
+            return [*effects, Alarm(conflict), Close(number, conflict, final=False)]
+        session = Session(number, hello, held=hello.held.version if hello.held else None)
+        self._sessions.add(session)
+        if is_member(self.record.epoch, hello):
+            return [*effects, *self._resume(session)]
+        return [*effects, *self._open_epoch(hello.group_id)]
+
+    def left(self, number: int) -> list[Effect]:
+        """A session ended, for whatever reason."""
+        session = self._sessions.numbered(number)
+        if session is None:
+            return []
+        self._sessions.end(session)
+        if is_member(self.record.epoch, session.hello):
+            return self._abort_offer(f"the session of {session.hello.worker!r} was lost")
+        return []
+
+    def answered(self, number: int, answer: Answer) -> list[Effect]:
+        """A worker answered. What nobody waits for is noted and has no effect."""
+        session = self._sessions.numbered(number)
+        if session is None:
+            return [notes.ignored(answer, None)]
+        worker, effects = session.hello.worker, None
+        match answer:
+            case _ if not is_member(self.record.epoch, session.hello):
+                pass
+            case Prepared():
+                effects = self._prepared(session, answer)
+            case Refused():
+                effects = self._refused(session, answer)
+            case Discarded():
+                effects = self._discarded(session, answer)
+            case Applied():
+                effects = self._applied(session, answer)
+            case Accepted():
+                effects = None if self._asked(answer, *Phase) is None else []
+        return [notes.ignored(answer, worker)] if effects is None else effects
+
+    def expired(self, version: Version) -> list[Effect]:
+        """An offer was open for as long as it may be: see `Expire`."""
+        if self.record.switch is None or self.record.switch.version != version:
+            return []
+        return self._abort_offer(f"not prepared in time by {', '.join(self.waiting_for)}")
+
+    def pause(self, reason: str) -> list[Effect]:
+        """Offer nothing until `resume`; what is committed goes on."""
+        self.record = replace(self.record, paused=reason)
+        return [Save(self.record), *self._abort_offer(f"paused: {reason}")]
+
+    def resume(self) -> list[Effect]:
+        """Allow offers again."""
+        self.record = replace(self.record, paused=None)
+        return [Save(self.record)]
+
+    def drain(self) -> list[Effect]:
+        """Offer nothing any more: this server is about to end."""
+        self._draining = True
+        return self._abort_offer("the server drains")
+
+    def why_not(self) -> str | None:
+        """Why nothing can be offered now; None if it can."""
+        record = self.record
+        if self._draining:
+            return "the server drains"
+        if record.paused is not None:
+            return f"the deployment is paused: {record.paused}"
+        if record.epoch is None:
+            return "no group is complete yet"
+        if record.switch is not None:
+            waiting = ", ".join(self.waiting_for)
+            return f"the switch to {record.switch.version} is {self.phase.value}, by {waiting} not"
+        reasons = (self._why_not_ready(worker) for worker in self._members)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def propose(self, placement: Placement) -> list[Effect]:
+        """Offer a placement, of the same shape as the one in force.
+
+        Raises:
+            FailedPreconditionError: see `why_not`.
+        """
+        reason = self.why_not()
+        if reason is not None:
+            raise FailedPreconditionError(reason)
+        base, base_placement = self.record.served
+        version = Version(base.epoch, self.record.last_generation + 1)
+        switch = Switch(version, placement, Stage.OFFERED)
+        note = notes.offered(switch, self.record)
+        self.record = replace(self.record, last_generation=version.generation, switch=switch)
+        self._aborting = False
+        self._done.clear()
+        for session in self._present():
+            session.held = version
+        offer = Offer(version, base, base_placement, placement)
+        sends = [Send(session.number, offer) for session in self._present()]
+        return [Save(self.record), note, *sends, Expire(version)]
+
+    # Epochs.
+
+    def _why_refused(self, hello: Hello) -> str | None:
+        epoch, worker, incarnation = self.record.epoch, hello.worker, hello.incarnation
+        if hello.group_id in self.record.ended_groups:
+            return (
+                f"group_id: {hello.group_id!r} has been followed by another group; "
+                "a group that forms again needs a new group_id"
+            )
+        if epoch and hello.group_id == epoch.group_id and not is_member(epoch, hello):
+            return (
+                f"group_id: {hello.group_id!r} serves already, and not with {worker!r} in "
+                f"incarnation {incarnation} on GPUs {list(hello.gpus)}; "
+                "a group that forms again needs a new group_id"
+            )
+        old = self._sessions.of(worker)
+        if old is not None and incarnation < old.hello.incarnation:
+            newer = old.hello.incarnation
+            return f"incarnation: {incarnation} of {worker!r} has been followed by {newer}"
+        return None
+
+    def _open_epoch(self, group_id: str) -> list[Effect]:
+        """Open an epoch for a group, if it is complete and of one mind."""
+        hellos = [session.hello for session in self._sessions.of_group(group_id)]
+        if not covers(hellos, self._num_gpus):
+            return []
+        difference = differing_digests(hellos)
+        if difference is not None:
+            return [Alarm(f"group {group_id!r}: {difference}")]
+        old = self.record
+        number, ended = 1, old.ended_groups
+        if old.epoch is not None:
+            number, ended = old.epoch.number + 1, (*ended, old.epoch.group_id)
+        members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
+        epoch, version = Epoch(number, group_id, members), Version(number, 0)
+        self.record = Record(
+            epoch,
+            version,
+            hellos[0].placement,
+            paused=old.paused,
+            ended_groups=ended[-_MOST_ENDED_GROUPS:],
+        )
+        return [
+            Save(self.record),
+            *notes.aborted(old.switch),
+            notes.epoch_opened(epoch, self.record),
+            *self._close_ended(),
+            *(effect for session in self._present() for effect in self._welcome(session, version)),
+        ]
+
+    def _close_ended(self) -> Iterator[Effect]:
+        """End the sessions of groups whose epochs have ended."""
+        for session in self._sessions:
+            if session.hello.group_id in self.record.ended_groups:
+                self._sessions.end(session)
+                yield Close(session.number, "another group has taken over", final=True)
+
+    def _welcome(self, session: Session, version: Version) -> list[Effect]:
+        session.in_force = version
+        return [Send(session.number, Welcome(version, session.hello.placement.digest))]
+
+    def _resume(self, session: Session) -> list[Effect]:
+        """A member is back: P8."""
+        version, switch = self._version_of(session.hello), self.record.switch
+        if version is None:
+            return self._diverged(session.hello)
+        effects = self._welcome(session, version)
+        if session.held is not None and (switch is None or session.held != switch.version):
+            effects += [Send(session.number, Abort(session.held))]
+        if switch is None:
+            return effects
+        holds = session.held == switch.version
+        if self.phase is Phase.ABORTING:
+            abort = Send(session.number, Abort(switch.version))
+            return [*effects, *([abort] if holds else self._rid_of(switch, session))]
+        if version == switch.version:
+            return [*effects, *self._flipped(switch, session, session.hello.flipped_at)]
+        if holds:
+            return [*effects, *self._send_commit(switch, session)]
+        worker = session.hello.worker
+        return [*effects, *self._pause_for(f"{worker!r} has lost the committed {switch.version}")]
+
+    def _version_of(self, hello: Hello) -> Version | None:
+        """Which version of this epoch a member serves by; None for none that it could."""
+        (in_force, placement), switch = self.record.served, self.record.switch
+        digest, said = hello.placement.digest, hello.in_force
+        if said is None or said.epoch < in_force.epoch:
+            # It has not heard of its epoch yet, so it serves by what it began with.
+            said = Version(in_force.epoch, 0)
+        possible = {in_force: placement.digest}
+        if switch is not None and switch.stage is Stage.COMMITTED:
+            possible[switch.version] = switch.placement.digest
+        return said if possible.get(said) == digest else None
+
+    # The open switch.
+
+    def _prepared(self, session: Session, answer: Prepared) -> list[Effect] | None:
+        switch, hello = self._asked(answer, Phase.OFFERED), session.hello
+        if switch is None or hello.worker in self._done:
+            return None
+        self._done.add(hello.worker)
+        note = notes.prepared(answer, hello.worker, hello.incarnation)
+        return [note] if self.waiting_for else [note, *self._commit(switch)]
+
+    def _commit(self, switch: Switch) -> list[Effect]:
+        switch = replace(switch, stage=Stage.COMMITTED)
+        self.record = replace(self.record, switch=switch)
+        self._done.clear()
+        self._steps.clear()
+        sends = (
+            effect for session in self._present() for effect in self._send_commit(switch, session)
+        )
+        return [Save(self.record), notes.committed(switch), *sends]
+
+    def _send_commit(self, switch: Switch, session: Session) -> list[Effect]:
+        commit = Commit(switch.version, switch.placement.digest)
+        note = notes.commit_sent(switch, session.hello.worker)
+        return [note, Send(session.number, commit)]
+
+    def _applied(self, session: Session, answer: Applied) -> list[Effect] | None:
+        switch = self._asked(answer, Phase.COMMITTED)
+        if switch is None:
+            return None
+        session.in_force, session.held = answer.version, None
+        return self._flipped(switch, session, answer.step)
+
+    def _flipped(self, switch: Switch, session: Session, step: int | None) -> list[Effect]:
+        """A member has flipped; the last one ends the switch."""
+        worker = session.hello.worker
+        self._done.add(worker)
+        if step is not None:
+            self._steps[worker] = step
+        if self.waiting_for:
+            return []
+        version, placement = switch.version, switch.placement
+        self.record = replace(self.record, in_force=version, placement=placement, switch=None)
+        effects: list[Effect] = [Save(self.record), notes.applied(switch)]
+        if len(set(self._steps.values())) > 1:
+            effects += self._pause_for(f"ranks flipped to {version} at steps {self._steps}")
+        return effects
+
+    def _refused(self, session: Session, answer: Refused) -> list[Effect] | None:
+        switch = self._asked(answer, Phase.OFFERED, Phase.ABORTING)
+        if switch is None:
+            return None
+        session.held = None
+        abort = self._abort_offer(f"refused by {session.hello.worker!r}: {answer.reason}")
+        return [*abort, *self._rid_of(switch, session)]
+
+    def _discarded(self, session: Session, answer: Discarded) -> list[Effect] | None:
+        held, switch = session.held, self.record.switch
+        if held == answer.version:
+            session.held = None
+        if self.phase is Phase.ABORTING and switch and answer.version == switch.version:
+            return self._rid_of(switch, session)
+        return [] if held == answer.version else None
+
+    def _abort_offer(self, reason: str) -> list[Effect]:
+        """Abort the open switch if it is only offered."""
+        switch = self.record.switch
+        if switch is None or self.phase is not Phase.OFFERED:
+            return []
+        self._aborting = True
+        self._done.clear()
+        holders = [session for session in self._present() if session.held == switch.version]
+        sends = [Send(session.number, Abort(switch.version)) for session in holders]
+        return [notes.aborting(switch, reason), *sends]
+
+    def _rid_of(self, switch: Switch, session: Session) -> list[Effect]:
+        """A member holds nothing of an aborted version; the last one ends the switch."""
+        self._done.add(session.hello.worker)
+        if self.waiting_for:
+            return []
+        self.record = replace(self.record, switch=None)
+        return [Save(self.record), *notes.aborted(switch)]
+
+    def _asked(
+        self, answer: Accepted | Prepared | Refused | Applied, *phases: Phase
+    ) -> Switch | None:
+        """The open switch, if it is in one of the phases and the answer is to it."""
+        switch = self.record.switch
+        if switch is None or self.phase not in phases:
+            return None
+        asked = answer.version == switch.version and answer.digest == switch.placement.digest
+        return switch if asked else None
+
+    # What is not as it should be.
+
+    def _diverged(self, hello: Hello) -> list[Effect]:
+        return self._pause_for(
+            f"{hello.worker!r} serves by {hello.in_force}, digest "
+            f"{hello.placement.digest.hex()[:12]}, which is neither {self.record.in_force} "
+            "nor a committed version"
+        )
+
+    def _pause_for(self, reason: str) -> list[Effect]:
+        return [Alarm(reason), *self.pause(reason)]
+
+    def _why_not_ready(self, worker: str) -> str | None:
+        session = self._sessions.of(worker)
+        if session is None:
+            return f"{worker!r} has no session"
+        if session.in_force != self.record.in_force:
+            return f"{worker!r} serves by {session.in_force}, not {self.record.in_force}"
+        if session.held is not None:
+            return f"{worker!r} still holds {session.held}"
+        return None
+
+    # Who is who.
+
+    @property
+    def _members(self) -> tuple[str, ...]:
+        epoch = self.record.epoch
+        return () if epoch is None else tuple(sorted(epoch.members))
+
+    def _present(self) -> list[Session]:
+        """The sessions of members, in order."""
+        return [
+            session for session in self._sessions if is_member(self.record.epoch, session.hello)
+        ]

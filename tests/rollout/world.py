@@ -1,0 +1,502 @@
+"""One server, one engine group and the network between them, as state machines only.
+
+Everything that can happen next is an action; who picks them (a seeded generator, hypothesis)
+decides the schedule. The server's writes are durable one by one, and it can die between any
+two effects; messages can be late, doubled, reordered or lost with their stream; workers die
+and form new groups. What happened is kept as a history.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from trimtab_client.placement import Placement as ClientPlacement
+from trimtab_client.worker import effects as worker_effects
+from trimtab_client.worker import messages as worker_messages
+from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout import effects as server_effects
+from trimtab_server.rollout import messages as server_messages
+from trimtab_server.rollout.record import Record
+from trimtab_server.rollout.rollout import Rollout
+
+LAYERS, EXPERTS, SLOTS_PER_GPU = 1, 3, 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a world is made of.
+
+    Attributes:
+        workers: in the group.
+        gpus_each: GPUs that each worker owns.
+        every: steps from one barrier to the next.
+        collective: whether transfers start on all ranks at once.
+        reorder: whether messages of one stream may overtake each other.
+    """
+
+    workers: int = 2
+    gpus_each: int = 2
+    every: int = 1
+    collective: bool = False
+    reorder: bool = False
+
+    @property
+    def gpus(self) -> int:
+        return self.workers * self.gpus_each
+
+
+@dataclass
+class Link:
+    """A stream: what is under way in each direction, and whether each end still reads."""
+
+    number: int
+    worker: str
+    up: list[Any] = field(default_factory=list)
+    down: list[tuple[int, Any]] = field(default_factory=list)
+    worker_open: bool = True
+    server_open: bool = True
+
+
+@dataclass
+class Rank:
+    """A worker's process: its state machine, its engine's loop, and its transfers."""
+
+    name: str
+    switch: WorkerSwitch
+    step: int = 0
+    waiting: bool = False
+    flipping: Any = None
+    transfers: list[Any] = field(default_factory=list)
+    link: Link | None = None
+
+
+class World:
+    """All of it. `actions` lists what can happen; `quiesce` lets everything come to rest."""
+
+    def __init__(self, shape: Shape, rng: random.Random) -> None:
+        self.shape = shape
+        self.rng = rng
+        self.history: list[dict[str, Any]] = []
+        self.alarms: list[str] = []
+        self.complaints: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.record = Record()  # what the disk holds
+        self.term = 0
+        self.rollout: Rollout | None = None
+        self.die_after: int | None = None
+        self.draining = False
+        self.expiries: list[Version] = []
+        self.links: list[Link] = []
+        self.sessions = 0
+        self.groups = 0
+        self.incarnations = 0
+        self.barriers: dict[int, dict[str, tuple[int, int]]] = {}
+        self.ranks: dict[str, Rank] = {}
+        self.faults = True
+        self.start_server()
+        self.form_group()
+
+    # What can happen.
+
+    def actions(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Everything that can happen now, by name."""
+        for rank in self.ranks.values():
+            yield from self._rank_actions(rank)
+        for link in self.links:
+            yield from self._link_actions(link)
+        if self.rollout is not None:
+            if self.rollout.why_not() is None:
+                yield "propose", self.propose
+            for version in self.expiries:
+                yield "expire", partial(self.expire, version)
+            if self.rollout.record.paused is not None:
+                yield "resume", self.resume
+        else:
+            yield "start server", self.start_server
+        if len(self.ranks) < self.shape.workers:
+            yield "form group", self.form_group
+        if self.faults:
+            yield from self._faults()
+
+    def _rank_actions(self, rank: Rank) -> Iterator[tuple[str, Callable[[], None]]]:
+        if rank.flipping is not None:
+            yield "flip", partial(self.finish_flip, rank)
+        elif self.can_step(rank):
+            yield "step", partial(self.step, rank)
+        if rank.link is None and self.rollout is not None:
+            yield "connect", partial(self.connect, rank)
+        for offer in rank.transfers:
+            if self.can_finish(offer):
+                yield "transfer", partial(self.finish_transfer, rank, offer, None)
+                if self.faults:
+                    yield "fail transfer", partial(self.finish_transfer, rank, offer, "no room")
+
+    def _link_actions(self, link: Link) -> Iterator[tuple[str, Callable[[], None]]]:
+        if link.up and link.server_open and self.rollout is not None:
+            yield "up", partial(self.deliver_up, link)
+        if link.down and link.worker_open:
+            yield "down", partial(self.deliver_down, link)
+        if not link.worker_open and link.server_open and not link.up:
+            yield "server notices", partial(self.server_notices, link)
+        if not link.server_open and link.worker_open and not link.down:
+            yield "worker notices", partial(self.worker_notices, link)
+
+    def _faults(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        if self.rollout is not None:
+            if self.draining:
+                yield "end", self.kill_server
+            yield "kill server", self.kill_server
+            yield "kill server later", self.kill_server_later
+            if self.rollout.record.paused is None:
+                yield "pause", self.pause
+            yield "drain", self.drain
+        for rank in self.ranks.values():
+            yield "kill worker", partial(self.kill_worker, rank)
+            if rank.link is not None:
+                yield "lose stream", partial(self.lose_stream, rank)
+        yield "form group", self.form_group
+
+    # The server.
+
+    def start_server(self) -> None:
+        self.term += 1
+        self.die_after = None
+        self.rollout = Rollout(self.record, self.shape.gpus)
+        self.expiries.clear()
+        self.note("started", {"term": self.term})
+
+    def kill_server(self) -> None:
+        self.rollout = None
+        self.die_after = None
+        self.draining = False
+        for link in self.links:
+            link.server_open = False
+            link.up.clear()
+
+    def kill_server_later(self) -> None:
+        """Die after a few more effects, wherever that is."""
+        self.die_after = self.rng.randrange(8)
+
+    def perform(self, effects: list[Any]) -> None:
+        """Carry out the server's effects, unless it dies half-way."""
+        for effect in effects:
+            if self.die_after is not None:
+                if self.die_after == 0:
+                    self.kill_server()
+                    return
+                self.die_after -= 1
+            match effect:
+                case server_effects.Save(record):
+                    self.record = record
+                case server_effects.Send(session, order):
+                    link = self.link(session)
+                    if link is not None and link.server_open:
+                        link.down.append((self.term, order))
+                case server_effects.Close(session, _, _):
+                    link = self.link(session)
+                    if link is not None:
+                        link.server_open = False
+                case server_effects.Expire(version):
+                    self.expiries.append(version)
+                case server_effects.Alarm(reason):
+                    self.alarms.append(reason)
+                case server_effects.Note(kind, values):
+                    self.note(kind, values)
+
+    def deliver_up(self, link: Link) -> None:
+        message = self._take(link.up, link)
+        assert self.rollout is not None
+        if isinstance(message, worker_messages.Hello):
+            self.perform(self.rollout.joined(link.number, _hello_up(message)))
+        else:
+            self.perform(self.rollout.answered(link.number, _answer_up(message)))
+
+    def server_notices(self, link: Link) -> None:
+        link.server_open = False
+        if self.rollout is not None:
+            self.perform(self.rollout.left(link.number))
+
+    def propose(self) -> None:
+        assert self.rollout is not None
+        placement = self.some_placement()
+        _, served = self.rollout.record.served
+        if placement.digest != served.digest:
+            self.perform(self.rollout.propose(placement))
+
+    def expire(self, version: Version) -> None:
+        assert self.rollout is not None
+        self.expiries.remove(version)
+        self.perform(self.rollout.expired(version))
+
+    def pause(self) -> None:
+        assert self.rollout is not None
+        self.perform(self.rollout.pause("an operator asked"))
+
+    def resume(self) -> None:
+        assert self.rollout is not None
+        self.perform(self.rollout.resume())
+
+    def drain(self) -> None:
+        """Offer nothing more, and end soon after."""
+        assert self.rollout is not None
+        self.draining = True
+        self.perform(self.rollout.drain())
+
+    # The workers and their engine.
+
+    def form_group(self) -> None:
+        """The engine forms a group of all ranks; those that died start again."""
+        self.groups += 1
+        group_id = f"group {self.groups}"
+        survivors = list(self.ranks.values())
+        placement = self._placement_of_new_group(survivors)
+        self.barriers.clear()
+        for rank in survivors:
+            self._regroup(rank, group_id, placement)
+        for index in range(self.shape.workers):
+            name = f"worker {index}"
+            if name not in self.ranks:
+                self.ranks[name] = self._start_rank(index, name, group_id, placement)
+        for rank in self.ranks.values():
+            rank.step, rank.waiting = 0, False
+
+    def _placement_of_new_group(self, survivors: list[Rank]) -> ClientPlacement:
+        """What all load: what a survivor serves by, or what the engine starts with."""
+        if survivors and self.rng.random() < 0.8:
+            return self.rng.choice(survivors).switch.placement
+        shape = self.shape
+        return ClientPlacement.untouched(
+            LAYERS, EXPERTS, shape.gpus * SLOTS_PER_GPU, shape.gpus
+        )
+
+    def _regroup(self, rank: Rank, group_id: str, placement: ClientPlacement) -> None:
+        if rank.flipping is not None:
+            # Its process cannot leave a flip half done.
+            self.finish_flip(rank)
+        if rank.link is not None:
+            rank.link.worker_open = False
+            rank.link = None
+        self.perform_on(rank, rank.switch.regroup(group_id, placement))
+        for offer in list(rank.transfers):
+            # The old group's communicator is gone, and with it what ran over it.
+            if self.shape.collective:
+                self.finish_transfer(rank, offer, "the group has ended")
+
+    def _start_rank(
+        self, index: int, name: str, group_id: str, placement: ClientPlacement
+    ) -> Rank:
+        self.incarnations += 1
+        each = self.shape.gpus_each
+        switch = WorkerSwitch(
+            group_id=group_id,
+            worker=name,
+            incarnation=self.incarnations,
+            gpus=tuple(range(index * each, (index + 1) * each)),
+            placement=placement,
+            collective=self.shape.collective,
+        )
+        return Rank(name, switch)
+
+    def kill_worker(self, rank: Rank) -> None:
+        del self.ranks[rank.name]
+        if rank.link is not None:
+            rank.link.worker_open = False
+
+    def connect(self, rank: Rank) -> None:
+        self.sessions += 1
+        rank.link = Link(self.sessions, rank.name)
+        self.links.append(rank.link)
+        rank.link.up.append(rank.switch.connected(self.sessions))
+
+    def lose_stream(self, rank: Rank) -> None:
+        """Both directions break; what was under way to the server may still arrive."""
+        assert rank.link is not None
+        rank.link.worker_open = False
+        rank.switch.disconnected(rank.link.number)
+        if self.rng.random() < 0.5:
+            rank.link.up.clear()
+        rank.link = None
+
+    def worker_notices(self, link: Link) -> None:
+        link.worker_open = False
+        rank = self.ranks.get(link.worker)
+        if rank is not None and rank.link is link:
+            rank.switch.disconnected(link.number)
+            rank.link = None
+
+    def deliver_down(self, link: Link) -> None:
+        term, order = self._take(link.down, link)
+        rank = self.ranks[link.worker]
+        self.perform_on(rank, rank.switch.ordered(link.number, term, _order_down(order)))
+
+    def perform_on(self, rank: Rank, effects: list[Any]) -> None:
+        """Carry out a worker's effects."""
+        for effect in effects:
+            match effect:
+                case worker_effects.Send(answer):
+                    assert rank.link is not None
+                    rank.link.up.append(answer)
+                case worker_effects.Prepare(offer):
+                    rank.transfers.append(offer)
+                case worker_effects.Discard(offer):
+                    assert offer not in rank.transfers, "staging was freed under a transfer"
+                case worker_effects.Flip(offer):
+                    assert offer not in rank.transfers, "a flip to what is not there yet"
+                    rank.flipping = offer
+                case worker_effects.Complain(reason):
+                    self.complaints.append(reason)
+                case worker_effects.Note(kind, values):
+                    self.note(kind, values)
+
+    def can_finish(self, offer: Any) -> bool:
+        """A collective transfer ends only where all ranks have started it."""
+        if not self.shape.collective:
+            return True
+        started = [r for r in self.ranks.values() if self._has_started(r, offer.version)]
+        return len(started) == self.shape.workers
+
+    def _has_started(self, rank: Rank, version: Any) -> bool:
+        return version in self.started.setdefault(rank.name, set()) or any(
+            offer.version == version for offer in rank.transfers
+        )
+
+    @property
+    def started(self) -> dict[str, set[Any]]:
+        return self.__dict__.setdefault("_started", {})
+
+    def finish_transfer(self, rank: Rank, offer: Any, failure: str | None) -> None:
+        rank.transfers.remove(offer)
+        self.started.setdefault(rank.name, set()).add(offer.version)
+        self.perform_on(rank, rank.switch.prepared(offer.version, failure))
+
+    def can_step(self, rank: Rank) -> bool:
+        """Whether the engine's loop is not waiting for other ranks."""
+        if rank.flipping is not None or len(self.ranks) < self.shape.workers:
+            return False
+        if not rank.waiting:
+            return True
+        return len(self.barriers[rank.step]) == self.shape.workers
+
+    def step(self, rank: Rank) -> None:
+        """Take a step; at a barrier, bring this rank's part first, and then its result."""
+        if rank.step % self.shape.every == 0 and not rank.waiting:
+            brought = self.barriers.setdefault(rank.step, {})
+            brought[rank.name] = rank.switch.contribute()
+            rank.waiting = True
+            return
+        if rank.waiting:
+            rank.waiting = False
+            brought = self.barriers[rank.step]
+            accepted, armed = (min(column) for column in zip(*brought.values(), strict=True))
+            self.perform_on(rank, rank.switch.agreed(accepted, armed))
+            if rank.flipping is not None:
+                return
+        rank.step += 1
+
+    def finish_flip(self, rank: Rank) -> None:
+        rank.flipping = None
+        self.perform_on(rank, rank.switch.flipped(rank.step))
+        rank.step += 1
+
+    # Rest.
+
+    def quiesce(self) -> None:
+        """Faults stop and steps go on: everything under way comes to its end."""
+        self.faults = False
+        self.die_after = None
+        if self.draining:
+            self.kill_server()
+        for _ in range(2000 * self.shape.workers):
+            pending = list(self.actions())
+            urgent = [act for name, act in pending if name not in ("propose", "expire", "step")]
+            steps = [act for name, act in pending if name == "step"]
+            if urgent:
+                self.rng.choice(urgent)()
+            elif self.is_at_rest():
+                return
+            elif steps:
+                self.rng.choice(steps)()
+            else:
+                return
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left to do but to step on and to offer."""
+        switches = [rank.switch for rank in self.ranks.values()]
+        return (
+            self.rollout is not None
+            and self.rollout.record.switch is None
+            and self.rollout.why_not() is None
+            and all(switch.in_force == self.rollout.record.in_force for switch in switches)
+        )
+
+    # Odds and ends.
+
+    def some_placement(self) -> Placement:
+        """Every expert somewhere, and otherwise at random."""
+        slots = self.shape.gpus * SLOTS_PER_GPU
+        row = [*range(EXPERTS), *(self.rng.randrange(EXPERTS) for _ in range(slots - EXPERTS))]
+        self.rng.shuffle(row)
+        return Placement.of(np.array([row] * LAYERS), EXPERTS, self.shape.gpus)
+
+    def link(self, number: int) -> Link | None:
+        return next((link for link in self.links if link.number == number), None)
+
+    def note(self, kind: str, values: Any) -> None:
+        self.history.append({"kind": kind, **values})
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def _take(self, queue: list[Any], link: Link) -> Any:
+        """The next message, or, where the network may, another; sometimes it stays as well."""
+        first = isinstance(queue[0], worker_messages.Hello)
+        reorder = self.shape.reorder and self.faults and not first
+        index = self.rng.randrange(len(queue)) if reorder else 0
+        if self.faults and not first and self.rng.random() < 0.1:
+            return queue[index]
+        return queue.pop(index)
+
+
+def _hello_up(hello: worker_messages.Hello) -> server_messages.Hello:
+    held = hello.held and server_messages.Held(
+        Version(*hello.held.version), server_messages.HeldState(hello.held.state.value)
+    )
+    placement = hello.placement
+    return server_messages.Hello(
+        hello.group_id,
+        hello.worker,
+        hello.incarnation,
+        hello.gpus,
+        Placement.of(placement.phy2log, placement.num_experts, placement.num_gpus),
+        None if hello.in_force is None else Version(*hello.in_force),
+        held,
+        hello.flipped_at,
+    )
+
+
+def _answer_up(answer: Any) -> Any:
+    values = {**vars(answer), "version": Version(*answer.version)}
+    return getattr(server_messages, type(answer).__name__)(**values)
+
+
+def _order_down(order: Any) -> Any:
+    version = worker_messages.Version(*order.version)
+    match order:
+        case server_messages.Offer():
+            placement = order.placement
+            return worker_messages.Offer(
+                version,
+                worker_messages.Version(*order.base),
+                order.base_placement.digest,
+                ClientPlacement.of(placement.phy2log, placement.num_experts, placement.num_gpus),
+            )
+        case server_messages.Abort():
+            return worker_messages.Abort(version)
+        case _:
+            return getattr(worker_messages, type(order).__name__)(version, order.digest)
