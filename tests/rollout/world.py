@@ -99,6 +99,8 @@ class World:
         self.groups = 0
         self.incarnations = 0
         self.barriers: dict[int, dict[str, tuple[int, int]]] = {}
+        self.served: dict[int, bytes] = {}
+        self.splits: list[str] = []
         self.ranks: dict[str, Rank] = {}
         self.faults = True
         self.start_server()
@@ -259,6 +261,7 @@ class World:
         survivors = list(self.ranks.values())
         placement = self._placement_of_new_group(survivors)
         self.barriers.clear()
+        self.served.clear()
         for rank in survivors:
             self._regroup(rank, group_id, placement)
         for index in range(self.shape.workers):
@@ -273,9 +276,7 @@ class World:
         if survivors and self.rng.random() < 0.8:
             return self.rng.choice(survivors).switch.placement
         shape = self.shape
-        return ClientPlacement.untouched(
-            LAYERS, EXPERTS, shape.gpus * SLOTS_PER_GPU, shape.gpus
-        )
+        return ClientPlacement.untouched(LAYERS, EXPERTS, shape.gpus * SLOTS_PER_GPU, shape.gpus)
 
     def _regroup(self, rank: Rank, group_id: str, placement: ClientPlacement) -> None:
         if rank.flipping is not None:
@@ -290,9 +291,7 @@ class World:
             if self.shape.collective:
                 self.finish_transfer(rank, offer, "the group has ended")
 
-    def _start_rank(
-        self, index: int, name: str, group_id: str, placement: ClientPlacement
-    ) -> Rank:
+    def _start_rank(self, index: int, name: str, group_id: str, placement: ClientPlacement) -> Rank:
         self.incarnations += 1
         each = self.shape.gpus_each
         switch = WorkerSwitch(
@@ -391,6 +390,9 @@ class World:
             brought = self.barriers.setdefault(rank.step, {})
             brought[rank.name] = rank.switch.contribute()
             rank.waiting = True
+            served = self.served.setdefault(rank.step, rank.switch.placement.digest)
+            if served != rank.switch.placement.digest:
+                self.splits.append(f"{rank.name} routes by another map at step {rank.step}")
             return
         if rank.waiting:
             rank.waiting = False
@@ -426,6 +428,13 @@ class World:
                 self.rng.choice(steps)()
             else:
                 return
+
+    def switch_once_more(self) -> None:
+        """From rest, with no faults: an offer is carried out to its end."""
+        assert self.rollout is not None
+        while self.record.switch is None:
+            self.propose()
+        self.quiesce()
 
     def is_at_rest(self) -> bool:
         """Whether nothing is left to do but to step on and to offer."""
@@ -472,6 +481,7 @@ def _hello_up(hello: worker_messages.Hello) -> server_messages.Hello:
         hello.group_id,
         hello.worker,
         hello.incarnation,
+        hello.stream,
         hello.gpus,
         Placement.of(placement.phy2log, placement.num_experts, placement.num_gpus),
         None if hello.in_force is None else Version(*hello.in_force),

@@ -1,4 +1,4 @@
-"""The `trimtab` command: placements and server status for people and scripts."""
+"""The `trimtab` command: placements, server status and checks, for people and scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from trimtab_client.channel import DEFAULT_TARGET
-from trimtab_client.cli import place, status
+from trimtab_client.cli import check_history, place, status
 from trimtab_client.cli.errors import CommandError, UsageError
 from trimtab_client.exceptions import TrimtabError
 
@@ -23,8 +23,8 @@ about the same load.
 _EPILOG = f"""\
 exit codes:
   0  done (status: the server is SERVING)
-  1  it could not be done; standard error says why
-  2  the command line is wrong
+  1  it could not be done; standard error says why (check-history: rules were broken)
+  2  the command line is wrong (check-history: or the file)
 
 environment:
   {SERVER_VARIABLE}  address of the server, where --server is not given
@@ -54,7 +54,7 @@ def _parser(server: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trimtab {version('trimtab')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (place, status):
+    for command in (place, status, check_history):
         subparser = command.add_to(commands, server)
         subparser.set_defaults(run=command.run, parser=subparser)
     return parser

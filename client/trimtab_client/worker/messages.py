@@ -49,6 +49,7 @@ class Hello:
         group_id: the worker's group.
         worker: its name, the same in each incarnation.
         incarnation: rises with each start of its process.
+        stream: rises with each session of an incarnation.
         gpus: the GPUs that it owns.
         placement: what it serves by.
         in_force: the version of that; None before its first epoch.
@@ -59,6 +60,7 @@ class Hello:
     group_id: str
     worker: str
     incarnation: int
+    stream: int
     gpus: tuple[int, ...]
     placement: Placement
     in_force: Version | None

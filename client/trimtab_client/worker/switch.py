@@ -95,12 +95,17 @@ class WorkerSwitch:
     # The session.
 
     def connected(self, stream: int) -> Hello:
-        """A stream to the server is open, and takes the place of any other: say this first."""
+        """A stream to the server is open, and takes the place of any other: say this first.
+
+        Args:
+            stream: its number, higher than that of any before.
+        """
         self._stream = stream
         return Hello(
             group_id=self.group_id,
             worker=self._worker,
             incarnation=self._incarnation,
+            stream=stream,
             gpus=self._gpus,
             placement=self.placement,
             in_force=self.in_force,
@@ -202,7 +207,8 @@ class WorkerSwitch:
             return []
         if order.digest != digest:
             return [Complain(f"epoch {version.epoch} begins with a placement not in force here")]
-        self.in_force, self._settled, self._flipped_at = version, version, None
+        self.in_force, self._flipped_at = version, None
+        self._settle(version)
         note = self._note("in_force", version=version, group=self.group_id)
         return [note, *(self._discard(self._holding) if self._holding else [])]
 

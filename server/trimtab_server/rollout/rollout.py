@@ -6,7 +6,6 @@ done about it, in order. The same record and the same calls give the same effect
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
@@ -61,6 +60,8 @@ class Rollout:
         # Restarted without a durable commit: presumed aborted (P8).
         self._aborting = record.switch is not None and record.switch.stage is Stage.OFFERED
         self._draining = False
+        # The newest session of each worker, so that an older one that comes late is known.
+        self._newest: dict[str, tuple[int, int]] = {}
         # Members that have done what the phase waits for, and the steps that they flipped at.
         self._done: set[str] = set()
         self._steps: dict[str, int] = {}
@@ -89,6 +90,7 @@ class Rollout:
         if refusal is not None:
             return [Close(number, refusal, final=True)]
         effects: list[Effect] = []
+        self._newest[hello.worker] = hello.incarnation, hello.stream
         old = self._sessions.of(hello.worker)
         if old is not None:
             effects += [Close(old.number, "a newer session of this worker began", final=True)]
@@ -101,7 +103,7 @@ class Rollout:
         self._sessions.add(session)
         if is_member(self.record.epoch, hello):
             return [*effects, *self._resume(session)]
-        return [*effects, *self._open_epoch(hello.group_id)]
+        return [*effects, *self._open_epoch()]
 
     def left(self, number: int) -> list[Effect]:
         """A session ended, for whatever reason."""
@@ -110,8 +112,11 @@ class Rollout:
             return []
         self._sessions.end(session)
         if is_member(self.record.epoch, session.hello):
-            return self._abort_offer(f"the session of {session.hello.worker!r} was lost")
-        return []
+            effects = self._abort_offer(f"the session of {session.hello.worker!r} was lost")
+        else:
+            effects = []
+        # A group may have waited for this worker of another one to be gone.
+        return [*effects, *self._open_epoch()]
 
     def answered(self, number: int, answer: Answer) -> list[Effect]:
         """A worker answered. What nobody waits for is noted and has no effect."""
@@ -120,14 +125,15 @@ class Rollout:
             return [notes.ignored(answer, None)]
         worker, effects = session.hello.worker, None
         match answer:
+            case Discarded():
+                # Also of an older epoch, while this one has yet to open.
+                effects = self._discarded(session, answer)
             case _ if not is_member(self.record.epoch, session.hello):
                 pass
             case Prepared():
                 effects = self._prepared(session, answer)
             case Refused():
                 effects = self._refused(session, answer)
-            case Discarded():
-                effects = self._discarded(session, answer)
             case Applied():
                 effects = self._applied(session, answer)
             case Accepted():
@@ -207,24 +213,32 @@ class Rollout:
                 f"incarnation {incarnation} on GPUs {list(hello.gpus)}; "
                 "a group that forms again needs a new group_id"
             )
-        old = self._sessions.of(worker)
-        if old is not None and incarnation < old.hello.incarnation:
-            newer = old.hello.incarnation
-            return f"incarnation: {incarnation} of {worker!r} has been followed by {newer}"
+        if (incarnation, hello.stream) < self._newest.get(worker, (0, 0)):
+            return (
+                f"incarnation: {worker!r} has begun a newer session than stream {hello.stream} "
+                f"of incarnation {incarnation}"
+            )
         return None
 
-    def _open_epoch(self, group_id: str) -> list[Effect]:
-        """Open an epoch for a group, if it is complete and of one mind."""
-        hellos = [session.hello for session in self._sessions.of_group(group_id)]
-        if not covers(hellos, self._num_gpus):
+    def _open_epoch(self) -> list[Effect]:
+        """Open an epoch if all sessions are of one new group, complete and of one mind."""
+        hellos = [session.hello for session in self._sessions]
+        group_ids = {hello.group_id for hello in hellos}
+        if len(group_ids) != 1 or not covers(hellos, self._num_gpus):
+            return []
+        (group_id,) = group_ids
+        if self.record.epoch is not None and self.record.epoch.group_id == group_id:
             return []
         difference = differing_digests(hellos)
         if difference is not None:
             return [Alarm(f"group {group_id!r}: {difference}")]
         old = self.record
-        number, ended = 1, old.ended_groups
+        # Higher than any that a worker knows of: the store may be newer than they are.
+        known = [hello.in_force.epoch for hello in hellos if hello.in_force is not None]
+        ended = old.ended_groups
         if old.epoch is not None:
-            number, ended = old.epoch.number + 1, (*ended, old.epoch.group_id)
+            known, ended = [*known, old.epoch.number], (*ended, old.epoch.group_id)
+        number = 1 + max(known, default=0)
         members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
         epoch, version = Epoch(number, group_id, members), Version(number, 0)
         self.record = Record(
@@ -238,16 +252,8 @@ class Rollout:
             Save(self.record),
             *notes.aborted(old.switch),
             notes.epoch_opened(epoch, self.record),
-            *self._close_ended(),
             *(effect for session in self._present() for effect in self._welcome(session, version)),
         ]
-
-    def _close_ended(self) -> Iterator[Effect]:
-        """End the sessions of groups whose epochs have ended."""
-        for session in self._sessions:
-            if session.hello.group_id in self.record.ended_groups:
-                self._sessions.end(session)
-                yield Close(session.number, "another group has taken over", final=True)
 
     def _welcome(self, session: Session, version: Version) -> list[Effect]:
         session.in_force = version
