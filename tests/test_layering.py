@@ -21,6 +21,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "setting": (set(), set()),
     "device": ({"domain", "setting"}, {"torch"}),
     "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "triton"}),
+    "rollout": ({"domain"}, {"numpy"}),
+    "store": ({"domain", "rollout", "setting"}, {"numpy"}),
     "engine": ({"domain", "solver", "device", "setting"}, {"numpy", "torch"}),
     "metrics": ({"domain", "engine", "rpc", "setting"}, {"prometheus_client"}),
     "rpc": (

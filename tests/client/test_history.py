@@ -21,7 +21,7 @@ from trimtab_client import InvalidArgumentError, Placement
 from trimtab_client.history import Report, check_history, read_history
 from trimtab_client.history.check import RULES
 
-LAYERS, EXPERTS, SLOTS, GPUS = 2, 3, 4, 2
+LAYERS, EXPERTS, GPUS = 2, 3, 2
 WORKERS = ("w0", "w1")
 PROTOCOL = (Path(__file__).parents[2] / "PROTOCOL.md").read_text()
 Line = dict[str, Any]
@@ -41,7 +41,7 @@ class Run:
         self.epoch = 0
         self.incarnations = dict.fromkeys(WORKERS, 0)
         self._deployment = deployment
-        self._rng = Random(seed)
+        self._rng = np.random.default_rng(seed)
         self._generation = 0
         self._applied = [0, 0]
         self._digests: dict[tuple[int, ...], str] = {}
@@ -143,8 +143,8 @@ class Run:
         self.lines.append({"kind": kind, **where, **values})
 
     def _place(self, version: list[int]) -> Line:
-        row = [*range(EXPERTS), self._rng.randrange(EXPERTS)]
-        rows = [self._rng.sample(row, SLOTS) for _ in range(LAYERS)]
+        row = [*range(EXPERTS), self._rng.integers(EXPERTS)]
+        rows = [self._rng.permutation(row).tolist() for _ in range(LAYERS)]
         digest, placement = recorded(rows)
         self._digests[*version] = digest
         return {"digest": digest, "placement": placement}
@@ -260,7 +260,10 @@ def carried_out(script: list[str], deployment: str, seed: int) -> Run:
 def test_every_prefix_of_a_clean_history_is_clean(
     scripts: tuple[list[str], list[str]], rng: Random, data: st.DataObject
 ) -> None:
-    runs = [carried_out(script, name, n) for n, (script, name) in enumerate(zip(scripts, "de", strict=True))]
+    runs = [
+        carried_out(script, name, n)
+        for n, (script, name) in enumerate(zip(scripts, "de", strict=True))
+    ]
     turns = [n for n, run in enumerate(runs) for _ in run.lines]
     rng.shuffle(turns)
     rest = [iter(run.lines) for run in runs]
@@ -435,6 +438,12 @@ def an_abort_is_durable_after_the_commit(lines: list[Line]) -> Line:
 def what_is_applied_is_aborted(lines: list[Line]) -> Line:
     aborted = find(lines, "aborted", version=[1, 2]) | {"version": [1, 1]}
     return insert(lines, aborted, after=find(lines, "applied", version=[1, 1]))
+
+
+@planted("I4", "P4", saying="1.1 is committed, but its epoch was never opened")
+def a_commit_comes_before_the_first_epoch(lines: list[Line]) -> Line:
+    commit = find(lines, "committed", version=[1, 1]) | {}
+    return insert(lines, commit, after=find(lines, "started"))
 
 
 @planted("I5", saying="flips to 1.4 at step 17, but 'w0' (incarnation 1) at step 16")
@@ -729,6 +738,18 @@ def a_switch_is_applied_twice(lines: list[Line]) -> Line:
     return insert(lines, applied | {}, after=applied)
 
 
+@planted("P4", saying="1.1 is applied, but is not an open switch that is committed")
+def an_old_switch_is_applied_again_over_another(lines: list[Line]) -> Line:
+    applied = find(lines, "applied", version=[1, 1])
+    return insert(lines, applied | {}, after=find(lines, "commit_sent", version=[1, 4]))
+
+
+@planted("P4", saying="1.4 is applied, but is not an open switch that is committed")
+def a_switch_is_applied_again_in_the_next_epoch(lines: list[Line]) -> Line:
+    applied = find(lines, "applied", version=[1, 4])
+    return insert(lines, applied | {}, after=find(lines, "in_force", version=[2, 0]))
+
+
 @planted("P4", saying="1.4 is applied, but 'w1' (incarnation 1) has not flipped to it")
 def a_switch_is_applied_before_the_last_flip(lines: list[Line]) -> Line:
     applied = find(lines, "applied", version=[1, 4])
@@ -761,6 +782,26 @@ def test_a_planted_violation_is_found_and_named(
     )
     (told,) = [v for v in report.violations if saying in v.message]
     assert lines[told.line - 1] is blamed
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        a_worker_flips_to_another_digest,
+        a_rank_flips_at_another_step,
+        an_offer_is_on_an_old_version,
+        too_much_is_added,
+        a_report_is_taken_twice,
+        an_old_switch_is_applied_again_over_another,
+        a_switch_is_applied_again_in_the_next_epoch,
+    ],
+)
+def test_one_fault_is_told_once(plant: Plant) -> None:
+    """What comes after is held against what should have been, as far as that is known."""
+    lines = with_terms(clean().lines)
+    plant(lines)
+
+    assert len(judge(lines, complete=True).violations) == 1
 
 
 def test_every_rule_has_a_planted_violation() -> None:
@@ -828,6 +869,13 @@ def test_a_server_alone_is_not_blamed_for_what_its_workers_have_not_written() ->
     assert (report.flips, report.committed) == (0, 3)
 
 
+def test_a_deployment_without_an_epoch_is_at_rest() -> None:
+    report = judge([find(clean().lines, "report")], complete=True)
+
+    assert report.violations == ()
+    assert (report.deployments, report.epochs) == (1, 0)
+
+
 def test_versions_without_a_placement_are_counted() -> None:
     lines = with_terms(clean().lines)
     for version in ([1, 1], [1, 4]):
@@ -887,34 +935,12 @@ def test_a_violation_reads_as_one_line() -> None:
     assert str(violation) == f"line {number}: I5: d: {violation.message}"
 
 
-DIGEST = "ab" * 32
 PLACEMENT = recorded([[0, 1, 2, 0], [0, 1, 2, 1]])[1]
 
 
 def bad(kind: str, **values: Any) -> str:
     """A line of this kind that is right but for these values; ... takes a key away."""
-    right: dict[str, Line] = {
-        "started": {"term": 1},
-        "epoch": {
-            "epoch": 1,
-            "group": "g",
-            "members": {"w": {"incarnation": 1, "gpus": [0, 1]}},
-            "digest": DIGEST,
-            "placement": PLACEMENT,
-        },
-        "offered": {"version": [1, 1], "base": [1, 0], "digest": DIGEST, "placement": PLACEMENT},
-        "aborting": {"version": [1, 1], "reason": "asked"},
-        "report": {
-            **{"worker": "w", "incarnation": 1, "seq": 1},
-            **{"difference": 1, "gap": 0, "counts": 1},
-        },
-        "flipped": {
-            **{"worker": "w", "incarnation": 1},
-            **{"version": [1, 1], "digest": DIGEST, "step": 8},
-        },
-    }
-    line = {"kind": kind, **right[kind]}
-    assert len(list(read_history([json.dumps(line)]))) == 1
+    line = find(with_terms(clean().lines), kind)
     return json.dumps({key: v for key, v in {**line, **values}.items() if v is not ...})
 
 

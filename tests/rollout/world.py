@@ -24,6 +24,7 @@ from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import effects as server_effects
 from trimtab_server.rollout import messages as server_messages
+from trimtab_server.rollout.lines import line_of
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 
@@ -84,7 +85,7 @@ class World:
     def __init__(self, shape: Shape, rng: random.Random) -> None:
         self.shape = shape
         self.rng = rng
-        self.history: list[dict[str, Any]] = []
+        self.notes: list[server_effects.Note] = []
         self.alarms: list[str] = []
         self.complaints: list[str] = []
         self.counts: dict[str, int] = {}
@@ -101,6 +102,7 @@ class World:
         self.barriers: dict[int, dict[str, tuple[int, int]]] = {}
         self.served: dict[int, bytes] = {}
         self.splits: list[str] = []
+        self.started: dict[Any, set[str]] = {}
         self.ranks: dict[str, Rank] = {}
         self.faults = True
         self.start_server()
@@ -174,6 +176,7 @@ class World:
         self.rollout = Rollout(self.record, self.shape.gpus)
         self.expiries.clear()
         self.note("started", {"term": self.term})
+        self.perform(self.rollout.started())
 
     def kill_server(self) -> None:
         self.rollout = None
@@ -262,6 +265,7 @@ class World:
         placement = self._placement_of_new_group(survivors)
         self.barriers.clear()
         self.served.clear()
+        self.started.clear()
         for rank in survivors:
             self._regroup(rank, group_id, placement)
         for index in range(self.shape.workers):
@@ -345,6 +349,7 @@ class World:
                     rank.link.up.append(answer)
                 case worker_effects.Prepare(offer):
                     rank.transfers.append(offer)
+                    self.started.setdefault(offer.version, set()).add(rank.name)
                 case worker_effects.Discard(offer):
                     assert offer not in rank.transfers, "staging was freed under a transfer"
                 case worker_effects.Flip(offer):
@@ -359,21 +364,10 @@ class World:
         """A collective transfer ends only where all ranks have started it."""
         if not self.shape.collective:
             return True
-        started = [r for r in self.ranks.values() if self._has_started(r, offer.version)]
-        return len(started) == self.shape.workers
-
-    def _has_started(self, rank: Rank, version: Any) -> bool:
-        return version in self.started.setdefault(rank.name, set()) or any(
-            offer.version == version for offer in rank.transfers
-        )
-
-    @property
-    def started(self) -> dict[str, set[Any]]:
-        return self.__dict__.setdefault("_started", {})
+        return self.started.get(offer.version, set()) >= self.ranks.keys()
 
     def finish_transfer(self, rank: Rank, offer: Any, failure: str | None) -> None:
         rank.transfers.remove(offer)
-        self.started.setdefault(rank.name, set()).add(offer.version)
         self.perform_on(rank, rank.switch.prepared(offer.version, failure))
 
     def can_step(self, rank: Rank) -> bool:
@@ -458,9 +452,14 @@ class World:
     def link(self, number: int) -> Link | None:
         return next((link for link in self.links if link.number == number), None)
 
+    def lines(self) -> list[str]:
+        """What happened, as lines of a history."""
+        return [line_of(note) for note in self.notes]
+
     def note(self, kind: str, values: Any) -> None:
-        self.history.append({"kind": kind, **values})
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.notes.append(server_effects.Note(kind, values))
+        if "again" not in values:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def _take(self, queue: list[Any], link: Link) -> Any:
         """The next message, or, where the network may, another; sometimes it stays as well."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trimtab_client.history import invariants, rules
-from trimtab_client.history.events import Event, Flipped, Other, Started
+from trimtab_client.history.events import Again, Event, Flipped, Other, Started
 from trimtab_client.history.past import Past
 
 RULES: Mapping[str, Callable[[Past, Event], Iterator[str]]] = {
@@ -99,6 +99,10 @@ class _Checker:
         self._violations: list[Violation] = []
 
     def see(self, event: Event) -> None:
+        if isinstance(event, Again):
+            if self._pasts[event.deployment].has(event.event):
+                return
+            event = event.event
         self._kinds[type(event)] += 1
         match event:
             case Other():

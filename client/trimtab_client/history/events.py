@@ -48,6 +48,13 @@ class Other(Event):
 
 
 @dataclass(frozen=True)
+class Again(Event):
+    """What a server found durable when it started: news only if it died before noting it."""
+
+    event: Event
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """A server started."""
 

@@ -75,6 +75,22 @@ class Past:
         self.counted: dict[Process, int] = {}
         self.seqs: dict[Process, int] = {}
 
+    def has(self, event: Event) -> bool:
+        """Whether something durable has been noted already."""
+        match event:
+            case EpochOpened():
+                return event.epoch in self.epochs
+            case Offered():
+                return event.version in self.offered
+            case Committed():
+                return event.version in self.committed
+            case Aborted():
+                return self.switch is None or self.switch.version != event.version
+            case Applied():
+                return self.applied == event.version
+            case _:
+                return False
+
     def is_open(self, version: Version, *, committed: bool) -> bool:
         """Whether this version is the open switch, and it has come so far."""
         switch = self.switch

@@ -12,7 +12,7 @@ import numpy as np
 
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
-from trimtab_client.history.events import KINDS, Event, Member, Other, Process
+from trimtab_client.history.events import KINDS, Again, Event, Member, Other, Process
 from trimtab_client.placement import Placement
 from trimtab_client.worker.messages import Version
 
@@ -48,7 +48,11 @@ def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
     if kind not in KINDS:
         return Other(number, deployment, kind)
     own = [field.name for field in fields(KINDS[kind]) if field.name not in ("line", "deployment")]
-    return KINDS[kind](number, deployment, *(_field(values, name, where) for name in own))
+    event = KINDS[kind](number, deployment, *(_field(values, name, where) for name in own))
+    again = values.get("again", False)
+    if not isinstance(again, bool):
+        raise invalid(f"{where}: again", f"{_shown(again)} is neither true nor false")
+    return Again(number, deployment, event) if again else event
 
 
 def _field(values: Mapping[str, Any], name: str, where: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trimtab_server.domain.version import Version
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.messages import Answer, Prepared
 from trimtab_server.rollout.record import Epoch, Record, Stage, Switch
@@ -62,6 +63,23 @@ def aborted(switch: Switch | None) -> Iterator[Note]:
 def applied(switch: Switch) -> Note:
     """All members have flipped."""
     return _of(switch, "applied")
+
+
+def newest(record: Record) -> Iterator[Note]:
+    """What the last save has made durable, again: the server may have died before noting it."""
+    epoch, switch = record.epoch, record.switch
+    if epoch is None:
+        return
+    version, placement = record.served
+    if switch is not None:
+        note = committed(switch) if switch.stage is Stage.COMMITTED else offered(switch, record)
+    elif record.last_generation == 0:
+        note = epoch_opened(epoch, record)
+    elif record.last_generation == version.generation:
+        note = applied(Switch(version, placement, Stage.COMMITTED))
+    else:
+        note = Note("aborted", {"version": Version(epoch.number, record.last_generation)})
+    yield Note(note.kind, {**note.values, "again": True})
 
 
 def ignored(answer: Answer, worker: str | None) -> Note:

@@ -84,6 +84,10 @@ class Rollout:
 
     # What happens to it.
 
+    def started(self) -> list[Effect]:
+        """The server has restarted: call this before all else."""
+        return list(notes.newest(self.record))
+
     def joined(self, number: int, hello: Hello) -> list[Effect]:
         """A session began. Numbers of sessions never repeat."""
         refusal = self._why_refused(hello)

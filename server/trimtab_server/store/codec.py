@@ -1,0 +1,163 @@
+"""Records, placements and counters as bytes, and back: the same in every store.
+
+What these functions write is read again by later versions. Change it only along with a
+migration of the stores that hold it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.store.counters import SavedCounters
+from trimtab_server.store.errors import StoreCorruptError
+
+_SHAPE = struct.Struct("<4I")
+"""L, R, E, G, as in the digest of a placement."""
+
+
+def placements_of(record: Record) -> dict[bytes, Placement]:
+    """The placements that a record refers to, by digest: two at most."""
+    switch = record.switch
+    placements = (record.placement, None if switch is None else switch.placement)
+    return {placement.digest: placement for placement in placements if placement is not None}
+
+
+def encode_record(record: Record) -> str:
+    """A record as JSON, all ASCII, with digests in the place of placements."""
+    return json.dumps(
+        {
+            "epoch": record.epoch and _epoch_to_json(record.epoch),
+            "in_force": record.in_force,
+            "placement": record.placement and record.placement.digest.hex(),
+            "last_generation": record.last_generation,
+            "switch": record.switch and _switch_to_json(record.switch),
+            "paused": record.paused,
+            "ended_groups": record.ended_groups,
+        }
+    )
+
+
+def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
+    """The record that `text` was made of; `placements` holds what it refers to, encoded.
+
+    Raises:
+        StoreCorruptError: this is no record, or a placement is missing or another one.
+    """
+    with _reading("a record"):
+        found = {digest: decode_placement(digest, data) for digest, data in placements.items()}
+        values = json.loads(text)
+        in_force, placement = values["in_force"], values["placement"]
+        return Record(
+            epoch=values["epoch"] and _epoch_of(values["epoch"]),
+            in_force=in_force and Version(*in_force),
+            placement=placement and found[bytes.fromhex(placement)],
+            last_generation=values["last_generation"],
+            switch=values["switch"] and _switch_of(values["switch"], found),
+            paused=values["paused"],
+            ended_groups=tuple(values["ended_groups"]),
+        )
+
+
+def encode_placement(placement: Placement) -> bytes:
+    """The bytes that the digest is taken of, after its prefix: L, R, E, G, `phy2log`."""
+    layers, slots = placement.phy2log.shape
+    shape = _SHAPE.pack(layers, slots, placement.num_experts, placement.num_gpus)
+    return shape + placement.phy2log.astype("<i4", copy=False).tobytes()
+
+
+def decode_placement(digest: bytes, data: bytes) -> Placement:
+    """The placement of that digest.
+
+    Raises:
+        StoreCorruptError: this is no placement, or one of another digest.
+    """
+    with _reading(f"placement {digest.hex()}"):
+        layers, slots, experts, gpus = _SHAPE.unpack_from(data)
+        phy2log_LR = np.frombuffer(data, "<i4", offset=_SHAPE.size).reshape(layers, slots)
+        placement = Placement.of(phy2log_LR, experts, gpus)
+        if placement.digest != digest:
+            raise ValueError(f"its digest is {placement.digest.hex()}")
+        return placement
+
+
+def encode_counters(counters: SavedCounters) -> bytes:
+    """One line of JSON, then the counts as little-endian int64, then the estimate."""
+    counts_LE = counters.counts_LE
+    head = {
+        "incarnation": counters.incarnation,
+        "seq": counters.seq,
+        "last_step": counters.last_step,
+        "shape": counts_LE.shape,
+    }
+    counts = counts_LE.astype("<i8", copy=False).tobytes()
+    return json.dumps(head).encode() + b"\n" + counts + counters.estimate
+
+
+def decode_counters(data: bytes) -> SavedCounters:
+    """The counters that `data` was made of; their counts are read-only.
+
+    Raises:
+        StoreCorruptError: these are none.
+    """
+    with _reading("counters"):
+        line, _, rest = data.partition(b"\n")
+        head = json.loads(line)
+        layers, experts = head["shape"]
+        counts = np.frombuffer(rest, "<i8", layers * experts).astype(np.int64)
+        counts_LE = counts.reshape(layers, experts)
+        counts_LE.setflags(write=False)
+        return SavedCounters(
+            incarnation=head["incarnation"],
+            seq=head["seq"],
+            last_step=head["last_step"],
+            counts_LE=counts_LE,
+            estimate=rest[counts.nbytes :],
+        )
+
+
+def _epoch_to_json(epoch: Epoch) -> dict[str, Any]:
+    members = {
+        worker: {"incarnation": member.incarnation, "gpus": member.gpus}
+        for worker, member in epoch.members.items()
+    }
+    return {"number": epoch.number, "group_id": epoch.group_id, "members": members}
+
+
+def _epoch_of(values: dict[str, Any]) -> Epoch:
+    members = {
+        worker: Member(member["incarnation"], tuple(member["gpus"]))
+        for worker, member in values["members"].items()
+    }
+    return Epoch(values["number"], values["group_id"], MappingProxyType(members))
+
+
+def _switch_to_json(switch: Switch) -> dict[str, Any]:
+    return {
+        "version": switch.version,
+        "placement": switch.placement.digest.hex(),
+        "stage": switch.stage.value,
+    }
+
+
+def _switch_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) -> Switch:
+    placement = placements[bytes.fromhex(values["placement"])]
+    return Switch(Version(*values["version"]), placement, Stage(values["stage"]))
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Whatever is wrong with stored bytes is said in one way."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise StoreCorruptError(f"{what} cannot be read: {error!r}") from error

@@ -1,0 +1,63 @@
+"""Named points at which a test makes a store fail, or the process die."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from trimtab_server.domain.errors import require
+from trimtab_server.store.errors import StoreError
+
+OPERATIONS = ("open", "save", "save_counters", "delete")
+
+STAGES = ("before", "written", "durable")
+"""Before anything is written; before the commit; once it is durable, and not yet known to be."""
+
+POINTS = frozenset(f"{operation}:{stage}" for operation in OPERATIONS for stage in STAGES)
+"""All points that there are."""
+
+_armed: dict[str, Callable[[str], None]] = {}
+
+
+def configure(spec: str) -> None:
+    """Set all points: those named as said, such as "save:written=exit,open:durable=error".
+
+    `exit` ends the process as kill -9 would, `error` raises StoreError, and `off`, which is
+    what all others are set to, does nothing.
+
+    Raises:
+        InvalidArgumentError: a point or an action that there is not; nothing has changed.
+    """
+    armed = dict(_parsed(entry.strip()) for entry in spec.split(",") if entry.strip())
+    _armed.clear()
+    _armed.update(armed)
+
+
+def hit(point: str) -> None:
+    """Fail here, if the point is set to."""
+    if _armed:
+        _armed.get(point, _nothing)(point)
+
+
+def _parsed(entry: str) -> tuple[str, Callable[[str], None]]:
+    point, _, action = entry.partition("=")
+    points, actions = ", ".join(sorted(POINTS)), ", ".join(_ACTIONS)
+    require(point in POINTS, "failpoints", f"{point!r} in {entry!r} is none of {points}")
+    require(action in _ACTIONS, "failpoints", f"{action!r} in {entry!r} is none of {actions}")
+    return point, _ACTIONS[action]
+
+
+def _nothing(point: str) -> None:
+    pass
+
+
+def _error(point: str) -> None:
+    raise StoreError(f"failpoint {point}")
+
+
+def _exit(point: str) -> None:
+    # Nothing is flushed, closed or released by us. 137 is what a shell says of kill -9.
+    os._exit(137)
+
+
+_ACTIONS: Mapping[str, Callable[[str], None]] = {"off": _nothing, "error": _error, "exit": _exit}

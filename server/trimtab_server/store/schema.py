@@ -1,0 +1,75 @@
+"""The tables of the SQLite store, and how those of earlier versions become them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from trimtab_server.store.errors import StoreCorruptError, StoreSchemaError
+
+APPLICATION_ID = int.from_bytes(b"Trim", "big")
+"""Tells our files from those of other programs; `file` prints it too."""
+
+Migration = tuple[str, ...]
+"""Statements that make the next version of the schema."""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "CREATE TABLE server (one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL)",
+        "INSERT INTO server VALUES (1, 0)",
+        "CREATE TABLE records (deployment TEXT PRIMARY KEY, body TEXT NOT NULL)",
+        "CREATE TABLE placements (digest BLOB PRIMARY KEY, body BLOB NOT NULL)",
+        # Which placements a record refers to.
+        """CREATE TABLE uses (
+            deployment TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            PRIMARY KEY (deployment, digest)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE counters (
+            deployment TEXT NOT NULL,
+            worker TEXT NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (deployment, worker)
+        )""",
+    ),
+)
+"""Migration n makes version n + 1 of version n; 0 is an empty file. Never change one that
+has been released: add another."""
+
+
+def check_ours(connection: sqlite3.Connection, newest: int) -> None:
+    """Refuse, before anything is written, a file that this version must not touch.
+
+    Raises:
+        StoreSchemaError: it is another program's, or of a schema above `newest`.
+        StoreCorruptError: its pages are damaged.
+    """
+    owner, version = _number(connection, "application_id"), _number(connection, "user_version")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (owner, version, tables) == (0, 0, 0):
+        return
+    if owner != APPLICATION_ID:
+        raise StoreSchemaError("this file is another program's; give the store another path")
+    if version > newest:
+        raise StoreSchemaError(
+            f"its schema has version {version}, and this server knows up to {newest}; start the "
+            "newer server that wrote it, or give this one another path"
+        )
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise StoreCorruptError(verdict)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Bring the schema to the newest version, in the caller's transaction."""
+    version = _number(connection, "user_version")
+    for migration in migrations[version:]:
+        for statement in migration:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+    return int(value)

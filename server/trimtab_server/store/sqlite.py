@@ -1,0 +1,216 @@
+"""The store in one SQLite file: the default, for one server on one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trimtab_server.rollout.record import Record
+from trimtab_server.store.codec import (
+    decode_counters,
+    decode_record,
+    encode_counters,
+    encode_placement,
+    encode_record,
+    placements_of,
+)
+from trimtab_server.store.counters import SavedCounters
+from trimtab_server.store.errors import StoreCorruptError, StoreError
+from trimtab_server.store.failpoints import hit
+from trimtab_server.store.lock import lock
+from trimtab_server.store.schema import MIGRATIONS, Migration, check_ours, migrate
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class SqliteStore:
+    """See `Store`. Other programs may read the file meanwhile; beside it lies its lock.
+
+    Attributes:
+        term: how many times the file has been opened.
+    """
+
+    term: int
+
+    def __init__(self, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+        # One file, one lock, by whatever name it is called.
+        self._path = path.resolve()
+        self._migrations = migrations
+        self._connection: sqlite3.Connection | None = None
+        with self._named():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self._path)
+        try:
+            with self._transaction("open") as connection:
+                migrate(connection, migrations)
+                connection.execute("UPDATE server SET term = term + 1")
+                (self.term,) = connection.execute("SELECT term FROM server").fetchone()
+        except BaseException:
+            self.close()
+            raise
+
+    def deployments(self) -> list[str]:
+        """See `Store`."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT deployment FROM records ORDER BY deployment")
+            return [deployment for (deployment,) in rows]
+
+    def load(self, deployment: str) -> Record | None:
+        """See `Store`."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT body FROM records WHERE deployment = ?", (deployment,)
+            ).fetchone()
+            placements = connection.execute(
+                "SELECT digest, body FROM placements JOIN uses USING (digest) WHERE deployment = ?",
+                (deployment,),
+            ).fetchall()
+            return None if row is None else decode_record(row[0], dict(placements))
+
+    def save(self, deployment: str, record: Record) -> None:
+        """See `Store`."""
+        placements = placements_of(record)
+        with self._transaction("save") as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO records VALUES (?, ?)", (deployment, encode_record(record))
+            )
+            connection.execute("DELETE FROM uses WHERE deployment = ?", (deployment,))
+            for digest, placement in placements.items():
+                connection.execute("INSERT INTO uses VALUES (?, ?)", (deployment, digest))
+                connection.execute(
+                    "INSERT OR IGNORE INTO placements VALUES (?, ?)",
+                    (digest, encode_placement(placement)),
+                )
+            _drop_unused(connection)
+
+    def load_counters(self, deployment: str) -> Mapping[str, SavedCounters]:
+        """See `Store`."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT worker, body FROM counters WHERE deployment = ?", (deployment,)
+            )
+            return {worker: decode_counters(body) for worker, body in rows}
+
+    def save_counters(self, deployment: str, counters: Mapping[str, SavedCounters]) -> None:
+        """See `Store`."""
+        with self._transaction("save_counters") as connection:
+            connection.execute("DELETE FROM counters WHERE deployment = ?", (deployment,))
+            for worker, saved in counters.items():
+                connection.execute(
+                    "INSERT INTO counters VALUES (?, ?, ?)",
+                    (deployment, worker, encode_counters(saved)),
+                )
+
+    def delete(self, deployment: str) -> None:
+        """See `Store`."""
+        with self._transaction("delete") as connection:
+            connection.execute("DELETE FROM records WHERE deployment = ?", (deployment,))
+            connection.execute("DELETE FROM uses WHERE deployment = ?", (deployment,))
+            connection.execute("DELETE FROM counters WHERE deployment = ?", (deployment,))
+            _drop_unused(connection)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._disconnect()
+        self._lock.close()
+
+    @contextmanager
+    def _transaction(self, operation: str) -> Iterator[sqlite3.Connection]:
+        """What happens inside is durable afterwards; if it raises, it is undone."""
+        with self._named():
+            connection = self._connected()
+            try:
+                hit(f"{operation}:before")
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                hit(f"{operation}:written")
+                connection.execute("COMMIT")
+                hit(f"{operation}:durable")
+            except BaseException:
+                # Where a commit failed, nobody knows how much of it reached the disk. The
+                # next call connects anew, which finds out and makes it so for good.
+                self._disconnect()
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._named():
+            yield self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._lock.closed:
+            raise StoreError("it has been closed")
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection to a file that is ours, sound, and all on disk as it is read."""
+        # The contract forbids calls at once, not calls from several threads. Transactions
+        # begin and end where this file says, not where Python would.
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            check_ours(connection, len(self._migrations))
+            _make_durable(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # Rolled back explicitly, since a cursor that lives on would keep it open. A disk
+        # that fails here is found by whoever connects next.
+        with suppress(sqlite3.Error):
+            connection.rollback()
+        with suppress(sqlite3.Error):
+            connection.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Every error is a StoreError, and says which store it is of."""
+        try:
+            yield
+        except StoreError as error:
+            raise self._error(type(error), error) from error
+        except sqlite3.Error as error:
+            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+            raise self._error(StoreCorruptError if damaged else StoreError, error) from error
+        except OSError as error:
+            raise self._error(StoreError, error) from error
+
+    def _error(self, kind: type[StoreError], cause: Exception) -> StoreError:
+        # A store that knows less than the workers do has a lower term too, which they ignore.
+        advice = (
+            "; move it away, which starts an empty one, and restart the workers"
+            if kind is StoreCorruptError
+            else ""
+        )
+        return kind(f"store {self._path}: {cause}{advice}")
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    """A commit is on disk before it returns, and so is all that was there before.
+
+    With a write-ahead log that costs one sync for each commit.
+
+    Raises:
+        StoreError: the file system cannot do it, or another program is in the way.
+    """
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"its file system allows journal mode {mode} only; put it on a local disk")
+    connection.execute("PRAGMA synchronous = FULL")
+    # On macOS a plain fsync stops at the drive's cache.
+    connection.execute("PRAGMA fullfsync = ON")
+    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreError("another program reads or writes it; end that one")
+
+
+def _drop_unused(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM placements WHERE digest NOT IN (SELECT digest FROM uses)")

@@ -1,0 +1,75 @@
+"""Random schedules of a world, and what is wrong with one."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from tests.rollout.world import Shape, World
+from trimtab_client.history import check_history, read_history
+
+# How often an action is picked where all others that can happen count 1; the rare ones
+# end, or begin anew, what the others have built up.
+_WEIGHTS = {
+    "propose": 4.0,
+    "expire": 0.2,
+    "fail transfer": 0.2,
+    "kill server": 0.1,
+    "kill server later": 0.2,
+    "lose stream": 0.15,
+    "pause": 0.1,
+    "drain": 0.05,
+    "kill worker": 0.03,
+    "form group": 0.02,
+}
+_FAULTS = _WEIGHTS.keys() - {"propose", "form group"}
+
+
+def shape_of(rng: random.Random) -> Shape:
+    """One to eight workers, and everything else that schedules differ in."""
+    workers = rng.choice([1, 2, 2, 3, 3, 4, 5, 8])
+    return Shape(
+        workers=workers,
+        gpus_each=rng.randint(1 if workers > 1 else 2, 2),
+        every=rng.randint(1, 3),
+        collective=rng.random() < 0.5,
+        reorder=rng.random() < 0.3,
+    )
+
+
+def play(seed: int) -> World:
+    """A world after a schedule that the seed decides, at rest."""
+    rng = random.Random(seed)  # noqa: S311
+    world = World(shape_of(rng), rng)
+    calm = rng.random()
+    for _ in range(rng.randint(20, 100 * world.shape.workers)):
+        named = list(world.actions())
+        weights = [_WEIGHTS.get(name, 1.0) * (calm if name in _FAULTS else 1) for name, _ in named]
+        _, act = rng.choices(named, weights)[0]
+        act()
+    world.quiesce()
+    return world
+
+
+def verdict(world: World) -> list[str]:
+    """What is wrong with a world at rest: nothing, one hopes."""
+    wrong = [*world.splits, *world.alarms, *world.complaints]
+    if world.is_at_rest():
+        world.switch_once_more()
+    if not world.is_at_rest():
+        wrong.append(f"not at rest: {world.rollout and world.rollout.why_not()}")
+    report = check_history(read_history(world.lines()), complete=True)
+    return [*wrong, *map(str, report.violations)]
+
+
+def play_many(seeds: range) -> tuple[Counter[str], dict[int, list[str]]]:
+    """Play seeds: how often what happened, and what was wrong with which."""
+    totals: Counter[str] = Counter()
+    wrong = {}
+    for seed in seeds:
+        world = play(seed)
+        complaints = verdict(world)
+        totals.update(world.counts, schedules=1)
+        if complaints:
+            wrong[seed] = complaints
+    return totals, wrong

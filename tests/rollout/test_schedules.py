@@ -1,0 +1,156 @@
+"""Whatever happens in whichever order: no invariant breaks, and all comes to its end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from tests.rollout.schedule import play, play_many, shape_of, verdict
+from tests.rollout.world import World
+from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_server.rollout.effects import Save
+from trimtab_server.rollout.messages import Discarded
+from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_server.rollout.sessions import is_member
+
+
+class Schedules(RuleBasedStateMachine):
+    """Hypothesis picks what happens next, and finds the shortest schedule that goes wrong."""
+
+    @initialize(rng=st.randoms(use_true_random=False))
+    def begin(self, rng: random.Random) -> None:
+        self.world = World(shape_of(rng), rng)
+
+    @rule(data=st.data())
+    def act(self, data: st.DataObject) -> None:
+        actions = list(self.world.actions())
+        index = data.draw(st.integers(0, len(actions) - 1))
+        name, action = actions[index]
+        data.draw(st.just(name))
+        action()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.quiesce()
+            assert verdict(self.world) == []
+
+
+Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=120)
+TestSchedules = Schedules.TestCase
+
+
+def test_thousands_of_random_schedules_go_right():
+    totals, wrong = play_many(range(2000))
+    assert wrong == {}
+    # Not for want of trying: what is rarest of all has happened often.
+    assert totals["applied"] > 1000
+    assert totals["aborted"] > 1000
+    assert totals["started"] > 2000
+    assert totals["epoch"] > 2500
+
+
+def _commit_before_it_is_durable(monkeypatch):
+    whole = Rollout._commit
+
+    def commit(self, switch):
+        effects = whole(self, switch)
+        return [*(e for e in effects if not isinstance(e, Save)), effects[0]]
+
+    monkeypatch.setattr(Rollout, "_commit", commit)
+
+
+def _flip_without_waiting_for_the_others(monkeypatch):
+    whole = WorkerSwitch.agreed
+    monkeypatch.setattr(
+        WorkerSwitch, "agreed", lambda self, accepted, armed: whole(self, accepted, 1 << 60)
+    )
+
+
+def _start_a_collective_without_the_others(monkeypatch):
+    whole = WorkerSwitch.agreed
+    monkeypatch.setattr(
+        WorkerSwitch, "agreed", lambda self, accepted, armed: whole(self, 1 << 60, armed)
+    )
+
+
+def _drop_what_others_may_be_about_to_transfer(monkeypatch):
+    monkeypatch.setattr(WorkerSwitch, "_discard", WorkerSwitch._drop)
+
+
+def _commit_when_all_but_one_have_prepared(monkeypatch):
+    whole = Rollout.waiting_for.fget
+
+    def waiting_for(self):
+        waiting = whole(self)
+        return waiting[1:] if self.phase is Phase.OFFERED else waiting
+
+    monkeypatch.setattr(Rollout, "waiting_for", property(waiting_for))
+
+
+def _forget_which_offers_are_settled(monkeypatch):
+    monkeypatch.setattr(WorkerSwitch, "_settle", lambda self, version: None)
+
+
+def _let_an_older_stream_take_over(monkeypatch):
+    whole = Rollout.joined
+
+    def joined(self, number, hello):
+        self._newest.clear()
+        return whole(self, number, hello)
+
+    monkeypatch.setattr(Rollout, "joined", joined)
+
+
+def _ignore_what_is_discarded_before_the_epoch_opens(monkeypatch):
+    whole = Rollout.answered
+
+    def answered(self, number, answer):
+        session = self._sessions.numbered(number)
+        if isinstance(answer, Discarded) and not is_member(self.record.epoch, session.hello):
+            return []
+        return whole(self, number, answer)
+
+    monkeypatch.setattr(Rollout, "answered", answered)
+
+
+def _use_a_generation_again(monkeypatch):
+    whole = Rollout._rid_of
+
+    def rid_of(self, switch, session):
+        effects = whole(self, switch, session)
+        if effects:
+            self.record = self.record.__class__(
+                **{**vars(self.record), "last_generation": self.record.last_generation - 1}
+            )
+        return effects
+
+    monkeypatch.setattr(Rollout, "_rid_of", rid_of)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        _commit_before_it_is_durable,
+        _flip_without_waiting_for_the_others,
+        _start_a_collective_without_the_others,
+        _drop_what_others_may_be_about_to_transfer,
+        _commit_when_all_but_one_have_prepared,
+        _forget_which_offers_are_settled,
+        _let_an_older_stream_take_over,
+        _ignore_what_is_discarded_before_the_epoch_opens,
+        _use_a_generation_again,
+    ],
+)
+def test_schedules_find_each_mistake(mistake, monkeypatch):
+    mistake(monkeypatch)
+    for seed in range(2000):
+        try:
+            if verdict(play(seed)):
+                return
+        except AssertionError:
+            return
+    pytest.fail("no schedule went wrong")
