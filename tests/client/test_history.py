@@ -897,6 +897,63 @@ def test_a_history_may_begin_with_a_later_epoch() -> None:
     assert report.offered == 1
 
 
+DURABLE = [("epoch", 2), ("offered", 3), ("committed", 2), ("aborted", 2), ("applied", 2)]
+
+
+def again(lines: list[Line], kind: str, number: int, *, lost: bool) -> Line:
+    """The server dies after it has made this durable, and before or after it has noted it."""
+    line = [line for line in lines if line["kind"] == kind][number - 1]
+    started = insert(lines, {"kind": "started"}, after=line)
+    noted = insert(lines, line | {"again": True}, after=started)
+    if lost:
+        drop(lines, line)
+    with_terms(lines)
+    return noted
+
+
+@pytest.mark.parametrize(("kind", "number"), DURABLE)
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_a_restarted_server_notes_again_is_taken_once(
+    kind: str, number: int, lost: bool
+) -> None:
+    lines = with_terms(clean().lines)
+    expected = judge(lines, complete=True)
+
+    again(lines, kind, number, lost=lost)
+    report = judge(lines, complete=True)
+
+    assert report.violations == ()
+    assert report.events == len(lines)
+    for count in ("epochs", "offered", "committed", "aborted", "flips", "unplaced"):
+        assert getattr(report, count) == getattr(expected, count)
+
+
+@pytest.mark.parametrize(("kind", "number"), [case for case in DURABLE if case[0] != "aborted"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_noted_again_has_the_digest_that_it_had(kind: str, number: int, lost: bool) -> None:
+    lines = with_terms(clean().lines)
+    noted = again(lines, kind, number, lost=lost)
+    noted["digest"] = "0" * 64
+
+    told = {v.invariant: v.line for v in reversed(judge(lines).violations)}
+
+    assert "I2" in told
+    if not lost:
+        assert told.keys() == {"I2"}
+        assert lines[told["I2"] - 1] is noted
+
+
+def test_a_commit_that_the_restarted_server_has_forgotten_is_told() -> None:
+    lines = with_terms(clean().lines)
+    aborted = find(lines, "aborted") | {"version": [1, 4], "again": True}
+    insert(lines, aborted, after=find(lines, "committed", version=[1, 4]))
+
+    (violation,) = judge(lines).violations
+
+    assert violation.invariant == "I4"
+    assert lines[violation.line - 1] is aborted
+
+
 def test_lines_of_other_kinds_are_counted_and_not_judged() -> None:
     lines = with_terms(clean().lines)
     ignored = {"kind": "ignored", "version": "of any form", "answer": "Prepared"}
@@ -959,6 +1016,7 @@ def but(**values: Any) -> Line:
         ('{"kind": 3}', ": kind: 3 is not a string"),
         ('{"kind": "ignored", "deployment": 3}', ": deployment: 3 is not a string"),
         (bad("aborting", deployment=None), ": deployment: None is not a string"),
+        (bad("aborting", again=1), ": again: 1 is neither true nor false"),
         (bad("started", term=...), "has no 'term'"),
         (bad("started", term="1"), ": term: '1' is not an integer"),
         (bad("started", term=True), ": term: True is not an integer"),

@@ -77,7 +77,7 @@ def _worker(part: int, parts: int, seconds: float) -> None:
     for name, ask in cases:
         ok = _same(name, ask, cuda, reference, told)
         equal, different = equal + ok, different + (not ok)
-    generator = random.Random(part)  # noqa: S311 - for shapes, not for secrets
+    generator = random.Random(part)
     while time.monotonic() < end:
         name, ask = _random(generator)
         ok = _same(name, ask, cuda, reference, told)

@@ -39,7 +39,7 @@ def shape_of(rng: random.Random) -> Shape:
 
 def play(seed: int) -> World:
     """A world after a schedule that the seed decides, at rest."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     world = World(shape_of(rng), rng)
     calm = rng.random()
     for _ in range(rng.randint(20, 100 * world.shape.workers)):

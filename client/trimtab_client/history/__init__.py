@@ -32,6 +32,8 @@ Only what stands in a history is known:
   before `applied`, and liveness) only once it has written any line, in whichever incarnation.
 - A server that restarts has to write `restored` for each worker whose reports it goes on
   taking, also where its baseline is 0.
+- A line with `"again": true` counts where the server died before it could write the first of its
+  kind. Elsewhere it is held to I2 only.
 - Lines of other kinds, such as `ignored`, are counted and not judged.
 """
 

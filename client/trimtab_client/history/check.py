@@ -94,31 +94,40 @@ class _Checker:
     def __init__(self) -> None:
         self._pasts: defaultdict[str, Past] = defaultdict(Past)
         self._started: Started | None = None
-        self._kinds: Counter[type[Event]] = Counter()
+        self._events = 0
+        self._flips = 0
         self._others: Counter[str] = Counter()
         self._violations: list[Violation] = []
 
     def see(self, event: Event) -> None:
-        if isinstance(event, Again):
-            if self._pasts[event.deployment].has(event.event):
-                return
-            event = event.event
-        self._kinds[type(event)] += 1
+        self._events += 1
+        if not isinstance(event, Again):
+            self._take(event)
+        elif not self._pasts[event.deployment].has(event.event):
+            self._take(event.event)
+        else:
+            # No news, but a store that has come to hold another placement would show here.
+            self._judge(event.event, "I2")
+
+    def _take(self, event: Event) -> None:
         match event:
             case Other():
                 self._others[event.kind] += 1
             case Started():
-                for message in rules.p1(self._started, event):
-                    self._violations.append(Violation("P1", event.line, "", message))
+                self._tell("P1", event, rules.p1(self._started, event))
                 self._started = event
             case _:
-                self._judge(self._pasts[event.deployment], event)
+                self._judge(event, *RULES)
+                self._pasts[event.deployment].add(event)
+                self._flips += isinstance(event, Flipped)
 
-    def _judge(self, past: Past, event: Event) -> None:
-        for code, rule in RULES.items():
-            for message in rule(past, event):
-                self._violations.append(Violation(code, event.line, event.deployment, message))
-        past.add(event)
+    def _judge(self, event: Event, *codes: str) -> None:
+        for code in codes:
+            self._tell(code, event, RULES[code](self._pasts[event.deployment], event))
+
+    def _tell(self, code: str, event: Event, messages: Iterable[str]) -> None:
+        deployment = event.deployment if code in RULES else ""
+        self._violations += (Violation(code, event.line, deployment, text) for text in messages)
 
     def end(self) -> None:
         for deployment, past in self._pasts.items():
@@ -129,13 +138,13 @@ class _Checker:
         pasts = self._pasts.values()
         return Report(
             violations=tuple(self._violations),
-            events=self._kinds.total(),
+            events=self._events,
             other_kinds=dict(self._others),
             deployments=len(pasts),
             epochs=sum(len(past.epochs) for past in pasts),
             offered=sum(len(past.offered) for past in pasts),
             committed=sum(len(past.committed) for past in pasts),
             aborted=sum(len(past.aborted) for past in pasts),
-            flips=self._kinds[Flipped],
+            flips=self._flips,
             unplaced=sum(len(past.digests.keys() - past.placed) for past in pasts),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from trimtab_server.rollout.record import Record
@@ -23,6 +23,9 @@ from trimtab_server.store.lock import lock
 from trimtab_server.store.schema import MIGRATIONS, Migration, check_ours, migrate
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_PATIENCE_S = 5.0
+"""How long a call waits for another program that has the file locked, as sqlite3 may."""
 
 
 class SqliteStore:
@@ -148,16 +151,24 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         """A connection to a file that is ours, sound, and all on disk as it is read."""
-        # The contract forbids calls at once, not calls from several threads. Transactions
-        # begin and end where this file says, not where Python would.
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        try:
+        # By a connection of its own: after an integrity check SQLite 3.40 refuses to change
+        # the journal mode and to make a checkpoint on the same one.
+        with closing(self._open()) as connection:
             check_ours(connection, len(self._migrations))
+        connection = self._open()
+        try:
             _make_durable(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _open(self) -> sqlite3.Connection:
+        # The contract forbids calls at once, not calls from several threads. Transactions
+        # begin and end where this file says, not where Python would.
+        return sqlite3.connect(
+            self._path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+        )
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

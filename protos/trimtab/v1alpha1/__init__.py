@@ -1,0 +1,1 @@
+"""The contract of sessions, generated from the .proto files beside it."""

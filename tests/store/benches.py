@@ -1,0 +1,83 @@
+"""One bench for each store: what the tests need that the interface does not offer."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+from trimtab_server.store.memory import MemoryDisk, MemoryStore
+from trimtab_server.store.sqlite import SqliteStore
+from trimtab_server.store.store import Store
+
+
+class Bench(Protocol):
+    """Where a store is opened, crashes and is opened again."""
+
+    def open(self) -> Store:
+        """A store on what was left there; it need not be closed."""
+
+    def crash(self) -> None:
+        """As a kill -9 of whoever has the store open."""
+
+    def placements(self) -> set[bytes]:
+        """Digests of the placements that are stored."""
+
+    def tidy(self) -> None:
+        """Close what is open still."""
+
+
+class MemoryBench:
+    def __init__(self, folder: Path) -> None:
+        self._disk = MemoryDisk()
+
+    def open(self) -> MemoryStore:
+        return MemoryStore(self._disk)
+
+    def crash(self) -> None:
+        self._disk.crash()
+
+    def placements(self) -> set[bytes]:
+        return set(self._disk.contents.placements)
+
+    def tidy(self) -> None:
+        self.crash()
+
+
+class SqliteBench:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._crashes = 0
+        self._opened: list[SqliteStore] = []
+
+    @property
+    def path(self) -> Path:
+        return self._folder / str(self._crashes) / "store.db"
+
+    def open(self) -> SqliteStore:
+        self._opened.append(SqliteStore(self.path))
+        return self._opened[-1]
+
+    def crash(self) -> None:
+        """Go on with a copy of what a kill would leave: closing would tidy up."""
+        left = [self.path, self.path.with_name(self.path.name + "-wal")]
+        self._crashes += 1
+        self.path.parent.mkdir()
+        for file in left:
+            if file.exists():
+                shutil.copy(file, self.path.parent)
+        self.tidy()
+
+    def placements(self) -> set[bytes]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return {digest for (digest,) in connection.execute("SELECT digest FROM placements")}
+
+    def tidy(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
+
+
+BENCHES: dict[str, Callable[[Path], Bench]] = {"memory": MemoryBench, "sqlite": SqliteBench}

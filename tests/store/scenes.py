@@ -1,0 +1,114 @@
+"""A store with something in it, one write of each kind, and what is in it before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.store.counters import SavedCounters
+from trimtab_server.store.store import Store
+
+OLD = Placement.of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
+NEW = Placement.of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
+OTHER = Placement.of([[0, 0, 1]], 2, 3)
+
+SERVING = Record(
+    epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}),
+    in_force=Version(1, 3),
+    placement=OLD,
+    last_generation=3,
+)
+SWITCHING = replace(
+    SERVING, last_generation=4, switch=Switch(Version(1, 4), NEW, Stage.OFFERED), paused="by hand"
+)
+SOMEWHERE_ELSE = replace(SERVING, placement=OTHER)
+
+
+def counters(seq: int) -> SavedCounters:
+    return SavedCounters(7, seq, 10 * seq, np.full((2, 3), seq), b"estimate %d" % seq)
+
+
+def prepare(store: Store) -> None:
+    store.save("a", SERVING)
+    store.save("b", SOMEWHERE_ELSE)
+    store.save_counters("a", {"worker": counters(1), "left": counters(1)})
+    store.save_counters("b", {"worker": counters(5)})
+
+
+def write(store: Store, operation: str) -> None:
+    match operation:
+        case "save":
+            store.save("a", SWITCHING)
+        case "save_counters":
+            store.save_counters("a", {"worker": counters(2), "new": counters(3)})
+        case "delete":
+            store.delete("a")
+        case _:
+            raise AssertionError(operation)
+
+
+_A, _B = (SERVING, {"worker": 1, "left": 1}), (SOMEWHERE_ELSE, {"worker": 5})
+BEFORE = {"a": _A, "b": _B}
+AFTER = {
+    "save": {"a": (SWITCHING, _A[1]), "b": _B},
+    "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}), "b": _B},
+    "delete": {"a": (None, {}), "b": _B},
+}
+
+
+def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
+    """All that the store says of these deployments, and of no others."""
+    deployments = list(deployments)
+    stored = store.deployments()
+    assert stored == sorted(d for d in deployments if store.load(d) is not None)
+    return {
+        deployment: (plain(store.load(deployment)), plain_counters(store.load_counters(deployment)))
+        for deployment in deployments
+    }
+
+
+def expected(state: Mapping[str, tuple[Record | None, Mapping[str, int]]]) -> Any:
+    """What `contents` are to be, for a state above."""
+    return {
+        deployment: (
+            plain(record),
+            plain_counters({worker: counters(seq) for worker, seq in seqs.items()}),
+        )
+        for deployment, (record, seqs) in state.items()
+    }
+
+
+def plain(record: Record | None) -> str | None:
+    """All of a record, with the types of its parts, so that two can be compared."""
+    if record is None:
+        return None
+    epoch, switch = record.epoch, record.switch
+    return repr(
+        replace(
+            record,
+            epoch=epoch and replace(epoch, members=dict(epoch.members)),
+            placement=_plain_placement(record.placement),
+            switch=switch and replace(switch, placement=_plain_placement(switch.placement)),
+        )
+    )
+
+
+def plain_counters(saved: Mapping[str, SavedCounters]) -> dict[str, str]:
+    return {
+        worker: repr(
+            (c.incarnation, c.seq, c.last_step, c.counts_LE.dtype, c.counts_LE.tolist(), c.estimate)
+        )
+        for worker, c in saved.items()
+    }
+
+
+def _plain_placement(placement: Placement | None) -> Any:
+    if placement is None:
+        return None
+    return (placement.phy2log.tolist(), placement.num_experts, placement.num_gpus, placement.digest)

@@ -1,0 +1,56 @@
+"""Random records and counters, likely and unlikely ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.store.counters import SavedCounters
+
+numbers = st.integers(0, 2**64 - 1)
+names = st.text(max_size=8) | st.sampled_from(
+    ["", "a\0b", "\N{GRINNING FACE}", "e\u0301", "é", "'"]
+)
+versions = st.builds(Version, numbers, numbers)
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> Placement:
+    experts, more, layers = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(0, 3)),
+        draw(st.integers(1, 3)),
+    )
+    rest = st.lists(st.integers(0, experts - 1), min_size=more, max_size=more)
+    slots = [draw(st.permutations([*range(experts), *draw(rest)])) for _ in range(layers)]
+    return Placement.of(slots, experts, draw(st.integers(1, 3)))
+
+
+members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))
+epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3))
+switches = st.builds(Switch, versions, placements(), st.sampled_from(Stage))
+
+records = st.builds(
+    Record,
+    epoch=st.none() | epochs,
+    in_force=st.none() | versions,
+    placement=st.none() | placements(),
+    last_generation=numbers,
+    switch=st.none() | switches,
+    paused=st.none() | names,
+    ended_groups=st.lists(names, max_size=3).map(tuple),
+)
+
+saved_counters = st.builds(
+    SavedCounters,
+    incarnation=numbers,
+    seq=numbers,
+    last_step=numbers,
+    counts_LE=hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=4)),
+    estimate=st.binary(max_size=9) | st.just(b"\n{}\n"),
+)
+by_worker = st.dictionaries(names, saved_counters, max_size=3)

@@ -1,0 +1,118 @@
+"""Records, placements and counters as bytes, and back."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.store.scenes import NEW, OLD, SWITCHING, counters, plain, plain_counters
+from tests.store.strategies import placements, records, saved_counters
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.domain.placement import Placement
+from trimtab_server.rollout.record import Record
+from trimtab_server.store.codec import (
+    decode_counters,
+    decode_placement,
+    decode_record,
+    encode_counters,
+    encode_placement,
+    encode_record,
+    placements_of,
+)
+from trimtab_server.store.counters import SavedCounters
+from trimtab_server.store.errors import StoreCorruptError
+
+
+def encoded_placements(record: Record) -> dict[bytes, bytes]:
+    return {digest: encode_placement(p) for digest, p in placements_of(record).items()}
+
+
+@given(records)
+def test_a_record_comes_back_whole(record: Record) -> None:
+    text = encode_record(record)
+    assert text.isascii()
+    assert plain(decode_record(text, encoded_placements(record))) == plain(record)
+
+
+@given(placements())
+def test_a_placement_comes_back_whole(placement: Placement) -> None:
+    decoded = decode_placement(placement.digest, encode_placement(placement))
+    np.testing.assert_array_equal(decoded.phy2log, placement.phy2log)
+    assert decoded.phy2log.dtype == np.int32
+    assert (decoded.num_experts, decoded.num_gpus) == (placement.num_experts, placement.num_gpus)
+
+
+@given(saved_counters)
+def test_counters_come_back_whole(saved: SavedCounters) -> None:
+    decoded = decode_counters(encode_counters(saved))
+    assert plain_counters({"": decoded}) == plain_counters({"": saved})
+
+
+# What version 1 wrote must be read by all later ones, as long as no migration changes it.
+GOLDEN_RECORD = (
+    '{"epoch": {"number": 1, "group_id": "group", "members": {"worker": {"incarnation": 7, '
+    '"gpus": [0, 1]}}}, "in_force": [1, 3], "placement": "OLD", "last_generation": 4, "switch": '
+    '{"version": [1, 4], "placement": "NEW", "stage": "offered"}, "paused": "by hand", '
+    '"ended_groups": []}'
+)
+GOLDEN_RECORD = GOLDEN_RECORD.replace("OLD", OLD.digest.hex()).replace("NEW", NEW.digest.hex())
+GOLDEN_PLACEMENT = struct.pack("<12I", 2, 4, 3, 2, 0, 1, 2, 1, 2, 1, 0, 0)
+GOLDEN_COUNTERS = (
+    b'{"incarnation": 7, "seq": 5, "last_step": 50, "shape": [2, 3]}\n'
+    + struct.pack("<6q", *[5] * 6)
+    + b"estimate 5"
+)
+
+
+def test_the_format_is_the_one_that_files_are_in() -> None:
+    assert encode_record(SWITCHING) == GOLDEN_RECORD
+    assert encode_placement(OLD) == GOLDEN_PLACEMENT
+    assert encode_counters(counters(5)) == GOLDEN_COUNTERS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        GOLDEN_RECORD[:-1],
+        GOLDEN_RECORD.replace(OLD.digest.hex(), "00" * 32),
+        GOLDEN_RECORD.replace("offered", "proposed"),
+        GOLDEN_RECORD.replace("[1, 3]", "[1]"),
+    ],
+)
+def test_what_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(StoreCorruptError, match="a record cannot be read"):
+        decode_record(text, encoded_placements(SWITCHING))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        GOLDEN_PLACEMENT[:-1],
+        GOLDEN_PLACEMENT + b"\0",
+        GOLDEN_PLACEMENT[:-1] + b"\1",
+        encode_placement(NEW),
+    ],
+)
+def test_what_is_another_placement_or_none_is_refused(data: bytes) -> None:
+    with pytest.raises(StoreCorruptError, match=f"placement {OLD.digest.hex()} cannot be read"):
+        decode_placement(OLD.digest, data)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}\n", b"[]", GOLDEN_COUNTERS[:100]])
+def test_what_are_no_counters_is_refused(data: bytes) -> None:
+    with pytest.raises(StoreCorruptError, match="counters cannot be read"):
+        decode_counters(data)
+
+
+@pytest.mark.parametrize("counts", [np.zeros((2, 3)), np.zeros(3, np.int64)])
+def test_counts_of_another_form_are_refused(counts: np.ndarray) -> None:
+    with pytest.raises(InvalidArgumentError, match="counts_LE"):
+        replace(counters(1), counts_LE=counts)

@@ -1,0 +1,102 @@
+"""Whatever is written, fails and crashes: a store says what a dictionary would."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from tests.store.benches import BENCHES
+from tests.store.scenes import contents, plain, plain_counters
+from tests.store.strategies import by_worker, names, records
+from trimtab_server.rollout.record import Record
+from trimtab_server.store.codec import placements_of
+from trimtab_server.store.counters import SavedCounters
+from trimtab_server.store.errors import StoreError
+from trimtab_server.store.failpoints import STAGES, configure
+
+NAMES = ["", "a", "e\u0301", "é"]
+deployments = st.sampled_from(NAMES) | names
+stages = st.none() | st.sampled_from(STAGES)
+
+
+class Model(RuleBasedStateMachine):
+    kind = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._bench = BENCHES[self.kind](Path(self._folder.name))
+        self._store = self._bench.open()
+        self._term = 1
+        self._records: dict[str, Record] = {}
+        self._counters: dict[str, dict[str, SavedCounters]] = {}
+
+    def teardown(self) -> None:
+        self._bench.tidy()
+        self._folder.cleanup()
+
+    @rule(deployment=deployments, record=records, stage=stages)
+    def save(self, deployment: str, record: Record, stage: str | None) -> None:
+        if self._writes("save", stage, lambda: self._store.save(deployment, record)):
+            self._records[deployment] = record
+
+    @rule(deployment=deployments, counters=by_worker, stage=stages)
+    def save_counters(
+        self, deployment: str, counters: dict[str, SavedCounters], stage: str | None
+    ) -> None:
+        save = lambda: self._store.save_counters(deployment, counters)  # noqa: E731
+        if self._writes("save_counters", stage, save):
+            self._counters[deployment] = counters
+
+    @rule(deployment=deployments, stage=stages)
+    def delete(self, deployment: str, stage: str | None) -> None:
+        if self._writes("delete", stage, lambda: self._store.delete(deployment)):
+            self._records.pop(deployment, None)
+            self._counters.pop(deployment, None)
+
+    @rule(crash=st.booleans())
+    def restart(self, crash: bool) -> None:
+        if crash:
+            self._bench.crash()
+        else:
+            self._store.close()
+        self._store = self._bench.open()
+        self._term += 1
+
+    @invariant()
+    def the_store_says_what_the_model_does(self) -> None:
+        known = {*NAMES, *self._records, *self._counters}
+        assert contents(self._store, known) == {
+            deployment: (
+                plain(self._records.get(deployment)),
+                plain_counters(self._counters.get(deployment, {})),
+            )
+            for deployment in known
+        }
+        assert self._store.term == self._term
+        used = (placements_of(record) for record in self._records.values())
+        assert self._bench.placements() == {digest for placed in used for digest in placed}
+
+    def _writes(self, operation: str, stage: str | None, write) -> bool:
+        """Whether it was written, as far as a caller is to know."""
+        if stage is None:
+            write()
+            return True
+        configure(f"{operation}:{stage}=error")
+        try:
+            with pytest.raises(StoreError):
+                write()
+        finally:
+            configure("")
+        return stage == "durable"
+
+
+@pytest.mark.parametrize("kind", BENCHES)
+def test_a_store_says_what_a_dictionary_would(kind: str) -> None:
+    machine = type("Model", (Model,), {"kind": kind})
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=15))

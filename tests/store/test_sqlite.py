@@ -1,0 +1,386 @@
+"""The store in a file: kill -9, locks, damage, other programs' files, versions, size."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.store.scenes import (
+    AFTER,
+    BEFORE,
+    NEW,
+    OLD,
+    SERVING,
+    SWITCHING,
+    contents,
+    counters,
+    expected,
+    plain,
+    prepare,
+    write,
+)
+from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD, encoded_placements
+from trimtab_server.domain.placement import Placement
+from trimtab_server.store import sqlite
+from trimtab_server.store.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreSchemaError,
+)
+from trimtab_server.store.failpoints import POINTS
+from trimtab_server.store.schema import APPLICATION_ID, MIGRATIONS
+from trimtab_server.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@contextmanager
+def child(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process with the store, killed at the end if not before."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.store.child", what, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def raw(path: Path) -> closing[sqlite3.Connection]:
+    """The file as another program sees it."""
+    return closing(sqlite3.connect(path, timeout=0, isolation_level=None))
+
+
+# Death.
+
+
+@pytest.fixture(scope="module")
+def graveyard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Files of processes that died at each failpoint, and how they ended."""
+    folder = tmp_path_factory.mktemp("graveyard")
+    with child("die", folder) as process:
+        assert process.stdout is not None
+        ended = dict(line.split() for line in process.stdout)
+        assert process.wait() == 0
+    return folder, ended
+
+
+@pytest.mark.parametrize("point", sorted(POINTS))
+def test_a_process_that_dies_leaves_the_state_before_or_after(
+    graveyard: tuple[Path, dict[str, str]], point: str
+) -> None:
+    folder, ended = graveyard
+    assert ended[point] == "137"
+    operation, _, stage = point.partition(":")
+    happened = stage == "durable"
+    with closing(SqliteStore(folder / point / "store.db")) as store:
+        # Opened to prepare it, by the process that died, and here.
+        assert store.term == (2 if operation == "open" and not happened else 3)
+        state = AFTER[operation] if happened and operation in AFTER else BEFORE
+        assert contents(store) == expected(state)
+
+
+@pytest.mark.parametrize("lines", [1, 40, 400])
+def test_what_was_acknowledged_before_a_kill_is_there(path: Path, lines: int) -> None:
+    with child("write", path) as process:
+        for _ in range(lines):
+            acknowledged = int(line_of(process))
+        process.kill()
+        assert process.stdout is not None
+        # What it had said before it died, less a line that the kill may have cut.
+        for line in process.stdout:
+            acknowledged = int(line) if line.endswith("\n") else acknowledged
+    with closing(SqliteStore(path)) as store:
+        record = store.load("a")
+        assert record is not None
+        n = record.last_generation
+        assert n in (acknowledged, acknowledged + 1)
+        placement = (OLD, NEW)[n % 2]
+        assert plain(record) == plain(replace(SERVING, last_generation=n, placement=placement))
+        seqs = {worker: saved.seq for worker, saved in store.load_counters("a").items()}
+        assert seqs in ({"one": n, "two": n}, {"one": n - 1, "two": n - 1})
+        assert seqs["one"] >= acknowledged
+
+
+# Locks.
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(path: Path) -> None:
+    with child("hold", path) as process:
+        assert line_of(process) == "open"
+        with pytest.raises(StoreLockedError, match=f"{path}.*process {process.pid};"):
+            SqliteStore(path)
+        process.kill()
+        process.wait()
+        with closing(SqliteStore(path)) as store:
+            assert store.term == 2
+
+
+def test_a_second_store_of_this_process_is_refused_whatever_the_file_is_called(path: Path) -> None:
+    alias = path.with_name("alias.db")
+    alias.symlink_to(path)
+    with closing(SqliteStore(path)):
+        # Closing a descriptor of a file gives up all locks that fcntl made in this process.
+        path.read_bytes()
+        path.with_name(path.name + ".lock").read_bytes()
+        for name in (path, alias):
+            with pytest.raises(StoreLockedError, match=str(path)):
+                SqliteStore(name)
+
+
+def test_a_program_that_the_server_started_does_not_keep_the_store(path: Path) -> None:
+    with closing(SqliteStore(path)):
+        started = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    with started, closing(SqliteStore(path)) as store:
+        assert store.term == 2
+
+
+def test_other_programs_may_read_while_the_server_writes(path: Path) -> None:
+    with closing(SqliteStore(path)) as store, raw(path) as reader:
+        prepare(store)
+        reader.execute("BEGIN")
+        count = "SELECT count(*) FROM records"
+        assert reader.execute(count).fetchall() == [(2,)]
+        store.delete("a")
+        assert reader.execute(count).fetchall() == [(2,)]
+        reader.execute("COMMIT")
+        assert reader.execute(count).fetchall() == [(1,)]
+
+
+# Durability.
+
+
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        connection = store._connected()
+        full = 2
+        assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing beyond that fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("operation", AFTER)
+def test_a_full_disk_fails_the_write_and_the_store_goes_on(path: Path, operation: str) -> None:
+    with closing(SqliteStore(path)) as store:
+        prepare(store)
+        log = path.with_name(path.name + "-wal").stat().st_size
+        # Room for one page and a bit: the commit breaks off in the middle.
+        with largest_file(log + 5000), pytest.raises(StoreError, match=str(path)):
+            write(store, operation)
+        assert contents(store) == expected(BEFORE)
+        write(store, operation)
+        assert contents(store) == expected(AFTER[operation])
+
+
+def test_a_program_that_is_in_the_way_is_waited_for_and_then_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.01)
+    with closing(SqliteStore(path)) as store, raw(path) as other:
+        prepare(store)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=f"{path}: database is locked"):
+            write(store, "save")
+        # It could not make sure of what is on the disk: so it says nothing.
+        with pytest.raises(StoreError, match=f"{path}"):
+            store.load("a")
+        other.execute("COMMIT")
+        assert contents(store) == expected(BEFORE)
+
+
+# Versions.
+
+
+def test_a_file_of_version_1_is_migrated_once(path: Path) -> None:
+    made_by_hand(path)
+    more = (*MIGRATIONS, (MARK, "UPDATE server SET term = term + 100"))
+    for term in (142, 143):
+        with closing(SqliteStore(path, more)) as store:
+            assert store.term == term
+            assert plain(store.load("a")) == plain(replace(SWITCHING, paused="migrated"))
+            assert store.load_counters("a")["worker"].seq == 5
+    with raw(path) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (len(more),)
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    made_by_hand(path)
+    with pytest.raises(StoreError, match=f"{path}: no such table: nowhere"):
+        SqliteStore(path, (*MIGRATIONS, (MARK, "DELETE FROM nowhere")))
+    with closing(SqliteStore(path)) as store:
+        assert store.term == 42
+        assert plain(store.load("a")) == plain(SWITCHING)
+
+
+def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch()
+    with closing(SqliteStore(path)) as store:
+        assert store.term == 1
+    with raw(path) as file:
+        assert file.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+
+
+def test_a_file_of_a_newer_server_is_refused_and_left_alone(path: Path) -> None:
+    with closing(SqliteStore(path, (*MIGRATIONS, ()))) as store:
+        prepare(store)
+    refused(path, StoreSchemaError, "version 2, and this server knows up to 1")
+
+
+MARK = """UPDATE records SET body = replace(body, 'by hand', 'migrated')"""
+
+
+def made_by_hand(path: Path) -> None:
+    """A file of version 1 with SWITCHING in it, opened 41 times so far."""
+    with raw(path) as file:
+        for statement in MIGRATIONS[0]:
+            file.execute(statement)
+        file.execute("PRAGMA user_version = 1")
+        file.execute("UPDATE server SET term = 41")
+        file.execute("INSERT INTO records VALUES ('a', ?)", [GOLDEN_RECORD])
+        file.execute("INSERT INTO counters VALUES ('a', 'worker', ?)", [GOLDEN_COUNTERS])
+        for digest, body in encoded_placements(SWITCHING).items():
+            file.execute("INSERT INTO uses VALUES ('a', ?)", [digest])
+            file.execute("INSERT INTO placements VALUES (?, ?)", [digest, body])
+
+
+# Files that are not what they should be.
+
+
+def refused(path: Path, kind: type[StoreError], why: str) -> None:
+    content = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(kind, match=f"store {path}: .*{why}"):
+            SqliteStore(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE theirs (x)"],
+        ["PRAGMA application_id = 5"],
+        ["PRAGMA user_version = 1"],
+        ["PRAGMA journal_mode = WAL", "CREATE TABLE theirs (x)"],
+    ],
+)
+def test_a_file_of_another_program_is_refused_and_left_alone(
+    path: Path, statements: list[str]
+) -> None:
+    with raw(path) as file:
+        for statement in statements:
+            file.execute(statement)
+    refused(path, StoreSchemaError, "another program's; give the store another path")
+
+
+@pytest.mark.parametrize("content", [b"?", b"not a database" * 1000])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    refused(path, StoreCorruptError, "not a database; move it away")
+
+
+def test_a_file_that_was_cut_is_refused_and_left_alone(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        prepare(store)
+    path.write_bytes(path.read_bytes()[: 3 * 4096])
+    refused(path, StoreCorruptError, "move it away")
+
+
+def test_a_file_with_a_damaged_page_is_refused_and_left_alone(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        prepare(store)
+    content = path.read_bytes()
+    path.write_bytes(content[:8192] + b"\xff" * 4096 + content[12288:])
+    refused(path, StoreCorruptError, "move it away")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE placements SET body = zeroblob(length(body))",
+        "DELETE FROM placements",
+        "UPDATE records SET body = '{}'",
+        "UPDATE records SET body = 5",
+    ],
+)
+def test_a_record_that_is_not_what_was_saved_is_refused(path: Path, damage: str) -> None:
+    with closing(SqliteStore(path)) as store:
+        prepare(store)
+        with raw(path) as file:
+            file.execute(damage)
+        with pytest.raises(StoreCorruptError, match=f"store {path}: .*; move it away"):
+            store.load("a")
+
+
+def test_counters_that_are_not_what_was_saved_are_refused(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        prepare(store)
+        with raw(path) as file:
+            file.execute("UPDATE counters SET body = 'none'")
+        with pytest.raises(StoreCorruptError, match=f"store {path}: .*; move it away"):
+            store.load_counters("a")
+
+
+def test_folders_are_made_where_they_are_missing(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "a" / "b" / "store.db").close()
+    assert (tmp_path / "a" / "b" / "store.db").exists()
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "store.db", Path("/proc/none/store.db")):
+        with pytest.raises(StoreError, match=f"store {path}: "):
+            SqliteStore(path)
+
+
+# Size.
+
+
+def test_the_file_does_not_grow_with_what_has_been_written(path: Path) -> None:
+    layers, slots, saves = 16, 256, 2000
+    random = np.random.default_rng(0)
+    with closing(SqliteStore(path)) as store:
+        for n in range(saves):
+            slots_LR = np.stack([random.permutation(slots) for _ in range(layers)])
+            store.save("a", replace(SERVING, placement=Placement.of(slots_LR, slots, 4)))
+            if n % 10 == 0:
+                store.save_counters("a", {"worker": counters(n)})
+        size = sum(file.stat().st_size for file in path.parent.iterdir())
+        written = saves * layers * slots * 4
+        # The log is folded into the file whenever it holds some 4 MiB.
+        assert size < 5 << 20 < written / 5
+    assert [file.name for file in path.parent.iterdir() if file.name != path.name + ".lock"] == [
+        path.name
+    ]
+    assert path.stat().st_size < 200_000
