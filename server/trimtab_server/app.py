@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Self
 
 import structlog
@@ -15,15 +16,21 @@ import torch
 
 from trimtab_server.config import ServerConfig
 from trimtab_server.device import device_name, resolve_device
+from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.history import History
 from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.backend import Backend, FallbackReason
 from trimtab_server.solver.backends.select import backend_for
+from trimtab_server.store.memory import MemoryStore
+from trimtab_server.store.sqlite import SqliteStore
+from trimtab_server.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -55,7 +62,16 @@ class App:
             self._recorder,
             partial(_use_threads, config.solver.solver_threads),
         )
-        self._rpc = RpcServer(config.rpc, self._planner(self._recorder), self._recorder)
+        self._history = History(config.sessions.history)
+        store = StoreThread(partial(_make_store, config.sessions.store))
+        self._deployments = Deployments(config.sessions, store, self._history)
+        self._rpc = RpcServer(
+            config.rpc,
+            self._planner(self._recorder),
+            config.sessions,
+            self._deployments,
+            self._recorder,
+        )
         self._endpoints = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -65,6 +81,7 @@ class App:
             if listen != OFF:
                 endpoint = serve_metrics(listen, self._recorder.registry)
                 self.metrics_address = self._endpoints.enter_context(endpoint)
+            await self._deployments.open()
             self.address = await self._rpc.start()
             await self.warm()
             await self._rpc.open()
@@ -119,6 +136,8 @@ class App:
         await self._rpc.stop(at_once=not finished)
         if not finished:
             self.queue.abandon()
+        await self._deployments.close()
+        self._history.close()
         await self._endpoints.aclose()
 
     def _planner(self, observer: Observer, backend: Backend | None = None) -> Planner:
@@ -188,6 +207,10 @@ def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def _make_store(where: str) -> Store:
+    return MemoryStore() if where == "memory" else SqliteStore(Path(where))
 
 
 def _use_threads(threads: int) -> None:

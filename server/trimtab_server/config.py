@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from trimtab_server.domain.errors import InvalidArgumentError, Violation, invalid
-from trimtab_server.engine.config import Limits, SolverConfig
+from trimtab_server.engine.config import Limits, SessionConfig, SolverConfig
 from trimtab_server.logs import LogConfig
 from trimtab_server.metrics.config import MetricsConfig
 from trimtab_server.rpc.config import RpcConfig
@@ -33,6 +33,7 @@ class ServerConfig:
     rpc: RpcConfig = field(default_factory=RpcConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     limits: Limits = field(default_factory=Limits)
+    sessions: SessionConfig = field(default_factory=SessionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     logs: LogConfig = field(default_factory=LogConfig)
 

@@ -18,11 +18,15 @@ from tests.recording import Recording
 from tests.servers import busy, make_config
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc, topology_pb2
+from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.history import NONE, History
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.rpc.tensors import encode_tensor
 from trimtab_server.solver.backends.reference.backend import Reference
+from trimtab_server.store.memory import MemoryStore
 
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 
@@ -37,6 +41,7 @@ class Endpoint:
     observer: Recording
     channel: grpc.aio.Channel
     stub: Stub
+    deployments: Deployments
 
     @asynccontextmanager
     async def busy(self) -> AsyncIterator[threading.Event]:
@@ -53,15 +58,18 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     observer = Recording()
     queue = SolverQueue(config.solver.queue_size, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
-    server = RpcServer(config.rpc, planner, observer)
+    deployments = Deployments(config.sessions, StoreThread(MemoryStore), History(NONE))
+    await deployments.open()
+    server = RpcServer(config.rpc, planner, config.sessions, deployments, observer)
     address = await server.start()
     if opened:
         await server.open()
     async with grpc.aio.insecure_channel(address) as channel:
         stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-        yield Endpoint(server, address, queue, observer, channel, stub)
+        yield Endpoint(server, address, queue, observer, channel, stub, deployments)
     await server.stop(at_once=True)
     await queue.close()
+    await deployments.close()
 
 
 def skewed_load(seed: int = 0, layers: int = 3, experts: int = 16) -> npt.NDArray[np.float64]:

@@ -53,9 +53,12 @@ def write(store: Store, operation: str) -> None:
             raise AssertionError(operation)
 
 
+State = Mapping[str, tuple[Record | None, Mapping[str, int]]]
+"""Records, and the numbers of workers' last reports, by deployment."""
+
 _A, _B = (SERVING, {"worker": 1, "left": 1}), (SOMEWHERE_ELSE, {"worker": 5})
-BEFORE = {"a": _A, "b": _B}
-AFTER = {
+BEFORE: State = {"a": _A, "b": _B}
+AFTER: Mapping[str, State] = {
     "save": {"a": (SWITCHING, _A[1]), "b": _B},
     "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}), "b": _B},
     "delete": {"a": (None, {}), "b": _B},
@@ -73,7 +76,7 @@ def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
     }
 
 
-def expected(state: Mapping[str, tuple[Record | None, Mapping[str, int]]]) -> Any:
+def expected(state: State) -> Any:
     """What `contents` are to be, for a state above."""
     return {
         deployment: (

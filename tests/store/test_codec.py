@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.store.scenes import NEW, OLD, SWITCHING, counters, plain, plain_count
 from tests.store.strategies import placements, records, saved_counters
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.placement import Placement
-from trimtab_server.rollout.record import Record
+from trimtab_server.rollout.record import Epoch, Member, Record, Switch
 from trimtab_server.store.codec import (
     decode_counters,
     decode_placement,
@@ -72,6 +73,14 @@ def test_the_format_is_the_one_that_files_are_in() -> None:
     assert encode_record(SWITCHING) == GOLDEN_RECORD
     assert encode_placement(OLD) == GOLDEN_PLACEMENT
     assert encode_counters(counters(5)) == GOLDEN_COUNTERS
+
+
+def test_a_field_that_is_added_to_a_record_is_stored_too() -> None:
+    values = json.loads(GOLDEN_RECORD)
+    epoch, switch = values["epoch"], values["switch"]
+    member = epoch["members"]["worker"]
+    for kind, stored in [(Record, values), (Epoch, epoch), (Member, member), (Switch, switch)]:
+        assert set(stored) == {field.name for field in fields(kind)}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ class Model(RuleBasedStateMachine):
         used = (placements_of(record) for record in self._records.values())
         assert self._bench.placements() == {digest for placed in used for digest in placed}
 
-    def _writes(self, operation: str, stage: str | None, write) -> bool:
+    def _writes(self, operation: str, stage: str | None, write: Callable[[], None]) -> bool:
         """Whether it was written, as far as a caller is to know."""
         if stage is None:
             write()

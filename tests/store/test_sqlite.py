@@ -304,7 +304,7 @@ def test_a_file_of_another_program_is_refused_and_left_alone(
     refused(path, StoreSchemaError, "another program's; give the store another path")
 
 
-@pytest.mark.parametrize("content", [b"?", b"not a database" * 1000])
+@pytest.mark.parametrize("content", [b"no", b"not a database" * 1000])
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     refused(path, StoreCorruptError, "not a database; move it away")

@@ -3,6 +3,7 @@
 TrimtabError
 ├── InvalidArgumentError    the request breaks a rule; names fields and values
 ├── FailedPreconditionError the request is right, and the state of things forbids it now
+├── SessionClosedError      a session is over, for a reason that may pass: come back
 ├── ResourceExhaustedError  a limit was hit; `retry_after` where waiting helps
 ├── UnavailableError        warming up or draining; try again elsewhere or later
 └── DeadlineExceededError   the caller's time ran out before the work began
@@ -37,6 +38,10 @@ class InvalidArgumentError(TrimtabError, ValueError):
 
 class FailedPreconditionError(TrimtabError):
     """Nothing is wrong with the request, but with the state it finds; the message says what."""
+
+
+class SessionClosedError(TrimtabError):
+    """A session is over, for a reason that may pass; the worker may begin another."""
 
 
 class ResourceExhaustedError(TrimtabError):

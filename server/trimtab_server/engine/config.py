@@ -92,3 +92,57 @@ class Limits:
             rule=between(1, 1 << 16),
         ),
     )
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Sessions and switches."""
+
+    store: str = field(
+        default="memory",
+        metadata=setting(
+            "Where deployments are remembered: the path of a SQLite file, which is made if "
+            "it is not there, or memory, which forgets them when the server ends.",
+        ),
+    )
+    history: str = field(
+        default="none",
+        metadata=setting(
+            "File to append the history of all switches to, for `trimtab check-history`, or none.",
+        ),
+    )
+    report_seconds: float = field(
+        default=1.0,
+        metadata=setting(
+            "Time between two reports of a worker.", unit="seconds", rule=between(0.01, 3600)
+        ),
+    )
+    lease_seconds: float = field(
+        default=15.0,
+        metadata=setting(
+            "Time without a message after which a session counts as lost. Longer than the "
+            "time between reports.",
+            unit="seconds",
+            rule=between(0.1, 3600),
+        ),
+    )
+    offer_seconds: float = field(
+        default=120.0,
+        metadata=setting(
+            "Time in which all workers have to prepare an offer; then it is aborted.",
+            unit="seconds",
+            rule=between(0.1, 86400),
+        ),
+    )
+    max_sessions: int = field(
+        default=4096,
+        metadata=setting(
+            "Sessions at a time, over all deployments.", unit="sessions", rule=between(1, 1 << 20)
+        ),
+    )
+    max_deployments: int = field(
+        default=1024,
+        metadata=setting(
+            "Deployments that sessions may name.", unit="deployments", rule=between(1, 1 << 20)
+        ),
+    )

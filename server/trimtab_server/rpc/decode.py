@@ -93,14 +93,15 @@ def _terms(
     message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
 ) -> Terms:
     topology, budget, options = gather(
-        lambda: _topology(message.topology),
+        lambda: decode_topology(message.topology),
         lambda: _budget(message.budget) if message.HasField("budget") else None,
         lambda: _options(message.options),
     )
     return Terms(topology, budget, options)
 
 
-def _topology(message: topology_pb2.Topology) -> Topology:
+def decode_topology(message: topology_pb2.Topology) -> Topology:
+    """Raises InvalidArgumentError with every field at fault."""
     return Topology(
         message.num_replicas, message.num_gpus, message.num_nodes or 1, message.num_groups or 1
     )

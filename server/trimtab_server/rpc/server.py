@@ -8,16 +8,21 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
 from trimtab_server.domain.errors import invalid
+from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
 from trimtab_server.rpc.observer import CallObserver
 from trimtab_server.rpc.servicer import SolverServicer
+from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.tls import server_credentials
 
 SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
+SESSION_SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,8 +34,18 @@ _FLUSH_S = 0.5
 class RpcServer:
     """Listens from `start`, takes calls from `open`, refuses new ones from `drain`."""
 
-    def __init__(self, config: RpcConfig, planner: Planner, observer: CallObserver) -> None:
+    def __init__(
+        self,
+        config: RpcConfig,
+        planner: Planner,
+        sessions: SessionConfig,
+        deployments: Deployments,
+        observer: CallObserver,
+    ) -> None:
         self._config = config
+        self._deployments = deployments
+        # Sessions last, so they are not counted among the calls.
+        self._session_gate = Gate(sessions.max_sessions)
         self._gate = Gate(config.max_concurrent_rpcs)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -39,9 +54,12 @@ class RpcServer:
         solver_service_pb2_grpc.add_SolverServiceServicer_to_server(
             SolverServicer(planner, self._gate, observer), self._server
         )
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+            SessionServicer(deployments, sessions, self._session_gate), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
-            names = (SERVICE, _HEALTH, reflection.SERVICE_NAME)
+            names = (SERVICE, SESSION_SERVICE, _HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
@@ -58,20 +76,24 @@ class RpcServer:
     async def open(self) -> None:
         """Take calls, and say so to health checks."""
         self._gate.open()
+        self._session_gate.open()
         await self._set_health(_SERVING)
 
     async def drain(self) -> None:
         """Refuse new calls and messages; return when the running calls have ended."""
         self._gate.drain()
+        self._session_gate.drain()
         await self._health.enter_graceful_shutdown()
+        await self._deployments.drain(self._config.drain_seconds)
         await self._gate.empty()
+        await self._session_gate.empty()
 
     async def stop(self, *, at_once: bool) -> None:
         """End what still runs and stop listening."""
         await self._server.stop(None if at_once else _FLUSH_S)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, SESSION_SERVICE):
             await self._health.set(name, status)
 
     def _bind(self) -> str:

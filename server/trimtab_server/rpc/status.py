@@ -15,8 +15,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from trimtab.v1 import error_pb2
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
     InvalidArgumentError,
     ResourceExhaustedError,
+    SessionClosedError,
     TrimtabError,
     UnavailableError,
 )
@@ -24,6 +26,8 @@ from trimtab_server.domain.errors import (
 CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
     TrimtabError: grpc.StatusCode.INTERNAL,
     InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    SessionClosedError: grpc.StatusCode.ABORTED,
     ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -43,7 +47,7 @@ class Status(NamedTuple):
 
 def status_of(error: TrimtabError) -> Status:
     """The status of a call that fails as a whole, with google.rpc details."""
-    code = CODES[type(error)]
+    code = _code_of(error)
     rich = status_pb2.Status(code=_number(code), message=str(error))
     rich.details.extend(_packed(_details(error)))
     return Status(code, str(error), ((_DETAILS_KEY, rich.SerializeToString()),))
@@ -54,13 +58,18 @@ def stream_error(error: TrimtabError) -> error_pb2.Error:
     violations = error.violations if isinstance(error, InvalidArgumentError) else ()
     delay = _retry_after(error)
     return error_pb2.Error(
-        code=_number(CODES[type(error)]),
+        code=_number(_code_of(error)),
         message=str(error),
         field_violations=[
             error_pb2.FieldViolation(field=v.field, description=v.description) for v in violations
         ],
         retry_delay=None if delay is None else _duration(delay),
     )
+
+
+def _code_of(error: TrimtabError) -> grpc.StatusCode:
+    """That of the nearest class that has one; errors of the store have none of their own."""
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
 def code_name(number: int) -> str:

@@ -58,7 +58,7 @@ def check_ours(connection: sqlite3.Connection, newest: int) -> None:
         )
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
-        raise StoreCorruptError(verdict)
+        raise StoreCorruptError(" ".join(verdict.split()))
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:

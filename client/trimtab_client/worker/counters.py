@@ -1,0 +1,163 @@
+"""What a worker has counted since its process began: rule P10 of PROTOCOL.md."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_client.arrays import Matrix, as_indices
+from trimtab_client.checks import integer
+from trimtab_client.exceptions import invalid
+from trimtab_client.placement import Placement
+from trimtab_client.worker.slots import slots_of
+
+Counts = npt.NDArray[np.int64]
+
+
+class Snapshot(NamedTuple):
+    """The counts at one moment.
+
+    Attributes:
+        seq: counts the snapshots of an incarnation, from 1.
+        first_step: the first step since the last snapshot; last_step + 1 if there is none.
+        last_step: the last step counted; -1 before the first.
+        counts_LE: int64 [L, E], tokens of each logical expert, cumulative.
+    """
+
+    seq: int
+    first_step: int
+    last_step: int
+    counts_LE: Counts
+
+
+class Counters:
+    """Cumulative counts by logical expert. Any number of threads may use it.
+
+    Counts per slot are summed per slot, and become counts per expert when a snapshot is
+    taken and when the map changes: so `record` is one addition whatever it is given.
+
+    Args:
+        placement: what the worker serves by.
+        gpus: the GPUs that it owns.
+    """
+
+    def __init__(self, placement: Placement, gpus: Sequence[int]) -> None:
+        self._lock = threading.Lock()
+        self._counts_LE: Counts = np.zeros(placement.logcnt.shape, np.int64)
+        self._seq = 0
+        # Of the snapshot to come, and in its numbering.
+        self._first: int | None = None
+        self._last = -1
+        # Of the last call, and in the engine's numbering, which a new group may begin anew.
+        self._span = (0, 0)
+        self._shift = 0
+        self._new_group = False
+        self._serve(placement, gpus, 0)
+
+    def record(
+        self,
+        counts: npt.ArrayLike,
+        first_step: SupportsIndex,
+        last_step: SupportsIndex,
+        *,
+        per_slot: bool = False,
+    ) -> None:
+        """Add what the steps from `first_step` to `last_step` have counted.
+
+        Args:
+            counts: [L, E], tokens of each logical expert; or, `per_slot`, [L, own slots],
+                tokens of each slot of the worker's GPUs, in the order of slots.
+            first_step: at least that of the last call, and, `per_slot`, not before the
+                flip to what is in force.
+            last_step: at least `first_step`, and at least that of the last call.
+            per_slot: what `counts` counts.
+
+        Raises:
+            InvalidArgumentError: another shape, no integers, a negative count, or steps
+                that run backwards. Nothing has been added.
+        """
+        amounts = as_indices(counts, "counts")
+        if amounts.min() < 0:
+            _refuse_negative(amounts)
+        span = integer(first_step, "first_step", low=0), integer(last_step, "last_step")
+        with self._lock:
+            table = self._slots_LS if per_slot else self._counts_LE
+            if amounts.shape != table.shape:
+                what = "own slots" if per_slot else "E"
+                raise invalid("counts", f"shape {amounts.shape} is not [L, {what}] = {table.shape}")
+            self._check_span(span, per_slot)
+            np.add(table, amounts, out=table)
+            self._note_span(span)
+
+    def snapshot(self) -> Snapshot:
+        """The counts as they are now."""
+        with self._lock:
+            self._seq += 1
+            counts_LE, slots_LS = self._counts_LE.copy(), self._slots_LS.copy()
+            expert_of = self._expert_of_LS
+            first = self._last + 1 if self._first is None else self._first
+            seq, last, self._first = self._seq, self._last, None
+        _fold(slots_LS, expert_of, counts_LE)
+        return Snapshot(seq, first, last, counts_LE)
+
+    def flipped(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
+        """From `step` on, slots hold what `placement` says."""
+        with self._lock:
+            _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
+            self._serve(placement, gpus, step)
+
+    def regrouped(self, placement: Placement, gpus: Sequence[int]) -> None:
+        """A new group has formed, and may number its steps anew.
+
+        What is reported goes on rising all the same: the steps of reports are the worker's
+        own, and are compared with no other worker's.
+        """
+        with self._lock:
+            _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
+            self._serve(placement, gpus, 0)
+            self._span, self._new_group = (0, 0), True
+
+    def _serve(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
+        """Count by this map from `step` on."""
+        layers, experts = placement.logcnt.shape
+        own_LS = placement.phy2log[:, slots_of(gpus, placement)]
+        # The position in a flat [L, E].
+        self._expert_of_LS = own_LS + np.arange(layers)[:, None] * experts
+        self._slots_LS: Counts = np.zeros(own_LS.shape, np.int64)
+        self._flipped_at = step
+
+    def _check_span(self, span: tuple[int, int], per_slot: bool) -> None:
+        first, last = span
+        if last < first:
+            raise invalid("last_step", f"{last} is before first_step, {first}")
+        if first < self._span[0]:
+            raise invalid("first_step", f"{first} is before that of the last call, {self._span[0]}")
+        if last < self._span[1]:
+            raise invalid("last_step", f"{last} is before that of the last call, {self._span[1]}")
+        if per_slot and first < self._flipped_at:
+            flip = f"the flip at step {self._flipped_at}"
+            rule = f"record what came before {flip} by slots before `applied`"
+            raise invalid("first_step", f"{first} is before {flip}: {rule}")
+
+    def _note_span(self, span: tuple[int, int]) -> None:
+        if self._new_group:
+            self._shift = max(0, self._last + 1 - span[0])
+            self._new_group = False
+        self._span = span
+        if self._first is None:
+            self._first = span[0] + self._shift
+        self._last = span[1] + self._shift
+
+
+def _fold(slots_LS: Counts, expert_of_LS: npt.NDArray[np.int64], counts_LE: Counts) -> None:
+    """Add counts per slot to counts per expert. An expert may have several slots."""
+    np.add.at(counts_LE.reshape(-1), expert_of_LS, slots_LS)
+
+
+def _refuse_negative(amounts: Matrix) -> None:
+    row, column = np.argwhere(amounts < 0)[0]
+    raise invalid(f"counts[{row}, {column}]", f"{amounts[row, column]} is negative")

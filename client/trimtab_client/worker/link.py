@@ -1,0 +1,54 @@
+"""One stream to the server, as both kinds of session see it."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Protocol
+
+from trimtab_client.worker.reporting import ReportSchedule
+from trimtab_client.worker.wire import Request
+
+
+class Mark(Enum):
+    """What waits in an outbox beside messages."""
+
+    REPORT = auto()
+    """Send the counts as they are when this leaves the outbox."""
+    END = auto()
+    """There is nothing more to send."""
+
+
+class Outbox(Protocol):
+    """A queue without bound. Only the session's loop puts; the stream's writer takes."""
+
+    def put_nowait(self, item: Request | Mark) -> None:
+        """Add an item."""
+
+
+class Link:
+    """A stream: what waits to be sent, and how far it has come.
+
+    Attributes:
+        stream: its number.
+        group_id: the group that it was opened for.
+        outbox: what waits to be sent.
+        reports: when it reports.
+        opened_at: when, by the session's clock.
+        is_open: whether the session is to go on with it.
+        greeted: whether the server has answered on it.
+        drained: whether the server has said that it ends.
+    """
+
+    def __init__(self, stream: int, group_id: str, outbox: Outbox, opened_at: float) -> None:
+        self.stream = stream
+        self.group_id = group_id
+        self.outbox = outbox
+        self.reports = ReportSchedule()
+        self.opened_at = opened_at
+        self.is_open = True
+        self.greeted = False
+        self.drained = False
+
+    def end(self) -> None:
+        """Wake the writer: the stream is over."""
+        self.outbox.put_nowait(Mark.END)

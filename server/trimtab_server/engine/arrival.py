@@ -1,0 +1,53 @@
+"""What a worker says of itself and its deployment when its session begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from trimtab_server.domain.topology import Topology
+from trimtab_server.rollout.messages import Hello
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all workers of a deployment have to agree on.
+
+    Attributes:
+        topology: slots, GPUs, nodes and groups.
+        num_layers: L.
+        num_experts: E.
+        scope: what the workers' counts count: "source", "local" or "global".
+        transfer: how weights come into staging: "pull" or "collective".
+        bytes_per_expert: size of the weights of one expert in one layer.
+    """
+
+    topology: Topology
+    num_layers: int
+    num_experts: int
+    scope: str
+    transfer: str
+    bytes_per_expert: int
+
+    def differences(self, other: Facts) -> list[str]:
+        """The fields in which another worker's differ, with both values."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return [f"{name}: {theirs} is not {ours}" for name, ours, theirs in pairs if ours != theirs]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A decoded Hello.
+
+    Attributes:
+        deployment: its name.
+        facts: of the deployment, as the worker sees it.
+        hello: for the switch.
+        staging_slots: expert weights that the staging of each of its GPUs has room for.
+        max_layers: most layers that one switch may touch; 0: no limit.
+    """
+
+    deployment: str
+    facts: Facts
+    hello: Hello
+    staging_slots: int
+    max_layers: int

@@ -1,0 +1,51 @@
+"""Keeps a blocking store away from the event loop: one thread, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from trimtab_server.store.store import Store
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class StoreThread:
+    """Opens a store on a thread of its own, and calls it there."""
+
+    store: Store
+
+    def __init__(self, make: Callable[[], Store]) -> None:
+        self._make = make
+        self._thread = ThreadPoolExecutor(1, "trimtab-store")
+
+    async def open(self) -> int:
+        """Open the store; returns its term.
+
+        Raises:
+            StoreError: it cannot be had.
+        """
+        self.store = await self._run(self._make)
+        return self.store.term
+
+    async def call(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call a method of the store.
+
+        Raises:
+            StoreError: see the method.
+        """
+        result: _T = await self._run(partial(method, *args, **kwargs))
+        return result
+
+    async def close(self) -> None:
+        """Let the store go."""
+        if hasattr(self, "store"):
+            await self._run(self.store.close)
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

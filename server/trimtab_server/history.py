@@ -1,0 +1,66 @@
+"""Keeps the history of all switches: a file for `trimtab check-history`, and logs."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from trimtab_server.domain.errors import invalid
+from trimtab_server.loads.counters import Counted
+from trimtab_server.rollout.effects import Note
+from trimtab_server.rollout.lines import line_of
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+NONE = "none"
+_QUIET = {"prepared", "commit_sent", "ignored", "report"}
+
+
+class History:
+    """Implements the engine's SwitchObserver."""
+
+    def __init__(self, path: str) -> None:
+        self._file: int | None = None
+        if path != NONE:
+            try:
+                # Not buffered here: a line that has been written survives the process.
+                self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise invalid("history", f"cannot write {path}: {error}") from error
+
+    def started(self, term: int) -> None:
+        """See SwitchObserver."""
+        self._write(Note("started", {"term": term}), None)
+
+    def noted(self, deployment: str, note: Note) -> None:
+        """See SwitchObserver."""
+        self._write(note, deployment)
+        emit = log.debug if note.kind in _QUIET else log.info
+        shown = {name: str(note.values[name]) for name in _SHOWN if name in note.values}
+        emit(note.kind, deployment=deployment, **shown)
+
+    def reported(
+        self, deployment: str, worker: str, incarnation: int, seq: int, counted: Counted
+    ) -> None:
+        """See SwitchObserver."""
+        if self._file is not None:
+            who = {"worker": worker, "incarnation": incarnation, "seq": seq}
+            self._write(Note("report", {**who, **counted._asdict()}), deployment)
+
+    def alarm(self, deployment: str, reason: str) -> None:
+        """See SwitchObserver."""
+        log.error("alarm", deployment=deployment, reason=reason)
+
+    def close(self) -> None:
+        """Write nothing any more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, note: Note, deployment: str | None) -> None:
+        if self._file is not None:
+            os.write(self._file, line_of(note, deployment).encode() + b"\n")
+
+
+_SHOWN = ("version", "base", "epoch", "group", "worker", "reason", "answer")

@@ -1,0 +1,94 @@
+"""The counts of one worker: rule P10 of PROTOCOL.md. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.domain.errors import require
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker has counted since its process began.
+
+    Attributes:
+        seq: rises with each report of an incarnation, from 1.
+        first_step: the first step since the last report.
+        last_step: the last step counted.
+        counts_LE: int64 [L, E], tokens of each logical expert.
+    """
+
+    seq: int
+    first_step: int
+    last_step: int
+    counts_LE: Counts
+
+
+class Counted(NamedTuple):
+    """What has been made of a report: tokens over all layers and experts.
+
+    Attributes:
+        difference: added to the load.
+        gap: known to have been processed, but not when, and so not added.
+        counts: of the report.
+    """
+
+    difference: int
+    gap: int
+    counts: int
+
+
+class Counters:
+    """The baseline of one incarnation of a worker, and the load that came of it.
+
+    Attributes:
+        incarnation: of the worker's process.
+        seq: of the last report taken; 0 before the first.
+        last_step: the last step that it covers; -1 before the first.
+        counts_LE: its counts.
+        load_LE: float64 [L, E], all differences together.
+    """
+
+    def __init__(self, incarnation: int, num_layers: int, num_experts: int) -> None:
+        self.incarnation = incarnation
+        self.seq = 0
+        self.last_step = -1
+        self.counts_LE = np.zeros((num_layers, num_experts), np.int64)
+        self.load_LE = np.zeros((num_layers, num_experts))
+
+    def take(self, report: Report) -> Counted | None:
+        """Add what a report has beyond the baseline; None if it is not newer than the last.
+
+        A first report that is not the worker's first one is a gap: of the counts before
+        it, nobody knows how old they are.
+
+        Raises:
+            InvalidArgumentError: the shape is another, a count has fallen, or the steps have.
+        """
+        if report.seq <= self.seq:
+            return None
+        shape, known = report.counts_LE.shape, self.counts_LE.shape
+        require(shape == known, "report.counts", f"shape {list(shape)} is not {list(known)}")
+        steps = f"{report.last_step} is before {self.last_step}, of report {self.seq}"
+        require(report.last_step >= self.last_step, "report.last_step", steps)
+        difference_LE = report.counts_LE - self.counts_LE
+        self._require_risen(difference_LE, report)
+        counts, total = int(report.counts_LE.sum()), int(difference_LE.sum())
+        missed = self.seq == 0 and report.seq > 1
+        if not missed:
+            self.load_LE += difference_LE
+        self.counts_LE, self.seq, self.last_step = report.counts_LE, report.seq, report.last_step
+        return Counted(0, total, counts) if missed else Counted(total, 0, counts)
+
+    def _require_risen(self, difference_LE: Counts, report: Report) -> None:
+        if difference_LE.min() < 0:
+            layer, expert = np.unravel_index(difference_LE.argmin(), difference_LE.shape)
+            now, before = report.counts_LE[layer, expert], self.counts_LE[layer, expert]
+            field = f"report.counts[{layer}, {expert}]"
+            require(False, field, f"{now} is below {before}, of report {self.seq}")

@@ -1,0 +1,898 @@
+"""The server's side of the switch by examples: each rule of PROTOCOL.md that it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
+from trimtab_server.rollout.messages import (
+    Abort,
+    Accepted,
+    Answer,
+    Applied,
+    Commit,
+    Discarded,
+    Held,
+    HeldState,
+    Hello,
+    Offer,
+    Prepared,
+    Refused,
+    Welcome,
+)
+from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.rollout import Phase, Rollout
+
+# One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
+# worker "a" on GPU 0, in session 1, and worker "b" on GPU 1, in session 2.
+GPUS = {"a": (0,), "b": (1,)}
+MEMBERS = {worker: Member(1, gpus) for worker, gpus in GPUS.items()}
+OLD, NEW, OTHER = (Placement.of([[0, 1, 2, last]], 3, 2) for last in range(3))
+BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
+OFFER = Offer(FIRST, BASE, OLD, NEW)
+COMMIT = Commit(FIRST, NEW.digest)
+OPEN = Switch(FIRST, NEW, Stage.OFFERED)
+HELD = Held(FIRST, HeldState.PREPARED)
+FLIPPED = {"placement": NEW, "in_force": FIRST, "flipped_at": 8}
+
+
+def hello(worker: str = "a", **values: Any) -> Hello:
+    usual = {"group_id": "g1", "worker": worker, "incarnation": 1, "stream": 1, "placement": OLD}
+    return Hello(**{**usual, "gpus": GPUS.get(worker), **values})
+
+
+def joined(rollout: Rollout, number: int, worker: str = "a", **values: Any) -> list[Effect]:
+    return rollout.joined(number, hello(worker, **values))
+
+
+def empty() -> Rollout:
+    """Nothing has happened."""
+    return Rollout(Record(), num_gpus=2)
+
+
+def serving(rollout: Rollout | None = None) -> Rollout:
+    """Group g1 serves, in epoch 1 by generation 0."""
+    rollout = rollout or empty()
+    joined(rollout, 1, "a")
+    joined(rollout, 2, "b")
+    return rollout
+
+
+def offered() -> Rollout:
+    """1.1 is offered."""
+    rollout = serving()
+    rollout.propose(NEW)
+    return rollout
+
+
+def committed() -> Rollout:
+    """Both have prepared 1.1."""
+    rollout = offered()
+    answers(rollout, Prepared(FIRST, NEW.digest))
+    return rollout
+
+
+def aborting() -> Rollout:
+    """1.1 was not prepared in time."""
+    rollout = offered()
+    rollout.expired(FIRST)
+    return rollout
+
+
+def applied() -> Rollout:
+    """1.1 is in force."""
+    rollout = committed()
+    answers(rollout, Applied(FIRST, NEW.digest, 8))
+    return rollout
+
+
+def answers(rollout: Rollout, answer: Answer) -> list[Effect]:
+    """Both members give this answer."""
+    return [*rollout.answered(1, answer), *rollout.answered(2, answer)]
+
+
+def lost(rollout: Rollout, number: int = 1) -> Rollout:
+    rollout.left(number)
+    return rollout
+
+
+def restarted(rollout: Rollout) -> Rollout:
+    return Rollout(rollout.record, num_gpus=2)
+
+
+def only(kind: type, effects: list[Effect]) -> list[Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def ignored(answer: Answer, worker: str | None = "a") -> list[Effect]:
+    values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
+    return [Note("ignored", values)]
+
+
+def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
+    return Note(kind, {"version": version, **values})
+
+
+# P2: epochs.
+
+
+def test_an_epoch_is_durable_before_anybody_is_welcomed_to_it():
+    rollout = empty()
+    assert joined(rollout, 1, "a") == []
+    record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=0)
+    members = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
+    values = {"epoch": 1, "group": "g1", "members": members}
+    assert joined(rollout, 2, "b") == [
+        Save(record),
+        Note("epoch", {**values, "digest": OLD.digest, "placement": OLD}),
+        Send(1, Welcome(BASE, OLD.digest)),
+        Send(2, Welcome(BASE, OLD.digest)),
+    ]
+    assert rollout.record == record
+
+
+def test_one_worker_may_own_all_gpus():
+    effects = joined(empty(), 1, "a", gpus=(0, 1))
+    assert only(Send, effects) == [Send(1, Welcome(BASE, OLD.digest))]
+
+
+def test_an_incomplete_group_gets_no_epoch():
+    rollout = empty()
+    assert joined(rollout, 1, "a") == []
+    assert rollout.left(1) == []
+    assert joined(rollout, 2, "b") == []
+    assert rollout.record == Record()
+
+
+def test_two_owners_of_a_gpu_raise_an_alarm_and_the_newcomer_may_come_again():
+    rollout = empty()
+    joined(rollout, 1, "a")
+    reason = "GPU 0 is owned by 'a' and 'b'"
+    effects = joined(rollout, 2, "b", gpus=(0, 1))
+    assert effects == [Alarm(reason), Close(2, reason, final=False)]
+    assert rollout.record == Record()
+    assert only(Save, joined(rollout, 3, "b", stream=2)) == [Save(rollout.record)]
+
+
+def test_members_that_serve_by_different_placements_get_an_alarm_and_no_epoch():
+    rollout = empty()
+    joined(rollout, 1, "a")
+    (alarm,) = joined(rollout, 2, "b", placement=NEW)
+    sides = f"{OLD.digest.hex()[:12]}: a; {NEW.digest.hex()[:12]}: b"
+    assert alarm == Alarm(f"group 'g1': placements in force differ ({sides})")
+    assert rollout.record == Record()
+
+
+def test_members_that_agree_after_all_get_their_epoch():
+    rollout = empty()
+    joined(rollout, 1, "a")
+    joined(rollout, 2, "b", placement=NEW)
+    closed, saved, *_ = joined(rollout, 3, "b", stream=2)
+    assert closed == Close(2, "a newer session of this worker began", final=True)
+    assert saved == Save(rollout.record)
+    assert rollout.record.in_force == BASE
+
+
+def test_the_next_group_gets_the_next_epoch_and_generation_0_is_what_it_serves_by():
+    rollout = applied()
+    joined(rollout, 3, "a", group_id="g2", stream=2, placement=OTHER)
+    joined(rollout, 4, "b", group_id="g2", stream=2, placement=OTHER)
+    epoch = Epoch(2, "g2", MEMBERS)
+    assert rollout.record == Record(epoch, Version(2, 0), OTHER, ended_groups=("g1",))
+
+
+def test_an_epoch_is_higher_than_any_that_a_worker_knows():
+    rollout = empty()
+    joined(rollout, 1, "a", in_force=Version(7, 3))
+    joined(rollout, 2, "b")
+    assert rollout.record.in_force == Version(8, 0)
+
+
+def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
+    rollout = serving()
+    for number, worker in enumerate("cd", start=3):
+        new = hello(worker, group_id="g2", gpus=(number - 3,))
+        assert rollout.joined(number, new) == []
+    assert rollout.left(1) == []
+    saved, _, *sends = rollout.left(2)
+    assert saved == Save(rollout.record)
+    assert rollout.record.epoch.group_id == "g2"
+    assert sends == [Send(number, Welcome(Version(2, 0), OLD.digest)) for number in (3, 4)]
+
+
+def test_workers_that_move_on_to_a_new_group_leave_the_old_one():
+    rollout = serving()
+    reason = "a newer session of this worker began"
+    assert joined(rollout, 3, "a", group_id="g2", stream=2) == [Close(1, reason, final=True)]
+    closed, saved, *_ = joined(rollout, 4, "b", group_id="g2", stream=2)
+    assert (closed, saved) == (Close(2, reason, final=True), Save(rollout.record))
+    assert rollout.record.epoch.group_id == "g2"
+
+
+def test_a_group_that_another_has_followed_cannot_come_back():
+    rollout = serving()
+    for group_id in ("g2", "g3"):
+        for number in (1, 2):
+            rollout.left(number)
+        for number, worker in enumerate("ab", start=1):
+            joined(rollout, number, worker, group_id=group_id)
+    for group_id in ("g1", "g2"):
+        (closed,) = joined(restarted(rollout), 7, "c", group_id=group_id)
+        assert closed == Close(
+            7,
+            f"group_id: '{group_id}' has been followed by another group; "
+            "a group that forms again needs a new group_id",
+            final=True,
+        )
+
+
+def test_the_thousand_groups_that_ended_last_are_remembered():
+    ended = tuple(f"g{number}" for number in range(1000))
+    epoch = Epoch(1001, "newest", MEMBERS)
+    rollout = Rollout(Record(epoch, Version(1001, 0), OLD, ended_groups=ended), 2)
+    joined(rollout, 1, "a", gpus=(0, 1), group_id="next")
+    assert rollout.record.ended_groups == (*ended[1:], "newest")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"worker": "c", "gpus": (0,)},
+        {"worker": "a", "incarnation": 2},
+        {"worker": "a", "incarnation": 0},
+        {"worker": "a", "gpus": (0, 1)},
+    ],
+)
+def test_a_group_that_serves_takes_nobody_but_its_members(other):
+    rollout = serving()
+    before, stranger = rollout.record, hello(**{"stream": 2, **other})
+    who = f"'{stranger.worker}' in incarnation {stranger.incarnation} on GPUs"
+    assert rollout.joined(3, stranger) == [
+        Close(
+            3,
+            f"group_id: 'g1' serves already, and not with {who} {list(stranger.gpus)}; "
+            "a group that forms again needs a new group_id",
+            final=True,
+        )
+    ]
+    assert rollout.record is before
+    assert rollout.why_not() is None
+
+
+@pytest.mark.parametrize("late", [{"incarnation": 1, "stream": 9}, {"incarnation": 2, "stream": 4}])
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_older_session_of_a_worker_is_refused(late, gone):
+    rollout = empty()
+    joined(rollout, 1, "a", incarnation=2, stream=5)
+    if gone:
+        rollout.left(1)
+    assert joined(rollout, 2, "a", **late) == [
+        Close(
+            2,
+            f"incarnation: 'a' has begun a newer session than stream {late['stream']} "
+            f"of incarnation {late['incarnation']}",
+            final=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "newer", [{"incarnation": 2}, {"incarnation": 1, "stream": 2}, {"incarnation": 1, "stream": 1}]
+)
+def test_the_newest_session_of_a_worker_takes_the_place_of_an_older_one(newer):
+    rollout = empty()
+    joined(rollout, 1, "a")
+    closed = Close(1, "a newer session of this worker began", final=True)
+    assert joined(rollout, 2, "a", **newer) == [closed]
+    assert rollout.left(1) == []
+    joined(rollout, 3, "b")
+    assert rollout.record.epoch.members["a"].incarnation == newer["incarnation"]
+
+
+def test_a_newer_stream_of_a_member_aborts_what_is_offered():
+    rollout = offered()
+    assert joined(rollout, 3, "a", stream=2, in_force=BASE) == [
+        Close(1, "a newer session of this worker began", final=True),
+        note_of("aborting", reason="the session of 'a' was lost"),
+        Send(2, Abort(FIRST)),
+        Send(3, Welcome(BASE, OLD.digest)),
+    ]
+    assert rollout.waiting_for == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("state", "aborted"),
+    [(offered, [note_of("aborted")]), (aborting, [note_of("aborted")]), (committed, [])],
+)
+def test_a_new_epoch_ends_the_open_switch_of_the_old_one(state, aborted):
+    rollout = lost(lost(state(), 1), 2)
+    joined(rollout, 3, "a", group_id="g2")
+    saved, *noted, opened, to_a, to_b = joined(rollout, 4, "b", group_id="g2")
+    assert saved == Save(rollout.record)
+    assert rollout.record.switch is None
+    assert noted == aborted
+    assert opened.kind == "epoch"
+    assert [to_a.order, to_b.order] == [Welcome(Version(2, 0), OLD.digest)] * 2
+
+
+def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered():
+    rollout = empty()
+    for number, worker in enumerate("ab", start=1):
+        joined(rollout, number, worker, held=Held(FIRST, HeldState.DISCARDING))
+    assert rollout.answered(1, Discarded(FIRST)) == []
+    assert rollout.why_not() == "'b' still holds 1.1"
+    assert rollout.answered(2, Discarded(FIRST)) == []
+    assert rollout.why_not() is None
+
+
+def test_what_is_discarded_before_the_epoch_opens_counts():
+    rollout = empty()
+    joined(rollout, 1, "a", held=Held(FIRST, HeldState.DISCARDING))
+    assert rollout.answered(1, Discarded(FIRST)) == []
+    joined(rollout, 2, "b")
+    assert rollout.why_not() is None
+
+
+def test_a_worker_of_a_group_without_an_epoch_has_no_say():
+    rollout = lost(offered(), 2)
+    joined(rollout, 3, "b", group_id="g2", stream=2)
+    answer = Refused(FIRST, NEW.digest, "no room")
+    assert rollout.answered(3, answer) == ignored(answer, "b")
+    assert rollout.phase is Phase.ABORTING
+
+
+# P3: versions.
+
+
+def test_an_offer_is_durable_before_it_is_sent_and_is_to_expire():
+    rollout = serving()
+    epoch = Epoch(1, "g1", MEMBERS)
+    record = Record(epoch, BASE, OLD, last_generation=1, switch=OPEN)
+    assert rollout.propose(NEW) == [
+        Save(record),
+        note_of("offered", digest=NEW.digest, base=BASE, placement=NEW),
+        Send(1, OFFER),
+        Send(2, OFFER),
+        Expire(FIRST),
+    ]
+    assert rollout.record == record
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_generation_that_was_aborted_is_never_used_again():
+    rollout = aborting()
+    answers(rollout, Discarded(FIRST))
+    saved, _, to_a, *_ = rollout.propose(NEW)
+    assert saved.record.last_generation == 2
+    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+
+
+def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
+    rollout = serving(restarted(offered()))
+    _, _, to_a, *_ = rollout.propose(NEW)
+    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+
+
+def test_generations_begin_anew_with_each_epoch():
+    rollout = lost(lost(applied(), 1), 2)
+    for number, worker in enumerate("ab", start=3):
+        joined(rollout, number, worker, group_id="g2")
+    _, _, to_a, *_ = rollout.propose(NEW)
+    assert to_a == Send(3, Offer(Version(2, 1), Version(2, 0), OLD, NEW))
+
+
+@pytest.mark.parametrize(
+    ("state", "answer"),
+    [
+        (serving, Accepted(FIRST, NEW.digest)),
+        (serving, Prepared(FIRST, NEW.digest)),
+        (serving, Discarded(FIRST)),
+        (offered, Accepted(FIRST, OTHER.digest)),
+        (offered, Prepared(SECOND, NEW.digest)),
+        (offered, Prepared(FIRST, OTHER.digest)),
+        (offered, Refused(SECOND, NEW.digest, "late")),
+        (offered, Refused(FIRST, OTHER.digest, "another")),
+        (offered, Discarded(SECOND)),
+        (offered, Applied(FIRST, NEW.digest, 8)),
+        (aborting, Prepared(FIRST, NEW.digest)),
+        (aborting, Applied(FIRST, NEW.digest, 8)),
+        (aborting, Discarded(SECOND)),
+        (committed, Prepared(FIRST, NEW.digest)),
+        (committed, Refused(FIRST, NEW.digest, "too late")),
+        (committed, Applied(SECOND, NEW.digest, 8)),
+        (applied, Applied(FIRST, NEW.digest, 8)),
+    ],
+)
+def test_an_answer_that_nobody_waits_for_is_noted_and_has_no_effect(state, answer):
+    rollout = state()
+    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()
+    assert rollout.answered(1, answer) == ignored(answer)
+    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()) == before
+
+
+def test_an_answer_on_a_session_that_has_ended_is_ignored():
+    answer = Prepared(FIRST, NEW.digest)
+    assert lost(offered()).answered(1, answer) == ignored(answer, None)
+
+
+def test_a_member_that_says_twice_that_it_has_prepared_counts_once():
+    rollout, answer = offered(), Prepared(FIRST, NEW.digest)
+    rollout.answered(1, answer)
+    assert rollout.answered(1, answer) == ignored(answer)
+    assert rollout.waiting_for == ("b",)
+
+
+@pytest.mark.parametrize("state", [offered, aborting, committed])
+def test_that_an_offer_was_accepted_changes_nothing(state):
+    rollout = state()
+    before = rollout.record, rollout.phase, rollout.waiting_for
+    assert rollout.answered(1, Accepted(FIRST, NEW.digest)) == []
+    assert (rollout.record, rollout.phase, rollout.waiting_for) == before
+
+
+# P4: what may be offered.
+
+
+def paused() -> Rollout:
+    rollout = serving()
+    rollout.pause("maintenance")
+    return rollout
+
+
+def draining() -> Rollout:
+    rollout = serving()
+    rollout.drain()
+    return rollout
+
+
+def diverged() -> Rollout:
+    """What a serves by cannot be, and a person has resumed the deployment all the same."""
+    rollout = lost(serving())
+    joined(rollout, 3, "a", placement=NEW, in_force=BASE)
+    rollout.resume()
+    return rollout
+
+
+def holding() -> Rollout:
+    """Since the server restarted, a holds something that is not the open switch."""
+    rollout = restarted(serving())
+    joined(rollout, 1, "a", in_force=BASE, held=HELD)
+    joined(rollout, 2, "b", in_force=BASE)
+    return rollout
+
+
+def half_applied() -> Rollout:
+    rollout = committed()
+    rollout.answered(1, Applied(FIRST, NEW.digest, 8))
+    return rollout
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (draining, "the server drains"),
+        (paused, "the deployment is paused: maintenance"),
+        (empty, "no group is complete yet"),
+        (offered, "the switch to 1.1 is offered, by a, b not"),
+        (aborting, "the switch to 1.1 is aborting, by a, b not"),
+        (half_applied, "the switch to 1.1 is committed, by b not"),
+        (lambda: lost(serving(), 2), "'b' has no session"),
+        (diverged, "'a' serves by None, not 1.0"),
+        (holding, "'a' still holds 1.1"),
+    ],
+)
+def test_a_proposal_is_refused_with_the_reason_and_nothing_changes(state, reason):
+    rollout = state()
+    before = rollout.record
+    assert rollout.why_not() == reason
+    with pytest.raises(FailedPreconditionError) as error:
+        rollout.propose(OTHER)
+    assert str(error.value) == reason
+    assert rollout.record is before
+
+
+# P4: commit.
+
+
+def test_nothing_is_committed_before_all_have_prepared():
+    rollout = offered()
+    said = {"digest": NEW.digest, "worker": "b", "incarnation": 1}
+    assert rollout.answered(2, Prepared(FIRST, NEW.digest)) == [note_of("prepared", **said)]
+    assert rollout.phase is Phase.OFFERED
+    assert rollout.waiting_for == ("a",)
+
+
+def test_a_commit_is_durable_before_anybody_hears_of_it():
+    rollout = offered()
+    rollout.answered(2, Prepared(FIRST, NEW.digest))
+    epoch, switch = Epoch(1, "g1", MEMBERS), Switch(FIRST, NEW, Stage.COMMITTED)
+    record = Record(epoch, BASE, OLD, last_generation=1, switch=switch)
+    assert rollout.answered(1, Prepared(FIRST, NEW.digest)) == [
+        note_of("prepared", digest=NEW.digest, worker="a", incarnation=1),
+        Save(record),
+        note_of("committed", digest=NEW.digest),
+        note_of("commit_sent", worker="a"),
+        Send(1, COMMIT),
+        note_of("commit_sent", worker="b"),
+        Send(2, COMMIT),
+    ]
+    assert rollout.record == record
+    assert rollout.waiting_for == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda rollout: rollout.answered(1, Refused(FIRST, NEW.digest, "no room")),
+        lambda rollout: rollout.expired(FIRST),
+        lambda rollout: rollout.left(1),
+        lambda rollout: joined(rollout, 3, "a", stream=2, in_force=BASE, held=HELD),
+        lambda rollout: rollout.pause("maintenance"),
+        lambda rollout: rollout.drain(),
+    ],
+)
+def test_nothing_aborts_what_is_committed(event):
+    rollout = committed()
+    effects = event(rollout)
+    assert rollout.phase is Phase.COMMITTED
+    assert rollout.record.switch == Switch(FIRST, NEW, Stage.COMMITTED)
+    assert [send.order for send in only(Send, effects) if isinstance(send.order, Abort)] == []
+    assert [note for note in only(Note, effects) if note.kind == "aborting"] == []
+
+
+def test_a_switch_ends_durably_when_all_have_applied_it():
+    rollout = committed()
+    assert rollout.answered(2, Applied(FIRST, NEW.digest, 8)) == []
+    assert rollout.waiting_for == ("a",)
+    record = Record(Epoch(1, "g1", MEMBERS), FIRST, NEW, last_generation=1)
+    assert rollout.answered(1, Applied(FIRST, NEW.digest, 8)) == [
+        Save(record),
+        note_of("applied", digest=NEW.digest),
+    ]
+    assert rollout.record == record
+
+
+def test_what_was_applied_last_is_the_base_of_the_next_offer():
+    _, _, to_a, to_b, _ = applied().propose(OTHER)
+    offer = Offer(SECOND, FIRST, NEW, OTHER)
+    assert [to_a, to_b] == [Send(1, offer), Send(2, offer)]
+
+
+# P4: abort.
+
+
+def test_a_refusal_aborts_an_offer_and_says_that_the_member_holds_nothing():
+    rollout = offered()
+    assert rollout.answered(1, Refused(FIRST, NEW.digest, "no room")) == [
+        note_of("aborting", reason="refused by 'a': no room"),
+        Send(2, Abort(FIRST)),
+    ]
+    assert rollout.phase is Phase.ABORTING
+    assert rollout.waiting_for == ("b",)
+
+
+def test_an_offer_that_expires_is_aborted_and_the_note_says_who_was_late():
+    rollout = offered()
+    rollout.answered(1, Prepared(FIRST, NEW.digest))
+    assert rollout.expired(FIRST) == [
+        note_of("aborting", reason="not prepared in time by b"),
+        Send(1, Abort(FIRST)),
+        Send(2, Abort(FIRST)),
+    ]
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_lost_session_of_a_member_aborts_an_offer():
+    rollout = offered()
+    reason = "the session of 'a' was lost"
+    assert rollout.left(1) == [note_of("aborting", reason=reason), Send(2, Abort(FIRST))]
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_pause_is_durable_and_aborts_an_offer():
+    rollout = offered()
+    assert rollout.pause("maintenance") == [
+        Save(rollout.record),
+        note_of("aborting", reason="paused: maintenance"),
+        Send(1, Abort(FIRST)),
+        Send(2, Abort(FIRST)),
+    ]
+    assert rollout.record.paused == "maintenance"
+
+
+def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
+    rollout = offered()
+    assert rollout.drain() == [
+        note_of("aborting", reason="the server drains"),
+        Send(1, Abort(FIRST)),
+        Send(2, Abort(FIRST)),
+    ]
+    assert serving(restarted(rollout)).why_not() is None
+
+
+def test_a_lost_session_of_another_group_leaves_an_offer_alone():
+    rollout = offered()
+    joined(rollout, 3, "c", group_id="g2", gpus=(0,))
+    assert rollout.left(3) == []
+    assert rollout.phase is Phase.OFFERED
+
+
+@pytest.mark.parametrize(
+    ("state", "version"),
+    [(serving, FIRST), (aborting, FIRST), (committed, FIRST), (applied, FIRST), (offered, SECOND)],
+)
+def test_what_is_offered_no_more_does_not_expire(state, version):
+    rollout = state()
+    phase = rollout.phase
+    assert rollout.expired(version) == []
+    assert rollout.phase is phase
+
+
+def test_what_is_being_aborted_is_not_aborted_again():
+    rollout = aborting()
+    assert rollout.pause("maintenance") == [Save(rollout.record)]
+    assert rollout.drain() == []
+    assert rollout.left(1) == []
+
+
+def test_an_abort_ends_durably_when_all_have_discarded():
+    rollout = aborting()
+    assert rollout.answered(1, Discarded(FIRST)) == []
+    assert rollout.answered(1, Discarded(FIRST)) == []
+    assert rollout.waiting_for == ("b",)
+    record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=1)
+    assert rollout.answered(2, Discarded(FIRST)) == [Save(record), note_of("aborted")]
+    assert rollout.record == record
+    assert rollout.why_not() is None
+
+
+def test_a_refusal_that_crosses_the_abort_counts_as_discarded():
+    rollout = aborting()
+    refused = Refused(FIRST, NEW.digest, "no room")
+    assert answers(rollout, refused) == [Save(rollout.record), note_of("aborted")]
+
+
+# P4: pause.
+
+
+def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
+    rollout = restarted(paused())
+    for number, worker in enumerate("ab", start=1):
+        joined(rollout, number, worker, group_id="g2")
+    assert rollout.record.epoch.number == 2
+    assert rollout.why_not() == "the deployment is paused: maintenance"
+    assert rollout.resume() == [Save(rollout.record)]
+    assert rollout.record.paused is None
+    assert rollout.why_not() is None
+
+
+def test_what_is_committed_goes_on_in_a_pause():
+    rollout = committed()
+    assert rollout.pause("maintenance") == [Save(rollout.record)]
+    answers(rollout, Applied(FIRST, NEW.digest, 8))
+    assert (rollout.record.in_force, rollout.record.paused) == (FIRST, "maintenance")
+
+
+# P7: the flip.
+
+
+def test_ranks_that_flipped_at_different_steps_raise_an_alarm_and_pause():
+    rollout = committed()
+    rollout.answered(1, Applied(FIRST, NEW.digest, 8))
+    saved, noted, *alarmed = rollout.answered(2, Applied(FIRST, NEW.digest, 9))
+    reason = "ranks flipped to 1.1 at steps {'a': 8, 'b': 9}"
+    assert (saved.record.in_force, saved.record.paused) == (FIRST, None)
+    assert noted == note_of("applied", digest=NEW.digest)
+    assert alarmed == [Alarm(reason), Save(rollout.record)]
+    assert rollout.record.paused == reason
+
+
+def test_the_step_of_a_flip_is_also_known_from_a_hello():
+    rollout = restarted(half_applied())
+    joined(rollout, 1, "a", **FLIPPED)
+    effects = joined(rollout, 2, "b", **{**FLIPPED, "flipped_at": 9})
+    assert only(Alarm, effects) == [Alarm("ranks flipped to 1.1 at steps {'a': 8, 'b': 9}")]
+
+
+# P8: members that come back. In each, a has lost its session, and b has not.
+
+
+def test_a_member_that_comes_back_between_switches_is_welcomed():
+    rollout = lost(applied())
+    assert joined(rollout, 3, "a", **FLIPPED) == [Send(3, Welcome(FIRST, NEW.digest))]
+    assert rollout.why_not() is None
+
+
+def test_an_offer_was_aborted_when_a_member_comes_back_with_it():
+    rollout = lost(offered())
+    effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
+    assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_member_that_comes_back_with_what_is_aborted_is_told_to_discard_it():
+    rollout = lost(aborting())
+    held = Held(FIRST, HeldState.DISCARDING)
+    effects = joined(rollout, 3, "a", in_force=BASE, held=held)
+    assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_member_that_comes_back_without_what_is_aborted_has_discarded_it():
+    rollout = lost(aborting())
+    rollout.answered(2, Discarded(FIRST))
+    assert joined(rollout, 3, "a", in_force=BASE) == [
+        Send(3, Welcome(BASE, OLD.digest)),
+        Save(rollout.record),
+        note_of("aborted"),
+    ]
+    assert rollout.record.switch is None
+
+
+@pytest.mark.parametrize("state", [HeldState.PREPARED, HeldState.ARMED])
+def test_a_member_that_comes_back_with_what_is_committed_is_told_so_again(state):
+    rollout = lost(committed())
+    assert joined(rollout, 3, "a", in_force=BASE, held=Held(FIRST, state)) == [
+        Send(3, Welcome(BASE, OLD.digest)),
+        note_of("commit_sent", worker="a"),
+        Send(3, COMMIT),
+    ]
+    assert rollout.waiting_for == ("a", "b")
+
+
+def test_a_member_that_comes_back_after_its_flip_has_applied():
+    rollout = lost(committed())
+    rollout.answered(2, Applied(FIRST, NEW.digest, 8))
+    assert joined(rollout, 3, "a", **FLIPPED) == [
+        Send(3, Welcome(FIRST, NEW.digest)),
+        Save(rollout.record),
+        note_of("applied", digest=NEW.digest),
+    ]
+    assert (rollout.record.in_force, rollout.why_not()) == (FIRST, None)
+
+
+def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pause():
+    rollout = lost(committed())
+    reason = "'a' has lost the committed 1.1"
+    assert joined(rollout, 3, "a", in_force=BASE) == [
+        Send(3, Welcome(BASE, OLD.digest)),
+        Alarm(reason),
+        Save(rollout.record),
+    ]
+    assert rollout.record.paused == reason
+    assert rollout.phase is Phase.COMMITTED
+
+
+def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discard_it():
+    rollout = lost(serving())
+    effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
+    assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
+    assert rollout.why_not() == "'a' still holds 1.1"
+    assert rollout.answered(3, Discarded(FIRST)) == []
+    assert rollout.why_not() is None
+
+
+def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_of_that():
+    rollout = lost(aborting())
+    held = Held(Version(1, 7), HeldState.ACCEPTED)
+    effects = joined(rollout, 3, "a", in_force=BASE, held=held)
+    assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(held.version))]
+    assert rollout.waiting_for == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("state", "in_force", "placement"),
+    [
+        (serving, FIRST, NEW),
+        (serving, BASE, NEW),
+        (serving, Version(2, 0), OLD),
+        (aborting, FIRST, NEW),
+        (committed, FIRST, OTHER),
+        (committed, SECOND, NEW),
+        (applied, BASE, OLD),
+        (applied, None, OLD),
+    ],
+)
+def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, in_force, placement):
+    rollout = lost(state())
+    reason = (
+        f"'a' serves by {in_force}, digest {placement.digest.hex()[:12]}, "
+        f"which is neither {rollout.record.in_force} nor a committed version"
+    )
+    effects = joined(rollout, 3, "a", in_force=in_force, placement=placement)
+    assert effects == [Alarm(reason), Save(rollout.record)]
+    assert rollout.record.paused == reason
+
+
+@pytest.mark.parametrize("in_force", [None, Version(1, 5)])
+def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_force):
+    rollout = empty()
+    for number, worker in enumerate("ab", start=1):
+        joined(rollout, number, worker, in_force=in_force)
+    opened = rollout.record.in_force
+    effects = joined(lost(rollout), 3, "a", in_force=in_force)
+    assert effects == [Send(3, Welcome(opened, OLD.digest))]
+    assert rollout.why_not() is None
+
+
+# P8: the server's restart.
+
+
+def test_after_a_restart_what_was_not_committed_is_aborted():
+    rollout = restarted(offered())
+    assert rollout.phase is Phase.ABORTING
+    assert rollout.waiting_for == ("a", "b")
+    effects = joined(rollout, 1, "a", in_force=BASE, held=HELD)
+    assert effects == [Send(1, Welcome(BASE, OLD.digest)), Send(1, Abort(FIRST))]
+    assert joined(rollout, 2, "b", in_force=BASE) == [Send(2, Welcome(BASE, OLD.digest))]
+    effects = rollout.answered(1, Discarded(FIRST))
+    assert effects == [Save(rollout.record), note_of("aborted")]
+
+
+def test_after_a_restart_each_member_hears_of_the_commit_again():
+    rollout = restarted(committed())
+    for number, worker in enumerate("ab", start=1):
+        assert joined(rollout, number, worker, in_force=BASE, held=HELD) == [
+            Send(number, Welcome(BASE, OLD.digest)),
+            note_of("commit_sent", worker=worker),
+            Send(number, COMMIT),
+        ]
+    answers(rollout, Applied(FIRST, NEW.digest, 8))
+    assert rollout.record.in_force == FIRST
+
+
+def test_after_a_restart_members_that_have_flipped_and_those_that_have_not_are_told_apart():
+    rollout = restarted(half_applied())
+    assert joined(rollout, 1, "a", **FLIPPED) == [Send(1, Welcome(FIRST, NEW.digest))]
+    joined(rollout, 2, "b", in_force=BASE, held=HELD)
+    assert rollout.waiting_for == ("b",)
+    rollout.answered(2, Applied(FIRST, NEW.digest, 8))
+    assert rollout.record.in_force == FIRST
+
+
+def test_after_a_restart_the_epoch_goes_on():
+    rollout = restarted(applied())
+    for number, worker in enumerate("ab", start=1):
+        effects = joined(rollout, number, worker, **FLIPPED)
+        assert effects == [Send(number, Welcome(FIRST, NEW.digest))]
+    _, _, to_a, *_ = rollout.propose(OTHER)
+    assert to_a == Send(1, Offer(SECOND, FIRST, NEW, OTHER))
+
+
+# Histories: what a restarted server found durable.
+
+
+def aborted() -> Rollout:
+    rollout = aborting()
+    answers(rollout, Discarded(FIRST))
+    return rollout
+
+
+MEMBERS_NOTED = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
+EPOCH_NOTED = {"epoch": 1, "group": "g1", "members": MEMBERS_NOTED}
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        (serving, Note("epoch", {**EPOCH_NOTED, "digest": OLD.digest, "placement": OLD})),
+        (offered, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
+        (aborting, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
+        (committed, note_of("committed", digest=NEW.digest)),
+        (half_applied, note_of("committed", digest=NEW.digest)),
+        (aborted, note_of("aborted")),
+        (applied, note_of("applied", digest=NEW.digest)),
+    ],
+)
+def test_a_server_that_starts_notes_again_what_is_durable(state, note):
+    again = Note(note.kind, {**note.values, "again": True})
+    assert restarted(state()).started() == [again]
+
+
+def test_a_server_that_starts_with_nothing_durable_has_nothing_to_note():
+    assert empty().started() == []
