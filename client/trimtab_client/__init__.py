@@ -8,7 +8,16 @@
 
 `Client` is for threads and plain functions, `AsyncClient` for asyncio. Arrays go in as
 anything that numpy or torch understands, and come out as numpy arrays.
+
+`WorkerSession` and `AsyncWorkerSession` are for inference engines, which report loads and
+take new placements all at the same step. They, and what belongs to them, are loaded when
+first used: most programs that import this package are no engine.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from trimtab_client.aio import AsyncClient
 from trimtab_client.channel import TlsOptions
@@ -32,6 +41,30 @@ from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
+
+if TYPE_CHECKING:
+    from trimtab_client.worker.aio import AsyncWorkerSession as AsyncWorkerSession
+    from trimtab_client.worker.events import StateEvent as StateEvent
+    from trimtab_client.worker.messages import Version as Version
+    from trimtab_client.worker.offer import Flip as Flip
+    from trimtab_client.worker.offer import SwitchOffer as SwitchOffer
+    from trimtab_client.worker.options import Scope as Scope
+    from trimtab_client.worker.options import Transfer as Transfer
+    from trimtab_client.worker.options import WorkerOptions as WorkerOptions
+    from trimtab_client.worker.session import WorkerSession as WorkerSession
+
+_LATER = {
+    "AsyncWorkerSession": "aio",
+    "Flip": "offer",
+    "Scope": "options",
+    "StateEvent": "events",
+    "SwitchOffer": "offer",
+    "Transfer": "options",
+    "Version": "messages",
+    "WorkerOptions": "options",
+    "WorkerSession": "session",
+}
+"""Modules of `trimtab_client.worker` by what is loaded from them when first used."""
 
 __all__ = [
     "AccessDeniedError",
@@ -63,3 +96,15 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = getattr(import_module(f"trimtab_client.worker.{_LATER[name]}"), name)
+    globals()[name] = thing
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

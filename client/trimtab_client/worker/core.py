@@ -368,16 +368,16 @@ class SessionCore:
             begun = self._callbacks.on_offer(offer)
         except Exception as error:
             logger.exception("on_offer failed for %s", offer.version)
-            begun, failure = None, f"on_offer: {error!r}"
-        else:
-            failure = None
+            self._end_transfer(offer, f"on_offer failed: {error!r}")
+            return
         if hasattr(begun, "add_done_callback"):
-            begun.add_done_callback(
-                lambda future: self._post(partial(self._transferred, offer, _failure_of(future)))
-            )
+            begun.add_done_callback(lambda future: self._end_transfer(offer, _failure_of(future)))
         else:
-            failure = failure or _failure(begun)
-            self._post(partial(self._transferred, offer, failure))
+            self._end_transfer(offer, _failure(begun))
+
+    def _end_transfer(self, offer: SwitchOffer, failure: str | None) -> None:
+        """Called on whatever thread the transfer has ended."""
+        self._post(partial(self._transferred, offer, failure))
 
     def _transferred(self, offer: SwitchOffer, failure: str | None) -> None:
         with self._lock:

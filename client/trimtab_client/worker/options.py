@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import TypeVar
 
 from trimtab_client.checks import integer
@@ -121,7 +122,7 @@ def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
     """
     highest = topology.num_gpus - 1
     owned = tuple(integer(gpu, f"gpus[{i}]", 0, highest) for i, gpu in enumerate(gpus))
-    if any(left >= right for left, right in zip(owned, owned[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(owned)):
         raise invalid("gpus", f"{list(owned)} do not ascend")
     return owned or tuple(range(topology.num_gpus))
 

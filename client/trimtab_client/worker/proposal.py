@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.placement import IntArray, Placement
@@ -57,7 +56,9 @@ class Proposal:
         """
         placement = self._rebuilt(base)
         if 0 < room.max_layers < len(self.layers):
-            raise ProtocolError(f"{len(self.layers)} layers differ, and the limit is {room.max_layers}")
+            raise ProtocolError(
+                f"{len(self.layers)} layers differ, and the limit is {room.max_layers}"
+            )
         self._check_work(_Work(base.phy2log, placement.phy2log, base.num_gpus, room))
         offer = SwitchOffer(
             version=self.version,
@@ -74,8 +75,7 @@ class Proposal:
             copies=self.copies,
             bytes_received=self.bytes_received,
         )
-        # Computed once and kept: here, and not between two steps of the engine.
-        assert placement.log2phy.shape[:2] == placement.logcnt.shape
+        _compute_maps(placement)
         return offer
 
     def _rebuilt(self, base: Placement) -> Placement:
@@ -119,7 +119,7 @@ class _Work:
         self._own_R = np.isin(np.arange(old_LR.shape[1]) // self._per_gpu, list(room.gpus))
 
     def check_receives(self, receives_M3: IntArray, sources_MX: IntArray) -> None:
-        layer, slot, expert = self._columns("receives", receives_M3, slots=1)
+        layer, slot, expert = self._columns("receives", receives_M3)
         _require(self._own_R[slot], "receives", "the slot is not this worker's")
         _require(self._new_LR[layer, slot] == expert, "receives", "the slot gets another expert")
         most = np.bincount(slot // self._per_gpu).max(initial=0)
@@ -131,8 +131,8 @@ class _Work:
             raise ProtocolError(f"receive_sources: {counts}")
         if not len(receives_M3):
             return
-        _require((sources_MX >= -1).all(1), "receive_sources", "a GPU is below -1")
-        _require((sources_MX < self._num_gpus).all(1), "receive_sources", "there is no such GPU")
+        known_MX = (sources_MX >= -1) & (sources_MX < self._num_gpus)
+        _require(known_MX.all(1), "receive_sources", "there is no such GPU")
         _require(sources_MX[:, 0] >= 0, "receive_sources", "there is none")
         old_LGS = self._old_LR.reshape(len(self._old_LR), self._num_gpus, self._per_gpu)
         held_MXS = old_LGS[layer[:, None], sources_MX] == expert[:, None, None]
@@ -140,7 +140,7 @@ class _Work:
         _require(holds_MX.all(1), "receive_sources", "a GPU does not hold the expert")
 
     def check_copies(self, copies_M4: IntArray) -> None:
-        layer, source, slot, expert = self._columns("copies", copies_M4, slots=2)
+        layer, source, slot, expert = self._columns("copies", copies_M4)
         _require(self._own_R[slot], "copies", "the slot is not this worker's")
         same = source // self._per_gpu == slot // self._per_gpu
         _require(same, "copies", "the slots are of two GPUs")
@@ -150,7 +150,7 @@ class _Work:
         _require(self._new_LR[layer, slot] == expert, "copies", "the slot gets another expert")
 
     def check_sends(self, sends_M4: IntArray) -> None:
-        layer, source, slot, expert = self._columns("sends", sends_M4, slots=2)
+        layer, source, slot, expert = self._columns("sends", sends_M4)
         _require(self._own_R[source], "sends", "the slot to send from is not this worker's")
         _require(self._old_LR[layer, source] == expert, "sends", "the slot has another expert")
         _require(self._new_LR[layer, slot] == expert, "sends", "the slot gets another expert")
@@ -164,15 +164,19 @@ class _Work:
             layer, slot = np.argwhere(missing_LR)[0]
             raise ProtocolError(f"slot {slot} of layer {layer} changes, but nothing comes into it")
 
-    def _columns(self, name: str, rows: IntArray, slots: int) -> tuple[IntArray, ...]:
+    def _columns(self, name: str, rows: IntArray) -> tuple[IntArray, ...]:
         """Layer, slots and expert of each row, in their ranges."""
         layer, *places, expert = rows.T
         layers, num_slots = self._old_LR.shape
         _require((layer >= 0) & (layer < layers), name, "there is no such layer")
         for place in places:
             _require((place >= 0) & (place < num_slots), name, "there is no such slot")
-        assert len(places) == slots
         return layer, *places, expert
+
+
+def _compute_maps(placement: Placement) -> None:
+    """Compute what a placement keeps: here, and not between two steps of the engine."""
+    _ = placement.logcnt, placement.rank, placement.log2phy
 
 
 def _check_ascending(layers_K: IntArray, layers: int) -> None:
@@ -182,6 +186,6 @@ def _check_ascending(layers_K: IntArray, layers: int) -> None:
         raise ProtocolError(f"layers: {layers_K.tolist()} do not ascend")
 
 
-def _require(right_M: npt.NDArray[np.bool_], name: str, wrong: str) -> None:
+def _require(right_M: Any, name: str, wrong: str) -> None:
     if not right_M.all():
         raise ProtocolError(f"{name}[{int(np.argmin(right_M))}]: {wrong}")

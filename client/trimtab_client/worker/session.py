@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -149,7 +150,9 @@ class WorkerSession(SessionBase):
     def _loop(self) -> None:
         try:
             while not self._core.closing:
-                self._converse(self._core.connect(queue.SimpleQueue()))
+                link = self._core.connect(queue.SimpleQueue())
+                self._core.run(partial(self._converse, link))
+                self._core.ended(link, None)
                 while (pause := self._core.pause()) > 0:
                     self._turn(pause)
         finally:
@@ -188,7 +191,7 @@ class WorkerSession(SessionBase):
         error = None
         try:
             for response in call:
-                self._inbox.put(lambda said=response: self._core.received(link, said))
+                self._inbox.put(partial(self._core.received, link, response))
         except grpc.RpcError as failure:
             error = error_of_call(failure)
-        self._inbox.put(lambda: self._core.ended(link, error))
+        self._inbox.put(partial(self._core.ended, link, error))

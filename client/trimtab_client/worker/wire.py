@@ -202,7 +202,7 @@ def _version_message(version: Version) -> switch_pb2.Version:
 
 def _rows(message: switch_pb2.Offer, field: str, columns: int | None) -> IntArray:
     """int32 [M, columns], and none where the field is not set."""
-    if not message.HasField(field):  # type: ignore[arg-type]
+    if not message.HasField(field):
         return np.empty((0, columns or 0), np.int32)
     rows = _indices(message, field, rank=2)
     if columns is not None and rows.shape[1] != columns:

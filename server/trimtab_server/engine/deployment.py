@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     SessionClosedError,
@@ -136,6 +139,13 @@ class Deployment:
                 self._name, hello.worker, hello.incarnation, report.seq, counted
             )
         return session.counters.seq
+
+    def load(self) -> npt.NDArray[np.float64]:
+        """Tokens of each expert that all workers have reported, float64 [L, E]."""
+        total_LE = np.zeros((self.facts.num_layers, self.facts.num_experts))
+        for counters in self._counters.values():
+            total_LE += counters.load_LE
+        return total_LE
 
     async def move_to(self, target: Placement) -> None:
         """Switch to a placement, in pieces that the workers have room for.

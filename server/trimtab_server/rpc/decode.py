@@ -94,7 +94,7 @@ def _terms(
 ) -> Terms:
     topology, budget, options = gather(
         lambda: decode_topology(message.topology),
-        lambda: _budget(message.budget) if message.HasField("budget") else None,
+        lambda: decode_budget(message.budget) if message.HasField("budget") else None,
         lambda: _options(message.options),
     )
     return Terms(topology, budget, options)
@@ -107,7 +107,8 @@ def decode_topology(message: topology_pb2.Topology) -> Topology:
     )
 
 
-def _budget(message: placement_pb2.MoveBudget) -> Budget:
+def decode_budget(message: placement_pb2.MoveBudget) -> Budget:
+    """Raises InvalidArgumentError with every field at fault."""
     return Budget(**{field.name: value for field, value in message.ListFields()})
 
 

@@ -21,14 +21,15 @@ def encode_packed(packed: Packed) -> solver_service_pb2.PackResponse:
 def encode_placed(placed: Placed) -> solver_service_pb2.PlaceResponse:
     """The answer of Place, and of each load of PlaceStream."""
     return solver_service_pb2.PlaceResponse(
-        placement=_placement(placed.placement),
+        placement=encode_placement(placed.placement),
         moves=None if placed.moves is None else _moves(placed.moves),
         before=None if placed.before is None else _balance(placed.before),
         after=_balance(placed.after),
     )
 
 
-def _placement(placement: Placement) -> placement_pb2.Placement:
+def encode_placement(placement: Placement) -> placement_pb2.Placement:
+    """A placement, with its digest."""
     return placement_pb2.Placement(
         phy2log=encode_tensor(placement.phy2log, "i4"), digest=placement.digest
     )

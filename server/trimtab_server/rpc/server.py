@@ -8,12 +8,18 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
-from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
+from trimtab.v1alpha1 import (
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
 from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.config import RpcConfig
+from trimtab_server.rpc.deployment_servicer import DeploymentServicer
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
 from trimtab_server.rpc.observer import CallObserver
@@ -23,6 +29,10 @@ from trimtab_server.rpc.tls import server_credentials
 
 SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
 SESSION_SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
+DEPLOYMENT_SERVICE = deployment_service_pb2.DESCRIPTOR.services_by_name[
+    "DeploymentService"
+].full_name
+SERVICES = (SERVICE, SESSION_SERVICE, DEPLOYMENT_SERVICE)
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -57,9 +67,12 @@ class RpcServer:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionServicer(deployments, sessions, self._session_gate), self._server
         )
+        deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
+            DeploymentServicer(deployments, planner, self._gate), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
-            names = (SERVICE, SESSION_SERVICE, _HEALTH, reflection.SERVICE_NAME)
+            names = (*SERVICES, _HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
@@ -93,7 +106,7 @@ class RpcServer:
         await self._server.stop(None if at_once else _FLUSH_S)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE, SESSION_SERVICE):
+        for name in ("", *SERVICES):
             await self._health.set(name, status)
 
     def _bind(self) -> str:
