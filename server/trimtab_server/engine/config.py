@@ -134,6 +134,14 @@ class SessionConfig:
             rule=between(0.1, 86400),
         ),
     )
+    save_seconds: float = field(
+        default=5.0,
+        metadata=setting(
+            "Time between two savings of what the workers have counted.",
+            unit="seconds",
+            rule=between(0.1, 3600),
+        ),
+    )
     max_sessions: int = field(
         default=4096,
         metadata=setting(

@@ -24,6 +24,7 @@ from trimtab_server.domain.errors import (
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
+from trimtab_server.engine.baselines import baseline_of, restored
 from trimtab_server.engine.mailbox import Mailbox
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
@@ -83,6 +84,7 @@ class Deployment:
         self._connections: dict[int, Connection] = {}
         self._counters: dict[str, Counters] = {}
         self._changes: tuple[Version, Differences] | None = None
+        self._saved_seqs: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
@@ -98,8 +100,27 @@ class Deployment:
         return self._rollout
 
     async def start(self) -> None:
-        """Call this once, before all else."""
+        """Call this once, before all else.
+
+        Raises:
+            StoreError: the baselines of its counters cannot be had.
+        """
+        saved = await self._store.call(self._store.store.load_counters, self._name)
+        for worker, baseline in saved.items():
+            self._count_from(worker, restored(baseline))
         await self._happen(lambda: self._rollout.started())
+
+    async def save_counters(self) -> None:
+        """Make the baselines durable, if reports have come since the last time.
+
+        Raises:
+            StoreError: they could not be; they are tried again the next time.
+        """
+        seqs = {worker: counters.seq for worker, counters in self._counters.items()}
+        if seqs != self._saved_seqs:
+            saved = {worker: baseline_of(each) for worker, each in self._counters.items()}
+            await self._store.call(self._store.store.save_counters, self._name, saved)
+            self._saved_seqs = seqs
 
     async def join(self, number: int, arrival: Arrival) -> Connection:
         """Begin a session.
@@ -301,5 +322,12 @@ class Deployment:
         counters = self._counters.get(hello.worker)
         if counters is None or counters.incarnation < hello.incarnation:
             counters = Counters(hello.incarnation, facts.num_layers, facts.num_experts)
-            self._counters[hello.worker] = counters
+            self._count_from(hello.worker, counters)
         return counters
+
+    def _count_from(self, worker: str, counters: Counters) -> None:
+        """Count a worker's reports from a baseline on; the history says from which."""
+        self._counters[worker] = counters
+        who = {"worker": worker, "incarnation": counters.incarnation}
+        note = Note("restored", {**who, "counts": int(counters.counts_LE.sum())})
+        self._observer.noted(self._name, note)

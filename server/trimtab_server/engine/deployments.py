@@ -12,6 +12,7 @@ from trimtab_server.engine.deployment import Connection, Deployment
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.rollout.record import Record
+from trimtab_server.store.errors import StoreError
 
 
 class Deployments:
@@ -30,6 +31,7 @@ class Deployments:
         self._by_name: dict[str, Deployment] = {}
         self._numbers = itertools.count(1)
         self._creating = asyncio.Lock()
+        self._saving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Take the store.
@@ -39,6 +41,7 @@ class Deployments:
         """
         self.term = await self._store.open()
         self._observer.started(self.term)
+        self._saving = asyncio.create_task(self._save_for_ever())
 
     async def join(self, arrival: Arrival) -> tuple[Deployment, Connection]:
         """Begin a session.
@@ -68,10 +71,27 @@ class Deployments:
         await asyncio.gather(*(each.drain(seconds) for each in self._by_name.values()))
 
     async def close(self) -> None:
-        """Finish what has begun, and let the store go."""
+        """Finish what has begun, and let the store go. Harmless when repeated."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.cancel()
+            await asyncio.wait([saving])
+            await self._save()
         for deployment in self._by_name.values():
             await deployment.settle()
         await self._store.close()
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.save_seconds)
+            await self._save()
+
+    async def _save(self) -> None:
+        for name, deployment in list(self._by_name.items()):
+            try:
+                await deployment.save_counters()
+            except StoreError as error:
+                self._observer.alarm(name, f"counters were not saved: {error}")
 
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments

@@ -21,6 +21,7 @@ class StoreThread:
 
     def __init__(self, make: Callable[[], Store]) -> None:
         self._make = make
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, "trimtab-store")
 
     async def open(self) -> int:
@@ -42,9 +43,10 @@ class StoreThread:
         return result
 
     async def close(self) -> None:
-        """Let the store go."""
-        if hasattr(self, "store"):
+        """Let the store go. Harmless when repeated."""
+        if not self._closed and hasattr(self, "store"):
             await self._run(self.store.close)
+        self._closed = True
         self._thread.shutdown()
 
     async def _run(self, work: Callable[[], Any]) -> Any:

@@ -1,0 +1,325 @@
+"""Cutting: every piece is a placement that fits, and together they are the direct way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.solver.strategies import starts
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.domain.placement import Placement
+from trimtab_server.rollout.cutting import Limits, next_piece
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where to go from where, and how."""
+
+    base: Placement
+    target: Placement
+    limits: Limits
+    order: tuple[int, ...] = ()
+
+    @property
+    def pieces(self) -> list[Placement]:
+        """The base, and then every piece; fails where they come to no end."""
+        pieces = [self.base]
+        while (piece := self.after(pieces[-1])) is not None:
+            pieces.append(piece)
+            assert len(pieces) - 1 <= self.bound
+        return pieces
+
+    def after(self, placement: Placement) -> Placement | None:
+        return next_piece(placement, self.target, self.limits, self.order)
+
+    @property
+    def bound(self) -> int:
+        """Each layer by itself, in as few parts as its busiest GPU allows."""
+        busiest = busiest_of(self.base, self.target)
+        return sum(
+            max(1, -(-busiest[layer] // self.limits.staging_slots))
+            for layer in differing(self.base, self.target)
+        )
+
+    @property
+    def by_priority(self) -> list[int]:
+        rest = range(len(self.base.phy2log))
+        return [*self.order, *(layer for layer in rest if layer not in self.order)]
+
+
+def arrivals(base: Placement, new: Placement) -> list[tuple[int, int, int]]:
+    """(layer, GPU, expert) of each expert that is new to a GPU."""
+    both = zip(base.phy2log.tolist(), new.phy2log.tolist(), strict=True)
+    slots = base.phy2log.shape[1] // base.num_gpus
+    return [
+        (layer, gpu, expert)
+        for layer, (old, row) in enumerate(both)
+        for gpu, start in enumerate(range(0, len(row), slots))
+        for expert in {*row[start : start + slots]} - {*old[start : start + slots]}
+    ]
+
+
+def busiest_of(base: Placement, new: Placement) -> Counter[int]:
+    """Of each layer, the most experts that are new to one GPU."""
+    busiest: Counter[int] = Counter()
+    for (layer, _), number in Counter((la, g) for la, g, _ in arrivals(base, new)).items():
+        busiest[layer] = max(busiest[layer], number)
+    return busiest
+
+
+def differing(base: Placement, new: Placement) -> list[int]:
+    return np.flatnonzero((base.phy2log != new.phy2log).any(1)).tolist()
+
+
+def way(base, target, gpus, staging_slots, *, max_layers=0, order=()):
+    """A small way by hand."""
+    experts = max(map(max, base)) + 1
+    return Way(
+        Placement.of(base, experts, gpus),
+        Placement.of(target, experts, gpus),
+        Limits(staging_slots, max_layers),
+        order,
+    )
+
+
+def rows(pieces):
+    return [piece.phy2log.tolist() for piece in pieces]
+
+
+@st.composite
+def ways(draw, max_layers=5):
+    gpus, slots = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    replicas, layers = gpus * slots, draw(st.integers(1, max_layers))
+    # Often as many experts as slots: then none is anywhere else while it moves.
+    experts = draw(st.one_of(st.just(replicas), st.integers(1, replicas)))
+    base, target = (
+        starts(layers, experts, replicas, draw(st.integers(0, 2**32 - 1))).numpy() for _ in range(2)
+    )
+    for layer in range(layers):
+        # Some layers keep some of their slots, or all; where that would lose an expert, none.
+        kept = draw(st.sampled_from([0, replicas // 2, replicas]))
+        row = np.concatenate([base[layer, :kept], target[layer, kept:]])
+        if len({*row.tolist()}) == experts:
+            target[layer] = row
+    return Way(
+        Placement.of(base, experts, gpus),
+        Placement.of(target, experts, gpus),
+        Limits(draw(st.integers(1, 4)), draw(st.integers(0, 3))),
+        tuple(draw(st.lists(st.integers(0, layers - 1), unique=True))),
+    )
+
+
+@given(ways())
+def test_pieces_reach_the_target(way):
+    pieces = way.pieces
+    assert np.array_equal(pieces[-1].phy2log, way.target.phy2log)
+    assert pieces[-1].digest == way.target.digest
+
+
+@given(ways())
+def test_every_piece_holds_all_experts_and_fits_the_limits(way):
+    pieces = way.pieces
+    for before, piece in zip(pieces, pieces[1:], strict=False):
+        changed = differing(before, piece)
+        assert 1 <= len(changed) <= (way.limits.max_layers or len(changed))
+        received = Counter(gpu for _, gpu, _ in arrivals(before, piece))
+        assert max(received.values(), default=0) <= way.limits.staging_slots
+        for row in piece.phy2log.tolist():
+            assert {*row} == set(range(way.base.num_experts))
+
+
+@given(ways())
+def test_experts_move_where_they_would_directly_and_once(way):
+    pieces = way.pieces
+    moved = Counter(
+        arrival
+        for before, piece in zip(pieces, pieces[1:], strict=False)
+        for arrival in arrivals(before, piece)
+    )
+    assert moved == Counter(arrivals(way.base, way.target))
+
+
+@given(ways(max_layers=1))
+def test_no_fewer_parts_of_a_layer_would_do(way):
+    busiest = busiest_of(way.base, way.target)[0]
+    needed = max(1, -(-busiest // way.limits.staging_slots)) if way.bound else 0
+    assert len(way.pieces) - 1 == needed
+
+
+@given(ways())
+def test_the_first_layer_goes_as_far_as_it_can(way):
+    pieces, staging = way.pieces, way.limits.staging_slots
+    for before, piece in zip(pieces, pieces[1:], strict=False):
+        first = next(la for la in way.by_priority if la in differing(before, way.target))
+        needed = busiest_of(before, way.target)[first]
+        assert busiest_of(piece, way.target)[first] == max(0, needed - staging)
+        if needed <= staging:
+            assert first not in differing(piece, way.target)
+
+
+@given(ways())
+def test_layers_are_left_out_only_where_there_is_no_room_for_them(way):
+    pieces, staging = way.pieces, way.limits.staging_slots
+    for before, piece in zip(pieces, pieces[1:], strict=False):
+        needed = {
+            layer: Counter(gpu for la, gpu, _ in arrivals(before, way.target) if la == layer)
+            for layer in differing(before, way.target)
+        }
+        used: Counter[int] = Counter()
+        taken = 0
+        for layer in (layer for layer in way.by_priority if layer in needed):
+            if way.limits.max_layers and taken == way.limits.max_layers:
+                assert layer not in differing(before, piece)
+                continue
+            most = max(needed[layer].values(), default=0)
+            left = min(staging - used[gpu] for gpu in range(way.base.num_gpus))
+            together = max((used + needed[layer]).values(), default=0)
+            in_part = most > staging and left > 0
+            assert (layer in differing(before, piece)) == (together <= staging or in_part)
+            if not in_part:
+                assert (layer in differing(piece, way.target)) == (together > staging)
+            used += Counter(gpu for la, gpu, _ in arrivals(before, piece) if la == layer)
+            taken += layer in differing(before, piece)
+
+
+@given(ways())
+def test_what_arrives_comes_to_its_place_and_stays_there(way):
+    slots = way.base.phy2log.shape[1] // way.base.num_gpus
+    pieces = way.pieces
+    for before, piece in zip(pieces, pieces[1:], strict=False):
+        in_place = before.phy2log == way.target.phy2log
+        assert (piece.phy2log == way.target.phy2log)[in_place].all()
+        for layer, gpu, expert in arrivals(before, piece):
+            slot = way.target.phy2log[layer].tolist().index(expert, gpu * slots)
+            assert piece.phy2log[layer, slot] == expert
+
+
+@given(ways())
+def test_the_same_question_has_the_same_answer(way):
+    again = Way(way.base, way.target, way.limits, way.order)
+    assert [piece.digest for piece in way.pieces] == [piece.digest for piece in again.pieces]
+
+
+def test_many_gpus_and_experts():
+    base, target = (Placement.of(starts(2, 256, 288, seed).numpy(), 256, 32) for seed in (1, 2))
+    busiest = busiest_of(base, target)
+    assert min(busiest.values()) == 9
+    pieces = Way(base, target, Limits(2)).pieces
+    # 9 arrivals in twos, and twos only: a layer in parts leaves room for no other but at its
+    # end, where one place is left for a part of the next.
+    assert len(pieces) - 1 == 9
+    assert sorted(
+        arrival
+        for before, piece in zip(pieces, pieces[1:], strict=False)
+        for arrival in arrivals(before, piece)
+    ) == sorted(arrivals(base, target))
+
+
+def test_at_the_target_there_is_no_piece():
+    assert way([[0, 1]], [[0, 1]], 2, 1).after(Placement.of([[0, 1]], 2, 2)) is None
+
+
+def test_what_fits_goes_in_one_piece():
+    # Each GPU receives one expert in each layer.
+    there = way([[0, 1, 2, 3]] * 2, [[2, 1, 0, 3], [0, 3, 2, 1]], 2, 2)
+    assert rows(there.pieces) == rows([there.base, there.target])
+
+
+def test_what_does_not_fit_goes_layer_by_layer():
+    # As above, but with staging for one.
+    a, b, c = [0, 1, 2, 3], [2, 1, 0, 3], [0, 3, 2, 1]
+    assert rows(way([a, a], [b, c], 2, 1).pieces) == [[a, a], [b, a], [b, c]]
+
+
+def test_layers_of_other_gpus_fill_what_room_is_left():
+    # Layer 0 is between GPUs 0 and 1, as is layer 1; layer 2 between 2 and 3.
+    a, b, c = [0, 1, 2, 3], [1, 0, 2, 3], [0, 1, 3, 2]
+    pieces = way([a, a, a], [b, b, c], 4, 1).pieces
+    assert rows(pieces) == [[a, a, a], [b, a, c], [b, b, c]]
+
+
+def test_the_most_urgent_layer_goes_first():
+    a, b = [0, 1], [1, 0]
+    assert rows(way([a] * 3, [b] * 3, 2, 1, order=(2,)).pieces) == [
+        [a, a, a],
+        [a, a, b],
+        [b, a, b],
+        [b, b, b],
+    ]
+
+
+def test_a_switch_touches_no_more_layers_than_it_may():
+    a, b = [0, 1], [1, 0]
+    pieces = way([a] * 3, [b] * 3, 2, 9, max_layers=2).pieces
+    assert rows(pieces) == [[a, a, a], [b, b, a], [b, b, b]]
+
+
+def test_copies_need_no_staging():
+    # Both GPUs turn their slots round, which is no weight to receive.
+    there = way([[0, 1, 2, 3, 4, 5]] * 2, [[1, 2, 0, 5, 3, 4]] * 2, 2, 1)
+    assert rows(there.pieces) == rows([there.base, there.target])
+
+
+def test_a_ring_of_gpus_goes_at_once():
+    # None of the experts has another slot, so none could go before the others.
+    there = way([[0, 1, 2, 3]], [[3, 0, 1, 2]], 4, 1)
+    assert rows(there.pieces) == rows([there.base, there.target])
+
+
+def test_a_ring_that_passes_a_gpu_twice_goes_as_two():
+    # By slots it is one ring, 0 -> 3 -> 1 -> 2 -> 0, and no part of it could go by itself.
+    # But slots of a GPU are alike: first 2 and 1 change GPUs. 2 takes the slot where it is to
+    # lie in the end, so what lies there, 0, takes that of 1; and likewise on GPU 1.
+    there = way([[0, 1, 2, 3]], [[2, 3, 1, 0]], 2, 1)
+    assert len(there.pieces) == 3
+    middle = there.pieces[1].phy2log[0].tolist()
+    assert len({*middle[:2]} & {0, 1}) == len({*middle[2:]} & {2, 3}) == 1
+    assert middle[0] == 2 or middle[1] == 3
+    assert middle[2] == 1 or middle[3] == 0
+
+
+def test_an_expert_is_not_given_up_before_it_has_come_elsewhere():
+    # GPU 0 gives 0 and 1 up for 2 and 3, of which there are others. With room for one, what it
+    # gives up first has to have come to GPU 1 by the same piece.
+    there = way([[0, 1, 2, 3, 2, 3]], [[2, 3, 0, 1, 2, 3]], 3, 1)
+    assert len(there.pieces) == 3
+    for piece in there.pieces:
+        assert {*piece.phy2log[0].tolist()} == {0, 1, 2, 3}
+
+
+def test_two_layers_in_parts_share_a_switch():
+    # Each layer takes three arrivals on each GPU, so with room for two: two of the first, then
+    # its third with one of the second, then the other two.
+    a, b = [0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]
+    there = way([a, a], [b, b], 2, 2)
+    left = [busiest_of(piece, there.target) for piece in there.pieces]
+    assert [(busiest[0], busiest[1]) for busiest in left] == [(3, 3), (1, 3), (0, 2), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [((0,), "staging_slots"), ((1, -1), "max_layers"), ((1.5,), "staging_slots")],
+)
+def test_limits_that_no_switch_could_keep_are_refused(limits, field):
+    with pytest.raises(InvalidArgumentError) as error:
+        Limits(*limits)
+    assert error.value.violations[0].field == field
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Placement.of([[0, 1, 1, 0]] * 2, 2, 2),
+        Placement.of([[0, 1, 1]], 2, 1),
+        Placement.of([[0, 1, 2, 0]], 3, 2),
+        Placement.of([[0, 1, 1, 0]], 2, 4),
+    ],
+)
+def test_a_target_of_another_shape_is_refused(other):
+    with pytest.raises(InvalidArgumentError, match="target"):
+        next_piece(Placement.of([[0, 1, 1, 0]], 2, 2), other, Limits(1))
