@@ -12,7 +12,7 @@ from tests.rpc.endpoint import endpoint_of
 from tests.rpc.peers import AFTER, BEFORE, Peer, about, group, hello, joined, report, version
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
 from trimtab_server.rollout.rollout import Phase
 from trimtab_server.store.failpoints import configure
 
@@ -366,19 +366,23 @@ async def test_where_the_store_fails_the_server_goes_on_from_what_is_durable(end
     deployment = endpoint.deployments.find("d")
     configure(f"save:{stage}=error")
     try:
-        await deployment.move_to(AFTER)
+        with pytest.raises(UnavailableError, match="the server's store failed"):
+            await deployment.move_to(AFTER)
+        # It still fails: nobody is told what may not be so.
+        with pytest.raises(UnavailableError):
+            await deployment.pause("an operator asked")
     finally:
         configure("")
     for peer in peers:
         code, details = await peer.end()
         assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server's store failed")
-    switch = deployment.rollout.record.switch
-    assert (switch is not None) == (stage == "durable"), "no offer of what is not durable"
+    assert not deployment.connections
     peers = [
         await joined(endpoint.channel, hello(each, 2, stream=2, in_force=version(1, 0)))
         for each in range(2)
     ]
-    await until(deployment, lambda: deployment.rollout.why_not() is None)
+    await deployment.resume()
+    assert deployment.rollout.why_not() is None
     await deployment.move_to(AFTER)
     generation = 2 if stage == "durable" else 1
     assert (await peers[0].hear("offer")).version == version(1, generation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -85,6 +86,7 @@ class Deployment:
         self._counters: dict[str, Counters] = {}
         self._changes: tuple[Version, Differences] | None = None
         self._saved_seqs: dict[str, int] = {}
+        self._is_ahead = False
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
@@ -141,7 +143,7 @@ class Deployment:
     def leave(self, session: Connection) -> None:
         """End a session. Returns at once, so that a cancelled call can say it too."""
         if self._connections.pop(session.number, None) is not None:
-            self._begin(self._take_turn(lambda: self._rollout.left(session.number)))
+            self._begin(self._take_turn_unasked(lambda: self._rollout.left(session.number)))
 
     async def answer(self, session: Connection, answer: Answer) -> None:
         """A worker answered."""
@@ -229,14 +231,21 @@ class Deployment:
     async def _take_turn(self, event: Callable[[], list[Effect]]) -> None:
         async with self._turn:
             try:
+                if self._is_ahead:
+                    await self._go_back()
                 await self._perform(event())
                 await self._perform(self._go_on())
             except StoreError as error:
-                await self._start_anew(error)
+                self._fail(error)
+                raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
             finally:
                 # A new one for those who wait from now on.
                 self._changed.set()
                 self._changed = asyncio.Event()
+
+    async def _take_turn_unasked(self, event: Callable[[], list[Effect]]) -> None:
+        with suppress(UnavailableError):  # the alarm has said it
+            await self._take_turn(event)
 
     async def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -255,15 +264,20 @@ class Deployment:
                 case Note():
                     self._observer.noted(self._name, effect)
 
-    async def _start_anew(self, error: StoreError) -> None:
-        """What is durable is behind what the rollout thinks: go back to it."""
+    def _fail(self, error: StoreError) -> None:
+        """The rollout may be ahead of what is durable: it must do nothing any more."""
         self._observer.alarm(self._name, f"the store failed: {error}")
+        self._is_ahead = True
+        self.target = None
         for number in list(self._connections):
             self._close(number, UnavailableError("the server's store failed", _RETRY_AFTER_S))
             del self._connections[number]
-        self.target = None
+
+    async def _go_back(self) -> None:
+        """Begin again from what is durable."""
         record = await self._store.call(self._store.store.load, self._name)
         self._rollout = Rollout(record or Record(), self.facts.topology.num_gpus)
+        self._is_ahead = False
         await self._perform(self._rollout.started())
 
     def _send(self, number: int, order: Order) -> None:
@@ -282,7 +296,7 @@ class Deployment:
         asyncio.get_running_loop().call_later(self._offer_seconds, event)
 
     def _expired(self, version: Version) -> None:
-        self._begin(self._take_turn(lambda: self._rollout.expired(version)))
+        self._begin(self._take_turn_unasked(lambda: self._rollout.expired(version)))
 
     # The way to the target.
 

@@ -161,7 +161,7 @@ def _changes(row: list[int], goal: list[int], gpu: range) -> tuple[list[int], li
     """
     held = {row[slot] for slot in gpu}
     wanted = {goal[slot]: slot for slot in reversed(gpu)}
-    arrivals = [slot for expert, slot in wanted.items() if expert not in held]
+    arrivals = sorted(slot for expert, slot in wanted.items() if expert not in held)
     changed = [slot for slot in gpu if row[slot] != goal[slot]]
     settled = {row[slot] for slot in gpu if row[slot] == goal[slot]}
     staying = {row[s]: s for s in changed if row[s] in wanted and row[s] not in settled}

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.client.worker.engine import KINDS, Engine
+from tests.client.worker.server import RunningSessions, serving_sessions
+
+
+@pytest.fixture
+def server() -> Iterator[RunningSessions]:
+    with serving_sessions() as running:
+        yield running
+
+
+@pytest.fixture(params=KINDS)
+def start(
+    request: pytest.FixtureRequest, server: RunningSessions
+) -> Iterator[Callable[..., Engine]]:
+    """Starts an engine with a session of either kind; closed when the test ends."""
+    started: list[Engine] = []
+
+    def begin(*args: Any, **others: Any) -> Engine:
+        engine = Engine(request.param, server.target, *args, **others)
+        started.append(engine)
+        return engine
+
+    yield begin
+    for engine in started:
+        engine.close(timeout=0.1)
+
+
+@pytest.fixture
+def engine(start: Callable[..., Engine]) -> Engine:
+    """The only worker of its group."""
+    return start()
