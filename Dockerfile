@@ -45,7 +45,8 @@ ENV TRIMTAB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=co
 
 # hadolint ignore=DL3006
 FROM runtime-${VARIANT}
-RUN useradd --system --uid 10001 --no-create-home trimtab
+RUN useradd --system --uid 10001 --no-create-home trimtab \
+    && install --directory --owner=10001 /var/lib/trimtab
 COPY --from=build /opt/trimtab /opt/trimtab
 # Compiled kernels. On a processor of another kind they are compiled anew, and kept if this
 # folder can be written to.
@@ -55,6 +56,7 @@ ENV PATH=/opt/trimtab/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     NUMBA_CACHE_DIR=/var/cache/trimtab \
     TRITON_CACHE_DIR=/var/cache/trimtab/triton \
+    TRIMTAB_STORE=/var/lib/trimtab/trimtab.db \
     TRIMTAB_LISTEN=0.0.0.0:50051 \
     TRIMTAB_METRICS_LISTEN=0.0.0.0:9464 \
     TRIMTAB_LOG_FORMAT=json

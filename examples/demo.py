@@ -125,7 +125,7 @@ def server() -> Iterator[tuple[str, str]]:
     """A server of our own; yields its addresses for gRPC and for /metrics."""
     command = [sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"]
     command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    command += ["--log-format", "json"]
+    command += ["--log-format", "json", "--store", "memory"]
     print("starting   trimtab-server", flush=True)
     # Its own settings only: the ready line below is logged at level info.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")}

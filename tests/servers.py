@@ -25,7 +25,11 @@ Events = queue.Queue[dict[str, Any] | None]
 def make_config(**settings: Any) -> ServerConfig:
     """Configuration of a server on a free port and the CPU, without metrics."""
     return load_config(
-        {"listen": ANY_PORT, "metrics_listen": "off", "device": "cpu", **settings}, {}
+        {
+            **{"listen": ANY_PORT, "metrics_listen": "off"},
+            **{"device": "cpu", "store": "memory", **settings},
+        },
+        {},
     )
 
 
@@ -72,6 +76,7 @@ def server_process(*flags: str) -> Iterator[ServerProcess]:
         [
             *(sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"),
             *("--listen", ANY_PORT, "--metrics-listen", ANY_PORT, "--log-format", "json"),
+            *("--store", "memory"),
             *flags,
         ],
         stderr=subprocess.PIPE,

@@ -16,6 +16,7 @@ import torch
 
 from trimtab_server.config import ServerConfig
 from trimtab_server.device import device_name, resolve_device
+from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
@@ -28,6 +29,7 @@ from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.backend import Backend, FallbackReason
 from trimtab_server.solver.backends.select import backend_for
+from trimtab_server.store.errors import StoreError
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_server.store.store import Store
@@ -210,7 +212,17 @@ def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
 
 
 def _make_store(where: str) -> Store:
-    return MemoryStore() if where == "memory" else SqliteStore(Path(where))
+    """The store of the setting `store`.
+
+    Raises:
+        InvalidArgumentError: it cannot be had.
+    """
+    if where == "memory":
+        return MemoryStore()
+    try:
+        return SqliteStore(Path(where))
+    except StoreError as error:
+        raise invalid("store", str(error)) from error
 
 
 def _use_threads(threads: int) -> None:

@@ -809,6 +809,14 @@ def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, i
     assert rollout.record.paused == reason
 
 
+def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
+    rollout = lost(serving())
+    joined(rollout, 3, "a", in_force=BASE, placement=NEW)
+    _, *effects = joined(rollout, 4, "a", in_force=BASE)
+    assert effects == [Send(4, Welcome(BASE, OLD.digest))]
+    assert rollout.why_not().startswith("the deployment is paused: 'a' serves by 1.0, digest ")
+
+
 @pytest.mark.parametrize("in_force", [None, Version(1, 5)])
 def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_force):
     rollout = empty()

@@ -99,10 +99,11 @@ class SessionConfig:
     """Sessions and switches."""
 
     store: str = field(
-        default="memory",
+        default="trimtab.db",
         metadata=setting(
             "Where deployments are remembered: the path of a SQLite file, which is made if "
-            "it is not there, or memory, which forgets them when the server ends.",
+            "it is not there, or memory, which forgets them when the server ends. One server "
+            "to a file.",
         ),
     )
     history: str = field(

@@ -375,6 +375,13 @@ def test_a_repeated_commit_has_no_effect(state):
     assert held(switch) == Held(FIRST, HeldState.ARMED)
 
 
+def test_a_commit_during_the_flip_does_not_ask_for_another():
+    switch = flipping()
+    order(switch, COMMIT)
+    assert switch.agreed(1, 1) == []
+    assert switch.flipped(8) == [noted("flipped", FIRST, NEW, step=8), HAS_APPLIED]
+
+
 def test_a_commit_after_the_flip_is_answered_again():
     assert order(flipped(), COMMIT) == [HAS_APPLIED]
 
@@ -386,6 +393,7 @@ def test_a_commit_after_the_flip_is_answered_again():
         (stable, Commit(BASE, OLD.digest), "commit of 1.0, which is not held"),
         (prepared, Commit(SECOND, NEW.digest), "commit of 1.2, which is not held"),
         (prepared, Commit(FIRST, OTHER.digest), "commit of 1.1 with another digest"),
+        (flipped, Commit(SECOND, NEW.digest), "commit of 1.2, which is not held"),
         (accepted, COMMIT, "commit of 1.1, which is ACCEPTED"),
         (discarding, COMMIT, "commit of 1.1, which is DISCARDING"),
     ],
@@ -429,6 +437,13 @@ def test_an_abort_of_what_is_not_held_is_answered_and_the_offer_that_comes_later
     switch = stable()
     assert order(switch, ABORT) == [HAS_DISCARDED]
     assert order(switch, OFFER) == []
+
+
+@pytest.mark.parametrize("state", [accepted, prepared, armed, discarding, flipped])
+def test_an_abort_of_another_version_leaves_what_is_held_alone(state):
+    switch = state()
+    assert order(switch, Abort(SECOND)) == [Send(Discarded(SECOND))]
+    assert held(switch) == held(state())
 
 
 def test_an_offer_after_the_aborted_one_is_accepted():
@@ -491,6 +506,15 @@ def test_a_collective_transfer_starts_once():
     switch = transferring()
     switch.contribute()
     assert switch.agreed(1, 0) == []
+    switch.prepared(FIRST)
+    switch.contribute()
+    assert switch.agreed(1, 0) == []
+
+
+def test_a_result_that_starts_nothing_is_not_waited_for_again():
+    switch = contributed()
+    switch.agreed(0, 0)
+    assert order(switch, ABORT) == DROPS
 
 
 def test_a_barrier_that_a_rank_joined_before_it_accepted_starts_nothing():
