@@ -93,7 +93,8 @@ def test_every_make_target_that_is_named_exists(target):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    "document",
+    ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CONTRIBUTING.md", "CHANGELOG.md"],
 )
 def test_links_to_files_lead_somewhere(document):
     for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):

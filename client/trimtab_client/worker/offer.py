@@ -25,15 +25,18 @@ class SwitchOffer(Offer):
         layers: [K], the layers that differ, ascending.
         old_rows: [K, R], the expert of each slot of those layers in force.
         new_rows: [K, R], the same in `placement`.
-        receives: [M, 3], layer, own slot and expert of what this worker has to receive, in
-            ascending order of (layer, slot).
-        receive_sources: [M, X], padded with -1, the GPUs that hold the expert in force,
-            the nearest first. A collective transfer takes the first.
+        receives: [M, 3], layer, own slot and expert of what this worker has to receive into
+            staging: one for each expert new to one of its GPUs, in ascending order of
+            (layer, slot).
+        receive_sources: [M, X], padded with -1, the GPUs that hold the expert in force, in
+            the order in which to try them. A collective transfer takes the first.
         sends: [M, 4], layer, own slot that holds the expert, slot that it goes to, and
-            expert, of what other workers receive from this one if each takes its first
-            source.
-        copies: [M, 4], layer, own slot that holds the expert, own slot of the same GPU
-            that it goes to, and expert.
+            expert, of every receive whose first source is a GPU of this worker. A receive
+            of its own may be among them, where it owns several GPUs.
+        copies: [M, 4], layer, own slot to read, own slot of the same GPU to write, and
+            expert. The flip takes all at once: each reads what the slot holds in force, even
+            where that slot is written too; but where that is another expert, it reads what
+            the slot has received.
         bytes_received: bytes that this worker receives.
     """
 

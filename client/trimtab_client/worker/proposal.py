@@ -103,7 +103,7 @@ class Proposal:
 
     def _check_work(self, work: _Work) -> None:
         work.check_receives(self.receives, self.receive_sources)
-        work.check_copies(self.copies)
+        work.check_copies(self.copies, self.receives)
         work.check_sends(self.sends)
         work.check_complete(self.receives, self.copies)
 
@@ -139,13 +139,14 @@ class _Work:
         holds_MX = held_MXS.any(2) | (sources_MX < 0)
         _require(holds_MX.all(1), "receive_sources", "a GPU does not hold the expert")
 
-    def check_copies(self, copies_M4: IntArray) -> None:
+    def check_copies(self, copies_M4: IntArray, receives_M3: IntArray) -> None:
         layer, source, slot, expert = self._columns("copies", copies_M4)
         _require(self._own_R[slot], "copies", "the slot is not this worker's")
         same = source // self._per_gpu == slot // self._per_gpu
         _require(same, "copies", "the slots are of two GPUs")
-        # A second slot of an expert that is received is filled from the first one.
-        has = (self._old_LR[layer, source] == expert) | (self._new_LR[layer, source] == expert)
+        received_LR = np.full(self._old_LR.shape, -1)
+        received_LR[receives_M3[:, 0], receives_M3[:, 1]] = receives_M3[:, 2]
+        has = (self._old_LR[layer, source] == expert) | (received_LR[layer, source] == expert)
         _require(has, "copies", "the slot to copy from has another expert")
         _require(self._new_LR[layer, slot] == expert, "copies", "the slot gets another expert")
 

@@ -160,13 +160,12 @@ def _changes(row: list[int], goal: list[int], gpu: range) -> tuple[list[int], li
     which come with the last part.
     """
     held = {row[slot] for slot in gpu}
-    wanted = {goal[slot]: slot for slot in reversed(gpu)}
+    wanted = {goal[slot]: slot for slot in gpu}
     arrivals = sorted(slot for expert, slot in wanted.items() if expert not in held)
     changed = [slot for slot in gpu if row[slot] != goal[slot]]
     settled = {row[slot] for slot in gpu if row[slot] == goal[slot]}
     staying = {row[s]: s for s in changed if row[s] in wanted and row[s] not in settled}
     free = [slot for slot in changed if slot not in staying.values()]
-    free.sort(key=lambda slot: slot not in arrivals)
     return free[: len(arrivals)], arrivals
 
 

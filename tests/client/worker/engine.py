@@ -68,10 +68,8 @@ class MinBarrier:
         with self._lock:
             self._brought.append(values)
         self._all_brought.wait()
-        result = self._result
-        # Nobody brings the next values before all have read these.
-        self._all_read.wait() if hasattr(self, "_all_read") else None
-        return result
+        # Not replaced before all ranks are here again, and so have read it.
+        return self._result
 
     def _reduce(self) -> None:
         self._result = tuple(min(column) for column in zip(*self._brought, strict=True))

@@ -150,14 +150,13 @@ class RunningSessions:
 
     def joined(
         self,
-        version: Version = Version(1, 0),
-        placement: Placement | None = None,  # noqa: B008
     ) -> Stream:
         """The next stream, with a directive and an epoch."""
         stream = self.next_stream()
         stream.direct()
-        digest = stream.hello.placement.digest if placement is None else placement.digest
-        stream.send(welcome=switch_pb2.Welcome(version=wire(version), digest=digest))
+        epoch = switch_pb2.Version(epoch=1)
+        digest = stream.hello.placement.digest
+        stream.send(welcome=switch_pb2.Welcome(version=epoch, digest=digest))
         return stream
 
 
