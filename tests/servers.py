@@ -26,8 +26,11 @@ def make_config(**settings: Any) -> ServerConfig:
     """Configuration of a server on a free port and the CPU, without metrics."""
     return load_config(
         {
-            **{"listen": ANY_PORT, "metrics_listen": "off"},
-            **{"device": "cpu", "store": "memory", **settings},
+            "listen": ANY_PORT,
+            "metrics_listen": "off",
+            "device": "cpu",
+            "store": "memory",
+            **settings,
         },
         {},
     )

@@ -176,7 +176,7 @@ class Deployment:
         Returns once the first piece is offered; the others follow. An abort gives the target up.
 
         Raises:
-            FailedPreconditionError: nothing can be offered now, or no piece fits.
+            FailedPreconditionError: nothing can be offered now.
         """
         await self._shielded(self._take_turn(lambda: self._offer(target)))
 

@@ -34,6 +34,7 @@ class Stream:
         self.term = term
         self.over = threading.Event()
         self.half_closed = threading.Event()
+        self.reports = 0
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -88,6 +89,7 @@ class Stream:
     def read(self, requests: Iterator[Any]) -> None:
         try:
             for request in requests:
+                self.reports += request.HasField("report")
                 self._received.put(request)
             self.half_closed.set()
         except Exception:  # noqa: BLE001 - the worker went away

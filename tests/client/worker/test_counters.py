@@ -1,0 +1,189 @@
+"""Counts by expert and by slot, against the obvious way to add them up."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab_client import InvalidArgumentError, Placement
+from trimtab_client.worker.counters import Counters
+
+FIRST = Placement.untouched(2, 3, 4, 2)
+ONES = np.ones((2, 3), np.int32)
+
+
+def counters(placement: Placement = FIRST, gpus: tuple[int, ...] = (0, 1)) -> Counters:
+    return Counters(placement, gpus)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Any, ...]:
+    """A topology, a worker's GPUs, and what happens: counts of either kind, flips, groups."""
+    gpus, slots = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    layers, experts = draw(st.integers(1, 3)), draw(st.integers(1, gpus * slots))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def placement() -> Placement:
+        spare = rng.integers(0, experts, gpus * slots - experts)
+        row = np.concatenate([np.arange(experts), spare])
+        return Placement.of(np.stack([rng.permutation(row) for _ in range(layers)]), experts, gpus)
+
+    def some_gpus() -> tuple[int, ...]:
+        count = int(rng.integers(1, gpus + 1))
+        return tuple(sorted(rng.choice(gpus, count, replace=False).tolist()))
+
+    kinds = st.sampled_from(["experts", "slots", "flip", "group", "snapshot"])
+    return placement, some_gpus, rng, draw(st.lists(kinds, max_size=30))
+
+
+@given(histories())
+def test_counts_are_what_adding_one_by_one_gives(history: tuple[Any, ...]) -> None:
+    placement_of, some_gpus, rng, kinds = history
+    placement, gpus = placement_of(), some_gpus()
+    table = Counters(placement, gpus)
+    expected = np.zeros(placement.logcnt.shape, np.int64)
+    slots = placement.phy2log.shape[1] // placement.num_gpus
+    seq = 0
+    for step, kind in enumerate([*kinds, "snapshot"]):
+        own = [gpu * slots + i for gpu in gpus for i in range(slots)]
+        if kind == "experts":
+            counts = rng.integers(0, 2**40, expected.shape)
+            table.record(counts, step, step)
+            expected += counts
+        elif kind == "slots":
+            counts = rng.integers(0, 2**40, (len(expected), len(own)))
+            table.record(counts, step, step, per_slot=True)
+            for layer in range(len(expected)):
+                for column, slot in enumerate(own):
+                    expected[layer, placement.phy2log[layer, slot]] += counts[layer, column]
+        elif kind == "flip":
+            placement = placement_of()
+            table.flipped(placement, gpus, step)
+        elif kind == "group":
+            placement, gpus = placement_of(), some_gpus()
+            table.regrouped(placement, gpus)
+        else:
+            snapshot = table.snapshot()
+            seq += 1
+            assert snapshot.seq == seq
+            assert snapshot.counts_LE.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_counts_of_any_integer_type_are_added_exactly(dtype: Any) -> None:
+    table = counters()
+    table.record(np.full((2, 3), 2**53 + 1, np.int64), 0, 0)
+    table.record(np.full((2, 3), 100, dtype), 0, 0)
+
+    assert (table.snapshot().counts_LE == 2**53 + 101).all()
+
+
+def test_nothing_is_lost_between_threads() -> None:
+    """While others record by expert and by slot, snapshots are taken, and only rise."""
+    table = counters()
+    turns, threads = 2000, 4
+    begin = threading.Barrier(threads + 1)
+
+    def record(index: int) -> None:
+        begin.wait()
+        for _ in range(turns):
+            if index % 2:
+                table.record(ONES, 0, 0)
+            else:
+                table.record(np.ones((2, 4), int), 0, 0, per_slot=True)
+
+    running = [threading.Thread(target=record, args=(index,)) for index in range(threads)]
+    for thread in running:
+        thread.start()
+    begin.wait()
+    last = table.snapshot()
+    while any(thread.is_alive() for thread in running):
+        snapshot = table.snapshot()
+        assert (snapshot.counts_LE >= last.counts_LE).all()
+        assert snapshot.seq == last.seq + 1
+        last = snapshot
+    assert table.snapshot().counts_LE.sum() == turns * threads / 2 * (6 + 8)
+
+
+def test_a_snapshot_does_not_change_any_more() -> None:
+    table = counters()
+    before = table.snapshot()
+    table.record(ONES, 0, 0)
+
+    assert before.counts_LE.sum() == 0
+
+
+def test_steps_are_those_since_the_last_snapshot() -> None:
+    table = counters()
+    assert table.snapshot()[1:3] == (0, -1)
+    table.record(ONES, 5, 7)
+    table.record(ONES, 5, 7)
+    table.record(ONES, 8, 8)
+    assert table.snapshot()[1:3] == (5, 8)
+    assert table.snapshot()[1:3] == (9, 8)
+    table.record(ONES, 20, 29)
+    assert table.snapshot()[1:3] == (20, 29)
+
+
+def test_the_steps_of_reports_rise_though_a_new_group_begins_anew() -> None:
+    table = counters()
+    table.record(ONES, 100, 109)
+    table.regrouped(FIRST, (0, 1))
+    assert table.snapshot()[1:3] == (100, 109)
+    table.record(ONES, 0, 4)
+    assert table.snapshot()[1:3] == (110, 114)
+    table.record(ONES, 5, 9)
+    assert table.snapshot()[1:3] == (115, 119)
+
+
+@pytest.mark.parametrize(
+    ("counts", "per_slot", "message"),
+    [
+        (np.ones((2, 4), int), False, r"counts: shape \(2, 4\) is not \[L, E\] = \(2, 3\)"),
+        (np.ones((2, 3), int), True, r"counts: shape \(2, 3\) is not \[L, own slots\] = \(2, 4\)"),
+        (np.ones(3, int), False, r"counts: shape \(3,\) has rank 1"),
+        (np.ones((2, 3)), False, "counts: dtype float64 is not an integer type"),
+        ([[0, 0, 0], [0, -5, 0]], False, r"counts\[1, 1\]: -5 is negative"),
+        (np.full((2, 3), 2**63, np.uint64), False, "beyond int64"),
+        ("counts", False, "counts: "),
+    ],
+    ids=["experts", "slots", "rank", "floats", "negative", "too large", "text"],
+)
+def test_counts_that_cannot_be_are_refused(counts: Any, per_slot: bool, message: str) -> None:
+    table = counters()
+    with pytest.raises(InvalidArgumentError, match=message):
+        table.record(counts, 0, 0, per_slot=per_slot)
+    assert table.snapshot()[1:3] == (0, -1)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "message"),
+    [
+        (9, 20, "first_step: 9 is before that of the last call, 10"),
+        (10, 18, "last_step: 18 is before that of the last call, 19"),
+        (30, 29, "last_step: 29 is before first_step, 30"),
+        (-1, 29, "first_step: -1 is not in"),
+        (1.5, 29, "first_step: 1.5 is not an integer"),
+    ],
+    ids=str,
+)
+def test_steps_that_run_backwards_are_refused(first: Any, last: Any, message: str) -> None:
+    table = counters()
+    table.record(ONES, 10, 19)
+    with pytest.raises(InvalidArgumentError, match=message):
+        table.record(ONES, first, last)
+    assert table.snapshot().counts_LE.sum() == 6
+
+
+def test_counts_by_slot_must_not_reach_back_over_a_flip() -> None:
+    table = counters()
+    table.flipped(FIRST, (0, 1), 10)
+    table.record(ONES, 9, 9)
+    with pytest.raises(InvalidArgumentError, match="first_step: 9 is before the flip at step 10"):
+        table.record(np.ones((2, 4), int), 9, 10, per_slot=True)
+    table.record(np.ones((2, 4), int), 10, 10, per_slot=True)

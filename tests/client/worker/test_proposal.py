@@ -1,0 +1,102 @@
+"""What the server asks of each worker passes the worker's checks."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from trimtab_client import Placement, SwitchOffer, Version
+from trimtab_client.exceptions import ProtocolError
+from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_server.domain.placement import Placement as ServerPlacement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.rollout.contents import Contents, Differences
+
+
+def some(rng: np.random.Generator, layers: int, experts: int, slots: int, gpus: int) -> Placement:
+    row = np.concatenate([np.arange(experts), rng.integers(0, experts, slots - experts)])
+    return Placement.of(np.stack([rng.permutation(row) for _ in range(layers)]), experts, gpus)
+
+
+def server_side(placement: Placement) -> ServerPlacement:
+    return ServerPlacement.of(placement.phy2log, placement.num_experts, placement.num_gpus)
+
+
+def proposal(contents: Contents, base: Placement, new: Placement) -> Proposal:
+    parts = {field.name: getattr(contents, field.name) for field in fields(contents)}
+    bytes_received = parts.pop("bytes")
+    return Proposal(
+        version=Version(1, 1),
+        digest=new.digest,
+        base=Version(1, 0),
+        base_digest=base.digest,
+        bytes_received=bytes_received,
+        **parts,
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_the_server_asks_is_what_a_worker_takes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gpus, per_gpu, layers = rng.integers(1, 5, 3).tolist()
+    slots = gpus * per_gpu
+    experts = int(rng.integers(1, slots + 1))
+    base, new = (some(rng, layers, experts, slots, gpus) for _ in range(2))
+    if base == new:
+        return
+    differences = Differences.between(
+        server_side(base), server_side(new), Topology(slots, gpus), 100
+    )
+    owner = rng.integers(0, 3, gpus)
+    for worker in range(3):
+        owned = tuple(np.flatnonzero(owner == worker).tolist())
+        if not owned:
+            continue
+        asked = proposal(differences.for_worker(owned), base, new)
+        offer = asked.on(base, Room(owned, 1000, 0))
+        assert offer.placement == new
+        assert own(after(offer), owned, gpus) == own(new.phy2log, owned, gpus)
+
+
+def after(offer: SwitchOffer) -> np.ndarray:
+    """What an engine's slots hold when it has done as it was told."""
+    base_LR = offer.base_placement.phy2log
+    received_LR = base_LR.copy()
+    for layer, slot, expert in offer.receives.tolist():
+        received_LR[layer, slot] = expert
+    after_LR = received_LR.copy()
+    for layer, source, slot, expert in offer.copies.tolist():
+        held = base_LR[layer, source]
+        after_LR[layer, slot] = held if held == expert else received_LR[layer, source]
+    return after_LR
+
+
+def own(phy2log_LR: np.ndarray, owned: tuple[int, ...], gpus: int) -> list[list[list[int]]]:
+    return phy2log_LR.reshape(len(phy2log_LR), gpus, -1)[:, list(owned)].tolist()
+
+
+def test_a_copy_of_what_neither_was_there_nor_arrives_is_refused() -> None:
+    base = Placement.of([[0, 0, 1, 2]], 3, 1)
+    new = Placement.of([[1, 1, 0, 2]], 3, 1)
+    good = np.array([[0, 2, 0, 1], [0, 2, 1, 1], [0, 0, 2, 0]], np.int32)
+    none = np.empty((0, 3), np.int32)
+    values = {
+        "version": Version(1, 1),
+        "digest": new.digest,
+        "base": Version(1, 0),
+        "base_digest": base.digest,
+        "layers": np.array([0], np.int32),
+        "old_rows": base.phy2log,
+        "new_rows": new.phy2log,
+        "receives": none,
+        "receive_sources": none,
+        "sends": np.empty((0, 4), np.int32),
+        "bytes_received": 0,
+    }
+    Proposal(copies=good, **values).on(base, Room((0,), 1, 0))
+    # Slot 0 will hold expert 1, but by a copy: nothing may read that.
+    good[1, 1] = 0
+    with pytest.raises(ProtocolError, match=r"copies\[1\]: the slot to copy from has another"):
+        Proposal(copies=good, **values).on(base, Room((0,), 1, 0))

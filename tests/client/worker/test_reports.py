@@ -1,0 +1,151 @@
+"""What a session reports, and when, against a scripted server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.client.worker.engine import FIRST, SECOND, Engine, options
+from tests.client.worker.server import RunningSessions, Stream, counts_of, offer_message
+from trimtab_client import Version
+
+OFTEN = 0.01
+ONES = np.ones((3, 4), np.int64)
+Start = Callable[..., Engine]
+
+
+def report_with(stream: Stream, total: int) -> Any:
+    """The first report whose counts come to `total`; those before it are acknowledged."""
+    while True:
+        report = stream.expect("report")
+        if np.sum(counts_of(report)) == total:
+            return report
+        stream.acknowledge(report.seq)
+
+
+def test_there_is_no_report_before_the_server_says_how(
+    server: RunningSessions, engine: Engine
+) -> None:
+    stream = server.next_stream()
+    engine.record(ONES, 1, 1)
+    stream.fence()
+    assert stream.reports == 0
+
+    stream.direct(OFTEN)
+    assert counts_of(stream.expect("report")) == ONES.tolist()
+
+
+def test_counts_are_cumulative_and_numbered(server: RunningSessions, engine: Engine) -> None:
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+    seen = []
+    for turn in range(1, 4):
+        engine.record(ONES, 10 * turn, 10 * turn + 9)
+        report = report_with(stream, 12 * turn)
+        assert (report.first_step, report.last_step) == (10 * turn, 10 * turn + 9)
+        stream.acknowledge(report.seq)
+        seen.append(report.seq)
+    assert seen == sorted(set(seen))
+
+
+def test_a_report_of_nothing_new_says_so(server: RunningSessions, engine: Engine) -> None:
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+
+    first = stream.expect("report")
+    assert (first.seq, first.first_step, first.last_step) == (1, 0, -1)
+    assert counts_of(first) == np.zeros((3, 4)).tolist()
+    stream.acknowledge(1)
+    assert stream.expect("report").seq == 2
+
+
+def test_one_report_is_out_at_a_time_and_the_next_has_the_latest(
+    server: RunningSessions, engine: Engine
+) -> None:
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+    first = stream.expect("report")
+    for step in range(100):
+        engine.record(ONES, step, step)
+    stream.fence()
+    stream.fence()
+    assert stream.reports == 1
+
+    stream.acknowledge(first.seq)
+    second = stream.expect("report")
+    assert (second.seq, second.first_step, second.last_step) == (2, 0, 99)
+    assert counts_of(second) == (100 * ONES).tolist()
+
+
+def test_a_lease_is_kept_though_nothing_is_acknowledged(
+    server: RunningSessions, engine: Engine
+) -> None:
+    stream = server.next_stream()
+    stream.direct(interval=1000.0, lease=0.06)
+
+    assert [stream.expect("report").seq for _ in range(3)] == [1, 2, 3]
+
+
+def test_after_a_loss_the_next_report_covers_all(server: RunningSessions, engine: Engine) -> None:
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+    engine.record(ONES, 1, 1)
+    lost = report_with(stream, 12)
+    stream.end()
+    engine.record(ONES, 2, 2)
+    stream = server.next_stream()
+    stream.fence()
+    assert stream.reports == 0
+
+    stream.direct(OFTEN)
+    report = stream.expect("report")
+    assert report.seq > lost.seq
+    assert counts_of(report) == (2 * ONES).tolist()
+    assert report.last_step == 2
+
+
+def test_no_count_is_lost_or_put_elsewhere_by_a_flip(
+    server: RunningSessions, engine: Engine
+) -> None:
+    stream = server.next_stream()
+    stream.direct()
+    base, version = Version(1, 0), Version(1, 1)
+    stream.welcome(base, FIRST)
+    stream.send(offer=offer_message(version, base, FIRST, SECOND, (0, 1)))
+    engine.next_offer()[1].set_result(None)
+    stream.expect("accepted")
+    stream.expect("prepared")
+    stream.commit(version, SECOND)
+
+    per_slot = np.arange(18).reshape(3, 6)
+    expected = np.zeros((3, 4), np.int64)
+    flip = None
+    while flip is None or engine.step < flip.step + 10:
+        if flip is None and (flip := engine.boundary()):
+            engine.apply()
+        elif flip is not None:
+            assert engine.boundary() is None
+        engine.record(per_slot, engine.step, engine.step, per_slot=True)
+        add_slots(expected, per_slot, (SECOND if flip else FIRST).phy2log)
+
+    stream.expect("applied")
+    stream.direct(OFTEN)
+    assert counts_of(report_with(stream, int(expected.sum()))) == expected.tolist()
+
+
+def test_a_worker_counts_its_own_slots(server: RunningSessions, start: Start) -> None:
+    engine = start(options(gpus=(1,)), barrier=lambda values: values)
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+    engine.record(np.ones((3, 3), int), 0, 0, per_slot=True)
+
+    # Slots 3, 4 and 5 hold the experts 3, 0 and 1.
+    assert counts_of(report_with(stream, 9)) == [[1, 1, 0, 1]] * 3
+
+
+def add_slots(counts: np.ndarray, per_slot: np.ndarray, phy2log: np.ndarray) -> None:
+    for layer, row in enumerate(phy2log):
+        for slot, expert in enumerate(row):
+            counts[layer, expert] += per_slot[layer, slot]

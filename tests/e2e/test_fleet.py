@@ -1,0 +1,96 @@
+"""Real engines' loops, a real server with its real store, and kill -9."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import ExitStack
+
+import grpc
+import pytest
+
+from tests.e2e.fleet import WAIT, Fleet, some_placement
+from tests.servers import server_process
+from trimtab.v1 import placement_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from trimtab_client import Placement
+from trimtab_client.history import check_history, read_history
+from trimtab_server.rpc.tensors import encode_tensor
+
+
+def trigger(address: str, placement: Placement) -> pb.TriggerResponse:
+    """Ask for a placement; raises grpc.RpcError where that cannot be now."""
+    with grpc.insecure_channel(address) as channel:
+        stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
+        wire = placement_pb2.Placement(phy2log=encode_tensor(placement.phy2log, "i4"))
+        return stub.Trigger(pb.TriggerRequest(deployment="fleet", placement=wire), timeout=WAIT)
+
+
+def trigger_soon(address: str, placement: Placement) -> float:
+    """The same, again and again until it can be; how many seconds that took."""
+    start = time.monotonic()
+    while True:
+        try:
+            trigger(address, placement)
+        except grpc.RpcError as error:
+            if time.monotonic() - start > WAIT:
+                raise
+            assert error.code() in (  # noqa: PT017
+                grpc.StatusCode.FAILED_PRECONDITION,
+                grpc.StatusCode.UNAVAILABLE,
+            )
+        else:
+            return time.monotonic() - start
+
+
+def test_all_ranks_switch_at_one_step_and_compute_right_all_the_time(tmp_path):
+    history = tmp_path / "history.jsonl"
+    with (
+        server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server,
+        Fleet(server.address, history=history) as fleet,
+    ):
+        fleet.until_all("in_force")
+        for seed in range(5):
+            target = some_placement(fleet, seed)
+            trigger_soon(server.address, target)
+            flips = fleet.until_all("flipped", digest=target.digest)
+            assert len({flip.values["step"] for flip in flips}) == 1
+    assert fleet.wrong == []
+    with history.open("rb") as lines:
+        report = check_history(read_history(lines), complete=True)
+    assert report.violations == ()
+    assert report.flips >= 5 * fleet.ranks
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_kill_9_of_the_server_loses_nothing(tmp_path, seed):
+    rng = random.Random(seed)
+    history, store = tmp_path / "history.jsonl", tmp_path / "db"
+    with ExitStack() as running:
+        server = running.enter_context(
+            server_process("--store", str(store), "--history", str(history))
+        )
+        flags = ("--store", str(store), "--history", str(history), "--listen", server.address)
+        fleet = running.enter_context(Fleet(server.address, history=history))
+        fleet.until_all("in_force")
+        for round_ in range(5):
+            trigger_soon(server.address, some_placement(fleet, 100 * seed + round_))
+            # Somewhere on the way: a switch takes about as long.
+            time.sleep(rng.random() * 0.03)
+            server.process.kill()
+            server.process.wait()
+            server = running.enter_context(server_process(*flags))
+        target = some_placement(fleet, 100 * seed + 99)
+        trigger_soon(server.address, target)
+        fleet.until_all("flipped", digest=target.digest)
+        # Applied by all is durable once the next one can be offered.
+        last = some_placement(fleet, 100 * seed + 98)
+        trigger_soon(server.address, last)
+        fleet.until_all("flipped", digest=last.digest)
+        trigger_soon(server.address, target)
+        fleet.until_all("flipped", digest=target.digest)
+    assert fleet.wrong == []
+    with history.open("rb") as lines:
+        report = check_history(read_history(lines))
+    assert report.violations == ()
