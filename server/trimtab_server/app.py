@@ -29,6 +29,7 @@ from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.backend import Backend, FallbackReason
 from trimtab_server.solver.backends.select import backend_for
+from trimtab_server.store import failpoints
 from trimtab_server.store.errors import StoreError
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
@@ -36,6 +37,7 @@ from trimtab_server.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_NO_FAILPOINTS = "none"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -64,6 +66,8 @@ class App:
             self._recorder,
             partial(_use_threads, config.solver.solver_threads),
         )
+        if config.sessions.failpoints != _NO_FAILPOINTS:
+            failpoints.configure(config.sessions.failpoints)
         self._history = History(config.sessions.history)
         store = StoreThread(partial(_make_store, config.sessions.store))
         self._deployments = Deployments(config.sessions, store, self._history)

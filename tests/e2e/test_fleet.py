@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import grpc
 import pytest
@@ -16,6 +16,7 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Placement
 from trimtab_client.history import check_history, read_history
+from trimtab_client.history.events import Flipped
 from trimtab_server.rpc.tensors import encode_tensor
 
 
@@ -61,6 +62,42 @@ def test_all_ranks_switch_at_one_step_and_compute_right_all_the_time(tmp_path):
         report = check_history(read_history(lines), complete=True)
     assert report.violations == ()
     assert report.flips >= 5 * fleet.ranks
+
+
+@pytest.mark.parametrize("stage", ["before", "written", "durable"])
+@pytest.mark.parametrize("transition", ["offered", "committed", "applied"])
+def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, transition, stage):
+    history, store = tmp_path / "history.jsonl", tmp_path / "db"
+    time_ = 1 + ["offered", "committed", "applied"].index(transition)
+    flags = ("--store", str(store), "--history", str(history))
+    with ExitStack() as running:
+        server = running.enter_context(server_process(*flags))
+        fleet = running.enter_context(Fleet(server.address, history=history))
+        fleet.until_all("in_force")
+        server.process.kill()
+        server.process.wait()
+        flags += ("--listen", server.address)
+        failpoint = ("--failpoints", f"save:{stage}=exit@{time_}")
+        server = running.enter_context(server_process(*flags, *failpoint))
+        target = some_placement(fleet, 1)
+        with suppress(grpc.RpcError):  # it dies before it answers
+            trigger_soon(server.address, target)
+        assert server.process.wait(WAIT) == 137
+        server = running.enter_context(server_process(*flags))
+        last = some_placement(fleet, 2)
+        trigger_soon(server.address, last)
+        fleet.until_all("flipped", digest=last.digest)
+    assert fleet.wrong == []
+    with history.open("rb") as lines:
+        events = list(read_history(lines))
+    assert check_history(events).violations == ()
+    taken = any(isinstance(e, Flipped) and e.digest == target.digest for e in events)
+    durably_committed = (transition, stage) not in {
+        *(("offered", each) for each in ("before", "written", "durable")),
+        ("committed", "before"),
+        ("committed", "written"),
+    }
+    assert taken == durably_committed, "presumed abort, or carried out"
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -34,6 +34,10 @@ def open_and_write(bench: Bench, operation: str) -> None:
         ("load:before=exit", "'load:before'"),
         ("save:before=error,save:written=", "''"),
         ("exit", "'exit'"),
+        ("save:before=exit@", "''"),
+        ("save:before=exit@0", "'0'"),
+        ("save:before=exit@-1", "'-1'"),
+        ("save:before=exit@soon", "'soon'"),
     ],
 )
 def test_what_is_misspelt_is_named_and_nothing_is_set(spec: str, named: str) -> None:
@@ -56,3 +60,11 @@ def test_points_are_off_unless_the_last_setting_names_them() -> None:
     hit("save:before")
     configure("")
     hit("save:written")
+
+
+def test_a_point_may_act_at_one_time_that_it_is_passed_and_at_no_other() -> None:
+    configure("save:before=error@2")
+    hit("save:before")
+    with pytest.raises(StoreError):
+        hit("save:before")
+    hit("save:before")

@@ -180,11 +180,15 @@ class AsyncWorkerSession(SessionBase):
 
     async def _write(self, call: Any, link: Link) -> None:
         outbox: Any = link.outbox
-        # If the call is over, the reader reads why.
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+        try:
             while (item := await outbox.get()) is not Mark.END:
                 await call.write(self._core.report(link) if item is Mark.REPORT else item)
             await call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # The call is over. The reader reads why.
+        except Exception:  # noqa: BLE001 - logged, and the engine serves on
+            logger.exception("the session could not send, and connects anew")
+            call.cancel()
 
     async def _read(self, call: Any, link: Link) -> None:
         error: TrimtabError | None = None
@@ -196,7 +200,8 @@ class AsyncWorkerSession(SessionBase):
             error = error_of_call(await reveal(call, failure))
         except CallCancelledError as cancelled:
             error = cancelled
-        self._inbox.put_nowait(partial(self._core.ended, link, error))
+        finally:
+            self._inbox.put_nowait(partial(self._core.ended, link, error))
 
 
 def _cancel(task: asyncio.Task[None], _: object) -> None:

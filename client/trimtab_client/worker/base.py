@@ -34,9 +34,9 @@ class SessionBase:
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
-        if barrier is None and not options.owns_all:
-            owned = f"{len(options.gpus)} of {options.topology.num_gpus} GPUs"
-            raise invalid("barrier", f"None, but this worker owns {owned}: only all need none")
+        self._num_gpus = options.topology.num_gpus
+        self._alone = barrier is None
+        self._check_alone(len(options.gpus))
         self._every = integer(barrier_every, "barrier_every", low=1)
         self._core = SessionCore(options, callbacks, post, Backoff(retry, random), clock)
         self._pid = os.getpid()
@@ -113,6 +113,8 @@ class SessionBase:
             ClientClosedError: the session is closed, or of another process.
         """
         self._require_open()
+        if gpus is not None:
+            self._check_alone(len(gpus) or self._num_gpus)
         self._core.regroup(group_id, placement, None if gpus is None else tuple(gpus))
 
     def _require_open(self) -> None:
@@ -123,6 +125,11 @@ class SessionBase:
             )
         if self._closed:
             raise ClientClosedError("the session is closed: make another one")
+
+    def _check_alone(self, owned: int) -> None:
+        if self._alone and owned != self._num_gpus:
+            seen = f"None, but this worker owns {owned} of {self._num_gpus} GPUs"
+            raise invalid("barrier", f"{seen}: only the owner of all needs none")
 
     def _contribution(self, step: SupportsIndex) -> tuple[int, int] | None:
         """What to bring to the barrier before this step; None: there is none."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from grpc import StatusCode
+
 from trimtab_client.exceptions import ProtocolError, TrimtabError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.worker import wire
@@ -37,6 +39,8 @@ from trimtab_client.worker.switch import WorkerSwitch
 logger = logging.getLogger("trimtab_client.worker")
 
 Task = Callable[[], object]
+
+_SAYS_WHY = {StatusCode.ABORTED, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class SessionCore:
         self._backoff = backoff
         self._clock = clock
         self.counters = Counters(options.placement, options.gpus)
-        # Guards the state machine, and the number of the stream that its answers are for.
+        # Guards the state machine, and the number of the stream that its answers are for. What
+        # the engine's thread brings about is posted under it: so no Hello that says that
+        # nothing is held gets ahead of the call that frees it.
         self._lock = threading.Lock()
         self._switch = WorkerSwitch(
             group_id=options.group_id,
@@ -138,18 +144,17 @@ class SessionCore:
     def agreed(self, accepted: int, armed: int) -> Flip | None:
         """The barrier's result; what to flip to, if all can."""
         with self._lock:
-            effects, stream = self._switch.agreed(accepted, armed), self._stream
-        if not effects:
-            return None
-        match effects[0]:
-            case FlipEffect(offer=SwitchOffer() as offer):
-                self._flip = Flip(offer, self._step)
-                return self._flip
-            case Prepare(offer=SwitchOffer() as offer):
-                self._prepare(offer)
-            case _:
-                self._post(partial(self._perform, stream, effects))
-        return None
+            effects = self._switch.agreed(accepted, armed)
+            if effects and not isinstance(effects[0], FlipEffect | Prepare):
+                self._post(partial(self._perform, self._stream, effects))
+                return None
+        for effect in effects:
+            match effect:
+                case FlipEffect(offer=SwitchOffer() as offer):
+                    self._flip = Flip(offer, self._step)
+                case Prepare(offer=SwitchOffer() as offer):
+                    self._prepare(offer)
+        return self._flip
 
     def applied(self) -> None:
         """The flip is done.
@@ -162,9 +167,9 @@ class SessionCore:
             raise invalid("applied", "there is no flip to apply: `at_step_boundary` returns them")
         self.counters.flipped(flip.placement, self._gpus, flip.step)
         with self._lock:
-            effects, stream = self._switch.flipped(flip.step), self._stream
+            effects = self._switch.flipped(flip.step)
+            self._post(partial(self._perform, self._stream, effects))
         self._flip = None
-        self._post(partial(self._perform, stream, effects))
 
     def regroup(self, group_id: str, placement: Placement, gpus: tuple[int, ...] | None) -> None:
         """The engine has formed a new group.
@@ -182,10 +187,9 @@ class SessionCore:
         with self._lock:
             effects = self._switch.regroup(group_id, placement)
             self._gpus, self._stream = owned, None
+            self._post(partial(self._perform, None, effects))
+            self._post(self._leave_old_group)
         self._step = -1
-        # First what is held is freed, then the new group's Hello says that nothing is.
-        self._post(partial(self._perform, None, effects))
-        self._post(self._leave_old_group)
 
     # The loop: streams.
 
@@ -271,10 +275,11 @@ class SessionCore:
 
     def _tell_end(self, link: Link, error: TrimtabError | None, delay: float) -> None:
         reason = "the server ended the stream" if error is None else _reason(error)
-        # A server that stays away is told once.
-        level = logging.DEBUG if reason == self._told else logging.WARNING
-        self._told = reason
-        logger.log(level, "session lost: %s; connecting again in %.1f s", reason, delay)
+        # What goes on is said once; gRPC words the absence of one server in several ways.
+        trouble = reason if error is None or error.code in _SAYS_WHY else error.code.name
+        level = logging.DEBUG if trouble == self._told else logging.WARNING
+        self._told = trouble
+        logger.log(level, "no session: %s; connecting again in %.1f s", reason, delay)
         self._tell("disconnected", stream=link.stream, reason=reason, retry_in=delay)
 
     # The loop: what the server says.

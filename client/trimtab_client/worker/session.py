@@ -162,7 +162,8 @@ class WorkerSession(SessionBase):
         call = self._stub.Session(self._requests(link))
         if not call.add_callback(link.end):
             link.end()
-        reader = threading.Thread(target=self._read, args=(call, link), daemon=True)
+        name = f"{self._thread.name} reader"
+        reader = threading.Thread(target=self._read, args=(call, link), name=name, daemon=True)
         reader.start()
         while link.is_open:
             self._turn(self._core.timeout())
@@ -194,4 +195,5 @@ class WorkerSession(SessionBase):
                 self._inbox.put(partial(self._core.received, link, response))
         except grpc.RpcError as failure:
             error = error_of_call(failure)
-        self._inbox.put(partial(self._core.ended, link, error))
+        finally:
+            self._inbox.put(partial(self._core.ended, link, error))

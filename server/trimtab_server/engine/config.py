@@ -109,7 +109,15 @@ class SessionConfig:
     history: str = field(
         default="none",
         metadata=setting(
-            "File to append the history of all switches to, for `trimtab check-history`, or none.",
+            "File to append the history of all switches to, or none. PROTOCOL.md says what is "
+            "in it.",
+        ),
+    )
+    failpoints: str = field(
+        default="none",
+        metadata=setting(
+            "For tests: points at which the store fails or the server dies, such as "
+            "save:durable=exit@2; or none.",
         ),
     )
     report_seconds: float = field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from itertools import count
 
 from trimtab_server.domain.errors import require
 from trimtab_server.store.errors import StoreError
@@ -23,7 +24,8 @@ def configure(spec: str) -> None:
     """Set all points: those named as said, such as "save:written=exit,open:durable=error".
 
     `exit` ends the process as kill -9 would, `error` raises StoreError, and `off`, which is
-    what all others are set to, does nothing.
+    what all others are set to, does nothing. "save:written=exit@3" means the third time that
+    the point is passed, and no other.
 
     Raises:
         InvalidArgumentError: a point or an action that there is not; nothing has changed.
@@ -40,11 +42,20 @@ def hit(point: str) -> None:
 
 
 def _parsed(entry: str) -> tuple[str, Callable[[str], None]]:
-    point, _, action = entry.partition("=")
+    point, _, said = entry.partition("=")
+    action, at, time = said.partition("@")
+    number = not at or (time.isdecimal() and int(time) > 0)
+    require(number, "failpoints", f"{time!r} in {entry!r} is not a number from 1 on")
     points, actions = ", ".join(sorted(POINTS)), ", ".join(_ACTIONS)
     require(point in POINTS, "failpoints", f"{point!r} in {entry!r} is none of {points}")
     require(action in _ACTIONS, "failpoints", f"{action!r} in {entry!r} is none of {actions}")
-    return point, _ACTIONS[action]
+    act = _ACTIONS[action]
+    return point, _at(int(time), act) if at else act
+
+
+def _at(time: int, act: Callable[[str], None]) -> Callable[[str], None]:
+    passed = count(1)
+    return lambda point: act(point) if next(passed) == time else None
 
 
 def _nothing(point: str) -> None:

@@ -23,7 +23,8 @@ def start(
     started: list[Engine] = []
 
     def begin(*args: Any, **others: Any) -> Engine:
-        engine = Engine(request.param, server.target, *args, **others)
+        target = others.pop("target", server.target)
+        engine = Engine(request.param, target, *args, **others)
         started.append(engine)
         return engine
 

@@ -171,6 +171,28 @@ def serving_sessions() -> Iterator[RunningSessions]:
         running.stop()
 
 
+@contextmanager
+def serving_bytes(answer: bytes) -> Iterator[str]:
+    """A server at the target yielded that answers every Hello with these bytes."""
+
+    def session(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        next(requests)
+        yield answer
+
+    handler = grpc.stream_stream_rpc_method_handler(session)
+    name = "trimtab.v1alpha1.SessionService"
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(name, {"Session": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        server.stop(None).wait()
+
+
 def wire(version: Version) -> switch_pb2.Version:
     return switch_pb2.Version(epoch=version.epoch, generation=version.generation)
 
