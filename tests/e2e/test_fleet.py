@@ -45,6 +45,13 @@ def trigger_soon(address: str, placement: Placement) -> float:
             return time.monotonic() - start
 
 
+def one_swap(placement: Placement) -> Placement:
+    """The same but for two slots of different GPUs: one switch, and not several."""
+    rows = placement.phy2log.copy()
+    rows[0, [0, -1]] = rows[0, [-1, 0]]
+    return Placement.of(rows, placement.num_experts, placement.num_gpus)
+
+
 def test_all_ranks_switch_at_one_step_and_compute_right_all_the_time(tmp_path):
     history = tmp_path / "history.jsonl"
     with (
@@ -68,20 +75,18 @@ def test_all_ranks_switch_at_one_step_and_compute_right_all_the_time(tmp_path):
 @pytest.mark.parametrize("transition", ["offered", "committed", "applied"])
 def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, transition, stage):
     history, store = tmp_path / "history.jsonl", tmp_path / "db"
-    time_ = 1 + ["offered", "committed", "applied"].index(transition)
+    # The first save opens the epoch.
+    time_passed = 2 + ["offered", "committed", "applied"].index(transition)
     flags = ("--store", str(store), "--history", str(history))
+    failpoint = ("--failpoints", f"save:{stage}=exit@{time_passed}")
     with ExitStack() as running:
-        server = running.enter_context(server_process(*flags))
+        server = running.enter_context(server_process(*flags, *failpoint))
+        flags += ("--listen", server.address)
         fleet = running.enter_context(Fleet(server.address, history=history))
         fleet.until_all("in_force")
-        server.process.kill()
-        server.process.wait()
-        flags += ("--listen", server.address)
-        failpoint = ("--failpoints", f"save:{stage}=exit@{time_}")
-        server = running.enter_context(server_process(*flags, *failpoint))
-        target = some_placement(fleet, 1)
-        with suppress(grpc.RpcError):  # it dies before it answers
-            trigger_soon(server.address, target)
+        target = one_swap(fleet.placement)
+        with suppress(grpc.RpcError):  # it may die before it answers
+            trigger(server.address, target)
         assert server.process.wait(WAIT) == 137
         server = running.enter_context(server_process(*flags))
         last = some_placement(fleet, 2)

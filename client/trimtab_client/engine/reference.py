@@ -1,0 +1,1 @@
+"""An engine's rank over numpy weights: the adapter to read before writing one."""
