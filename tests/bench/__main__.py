@@ -9,7 +9,20 @@ import traceback
 from pathlib import Path
 from typing import get_args
 
-from tests.bench import backends, balance, concurrency, growth, improving, leak, replay, rpc, start
+from tests.bench import (
+    backends,
+    balance,
+    concurrency,
+    engine_calls,
+    growth,
+    improving,
+    leak,
+    replay,
+    rpc,
+    sessions,
+    start,
+    switching,
+)
 from tests.bench.options import LimitError, Options, Section
 from tests.bench.tables import machine
 from trimtab_server.solver import BackendName
@@ -21,6 +34,7 @@ SECTIONS: dict[str, list[Section]] = {
     "balance": [balance.run],
     "replay": [replay.run],
     "rpc": [rpc.run, concurrency.run, start.run],
+    "sessions": [engine_calls.run, sessions.run, switching.run],
     "leak": [leak.run],
     "constants": [replay.constants],
     "noise": [balance.noise],

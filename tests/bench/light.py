@@ -1,0 +1,111 @@
+"""A group of many light workers: real sessions on one event loop, without weights."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Self
+
+import numpy as np
+
+from trimtab_client import (
+    AsyncWorkerSession,
+    Placement,
+    StateEvent,
+    Topology,
+    WorkerOptions,
+)
+
+LAYERS = 4
+STEP_S = 0.001
+"""An engine's step, in which its thread does not hold up the event loop."""
+DEPLOYMENT = "light"
+
+
+class LightGroup:
+    """All workers of a group, one GPU each. An asynchronous context manager.
+
+    They step together, and have nothing to copy: what a switch takes is the server's part,
+    the sessions' and the wire's.
+    """
+
+    def __init__(self, target: str, workers: int) -> None:
+        slots = 2 * workers
+        self.placement = Placement.untouched(LAYERS, workers, slots, workers)
+        self._target = target
+        self._topology = Topology(num_replicas=slots, num_gpus=workers)
+        self._workers = workers
+        self._events: asyncio.Queue[StateEvent] = asyncio.Queue()
+        self._sessions: list[AsyncWorkerSession] = []
+        self._barrier = asyncio.Barrier(workers)
+        self._brought: list[Sequence[int]] = []
+        self._least: tuple[int, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        self._closing = AsyncExitStack()
+        for index in range(self._workers):
+            session = AsyncWorkerSession(
+                self._target,
+                self._options(index),
+                on_offer=lambda _: True,
+                on_abort=lambda _: None,
+                on_state=self._events.put_nowait,
+                barrier=self._agree,
+            )
+            self._sessions.append(await self._closing.enter_async_context(session))
+        self._stepping = asyncio.create_task(self._step())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stepping.cancel()
+        await asyncio.gather(self._stepping, return_exceptions=True)
+        await self._closing.aclose()
+
+    async def until_all(self, kind: str, digest: bytes) -> None:
+        """Wait until every worker has told of this with that placement."""
+        seen: set[str] = set()
+        while len(seen) < self._workers:
+            event = await self._events.get()
+            if event.kind == kind and event.values["digest"] == digest:
+                seen.add(event.values["worker"])
+
+    def swapped(self, seed: int) -> Placement:
+        """The first placement with two slots of each layer exchanged."""
+        rng = np.random.default_rng(seed)
+        rows = self.placement.phy2log.copy()
+        for row in rows:
+            one, other = rng.choice(len(row), 2, replace=False)
+            row[[one, other]] = row[[other, one]]
+        return Placement.of(rows, self._workers, self._workers)
+
+    def _options(self, index: int) -> WorkerOptions:
+        return WorkerOptions(
+            deployment=DEPLOYMENT,
+            worker=f"worker {index}",
+            topology=self._topology,
+            placement=self.placement,
+            scope="local",
+            bytes_per_expert=1,
+            gpus=(index,),
+            group_id="group",
+            staging_slots=LAYERS * 4,
+        )
+
+    async def _step(self) -> None:
+        for step in itertools.count():
+            boundaries = (session.at_step_boundary(step) for session in self._sessions)
+            flips = await asyncio.gather(*boundaries)
+            for session, flip in zip(self._sessions, flips, strict=True):
+                if flip is not None:
+                    session.applied()
+            await asyncio.sleep(STEP_S)
+
+    async def _agree(self, values: Sequence[int]) -> Sequence[int]:
+        self._brought.append(values)
+        if await self._barrier.wait() == 0:
+            self._least = tuple(map(min, zip(*self._brought, strict=True)))
+            self._brought = []
+        await self._barrier.wait()
+        return self._least
