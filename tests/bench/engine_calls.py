@@ -24,7 +24,7 @@ def run(options: Options) -> None:
     columns = ["call", "counts", "p50 us", "p99 us"]
     caption = (
         f"{calls} calls, one after another, of a session that owns all GPUs and reports each "
-        "second to a server on the same cores. The barrier is the engine's own: here it returns at once."
+        "second to a server on the same cores. The engine's own barrier returns at once here."
     )
     with server_process("--store", "memory") as server:
         rows = [row for shape in shapes for row in _rows(server.address, shape, calls)]
