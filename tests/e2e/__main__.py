@@ -1,0 +1,142 @@
+"""`python -m tests.e2e`: a fleet under load, killed again and again; prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from tests.bench.tables import machine, print_table
+from trimtab_client.simulate.fleet import Fleet
+from trimtab_client.simulate.messages import Point
+from trimtab_client.simulate.noted import Noted
+from trimtab_client.simulate.options import FleetOptions
+from trimtab_client.simulate.report import Report
+from trimtab_client.simulate.targets import RandomTargets
+
+COLUMNS = ("killed", "times", "switches offered / applied / aborted", "tokens (wrong)")
+COLUMNS += ("violations", "recovered after s, p50 / most")
+CAPTION = """All is killed by kill -9 while one switch follows another. Recovered: all ranks have
+flipped to another placement; the start of the new process is part of it."""
+
+Killer = Callable[[Fleet, random.Random, Counter[str]], None]
+
+
+def main() -> int:
+    """Print the table; 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="of the server (default: 200)")
+    parser.add_argument("--rounds", type=int, default=5, help="at each point of a worker")
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    killers: list[tuple[str, Killer, int]] = [
+        ("the server, at random points", _kill_server, given.kills),
+        *((f"a worker: {point.value}", _kill_rank_at(point), given.rounds) for point in Point),
+    ]
+    print(f"Measured {machine()}; {given.ranks} ranks, seed {given.seed}.", flush=True)
+    wrong = False
+
+    def rows() -> Iterator[list[object]]:
+        nonlocal wrong
+        for name, kill, times in killers:
+            report, struck = _run(kill, times, given.ranks, given.seed)
+            wrong = wrong or not report.ok
+            yield [name, times, *_cells(report)]
+            print(f"{dict(struck)} {report.trouble}".strip(), file=sys.stderr)
+
+    print_table("A fleet under load, and kill -9", COLUMNS, rows(), CAPTION)
+    return int(wrong)
+
+
+def _run(kill: Killer, times: int, ranks: int, seed: int) -> tuple[Report, Counter[str]]:
+    """What came of it, and what was under way when it struck."""
+    rng, struck = random.Random(seed), Counter[str]()
+    with Fleet(FleetOptions(ranks=ranks, seed=seed, step_seconds=0.002)) as fleet:
+        fleet.wait_in_force()
+        with _load(fleet):
+            for _ in range(times):
+                kill(fleet, rng, struck)
+        return fleet.finish(), struck
+
+
+def _kill_server(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:
+    # Several switches take about as long.
+    time.sleep(rng.random() * 0.3)
+    fleet.kill_server()
+    struck[_under_way(fleet.history)] += 1
+    fleet.start_server()
+    at = fleet.ledger.faults[-1].at
+    fleet.wait("a flip by all ranks", lambda: _last_flip(fleet) > at or None)
+
+
+def _kill_rank_at(point: Point) -> Killer:
+    def kill(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:
+        groups = fleet.ledger.groups
+        fleet.kill_rank(rng.randrange(fleet.options.ranks), point)
+        fleet.wait("a new group", lambda: fleet.ledger.groups > groups or None)
+        fleet.wait_in_force()
+        struck[point.value] += 1
+
+    return kill
+
+
+def _under_way(history: Noted) -> str:
+    """What the server had noted of the last switch."""
+    offered = history.lines("offered")
+    version = offered[-1]["version"] if offered else None
+    kinds = ("applied", "aborted", "commit_sent", "committed", "aborting", "prepared", "offered")
+    return next((kind for kind in kinds if history.lines(kind, version=version)), "none")
+
+
+def _last_flip(fleet: Fleet) -> float:
+    """When all ranks have flipped last."""
+    whole = [
+        switch.flipped_at for switch in list(fleet.ledger.switches.values()) if switch.is_whole
+    ]
+    return max(whole, default=0.0)
+
+
+@contextmanager
+def _load(fleet: Fleet) -> Iterator[None]:
+    """One switch after another, as soon as they can be offered."""
+    ending = threading.Event()
+    targets = RandomTargets(fleet.options)
+
+    def trigger() -> None:
+        target = fleet.target
+        while not ending.is_set():
+            target = targets.after(target)
+            while not ending.is_set() and isinstance(fleet.ask(target, 5.0), Exception):
+                ending.wait(0.01)
+
+    thread = threading.Thread(target=trigger)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
+def _cells(report: Report) -> list[object]:
+    verdict = report.verdict
+    assert verdict is not None, "the fleet's own server keeps a history"
+    after = [each.flipped_after for each in report.faults if each.flipped_after is not None]
+    offered = f"{verdict.offered} / {report.applied} / {verdict.aborted}"
+    return [
+        offered,
+        f"{report.tokens} ({report.wrong})",
+        len(verdict.violations),
+        f"{median(after):.1f} / {max(after):.1f}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
