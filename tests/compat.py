@@ -1,35 +1,147 @@
-"""Run by `make compat` where only the client is installed, on an old and a new protobuf.
+"""Run by `make compat` where only the client is installed, on old and on new libraries.
 
-Everything that the client needs from protobuf: the generated modules load, and
-messages survive the wire.
+Everything that the client needs of protobuf, gRPC and numpy: the generated modules load,
+messages survive the wire, and a session works without a server.
 """
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import subprocess
 import sys
 from pathlib import Path
 
 import google.protobuf
+import grpc
 import numpy as np
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+from trimtab.v1alpha1 import session_service_pb2, switch_pb2
 from trimtab.wire.v1 import standard_pb2
-from trimtab_client import Client, Topology, wire
+from trimtab_client import (
+    AsyncWorkerSession,
+    Client,
+    Placement,
+    Topology,
+    Version,
+    WorkerOptions,
+    WorkerSession,
+    wire,
+)
+from trimtab_client.tensors import array_of, tensor_message
+from trimtab_client.worker import wire as worker_wire
+from trimtab_client.worker.counters import Counters
+from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.switch import WorkerSwitch
+
+BEFORE = Placement.untouched(2, 4, 6, 2)
+AFTER = Placement.of([[0, 1, 2, 3, 0, 1], [0, 1, 3, 2, 0, 1]], 4, 2)
+OPTIONS = WorkerOptions(
+    deployment="d",
+    worker="w",
+    topology=Topology(6, 2),
+    placement=BEFORE,
+    scope="local",
+    bytes_per_expert=1,
+    staging_slots=1,
+)
+
+
+def same(message):
+    """The message as it arrives at the other end."""
+    arrived = type(message).FromString(message.SerializeToString())
+    assert arrived == message
+    return arrived
+
+
+# Calls.
 
 request = wire.place_request(np.ones((2, 4)), Topology(8, 4), None, None, None)
-parsed = solver_service_pb2.PlaceRequest.FromString(request.SerializeToString())
-assert parsed == request
-assert list(parsed.load.shape) == [2, 4]
+assert isinstance(request, solver_service_pb2.PlaceRequest)
+assert list(same(request).load.shape) == [2, 4]
 status = standard_pb2.Status(code=3, message="no")
 status.details.add().Pack(standard_pb2.BadRequest())
-assert standard_pb2.Status.FromString(status.SerializeToString()) == status
+same(status)
 assert hasattr(solver_service_pb2_grpc, "SolverServiceStub")
 with Client("127.0.0.1:1"):
     pass
+
+# Messages of a session.
+
+switch = WorkerSwitch(group_id="g", worker="w", incarnation=1, gpus=(0, 1), placement=BEFORE)
+hello = same(worker_wire.hello_request(switch.connected(1), OPTIONS)).hello
+assert (hello.placement.digest, hello.HasField("in_force")) == (BEFORE.digest, False)
+counters = Counters(BEFORE, (0, 1))
+counters.record(np.ones((2, 4), np.int32), 0, 0)
+counters.record(np.ones((2, 6), np.int64), 1, 1, per_slot=True)
+report = same(worker_wire.report_request(counters.snapshot())).report
+assert array_of(report.counts).tolist() == [[3, 3, 2, 2]] * 2
+
+# In layer 1 the GPUs exchange the experts 2 and 3.
+offer = switch_pb2.Offer(
+    version=switch_pb2.Version(epoch=1, generation=1),
+    digest=AFTER.digest,
+    base=switch_pb2.Version(epoch=1),
+    base_digest=BEFORE.digest,
+    layers=tensor_message(np.array([1], np.int32)),
+    old_rows=tensor_message(BEFORE.phy2log[1:]),
+    new_rows=tensor_message(AFTER.phy2log[1:]),
+    receives=tensor_message(np.array([[1, 2, 3], [1, 3, 2]], np.int32)),
+    receive_sources=tensor_message(np.array([[1], [0]], np.int32)),
+)
+said = worker_wire.said(same(session_service_pb2.SessionResponse(term=1, offer=offer)))
+assert isinstance(said, Proposal)
+asked = said.on(BEFORE, Room((0, 1), 1, 0))
+assert (asked.version, asked.placement) == (Version(1, 1), AFTER)
+
+# A session without a server.
+
+events = queue.SimpleQueue()
+with WorkerSession(
+    "127.0.0.1:1",
+    OPTIONS,
+    on_offer=lambda offer: None,
+    on_abort=lambda offer: None,
+    on_state=events.put,
+) as session:
+    event = events.get(timeout=30)
+    assert (event.kind, event.values["stream"]) == ("disconnected", 1), event
+    assert event.values["reason"].startswith("UNAVAILABLE"), event
+    for step in range(3):
+        assert session.at_step_boundary(step) is None
+        session.record(np.ones((2, 6), int), step, step, per_slot=True)
+    assert not session.connected
+
+
+async def alone() -> None:
+    """The same for asyncio."""
+    told = asyncio.Queue()
+    async with AsyncWorkerSession(
+        "127.0.0.1:1",
+        OPTIONS,
+        on_offer=lambda offer: None,
+        on_abort=lambda offer: None,
+        on_state=told.put_nowait,
+    ) as session:
+        event = await asyncio.wait_for(told.get(), 30)
+        assert event.kind == "disconnected", event
+        assert event.values["reason"].startswith("UNAVAILABLE"), event
+        assert await session.at_step_boundary(0) is None
+
+
+asyncio.run(alone())
+
+# What is not installed.
+
 assert "torch" not in sys.modules
 server = Path(sys.executable).with_name("trimtab-server")
 refused = subprocess.run([server, "--version"], capture_output=True, text=True, check=False)
 assert refused.returncode == 1
 assert "pip install 'trimtab[server]'" in refused.stderr, refused.stderr
-print(f"the client runs on protobuf {google.protobuf.__version__}, Python {sys.version.split()[0]}")
+libraries = [
+    f"protobuf {google.protobuf.__version__}",
+    f"grpcio {grpc.__version__}",
+    f"numpy {np.__version__}",
+]
+print(f"the client runs on {', '.join(libraries)}, Python {sys.version.split()[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from trimtab_server.metrics.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ENGINES = (ROOT / "ENGINES.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 
 
@@ -43,12 +45,15 @@ def test_the_readme_documents_every_setting_and_metric(table):
     assert table() in README, f"README.md needs this table:\n{table()}"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_the_snippets_of_the_readme_run(server: ServerProcess, snippet):
+LOOP, *OTHERS = blocks("python", ENGINES)
+
+
+@pytest.mark.parametrize("snippet", [*blocks("python"), LOOP])
+def test_the_snippets_of_the_readme_and_the_engines_loop_run(server: ServerProcess, snippet):
     assert "localhost:50051" in snippet
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", snippet.replace("localhost:50051", server.address)],
@@ -59,6 +64,29 @@ def test_the_snippets_of_the_readme_run(server: ServerProcess, snippet):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("snippet", OTHERS)
+def test_the_other_snippets_for_engines_can_be_parsed_and_import_what_there_is(snippet):
+    tree = ast.parse(snippet)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports
+    exec(compile(ast.Module(imports, []), "ENGINES.md", "exec"), {})  # noqa: S102
+
+
+def test_the_engines_own_test_runs(tmp_path):
+    (snippet,) = (snippet for snippet in OTHERS if "parametrize" in snippet)
+    (tmp_path / "test_engine.py").write_text(snippet)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "swap"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
 
 
 COMMANDS = [
@@ -85,6 +113,26 @@ def test_the_commands_of_the_readme_run(server: ServerProcess, command):
     assert done.stdout
 
 
+def test_the_commands_for_engines_run(tmp_path):
+    (tmp_path / "my_engine.py").write_text(
+        "from trimtab_client.engine.inprocess import make_group as make_group\n"
+    )
+    (tmp_path / "history.jsonl").write_text('{"kind": "started", "term": 1}\n')
+    lines = [line for block in blocks("sh", ENGINES) for line in block.splitlines()]
+    assert len(lines) == 4
+    for line in lines:
+        program, *arguments = shlex.split(line, comments=True)
+        done = subprocess.run(
+            [Path(sys.executable).with_name(program), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize(
     "target", sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
 )
@@ -94,7 +142,14 @@ def test_every_make_target_that_is_named_exists(target):
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CONTRIBUTING.md", "CHANGELOG.md"],
+    [
+        "README.md",
+        "ENGINES.md",
+        "ARCHITECTURE.md",
+        "PROTOCOL.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(document):
     for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):

@@ -23,10 +23,12 @@ from trimtab_client.aio import AsyncClient
 from trimtab_client.channel import TlsOptions
 from trimtab_client.client import Client
 from trimtab_client.exceptions import (
+    AbortedError,
     AccessDeniedError,
     CallCancelledError,
     ClientClosedError,
     DeadlineExceededError,
+    FailedPreconditionError,
     FieldViolation,
     InternalError,
     InvalidArgumentError,
@@ -38,20 +40,17 @@ from trimtab_client.exceptions import (
 )
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
-from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem
+from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
+from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
 
 if TYPE_CHECKING:
-    from trimtab_client.worker.aio import AsyncWorkerSession as AsyncWorkerSession
-    from trimtab_client.worker.events import StateEvent as StateEvent
-    from trimtab_client.worker.messages import Version as Version
-    from trimtab_client.worker.offer import Flip as Flip
-    from trimtab_client.worker.offer import SwitchOffer as SwitchOffer
-    from trimtab_client.worker.options import Scope as Scope
-    from trimtab_client.worker.options import Transfer as Transfer
-    from trimtab_client.worker.options import WorkerOptions as WorkerOptions
-    from trimtab_client.worker.session import WorkerSession as WorkerSession
+    from trimtab_client.worker.aio import AsyncWorkerSession
+    from trimtab_client.worker.events import StateEvent
+    from trimtab_client.worker.offer import Flip, SwitchOffer
+    from trimtab_client.worker.options import Scope, Transfer, WorkerOptions
+    from trimtab_client.worker.session import WorkerSession
 
 _LATER = {
     "AsyncWorkerSession": "aio",
@@ -60,22 +59,25 @@ _LATER = {
     "StateEvent": "events",
     "SwitchOffer": "offer",
     "Transfer": "options",
-    "Version": "messages",
     "WorkerOptions": "options",
     "WorkerSession": "session",
 }
 """Modules of `trimtab_client.worker` by what is loaded from them when first used."""
 
 __all__ = [
+    "AbortedError",
     "AccessDeniedError",
     "AsyncClient",
+    "AsyncWorkerSession",
     "Balance",
     "CallCancelledError",
     "Client",
     "ClientClosedError",
     "DeadlineExceededError",
     "Effort",
+    "FailedPreconditionError",
     "FieldViolation",
+    "Flip",
     "InternalError",
     "InvalidArgumentError",
     "MoveBudget",
@@ -87,14 +89,22 @@ __all__ = [
     "ProtocolError",
     "ResourceExhaustedError",
     "RetryPolicy",
+    "Scope",
     "ServingStatus",
     "SolverOptions",
+    "StateEvent",
     "StreamItem",
+    "SwitchOffer",
     "TlsOptions",
     "Topology",
+    "Transfer",
+    "TriggerResult",
     "TrimtabError",
     "UnavailableError",
     "UnimplementedError",
+    "Version",
+    "WorkerOptions",
+    "WorkerSession",
 ]
 
 

@@ -13,9 +13,10 @@ import grpc
 import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
+from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import aio_stream, health, wire
 from trimtab_client.aio_status import close_is_an_error
-from trimtab_client.base import ClientBase
+from trimtab_client.base import ClientBase, require_turned_away
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TARGET,
@@ -26,12 +27,13 @@ from trimtab_client.channel import (
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.results import PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
 from trimtab_client.wire import ServingStatus
 
 if TYPE_CHECKING:
     from trimtab.v1.solver_service_pb2_grpc import SolverServiceAsyncStub
+    from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
 
 
 class AsyncClient(ClientBase):
@@ -65,8 +67,9 @@ class AsyncClient(ClientBase):
         self._channel = open_channel(
             grpc.aio.insecure_channel, grpc.aio.secure_channel, target, tls, max_message_bytes
         )
-        # One class at run time; only its type has an asynchronous twin.
+        # One class each at run time; only its type has an asynchronous twin.
         self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
+        self._deployments = cast("DeploymentServiceAsyncStub", DeploymentServiceStub(self._channel))
         self._check = self._channel.unary_unary(**health.CHECK)
         self._streams: WeakSet[Any] = WeakSet()
 
@@ -126,6 +129,19 @@ class AsyncClient(ClientBase):
 
         return aio_stream.stream_items(start, pump, setup.num_gpus)
 
+    async def trigger(
+        self,
+        deployment: str,
+        *,
+        placement: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        timeout: float | None = None,
+    ) -> TriggerResult:
+        """Switch a deployment to another placement. See `Client.trigger`."""
+        request = wire.trigger_request(deployment, placement, budget)
+        method = self._deployments.Trigger
+        return wire.trigger_result(await self._call(method, request, timeout, repeatable=False))
+
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself or a service. See `Client.health`."""
         deadline = Deadline(self._timeout_of(timeout))
@@ -159,7 +175,9 @@ class AsyncClient(ClientBase):
     ) -> None:
         await self.close()
 
-    async def _call(self, method: Any, request: Any, timeout: float | None) -> Any:
+    async def _call(
+        self, method: Any, request: Any, timeout: float | None, *, repeatable: bool = True
+    ) -> Any:
         deadline = Deadline(self._timeout_of(timeout))
         attempts = Attempts(self._retry, deadline)
         while True:
@@ -168,6 +186,8 @@ class AsyncClient(ClientBase):
                 with close_is_an_error():
                     return await method(request, timeout=grpc_timeout(deadline.remaining()))
             except grpc.RpcError as failure:
+                if not repeatable:
+                    require_turned_away(failure)
                 delay = attempts.delay_after(failure)
             await asyncio.sleep(delay)
 

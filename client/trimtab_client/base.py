@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import numpy.typing as npt
 
 from trimtab_client import wire
@@ -10,6 +11,7 @@ from trimtab_client.exceptions import ClientClosedError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy, check_timeout, grpc_timeout
+from trimtab_client.status import error_of_call
 from trimtab_client.streaming import Setup
 
 
@@ -51,3 +53,17 @@ class ClientBase:
             timeout=grpc_timeout(check_timeout(timeout)),
             num_gpus=topology.num_gpus,
         )
+
+
+def require_turned_away(failure: grpc.RpcError) -> None:
+    """Allow another attempt at a call that must not be carried out twice.
+
+    Only where the server says when to come back has it certainly done nothing that lasts. A
+    connection that broke tells nothing about what the server did.
+
+    Raises:
+        TrimtabError: the server did not say so.
+    """
+    error = error_of_call(failure)
+    if getattr(error, "retry_after", None) is None:
+        raise error from failure

@@ -12,8 +12,9 @@ import grpc
 import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
+from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import health, thread_stream, wire
-from trimtab_client.base import ClientBase
+from trimtab_client.base import ClientBase, require_turned_away
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TARGET,
@@ -24,7 +25,7 @@ from trimtab_client.channel import (
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.results import PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
 from trimtab_client.streaming import Request
 from trimtab_client.wire import ServingStatus
@@ -64,6 +65,7 @@ class Client(ClientBase):
             grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
         )
         self._solver = SolverServiceStub(self._channel)
+        self._deployments = DeploymentServiceStub(self._channel)
         self._check = self._channel.unary_unary(**health.CHECK)
 
     def pack(
@@ -159,6 +161,39 @@ class Client(ClientBase):
 
         return thread_stream.stream_items(start, pump, setup.num_gpus)
 
+    def trigger(
+        self,
+        deployment: str,
+        *,
+        placement: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        timeout: float | None = None,
+    ) -> TriggerResult:
+        """Switch a deployment to another placement, in as many switches as it takes.
+
+        Returns once the first one is offered to the workers. They may still refuse it, and
+        an abort gives the target up; where it is in force already, nothing is offered.
+
+        Asked twice, it switches twice: so it is tried again only where the server has turned
+        it away and said when to come back. After an UnavailableError or a
+        DeadlineExceededError the switch may have begun all the same.
+
+        Args:
+            deployment: its name.
+            placement: where to go, or its `phy2log` [L, R]; None: planned from what the
+                workers have reported.
+            budget: with it, what is in force is improved by the best few moves instead of
+                being planned anew. Not together with `placement`.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+
+        Raises:
+            FailedPreconditionError: nothing can be offered now: the deployment has no
+                complete group, another switch is open, or no load has been reported.
+        """
+        request = wire.trigger_request(deployment, placement, budget)
+        method = self._deployments.Trigger
+        return wire.trigger_result(self._call(method, request, timeout, repeatable=False))
+
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself, or about one of its services. Not retried.
 
@@ -202,7 +237,9 @@ class Client(ClientBase):
     ) -> None:
         self.close()
 
-    def _call(self, method: Any, request: Any, timeout: float | None) -> Any:
+    def _call(
+        self, method: Any, request: Any, timeout: float | None, *, repeatable: bool = True
+    ) -> Any:
         deadline = Deadline(self._timeout_of(timeout))
         attempts = Attempts(self._retry, deadline)
         while True:
@@ -210,6 +247,8 @@ class Client(ClientBase):
             try:
                 return method(request, timeout=grpc_timeout(deadline.remaining()))
             except grpc.RpcError as failure:
+                if not repeatable:
+                    require_turned_away(failure)
                 delay = attempts.delay_after(failure)
             time.sleep(delay)
 

@@ -2,6 +2,8 @@
 
 TrimtabError                 code, details
 ├── InvalidArgumentError     the request breaks a rule: field_violations
+├── FailedPreconditionError  the request is right, but not as things are now
+├── AbortedError             the server broke off what it had begun
 ├── ResourceExhaustedError   a limit of the server was hit: retry_after
 ├── UnavailableError         no server there, or warming up or draining: retry_after
 ├── DeadlineExceededError    the timeout ran out
@@ -75,6 +77,25 @@ class InvalidArgumentError(TrimtabError, ValueError):
     ) -> None:
         super().__init__(message, details=details, code=code)
         self.field_violations = tuple(field_violations)
+
+
+class FailedPreconditionError(TrimtabError):
+    """The request is right, and the state that it finds forbids it: `details` says what.
+
+    Such as a Trigger while a switch is open, or a worker that is not as its deployment is.
+    It may pass by itself, or somebody has to change something first.
+    """
+
+    default_code = StatusCode.FAILED_PRECONDITION
+
+
+class AbortedError(TrimtabError):
+    """The server broke off what it had begun, for a reason that may pass: `details` says what.
+
+    Such as the session of a worker that it has not heard of for too long.
+    """
+
+    default_code = StatusCode.ABORTED
 
 
 class _RetryableError(TrimtabError):

@@ -1,4 +1,4 @@
-"""What a solver call answers: moves, balance, and the placement they belong to."""
+"""What calls answer: placements, and what belongs to them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.placement import Balance, Placement
+from trimtab_client.version import Version
 
 IntArray = npt.NDArray[np.int32]
 
@@ -74,6 +75,19 @@ class PackResult:
 
     pack_index: IntArray
     rank_in_pack: IntArray
+
+
+@dataclass(frozen=True)
+class TriggerResult:
+    """A deployment is on its way to a placement, or has it already.
+
+    Attributes:
+        in_force: the version in force as the call returned.
+        target: what will be in force once all switches to it have been carried out.
+    """
+
+    in_force: Version
+    target: Placement
 
 
 @dataclass(frozen=True, eq=False)

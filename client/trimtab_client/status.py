@@ -13,9 +13,11 @@ from grpc import StatusCode
 from trimtab.v1 import error_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client.exceptions import (
+    AbortedError,
     AccessDeniedError,
     CallCancelledError,
     DeadlineExceededError,
+    FailedPreconditionError,
     FieldViolation,
     InternalError,
     InvalidArgumentError,
@@ -46,8 +48,8 @@ _MEANING: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.ALREADY_EXISTS: (InternalError, _WRONG_SERVER),
     StatusCode.PERMISSION_DENIED: (AccessDeniedError, _CREDENTIALS),
     StatusCode.RESOURCE_EXHAUSTED: (ResourceExhaustedError, _TOO_MUCH),
-    StatusCode.FAILED_PRECONDITION: (InternalError, _WRONG_SERVER),
-    StatusCode.ABORTED: (InternalError, _SERVER_BUG),
+    StatusCode.FAILED_PRECONDITION: (FailedPreconditionError, ""),
+    StatusCode.ABORTED: (AbortedError, ""),
     StatusCode.OUT_OF_RANGE: (InvalidArgumentError, ""),
     StatusCode.UNIMPLEMENTED: (UnimplementedError, _WRONG_SERVER),
     StatusCode.INTERNAL: (InternalError, _SERVER_BUG),

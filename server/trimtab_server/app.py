@@ -24,6 +24,7 @@ from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history import History
 from trimtab_server.metrics.config import OFF
+from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
@@ -70,7 +71,9 @@ class App:
             failpoints.configure(config.sessions.failpoints)
         self._history = History(config.sessions.history)
         store = StoreThread(partial(_make_store, config.sessions.store))
-        self._deployments = Deployments(config.sessions, store, self._history)
+        self._deployments = Deployments(
+            config.sessions, store, self._history, DeploymentMetrics(self._recorder.registry)
+        )
         self._rpc = RpcServer(
             config.rpc,
             self._planner(self._recorder),
@@ -87,7 +90,7 @@ class App:
             if listen != OFF:
                 endpoint = serve_metrics(listen, self._recorder.registry)
                 self.metrics_address = self._endpoints.enter_context(endpoint)
-            await self._deployments.open()
+            await self._open_store()
             self.address = await self._rpc.start()
             await self.warm()
             await self._rpc.open()
@@ -145,6 +148,12 @@ class App:
         await self._deployments.close()
         self._history.close()
         await self._endpoints.aclose()
+
+    async def _open_store(self) -> None:
+        try:
+            await self._deployments.open()
+        except StoreError as error:
+            raise invalid("store", str(error)) from error
 
     def _planner(self, observer: Observer, backend: Backend | None = None) -> Planner:
         solver, limits = self._config.solver, self._config.limits
@@ -219,14 +228,9 @@ def _make_store(where: str) -> Store:
     """The store of the setting `store`.
 
     Raises:
-        InvalidArgumentError: it cannot be had.
+        StoreError: it cannot be had.
     """
-    if where == "memory":
-        return MemoryStore()
-    try:
-        return SqliteStore(Path(where))
-    except StoreError as error:
-        raise invalid("store", str(error)) from error
+    return MemoryStore() if where == "memory" else SqliteStore(Path(where))
 
 
 def _use_threads(threads: int) -> None:

@@ -26,6 +26,11 @@ from trimtab.v1.solver_service_pb2_grpc import (
     SolverServiceServicer,
     add_SolverServiceServicer_to_server,
 )
+from trimtab.v1alpha1 import deployment_service_pb2
+from trimtab.v1alpha1.deployment_service_pb2_grpc import (
+    DeploymentServiceServicer,
+    add_DeploymentServiceServicer_to_server,
+)
 from trimtab_client import Placement
 
 _NUMPY = {1: "<f4", 2: "<f8", 3: "<i4", 4: "<i8"}
@@ -181,6 +186,23 @@ class ScriptedService(SolverServiceServicer):
         return answer
 
 
+@dataclass
+class ScriptedDeployments(DeploymentServiceServicer):
+    """Fails as scripted, then answers with what is to be answered."""
+
+    failures: deque[Failure] = field(default_factory=deque)
+    answer: deployment_service_pb2.TriggerResponse = field(
+        default_factory=deployment_service_pb2.TriggerResponse
+    )
+    requests: list[Any] = field(default_factory=list)
+
+    def Trigger(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        if self.failures:
+            self.failures.popleft().abort(context)
+        return self.answer
+
+
 class WatchedHealth(health.HealthServicer):
     """The standard one; `asked` is released with each check."""
 
@@ -199,6 +221,7 @@ class RunningService:
 
     target: str
     solver: ScriptedService
+    deployments: ScriptedDeployments
     health: WatchedHealth
 
 
@@ -216,6 +239,8 @@ def serving(
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
     solver = ScriptedService()
     add_SolverServiceServicer_to_server(solver, server)
+    deployments = ScriptedDeployments()
+    add_DeploymentServiceServicer_to_server(deployments, server)
     health_service = WatchedHealth()
     if with_health:
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -226,7 +251,7 @@ def serving(
     server.start()
     target = address if address.startswith("unix:") else f"localhost:{port}"
     try:
-        yield RunningService(target, solver, health_service)
+        yield RunningService(target, solver, deployments, health_service)
     finally:
         solver.release.set()
         server.stop(None).wait()

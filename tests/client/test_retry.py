@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab_client import (
+    AbortedError,
+    FailedPreconditionError,
     InternalError,
     InvalidArgumentError,
     ResourceExhaustedError,
@@ -79,6 +81,8 @@ def test_the_wait_is_jittered_over_its_whole_length() -> None:
         (InvalidArgumentError("x"), False),
         (DeadlineExceededError("x"), False),
         (InternalError("x"), False),
+        (FailedPreconditionError("x"), False),
+        (AbortedError("x"), False),
     ],
 )
 def test_only_what_may_pass_is_retried(error: TrimtabError, retried: bool) -> None:

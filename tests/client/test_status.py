@@ -15,9 +15,11 @@ from tests.client.service import Failure
 from trimtab.v1 import error_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client import (
+    AbortedError,
     AccessDeniedError,
     CallCancelledError,
     DeadlineExceededError,
+    FailedPreconditionError,
     FieldViolation,
     InternalError,
     InvalidArgumentError,
@@ -39,8 +41,8 @@ CLASSES = {
     "ALREADY_EXISTS": InternalError,
     "PERMISSION_DENIED": AccessDeniedError,
     "RESOURCE_EXHAUSTED": ResourceExhaustedError,
-    "FAILED_PRECONDITION": InternalError,
-    "ABORTED": InternalError,
+    "FAILED_PRECONDITION": FailedPreconditionError,
+    "ABORTED": AbortedError,
     "OUT_OF_RANGE": InvalidArgumentError,
     "UNIMPLEMENTED": UnimplementedError,
     "INTERNAL": InternalError,
@@ -121,6 +123,12 @@ def test_a_stream_error_carries_the_same() -> None:
 
     assert invalid_argument.field_violations == (FieldViolation("load", ""),)
     assert exhausted.retry_after == 2.5
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED])
+def test_what_the_state_forbids_is_said_in_the_servers_words_alone(code: grpc.StatusCode) -> None:
+    said = "the switch to 1.1 is offered, by 'w0' not"
+    assert str(error_of_call(failed(Failure(code, said)))) == said
 
 
 def test_broken_details_leave_the_error_itself() -> None:

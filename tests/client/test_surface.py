@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import ast
 import inspect
+import subprocess
+import sys
 import typing
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,7 +16,11 @@ from trimtab_client import AsyncClient, Client
 METHODS = sorted(
     name for name, _ in inspect.getmembers(Client, callable) if not name.startswith("_")
 )
-SUBMODULES = ("aio", "channel", "client", "exceptions", "options", "placement", "results", "retry")
+SUBMODULES = (
+    *("aio", "channel", "client", "exceptions", "options", "placement", "results", "retry"),
+    *("version", "worker.aio", "worker.events", "worker.offer", "worker.options"),
+    "worker.session",
+)
 
 
 def shape(function: Any) -> list[tuple[str, Any, Any]]:
@@ -29,7 +37,7 @@ def test_both_clients_have_the_same_methods() -> None:
         )
         == METHODS
     )
-    assert METHODS == ["close", "health", "pack", "place", "place_stream", "wait_ready"]
+    assert METHODS == ["close", "health", "pack", "place", "place_stream", "trigger", "wait_ready"]
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
@@ -57,7 +65,7 @@ def test_everything_public_is_exported_once_and_sorted() -> None:
     public = {
         name
         for module in SUBMODULES
-        for name, thing in vars(getattr(trimtab_client, module)).items()
+        for name, thing in vars(import_module(f"trimtab_client.{module}")).items()
         if inspect.isclass(thing)
         and thing.__module__ == f"trimtab_client.{module}"
         and not name.startswith("_")
@@ -66,6 +74,37 @@ def test_everything_public_is_exported_once_and_sorted() -> None:
 
     assert public | {"Effort", "Objective", "ServingStatus"} == set(trimtab_client.__all__)
     assert list(trimtab_client.__all__) == sorted(set(trimtab_client.__all__))
+
+
+def test_what_is_loaded_when_first_used_is_what_a_type_checker_sees() -> None:
+    """A type checker reads the imports, and Python the table beside them."""
+    source = inspect.getsource(trimtab_client)
+    [block] = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: node.module.rpartition(".")[2]
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    assert seen == trimtab_client._LATER
+    assert set(seen) <= set(trimtab_client.__all__)
+
+
+def test_who_is_no_engine_loads_nothing_of_a_worker() -> None:
+    code = """
+import sys, trimtab_client
+assert not [name for name in sys.modules if name.startswith("trimtab_client.worker")]
+assert set(trimtab_client.__all__) <= set(dir(trimtab_client))
+trimtab_client.WorkerSession
+assert "trimtab_client.worker.session" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'trimtab_client' has no attribute 'Worker'"):
+        trimtab_client.Worker  # noqa: B018
 
 
 @pytest.mark.parametrize("name", trimtab_client.__all__)

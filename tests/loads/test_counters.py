@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab_client import Placement
+from trimtab_client.worker.counters import Counters as WorkerCounters
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.engine.baselines import baseline_of, restored
 from trimtab_server.loads.counters import Counted, Counters, Report
 
 
@@ -29,13 +34,85 @@ def test_whatever_arrives_in_whichever_order_is_counted_once(steps, data):
     assert added == counters.load_LE.sum() == newest.counts_LE.sum()
 
 
-def test_a_first_report_that_is_not_the_first_is_a_gap():
-    # Counted over nobody knows how long: it must not pass for fresh load.
+def test_a_first_report_of_another_number_is_a_gap():
+    # Another server has counted some of it: it must not pass for fresh load.
     counters = Counters(1, 1, 2)
     assert counters.take(report(7, 100, 200)) == Counted(0, 300, 300)
     assert counters.load_LE.sum() == 0
     assert counters.take(report(8, 101, 200)) == Counted(1, 0, 301)
     assert counters.load_LE.tolist() == [[1, 0]]
+
+
+def test_a_report_of_number_1_has_been_counted_by_nobody():
+    counters = Counters(1, 1, 2)
+    assert counters.take(report(1, 100, 200, last_step=5000)) == Counted(300, 0, 300)
+    assert counters.load_LE.tolist() == [[100, 200]]
+
+
+class Between:
+    """A worker and a server, and a network and a store that lose what they like.
+
+    Attributes:
+        forgotten: whether the server has forgotten what it had acknowledged to the worker.
+    """
+
+    def __init__(self):
+        self.worker = WorkerCounters(Placement.untouched(1, 1, 1, 1), (0,))
+        self.server = Counters(1, 1, 1)
+        self.total = self.step = self.gaps = 0
+        self.under_way: list[Report] = []
+        self.saved: Counters | None = None
+        self.heard = self.forgotten = False
+
+    def record(self, rng):
+        amount = rng.randrange(10)
+        self.worker.record([[amount]], self.step, self.step)
+        self.step, self.total = self.step + 1, self.total + amount
+
+    def send(self, rng):
+        self.under_way.append(Report(*self.worker.snapshot()))
+
+    def arrive(self, rng):
+        """Any that was sent, also again and late; the acknowledgement may be lost."""
+        if self.under_way:
+            before = self.server.counts_LE.sum()
+            counted = self.server.take(rng.choice(self.under_way))
+            if counted is not None:
+                self.gaps += counted.gap
+                assert before + counted.difference + counted.gap == counted.counts
+            if rng.random() < 0.7:
+                self.worker.acknowledged(self.server.seq)
+                self.heard = True
+
+    def save(self, rng):
+        self.saved = restored(baseline_of(self.server))
+
+    def crash(self, rng):
+        self.server = restored(baseline_of(self.saved)) if self.saved else Counters(1, 1, 1)
+        self.forgotten |= self.heard and self.server.seq == 0
+
+    def lose_the_store(self, rng):
+        self.saved = None
+        self.crash(rng)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_nothing_is_a_gap_that_no_server_has_acknowledged_and_forgotten(seed):
+    rng, between = random.Random(seed), Between()
+    happenings = [between.record, between.send, between.arrive, between.save, between.crash]
+    for _ in range(60):
+        rng.choice(happenings)(rng)
+        if rng.random() < 0.01:
+            between.lose_the_store(rng)
+    assert between.forgotten or between.gaps == 0
+    if not between.forgotten:
+        # Once a newer report has come, everything has been counted, and once.
+        between.send(rng)
+        between.server.take(between.under_way[-1])
+        between.worker.acknowledged(between.server.seq)
+        between.send(rng)
+        between.server.take(between.under_way[-1])
+        assert between.server.load_LE.sum() == between.total
 
 
 def test_a_repeated_report_is_nothing_new():

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Self
 
 import grpc
 import numpy as np
 
 from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1alpha1 import (
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
+    session_service_pb2_grpc,
+    switch_pb2,
+)
 from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab.v1alpha1 import session_service_pb2_grpc, switch_pb2
 from trimtab_server.domain.placement import Placement
 from trimtab_server.rpc.tensors import encode_tensor
 
@@ -19,12 +25,20 @@ LAYERS, EXPERTS, SLOTS, GPUS = 2, 4, 6, 2
 
 BEFORE = Placement.of(np.array([[0, 1, 2, 3, 0, 1]] * LAYERS), EXPERTS, GPUS)
 AFTER = Placement.of(np.array([[0, 1, 2, 3, 0, 2], [3, 1, 2, 0, 3, 1]]), EXPERTS, GPUS)
+LAST = Placement.of(np.array([[0, 1, 2, 3, 1, 0]] * LAYERS), EXPERTS, GPUS)
+
+LARGE_BEFORE = Placement.of(np.array([[*range(256), *range(32)]] * 20), 256, 2)
+LARGE_AFTER = Placement.of(np.array([[*range(256), *range(32, 64)]] * 20), 256, 2)
+"""An offer of one on the other is more than a channel with `NO_ROOM` takes in unread."""
+
+NO_ROOM = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
+"""Options of a channel, so that a peer that does not read soon holds up who writes to it."""
 
 
 def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
     """A valid Hello of one of the workers that share the two GPUs, changed as told."""
-    each = GPUS // workers
     placement: Placement = changes.pop("serves", BEFORE)
+    each = placement.num_gpus // workers
     fields: dict[str, Any] = {
         "deployment": "d",
         "group_id": "g",
@@ -32,8 +46,10 @@ def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
         "incarnation": 1,
         "stream": 1,
         "gpus": range(index * each, (index + 1) * each),
-        "topology": topology_pb2.Topology(num_replicas=SLOTS, num_gpus=GPUS),
-        "num_experts": EXPERTS,
+        "topology": topology_pb2.Topology(
+            num_replicas=placement.phy2log.shape[1], num_gpus=placement.num_gpus
+        ),
+        "num_experts": placement.num_experts,
         "placement": placement_pb2.Placement(
             phy2log=encode_tensor(placement.phy2log, "i4"), digest=placement.digest
         ),
@@ -83,16 +99,18 @@ class Peer:
         """How the server ends the stream; what it says before is passed over."""
         async with asyncio.timeout(20):
             try:
-                while await self.call.read() is not grpc.aio.EOF:
-                    pass
+                while (message := await self.call.read()) is not grpc.aio.EOF:
+                    self.seen.append(message.WhichOneof("message"))
             except grpc.aio.AioRpcError:
                 pass
             return await self.call.code(), await self.call.details()
 
 
-async def joined(channel: grpc.aio.Channel, message: pb.Hello) -> Peer:
+async def joined(
+    channel: grpc.aio.Channel, message: pb.Hello, *, timeout: float | None = None
+) -> Peer:
     """A worker whose Hello the server has taken."""
-    peer = Peer(channel)
+    peer = Peer(channel, timeout=timeout)
     await peer.say(hello=message)
     await peer.hear("directive")
     return peer
@@ -106,6 +124,21 @@ async def group(channel: grpc.aio.Channel, workers: int = 2, **changes: Any) -> 
     return peers
 
 
+async def trigger(address: str, deployment: str, placement: Placement) -> None:
+    """Ask for a placement."""
+    wire = placement_pb2.Placement(phy2log=encode_tensor(placement.phy2log, "i4"))
+    request = deployment_service_pb2.TriggerRequest(deployment=deployment, placement=wire)
+    async with grpc.aio.insecure_channel(address) as channel:
+        await deployment_service_pb2_grpc.DeploymentServiceStub(channel).Trigger(request)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that tells nobody."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - so it has to be asked
+            await asyncio.sleep(0.001)
+
+
 def about(order: Any) -> dict[str, Any]:
     """Version and digest, to answer an order with."""
     return {"version": order.version, "digest": order.digest}
@@ -113,3 +146,60 @@ def about(order: Any) -> dict[str, Any]:
 
 def version(epoch: int, generation: int) -> switch_pb2.Version:
     return switch_pb2.Version(epoch=epoch, generation=generation)
+
+
+class Relay:
+    """A network between a worker and a server, which a test can cut. A context manager.
+
+    Attributes:
+        address: where it listens.
+    """
+
+    address: str
+
+    def __init__(self, server: str) -> None:
+        self._server_at = server.rpartition(":")
+        self._ends: list[asyncio.StreamWriter] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._left: int | None = None
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        host, port = self._listener.sockets[0].getsockname()
+        self.address = f"{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        await self._listener.wait_closed()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Both sides lose the connection, without a word of HTTP/2."""
+        self._listener.close()
+        for end in self._ends:
+            end.transport.abort()
+
+    def cut_after(self, size: int) -> None:
+        """The same once the worker has sent so many bytes more."""
+        self._left = size
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._server_at
+        from_server, to_server = await asyncio.open_connection(host, int(port))
+        self._ends += [writer, to_server]
+        pumps = self._pump(reader, to_server, up=True), self._pump(from_server, writer, up=False)
+        self._tasks += [asyncio.ensure_future(pump) for pump in pumps]
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if up and self._left is not None:
+                    data, self._left = data[: self._left], self._left - len(data)
+                writer.write(data)
+                await writer.drain()
+                if self._left is not None and self._left <= 0:
+                    self.cut()
+        writer.close()

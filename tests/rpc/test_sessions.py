@@ -91,80 +91,7 @@ async def test_nothing_is_offered_where_nothing_can_be(endpoint):
         endpoint.deployments.find("other")
 
 
-# What is wrong is said, by field and value.
-
-
-@pytest.mark.parametrize(
-    ("changes", "field", "said"),
-    [
-        ({"deployment": ""}, "hello.deployment", "'' has not 1 to 200 characters"),
-        ({"worker": "w" * 201}, "hello.worker", "has not 1 to 200 characters"),
-        ({"stream": 0}, "hello.stream", "0 is below 1"),
-        ({"gpus": []}, "hello.gpus", "is empty"),
-        ({"gpus": [1, 0]}, "hello.gpus", "[1, 0] does not rise"),
-        ({"gpus": [0, 2]}, "hello.gpus", "[0, 2] is not below num_gpus = 2"),
-        ({"scope": 0}, "hello.scope", "0 is not a known one"),
-        ({"transfer": 9}, "hello.transfer", "9 is not a known one"),
-        ({"staging_slots": 0}, "hello.staging_slots", "0 is below 1"),
-        ({"num_experts": 5}, "hello.placement.phy2log", "expert 4 has no slot in layer 0"),
-        ({"placement": None}, "hello.placement", "is required"),
-        ({"held": switch_pb2.Held()}, "hello.held.state", "0 is not a known one"),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-async def test_a_hello_that_cannot_be_is_named(endpoint, changes, field, said):
-    peer = Peer(endpoint.channel)
-    await peer.say(hello=hello(**changes))
-    code, details = await peer.end()
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert field in details
-    assert said in details
-
-
-async def test_a_placement_with_another_digest_is_named(endpoint):
-    message = hello()
-    message.placement.digest = bytes(32)
-    peer = Peer(endpoint.channel)
-    await peer.say(hello=message)
-    code, details = await peer.end()
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"hello.placement.digest: {'00' * 32} is not the placement's" in details
-
-
-@pytest.mark.parametrize(
-    ("message", "said"),
-    [
-        ({"goodbye": pb.Goodbye()}, "hello: has to be the first message of the stream"),
-        ({}, "hello: has to be the first message of the stream"),
-    ],
-    ids=["goodbye", "nothing"],
-)
-async def test_a_stream_begins_with_hello(endpoint, message, said):
-    peer = Peer(endpoint.channel)
-    await peer.say(**message)
-    assert await peer.end() == (grpc.StatusCode.INVALID_ARGUMENT, said)
-
-
-@pytest.mark.parametrize(
-    ("message", "said"),
-    [
-        ({"hello": hello()}, "hello: was said already"),
-        ({}, "message: None is nothing that may be said here"),
-        ({"prepared": switch_pb2.Prepared()}, "prepared.version: is required"),
-        ({"report": report(0)}, "report.seq: 0 is below 1"),
-        ({"report": pb.Report(seq=1)}, "report.counts: is required"),
-        ({"report": report(2, counts=-1)}, "report.counts[0, 0]: -1 is below 5, of report 1"),
-        ({"report": report(2, last_step=0)}, "report.last_step: 0 is before 1, of report 1"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_a_message_that_cannot_be_ends_the_session(endpoint, message, said):
-    (peer,) = await group(endpoint.channel, workers=1)
-    await peer.say(report=report(1, counts=5))
-    await peer.hear("report_ack")
-    await peer.say(**message)
-    code, details = await peer.end()
-    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, said)
+# Who may join, and with what.
 
 
 async def test_a_worker_of_another_model_is_refused(endpoint):
@@ -183,6 +110,72 @@ async def test_a_gpu_owned_twice_is_refused_for_now(endpoint):
     assert await peer.end() == (ABORTED, "GPU 0 is owned by 'w0' and 'w1'")
 
 
+async def test_who_serves_by_another_placement_is_no_part_of_the_group_and_that_is_an_alarm():
+    alarms = []
+    async with endpoint_of() as endpoint:
+        endpoint.deployments._history.alarm = lambda *said: alarms.append(said)
+        await joined(endpoint.channel, hello(0, 2))
+        await joined(endpoint.channel, hello(1, 2, serves=AFTER))
+        deployment = endpoint.deployments.find("d")
+        assert deployment.rollout.why_not() == "no group is complete yet"
+    ((name, said),) = alarms
+    assert name == "d"
+    assert said.startswith("group 'g': placements in force differ (")
+
+
+async def test_what_no_worker_of_the_group_can_serve_by_pauses_the_deployment(endpoint):
+    await group(endpoint.channel, workers=1)
+    deployment = endpoint.deployments.find("d")
+    # Of a version that has never been, and by a placement that nobody has committed.
+    await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
+    assert "serves by 1.7" in str(deployment.rollout.record.paused)
+    with pytest.raises(FailedPreconditionError, match="the deployment is paused"):
+        await deployment.move_to(AFTER)
+    await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
+    await deployment.resume()
+    await deployment.move_to(AFTER)
+
+
+async def test_a_server_that_knows_less_than_its_workers_goes_on_above_them(endpoint):
+    peer = await joined(endpoint.channel, hello(in_force=version(7, 3)))
+    assert (await peer.hear("welcome")).version == version(8, 0)
+
+
+async def test_a_version_that_is_held_and_unknown_is_to_be_discarded(endpoint):
+    held = switch_pb2.Held(version=version(9, 9), state=switch_pb2.HELD_STATE_PREPARED)
+    await group(endpoint.channel, workers=1)
+    peer = await joined(endpoint.channel, hello(stream=2, in_force=version(1, 0), held=held))
+    assert (await peer.hear("abort")).version == version(9, 9)
+
+
+async def test_answers_to_what_was_not_asked_have_no_effect(endpoint):
+    (peer,) = await group(endpoint.channel, workers=1)
+    deployment = endpoint.deployments.find("d")
+    await deployment.move_to(AFTER)
+    offer = await peer.hear("offer")
+    asked = about(offer)
+    for wrong in (
+        {**asked, "version": version(1, 2)},  # from the future
+        {**asked, "version": version(2, 1)},
+        {**asked, "version": version(1, 0)},
+        {**asked, "digest": BEFORE.digest},
+        {**asked, "digest": b""},
+    ):
+        await peer.say(accepted=switch_pb2.Accepted(**wrong))
+        await peer.say(prepared=switch_pb2.Prepared(**wrong))
+        await peer.say(refused=switch_pb2.Refused(reason="no", **wrong))
+        await peer.say(applied=switch_pb2.Applied(step=1, **wrong))
+        await peer.say(discarded=switch_pb2.Discarded(version=wrong["version"]))
+    # Before its time.
+    await peer.say(applied=switch_pb2.Applied(step=1, **asked))
+    await peer.say(report=report(1))
+    await peer.hear("report_ack")
+    assert deployment.rollout.phase is Phase.OFFERED
+    assert deployment.rollout.waiting_for == ("w0",)
+    await peer.say(prepared=switch_pb2.Prepared(**asked))
+    assert (await peer.hear("commit")).digest == AFTER.digest
+
+
 async def test_a_newer_stream_takes_over_and_an_older_one_cannot(endpoint):
     (old,) = await group(endpoint.channel, workers=1)
     await joined(endpoint.channel, hello(stream=3))
@@ -195,7 +188,65 @@ async def test_a_newer_stream_takes_over_and_an_older_one_cannot(endpoint):
     assert "newer session than stream 2" in details
 
 
+async def test_a_hello_that_is_refused_does_no_harm_to_the_worker_that_it_names(endpoint):
+    (peer,) = await group(endpoint.channel, workers=1)
+    deployment = endpoint.deployments.find("d")
+    await peer.say(report=report(1, counts=5))
+    await peer.hear("report_ack")
+    stranger = Peer(endpoint.channel)
+    await stranger.say(hello=hello(incarnation=99))
+    code, details = await stranger.end()
+    assert code is FAILED
+    assert "'g' serves already" in details
+    await peer.say(report=report(2, counts=7))
+    await peer.hear("report_ack")
+    assert deployment.load().tolist() == [[7.0] * 4] * 2
+
+
+async def test_a_mistake_in_the_first_hello_can_be_mended(endpoint):
+    wrong = await joined(endpoint.channel, hello(0, 2, bytes_per_expert=1))
+    await wrong.say(goodbye=pb.Goodbye())
+    await wrong.end()
+    await group(endpoint.channel)
+
+
+async def test_a_group_that_has_gone_may_come_back_with_other_facts_of_the_same_sizes(endpoint):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await peer.say(goodbye=pb.Goodbye())
+    await peer.end()
+    await group(endpoint.channel, group_id="g2", incarnation=2, bytes_per_expert=200)
+    assert endpoint.deployments.find("d").facts.bytes_per_expert == 200
+
+
 # Reports.
+
+
+async def test_a_session_begins_with_how_to_report():
+    async with endpoint_of(report_seconds=3, lease_seconds=9) as endpoint:
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello(0, 2))
+        assert await peer.hear("directive") == pb.Directive(
+            report_interval_seconds=3, lease_seconds=9
+        )
+        assert peer.seen == ["directive"]
+
+
+async def test_a_report_from_the_future_counts_and_those_before_it_no_more(endpoint):
+    # Reports are lost, a million of them or one: the difference is what they all said.
+    (peer,) = await group(endpoint.channel, workers=1)
+    deployment = endpoint.deployments.find("d")
+    await peer.say(report=report(1, counts=5))
+    far = report(10**6, counts=900, first_step=2**40, last_step=2**40)
+    for message in (far, report(2, counts=6), far):
+        await peer.say(report=message)
+    await peer.say(report=report(10**6 + 1, counts=901, last_step=2**40))
+    while (await peer.hear("report_ack")).seq <= 10**6:
+        pass
+    assert deployment.load().tolist() == [[901.0] * 4] * 2
+    await peer.say(report=report(10**6 + 2, counts=902, last_step=2**40 - 1))
+    code, details = await peer.end()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details == f"report.last_step: {2**40 - 1} is before {2**40}, of report 1000001"
 
 
 async def test_reports_are_acknowledged_once_counted_and_again_if_repeated(endpoint):
@@ -217,104 +268,7 @@ async def test_counts_go_on_over_a_new_stream_and_begin_anew_with_an_incarnation
     assert (await peer.hear("report_ack")).seq == 1
 
 
-async def test_a_worker_that_does_not_read_slows_nobody_down(endpoint):
-    # Its own acknowledgements are more than flow control lets in.
-    stuck, other = await group(endpoint.channel)
-    for seq in range(1, 2001):
-        await stuck.say(report=report(seq, counts=seq))
-    for seq in range(1, 51):
-        await other.say(report=report(seq, counts=seq))
-        assert (await other.hear("report_ack")).seq == seq
-    assert (await stuck.hear("report_ack")).seq >= 1
-
-
-# Faults, in each state that a switch can be in.
-
-
-async def break_off(peer, fault):
-    match fault:
-        case "cancel":
-            peer.call.cancel()
-        case "half-close":
-            await peer.call.done_writing()
-        case "goodbye":
-            await peer.say(goodbye=pb.Goodbye(reason="enough"))
-        case "vanish":
-            await peer.channel.close()
-        case "nonsense":
-            await peer.say()
-
-
-async def bring_to(endpoint, peers, state):
-    """Take the group as far as `state`; the first peer is the one that will fail."""
-    if state == "idle":
-        return
-    if state == "mid-report":
-        await peers[0].say(report=report(1))
-        return
-    await endpoint.deployments.find("d").move_to(AFTER)
-    offers = [await peer.hear("offer") for peer in peers]
-    if state == "offered":
-        return
-    ready = peers[:1] if state == "prepared" else peers
-    for peer, offer in zip(ready, offers, strict=False):
-        await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
-    if state == "prepared":
-        deployment = endpoint.deployments.find("d")
-        rollout = deployment.rollout
-        await until(deployment, lambda: rollout.waiting_for == ("w1",))
-    else:
-        for peer in peers:
-            await peer.hear("commit")
-    if state == "applied by the others":
-        await peers[1].say(applied=switch_pb2.Applied(step=1, **about(offers[1])))
-
-
-@pytest.mark.parametrize("fault", ["cancel", "half-close", "goodbye", "vanish", "nonsense"])
-@pytest.mark.parametrize(
-    "state", ["idle", "mid-report", "offered", "prepared", "committed", "applied by the others"]
-)
-async def test_a_lost_worker_comes_back_and_the_switch_ends_as_it_must(endpoint, state, fault):
-    async with grpc.aio.insecure_channel(endpoint.address) as channel:
-        first = await joined(channel, hello(0, 2))
-        first.channel = channel
-        second = await joined(endpoint.channel, hello(1, 2))
-        for peer in (first, second):
-            await peer.hear("welcome")
-        await bring_to(endpoint, (first, second), state)
-        deployment = endpoint.deployments.find("d")
-        await break_off(first, fault)
-        await until(deployment, lambda: len(deployment.connections) == 1)
-    rollout = deployment.rollout
-    committed = state in ("committed", "applied by the others")
-    if state in ("offered", "prepared"):
-        assert (await second.hear("abort")).version == version(1, 1)
-        assert rollout.phase is Phase.ABORTING
-        await second.say(discarded=switch_pb2.Discarded(version=version(1, 1)))
-    elif committed:
-        assert rollout.phase is Phase.COMMITTED
-    # It comes back, with what it had.
-    held = None
-    if state in ("offered", "prepared", "committed", "applied by the others"):
-        had = switch_pb2.HELD_STATE_ARMED if committed else switch_pb2.HELD_STATE_PREPARED
-        held = switch_pb2.Held(version=version(1, 1), state=had)
-    back = await joined(endpoint.channel, hello(0, 2, stream=2, in_force=version(1, 0), held=held))
-    await back.hear("welcome")
-    if committed:
-        commit = await back.hear("commit")
-        peers = (back,) if state == "applied by the others" else (back, second)
-        for peer in peers:
-            await peer.say(applied=switch_pb2.Applied(step=1, **about(commit)))
-    elif held is not None:
-        abort = await back.hear("abort")
-        await back.say(discarded=switch_pb2.Discarded(version=abort.version))
-    await until(deployment, lambda: rollout.why_not() is None)
-    assert rollout.record.in_force == (version_of(1) if committed else version_of(0))
-    assert len(deployment.connections) == 2
-
-
-def version_of(generation: int) -> tuple[int, int]:
-    return 1, generation
+# The end of a session that no fault brings about.
 
 
 async def test_a_worker_that_says_nothing_loses_its_session():
@@ -323,41 +277,12 @@ async def test_a_worker_that_says_nothing_loses_its_session():
         assert await peer.end() == (ABORTED, "no message came for 0.2 s")
 
 
-async def test_a_call_with_a_deadline_is_a_lost_session(endpoint):
-    peer = Peer(endpoint.channel, timeout=0.3)
-    await peer.say(hello=hello())
-    await peer.hear("welcome")
-    assert (await peer.end())[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-    deployment = endpoint.deployments.find("d")
-    await until(deployment, lambda: not deployment.connections)
-
-
 async def test_an_offer_that_is_not_prepared_in_time_is_aborted():
     async with endpoint_of(offer_seconds=0.2) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
         await endpoint.deployments.find("d").move_to(AFTER)
         await peer.hear("offer")
         assert (await peer.hear("abort")).version == version(1, 1)
-
-
-async def test_more_sessions_than_there_may_be_are_refused():
-    async with endpoint_of(max_sessions=1) as endpoint:
-        await joined(endpoint.channel, hello(0, 2))
-        peer = Peer(endpoint.channel)
-        await peer.say(hello=hello(1, 2))
-        assert (await peer.end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.mark.parametrize("state", ["idle", "offered", "committed"])
-async def test_a_server_that_drains_says_so_and_ends_the_sessions(endpoint, state):
-    peers = await group(endpoint.channel)
-    await bring_to(endpoint, peers, state)
-    draining = asyncio.ensure_future(endpoint.server.drain())
-    for peer in peers:
-        assert (await peer.hear("drain")).seconds > 0
-        assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
-        assert ("abort" in peer.seen) == (state == "offered")
-    await draining
 
 
 @pytest.mark.parametrize("stage", ["before", "written", "durable"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from trimtab_client.channel import DEFAULT_TARGET
-from trimtab_client.cli import check_history, place, status
+from trimtab_client.cli import check_engine, check_history, place, simulate, status
 from trimtab_client.cli.errors import CommandError, UsageError
 from trimtab_client.exceptions import TrimtabError
 
@@ -23,8 +23,9 @@ about the same load.
 _EPILOG = f"""\
 exit codes:
   0  done (status: the server is SERVING)
-  1  it could not be done; standard error says why (check-history: rules were broken)
-  2  the command line is wrong (check-history: or the file)
+  1  it could not be done; standard error says why (check-history: rules were broken;
+     check-engine: cases failed)
+  2  the command line is wrong (check-history: or the file; check-engine: or the factory)
 
 environment:
   {SERVER_VARIABLE}  address of the server, where --server is not given
@@ -54,7 +55,7 @@ def _parser(server: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trimtab {version('trimtab')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (place, status, check_history):
+    for command in (place, status, check_history, check_engine, simulate):
         subparser = command.add_to(commands, server)
         subparser.set_defaults(run=command.run, parser=subparser)
     return parser

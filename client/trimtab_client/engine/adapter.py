@@ -42,13 +42,16 @@ class EngineAdapter(Protocol):
         """
 
     def phy2log(self) -> IntArray:
-        """The expert of each slot by which this rank routes now, int32 [L, R]."""
+        """The expert of each slot by which this rank routes now, int32 [L, R].
+
+        Read back from the maps that the router itself reads: from `log2phy`, where it is that.
+        """
 
     def compute(self, layer: int, slot: int, tokens: FloatArray) -> FloatArray:
         """What the weights in one of its own slots make of some tokens now: [T, H] to [T, H]."""
 
     def close(self) -> None:
-        """Free everything. Called once, and the last call."""
+        """Free everything, threads included. Called once, and the last call."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,20 @@ class GroupSpec:
         gpus: the GPUs of each rank, ascending; together all GPUs of the placement.
         transfer: how weights come into staging.
         staging_slots: expert weights that the staging of each GPU has room for.
+        hidden: H, the width of tokens.
     """
 
     placement: Placement
     gpus: tuple[tuple[int, ...], ...]
     transfer: Transfer
     staging_slots: int
+    hidden: int = 8
 
 
 MakeGroup = Callable[[GroupSpec], Sequence[EngineAdapter]]
 """Makes the ranks of a group, loaded with the placement's weights, in the order of `gpus`.
 
 The ranks may be objects of one process or stand for others. Experts must differ: no two of a
-layer may compute the same.
+layer may compute the same. And each has to be the same in every group. NotImplementedError
+says that the engine has no such groups, such as ranks of several GPUs.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -22,14 +23,17 @@ from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase, default_random
-from trimtab_client.worker.core import Callbacks, Task, logger
+from trimtab_client.worker.carrying import Callbacks
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.link import Link, Mark
 from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.shared import Task
 
 if TYPE_CHECKING:
     from trimtab.v1alpha1.session_service_pb2_grpc import SessionServiceAsyncStub
+
+logger = logging.getLogger(__package__)
 
 OnOffer = Callable[[SwitchOffer], Future[Any] | Awaitable[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int] | Awaitable[Sequence[int]]]
@@ -109,7 +113,7 @@ class AsyncWorkerSession(SessionBase):
             return
         self._require_open()
         self._closed = True
-        self._inbox.put_nowait(lambda: self._core.close(reason, timeout))
+        self._inbox.put_nowait(lambda: self._core.streams.close(reason, timeout))
         await asyncio.wait([self._running])
 
     async def __aenter__(self) -> Self:
@@ -141,14 +145,14 @@ class AsyncWorkerSession(SessionBase):
 
     async def _loop(self) -> None:
         try:
-            while not self._core.closing:
-                link = self._core.connect(asyncio.Queue())
+            while not self._core.streams.closing:
+                link = self._core.streams.connect(asyncio.Queue())
                 try:
                     await self._converse(link)
-                except Exception:  # noqa: BLE001 - logged, and the engine serves on
+                except Exception:
                     logger.exception("the session failed, and goes on")
-                self._core.ended(link, None)
-                while (pause := self._core.pause()) > 0:
+                self._core.streams.ended(link, None)
+                while (pause := self._core.streams.pause()) > 0:
                     await self._turn(pause)
         finally:
             await self._channel.close()
@@ -161,7 +165,7 @@ class AsyncWorkerSession(SessionBase):
         call.add_done_callback(partial(_cancel, writer))
         try:
             while link.is_open:
-                await self._turn(self._core.timeout())
+                await self._turn(self._core.streams.timeout(link))
         finally:
             call.cancel()
             writer.cancel()
@@ -176,17 +180,17 @@ class AsyncWorkerSession(SessionBase):
             pass
         else:
             self._core.run(task)
-        self._core.run(self._core.tick)
+        self._core.run(self._core.streams.tick)
 
     async def _write(self, call: Any, link: Link) -> None:
         outbox: Any = link.outbox
         try:
             while (item := await outbox.get()) is not Mark.END:
-                await call.write(self._core.report(link) if item is Mark.REPORT else item)
+                await call.write(self._core.streams.report(link) if item is Mark.REPORT else item)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             return  # The call is over. The reader reads why.
-        except Exception:  # noqa: BLE001 - logged, and the engine serves on
+        except Exception:
             logger.exception("the session could not send, and connects anew")
             call.cancel()
 
@@ -201,7 +205,7 @@ class AsyncWorkerSession(SessionBase):
         except CallCancelledError as cancelled:
             error = cancelled
         finally:
-            self._inbox.put_nowait(partial(self._core.ended, link, error))
+            self._inbox.put_nowait(partial(self._core.streams.ended, link, error))
 
 
 def _cancel(task: asyncio.Task[None], _: object) -> None:

@@ -13,11 +13,13 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
+from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
-from trimtab_client.worker.core import Callbacks, SessionCore, Task
-from trimtab_client.worker.messages import Version
+from trimtab_client.worker.carrying import Callbacks
+from trimtab_client.worker.core import SessionCore
 from trimtab_client.worker.offer import Flip
 from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.shared import Post
 
 
 class SessionBase:
@@ -27,7 +29,7 @@ class SessionBase:
         self,
         options: WorkerOptions,
         callbacks: Callbacks,
-        post: Callable[[Task], object],
+        post: Post,
         barrier: object,
         barrier_every: int,
         retry: RetryPolicy,
@@ -91,7 +93,7 @@ class SessionBase:
             ClientClosedError: the session is closed, or of another process.
         """
         self._require_open()
-        self._core.applied()
+        self._core.engine.applied()
 
     def regroup(
         self, group_id: str, placement: Placement, gpus: Sequence[int] | None = None
@@ -115,7 +117,7 @@ class SessionBase:
         self._require_open()
         if gpus is not None:
             self._check_alone(len(gpus) or self._num_gpus)
-        self._core.regroup(group_id, placement, None if gpus is None else tuple(gpus))
+        self._core.engine.regroup(group_id, placement, None if gpus is None else tuple(gpus))
 
     def _require_open(self) -> None:
         if os.getpid() != self._pid:
@@ -135,15 +137,15 @@ class SessionBase:
         """What to bring to the barrier before this step; None: there is none."""
         self._require_open()
         number = integer(step, "step", low=0)
-        self._core.begin_step(number)
-        return None if number % self._every else self._core.contribute()
+        self._core.engine.begin_step(number)
+        return None if number % self._every else self._core.engine.contribute()
 
     def _agreed(self, result: Any) -> Flip | None:
         try:
             accepted, armed = map(int, result)
         except (TypeError, ValueError) as error:
             raise invalid("barrier", f"{result!r} is not two integers") from error
-        return self._core.agreed(accepted, armed)
+        return self._core.engine.agreed(accepted, armed)
 
 
 def default_random() -> float:

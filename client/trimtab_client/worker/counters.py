@@ -22,8 +22,9 @@ class Snapshot(NamedTuple):
     """The counts at one moment.
 
     Attributes:
-        seq: counts the snapshots of an incarnation, from 1.
-        first_step: the first step since the last snapshot; last_step + 1 if there is none.
+        seq: 1 until the server has acknowledged a report, and then one more each time.
+        first_step: the first step that is not covered by one of a lower seq; last_step + 1
+            if there is none.
         last_step: the last step counted; -1 before the first.
         counts_LE: int64 [L, E], tokens of each logical expert, cumulative.
     """
@@ -48,9 +49,10 @@ class Counters:
     def __init__(self, placement: Placement, gpus: Sequence[int]) -> None:
         self._lock = threading.Lock()
         self._counts_LE: Counts = np.zeros(placement.logcnt.shape, np.int64)
-        self._seq = 0
-        # Of the snapshot to come, and in its numbering.
-        self._first: int | None = None
+        # Of the last snapshot, and whether a report has been acknowledged. Steps are in the
+        # numbering of snapshots: up to which the last one counts, and those of lower seq.
+        self._seq, self._acknowledged = 1, False
+        self._reported = self._covered = -1
         self._last = -1
         # Of the last call, and in the engine's numbering, which a new group may begin anew.
         self._span = (0, 0)
@@ -94,15 +96,25 @@ class Counters:
             self._note_span(span)
 
     def snapshot(self) -> Snapshot:
-        """The counts as they are now."""
+        """The counts as they are now.
+
+        All have number 1 until one has been acknowledged. So a server that sees this number
+        first knows that no other has counted any of it; see `Counters` of the server.
+        """
         with self._lock:
-            self._seq += 1
             counts_LE, slots_LS = self._counts_LE.copy(), self._slots_LS.copy()
             expert_of = self._expert_of_LS
-            first = self._last + 1 if self._first is None else self._first
-            seq, last, self._first = self._seq, self._last, None
+            if self._acknowledged:
+                self._seq, self._covered = self._seq + 1, self._reported
+            self._reported = self._last
+            seq, first, last = self._seq, self._covered + 1, self._last
         _fold(slots_LS, expert_of, counts_LE)
         return Snapshot(seq, first, last, counts_LE)
+
+    def acknowledged(self, seq: int) -> None:
+        """The server has counted the report of this number; 0: none yet."""
+        with self._lock:
+            self._acknowledged = self._acknowledged or seq > 0
 
     def flipped(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
         """From `step` on, slots hold what `placement` says."""
@@ -148,8 +160,8 @@ class Counters:
             self._shift = max(0, self._last + 1 - span[0])
             self._new_group = False
         self._span = span
-        if self._first is None:
-            self._first = span[0] + self._shift
+        if self._last < 0:
+            self._reported = self._covered = span[0] - 1
         self._last = span[1] + self._shift
 
 

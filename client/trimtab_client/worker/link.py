@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum, auto
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Link:
         reports: when it reports.
         opened_at: when, by the session's clock.
         is_open: whether the session is to go on with it.
+        leave_at: when the session leaves it, whatever the server does; infinity: never.
         greeted: whether the server has answered on it.
         drained: whether the server has said that it ends.
     """
@@ -46,6 +48,7 @@ class Link:
         self.reports = ReportSchedule()
         self.opened_at = opened_at
         self.is_open = True
+        self.leave_at = math.inf
         self.greeted = False
         self.drained = False
 

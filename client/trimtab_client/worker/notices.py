@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trimtab_client.worker.messages import Version
+from trimtab_client.version import Version
 
 
 class Directive(NamedTuple):

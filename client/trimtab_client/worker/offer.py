@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.worker.messages import Offer, Version
+from trimtab_client.version import Version
+from trimtab_client.worker.messages import Offer
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.worker.messages import Version
+from trimtab_client.version import Version
 from trimtab_client.worker.offer import SwitchOffer
 
 

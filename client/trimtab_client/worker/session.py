@@ -19,11 +19,12 @@ from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase, default_random
-from trimtab_client.worker.core import Callbacks, Task
+from trimtab_client.worker.carrying import Callbacks
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.link import Link, Mark
 from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.shared import Task
 from trimtab_client.worker.wire import Request
 
 OnOffer = Callable[[SwitchOffer], Future[Any] | bool | None]
@@ -130,7 +131,7 @@ class WorkerSession(SessionBase):
             return
         self._require_open()
         self._closed = True
-        self._inbox.put(lambda: self._core.close(reason, timeout))
+        self._inbox.put(lambda: self._core.streams.close(reason, timeout))
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -149,11 +150,11 @@ class WorkerSession(SessionBase):
 
     def _loop(self) -> None:
         try:
-            while not self._core.closing:
-                link = self._core.connect(queue.SimpleQueue())
+            while not self._core.streams.closing:
+                link = self._core.streams.connect(queue.SimpleQueue())
                 self._core.run(partial(self._converse, link))
-                self._core.ended(link, None)
-                while (pause := self._core.pause()) > 0:
+                self._core.streams.ended(link, None)
+                while (pause := self._core.streams.pause()) > 0:
                     self._turn(pause)
         finally:
             self._channel.close()
@@ -166,7 +167,7 @@ class WorkerSession(SessionBase):
         reader = threading.Thread(target=self._read, args=(call, link), name=name, daemon=True)
         reader.start()
         while link.is_open:
-            self._turn(self._core.timeout())
+            self._turn(self._core.streams.timeout(link))
         call.cancel()
         reader.join()
 
@@ -178,7 +179,7 @@ class WorkerSession(SessionBase):
             pass
         else:
             self._core.run(task)
-        self._core.run(self._core.tick)
+        self._core.run(self._core.streams.tick)
 
     # gRPC's threads.
 
@@ -186,7 +187,7 @@ class WorkerSession(SessionBase):
         """What to send. gRPC iterates over it on a thread of its own."""
         outbox: Any = link.outbox
         while (item := outbox.get()) is not Mark.END:
-            yield self._core.report(link) if item is Mark.REPORT else item
+            yield self._core.streams.report(link) if item is Mark.REPORT else item
 
     def _read(self, call: Any, link: Link) -> None:
         error = None
@@ -196,4 +197,4 @@ class WorkerSession(SessionBase):
         except grpc.RpcError as failure:
             error = error_of_call(failure)
         finally:
-            self._inbox.put(partial(self._core.ended, link, error))
+            self._inbox.put(partial(self._core.streams.ended, link, error))

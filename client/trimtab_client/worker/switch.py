@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from trimtab_client.placement import Placement
+from trimtab_client.version import Version
 from trimtab_client.worker.effects import Complain, Discard, Effect, Flip, Note, Prepare, Send
 from trimtab_client.worker.messages import (
     Abort,
@@ -26,7 +27,6 @@ from trimtab_client.worker.messages import (
     Order,
     Prepared,
     Refused,
-    Version,
     Welcome,
 )
 
@@ -64,6 +64,7 @@ class WorkerSwitch:
 
     Attributes:
         group_id: the group that it belongs to.
+        gpus: the GPUs that it owns.
         placement: what it serves by.
         in_force: the version of that; None before its first epoch.
     """
@@ -79,11 +80,11 @@ class WorkerSwitch:
         collective: bool = False,
     ) -> None:
         self.group_id = group_id
+        self.gpus = gpus
         self.placement = placement
         self.in_force: Version | None = None
         self._worker = worker
         self._incarnation = incarnation
-        self._gpus = gpus
         self._collective = collective
         self._stream: int | None = None
         self._term = 0
@@ -106,7 +107,7 @@ class WorkerSwitch:
             worker=self._worker,
             incarnation=self._incarnation,
             stream=stream,
-            gpus=self._gpus,
+            gpus=self.gpus,
             placement=self.placement,
             in_force=self.in_force,
             held=self._held(),
@@ -188,9 +189,18 @@ class WorkerSwitch:
         note = self._note("flipped", version=offer.version, step=step)
         return [note, *self._send(Applied(offer.version, offer.placement.digest, step))]
 
-    def regroup(self, group_id: str, placement: Placement) -> list[Effect]:
-        """The engine has formed a new group, which serves by `placement`; connect anew."""
+    def regroup(
+        self, group_id: str, placement: Placement, gpus: tuple[int, ...] | None = None
+    ) -> list[Effect]:
+        """The engine has formed a new group, which serves by `placement`; connect anew.
+
+        Args:
+            group_id: its name.
+            placement: what all its ranks serve by.
+            gpus: the GPUs that this worker owns now; None: the same.
+        """
         self.group_id, self._stream = group_id, None
+        self.gpus = self.gpus if gpus is None else gpus
         if placement != self.placement:
             self.placement, self.in_force, self._flipped_at = placement, None, None
         if self._holding is None:

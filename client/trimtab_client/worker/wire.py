@@ -14,7 +14,9 @@ from trimtab.v1 import tensor_pb2
 from trimtab.v1alpha1 import session_service_pb2, switch_pb2
 from trimtab_client.exceptions import ProtocolError
 from trimtab_client.placement import IntArray
-from trimtab_client.wire import _array, _placement, _tensor, _topology
+from trimtab_client.tensors import array_of, tensor_message
+from trimtab_client.version import Version
+from trimtab_client.wire_values import placement_message, topology_message
 from trimtab_client.worker.counters import Snapshot
 from trimtab_client.worker.messages import (
     Abort,
@@ -27,7 +29,6 @@ from trimtab_client.worker.messages import (
     Hello,
     Prepared,
     Refused,
-    Version,
     Welcome,
 )
 from trimtab_client.worker.notices import Directive, Drain, ReportAck, UnreadableOffer
@@ -72,9 +73,9 @@ def hello_request(hello: Hello, options: WorkerOptions) -> Request:
             incarnation=hello.incarnation,
             stream=hello.stream,
             gpus=hello.gpus,
-            topology=_topology(options.topology),
+            topology=topology_message(options.topology),
             num_experts=options.num_experts,
-            placement=_placement(hello.placement),
+            placement=placement_message(hello.placement, "placement"),
             in_force=None if hello.in_force is None else _version_message(hello.in_force),
             flipped_at=hello.flipped_at,
             held=None
@@ -112,7 +113,7 @@ def report_request(snapshot: Snapshot) -> Request:
             seq=snapshot.seq,
             first_step=snapshot.first_step,
             last_step=snapshot.last_step,
-            counts=_tensor(snapshot.counts_LE),
+            counts=tensor_message(snapshot.counts_LE),
         )
     )
 
@@ -214,9 +215,12 @@ def _indices(message: switch_pb2.Offer, field: str, rank: int) -> IntArray:
     tensor = getattr(message, field)
     if tensor.data_type != tensor_pb2.DATA_TYPE_INT32:
         raise ProtocolError(f"{field}: data type {tensor.data_type} is not INT32")
-    if len(tensor.shape) != rank or min(tensor.shape) < 1:
-        raise ProtocolError(f"{field}: shape {list(tensor.shape)} is not of rank {rank}")
-    array: IntArray = _array(tensor)
+    shape = list(tensor.shape)
+    if len(shape) != rank:
+        raise ProtocolError(f"{field}: shape {shape} is not of rank {rank}")
+    if min(shape) < 1:
+        raise ProtocolError(f"{field}: shape {shape} has a size below 1")
+    array: IntArray = array_of(tensor)
     array.setflags(write=False)
     return array
 

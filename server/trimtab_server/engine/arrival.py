@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.topology import Topology
+from trimtab_server.rollout.cutting import Limits
 from trimtab_server.rollout.messages import Hello
 
 
@@ -28,10 +31,22 @@ class Facts:
     transfer: str
     bytes_per_expert: int
 
-    def differences(self, other: Facts) -> list[str]:
-        """The fields in which another worker's differ, with both values."""
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Layers, slots, experts and GPUs: what is in the store as well."""
+        topology = self.topology
+        return self.num_layers, topology.num_replicas, self.num_experts, topology.num_gpus
+
+    def require(self, other: Facts, deployment: str) -> None:
+        """Raise FailedPreconditionError for each field in which another worker's differ."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return [f"{name}: {theirs} is not {ours}" for name, ours, theirs in pairs if ours != theirs]
+        differences = [
+            f"{name}: {theirs} is not {ours}" for name, ours, theirs in pairs if ours != theirs
+        ]
+        if differences:
+            raise FailedPreconditionError(
+                f"deployment {deployment!r} differs in {'; '.join(differences)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,3 +66,9 @@ class Arrival:
     hello: Hello
     staging_slots: int
     max_layers: int
+
+
+def least_room(arrivals: Sequence[Arrival]) -> Limits:
+    """What all of the workers have room for in one switch."""
+    layers = [arrival.max_layers for arrival in arrivals if arrival.max_layers]
+    return Limits(min(each.staging_slots for each in arrivals), min(layers, default=0))

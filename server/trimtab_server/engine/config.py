@@ -151,6 +151,15 @@ class SessionConfig:
             rule=between(0.1, 3600),
         ),
     )
+    messages_per_second: float = field(
+        default=200.0,
+        metadata=setting(
+            "Messages that a worker may send, on average over five seconds. Those beyond that are "
+            "read later, which holds up that worker only.",
+            unit="messages",
+            rule=between(0.01, 1e6),
+        ),
+    )
     max_sessions: int = field(
         default=4096,
         metadata=setting(

@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from trimtab_server.domain.errors import FailedPreconditionError, ResourceExhaustedError
+from trimtab_server.domain.errors import (
+    FailedPreconditionError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.config import SessionConfig
-from trimtab_server.engine.deployment import Connection, Deployment
+from trimtab_server.engine.connections import Connection
+from trimtab_server.engine.deployment import Deployment
+from trimtab_server.engine.deployment_observer import DeploymentObserver
+from trimtab_server.engine.pace import Meters, Pace
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
+from trimtab_server.engine.teller import Teller
 from trimtab_server.rollout.record import Record
 from trimtab_server.store.errors import StoreError
+
+_RETRY_AFTER_S = 1.0
+
+_HELLOS = Pace(per_second=1.0, burst=20)
+"""Of one worker. Ours waits from 0.2 to 10 s between two, and a Hello costs a millisecond."""
 
 
 class Deployments:
@@ -20,41 +33,87 @@ class Deployments:
 
     Attributes:
         term: of this start of the server; set by `open`.
+        observer: told what happens in all of them.
     """
 
     term: int
 
-    def __init__(self, config: SessionConfig, store: StoreThread, observer: SwitchObserver) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        store: StoreThread,
+        history: SwitchObserver,
+        observer: DeploymentObserver | None = None,
+    ) -> None:
+        self.observer = observer or DeploymentObserver()
         self._config = config
         self._store = store
-        self._observer = observer
+        self._history = history
         self._by_name: dict[str, Deployment] = {}
         self._numbers = itertools.count(1)
+        self._hellos = Meters(_HELLOS)
         self._creating = asyncio.Lock()
+        self._draining = False
         self._saving: asyncio.Task[None] | None = None
+        self._forgetting: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
 
     async def open(self) -> None:
         """Take the store.
 
         Raises:
-            StoreError: it cannot be had.
+            StoreError: it cannot be had, or a deployment in it cannot be read.
         """
         self.term = await self._store.open()
-        self._observer.started(self.term)
+        try:
+            await self._read_all()
+        except BaseException:
+            await self._store.close()
+            raise
+        self._history.started(self.term)
         self._saving = asyncio.create_task(self._save_for_ever())
 
+    def admit(self, deployment: str, worker: str) -> None:
+        """A worker says Hello.
+
+        Raises:
+            ResourceExhaustedError: it does so too often.
+        """
+        wait = self._hellos.admit((deployment, worker), asyncio.get_running_loop().time())
+        if wait:
+            raise ResourceExhaustedError(
+                f"worker {worker!r} of {deployment!r} begins sessions too often: "
+                f"{_HELLOS.burst} at once and then {_HELLOS.per_second:g} a second are the limit",
+                wait,
+            )
+
     async def join(self, arrival: Arrival) -> tuple[Deployment, Connection]:
-        """Begin a session.
+        """Begin a session; say `leave` when it ends.
 
         Raises:
             FailedPreconditionError: the worker is not as its deployment is.
+            SessionClosedError: it cannot join now.
             ResourceExhaustedError: the server has as many deployments as it may.
+            UnavailableError: the store failed, or the server drains.
         """
-        async with self._creating:
-            deployment = self._by_name.get(arrival.deployment)
-            if deployment is None:
-                deployment = await self._create(arrival)
-        return deployment, await deployment.join(next(self._numbers), arrival)
+        deployment = self._by_name.get(arrival.deployment)
+        if deployment is None:
+            async with self._creating:
+                deployment = self._by_name.get(arrival.deployment) or await self._create(arrival)
+        if self._draining:
+            raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
+        try:
+            return deployment, await deployment.join(next(self._numbers), arrival)
+        except BaseException:
+            self._forget_unused(deployment)
+            raise
+
+    def leave(self, deployment: Deployment, session: Connection) -> None:
+        """End a session. Returns at once, so that a cancelled call can say it too."""
+        deployment.leave(session)
+        self._forget_unused(deployment)
 
     def find(self, name: str) -> Deployment:
         """A deployment that a worker has named since the server started.
@@ -67,7 +126,8 @@ class Deployments:
         return self._by_name[name]
 
     async def drain(self, seconds: float) -> None:
-        """Offer nothing any more, and tell all workers."""
+        """Offer nothing any more, tell all workers, and end their sessions."""
+        self._draining = True
         await asyncio.gather(*(each.drain(seconds) for each in self._by_name.values()))
 
     async def close(self) -> None:
@@ -77,9 +137,21 @@ class Deployments:
             saving.cancel()
             await asyncio.wait([saving])
             await self._save()
-        for deployment in self._by_name.values():
-            await deployment.settle()
+        for deployment in list(self._by_name.values()):
+            await deployment.close()
+        while self._forgetting:
+            await asyncio.wait(self._forgetting)
         await self._store.close()
+
+    async def _read_all(self) -> None:
+        """What cannot be read is said now, and not when its workers come."""
+        store = self._store.store
+        for name in await self._store.call(store.deployments):
+            try:
+                await self._store.call(store.load, name)
+                await self._store.call(store.load_counters, name)
+            except StoreError as error:
+                raise type(error)(f"deployment {name!r}: {error}") from error
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -87,36 +159,54 @@ class Deployments:
             await self._save()
 
     async def _save(self) -> None:
-        for name, deployment in list(self._by_name.items()):
+        for deployment in list(self._by_name.values()):
             try:
                 await deployment.save_counters()
             except StoreError as error:
-                self._observer.alarm(name, f"counters were not saved: {error}")
+                self._teller(deployment.name).store_failed(f"counters were not saved: {error}")
 
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments
         if len(self._by_name) >= most:
             raise ResourceExhaustedError(f"{most} deployments are this server's limit")
-        record = await self._store.call(self._store.store.load, name) or Record()
-        _require_same_shape(record, arrival.facts, name)
-        deployment = Deployment(
-            name, arrival.facts, record, self._store, self._observer, self._config.offer_seconds
-        )
-        await deployment.start()
+        try:
+            record = await self._store.call(self._store.store.load, name) or Record()
+            _require_same_sizes(record, arrival.facts, name)
+            seconds = self._config.offer_seconds
+            deployment = Deployment(arrival.facts, record, self._store, self._teller(name), seconds)
+            await deployment.start()
+        except StoreError as error:
+            self.observer.store_failed()
+            self._history.alarm(name, f"the store failed: {error}")
+            raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
         self._by_name[name] = deployment
         return deployment
 
+    def _teller(self, name: str) -> Teller:
+        return Teller(name, self._history, self.observer)
 
-def _require_same_shape(record: Record, facts: Facts, name: str) -> None:
+    def _forget_unused(self, deployment: Deployment) -> None:
+        if deployment.unused:
+            task = asyncio.get_running_loop().create_task(self._forget(deployment))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, deployment: Deployment) -> None:
+        """Forget it, unless what is still under way, or a new session, makes it one to keep."""
+        await deployment.settle()
+        if deployment.unused and self._by_name.get(deployment.name) is deployment:
+            del self._by_name[deployment.name]
+            await deployment.close()
+
+
+def _require_same_sizes(record: Record, facts: Facts, name: str) -> None:
     """A deployment that is in the store already has its sizes from there."""
     placement = record.placement
     if placement is None:
         return
     stored = (*placement.phy2log.shape, placement.num_experts, placement.num_gpus)
-    topology = facts.topology
-    said = (facts.num_layers, topology.num_replicas, facts.num_experts, topology.num_gpus)
-    if stored != said:
+    if stored != facts.sizes:
         raise FailedPreconditionError(
             f"deployment {name!r} is stored with layers, slots, experts and GPUs {stored}, "
-            f"not {said}: give the new one another name, or delete the old one"
+            f"not {facts.sizes}: give the new one another name, or delete the old one"
         )

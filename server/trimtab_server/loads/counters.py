@@ -18,8 +18,9 @@ class Report:
     """What a worker has counted since its process began.
 
     Attributes:
-        seq: rises with each report of an incarnation, from 1.
-        first_step: the first step since the last report.
+        seq: 1 until a report of the incarnation has been acknowledged to the worker, and
+            then one more with each.
+        first_step: the first step that no report of a lower number covers.
         last_step: the last step counted.
         counts_LE: int64 [L, E], tokens of each logical expert.
     """
@@ -65,8 +66,12 @@ class Counters:
     def take(self, report: Report) -> Counted | None:
         """Add what a report has beyond the baseline; None if it is not newer than the last.
 
-        A first report that is not the worker's first one is a gap: of the counts before
-        it, nobody knows how old they are.
+        The number of a first report says whether all of it is load. 1: nothing has been
+        acknowledged, so nobody has counted any of it, however many reports were lost before
+        it came. Another one: a server has counted some of it, and has either lost its store
+        or died before it saved the baseline. So it is a gap: the estimate that those counts
+        went into is gone, nobody knows over how many steps they came together, and what may
+        be weeks old must not pass for fresh load.
 
         Raises:
             InvalidArgumentError: the shape is another, a count has fallen, or the steps have.

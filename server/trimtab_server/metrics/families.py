@@ -116,6 +116,81 @@ BUILD_INFO = Family(
     ("version", "python", "torch"),
     "Always 1; versions of the server and of what it runs on.",
 )
+SESSIONS = Family(
+    "trimtab_sessions", "gauge", ("deployment",), "Sessions of workers that are open."
+)
+MESSAGES = Family(
+    "trimtab_session_messages_total",
+    "counter",
+    ("kind",),
+    "Messages of workers that were read, by their kind.",
+)
+DELAYED = Family(
+    "trimtab_session_messages_delayed_total",
+    "counter",
+    ("deployment",),
+    "Messages of workers that were left unread for a while, because their worker sends more "
+    "than messages_per_second.",
+)
+REPORTS = Family(
+    "trimtab_reports_total",
+    "counter",
+    ("deployment", "result"),
+    "Reports of workers: counted (accepted); known to be of no known time (gap); counted "
+    "before (repeated); or with counts or steps that run backwards, or of another shape (refused).",
+)
+IGNORED = Family(
+    "trimtab_answers_ignored_total",
+    "counter",
+    ("deployment",),
+    "Answers of workers to what the server does not wait for: late, or of another version or "
+    "digest.",
+)
+SWITCHES = Family(
+    "trimtab_switches_total",
+    "counter",
+    ("deployment", "outcome"),
+    "Switches that have come so far: offered, committed, applied by all workers, or aborted.",
+)
+ABORTS = Family(
+    "trimtab_switch_aborts_total",
+    "counter",
+    ("deployment", "cause"),
+    "Switches that were aborted: by a worker (refused), not prepared in time (late), a session "
+    "lost, the deployment paused, the server's drain or restart.",
+)
+PHASE = Family(
+    "trimtab_switch_phase",
+    "gauge",
+    ("deployment", "phase"),
+    "1 for the phase that the switch is in: offered, committed, aborting, or idle where none is "
+    "open; 0 for the others.",
+)
+AGE = Family(
+    "trimtab_switch_phase_age_seconds",
+    "gauge",
+    ("deployment",),
+    "Time for which the open switch has been in its phase; 0 where none is open. An engine that "
+    "takes no steps does not flip, so a committed switch may be old.",
+)
+PAUSED = Family(
+    "trimtab_deployment_paused",
+    "gauge",
+    ("deployment",),
+    "1 where nothing is offered until an operator resumes; else 0.",
+)
+ALARMS = Family(
+    "trimtab_alarms_total",
+    "counter",
+    ("deployment",),
+    "Times that a person should have looked: the log says at what, as alarm.",
+)
+STORE_FAILURES = Family(
+    "trimtab_store_failures_total",
+    "counter",
+    (),
+    "Times that the store failed. Sessions end with it, unless only counts were not saved.",
+)
 FAMILIES = (
     RPC_REQUESTS,
     RPC_DURATION,
@@ -133,5 +208,17 @@ FAMILIES = (
     MOVES,
     DEVICE_INFO,
     BUILD_INFO,
+    SESSIONS,
+    MESSAGES,
+    DELAYED,
+    REPORTS,
+    IGNORED,
+    SWITCHES,
+    ABORTS,
+    PHASE,
+    AGE,
+    PAUSED,
+    ALARMS,
+    STORE_FAILURES,
 )
 """All of them, in the order to show them in."""

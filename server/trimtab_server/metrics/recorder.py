@@ -5,19 +5,10 @@ from __future__ import annotations
 import platform
 
 import prometheus_client
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from trimtab_server.engine.observer import Rejection, When
-from trimtab_server.metrics import families
-from trimtab_server.metrics.families import Family
+from trimtab_server.metrics import families, series
 
 
 class Recorder:
@@ -30,25 +21,25 @@ class Recorder:
     def __init__(self) -> None:
         # The time each series began doubles their number and is of no use here.
         prometheus_client.disable_created_metrics()
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
-        self._requests = self._counter(families.RPC_REQUESTS)
-        self._duration = self._histogram(families.RPC_DURATION)
-        self._in_flight = self._gauge(families.RPC_IN_FLIGHT)
-        self._loads = self._counter(families.STREAM_LOADS)
-        self._stage = self._histogram(families.STAGE_DURATION)
-        self._fallbacks = self._counter(families.FALLBACKS)
-        self._depth = self._gauge(families.QUEUE_DEPTH)
-        self._wait = self._histogram(families.QUEUE_WAIT)
-        self._rejected = self._counter(families.QUEUE_REJECTED)
-        self._imbalance = self._histogram(families.IMBALANCE)
-        self._bound = self._histogram(families.IMBALANCE_BOUND)
-        self._iterations = self._counter(families.ITERATIONS)
-        self._swaps = self._counter(families.SWAPS)
-        self._moves = self._counter(families.MOVES)
-        self._device = self._gauge(families.DEVICE_INFO)
-        self._build = self._gauge(families.BUILD_INFO)
+            collector(registry=registry)
+        self._requests = series.counter(families.RPC_REQUESTS, registry)
+        self._duration = series.histogram(families.RPC_DURATION, registry)
+        self._in_flight = series.gauge(families.RPC_IN_FLIGHT, registry)
+        self._loads = series.counter(families.STREAM_LOADS, registry)
+        self._stage = series.histogram(families.STAGE_DURATION, registry)
+        self._fallbacks = series.counter(families.FALLBACKS, registry)
+        self._depth = series.gauge(families.QUEUE_DEPTH, registry)
+        self._wait = series.histogram(families.QUEUE_WAIT, registry)
+        self._rejected = series.counter(families.QUEUE_REJECTED, registry)
+        self._imbalance = series.histogram(families.IMBALANCE, registry)
+        self._bound = series.histogram(families.IMBALANCE_BOUND, registry)
+        self._iterations = series.counter(families.ITERATIONS, registry)
+        self._swaps = series.counter(families.SWAPS, registry)
+        self._moves = series.counter(families.MOVES, registry)
+        self._device = series.gauge(families.DEVICE_INFO, registry)
+        self._build = series.gauge(families.BUILD_INFO, registry)
 
     def call_started(self, method: str) -> None:
         """See `CallObserver`."""
@@ -110,14 +101,3 @@ class Recorder:
     def built_from(self, version: str, torch: str) -> None:
         """Versions of the server and of torch."""
         self._build.labels(version, platform.python_version(), torch).set(1)
-
-    def _counter(self, family: Family) -> Counter:
-        return Counter(family.name, family.help, family.labels, registry=self.registry)
-
-    def _gauge(self, family: Family) -> Gauge:
-        return Gauge(family.name, family.help, family.labels, registry=self.registry)
-
-    def _histogram(self, family: Family) -> Histogram:
-        return Histogram(
-            family.name, family.help, family.labels, registry=self.registry, buckets=family.buckets
-        )

@@ -31,6 +31,10 @@ from trimtab_server.rpc.fields import gather, named_as
 from trimtab_server.rpc.tensors import decode_tensor
 
 _MOST_TEXT = 1000
+_MOST_SHOWN = 8
+
+_MOST_TOKENS = 1 << 62
+"""Of one worker, all together: more do not fit into the sums, and take a hundred years to count."""
 
 _SCOPES: Mapping[int, str] = {
     session_service_pb2.SCOPE_SOURCE: "source",
@@ -90,12 +94,22 @@ def decode_hello(message: session_service_pb2.Hello) -> Arrival:
 
 
 def decode_report(message: session_service_pb2.Report) -> Report:
-    """Raises InvalidArgumentError with the field at fault."""
+    """Numbers and steps may be any that come after the last: those between were lost.
+
+    Raises:
+        InvalidArgumentError: with the field at fault.
+    """
     require(message.seq >= 1, "report.seq", "0 is below 1")
     require(message.HasField("counts"), "report.counts", "is required")
     counts_LE = decode_tensor(message.counts, "report.counts")
     kind = counts_LE.dtype
     require(kind == np.int64, "report.counts.data_type", f"{kind} is not int64")
+    first, last = message.first_step, message.last_step
+    steps = f"{first} is after {last + 1}, the step that follows last_step"
+    require(first <= last + 1, "report.first_step", steps)
+    # In floating point, where a sum cannot wrap around to fit.
+    total = counts_LE.sum(dtype=np.float64)
+    require(total < _MOST_TOKENS, "report.counts", f"{total:.3g} tokens are more than can be")
     return Report(message.seq, message.first_step, message.last_step, counts_LE)
 
 
@@ -131,11 +145,12 @@ def _require_names(message: session_service_pb2.Hello) -> None:
 
 def _gpus(message: session_service_pb2.Hello) -> tuple[int, ...]:
     gpus, most = tuple(message.gpus), message.topology.num_gpus
+    shown = f"[{', '.join(map(str, gpus[:_MOST_SHOWN]))}{', …' if len(gpus) > _MOST_SHOWN else ''}]"
     rising = all(a < b for a, b in pairwise(gpus))
     require_all(
         (len(gpus) > 0, "hello.gpus", "is empty"),
-        (rising, "hello.gpus", f"{list(gpus)} does not rise"),
-        (not gpus or gpus[-1] < most, "hello.gpus", f"{list(gpus)} is not below num_gpus = {most}"),
+        (rising, "hello.gpus", f"{shown} does not rise"),
+        (not gpus or gpus[-1] < most, "hello.gpus", f"{shown} is not below num_gpus = {most}"),
     )
     return gpus
 
@@ -161,7 +176,7 @@ def _placement(message: session_service_pb2.Hello, topology: Topology) -> Placem
     require(
         message.placement.digest == placement.digest,
         "hello.placement.digest",
-        f"{message.placement.digest.hex() or 'none'} is not the placement's, "
+        f"{message.placement.digest[:32].hex() or 'none'} is not the placement's, "
         f"{placement.digest.hex()}",
     )
     return placement

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-import grpc
 import structlog
 
 from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
-from trimtab_server.domain.errors import SessionClosedError, UnavailableError, invalid
+from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
 from trimtab_server.engine.config import SessionConfig
-from trimtab_server.engine.deployment import Connection, Deployment
+from trimtab_server.engine.connections import Connection
+from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.rollout.messages import Offer
 from trimtab_server.rpc import session_encode as encode
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.session_decode import decode_answer, decode_hello, decode_report
+from trimtab_server.rpc.session_stream import SessionStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_MOST_NAME = 200
+"""Longer names are refused, and not kept until then."""
+
 Context = Any  # grpc.aio.ServicerContext of a stream
-_T = TypeVar("_T")
 
 
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
@@ -38,41 +41,73 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         """One worker, until either side has enough."""
-        with self._gate.admitted():
-            first = await self._read(context)
-            if first is None:
-                return
-            if not first.HasField("hello"):
-                raise invalid("hello", "has to be the first message of the stream")
-            deployment, session = await self._deployments.join(decode_hello(first.hello))
-            try:
-                await self._converse(deployment, session, context)
-            finally:
-                deployment.leave(session)
+        stream = SessionStream(context, self._config)
+        try:
+            with self._gate.admitted():
+                await self._serve(stream)
+        except TrimtabError as error:
+            await stream.abort(error)
+
+    async def _serve(self, stream: SessionStream) -> None:
+        hello = await self._hello(stream)
+        if hello is None:
+            return
+        self._deployments.admit(hello.deployment[:_MOST_NAME], hello.worker[:_MOST_NAME])
+        # It may be as large as a message may, and checking it takes long then.
+        arrival = await asyncio.to_thread(decode_hello, hello)
+        deployment, session = await self._deployments.join(arrival)
+        try:
+            await self._converse(deployment, session, stream)
+        finally:
+            self._deployments.leave(deployment, session)
+
+    async def _hello(self, stream: SessionStream) -> session_service_pb2.Hello | None:
+        """The first message; None where the stream ends before one. A drain does not wait."""
+        reading = asyncio.ensure_future(stream.read())
+        draining = asyncio.ensure_future(self._gate.draining())
+        try:
+            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            first: Any = await (reading if reading.done() else draining)
+        finally:
+            await _end(reading, draining)
+        if first is None:
+            return None
+        self._heard(first)
+        if not first.HasField("hello"):
+            raise invalid("hello", "has to be the first message of the stream")
+        hello: session_service_pb2.Hello = first.hello
+        return hello
 
     async def _converse(
-        self, deployment: Deployment, session: Connection, context: Context
+        self, deployment: Deployment, session: Connection, stream: SessionStream
     ) -> None:
-        """Read and write at once, until one of them ends."""
+        """Read and write at once, until one of them ends or somebody ends the session."""
         session.mailbox.put("directive", None)
         loop = asyncio.get_running_loop()
         tasks = [
-            loop.create_task(self._listen(deployment, session, context)),
-            loop.create_task(self._speak(deployment, session, context)),
+            loop.create_task(self._listen(deployment, session, stream)),
+            loop.create_task(self._speak(deployment, session, stream)),
+            loop.create_task(session.mailbox.closed()),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
+            results = await _end(*tasks)
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
-    async def _listen(self, deployment: Deployment, session: Connection, context: Context) -> None:
+    async def _listen(
+        self, deployment: Deployment, session: Connection, stream: SessionStream
+    ) -> None:
         """Take the worker's messages, until it says goodbye or its stream ends."""
-        while (message := await self._read(context)) is not None:
+        delayed = partial(self._delayed, deployment, session, stream)
+        while True:
+            await stream.turn(delayed)
+            message = await stream.read()
+            if message is None:
+                return
+            self._heard(message)
             match message.WhichOneof("message"):
                 case "report":
                     seq = deployment.report(session, decode_report(message.report))
@@ -84,11 +119,13 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 case _:
                     await deployment.answer(session, decode_answer(message))
 
-    async def _speak(self, deployment: Deployment, session: Connection, context: Context) -> None:
+    async def _speak(
+        self, deployment: Deployment, session: Connection, stream: SessionStream
+    ) -> None:
         """Send what comes into the mailbox; raises what it is closed with."""
         while True:
             kind, message = await session.mailbox.take()
-            await context.write(self._encoded(deployment, session, kind, message))
+            await stream.write(self._encoded(deployment, session, kind, message))
             if kind == "drain":
                 raise UnavailableError("the server is shutting down", message)
 
@@ -108,14 +145,18 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             case _:
                 return encode.encode_order(term, message)
 
-    async def _read(self, context: Context) -> Any:
-        """The next message; None at the end of the stream."""
-        message = await self._in_time(context.read())
-        return None if message is grpc.aio.EOF else message
+    def _delayed(self, deployment: Deployment, session: Connection, stream: SessionStream) -> None:
+        self._deployments.observer.delayed(deployment.name)
+        if stream.delays == 1:
+            worker, most = session.arrival.hello.worker, self._config.messages_per_second
+            log.warning("too many messages", deployment=deployment.name, worker=worker, most=most)
 
-    async def _in_time(self, reading: Awaitable[_T]) -> _T:
-        seconds = self._config.lease_seconds
-        try:
-            return await asyncio.wait_for(reading, seconds)
-        except TimeoutError:
-            raise SessionClosedError(f"no message came for {seconds:g} s") from None
+    def _heard(self, message: session_service_pb2.SessionRequest) -> None:
+        self._deployments.observer.heard(message.WhichOneof("message") or "none")
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> list[Any]:
+    """Cancel those that have not ended; returns what became of each."""
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)

@@ -127,9 +127,10 @@ class ScriptedSessions(SessionServiceServicer):
 class RunningSessions:
     """A scripted server that listens at `target`, and can be stopped and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.port = 0
         self.term = 0
+        self._credentials = credentials
         self.start()
 
     @property
@@ -141,7 +142,11 @@ class RunningSessions:
         self.sessions = ScriptedSessions(self.term)
         self._server = grpc.server(ThreadPoolExecutor(16))
         add_SessionServiceServicer_to_server(self.sessions, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, self._credentials)
         self._server.start()
 
     def stop(self) -> None:
@@ -150,9 +155,7 @@ class RunningSessions:
     def next_stream(self) -> Stream:
         return self.sessions.next_stream()
 
-    def joined(
-        self,
-    ) -> Stream:
+    def joined(self) -> Stream:
         """The next stream, with a directive and an epoch."""
         stream = self.next_stream()
         stream.direct()
@@ -163,8 +166,10 @@ class RunningSessions:
 
 
 @contextmanager
-def serving_sessions() -> Iterator[RunningSessions]:
-    running = RunningSessions()
+def serving_sessions(
+    credentials: grpc.ServerCredentials | None = None,
+) -> Iterator[RunningSessions]:
+    running = RunningSessions(credentials)
     try:
         yield running
     finally:

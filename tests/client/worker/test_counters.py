@@ -23,7 +23,7 @@ def counters(placement: Placement = FIRST, gpus: tuple[int, ...] = (0, 1)) -> Co
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[Any, ...]:
-    """A topology, a worker's GPUs, and what happens: counts of either kind, flips, groups."""
+    """A topology, a worker's GPUs, and what happens: counts of either kind, flips, reports."""
     gpus, slots = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     layers, experts = draw(st.integers(1, 3)), draw(st.integers(1, gpus * slots))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -37,7 +37,7 @@ def histories(draw: st.DrawFn) -> tuple[Any, ...]:
         count = int(rng.integers(1, gpus + 1))
         return tuple(sorted(rng.choice(gpus, count, replace=False).tolist()))
 
-    kinds = st.sampled_from(["experts", "slots", "flip", "group", "snapshot"])
+    kinds = st.sampled_from(["experts", "slots", "flip", "group", "snapshot", "acknowledged"])
     return placement, some_gpus, rng, draw(st.lists(kinds, max_size=30))
 
 
@@ -48,7 +48,7 @@ def test_counts_are_what_adding_one_by_one_gives(history: tuple[Any, ...]) -> No
     table = Counters(placement, gpus)
     expected = np.zeros(placement.logcnt.shape, np.int64)
     slots = placement.phy2log.shape[1] // placement.num_gpus
-    seq = 0
+    seq, acknowledged = 1, False
     for step, kind in enumerate([*kinds, "snapshot"]):
         own = [gpu * slots + i for gpu in gpus for i in range(slots)]
         if kind == "experts":
@@ -67,9 +67,12 @@ def test_counts_are_what_adding_one_by_one_gives(history: tuple[Any, ...]) -> No
         elif kind == "group":
             placement, gpus = placement_of(), some_gpus()
             table.regrouped(placement, gpus)
+        elif kind == "acknowledged":
+            table.acknowledged(seq)
+            acknowledged = True
         else:
             snapshot = table.snapshot()
-            seq += 1
+            seq += acknowledged
             assert snapshot.seq == seq
             assert snapshot.counts_LE.tolist() == expected.tolist()
 
@@ -101,6 +104,7 @@ def test_nothing_is_lost_between_threads() -> None:
     for thread in running:
         thread.start()
     begin.wait()
+    table.acknowledged(1)
     last = table.snapshot()
     while any(thread.is_alive() for thread in running):
         snapshot = table.snapshot()
@@ -118,20 +122,41 @@ def test_a_snapshot_does_not_change_any_more() -> None:
     assert before.counts_LE.sum() == 0
 
 
-def test_steps_are_those_since_the_last_snapshot() -> None:
+def test_the_number_stays_1_until_one_has_been_acknowledged() -> None:
+    """So 1 says that no server has counted any of it, and the first step is that of all."""
     table = counters()
-    assert table.snapshot()[1:3] == (0, -1)
+    assert table.snapshot()[:3] == (1, 0, -1)
     table.record(ONES, 5, 7)
     table.record(ONES, 5, 7)
+    assert table.snapshot()[:3] == (1, 5, 7)
     table.record(ONES, 8, 8)
-    assert table.snapshot()[1:3] == (5, 8)
-    assert table.snapshot()[1:3] == (9, 8)
+    table.acknowledged(0)
+    assert table.snapshot()[:3] == (1, 5, 8)
+
+
+def test_steps_are_those_since_the_number_before() -> None:
+    table = counters()
+    table.record(ONES, 5, 7)
+    table.snapshot()
+    table.acknowledged(1)
+    table.record(ONES, 8, 8)
+    assert table.snapshot()[:3] == (2, 8, 8)
+    assert table.snapshot()[:3] == (3, 9, 8)
     table.record(ONES, 20, 29)
-    assert table.snapshot()[1:3] == (20, 29)
+    assert table.snapshot()[:3] == (4, 9, 29)
+
+
+def test_steps_begin_with_the_first_one_counted_though_a_report_came_before() -> None:
+    table = counters()
+    table.snapshot()
+    table.acknowledged(1)
+    table.record(ONES, 5, 7)
+    assert table.snapshot()[:3] == (2, 5, 7)
 
 
 def test_the_steps_of_reports_rise_though_a_new_group_begins_anew() -> None:
     table = counters()
+    table.acknowledged(1)
     table.record(ONES, 100, 109)
     table.regrouped(FIRST, (0, 1))
     assert table.snapshot()[1:3] == (100, 109)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import grpc
 import pytest
 
-from trimtab_client import InternalError, RetryPolicy, UnavailableError
+from trimtab_client import FailedPreconditionError, RetryPolicy, UnavailableError
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.notices import Directive
 from trimtab_client.worker.reporting import ReportSchedule
@@ -83,7 +82,7 @@ def test_a_wait_that_the_server_asks_for_comes_on_top() -> None:
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5])
 def test_what_has_to_be_mended_waits_long(jitter: float) -> None:
-    error = InternalError("no", code=grpc.StatusCode.FAILED_PRECONDITION)
+    error = FailedPreconditionError("two workers own GPU 1")
     assert backoff(jitter).ended(error, 0.0, drained=False) == 5.0 + 5.0 * jitter
 
 

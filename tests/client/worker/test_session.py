@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -260,11 +259,11 @@ SPOILT = {
     "floats": (spoil(layers=tensor_of(np.ones(1), 1)), "data type 1 is not INT32"),
     "a shape of no size": (
         spoil(layers=type(rows(1))(data_type=3, shape=[0], data=b"")),
-        "shape [0] is not of rank 1",
+        "layers: shape [0] has a size below 1",
     ),
     "negative shapes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[-1, -6], data=bytes(24))),
-        "shape [-1, -6]",
+        "old_rows: shape [-1, -6] has a size below 1",
     ),
     "too few bytes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[1, 6], data=bytes(20))),
@@ -792,14 +791,32 @@ def test_a_closed_session_leaves_no_thread(server: RunningSessions, start: Start
     ]
 
 
-def test_a_lower_term_is_ignored(server: RunningSessions, engine: Engine) -> None:
+def test_a_server_of_a_lower_term_is_ignored_and_that_is_said_once(
+    server: RunningSessions, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ignored() -> list[str]:
+        return [line for line in caplog.messages if "since one of term 5 has been heard" in line]
+
     stream = server.joined()
     stream.send(term=5, directive=session_service_pb2.Directive(report_interval_seconds=9))
-    stream.send(term=4, abort=switch_pb2.Abort(version=switch_pb2.Version(epoch=1, generation=9)))
-
-    assert "term 4, after term 5" in engine.event("complaint")["reason"]
+    for _ in range(3):
+        stream.abort(TWO)
+    assert "a server of term 1, since" in engine.event("complaint")["reason"]
     stream.term = 5
     stream.fence()
+    assert len(ignored()) == 1
+    stream.end()
+
+    # It has lost its store, and started twice since.
+    for term in (1, 2):
+        stream = server.next_stream()
+        stream.term = term
+        for _ in range(3):
+            stream.abort(TWO)
+        assert f"a server of term {term}, since" in engine.event("complaint")["reason"]
+        stream.end()
+    assert len(ignored()) == 3
+    assert server.next_stream().hello.in_force.epoch == 1
 
 
 def test_callbacks_that_raise_are_logged(
@@ -954,14 +971,3 @@ def test_a_closed_session_says_so(start: Start) -> None:
             call()
     assert not session.connected
     assert session.placement == FIRST
-
-
-def test_a_forked_session_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not really forked: gRPC's threads may bring a child down before it gets here."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: -1)
-        with pytest.raises(ClientClosedError, match="does not survive a fork"):
-            engine.record(np.ones((3, 4), int), 0, 0)
-        with pytest.raises(ClientClosedError, match="does not survive a fork"):
-            engine.boundary()
-    assert engine.boundary() is None

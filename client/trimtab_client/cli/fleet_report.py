@@ -1,0 +1,67 @@
+"""What `trimtab simulate` prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from trimtab_client.cli.tables import table
+
+if TYPE_CHECKING:
+    from trimtab_client.simulate.report import Report
+
+
+def as_text(report: Report) -> str:
+    """For people."""
+    wrong = f"{report.wrong} wrong" if report.wrong else "none wrong"
+    moved = f"{report.moved_bytes / 1e6:.1f} MB of weights moved"
+    lines = [
+        f"{report.seconds:.1f} s, {report.steps} steps, {report.tokens} tokens, {wrong}",
+        *(f"wrong: {example}" for example in report.examples[:10]),
+        f"switches: {report.accepted} accepted, {report.applied} applied by all, {moved}",
+        f"given up: {report.discarded}; groups: {report.groups}",
+    ]
+    if report.switch_seconds:
+        lines.append(f"from first accepted to last flipped: {_spread(report.switch_seconds)}")
+    if report.target_seconds:
+        lines.append(f"from asked for to served by all: {_spread(report.target_seconds)}")
+    lines += [f"alarm: {alarm}" for alarm in report.alarms]
+    lines += [f"complaint: {complaint}" for complaint in report.complaints]
+    if report.verdict is None:
+        lines.append("history: none")
+    else:
+        lines.append(f"history: {report.verdict.events} events, {_violations(report)}")
+        lines += map(str, report.verdict.violations)
+    lines.append(f"trouble: {report.trouble}" if report.trouble else "at rest")
+    return "\n".join(lines) + "\n" + _faults(report)
+
+
+def _faults(report: Report) -> str:
+    if not report.faults:
+        return ""
+    header = ["fault", "at", "steps again after", "next flip after"]
+    rows = [
+        [each.fault, f"{each.at:.2f} s", _after(each.served_after), _after(each.flipped_after)]
+        for each in report.faults
+    ]
+    return "\n" + table(header, rows)
+
+
+def _after(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.3f} s"
+
+
+def _violations(report: Report) -> str:
+    number = 0 if report.verdict is None else len(report.verdict.violations)
+    return f"{number or 'no'} violation{'' if number == 1 else 's'}"
+
+
+def _spread(ascending: tuple[float, ...]) -> str:
+    half, most = ascending[len(ascending) // 2], ascending[-1]
+    return f"median {half * 1e3:.1f} ms, longest {most * 1e3:.1f} ms, of {len(ascending)}"
+
+
+def as_json(report: Report) -> str:
+    """All of it, for scripts."""
+    return json.dumps({"ok": report.ok, **asdict(report)}, indent=2) + "\n"

@@ -1,0 +1,50 @@
+"""Reads a history while it is being written."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Line = Mapping[str, Any]
+
+
+class Noted:
+    """The lines of a history so far. Any thread may use it.
+
+    Args:
+        path: of the history, which may not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._read_to = 0
+        self._by_kind: defaultdict[str, list[Line]] = defaultdict(list)
+
+    def count(self, kind: str) -> int:
+        """How many lines of a kind there are so far."""
+        with self._lock:
+            self._read_on()
+            return len(self._by_kind[kind])
+
+    def lines(self, kind: str, **values: Any) -> list[Line]:
+        """All lines of a kind that have these values, in order; versions as [4, 7]."""
+        with self._lock:
+            self._read_on()
+            found = list(self._by_kind[kind])
+        return [line for line in found if all(line.get(k) == v for k, v in values.items())]
+
+    def _read_on(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read_to)
+            # The last one is still being written, or empty.
+            *whole, _ = file.read().split(b"\n")
+        self._read_to += sum(len(line) + 1 for line in whole)
+        for line in map(json.loads, filter(None, whole)):
+            self._by_kind[line["kind"]].append(line)

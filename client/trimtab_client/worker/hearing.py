@@ -1,0 +1,115 @@
+"""What a session makes of what the server says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from trimtab_client.exceptions import ProtocolError
+from trimtab_client.worker import wire
+from trimtab_client.worker.carrying import Carrier
+from trimtab_client.worker.counters import Counters
+from trimtab_client.worker.effects import Send
+from trimtab_client.worker.link import Link
+from trimtab_client.worker.messages import Abort, Commit, Order, Refused, Welcome
+from trimtab_client.worker.notices import Directive, Drain, ReportAck, UnreadableOffer
+from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.shared import Shared
+
+logger = logging.getLogger(__package__)
+
+
+class Hearing:
+    """Used by the loop alone.
+
+    Args:
+        options: what the worker has room for.
+        shared: the state machine, which gets the server's orders.
+        counters: which hear that they have been heard.
+        carrier: carries out what the machine asks for.
+        clock: seconds, rising.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        shared: Shared,
+        counters: Counters,
+        carrier: Carrier,
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._shared = shared
+        self._counters = counters
+        self._carrier = carrier
+        self._clock = clock
+        self._term = 0
+        self._lower_term: int | None = None
+
+    def heard(self, link: Link, response: wire.Response) -> None:
+        """The server has said something on the newest stream, which is open."""
+        if response.term < self._term:
+            self._ignore(response.term)
+            return
+        self._term, self._lower_term = response.term, None
+        if not link.greeted:
+            link.greeted = True
+            logger.info("session %d: connected", link.stream)
+            self._carrier.tell("connected", stream=link.stream)
+        try:
+            said = wire.said(response)
+        except ProtocolError as error:
+            self._carrier.complain(str(error))
+            return
+        self._heed(link, said)
+
+    def _ignore(self, term: int) -> None:
+        """Say once for each server that nothing of what it says is heeded, and why."""
+        if term == self._lower_term:
+            return
+        self._lower_term = term
+        self._carrier.complain(
+            f"a server of term {term}, since one of term {self._term} has been heard: it has "
+            "lost its store, or has another one. Start it with the store that it had, or "
+            "restart all workers of the deployment"
+        )
+
+    def _heed(self, link: Link, said: wire.Said) -> None:
+        match said:
+            case Directive():
+                link.reports.directed(said, self._clock())
+            case ReportAck():
+                link.reports.acknowledged(said.seq)
+                self._counters.acknowledged(said.seq)
+            case Drain():
+                logger.info("the server ends in %.1f s", said.seconds)
+                link.drained = True
+                link.leave_at = min(link.leave_at, self._clock() + said.seconds)
+            case UnreadableOffer():
+                self._refuse(link, Refused(*said))
+            case Proposal():
+                self._offered(link, said)
+            case Welcome() | Commit() | Abort():
+                self._order(link, said)
+
+    def _offered(self, link: Link, proposal: Proposal) -> None:
+        switch = self._shared.switch
+        if switch.in_force is not None and proposal.version <= switch.in_force:
+            return  # late, and its base may be gone
+        limits = self._options.staging_slots, self._options.max_layers_per_switch
+        try:
+            offer = proposal.on(switch.placement, Room(switch.gpus, *limits))
+        except ProtocolError as error:
+            self._refuse(link, Refused(proposal.version, proposal.digest, str(error)))
+        else:
+            self._order(link, offer)
+
+    def _order(self, link: Link, order: Order) -> None:
+        with self._shared.lock:
+            effects = self._shared.switch.ordered(link.stream, self._term, order)
+        self._carrier.perform(link.stream, effects)
+
+    def _refuse(self, link: Link, refused: Refused) -> None:
+        """Refuse what the state machine cannot even be told."""
+        self._carrier.perform(link.stream, [Send(refused)])

@@ -1,0 +1,52 @@
+"""The way to a placement: switch after switch, each as large as the workers have room for."""
+
+from __future__ import annotations
+
+from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.placement import Placement
+from trimtab_server.engine.connections import Connections
+from trimtab_server.rollout.cutting import next_piece
+from trimtab_server.rollout.effects import Alarm, Effect
+from trimtab_server.rollout.rollout import Phase, Rollout
+
+
+class Course:
+    """Where a deployment is going.
+
+    Attributes:
+        target: a placement that is on its way; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.target: Placement | None = None
+
+    def set_out(
+        self, target: Placement, rollout: Rollout, connections: Connections
+    ) -> list[Effect]:
+        """Offer the first piece of the way.
+
+        Raises:
+            FailedPreconditionError: nothing can be offered now.
+        """
+        reason = rollout.why_not()
+        if reason is not None:
+            raise FailedPreconditionError(reason)
+        _, served = rollout.record.served
+        piece = next_piece(served, target, connections.room)
+        if piece is None:
+            return []
+        self.target = target
+        return rollout.propose(piece)
+
+    def go_on(self, rollout: Rollout, connections: Connections) -> list[Effect]:
+        """Offer the next piece, once the one before is in force. An abort ends the way."""
+        target, phase = self.target, rollout.phase
+        if target is None or phase in (Phase.OFFERED, Phase.COMMITTED):
+            return []
+        self.target = None
+        if phase is Phase.ABORTING:
+            return []
+        try:
+            return self.set_out(target, rollout, connections)
+        except FailedPreconditionError as error:
+            return [Alarm(f"stopped half-way to a placement: {error}")]

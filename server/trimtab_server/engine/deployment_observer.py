@@ -1,0 +1,68 @@
+"""What the deployments tell, to whoever watches over them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from trimtab_server.domain.version import Version
+
+Taken = Literal["accepted", "gap", "repeated", "refused"]
+"""What became of a report: `gap` where its counts are known to be of no known time."""
+
+Outcome = Literal["offered", "committed", "applied", "aborted"]
+
+Cause = Literal["refused", "late", "lost", "paused", "drain", "restart", "other"]
+"""Why a switch was aborted."""
+
+
+class Standing(NamedTuple):
+    """How a deployment stands.
+
+    Attributes:
+        sessions: how many are open.
+        phase: of the switch: "idle", "offered", "committed" or "aborting".
+        version: that the open switch leads to; None where none is open.
+        paused: whether nothing may be offered.
+    """
+
+    sessions: int
+    phase: str
+    version: Version | None
+    paused: bool
+
+
+class DeploymentObserver:
+    """Receives what happens, on the event loop. Must return at once and not raise.
+
+    This one forgets it.
+    """
+
+    def stands(self, deployment: str, standing: Standing) -> None:
+        """Something has happened to the deployment, and it stands so now."""
+
+    def gone(self, deployment: str) -> None:
+        """The server has forgotten the deployment."""
+
+    def switched(self, deployment: str, outcome: Outcome) -> None:
+        """A switch has come so far."""
+
+    def aborted(self, deployment: str, cause: Cause) -> None:
+        """A switch will not take place: told beside `switched`."""
+
+    def heard(self, kind: str) -> None:
+        """A worker's message was read: "hello", "report", … or "none" where it is no kind known."""
+
+    def delayed(self, deployment: str) -> None:
+        """A worker's next message is left unread for a while: it sends more than it may."""
+
+    def reported(self, deployment: str, taken: Taken) -> None:
+        """A worker's report was taken, or was not."""
+
+    def ignored(self, deployment: str) -> None:
+        """A worker answered what nobody had asked."""
+
+    def alarmed(self, deployment: str) -> None:
+        """A person should look: the logs say at what."""
+
+    def store_failed(self) -> None:
+        """The store could not do what it was asked."""

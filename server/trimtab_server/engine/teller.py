@@ -1,0 +1,107 @@
+"""Tells what happens in one deployment: to its history, and to whoever watches over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab_server.engine.deployment_observer import (
+    Cause,
+    DeploymentObserver,
+    Outcome,
+    Standing,
+    Taken,
+)
+from trimtab_server.engine.switch_observer import SwitchObserver
+from trimtab_server.loads.counters import Counted
+from trimtab_server.rollout.effects import Note
+from trimtab_server.rollout.messages import Hello
+from trimtab_server.rollout.rollout import Rollout
+
+_CAUSES: Mapping[str, Cause] = {
+    "refused by ": "refused",
+    "not prepared in time": "late",
+    "the session of ": "lost",
+    "paused: ": "paused",
+    "the server drains": "drain",
+}
+"""How the rollout's reasons to abort begin."""
+
+_OUTCOMES: Mapping[str, Outcome] = {
+    "offered": "offered",
+    "committed": "committed",
+    "applied": "applied",
+    "aborting": "aborted",
+}
+
+
+class Teller:
+    """One deployment's line to the history, and to the observer.
+
+    Attributes:
+        deployment: its name.
+    """
+
+    def __init__(
+        self, deployment: str, history: SwitchObserver, observer: DeploymentObserver
+    ) -> None:
+        self.deployment = deployment
+        self._history = history
+        self._observer = observer
+
+    def stands(self, rollout: Rollout, sessions: int) -> None:
+        """Something has happened."""
+        record = rollout.record
+        version = None if record.switch is None else record.switch.version
+        paused = record.paused is not None
+        standing = Standing(sessions, rollout.phase.value, version, paused)
+        self._observer.stands(self.deployment, standing)
+
+    def gone(self) -> None:
+        """The server forgets the deployment."""
+        self._observer.gone(self.deployment)
+
+    def noted(self, note: Note) -> None:
+        """A line of the history."""
+        self._history.noted(self.deployment, note)
+        if note.kind == "ignored":
+            self._observer.ignored(self.deployment)
+        elif note.values.get("again"):
+            # What was offered and not committed when the server ended is aborted.
+            if note.kind == "offered":
+                self._aborted("restart")
+        elif note.kind == "aborting":
+            self._aborted(_cause_of(note.values))
+        elif note.kind in _OUTCOMES:
+            self._observer.switched(self.deployment, _OUTCOMES[note.kind])
+
+    def reported(self, hello: Hello, seq: int, counted: Counted | None) -> None:
+        """A report was counted; None: it had been before."""
+        taken: Taken = "repeated" if counted is None else "gap" if counted.gap else "accepted"
+        if counted is not None:
+            self._history.reported(self.deployment, hello.worker, hello.incarnation, seq, counted)
+        self._observer.reported(self.deployment, taken)
+
+    def refused_report(self) -> None:
+        """A report was not counted: it cannot be."""
+        self._observer.reported(self.deployment, "refused")
+
+    def alarm(self, reason: str) -> None:
+        """A person should look."""
+        self._history.alarm(self.deployment, reason)
+        self._observer.alarmed(self.deployment)
+
+    def store_failed(self, what: str) -> None:
+        """The store could not do something."""
+        self._observer.store_failed()
+        self.alarm(what)
+
+    def _aborted(self, cause: Cause) -> None:
+        self._observer.switched(self.deployment, "aborted")
+        self._observer.aborted(self.deployment, cause)
+
+
+def _cause_of(values: Mapping[str, Any]) -> Cause:
+    reason = str(values["reason"])
+    causes = (cause for start, cause in _CAUSES.items() if reason.startswith(start))
+    return next(causes, "other")

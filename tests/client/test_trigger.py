@@ -1,0 +1,245 @@
+"""Switching a deployment: both clients against the real server, and against a scripted one."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.client.service import Failure, RunningService, array_of, tensor_of
+from tests.client.worker.server import WAIT
+from tests.servers import ServerProcess, server_process
+from trimtab.v1 import placement_pb2
+from trimtab.v1alpha1 import deployment_service_pb2, switch_pb2
+from trimtab_client import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    MoveBudget,
+    Placement,
+    ProtocolError,
+    ResourceExhaustedError,
+    Topology,
+    TrimtabError,
+    UnavailableError,
+    Version,
+    WorkerOptions,
+    WorkerSession,
+)
+
+TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
+FIRST = Placement.untouched(3, 4, 6, 2)
+SECOND = Placement.of(np.roll(FIRST.phy2log, 1, axis=1), 4, 2)
+
+
+@pytest.fixture(scope="module")
+def often() -> Iterator[ServerProcess]:
+    """A real server that has its workers report often."""
+    with server_process("--report-seconds", "0.01") as running:
+        yield running
+
+
+class Worker:
+    """The only worker of a deployment, in its epoch."""
+
+    def __init__(self, server: ServerProcess, deployment: str) -> None:
+        self.deployment = deployment
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._step = 0
+        self.session = WorkerSession(
+            server.address,
+            WorkerOptions(
+                deployment=deployment,
+                worker="w0",
+                topology=TOPOLOGY,
+                placement=FIRST,
+                scope="source",
+                bytes_per_expert=100,
+                staging_slots=3,
+            ),
+            on_offer=lambda _: None,
+            on_abort=lambda _: None,
+            on_state=self._events.put,
+        )
+        while self._events.get(timeout=WAIT).kind != "in_force":
+            pass
+
+    def flip(self) -> None:
+        """Take steps until there is a flip, and apply it."""
+        end = time.monotonic() + WAIT
+        while self.session.at_step_boundary(self._step) is None:
+            assert time.monotonic() < end, "no flip"
+            self._step += 1
+        self._step += 1
+        self.session.applied()
+
+
+@pytest.fixture
+def worker(often: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Worker]:
+    started = Worker(often, request.node.name)
+    yield started
+    started.session.close(timeout=0.1)
+
+
+@pytest.fixture
+def client(often: ServerProcess, connect: Callable[..., Any]) -> Any:
+    return connect(often.address)
+
+
+def accepted(client: Any, deployment: str, **arguments: Any) -> Any:
+    """The result of a trigger, once the server has heard from the worker what it waits for."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            return client.call("trigger", deployment, **arguments)
+        except FailedPreconditionError:
+            assert time.monotonic() < end
+
+
+def test_a_deployment_goes_to_the_placement_that_is_given(client: Any, worker: Worker) -> None:
+    result = client.call("trigger", worker.deployment, placement=SECOND)
+
+    assert (result.in_force, result.target) == (Version(1, 0), SECOND)
+    assert (result.target.num_experts, result.target.num_gpus) == (4, 2)
+    worker.flip()
+    assert worker.session.placement == SECOND
+
+    again = accepted(client, worker.deployment, placement=SECOND.phy2log)
+    assert (again.in_force, again.target) == (Version(1, 1), SECOND)
+
+
+def test_without_one_it_is_planned_from_the_counts(client: Any, worker: Worker) -> None:
+    # Experts 0 and 1 have two slots each, and 2 is the one that needs them.
+    worker.session.record([[0, 10, 1000, 10]] * 3, 0, 0)
+    budget = MoveBudget(max_moves=1)
+    result = accepted(client, worker.deployment, budget=budget)
+
+    changed = result.target.phy2log != FIRST.phy2log
+    assert result.target.phy2log[changed].tolist() == [2]
+    worker.flip()
+    assert worker.session.placement == result.target
+
+    full = accepted(client, worker.deployment)
+    assert (full.target.logcnt[:, 2] == 2).all()
+
+
+def test_an_open_switch_forbids_another(client: Any, worker: Worker) -> None:
+    client.call("trigger", worker.deployment, placement=SECOND)
+
+    with pytest.raises(FailedPreconditionError, match=r"the switch to 1\.1 is") as caught:
+        client.call("trigger", worker.deployment, placement=FIRST)
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert str(caught.value) == caught.value.details
+
+
+def test_what_cannot_be_triggered_is_said_by_the_server(client: Any, worker: Worker) -> None:
+    with pytest.raises(FailedPreconditionError, match="no worker has reported any load yet"):
+        client.call("trigger", worker.deployment)
+    with pytest.raises(FailedPreconditionError, match="'nobody' has had no session yet"):
+        client.call("trigger", "nobody")
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.call("trigger", worker.deployment, placement=SECOND, budget=MoveBudget())
+    assert [violation.field for violation in caught.value.field_violations] == ["budget"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"deployment": 7}, "deployment: 7 is not a string"),
+        ({"placement": [0, 1]}, "placement.phy2log: shape"),
+        ({"budget": MoveBudget(max_moves=-1)}, "budget.max_moves: -1"),
+    ],
+    ids=["deployment", "placement", "budget"],
+)
+def test_what_cannot_be_sent_is_refused_here(
+    service: RunningService, connect: Callable[..., Any], arguments: dict[str, Any], field: str
+) -> None:
+    client = connect(service.target)
+    with pytest.raises(InvalidArgumentError, match=field):
+        client.call("trigger", **{"deployment": "d", **arguments})
+    assert service.deployments.requests == []
+
+
+def answer(placement: Placement, **changes: Any) -> deployment_service_pb2.TriggerResponse:
+    target = {"phy2log": tensor_of(placement.phy2log), "digest": placement.digest, **changes}
+    return deployment_service_pb2.TriggerResponse(
+        in_force=switch_pb2.Version(epoch=3, generation=4),
+        target=placement_pb2.Placement(**target),
+    )
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 6, 12])
+def test_the_digest_says_how_many_gpus_there_are(
+    service: RunningService, connect: Callable[..., Any], gpus: int
+) -> None:
+    placement = Placement.untouched(2, 5, 12, gpus)
+    service.deployments.answer = answer(placement)
+
+    result = connect(service.target).call("trigger", "d", placement=placement)
+    assert (result.in_force, result.target) == (Version(3, 4), placement)
+    assert result.target.num_gpus == gpus
+    [request] = service.deployments.requests
+    assert array_of(request.placement.phy2log).tolist() == placement.phy2log.tolist()
+    assert request.placement.digest == placement.digest
+    assert not request.HasField("budget")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"digest": bytes(32)}, "it says 0000"),
+        ({"digest": b""}, "it says nothing"),
+        ({"phy2log": None}, "unknown type 0"),
+        ({"phy2log": tensor_of(np.zeros(6))}, "rank 1, not 2"),
+        ({"phy2log": tensor_of(np.full((1, 6), 2**31 - 1))}, "is not an expert in"),
+        ({"phy2log": tensor_of(np.array([[0, 1, 3, 0, 1, 3]]))}, "expert 2 has no slot"),
+    ],
+    ids=["another", "none", "nothing", "a row", "an expert too high", "one without a slot"],
+)
+def test_a_target_that_cannot_be_is_a_protocol_error(
+    service: RunningService, connect: Callable[..., Any], changes: dict[str, Any], message: str
+) -> None:
+    service.deployments.answer = answer(SECOND, **changes)
+
+    with pytest.raises(ProtocolError, match=message):
+        connect(service.target).call("trigger", "d")
+
+
+UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("code", [UNAVAILABLE, EXHAUSTED], ids=lambda code: code.name)
+def test_it_is_tried_again_where_the_server_has_turned_it_away(
+    service: RunningService, connect: Callable[..., Any], code: grpc.StatusCode
+) -> None:
+    service.deployments.failures.extend([Failure(code, retry_after=0.001)] * 2)
+    service.deployments.answer = answer(SECOND)
+
+    assert connect(service.target).call("trigger", "d").target == SECOND
+    assert len(service.deployments.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (UNAVAILABLE, UnavailableError),
+        (EXHAUSTED, ResourceExhaustedError),
+        (grpc.StatusCode.FAILED_PRECONDITION, FailedPreconditionError),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_it_is_not_tried_again_where_the_server_may_have_begun(
+    service: RunningService,
+    connect: Callable[..., Any],
+    code: grpc.StatusCode,
+    kind: type[TrimtabError],
+) -> None:
+    service.deployments.failures.append(Failure(code))
+
+    with pytest.raises(kind, match="scripted"):
+        connect(service.target).call("trigger", "d")
+    assert len(service.deployments.requests) == 1

@@ -1,0 +1,123 @@
+"""Messages of workers that cannot be: what is wrong is said, by field and value."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from tests.rpc.peers import BEFORE, Peer, group, hello, report
+from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1alpha1 import session_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.rpc.tensors import encode_tensor
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"deployment": ""}, "hello.deployment", "'' has not 1 to 200 characters"),
+        ({"worker": "w" * 201}, "hello.worker", "has not 1 to 200 characters"),
+        ({"stream": 0}, "hello.stream", "0 is below 1"),
+        ({"gpus": []}, "hello.gpus", "is empty"),
+        ({"gpus": [1, 0]}, "hello.gpus", "[1, 0] does not rise"),
+        ({"gpus": [0, 2]}, "hello.gpus", "[0, 2] is not below num_gpus = 2"),
+        ({"scope": 0}, "hello.scope", "0 is not a known one"),
+        ({"transfer": 9}, "hello.transfer", "9 is not a known one"),
+        ({"staging_slots": 0}, "hello.staging_slots", "0 is below 1"),
+        ({"num_experts": 5}, "hello.placement.phy2log", "expert 4 has no slot in layer 0"),
+        ({"placement": None}, "hello.placement", "is required"),
+        ({"held": switch_pb2.Held()}, "hello.held.state", "0 is not a known one"),
+        ({"gpus": [1, 1]}, "hello.gpus", "[1, 1] does not rise"),
+        ({"gpus": [9] * 1000}, "hello.gpus", "[9, 9, 9, 9, 9, 9, 9, 9, …] does not rise"),
+        (
+            {"topology": topology_pb2.Topology(num_replicas=8, num_gpus=2)},
+            "hello.placement.phy2log.shape",
+            "[2, 6]: has not num_replicas = 8 columns",
+        ),
+        (
+            {"placement": placement_pb2.Placement(phy2log=encode_tensor([0, 1], "i4"))},
+            "hello.placement.phy2log.shape",
+            "[2] has rank 1, not 2",
+        ),
+        (
+            {"placement": placement_pb2.Placement(phy2log=encode_tensor(BEFORE.phy2log, "f4"))},
+            "hello.placement.phy2log",
+            "float32",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_a_hello_that_cannot_be_is_named(endpoint, changes, field, said):
+    peer = Peer(endpoint.channel)
+    await peer.say(hello=hello(**changes))
+    code, details = await peer.end()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in details
+    assert said in details
+
+
+async def test_a_placement_with_another_digest_is_named(endpoint):
+    message = hello()
+    message.placement.digest = bytes(32)
+    peer = Peer(endpoint.channel)
+    await peer.say(hello=message)
+    code, details = await peer.end()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"hello.placement.digest: {'00' * 32} is not the placement's" in details
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"goodbye": pb.Goodbye()}, "hello: has to be the first message of the stream"),
+        ({"report": report(1)}, "hello: has to be the first message of the stream"),
+        (
+            {"prepared": switch_pb2.Prepared(version=switch_pb2.Version(epoch=1, generation=1))},
+            "hello: has to be the first message of the stream",
+        ),
+        ({}, "hello: has to be the first message of the stream"),
+    ],
+    ids=["goodbye", "report", "answer", "nothing"],
+)
+async def test_a_stream_begins_with_hello(endpoint, message, said):
+    peer = Peer(endpoint.channel)
+    await peer.say(**message)
+    assert await peer.end() == (grpc.StatusCode.INVALID_ARGUMENT, said)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"hello": hello()}, "hello: was said already"),
+        ({}, "message: None is nothing that may be said here"),
+        ({"prepared": switch_pb2.Prepared()}, "prepared.version: is required"),
+        ({"report": report(0)}, "report.seq: 0 is below 1"),
+        ({"report": pb.Report(seq=1)}, "report.counts: is required"),
+        ({"report": report(2, counts=-1)}, "report.counts[0, 0]: -1 is below 5, of report 1"),
+        ({"report": report(2, last_step=0)}, "report.last_step: 0 is before 1, of report 1"),
+        (
+            {"report": pb.Report(seq=2, last_step=2, counts=encode_tensor([[1] * 6] * 2, "i8"))},
+            "report.counts: shape [2, 6] is not [2, 4]",
+        ),
+        (
+            {"report": pb.Report(seq=2, last_step=2, counts=encode_tensor([[1] * 4] * 2, "i4"))},
+            "report.counts.data_type: int32 is not int64",
+        ),
+        (
+            {"report": report(2, first_step=4)},
+            "report.first_step: 4 is after 3, the step that follows last_step",
+        ),
+        (
+            {"report": report(2, counts=1 << 60)},
+            "report.counts: 9.22e+18 tokens are more than can be",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_message_that_cannot_be_ends_the_session(endpoint, message, said):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await peer.say(report=report(1, counts=5))
+    await peer.hear("report_ack")
+    await peer.say(**message)
+    code, details = await peer.end()
+    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, said)

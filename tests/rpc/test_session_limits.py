@@ -1,0 +1,303 @@
+"""One worker's floods, silences and sizes are its own trouble, and no other worker's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import grpc
+import numpy as np
+import pytest
+import structlog
+
+from tests.rpc.endpoint import endpoint_of, retry_seconds
+from tests.rpc.peers import (
+    AFTER,
+    EXPERTS,
+    LARGE_AFTER,
+    LARGE_BEFORE,
+    NO_ROOM,
+    Peer,
+    about,
+    group,
+    hello,
+    joined,
+    report,
+    until,
+)
+from trimtab.v1alpha1 import session_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.engine.deployment_observer import DeploymentObserver
+from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rpc.tensors import encode_tensor
+
+EXHAUSTED, ABORTED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED
+
+
+class Delays(DeploymentObserver):
+    """Counts messages that were left unread for a while, by deployment."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+
+    def delayed(self, deployment: str) -> None:
+        self.counted[deployment] += 1
+
+
+async def switch(endpoint, peers) -> None:
+    """The whole of a switch."""
+    deployment = endpoint.deployments.find("d")
+    await deployment.move_to(AFTER)
+    for peer in peers:
+        offer = await peer.hear("offer")
+        await peer.say(accepted=switch_pb2.Accepted(**about(offer)))
+        await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
+    for peer in peers:
+        commit = await peer.hear("commit")
+        await peer.say(applied=switch_pb2.Applied(step=12, **about(commit)))
+    await until(lambda: deployment.rollout.phase is Phase.IDLE)
+
+
+# Floods.
+
+
+async def test_who_sends_more_than_it_may_is_read_later_and_nobody_else():
+    # Ten at once, and then one in a hundred seconds.
+    async with endpoint_of(messages_per_second=0.01) as endpoint:
+        endpoint.deployments.observer = delays = Delays()
+        with structlog.testing.capture_logs() as logs:
+            flooding = await joined(endpoint.channel, hello(deployment="flood"))
+            for seq in range(1, 101):
+                await flooding.say(report=report(seq, counts=seq))
+            await until(lambda: delays.counted["flood"])
+            peers = await group(endpoint.channel)
+            await switch(endpoint, peers)
+            for peer in peers:
+                await peer.say(report=report(1))
+                await peer.hear("report_ack")
+        flooded = endpoint.deployments.find("flood")
+        assert flooded.load().tolist() == [[10.0] * 4] * 2
+        assert delays.counted == {"flood": 1}
+        assert len(flooded.connections) == 1
+        (said,) = [entry for entry in logs if entry["event"] == "too many messages"]
+        assert (said["deployment"], said["worker"]) == ("flood", "w0")
+
+
+async def test_a_flood_that_may_be_does_not_get_ahead_of_others():
+    async with endpoint_of(messages_per_second=1e6) as endpoint:
+        flooding, other = await group(endpoint.channel)
+
+        async def flood() -> None:
+            for seq in range(1, 10**9):
+                await flooding.say(report=report(seq, counts=seq))
+
+        task = asyncio.ensure_future(flood())
+        await flooding.hear("report_ack")
+        for seq in range(1, 51):
+            await other.say(report=report(seq, counts=seq))
+            assert (await other.hear("report_ack")).seq == seq
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_worker_begins_only_so_many_sessions_and_is_told_when_to_come_again():
+    async with endpoint_of() as endpoint:
+        for stream in range(1, 21):
+            last = await joined(endpoint.channel, hello(0, 2, stream=stream))
+        refused = Peer(endpoint.channel)
+        await refused.say(hello=hello(0, 2, stream=21))
+        code, details = await refused.end()
+        assert code is EXHAUSTED
+        assert details == (
+            "worker 'w0' of 'd' begins sessions too often: "
+            "20 at once and then 1 a second are the limit"
+        )
+        assert 0 < retry_seconds(await ended(refused)) <= 1
+        # Nobody else is kept out, and the session that there is goes on.
+        other = await joined(endpoint.channel, hello(1, 2))
+        for peer in (last, other):
+            await peer.hear("welcome")
+            await peer.say(report=report(1))
+            await peer.hear("report_ack")
+
+
+async def ended(peer: Peer) -> grpc.aio.AioRpcError:
+    """The error with which a stream has ended."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await peer.call.read()
+    return error.value
+
+
+async def test_more_sessions_than_there_may_be_are_refused_until_one_ends():
+    async with endpoint_of(max_sessions=1) as endpoint:
+        first = await joined(endpoint.channel, hello(0, 2))
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello(1, 2))
+        code, details = await peer.end()
+        assert (code, details) == (
+            EXHAUSTED,
+            "1 calls are being carried out, which is this server's limit",
+        )
+        assert retry_seconds(await ended(peer)) > 0
+        await first.say(goodbye=pb.Goodbye())
+        await first.end()
+        await joined(endpoint.channel, hello(1, 2))
+
+
+async def test_more_deployments_than_there_may_be_are_refused_until_an_unused_one_is_left():
+    async with endpoint_of(max_deployments=1) as endpoint:
+        first = await joined(endpoint.channel, hello(0, 2, deployment="one"))
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello(deployment="two"))
+        assert await peer.end() == (EXHAUSTED, "1 deployments are this server's limit")
+        await first.say(goodbye=pb.Goodbye())
+        await first.end()
+        await until(lambda: len(endpoint.deployments) == 0)
+        # It has had a complete group, and is remembered.
+        (last,) = await group(endpoint.channel, workers=1, deployment="three")
+        await last.say(goodbye=pb.Goodbye())
+        await last.end()
+        await endpoint.deployments.find("three").settle()
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello(deployment="four"))
+        assert (await peer.end())[0] is EXHAUSTED
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize("kind", ["hello", "report"])
+async def test_a_message_over_the_limit_ends_the_session(kind):
+    async with endpoint_of(max_message_bytes=4096) as endpoint:
+        peer = Peer(endpoint.channel)
+        if kind == "hello":
+            await peer.say(hello=hello(gpus=[0] * 8192))
+        else:
+            await peer.say(hello=hello())
+            await peer.hear("welcome")
+            counts = encode_tensor(np.zeros((256, EXPERTS)), "i8")
+            await peer.say(report=pb.Report(seq=1, counts=counts))
+        code, details = await peer.end()
+        assert code is EXHAUSTED
+        assert "larger than max" in details
+        await until(lambda: endpoint.server._session_gate._inside == 0)
+        assert all(not each.connections for each in endpoint.deployments._by_name.values())
+
+
+# Silence.
+
+
+async def test_a_worker_that_never_says_hello_is_not_waited_for_longer_than_a_lease():
+    async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
+        peer = Peer(endpoint.channel)
+        assert await peer.end() == (ABORTED, "no message came for 0.2 s")
+        await until(lambda: endpoint.server._session_gate._inside == 0)
+
+
+async def test_a_drain_does_not_wait_for_a_hello():
+    async with endpoint_of(lease_seconds=3600) as endpoint:
+        peer = Peer(endpoint.channel)
+        await until(lambda: endpoint.server._session_gate._inside == 1)
+        async with asyncio.timeout(20):
+            await endpoint.server.drain()
+        assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_worker_that_says_nothing_loses_its_session():
+    async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
+        (peer,) = await group(endpoint.channel, workers=1)
+        assert await peer.end() == (ABORTED, "no message came for 0.2 s")
+
+
+# Workers that do not read.
+
+
+@asynccontextmanager
+async def stuck(**settings):
+    """A group of two, of which the first does not read the offer that it is being sent."""
+    facts = {"serves": LARGE_BEFORE, "staging_slots": 64}
+    async with (
+        endpoint_of(**settings) as endpoint,
+        grpc.aio.insecure_channel(endpoint.address, NO_ROOM) as channel,
+    ):
+        first = await joined(channel, hello(0, 2, **facts))
+        second = await joined(endpoint.channel, hello(1, 2, **facts))
+        deployment = endpoint.deployments.find("d")
+        await until(lambda: deployment.rollout.why_not() is None)
+        await deployment.move_to(LARGE_AFTER)
+        (mailbox,) = (
+            each.mailbox for each in deployment.connections if each.arrival.hello.worker == "w0"
+        )
+        await until(lambda: "switch" not in mailbox._waiting)
+        yield endpoint, first, second
+
+
+def large_report(seq: int) -> pb.Report:
+    """Of `stuck`'s model: each expert has had `seq` tokens."""
+    shape = len(LARGE_BEFORE.phy2log), LARGE_BEFORE.num_experts
+    return pb.Report(seq=seq, last_step=seq, counts=encode_tensor(np.full(shape, seq), "i8"))
+
+
+async def test_a_worker_that_does_not_read_slows_nobody_down():
+    async with stuck() as (endpoint, _, second):
+        await second.hear("offer")
+        for seq in range(1, 51):
+            await second.say(report=large_report(seq))
+            assert (await second.hear("report_ack")).seq == seq
+        await endpoint.deployments.find("d").pause("an operator asked")
+        await second.hear("abort")
+
+
+async def test_of_what_a_worker_has_not_read_it_gets_the_latest_only():
+    async with stuck() as (endpoint, first, _):
+        for seq in range(1, 101):
+            await first.say(report=large_report(seq))
+        deployment = endpoint.deployments.find("d")
+        await until(lambda: deployment.load().max() == 100)
+        await deployment.pause("an operator asked")
+        first.seen.clear()
+        assert (await first.hear("report_ack")).seq == 100
+        assert first.seen == ["welcome", "offer", "abort", "report_ack"]
+
+
+async def test_a_worker_that_does_not_read_for_a_lease_loses_its_session():
+    async with stuck(lease_seconds=1, report_seconds=0.1) as (endpoint, *peers):
+
+        async def report_on() -> None:
+            for seq in range(1, 10**9):
+                for peer in peers:
+                    await peer.say(report=large_report(seq))
+
+        with structlog.testing.capture_logs() as logs:
+            reporting = asyncio.ensure_future(report_on())
+            await endpoint.observer.until_any("call_ended")
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+        (end,) = [entry for entry in logs if entry["event"] == "call ended"]
+        # It has not read the status either.
+        assert (end["code"], end["reason"]) == ("CANCELLED", "nothing was read for 1 s")
+
+
+async def test_a_worker_that_does_not_read_is_followed_by_its_newer_session_all_the_same():
+    async with stuck(lease_seconds=3600) as (endpoint, first, _):
+        facts = {"serves": LARGE_BEFORE, "staging_slots": 64}
+        await joined(endpoint.channel, hello(0, 2, stream=2, **facts))
+        deployment = endpoint.deployments.find("d")
+        await until(lambda: len(deployment.connections) == 2)
+        await until(lambda: endpoint.server._session_gate._inside == 2)
+        # When it reads on, it reads why.
+        assert await first.end() == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "a newer session of this worker began",
+        )
+
+
+async def test_a_drain_does_not_wait_for_a_worker_that_does_not_read():
+    async with stuck(lease_seconds=3600) as (endpoint, first, second):
+        async with asyncio.timeout(20):
+            await endpoint.server.drain()
+        for peer in (first, second):
+            assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
+        assert "drain" in second.seen
