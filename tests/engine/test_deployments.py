@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,14 @@ import pytest
 from tests.rpc.peers import AFTER, BEFORE
 from tests.servers import make_config
 from trimtab_client.history import check_history, read_history
-from trimtab_server.domain.errors import FailedPreconditionError, ResourceExhaustedError
+from trimtab_server.app import App
+from trimtab_server.domain.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    SessionClosedError,
+    UnavailableError,
+)
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.domain.version import Version
@@ -28,9 +37,11 @@ from trimtab_server.rollout.messages import (
     HeldState,
     Hello,
     Prepared,
+    Refused,
     Welcome,
 )
 from trimtab_server.rollout.rollout import Phase
+from trimtab_server.store.errors import StoreCorruptError
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.sqlite import SqliteStore
 
@@ -86,6 +97,21 @@ async def test_a_commit_survives_the_server_and_is_sent_again(tmp_path):
     assert verdict(tmp_path) == []
 
 
+async def test_who_refuses_is_not_asked_again(tmp_path):
+    async with server(tmp_path) as deployments:
+        deployment, worker = await deployments.join(arrival())
+        await deployment.move_to(AFTER)
+        version = deployment.rollout.record.switch.version
+        # The only one: with the refusal the switch is aborted, and over.
+        await deployment.answer(worker, Refused(version, AFTER.digest, "no room"))
+        assert deployment.rollout.phase is Phase.IDLE
+        assert deployment.rollout.record.last_generation == 1
+        assert deployment.target is None
+        await deployment.move_to(AFTER)
+        assert deployment.rollout.phase is Phase.OFFERED
+    assert verdict(tmp_path) == []
+
+
 async def test_counts_go_on_from_what_was_saved(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(arrival())
@@ -120,3 +146,101 @@ async def test_more_deployments_than_there_may_be_are_refused(tmp_path):
         await deployments.join(arrival("one"))
         with pytest.raises(ResourceExhaustedError, match="1 deployments are"):
             await deployments.join(arrival("two"))
+
+
+DAMAGES = {
+    "record": ("UPDATE records SET body = 'nonsense' WHERE deployment = ?", "unsound"),
+    "placement": ("UPDATE placements SET body = 'nonsense' WHERE digest = ?", AFTER.digest),
+    "counters": ("UPDATE counters SET body = 'nonsense' WHERE deployment = ?", "unsound"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_deployment_that_cannot_be_read_is_named_at_the_start(tmp_path, damage):
+    async with server(tmp_path) as deployments:
+        await deployments.join(arrival("sound"))
+        deployment, worker = await deployments.join(arrival("unsound", serves=AFTER))
+        deployment.report(worker, report(1, 10))
+    statement, which = DAMAGES[damage]
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as db, db:
+        assert db.execute(statement, (which,)).rowcount == 1
+    with pytest.raises(StoreCorruptError, match=r"^deployment 'unsound': store .*trimtab\.db: "):
+        async with server(tmp_path):
+            pass
+    # It has let the store go, and the server says what setting that is.
+    with pytest.raises(InvalidArgumentError, match=r"^store: deployment 'unsound': "):
+        async with App(make_config(store=str(tmp_path / "trimtab.db"))):
+            pass
+
+
+async def test_a_deployment_that_can_be_read_no_more_is_an_alarm_and_its_workers_come_again(
+    tmp_path,
+):
+    alarms = []
+    async with server(tmp_path) as deployments:
+        await deployments.join(arrival())
+    async with server(tmp_path) as deployments:
+        deployments._history.alarm = lambda *said: alarms.append(said)
+        with closing(sqlite3.connect(tmp_path / "trimtab.db")) as db, db:
+            db.execute("UPDATE records SET body = 'nonsense'")
+        with pytest.raises(UnavailableError, match="the server's store failed"):
+            await deployments.join(arrival(stream=2))
+    ((name, said),) = alarms
+    assert name == "d"
+    assert said.startswith("the store failed: store ")
+
+
+async def test_what_never_had_a_complete_group_is_forgotten_and_leaves_nothing(tmp_path):
+    half = Hello("g", "w", 1, 1, (0,), BEFORE)
+    async with server(tmp_path) as deployments:
+        deployment, worker = await deployments.join(Arrival("half", FACTS, half, 6, 0))
+        deployment.report(worker, report(1, 10))
+        await deployment.save_counters()
+        assert not deployments._store.store.load_counters("half")
+        deployments.leave(deployment, worker)
+        await deployment.settle()
+        await asyncio.sleep(0)
+        assert len(deployments) == 0
+        with pytest.raises(FailedPreconditionError, match="has had no session"):
+            deployments.find("half")
+        await deployments.join(Arrival("half", FACTS, half, 6, 0))
+
+
+async def test_counts_are_kept_of_those_who_are_in_the_epoch_or_here(tmp_path):
+    async with server(tmp_path) as deployments:
+        for group in range(3):
+            hello = Hello(f"g{group}", f"w{group}", 1, 1, (0, 1), BEFORE)
+            deployment, worker = await deployments.join(Arrival("d", FACTS, hello, 6, 0))
+            deployment.report(worker, report(1, 10 + group))
+            deployments.leave(deployment, worker)
+            await deployment.settle()
+        # Of the last group, though it is not here.
+        assert deployment.load().tolist() == [[12.0] * 4] * 2
+    async with server(tmp_path) as deployments:
+        assert list(deployments._store.store.load_counters("d")) == ["w2"]
+    assert verdict(tmp_path) == []
+
+
+async def test_an_incarnation_that_has_been_followed_reports_no_more(tmp_path):
+    async with server(tmp_path) as deployments:
+        deployment, old = await deployments.join(arrival())
+        deployment.report(old, report(1, 10))
+        hello = Hello("g2", "w", 2, 1, (0, 1), BEFORE)
+        deployment, new = await deployments.join(Arrival("d", FACTS, hello, 6, 0))
+        deployment.report(new, report(1, 3))
+        with pytest.raises(SessionClosedError, match="newer incarnation"):
+            deployment.report(old, report(2, 20))
+        assert deployment.load().tolist() == [[3.0] * 4] * 2
+
+
+async def test_an_offer_that_was_followed_does_not_expire_the_next_one(tmp_path):
+    async with server(tmp_path, offer_seconds="3600") as deployments:
+        deployment, worker = await deployments.join(arrival())
+        timers = []
+        for _ in range(3):
+            await deployment.move_to(AFTER)
+            timers.append(deployment._expiry)
+            version = deployment.rollout.record.switch.version
+            await deployment.answer(worker, Refused(version, AFTER.digest, "no room"))
+        assert [timer.cancelled() for timer in timers] == [True, True, False]
+    assert timers[-1].cancelled()

@@ -42,3 +42,17 @@ async def test_closing_ends_it_with_the_first_reason():
     mailbox.close(ValueError("second"))
     with pytest.raises(ValueError, match="first"):
         await mailbox.take()
+
+
+async def test_who_waits_for_the_end_hears_of_it_whatever_is_being_sent():
+    mailbox = Mailbox()
+    mailbox.check()
+    closed = asyncio.ensure_future(mailbox.closed())
+    mailbox.put("ack", 1)
+    await asyncio.sleep(0)
+    assert not closed.done()
+    mailbox.close(ValueError("enough"))
+    with pytest.raises(ValueError, match="enough"):
+        await closed
+    with pytest.raises(ValueError, match="enough"):
+        mailbox.check()

@@ -9,6 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services import program
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.domain.version import Version
+from trimtab_server.engine.deployment_observer import Standing
+from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.families import FAMILIES
 from trimtab_server.metrics.recorder import Recorder
@@ -33,6 +36,17 @@ def busy_recorder() -> Recorder:
     recorder.imbalance_bound(1.25, 1.0)
     recorder.fallback("cuda", "shape")
     recorder.moved(4)
+    deployments = DeploymentMetrics(recorder.registry, clock=iter(range(100, 1000, 5)).__next__)
+    deployments.stands("d", Standing(3, "idle", None, False))
+    deployments.stands("d", Standing(2, "committed", Version(1, 7), True))
+    deployments.heard("report")
+    deployments.delayed("d")
+    deployments.reported("d", "gap")
+    deployments.ignored("d")
+    deployments.switched("d", "aborted")
+    deployments.aborted("d", "late")
+    deployments.alarmed("d")
+    deployments.store_failed()
     return recorder
 
 
@@ -56,6 +70,20 @@ EXPECTED = {
     ("trimtab_solver_swaps_total",): 7,
     ("trimtab_moves_total",): 4,
     ("trimtab_device_info", "cpu", "a CPU", "reference"): 1,
+    ("trimtab_sessions", "d"): 2,
+    ("trimtab_session_messages_total", "report"): 1,
+    ("trimtab_session_messages_delayed_total", "d"): 1,
+    ("trimtab_reports_total", "d", "gap"): 1,
+    ("trimtab_reports_total", "d", "accepted"): 0,
+    ("trimtab_answers_ignored_total", "d"): 1,
+    ("trimtab_switches_total", "d", "aborted"): 1,
+    ("trimtab_switch_aborts_total", "d", "late"): 1,
+    ("trimtab_switch_phase", "d", "committed"): 1,
+    ("trimtab_switch_phase", "d", "idle"): 0,
+    ("trimtab_switch_phase_age_seconds", "d"): 5,
+    ("trimtab_deployment_paused", "d"): 1,
+    ("trimtab_alarms_total", "d"): 1,
+    ("trimtab_store_failures_total",): 1,
 }
 
 

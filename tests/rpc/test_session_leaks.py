@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
-import threading
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
-import grpc
 import pytest
 
 from tests.rpc.endpoint import Endpoint, endpoint_of
-from tests.rpc.peers import AFTER, Peer, Relay, about, hello, joined, report
-from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab.v1alpha1 import switch_pb2
+from tests.rpc.rounds import Rounds
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.pace import Meters
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.session_stream import SessionStream
-
-WAYS = ("goodbye", "cancel", "half-close", "nonsense")
-"""In which a session ends. Others are: deadline, vanish, displaced, refused, drained."""
-
-Counts = Counter[tuple[str, str]]
 
 _MOST_GROWTH = 100_000
 """Bytes, over three rounds of eighty sessions each. Caches of Python's own take a third of it."""
@@ -46,156 +34,6 @@ def only_what_is_new() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-class Rounds:
-    """Plays rounds against one server that lasts. Names are new in each, as after a restart."""
-
-    def __init__(self, endpoint: Endpoint, times: int) -> None:
-        self._endpoint = endpoint
-        self._times = times
-        self._round = 0
-
-    async def play(self) -> Counts:
-        """One round; returns what there is after it."""
-        self._round += 1
-        for way in (*WAYS, "deadline", "vanish"):
-            await self._alone(way)
-        await self._in_a_group()
-        await self._drained()
-        return self.look()
-
-    def look(self) -> Counts:
-        """Count tasks, streams, threads, files and the server's own objects."""
-        endpoint, counts = self._endpoint, Counts()
-        endpoint.deployments._hellos._drop_rested(math.inf)
-        gc.collect()
-        for task in asyncio.all_tasks():
-            counts["task", getattr(task.get_coro(), "__qualname__", "?")] += 1
-        for each in gc.get_objects():
-            if str(type(each).__module__).startswith("trimtab_server"):
-                counts["object", type(each).__qualname__] += 1
-        counts["stream", "admitted"] = endpoint.server._session_gate._inside
-        for event, sign in (("call_started", 1), ("call_ended", -1)):
-            counts["stream", "handled"] += sign * len(endpoint.observer.named(event))
-        if not counts["stream", "handled"]:
-            endpoint.observer.events.clear()
-        # The event loop keeps some of its own, for as long as there is work for them.
-        names = [thread.name for thread in threading.enumerate()]
-        counts["thread", ""] = sum(not name.startswith("asyncio_") for name in names)
-        counts["file", ""] = len(list(Path("/proc/self/fd").iterdir()))
-        return counts
-
-    async def more_than(self, earlier: Counts) -> dict[tuple[str, str], int]:
-        """What there is more of for good: what is about to end is given a moment."""
-        for _ in range(10):
-            await asyncio.sleep(0.05)
-            more = dict(self.look() - earlier)
-            if not more:
-                break
-        return more
-
-    async def _alone(self, way: str) -> None:
-        """Sessions of deployments that nobody completes."""
-        async with (
-            Relay(self._endpoint.address) as relay,
-            grpc.aio.insecure_channel(relay.address) as channel,
-        ):
-            peers = []
-            for index in range(self._times):
-                message = hello(0, 2, deployment=f"{way} {self._round} {index}")
-                if way == "deadline":
-                    peers.append(Peer(channel, timeout=0.3))
-                    await peers[-1].say(hello=message)
-                else:
-                    peers.append(await joined(channel, message))
-                    await peers[-1].say(report=report(1))
-            if way == "vanish":
-                relay.cut()
-            for peer in peers:
-                await end(way, peer)
-
-    async def _in_a_group(self) -> None:
-        """Switches of a group that takes the place of the last round's, aborted and applied."""
-        first, second = (
-            hello(each, 2, worker=f"{self._round} {each}", group_id=str(self._round))
-            for each in range(2)
-        )
-        right = await self._joined(second)
-        for way in (*WAYS, "displaced"):
-            left = await self._ready(first, right)
-            await self._endpoint.deployments.find("d").move_to(AFTER)
-            version = (await right.hear("offer")).version
-            if way == "displaced":
-                newer = await self._joined(first)
-                await left.end()
-                await end("goodbye", newer)
-            else:
-                await end(way, left)
-            await right.hear("abort")
-            await right.say(discarded=switch_pb2.Discarded(version=version))
-            await self._refused(first)
-        left = await self._ready(first, right)
-        await self._endpoint.deployments.find("d").move_to(AFTER)
-        for peer in (left, right):
-            await peer.say(prepared=switch_pb2.Prepared(**about(await peer.hear("offer"))))
-        for peer in (left, right):
-            commit = await peer.hear("commit")
-            await peer.say(applied=switch_pb2.Applied(step=1, **about(commit)))
-            await end("goodbye", peer)
-
-    async def _joined(self, message: pb.Hello) -> Peer:
-        peer = await joined(self._endpoint.channel, message)
-        message.stream += 1
-        return peer
-
-    async def _ready(self, first: pb.Hello, right: Peer) -> Peer:
-        """The first worker is back, and all that was said has been taken."""
-        left = await self._joined(first)
-        await left.hear("welcome")
-        for peer in (left, right):
-            await peer.say(report=report(1))
-            await peer.hear("report_ack")
-        return left
-
-    async def _refused(self, known: pb.Hello) -> None:
-        """Hellos of a stranger to the group, of a group that has been followed, and of no kind."""
-        followed = {"group_id": str(self._round - 1)} if self._round > 1 else {}
-        for changes in ({}, followed, {"scope": 0}):
-            message = pb.Hello()
-            message.CopyFrom(known)
-            message.worker = f"{self._round} {''.join(changes)}"
-            for field, value in changes.items():
-                setattr(message, field, value)
-            peer = Peer(self._endpoint.channel)
-            await peer.say(hello=message)
-            await peer.end()
-
-    async def _drained(self) -> None:
-        """Sessions of a server that ends."""
-        async with endpoint_of() as other:
-            peers = [
-                await joined(other.channel, hello(0, 2, deployment=str(index)))
-                for index in range(self._times)
-            ]
-            await other.server.drain()
-            for peer in peers:
-                await peer.end()
-
-
-async def end(way: str, peer: Peer) -> None:
-    """End a session in one way, and see it end."""
-    match way:
-        case "goodbye":
-            await peer.say(goodbye=pb.Goodbye(reason="enough"))
-        case "cancel":
-            peer.call.cancel()
-        case "half-close":
-            await peer.call.done_writing()
-        case "nonsense":
-            await peer.say()
-    with suppress(asyncio.CancelledError):
-        await peer.end()
 
 
 async def left_by_hundreds() -> tuple[dict[Any, int], int]:

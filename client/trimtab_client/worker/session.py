@@ -56,8 +56,9 @@ class WorkerSession(SessionBase):
         on_offer: begins to fill staging. A `Future` ends with the transfer: its result
             says that all is in staging, its exception why not. True or None: all is there
             already; False, or an exception: it cannot be.
-        on_abort: frees staging. Called once for each offer that `on_offer` saw and that
-            is not flipped to, when no transfer into it runs any more.
+        on_abort: frees staging. Called once for each offer that is given up, when no
+            transfer into it runs any more; a collective one may be given up before
+            `on_offer` has seen it.
         on_state: told what happens to the session.
         barrier: takes two int64 and returns their elementwise minimum over all ranks of
             the group. None: only where this worker owns all GPUs.

@@ -194,13 +194,10 @@ class WorkerSwitch:
     ) -> list[Effect]:
         """The engine has formed a new group, which serves by `placement`; connect anew.
 
-        Args:
-            group_id: its name.
-            placement: what all its ranks serve by.
-            gpus: the GPUs that this worker owns now; None: the same.
+        `gpus` are those that this worker owns now; None: the same.
         """
         self.group_id, self._stream = group_id, None
-        self.gpus = self.gpus if gpus is None else gpus
+        self.gpus = gpus or self.gpus
         if placement != self.placement:
             self.placement, self.in_force, self._flipped_at = placement, None, None
         if self._holding is None:

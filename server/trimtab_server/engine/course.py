@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
 from trimtab_server.engine.connections import Connections
 from trimtab_server.rollout.cutting import next_piece
 from trimtab_server.rollout.effects import Alarm, Effect
@@ -19,6 +20,7 @@ class Course:
 
     def __init__(self) -> None:
         self.target: Placement | None = None
+        self._piece: Version | None = None
 
     def set_out(
         self, target: Placement, rollout: Rollout, connections: Connections
@@ -35,16 +37,20 @@ class Course:
         piece = next_piece(served, target, connections.room)
         if piece is None:
             return []
+        effects = rollout.propose(piece)
         self.target = target
-        return rollout.propose(piece)
+        switch = rollout.record.switch
+        self._piece = None if switch is None else switch.version
+        return effects
 
     def go_on(self, rollout: Rollout, connections: Connections) -> list[Effect]:
         """Offer the next piece, once the one before is in force. An abort ends the way."""
-        target, phase = self.target, rollout.phase
-        if target is None or phase in (Phase.OFFERED, Phase.COMMITTED):
+        target = self.target
+        if target is None or rollout.phase in (Phase.OFFERED, Phase.COMMITTED):
             return []
         self.target = None
-        if phase is Phase.ABORTING:
+        # Aborted, and perhaps over already: then nobody is to be asked for the same again.
+        if rollout.record.in_force != self._piece:
             return []
         try:
             return self.set_out(target, rollout, connections)

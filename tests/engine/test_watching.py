@@ -1,0 +1,173 @@
+"""What whoever watches over the deployments is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.test_deployments import FACTS, arrival
+from tests.rpc.peers import AFTER
+from tests.servers import make_config
+from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
+from trimtab_server.engine.arrival import Arrival
+from trimtab_server.engine.deployment_observer import DeploymentObserver, Standing
+from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.history import NONE, History
+from trimtab_server.loads.counters import Report
+from trimtab_server.rollout.messages import Applied, Discarded, Hello, Prepared, Refused
+from trimtab_server.store.failpoints import configure
+from trimtab_server.store.memory import MemoryDisk, MemoryStore
+
+
+class Watching(DeploymentObserver):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.standing: dict[str, Standing] = {}
+
+    def stands(self, deployment: str, standing: Standing) -> None:
+        self.standing[deployment] = standing
+
+    def gone(self, deployment: str) -> None:
+        del self.standing[deployment]
+
+    def switched(self, deployment: str, outcome: str) -> None:
+        self.told.append((deployment, outcome))
+
+    def aborted(self, deployment: str, cause: str) -> None:
+        self.told.append((deployment, "cause", cause))
+
+    def reported(self, deployment: str, taken: str) -> None:
+        self.told.append((deployment, "report", taken))
+
+    def ignored(self, deployment: str) -> None:
+        self.told.append((deployment, "ignored"))
+
+    def alarmed(self, deployment: str) -> None:
+        self.told.append((deployment, "alarm"))
+
+    def store_failed(self) -> None:
+        self.told.append(("store failed",))
+
+
+@asynccontextmanager
+async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterator[Any]:
+    """A start of the server on a disk, and who watches it."""
+    watching, config = Watching(), make_config(**settings).sessions
+    store = StoreThread(lambda: MemoryStore(disk))
+    deployments = Deployments(config, store, History(NONE), watching)
+    await deployments.open()
+    try:
+        yield deployments, watching
+    finally:
+        await deployments.close()
+
+
+async def test_how_a_deployment_stands_all_the_way_of_a_switch():
+    async with server() as (deployments, watching):
+        deployment, worker = await deployments.join(arrival())
+        assert watching.standing == {"d": Standing(1, "idle", None, False)}
+        await deployment.move_to(AFTER)
+        version = deployment.rollout.record.switch.version
+        assert watching.standing["d"] == Standing(1, "offered", version, False)
+        await deployment.answer(worker, Prepared(version, AFTER.digest))
+        assert watching.standing["d"] == Standing(1, "committed", version, False)
+        await deployment.answer(worker, Applied(version, AFTER.digest, 7))
+        assert watching.standing["d"] == Standing(1, "idle", None, False)
+        await deployment.pause("an operator asked")
+        assert watching.standing["d"] == Standing(1, "idle", None, True)
+        deployments.leave(deployment, worker)
+        await deployment.settle()
+        assert watching.standing["d"] == Standing(0, "idle", None, True)
+    assert watching.told == [("d", "offered"), ("d", "committed"), ("d", "applied")]
+    assert watching.standing == {}
+
+
+async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: Any) -> None:
+    version = deployment.rollout.record.switch.version
+    match cause:
+        case "refused":
+            await deployment.answer(worker, Refused(version, AFTER.digest, "no room"))
+        case "late":
+            while deployment.rollout.phase.value == "offered":
+                await deployment.changed()
+        case "lost":
+            deployments.leave(deployment, worker)
+            await deployment.settle()
+        case "paused":
+            await deployment.pause("an operator asked")
+        case "drain":
+            deployments.leave(*await deployments.join(arrival("other")))
+            await deployments.drain(1)
+
+
+@pytest.mark.parametrize("cause", ["refused", "late", "lost", "paused", "drain"])
+async def test_why_a_switch_was_aborted(cause):
+    seconds = "0.1" if cause == "late" else "60"
+    async with server(offer_seconds=seconds) as (deployments, watching):
+        deployment, worker = await deployments.join(arrival())
+        await deployment.move_to(AFTER)
+        await end_by(cause, deployments, deployment, worker)
+        assert watching.told == [("d", "offered"), ("d", "aborted"), ("d", "cause", cause)]
+        assert watching.standing["d"].phase == ("idle" if cause == "refused" else "aborting")
+
+
+async def test_a_switch_that_a_restart_aborts_is_told_of_by_the_server_that_starts():
+    disk = MemoryDisk()
+    async with server(disk) as (deployments, watching):
+        deployment, _ = await deployments.join(arrival())
+        await deployment.move_to(AFTER)
+        version = deployment.rollout.record.switch.version
+        disk.crash()
+    async with server(disk) as (deployments, watching):
+        await deployments.join(arrival(stream=2, in_force=version._replace(generation=0)))
+        assert watching.told == [("d", "aborted"), ("d", "cause", "restart")]
+        assert watching.standing["d"].phase == "idle"  # it says that it holds nothing
+
+
+async def test_what_becomes_of_reports_and_answers():
+    async with server() as (deployments, watching):
+        deployment, worker = await deployments.join(arrival())
+
+        def say(seq: int, tokens: int) -> int:
+            return deployment.report(worker, Report(seq, seq, seq, np.full((2, 4), tokens)))
+
+        say(1, 10)
+        say(1, 10)
+        with pytest.raises(InvalidArgumentError):
+            say(2, 9)
+        await deployment.answer(worker, Discarded(deployment.rollout.record.in_force))
+        late = Hello("g2", "w2", 1, 1, (0, 1), AFTER)
+        other, stranger = await deployments.join(Arrival("e", FACTS, late, 6, 0))
+        other.report(stranger, Report(7, 7, 7, np.full((2, 4), 5)))
+    assert watching.told == [
+        ("d", "report", "accepted"),
+        ("d", "report", "repeated"),
+        ("d", "report", "refused"),
+        ("d", "ignored"),
+        ("e", "report", "gap"),
+    ]
+
+
+@pytest.mark.parametrize("at", ["save", "save_counters"])
+async def test_a_store_that_fails_is_told_of(at):
+    async with server(save_seconds="0.1") as (deployments, watching):
+        deployment, worker = await deployments.join(arrival())
+        deployment.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))
+        watching.told.clear()
+        configure(f"{at}:before=error")
+        try:
+            if at == "save":
+                with pytest.raises(UnavailableError):
+                    await deployment.pause("an operator asked")
+            else:
+                await deployments._save()
+        finally:
+            configure("")
+    assert watching.told[:2] == [("store failed",), ("d", "alarm")]

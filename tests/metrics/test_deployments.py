@@ -1,0 +1,147 @@
+"""Metrics of deployments: what they show of one, for as long as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.rpc.peers import AFTER, about, group, hello, joined, report, trigger, until
+from tests.servers import make_config
+from trimtab.v1alpha1 import session_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.app import App
+from trimtab_server.domain.version import Version
+from trimtab_server.engine.deployment_observer import Standing
+from trimtab_server.metrics.deployments import DeploymentMetrics
+
+IDLE = Standing(1, "idle", None, False)
+OFFERED = Standing(1, "offered", Version(1, 1), False)
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def lines(registry: CollectorRegistry) -> list[str]:
+    """Samples as they are exposed."""
+    return [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+
+
+def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegistry) -> None:
+    clock = Clock()
+    metrics = DeploymentMetrics(registry, clock)
+    ages = []
+    for standing in (
+        IDLE,
+        OFFERED,
+        OFFERED._replace(sessions=2),
+        OFFERED._replace(phase="committed"),
+        # Another switch in the same phase is as young as it is.
+        OFFERED._replace(phase="committed", version=Version(1, 2)),
+        IDLE,
+    ):
+        metrics.stands("d", standing)
+        clock.now += 10
+        name = "trimtab_switch_phase_age_seconds"
+        ages.append(registry.get_sample_value(name, {"deployment": "d"}))
+    assert ages == [0, 10, 20, 10, 10, 0]
+
+
+def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
+    metrics = DeploymentMetrics(registry)
+    for phase in ("idle", "offered", "aborting", "committed"):
+        metrics.stands("d", OFFERED._replace(phase=phase))
+        shown = [line for line in lines(registry) if line.startswith("trimtab_switch_phase{")]
+        assert len(shown) == 4
+        assert [line for line in shown if line.endswith(" 1.0")] == [
+            f'trimtab_switch_phase{{deployment="d",phase="{phase}"}} 1.0'
+        ]
+
+
+def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = DeploymentMetrics(registry)
+    bare = lines(registry)
+    metrics.stands("other", IDLE)
+    one = lines(registry)
+    metrics.stands("d", IDLE)
+    two = lines(registry)
+    assert len(two) - len(one) == len(one) - len(bare)
+    metrics.stands("d", OFFERED)
+    for outcome in ("offered", "committed", "applied", "aborted"):
+        metrics.switched("d", outcome)
+    for cause in ("refused", "late", "lost", "paused", "drain", "restart", "other"):
+        metrics.aborted("d", cause)
+    for taken in ("accepted", "gap", "repeated", "refused"):
+        metrics.reported("d", taken)
+    for tell in (metrics.delayed, metrics.ignored, metrics.alarmed):
+        tell("d")
+    assert len(lines(registry)) == len(two)
+    for _ in range(2):  # harmless when repeated
+        metrics.gone("d")
+        assert lines(registry) == one
+
+
+async def scraped(app: App) -> str:
+    def read() -> bytes:
+        with urllib.request.urlopen(f"http://{app.metrics_address}/metrics", timeout=10) as page:
+            text: bytes = page.read()
+            return text
+
+    return (await asyncio.to_thread(read)).decode()
+
+
+async def test_a_server_shows_its_sessions_and_switches() -> None:
+    async with (
+        App(make_config(metrics_listen="127.0.0.1:0")) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        peers = await group(channel)
+        unused = await joined(channel, hello(0, 2, deployment="unused"))
+        for seq in (1, 1):
+            await peers[0].say(report=report(seq))
+            await peers[0].hear("report_ack")
+        await trigger(app.address, "d", AFTER)
+        for peer in peers:
+            offer = await peer.hear("offer")
+            await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
+        for peer in peers:
+            await peer.hear("commit")
+        text = await scraped(app)
+        for line in (
+            'trimtab_sessions{deployment="d"} 2.0',
+            'trimtab_sessions{deployment="unused"} 1.0',
+            'trimtab_session_messages_total{kind="hello"} 3.0',
+            'trimtab_session_messages_total{kind="report"} 2.0',
+            'trimtab_session_messages_total{kind="prepared"} 2.0',
+            'trimtab_reports_total{deployment="d",result="accepted"} 1.0',
+            'trimtab_reports_total{deployment="d",result="repeated"} 1.0',
+            'trimtab_switches_total{deployment="d",outcome="committed"} 1.0',
+            'trimtab_switches_total{deployment="d",outcome="applied"} 0.0',
+            'trimtab_switch_phase{deployment="d",phase="committed"} 1.0',
+            'trimtab_deployment_paused{deployment="d"} 0.0',
+            'trimtab_alarms_total{deployment="d"} 0.0',
+            "trimtab_store_failures_total 0.0",
+        ):
+            assert line in text
+        (age,) = [line for line in text.splitlines() if 'age_seconds{deployment="d"}' in line]
+        assert float(age.split()[-1]) > 0
+        await unused.say(goodbye=pb.Goodbye())
+        await unused.end()
+        await until(lambda: len(app._deployments) == 1)
+        assert "unused" not in await scraped(app)
