@@ -120,7 +120,9 @@ def until_none_is_left(folder: Path) -> None:
 @contextmanager
 def simulation(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """One that would go on, whose ranks all serve, and of which one hangs."""
-    program = "import sys; from trimtab_client.cli import main; sys.exit(main())"
+    # As in a terminal: whoever runs the tests in the background may have SIGINT ignored.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listening}; import sys; from trimtab_client.cli import main; sys.exit(main())"
     history = folder.parent / "history.jsonl"
     flags = ("--seconds", "600", "--fault", "stop-rank:1@0s+600", "--history", str(history))
     running = subprocess.Popen(
