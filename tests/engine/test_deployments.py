@@ -221,6 +221,17 @@ async def test_counts_are_kept_of_those_who_are_in_the_epoch_or_here(tmp_path):
     assert verdict(tmp_path) == []
 
 
+async def test_a_new_incarnation_is_saved_also_where_it_has_reported_as_often(tmp_path):
+    async with server(tmp_path) as deployments:
+        for incarnation, tokens in ((1, 10), (2, 3)):
+            hello = Hello(f"g{incarnation}", "w", incarnation, 1, (0, 1), BEFORE)
+            deployment, worker = await deployments.join(Arrival("d", FACTS, hello, 6, 0))
+            deployment.report(worker, report(1, tokens))
+            await deployment.save_counters()
+        saved = deployments._store.store.load_counters("d")["w"]
+        assert (saved.incarnation, saved.counts_LE.max()) == (2, 3)
+
+
 async def test_an_incarnation_that_has_been_followed_reports_no_more(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, old = await deployments.join(arrival())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -203,6 +204,21 @@ async def test_a_drain_does_not_wait_for_a_hello():
         async with asyncio.timeout(20):
             await endpoint.server.drain()
         assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_session_that_is_about_to_begin_when_the_server_drains_does_not():
+    async with endpoint_of(lease_seconds=3600) as endpoint:
+        deployments, release = endpoint.deployments, threading.Event()
+        blocking = asyncio.ensure_future(deployments._store.call(release.wait))
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello())
+        await until(deployments._creating.locked)
+        draining = asyncio.ensure_future(endpoint.server.drain())
+        await until(lambda: deployments._draining)
+        release.set()
+        await blocking
+        assert await peer.end() == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        await draining
 
 
 async def test_a_worker_that_says_nothing_loses_its_session():

@@ -129,8 +129,8 @@ class SessionConfig:
     lease_seconds: float = field(
         default=15.0,
         metadata=setting(
-            "Time without a message after which a session counts as lost. Longer than the "
-            "time between reports.",
+            "Time after which a session counts as lost whose worker says nothing, or reads "
+            "nothing of what it is told. Longer than the time between reports.",
             unit="seconds",
             rule=between(0.1, 3600),
         ),

@@ -116,7 +116,7 @@ class Deployments:
         self._forget_unused(deployment)
 
     def find(self, name: str) -> Deployment:
-        """A deployment that a worker has named since the server started.
+        """A deployment that has sessions, or has had a complete group since the server started.
 
         Raises:
             FailedPreconditionError: there is none.
