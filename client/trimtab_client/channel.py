@@ -80,7 +80,7 @@ def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tup
         # back should be found within seconds.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 2_000),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
         # An idle stream to a host that vanished ends after this. Servers close
         # connections that ping more often than every 5 minutes, by default.
         ("grpc.keepalive_time_ms", 310_000),

@@ -17,6 +17,7 @@ from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Placement
 from trimtab_client.history import check_history, read_history
 from trimtab_client.history.events import Flipped
+from trimtab_client.version import Version
 from trimtab_server.rpc.tensors import encode_tensor
 
 
@@ -103,6 +104,39 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
         ("committed", "written"),
     }
     assert taken == durably_committed, "presumed abort, or carried out"
+
+
+@pytest.mark.parametrize("transition", ["idle", "offered", "committed"])
+def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(tmp_path, transition):
+    points = {"offered": "save:durable=exit@2", "committed": "save:durable=exit@3"}
+    history = tmp_path / "history.jsonl"
+    flags = ("--history", str(history), "--failpoints", points.get(transition, "none"))
+    with ExitStack() as running:
+        server = running.enter_context(server_process("--store", str(tmp_path / "lost"), *flags))
+        fleet = running.enter_context(Fleet(server.address, history=history))
+        fleet.until_all("in_force")
+        if transition in points:
+            with suppress(grpc.RpcError):
+                trigger(server.address, one_swap(fleet.placement))
+            assert server.process.wait(WAIT) == 137
+        else:
+            server.process.kill()
+            server.process.wait()
+        new = ("--store", str(tmp_path / "new"), "--listen", server.address)
+        server = running.enter_context(server_process(*new, "--history", str(history)))
+        fleet.until_all("in_force", version=Version(2, 0))
+        target = some_placement(fleet, 1)
+        trigger_soon(server.address, target)
+        flips = fleet.until_all("flipped", digest=target.digest)
+        assert {flip.values["version"].epoch for flip in flips} == {2}
+    assert fleet.wrong == []
+    with history.open("rb") as lines:
+        violations = check_history(read_history(lines)).violations
+    # That is what the history of a lost store shows, and all that it shows.
+    shown = [("P1", "the server starts in term 1 after term 1"), ("P2", "group 'group' opens")]
+    assert len(violations) == len(shown)
+    for violation, (rule, message) in zip(violations, shown, strict=True):
+        assert (violation.invariant, violation.message.startswith(message)) == (rule, True)
 
 
 @pytest.mark.parametrize("seed", [1])

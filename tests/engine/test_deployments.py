@@ -97,6 +97,33 @@ async def test_a_commit_survives_the_server_and_is_sent_again(tmp_path):
     assert verdict(tmp_path) == []
 
 
+async def test_a_server_that_has_lost_its_store_outranks_the_one_before(tmp_path, capsys):
+    async with server(tmp_path) as deployments:
+        await deployments.join(arrival(term=6, epoch=3))
+        assert deployments.term == 7
+        await deployments.join(arrival("other", term=7))
+        assert deployments.term == 7, "that is its own"
+    alarm = "'w' has heard a server of term 6, and this one's is 1: its store was lost"
+    assert alarm in capsys.readouterr().out
+    async with server(tmp_path) as deployments:
+        assert deployments.term == 8
+        assert deployments._by_name == {}
+    assert verdict(tmp_path) == []
+
+
+async def test_a_worker_that_cannot_be_outranked_is_told_to_come_again(tmp_path):
+    async with server(tmp_path) as deployments:
+        configure("outrank:before=error")
+        try:
+            with pytest.raises(UnavailableError, match="store failed"):
+                await deployments.join(arrival(term=6))
+        finally:
+            configure("")
+        assert deployments.term == 1
+        await deployments.join(arrival(term=6))
+        assert deployments.term == 7
+
+
 async def test_who_refuses_is_not_asked_again(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(arrival())

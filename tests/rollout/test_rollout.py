@@ -105,6 +105,10 @@ def restarted(rollout: Rollout) -> Rollout:
     return Rollout(rollout.record, num_gpus=2)
 
 
+def orders(effects: list[Effect]) -> list[Any]:
+    return [send.order for send in only(Send, effects)]
+
+
 def only(kind: type, effects: list[Effect]) -> list[Effect]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
@@ -182,8 +186,9 @@ def test_the_next_group_gets_the_next_epoch_and_generation_0_is_what_it_serves_b
     rollout = applied()
     joined(rollout, 3, "a", group_id="g2", stream=2, placement=OTHER)
     joined(rollout, 4, "b", group_id="g2", stream=2, placement=OTHER)
-    epoch = Epoch(2, "g2", MEMBERS)
-    assert rollout.record == Record(epoch, Version(2, 0), OTHER, ended_groups=("g1",))
+    epoch = Epoch(2, "g2", MEMBERS, generation=1)
+    record = Record(epoch, Version(2, 0), OTHER, last_generation=1, ended_groups=("g1",))
+    assert rollout.record == record
 
 
 def test_an_epoch_is_higher_than_any_that_a_worker_knows():
@@ -191,6 +196,39 @@ def test_an_epoch_is_higher_than_any_that_a_worker_knows():
     joined(rollout, 1, "a", in_force=Version(7, 3))
     joined(rollout, 2, "b")
     assert rollout.record.in_force == Version(8, 0)
+
+
+ARMED = Held(FIRST, HeldState.ARMED)
+
+
+@pytest.mark.parametrize("first", [{"held": ARMED}, FLIPPED])
+def test_a_group_that_flips_without_a_server_is_waited_for(first):
+    """The store was lost after a commit: no epoch may open between two ranks' flips."""
+    rollout = empty()
+    joined(rollout, 1, "a", **{"in_force": BASE, **first})
+    effects = joined(rollout, 2, "b", in_force=BASE, held=ARMED)
+    armed = [1, 2] if "held" in first else [2]
+    assert [close.session for close in only(Close, effects)] == armed
+    assert not any(close.final for close in only(Close, effects))
+    assert rollout.record == Record()
+    rollout.left(1)
+    rollout.left(2)
+    joined(rollout, 3, "a", **FLIPPED)
+    assert Welcome(Version(2, 0), NEW.digest) in orders(joined(rollout, 4, "b", **FLIPPED))
+
+
+@pytest.mark.parametrize("state", [HeldState.ACCEPTED, HeldState.PREPARED, HeldState.DISCARDING])
+def test_a_group_that_cannot_flip_begins_anew_where_the_store_was_lost(state):
+    """One that was not told of the commit holds back all others, for ever."""
+    rollout = empty()
+    joined(rollout, 1, "a", in_force=BASE, held=ARMED)
+    effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
+    assert orders(effects) == [Welcome(Version(2, 0), OLD.digest)] * 2
+    assert rollout.why_not() == f"'a' still holds {FIRST}"
+    rollout.answered(1, Discarded(FIRST))
+    # Its transfer failed before it had heard of the new epoch.
+    rollout.answered(2, Refused(FIRST, NEW.digest, "no room"))
+    assert rollout.why_not() is None
 
 
 def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
@@ -378,12 +416,21 @@ def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
     assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
 
 
-def test_generations_begin_anew_with_each_epoch():
+def test_generations_go_on_from_epoch_to_epoch():
+    """What a rank has brought to a barrier may be of the epoch before."""
     rollout = lost(lost(applied(), 1), 2)
     for number, worker in enumerate("ab", start=3):
         joined(rollout, number, worker, group_id="g2")
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(3, Offer(Version(2, 1), Version(2, 0), OLD, NEW))
+    assert to_a == Send(3, Offer(Version(2, 2), Version(2, 0), OLD, NEW))
+
+
+def test_a_generation_is_higher_than_any_that_a_worker_knows():
+    rollout = empty()
+    joined(rollout, 1, "a", in_force=Version(7, 3))
+    joined(rollout, 2, "b", generation=5)
+    _, _, to_a, *_ = rollout.propose(NEW)
+    assert to_a == Send(1, Offer(Version(8, 6), Version(8, 0), OLD, NEW))
 
 
 @pytest.mark.parametrize(

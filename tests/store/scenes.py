@@ -19,7 +19,7 @@ NEW = Placement.of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
 OTHER = Placement.of([[0, 0, 1]], 2, 3)
 
 SERVING = Record(
-    epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}),
+    epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}, 2),
     in_force=Version(1, 3),
     placement=OLD,
     last_generation=3,
@@ -28,6 +28,9 @@ SWITCHING = replace(
     SERVING, last_generation=4, switch=Switch(Version(1, 4), NEW, Stage.OFFERED), paused="by hand"
 )
 SOMEWHERE_ELSE = replace(SERVING, placement=OTHER)
+
+
+FOREIGN_TERM = 40
 
 
 def counters(seq: int) -> SavedCounters:
@@ -43,6 +46,8 @@ def prepare(store: Store) -> None:
 
 def write(store: Store, operation: str) -> None:
     match operation:
+        case "outrank":
+            store.outrank(FOREIGN_TERM)
         case "save":
             store.save("a", SWITCHING)
         case "save_counters":
@@ -59,6 +64,7 @@ State = Mapping[str, tuple[Record | None, Mapping[str, int]]]
 _A, _B = (SERVING, {"worker": 1, "left": 1}), (SOMEWHERE_ELSE, {"worker": 5})
 BEFORE: State = {"a": _A, "b": _B}
 AFTER: Mapping[str, State] = {
+    "outrank": BEFORE,
     "save": {"a": (SWITCHING, _A[1]), "b": _B},
     "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}), "b": _B},
     "delete": {"a": (None, {}), "b": _B},

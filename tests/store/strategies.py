@@ -31,7 +31,7 @@ def placements(draw: st.DrawFn) -> Placement:
 
 
 members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))
-epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3))
+epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3), numbers)
 switches = st.builds(Switch, versions, placements(), st.sampled_from(Stage))
 
 records = st.builds(

@@ -56,7 +56,8 @@ def test_counters_come_back_whole(saved: SavedCounters) -> None:
 # What version 1 wrote must be read by all later ones, as long as no migration changes it.
 GOLDEN_RECORD = (
     '{"epoch": {"number": 1, "group_id": "group", "members": {"worker": {"incarnation": 7, '
-    '"gpus": [0, 1]}}}, "in_force": [1, 3], "placement": "OLD", "last_generation": 4, "switch": '
+    '"gpus": [0, 1]}}, "generation": 2}, "in_force": [1, 3], "placement": "OLD", '
+    '"last_generation": 4, "switch": '
     '{"version": [1, 4], "placement": "NEW", "stage": "offered"}, "paused": "by hand", '
     '"ended_groups": []}'
 )

@@ -33,7 +33,7 @@ class Model(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory()
         self._bench = BENCHES[self.kind](Path(self._folder.name))
         self._store = self._bench.open()
-        self._term = 1
+        self._term = self._durable_term = 1
         self._records: dict[str, Record] = {}
         self._counters: dict[str, dict[str, SavedCounters]] = {}
 
@@ -60,6 +60,16 @@ class Model(RuleBasedStateMachine):
             self._records.pop(deployment, None)
             self._counters.pop(deployment, None)
 
+    @rule(above=st.integers(-2, 3), stage=stages)
+    def outrank(self, above: int, stage: str | None) -> None:
+        term = self._term + above
+        if above <= 0:
+            self._store.outrank(term)
+        elif self._writes("outrank", stage, lambda: self._store.outrank(term)):
+            # Durable, but whoever has been told of an error goes on in the old one.
+            self._durable_term = max(self._durable_term, term + 1)
+            self._term = self._term if stage else term + 1
+
     @rule(crash=st.booleans())
     def restart(self, crash: bool) -> None:
         if crash:
@@ -67,7 +77,7 @@ class Model(RuleBasedStateMachine):
         else:
             self._store.close()
         self._store = self._bench.open()
-        self._term += 1
+        self._term = self._durable_term = self._durable_term + 1
 
     @invariant()
     def the_store_says_what_the_model_does(self) -> None:

@@ -88,6 +88,18 @@ def test_the_term_rises_whenever_a_store_is_opened(bench: Bench) -> None:
     assert bench.open().term == 3
 
 
+def test_a_store_goes_on_above_another_ones_term(bench: Bench) -> None:
+    store = bench.open()
+    store.outrank(1)
+    assert store.term == 1, "it is this store's own"
+    store.outrank(41)
+    assert store.term == 42
+    store.outrank(7)
+    assert store.term == 42
+    bench.crash()
+    assert bench.open().term == 43
+
+
 @pytest.mark.parametrize(("stage", "term"), [("before", 2), ("written", 2), ("durable", 3)])
 def test_a_store_that_cannot_be_opened_is_not_kept_locked(
     bench: Bench, stage: str, term: int
@@ -111,6 +123,7 @@ def test_one_at_a_time_has_a_store_open(bench: Bench) -> None:
 
 CALLS: list[Callable[[Store], object]] = [
     lambda store: store.deployments(),
+    lambda store: store.outrank(9),
     lambda store: store.load("a"),
     lambda store: store.save("a", Record()),
     lambda store: store.load_counters("a"),

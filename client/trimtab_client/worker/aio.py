@@ -158,7 +158,7 @@ class AsyncWorkerSession(SessionBase):
             await self._channel.close()
 
     async def _converse(self, link: Link) -> None:
-        call = self._stub.Session()
+        call = self._stub.Session(wait_for_ready=link.waits)
         reader = asyncio.create_task(self._read(call, link))
         writer = asyncio.create_task(self._write(call, link))
         # A write after the end would hide the server's status; see `reveal`.

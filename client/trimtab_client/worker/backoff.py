@@ -44,17 +44,21 @@ class Backoff:
         """Begin anew."""
         self._failed = 0
 
+    def out_of_reach(self) -> float:
+        """Seconds to wait where there was no connection. The channel has a backoff of its own."""
+        return self._random() * self._policy.initial_backoff
+
     def ended(self, error: TrimtabError | None, lasted: float, *, drained: bool) -> float:
         """Seconds to wait after a stream has ended.
 
         Args:
             error: how; None: the server just ended it.
-            lasted: seconds. One that lasted longer than any backoff was no failure.
+            lasted: seconds. One that lasted longer than what was waited before was no failure.
             drained: whether the server had said that it would end. Then all its workers come
                 back, and spread over the longest backoff.
         """
         policy, jitter = self._policy, self._random()
-        if lasted > policy.max_backoff:
+        if lasted > self._longest():
             self._failed = 0
         self._failed = min(self._failed + 1, _MOST_DOUBLINGS)
         if error is not None and error.code in _NOT_SOON:

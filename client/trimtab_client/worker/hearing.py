@@ -44,17 +44,18 @@ class Hearing:
         self._counters = counters
         self._carrier = carrier
         self._clock = clock
-        self._term = 0
         self._lower_term: int | None = None
 
     def heard(self, link: Link, response: wire.Response) -> None:
         """The server has said something on the newest stream, which is open."""
-        if response.term < self._term:
+        with self._shared.lock:
+            heard = self._shared.switch.heard(response.term)
+        if not heard:
             self._ignore(response.term)
             return
-        self._term, self._lower_term = response.term, None
+        self._lower_term = None
         if not link.greeted:
-            link.greeted = True
+            link.greet()
             logger.info("session %d: connected", link.stream)
             self._carrier.tell("connected", stream=link.stream)
         try:
@@ -70,9 +71,8 @@ class Hearing:
             return
         self._lower_term = term
         self._carrier.complain(
-            f"a server of term {term}, since one of term {self._term} has been heard: it has "
-            "lost its store, or has another one. Start it with the store that it had, or "
-            "restart all workers of the deployment"
+            f"a server of term {term}, since one of term {self._shared.switch.term} has been "
+            "heard: another server has followed it"
         )
 
     def _heed(self, link: Link, said: wire.Said) -> None:
@@ -106,8 +106,9 @@ class Hearing:
             self._order(link, offer)
 
     def _order(self, link: Link, order: Order) -> None:
+        switch = self._shared.switch
         with self._shared.lock:
-            effects = self._shared.switch.ordered(link.stream, self._term, order)
+            effects = switch.ordered(link.stream, switch.term, order)
         self._carrier.perform(link.stream, effects)
 
     def _refuse(self, link: Link, refused: Refused) -> None:

@@ -35,22 +35,30 @@ class Link:
         outbox: what waits to be sent.
         reports: when it reports.
         opened_at: when, by the session's clock.
+        waits: whether it waits for a connection, where there is none.
         is_open: whether the session is to go on with it.
         leave_at: when the session leaves it, whatever the server does; infinity: never.
         greeted: whether the server has answered on it.
         drained: whether the server has said that it ends.
     """
 
-    def __init__(self, stream: int, group_id: str, outbox: Outbox, opened_at: float) -> None:
+    def __init__(
+        self, stream: int, group_id: str, outbox: Outbox, opened_at: float, *, waits: bool
+    ) -> None:
         self.stream = stream
         self.group_id = group_id
         self.outbox = outbox
         self.reports = ReportSchedule()
         self.opened_at = opened_at
+        self.waits = waits
         self.is_open = True
         self.leave_at = math.inf
         self.greeted = False
         self.drained = False
+
+    def greet(self) -> None:
+        """The server has answered: the session stays."""
+        self.greeted, self.leave_at = True, math.inf
 
     def end(self) -> None:
         """Wake the writer: the stream is over."""

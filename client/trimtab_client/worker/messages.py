@@ -40,6 +40,9 @@ class Hello:
         in_force: the version of that; None before its first epoch.
         held: what it has accepted beyond that.
         flipped_at: the step before which it flipped to `in_force`; None for generation 0.
+        term: the highest that it has heard from a server.
+        epoch: the highest that it has served in.
+        generation: the highest that it has heard of, in whichever epoch.
     """
 
     group_id: str
@@ -51,6 +54,9 @@ class Hello:
     in_force: Version | None
     held: Held | None
     flipped_at: int | None
+    term: int
+    epoch: int
+    generation: int
 
 
 @dataclass(frozen=True)

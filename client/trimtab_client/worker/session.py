@@ -161,7 +161,7 @@ class WorkerSession(SessionBase):
             self._channel.close()
 
     def _converse(self, link: Link) -> None:
-        call = self._stub.Session(self._requests(link))
+        call = self._stub.Session(self._requests(link), wait_for_ready=link.waits)
         if not call.add_callback(link.end):
             link.end()
         name = f"{self._thread.name} reader"

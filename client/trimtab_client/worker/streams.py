@@ -19,6 +19,9 @@ from trimtab_client.worker.shared import Post, Shared
 
 logger = logging.getLogger(__package__)
 
+_PATIENCE_S = 10.0
+"""How long a stream waits for a connection before another one asks why there is none."""
+
 _SAYS_WHY = {StatusCode.ABORTED, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
 
 
@@ -59,6 +62,7 @@ class Streams:
         self._begun = 0
         self._connect_at = -math.inf
         self._told = ""
+        self._out_of_reach = False
 
     def connect(self, outbox: Outbox) -> Link:
         """Begin a stream; its outbox has the Hello."""
@@ -66,7 +70,10 @@ class Streams:
         with self._shared.lock:
             hello = self._shared.switch.connected(self._begun)
             self._shared.stream = self._begun
-        link = Link(self._begun, hello.group_id, outbox, self._clock())
+        now = self._clock()
+        link = Link(self._begun, hello.group_id, outbox, now, waits=self._out_of_reach)
+        if link.waits:
+            link.leave_at = now + _PATIENCE_S
         outbox.put_nowait(wire.hello_request(hello, self._options))
         self._shared.link = link
         return link
@@ -85,13 +92,9 @@ class Streams:
         """A stream has ended."""
         if not self.is_open(link):
             return
-        link.is_open = False
-        with self._shared.lock:
-            self._shared.switch.disconnected(link.stream)
-            if self._shared.stream == link.stream:
-                self._shared.stream = None
+        self._leave(link)
         now = self._clock()
-        delay = self._backoff.ended(error, now - link.opened_at, drained=link.drained)
+        delay = self._delay(link, error, now - link.opened_at)
         self._connect_at = now + delay
         if not self.closing:
             self._tell_end(link, error, delay)
@@ -110,7 +113,11 @@ class Streams:
         link, now = self._shared.link, self._clock()
         if link is None or not link.is_open:
             return
-        if now >= link.leave_at:
+        if now >= link.leave_at and link.waits and not link.greeted:
+            # In vain: the next one does not wait, and so hears what there is to say about it.
+            self._out_of_reach = False
+            self._leave(link)
+        elif now >= link.leave_at:
             self.ended(link, None)
         elif now >= link.reports.due_at():
             link.reports.queued()
@@ -136,6 +143,26 @@ class Streams:
         link.outbox.put_nowait(wire.goodbye_request(reason))
         link.outbox.put_nowait(Mark.END)
         link.leave_at = self._clock() + patience
+
+    def _leave(self, link: Link) -> None:
+        link.is_open = False
+        with self._shared.lock:
+            self._shared.switch.disconnected(link.stream)
+            if self._shared.stream == link.stream:
+                self._shared.stream = None
+
+    def _delay(self, link: Link, error: TrimtabError | None, lasted: float) -> float:
+        """Seconds until the next stream may begin.
+
+        Where there is no connection, a stream ends at once, and says why there is none. The
+        next one waits until there is one again, which is soon after the server is.
+        """
+        unreachable = error is not None and error.code is StatusCode.UNAVAILABLE
+        turned_away = getattr(error, "retry_after", None) is not None
+        self._out_of_reach = not (link.waits or link.greeted or turned_away) and unreachable
+        if self._out_of_reach:
+            return self._backoff.out_of_reach()
+        return self._backoff.ended(error, lasted, drained=link.drained)
 
     def _tell_end(self, link: Link, error: TrimtabError | None, delay: float) -> None:
         reason = "the server ended the stream" if error is None else _reason(error)

@@ -67,6 +67,7 @@ class WorkerSwitch:
         gpus: the GPUs that it owns.
         placement: what it serves by.
         in_force: the version of that; None before its first epoch.
+        term: the highest that it has heard from a server.
     """
 
     def __init__(
@@ -83,14 +84,15 @@ class WorkerSwitch:
         self.gpus = gpus
         self.placement = placement
         self.in_force: Version | None = None
+        self.term = 0
         self._worker = worker
         self._incarnation = incarnation
         self._collective = collective
         self._stream: int | None = None
-        self._term = 0
         self._holding: _Holding | None = None
         # Offers up to this one have been applied, aborted or refused: if they come, they are late.
         self._settled = Version(0, 0)
+        self._highest = 0
         self._flipped_at: int | None = None
 
     # The session.
@@ -112,6 +114,9 @@ class WorkerSwitch:
             in_force=self.in_force,
             held=self._held(),
             flipped_at=self._flipped_at,
+            term=self.term,
+            epoch=self._settled.epoch,
+            generation=self._highest,
         )
 
     def disconnected(self, stream: int) -> None:
@@ -119,11 +124,17 @@ class WorkerSwitch:
         if stream == self._stream:
             self._stream = None
 
+    def heard(self, term: int) -> bool:
+        """A server of this term said something: whether that counts. Of a lower one it is void."""
+        if term < self.term:
+            return False
+        self.term = term
+        return True
+
     def ordered(self, stream: int, term: int, order: Order) -> list[Effect]:
-        """The server said something; on an older stream or of a lower term, it is void."""
-        if stream != self._stream or term < self._term:
+        """The server gave an order; on an older stream it is void too."""
+        if stream != self._stream or not self.heard(term):
             return []
-        self._term = term
         match order:
             case Welcome():
                 return self._welcomed(order)
@@ -228,6 +239,7 @@ class WorkerSwitch:
         if why_not is not None:
             return self._refuse(offer, why_not)
         self._holding = _Holding(offer, transferring=not self._collective)
+        self._highest = max(self._highest, offer.version.generation)
         effects = self._send(Accepted(offer.version, offer.placement.digest))
         return [*effects, *([] if self._collective else [Prepare(offer)])]
 
@@ -295,6 +307,7 @@ class WorkerSwitch:
 
     def _settle(self, version: Version) -> None:
         self._settled = max(self._settled, version)
+        self._highest = max(self._highest, version.generation)
 
     def _held(self) -> Held | None:
         holding = self._holding

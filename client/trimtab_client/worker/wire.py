@@ -86,6 +86,9 @@ def hello_request(hello: Hello, options: WorkerOptions) -> Request:
             staging_slots=options.staging_slots,
             max_layers_per_switch=options.max_layers_per_switch,
             bytes_per_expert=options.bytes_per_expert,
+            term=hello.term,
+            epoch=hello.epoch,
+            generation=hello.generation,
         )
     )
 

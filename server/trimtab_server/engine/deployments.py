@@ -32,11 +32,8 @@ class Deployments:
     """Lives on the event loop.
 
     Attributes:
-        term: of this start of the server; set by `open`.
         observer: told what happens in all of them.
     """
-
-    term: int
 
     def __init__(
         self,
@@ -60,13 +57,18 @@ class Deployments:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    @property
+    def term(self) -> int:
+        """Of this start of the server: after `open`."""
+        return self._store.store.term
+
     async def open(self) -> None:
         """Take the store.
 
         Raises:
             StoreError: it cannot be had, or a deployment in it cannot be read.
         """
-        self.term = await self._store.open()
+        await self._store.open()
         try:
             await self._read_all()
         except BaseException:
@@ -98,6 +100,7 @@ class Deployments:
             ResourceExhaustedError: the server has as many deployments as it may.
             UnavailableError: the store failed, or the server drains.
         """
+        await self._outrank(arrival)
         deployment = self._by_name.get(arrival.deployment)
         if deployment is None:
             async with self._creating:
@@ -165,6 +168,22 @@ class Deployments:
             except StoreError as error:
                 self._teller(deployment.name).store_failed(f"counters were not saved: {error}")
 
+    async def _outrank(self, arrival: Arrival) -> None:
+        """Whoever has heard a server of a higher term would not listen to this one."""
+        heard, name = arrival.hello.term, arrival.deployment
+        if heard <= self.term:
+            return
+        before = self.term
+        try:
+            await self._store.call(self._store.store.outrank, heard)
+        except StoreError as error:
+            raise self._unavailable(name, error) from error
+        self._history.started(self.term)
+        self._teller(name).alarm(
+            f"{arrival.hello.worker!r} has heard a server of term {heard}, and this one's is "
+            f"{before}: its store was lost, or is another one. It goes on in term {self.term}"
+        )
+
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments
         if len(self._by_name) >= most:
@@ -176,11 +195,13 @@ class Deployments:
             deployment = Deployment(arrival.facts, record, self._store, self._teller(name), seconds)
             await deployment.start()
         except StoreError as error:
-            self.observer.store_failed()
-            self._history.alarm(name, f"the store failed: {error}")
-            raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
+            raise self._unavailable(name, error) from error
         self._by_name[name] = deployment
         return deployment
+
+    def _unavailable(self, name: str, error: StoreError) -> UnavailableError:
+        self._teller(name).store_failed(f"the store failed: {error}")
+        return UnavailableError("the server's store failed", _RETRY_AFTER_S)
 
     def _teller(self, name: str) -> Teller:
         return Teller(name, self._history, self.observer)

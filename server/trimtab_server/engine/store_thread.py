@@ -24,14 +24,13 @@ class StoreThread:
         self._closed = False
         self._thread = ThreadPoolExecutor(1, "trimtab-store")
 
-    async def open(self) -> int:
-        """Open the store; returns its term.
+    async def open(self) -> None:
+        """Open the store.
 
         Raises:
             StoreError: it cannot be had.
         """
         self.store = await self._run(self._make)
-        return self.store.term
 
     async def call(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a method of the store.

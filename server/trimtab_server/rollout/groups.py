@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trimtab_server.rollout.messages import Hello
+from trimtab_server.domain.version import Version
+from trimtab_server.rollout.messages import HeldState, Hello
 
 
 def owned_twice(hellos: Iterable[Hello]) -> str | None:
@@ -32,3 +33,26 @@ def differing_digests(hellos: Iterable[Hello]) -> str | None:
         return None
     sides = (f"{digest.hex()[:12]}: {', '.join(names)}" for digest, names in workers.items())
     return f"placements in force differ ({'; '.join(sides)})"
+
+
+def highest_known(hellos: Iterable[Hello]) -> Version:
+    """The highest epoch, and the highest generation, that the workers know of, or 0."""
+    known = [Version(hello.epoch, hello.generation) for hello in hellos]
+    known += [hello.in_force for hello in hellos if hello.in_force is not None]
+    return Version(max(each.epoch for each in known), max(each.generation for each in known))
+
+
+def armed_with(hello: Hello) -> Version | None:
+    """The version that a worker flips to as soon as all ranks have armed it."""
+    held = hello.held
+    return held.version if held is not None and held.state is HeldState.ARMED else None
+
+
+def may_flip(hellos: Iterable[Hello]) -> bool:
+    """Whether workers may flip without being told anything more.
+
+    A worker that has neither armed a version nor flipped to it holds back all others.
+    """
+    hellos = list(hellos)
+    armed = {armed_with(hello) for hello in hellos} - {None}
+    return bool(armed) and all(armed_with(hello) or hello.in_force in armed for hello in hellos)

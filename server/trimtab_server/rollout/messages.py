@@ -44,6 +44,9 @@ class Hello:
         in_force: the version of that; None before its first epoch, and after a restart.
         held: what it has accepted beyond that.
         flipped_at: the step before which it flipped to `in_force`; None for generation 0.
+        term: the highest that it has heard from a server.
+        epoch: the highest that it has served in.
+        generation: the highest that it has heard of, in whichever epoch.
     """
 
     group_id: str
@@ -55,6 +58,9 @@ class Hello:
     in_force: Version | None = None
     held: Held | None = None
     flipped_at: int | None = None
+    term: int = 0
+    epoch: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True)

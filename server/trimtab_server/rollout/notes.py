@@ -73,7 +73,7 @@ def newest(record: Record) -> Iterator[Note]:
     version, placement = record.served
     if switch is not None:
         note = committed(switch) if switch.stage is Stage.COMMITTED else offered(switch, record)
-    elif record.last_generation == 0:
+    elif record.last_generation == epoch.generation:
         note = epoch_opened(epoch, record)
     elif record.last_generation == version.generation:
         note = applied(Switch(version, placement, Stage.COMMITTED))

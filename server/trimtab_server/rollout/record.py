@@ -31,11 +31,13 @@ class Epoch:
         number: from 1; each epoch of a deployment has the next.
         group_id: the engine's name of the group.
         members: by the workers' names; together they own each GPU once.
+        generation: the highest that had been given out when it opened.
     """
 
     number: int
     group_id: str
     members: Mapping[str, Member]
+    generation: int = 0
 
 
 class Stage(Enum):
@@ -68,7 +70,8 @@ class Record:
         epoch: the newest; None before the first.
         in_force: the version applied last; None before the first epoch.
         placement: that version's.
-        last_generation: the highest ever given out in this epoch.
+        last_generation: the highest ever given out, in whichever epoch: the engine's barrier
+            tells one version from another by that alone.
         switch: the open one.
         paused: why nothing is offered; None if that is allowed.
         ended_groups: groups whose epochs have ended, oldest first.

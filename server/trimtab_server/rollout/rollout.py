@@ -14,7 +14,14 @@ from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import notes
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Save, Send
-from trimtab_server.rollout.groups import covers, differing_digests, owned_twice
+from trimtab_server.rollout.groups import (
+    armed_with,
+    covers,
+    differing_digests,
+    highest_known,
+    may_flip,
+    owned_twice,
+)
 from trimtab_server.rollout.messages import (
     Abort,
     Accepted,
@@ -129,15 +136,15 @@ class Rollout:
             return [notes.ignored(answer, None)]
         worker, effects = session.hello.worker, None
         match answer:
+            # Also of an older epoch, while this one has yet to open.
             case Discarded():
-                # Also of an older epoch, while this one has yet to open.
                 effects = self._discarded(session, answer)
+            case Refused():
+                effects = self._refused(session, answer)
             case _ if not is_member(self.record.epoch, session.hello):
                 pass
             case Prepared():
                 effects = self._prepared(session, answer)
-            case Refused():
-                effects = self._refused(session, answer)
             case Applied():
                 effects = self._applied(session, answer)
             case Accepted():
@@ -233,22 +240,19 @@ class Rollout:
         (group_id,) = group_ids
         if self.record.epoch is not None and self.record.epoch.group_id == group_id:
             return []
+        if may_flip(hellos):
+            return self._wait_for_flip()
         difference = differing_digests(hellos)
         if difference is not None:
             return [Alarm(f"group {group_id!r}: {difference}")]
-        old = self.record
-        # Higher than any that a worker knows of: the store may be newer than they are.
-        known = [hello.in_force.epoch for hello in hellos if hello.in_force is not None]
-        ended = old.ended_groups
-        if old.epoch is not None:
-            known, ended = [*known, old.epoch.number], (*ended, old.epoch.group_id)
-        number = 1 + max(known, default=0)
-        members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
-        epoch, version = Epoch(number, group_id, members), Version(number, 0)
+        old, epoch = self.record, self._next_epoch(group_id, hellos)
+        version = Version(epoch.number, 0)
+        ended = (*old.ended_groups, *([old.epoch.group_id] if old.epoch else []))
         self.record = Record(
             epoch,
             version,
             hellos[0].placement,
+            last_generation=epoch.generation,
             paused=old.paused,
             ended_groups=ended[-_MOST_ENDED_GROUPS:],
         )
@@ -258,6 +262,20 @@ class Rollout:
             notes.epoch_opened(epoch, self.record),
             *(effect for session in self._present() for effect in self._welcome(session, version)),
         ]
+
+    def _next_epoch(self, group_id: str, hellos: list[Hello]) -> Epoch:
+        """Above all that a worker knows of, which may be more than the store does."""
+        record, known = self.record, highest_known(hellos)
+        number = max(known.epoch, record.epoch.number if record.epoch else 0)
+        members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
+        generation = max(known.generation, record.last_generation)
+        return Epoch(number + 1, group_id, members, generation)
+
+    def _wait_for_flip(self) -> list[Effect]:
+        """A store that has been lost knew of a commit: what it leads to is not to be overtaken."""
+        armed = [(each.number, armed_with(each.hello)) for each in self._sessions]
+        why = "this server does not know of it: come back once it is in force"
+        return [Close(number, f"{v} is armed, and {why}", final=False) for number, v in armed if v]
 
     def _welcome(self, session: Session, version: Version) -> list[Effect]:
         session.in_force = version
@@ -344,20 +362,28 @@ class Rollout:
         return effects
 
     def _refused(self, session: Session, answer: Refused) -> list[Effect] | None:
-        switch = self._asked(answer, Phase.OFFERED, Phase.ABORTING)
-        if switch is None:
+        switch = self.record.switch
+        if switch is None or answer.version != switch.version:
+            return self._freed(session, answer)
+        member = is_member(self.record.epoch, session.hello)
+        if not member or self._asked(answer, Phase.OFFERED, Phase.ABORTING) is None:
             return None
         session.held = None
         abort = self._abort_offer(f"refused by {session.hello.worker!r}: {answer.reason}")
         return [*abort, *self._rid_of(switch, session)]
 
     def _discarded(self, session: Session, answer: Discarded) -> list[Effect] | None:
-        held, switch = session.held, self.record.switch
-        if held == answer.version:
-            session.held = None
-        if self.phase is Phase.ABORTING and switch and answer.version == switch.version:
-            return self._rid_of(switch, session)
-        return [] if held == answer.version else None
+        freed, switch = self._freed(session, answer), self.record.switch
+        if switch is None or self.phase is not Phase.ABORTING or answer.version != switch.version:
+            return freed
+        return self._rid_of(switch, session)
+
+    def _freed(self, session: Session, answer: Refused | Discarded) -> list[Effect] | None:
+        """Nothing of a version is in staging any more; None if nothing was."""
+        if session.held != answer.version:
+            return None
+        session.held = None
+        return []
 
     def _abort_offer(self, reason: str) -> list[Effect]:
         """Abort the open switch if it is only offered."""

@@ -36,6 +36,9 @@ _MOST_SHOWN = 8
 _MOST_TOKENS = 1 << 62
 """Of one worker, all together: more do not fit into the sums, and take a hundred years to count."""
 
+_MOST_NUMBER = 1 << 53
+"""Of terms, epochs and generations: what JSON and SQLite keep exactly, with room to rise."""
+
 _SCOPES: Mapping[int, str] = {
     session_service_pb2.SCOPE_SOURCE: "source",
     session_service_pb2.SCOPE_LOCAL: "local",
@@ -63,13 +66,15 @@ _HELLO_FIELDS = {
 def decode_hello(message: session_service_pb2.Hello) -> Arrival:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
-        _, topology, scope, transfer, gpus, held, _ = gather(
+        _, topology, scope, transfer, gpus, held, in_force, _, _ = gather(
             lambda: _require_names(message),
             lambda: decode_topology(message.topology),
             lambda: _one_of(_SCOPES, message.scope, "hello.scope"),
             lambda: _one_of(_TRANSFERS, message.transfer, "hello.transfer"),
             lambda: _gpus(message),
             lambda: _held(message),
+            lambda: _in_force(message),
+            lambda: _require_numbers(message),
             lambda: require(
                 message.staging_slots >= 1, "hello.staging_slots", "0 is below 1: no room to switch"
             ),
@@ -84,9 +89,12 @@ def decode_hello(message: session_service_pb2.Hello) -> Arrival:
         message.stream,
         gpus,
         placement,
-        _version(message.in_force) if message.HasField("in_force") else None,
+        in_force,
         held,
         message.flipped_at if message.HasField("flipped_at") else None,
+        message.term,
+        message.epoch,
+        message.generation,
     )
     return Arrival(
         message.deployment, facts, hello, message.staging_slots, message.max_layers_per_switch
@@ -120,15 +128,15 @@ def decode_answer(message: session_service_pb2.SessionRequest) -> Answer:
         raise invalid("message", f"{kind} is nothing that may be said here")
     answer = getattr(message, kind)
     require(answer.HasField("version"), f"{kind}.version", "is required")
-    return _ANSWERS[kind](answer)
+    return _ANSWERS[kind](answer, _version(answer.version, f"{kind}.version"))
 
 
-_ANSWERS: Mapping[str | None, Callable[[Any], Answer]] = {
-    "accepted": lambda m: Accepted(_version(m.version), m.digest),
-    "prepared": lambda m: Prepared(_version(m.version), m.digest),
-    "refused": lambda m: Refused(_version(m.version), m.digest, m.reason[:_MOST_TEXT]),
-    "discarded": lambda m: Discarded(_version(m.version)),
-    "applied": lambda m: Applied(_version(m.version), m.digest, m.step),
+_ANSWERS: Mapping[str | None, Callable[[Any, Version], Answer]] = {
+    "accepted": lambda said, version: Accepted(version, said.digest),
+    "prepared": lambda said, version: Prepared(version, said.digest),
+    "refused": lambda said, version: Refused(version, said.digest, said.reason[:_MOST_TEXT]),
+    "discarded": lambda said, version: Discarded(version),
+    "applied": lambda said, version: Applied(version, said.digest, said.step),
 }
 
 
@@ -140,6 +148,20 @@ def _require_names(message: session_service_pb2.Hello) -> None:
             for name, text in names
         ),
         (message.stream >= 1, "hello.stream", "0 is below 1"),
+    )
+
+
+def _require_numbers(message: session_service_pb2.Hello) -> None:
+    """What the server goes on from: one that nothing fits above would be its last."""
+    require_all(
+        *(
+            (
+                (value := getattr(message, name)) < _MOST_NUMBER,
+                f"hello.{name}",
+                f"{value} is more than there can have been",
+            )
+            for name in ("term", "epoch", "generation")
+        )
     )
 
 
@@ -159,7 +181,11 @@ def _held(message: session_service_pb2.Hello) -> Held | None:
     if not message.HasField("held"):
         return None
     state = _one_of(_HELD_STATES, message.held.state, "hello.held.state")
-    return Held(_version(message.held.version), state)
+    return Held(_version(message.held.version, "hello.held.version"), state)
+
+
+def _in_force(message: session_service_pb2.Hello) -> Version | None:
+    return _version(message.in_force, "hello.in_force") if message.HasField("in_force") else None
 
 
 def _placement(message: session_service_pb2.Hello, topology: Topology) -> Placement:
@@ -182,7 +208,9 @@ def _placement(message: session_service_pb2.Hello, topology: Topology) -> Placem
     return placement
 
 
-def _version(message: switch_pb2.Version) -> Version:
+def _version(message: switch_pb2.Version, field: str) -> Version:
+    highest = max(message.epoch, message.generation)
+    require(highest < _MOST_NUMBER, field, f"{highest} is more than there can have been")
     return Version(message.epoch, message.generation)
 
 

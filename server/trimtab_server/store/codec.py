@@ -130,7 +130,12 @@ def _epoch_to_json(epoch: Epoch) -> dict[str, Any]:
         worker: {"incarnation": member.incarnation, "gpus": member.gpus}
         for worker, member in epoch.members.items()
     }
-    return {"number": epoch.number, "group_id": epoch.group_id, "members": members}
+    return {
+        "number": epoch.number,
+        "group_id": epoch.group_id,
+        "members": members,
+        "generation": epoch.generation,
+    }
 
 
 def _epoch_of(values: dict[str, Any]) -> Epoch:
@@ -138,7 +143,8 @@ def _epoch_of(values: dict[str, Any]) -> Epoch:
         worker: Member(member["incarnation"], tuple(member["gpus"]))
         for worker, member in values["members"].items()
     }
-    return Epoch(values["number"], values["group_id"], MappingProxyType(members))
+    number, group_id, generation = values["number"], values["group_id"], values["generation"]
+    return Epoch(number, group_id, MappingProxyType(members), generation)
 
 
 def _switch_to_json(switch: Switch) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class MemoryStore:
     """See `Store`. Durable for as long as its disk is kept.
 
     Attributes:
-        term: how many times the disk has been opened.
+        term: see `Store`.
     """
 
     term: int
@@ -77,6 +77,13 @@ class MemoryStore:
         """The store that a server finds which starts after this one has crashed."""
         self._disk.crash()
         return MemoryStore(self._disk)
+
+    def outrank(self, term: int) -> None:
+        """See `Store`."""
+        if term <= self.term:
+            return
+        self._write("outrank", lambda old: replace(old, term=max(old.term, term + 1)))
+        self.term = term + 1
 
     def deployments(self) -> list[str]:
         """See `Store`."""

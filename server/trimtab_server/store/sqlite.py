@@ -32,7 +32,7 @@ class SqliteStore:
     """See `Store`. Other programs may read the file meanwhile; beside it lies its lock.
 
     Attributes:
-        term: how many times the file has been opened.
+        term: see `Store`.
     """
 
     term: int
@@ -53,6 +53,14 @@ class SqliteStore:
         except BaseException:
             self.close()
             raise
+
+    def outrank(self, term: int) -> None:
+        """See `Store`."""
+        if term <= self.term:
+            return
+        with self._transaction("outrank") as connection:
+            connection.execute("UPDATE server SET term = max(term, ?)", (term + 1,))
+        self.term = term + 1
 
     def deployments(self) -> list[str]:
         """See `Store`."""
@@ -195,12 +203,7 @@ class SqliteStore:
             raise self._error(StoreError, error) from error
 
     def _error(self, kind: type[StoreError], cause: Exception) -> StoreError:
-        # A store that knows less than the workers do has a lower term too, which they ignore.
-        advice = (
-            "; move it away, which starts an empty one, and restart the workers"
-            if kind is StoreCorruptError
-            else ""
-        )
+        advice = "; move it away, which starts an empty one" if kind is StoreCorruptError else ""
         return kind(f"store {self._path}: {cause}{advice}")
 
 

@@ -26,8 +26,8 @@ class Store(Protocol):
     **Concurrency.** Calls block, and may take as long as a disk or a network does. They come
     one at a time: from any thread, but never from two at once.
 
-    **Durability.** Each write (`save`, `save_counters`, `delete`) is all or nothing, and durable
-    when it returns: it survives the loss of the process and of the machine's power.
+    **Durability.** Each write (`outrank`, `save`, `save_counters`, `delete`) is all or nothing,
+    and durable when it returns: it survives the loss of the process and of the machine's power.
 
     **Errors.** All that a store raises is a `StoreError`. A write that raises has either not
     happened or happened as a whole: `load` and `load_counters` say which, and what they
@@ -38,7 +38,10 @@ class Store(Protocol):
 
     @property
     def term(self) -> int:
-        """How many times this store has been opened; from 1."""
+        """How many times this store has been opened or has outranked another; from 1."""
+
+    def outrank(self, term: int) -> None:
+        """Go on in a higher term than this one, where it is not this store's: it is too high."""
 
     def deployments(self) -> list[str]:
         """Names of all deployments with a record, in order of their code points."""

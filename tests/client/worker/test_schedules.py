@@ -68,11 +68,16 @@ def test_jitter_is_full() -> None:
 
 def test_a_stream_that_lasted_begins_anew() -> None:
     waits = backoff()
-    for _ in range(3):
-        waits.ended(AWAY, 9.0, drained=False)
-    assert waits.ended(AWAY, 10.5, drained=False) == 1.0
+    assert [waits.ended(AWAY, 0.9, drained=False) for _ in range(3)] == [1, 2, 4]
+    assert waits.ended(AWAY, 4.1, drained=False) == 1.0
     waits.reset()
     assert waits.ended(AWAY, 0.0, drained=False) == 1.0
+
+
+def test_where_there_is_no_connection_the_channel_backs_off() -> None:
+    waits = backoff(0.5)
+    assert [waits.out_of_reach() for _ in range(5)] == [0.5] * 5
+    assert waits.ended(AWAY, 0.0, drained=False) == 0.5
 
 
 def test_a_wait_that_the_server_asks_for_comes_on_top() -> None:

@@ -30,6 +30,7 @@ from trimtab_client import (
     Topology,
     Version,
 )
+from trimtab_client.worker import streams
 
 ZERO, ONE, TWO = (Version(1, generation) for generation in range(3))
 ALL = (0, 1)
@@ -662,6 +663,43 @@ def test_an_engine_whose_server_never_was_there_serves_on(start: Start) -> None:
         assert engine.boundary() is None
     engine.record(np.ones((3, 4), int), 1, 1000)
     engine.close()
+
+
+def test_a_server_that_comes_back_is_found_by_a_stream_that_waits_for_it(
+    server: RunningSessions, start: Start
+) -> None:
+    # No wait after the stream is lost, nor after the next finds no connection; then for long.
+    waits = iter([0.0, 0.0, *[1.0] * 100])
+    policy = RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0)
+    engine = start(retry=policy, random=lambda: next(waits))
+    server.joined()
+    engine.event("in_force")
+    server.stop()
+    for _ in range(2):
+        engine.event("disconnected")
+
+    server.start()
+    assert server.next_stream().hello.stream == 3
+
+
+def test_a_stream_that_waits_in_vain_gives_way_to_one_that_asks_why(
+    server: RunningSessions,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(streams, "_PATIENCE_S", 0.02)
+    engine = start(retry=RetryPolicy(initial_backoff=0.0, max_backoff=0.0))
+    server.joined()
+    engine.event("in_force")
+    server.stop()
+    reasons = {engine.event("disconnected")["reason"] for _ in range(5)}
+    assert all(reason.startswith("UNAVAILABLE: ") for reason in reasons)
+    said = [each for each in caplog.records if "no session" in each.message]
+    assert sum(each.levelname == "WARNING" for each in said) <= 2, "the loss, and that it lasts"
+
+    server.start()
+    assert server.next_stream().hello.stream > 5
 
 
 def test_what_happens_while_it_is_away_is_what_the_next_hello_says(

@@ -147,7 +147,18 @@ def test_the_first_hello_says_who_it_is_and_what_it_serves_by():
         in_force=None,
         held=None,
         flipped_at=None,
+        term=0,
+        epoch=0,
+        generation=0,
     )
+
+
+def test_a_hello_says_the_highest_of_all_numbers_also_where_nothing_of_them_is_in_force():
+    switch = stable()
+    switch.ordered(1, 9, ABORT)
+    switch.regroup("g2", NEW)
+    hello = switch.connected(2)
+    assert (hello.in_force, hello.term, hello.epoch, hello.generation) == (None, 9, 1, 1)
 
 
 def test_what_a_server_of_an_older_term_says_is_void():
