@@ -59,8 +59,16 @@ class History:
             self._file = None
 
     def _write(self, note: Note, deployment: str | None) -> None:
-        if self._file is not None:
-            os.write(self._file, line_of(note, deployment).encode() + b"\n")
+        if self._file is None:
+            return
+        line = line_of(note, deployment).encode() + b"\n"
+        try:
+            kept = os.write(self._file, line) == len(line)
+            reason = "" if kept else "there was no room for all of it"
+        except OSError as error:
+            kept, reason = False, str(error)
+        if not kept:
+            log.error("history_lost", kind=note.kind, deployment=deployment, reason=reason)
 
 
 _SHOWN = ("version", "base", "epoch", "group", "worker", "reason", "answer")

@@ -48,10 +48,12 @@ from trimtab_server.store.sqlite import SqliteStore
 FACTS = Facts(Topology(6, 2), 2, 4, "local", "pull", 100)
 
 
-def arrival(name: str = "d", facts: Facts = FACTS, stream: int = 1, **said: Any) -> Arrival:
+def arrival(
+    name: str = "d", facts: Facts = FACTS, stream: int = 1, max_layers: int = 0, **said: Any
+) -> Arrival:
     """One worker that owns both GPUs."""
     hello = Hello("g", "w", 1, stream, (0, 1), said.pop("serves", BEFORE), **said)
-    return Arrival(name, facts, hello, 6, 0)
+    return Arrival(name, facts, hello, 6, max_layers)
 
 
 @asynccontextmanager
@@ -136,6 +138,24 @@ async def test_who_refuses_is_not_asked_again(tmp_path):
         assert deployment.target is None
         await deployment.move_to(AFTER)
         assert deployment.rollout.phase is Phase.OFFERED
+    assert verdict(tmp_path) == []
+
+
+async def test_a_way_that_cannot_go_on_is_given_up_and_wakes_nobody(tmp_path, capsys):
+    """Its next piece is wanted no more: whoever paused knows that, or the next plan will."""
+    async with server(tmp_path) as deployments:
+        deployment, worker = await deployments.join(arrival(max_layers=1))
+        await deployment.move_to(AFTER)
+        switch = deployment.rollout.record.switch
+        digest = switch.placement.digest
+        assert digest != AFTER.digest, "it takes two"
+        await deployment.answer(worker, Prepared(switch.version, digest))
+        await deployment.pause("by hand")
+        await deployment.answer(worker, Applied(switch.version, digest, 7))
+        assert deployment.rollout.record.in_force == switch.version
+        assert deployment.target is None
+    assert "the deployment is paused: by hand" in (tmp_path / "history.jsonl").read_text()
+    assert "alarm" not in capsys.readouterr().out
     assert verdict(tmp_path) == []
 
 

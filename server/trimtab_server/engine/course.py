@@ -7,7 +7,7 @@ from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.connections import Connections
 from trimtab_server.rollout.cutting import next_piece
-from trimtab_server.rollout.effects import Alarm, Effect
+from trimtab_server.rollout.effects import Effect, Note
 from trimtab_server.rollout.rollout import Phase, Rollout
 
 
@@ -55,4 +55,4 @@ class Course:
         try:
             return self.set_out(target, rollout, connections)
         except FailedPreconditionError as error:
-            return [Alarm(f"stopped half-way to a placement: {error}")]
+            return [Note("given_up", {"target": target.digest, "reason": str(error)})]
