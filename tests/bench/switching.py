@@ -9,6 +9,7 @@ from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 
 import grpc
+import numpy as np
 
 from tests.bench.light import DEPLOYMENT, STEP_S, LightGroup
 from tests.bench.options import Options
@@ -18,14 +19,17 @@ from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Placement
+from trimtab_client.simulate.fleet import Fleet
+from trimtab_client.simulate.options import FleetOptions
 from trimtab_server.rpc.tensors import encode_tensor
 
 SWITCHES = 200
 LIGHT = (8, 300)
+RANKS = 8
 
 
 def run(options: Options) -> None:
-    """Print the time of a switch for light sessions."""
+    """Print the time of a switch for light sessions, and for processes with weights."""
     switches, sizes = (3, (2,)) if options.quick else (SWITCHES, LIGHT)
     columns = ["workers", "switches", "offer to last flip p50 / p99 ms"]
     columns += ["offer to last Applied, durable, p50 / p99 ms", "switches a minute"]
@@ -36,6 +40,13 @@ def run(options: Options) -> None:
     )
     rows = (asyncio.run(_measure(workers, switches)) for workers in sizes)
     print_table("Switches of light sessions", columns, rows, caption)
+    caption = (
+        "`trimtab simulate`: each rank is a process with a session, weights that it serves to "
+        "others over sockets, and a barrier with them before each step. Two experts change "
+        "places in each switch. All share the cores with the server. Store: SQLite."
+    )
+    row = _measure_fleet(2 if options.quick else RANKS, switches)
+    print_table("Switches of real processes", columns, [row], caption)
 
 
 async def _measure(workers: int, switches: int) -> list[object]:
@@ -56,6 +67,36 @@ async def _measure(workers: int, switches: int) -> list[object]:
                     applied.append(ended)
                 rate = switches / (time.perf_counter() - start) * 60
     return [workers, switches, _spread(flipped), _spread(applied), f"{rate:.0f}"]
+
+
+def _measure_fleet(ranks: int, switches: int) -> list[object]:
+    with TemporaryDirectory(prefix="trimtab-bench-") as folder:
+        history = Path(folder, "history.jsonl")
+        with Fleet(FleetOptions(ranks=ranks), history=history) as fleet:
+            fleet.wait_in_force()
+            flipped, applied, start = [], [], time.perf_counter()
+            for seed in range(switches):
+                target, begun = _swapped(fleet.target, seed), time.perf_counter()
+                notes = _Notes(history)
+                fleet.switch_to(target)
+                flipped.append(time.perf_counter() - begun)
+                notes.wait_for_applied()
+                applied.append(time.perf_counter() - begun)
+            rate = switches / (time.perf_counter() - start) * 60
+            report = fleet.finish()
+    assert report.ok, report
+    return [ranks, switches, _spread(flipped), _spread(applied), f"{rate:.0f}"]
+
+
+def _swapped(placement: Placement, seed: int) -> Placement:
+    """Two slots of different GPUs and experts exchanged, in one layer."""
+    rng, rows = np.random.default_rng(seed), placement.phy2log.copy()
+    slots = rows.shape[1] // placement.num_gpus
+    while True:
+        layer, (one, other) = rng.integers(len(rows)), rng.choice(rows.shape[1], 2, replace=False)
+        if one // slots != other // slots and rows[layer, one] != rows[layer, other]:
+            rows[layer, [one, other]] = rows[layer, [other, one]]
+            return Placement.of(rows, placement.num_experts, placement.num_gpus)
 
 
 async def _switch(
