@@ -72,8 +72,7 @@ def _kill_server(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None
     fleet.kill_server()
     struck[_under_way(fleet.history)] += 1
     fleet.start_server()
-    at = fleet.ledger.faults[-1].at
-    fleet.wait("a flip by all ranks", lambda: _last_flip(fleet) > at or None)
+    _wait_for_flip(fleet)
 
 
 def _kill_rank_at(point: Point) -> Killer:
@@ -81,10 +80,15 @@ def _kill_rank_at(point: Point) -> Killer:
         groups = fleet.ledger.groups
         fleet.kill_rank(rng.randrange(fleet.options.ranks), point)
         fleet.wait("a new group", lambda: fleet.ledger.groups > groups or None)
-        fleet.wait_in_force()
+        _wait_for_flip(fleet)
         struck[point.value] += 1
 
     return kill
+
+
+def _wait_for_flip(fleet: Fleet) -> None:
+    at = fleet.ledger.faults[-1].at
+    fleet.wait("a flip by all ranks", lambda: _last_flip(fleet) > at or None)
 
 
 def _under_way(history: Noted) -> str:

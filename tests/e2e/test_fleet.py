@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 from contextlib import ExitStack, suppress
 
@@ -19,6 +20,7 @@ from trimtab_client.history import check_history, read_history
 from trimtab_client.history.events import Flipped
 from trimtab_client.version import Version
 from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_server.store.failpoints import STAGES
 
 
 def trigger(address: str, placement: Placement) -> pb.TriggerResponse:
@@ -104,6 +106,44 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
         ("committed", "written"),
     }
     assert taken == durably_committed, "presumed abort, or carried out"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("operation", ["open", "outrank", "save_counters"])
+def test_a_server_that_dies_at_any_other_failpoint_goes_on_as_well(tmp_path, operation, stage):
+    history = tmp_path / "history.jsonl"
+    flags = ("--history", str(history), "--save-seconds", "0.2")
+    failpoint = ("--failpoints", f"{operation}:{stage}=exit")
+    # Where it dies before it is ready, or at its first Hello, another one was there before.
+    first = failpoint if operation == "save_counters" else ()
+    with ExitStack() as running:
+        store = ("--store", str(tmp_path / "db"))
+        server = running.enter_context(server_process(*store, *flags, *first))
+        flags += ("--listen", server.address)
+        fleet = running.enter_context(Fleet(server.address, history=history))
+        if not first:
+            fleet.until_all("in_force")
+            server.process.kill()
+            server.process.wait()
+            store = ("--store", str(tmp_path / "new")) if operation == "outrank" else store
+            # The same server as a process that may never be ready.
+            command = [*server.process.args[:4], *("--device", "cpu"), *store, *flags]
+            dying = subprocess.run([*command, *failpoint], check=False, timeout=WAIT)
+            assert dying.returncode == 137
+        else:
+            assert server.process.wait(WAIT) == 137
+        server = running.enter_context(server_process(*store, *flags))
+        target = some_placement(fleet, 1)
+        trigger_soon(server.address, target)
+        fleet.until_all("flipped", digest=target.digest)
+    assert fleet.wrong == []
+    with history.open("rb") as lines:
+        violations = check_history(read_history(lines)).violations
+    assert {each.invariant for each in violations} <= (LOST if operation == "outrank" else set())
+
+
+LOST = {"P1", "P2"}
+"""What the history of a lost store breaks."""
 
 
 @pytest.mark.parametrize("transition", ["idle", "offered", "committed"])

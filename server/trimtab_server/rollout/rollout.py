@@ -245,6 +245,8 @@ class Rollout:
         difference = differing_digests(hellos)
         if difference is not None:
             return [Alarm(f"group {group_id!r}: {difference}")]
+        # Of others, nothing that comes late is taken any more.
+        self._newest = {hello.worker: (hello.incarnation, hello.stream) for hello in hellos}
         old, epoch = self.record, self._next_epoch(group_id, hellos)
         version = Version(epoch.number, 0)
         ended = (*old.ended_groups, *([old.epoch.group_id] if old.epoch else []))
