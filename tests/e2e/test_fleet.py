@@ -20,7 +20,7 @@ from trimtab_client.history import check_history, read_history
 from trimtab_client.history.events import Flipped
 from trimtab_client.version import Version
 from trimtab_server.rpc.tensors import encode_tensor
-from trimtab_server.store.failpoints import STAGES
+from trimtab_server.store.sqlite import SqliteStore
 
 
 def trigger(address: str, placement: Placement) -> pb.TriggerResponse:
@@ -108,16 +108,20 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
     assert taken == durably_committed, "presumed abort, or carried out"
 
 
-@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("operation", ["open", "outrank", "save_counters"])
-def test_a_server_that_dies_at_any_other_failpoint_goes_on_as_well(tmp_path, operation, stage):
+def test_a_server_that_dies_as_soon_as_anything_else_is_durable_goes_on_as_well(
+    tmp_path, operation
+):
     history = tmp_path / "history.jsonl"
     flags = ("--history", str(history), "--save-seconds", "0.2")
-    failpoint = ("--failpoints", f"{operation}:{stage}=exit")
+    failpoint = ("--failpoints", f"{operation}:durable=exit")
     # Where it dies before it is ready, or at its first Hello, another one was there before.
     first = failpoint if operation == "save_counters" else ()
     with ExitStack() as running:
         store = ("--store", str(tmp_path / "db"))
+        for _ in range(3):
+            # A term that the first start of another store does not have.
+            SqliteStore(tmp_path / "db").close()
         server = running.enter_context(server_process(*store, *flags, *first))
         flags += ("--listen", server.address)
         fleet = running.enter_context(Fleet(server.address, history=history))
