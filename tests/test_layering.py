@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "rollout": ({"domain"}, {"numpy"}),
     "store": ({"domain", "rollout", "setting"}, {"numpy"}),
     "loads": ({"domain"}, {"numpy"}),
+    "policy": ({"domain", "loads"}, {"numpy"}),
     "engine": (
         {"domain", "solver", "rollout", "loads", "store", "device", "setting"},
         {"numpy", "torch"},

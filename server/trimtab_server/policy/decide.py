@@ -1,0 +1,159 @@
+"""The decision whether experts move now: a pure function, with its reasons.
+
+Kept in two halves, since planning is work that most decisions can do without: `before_planning`
+says whether there is any use in it, `decide` what to make of what was planned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from trimtab_server.policy.policy import Policy
+
+
+class Reason(Enum):
+    """Why experts move, or stay."""
+
+    NOT_READY = "not_ready"
+    TOO_SOON = "too_soon"
+    NO_LOAD = "no_load"
+    COOLDOWN = "cooldown"
+    BALANCED = "balanced"
+    SMALL_GAIN = "small_gain"
+    TOO_COSTLY = "too_costly"
+    IMPROVED = "improved"
+    REPLANNED = "replanned"
+
+
+MOVES = frozenset({Reason.IMPROVED, Reason.REPLANNED})
+"""With these, experts move."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known before anything is planned.
+
+    Attributes:
+        step: the last that workers have reported.
+        decided_at: the step of the last decision that had this far to go; -1: none.
+        switched_at: the step at which experts moved last; -1: never.
+        moving: whether the imbalance has not been at `stop_below` since it was `start_above`.
+        not_ready: why nothing can be offered; None if it can.
+        has_load: whether any load has been reported.
+    """
+
+    step: int
+    decided_at: int
+    switched_at: int
+    moving: bool
+    not_ready: str | None
+    has_load: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placement that could be next.
+
+    Attributes:
+        before: predicted imbalance of what is in force, mean over layers.
+        after: the same of this one.
+        moves: net, over all layers.
+        seconds: that the busiest GPU needs to send or receive them.
+    """
+
+    before: float
+    after: float
+    moves: int
+    seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Fall of the imbalance, as a share of it."""
+        return 1.0 - self.after / self.before
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What came of it.
+
+    Attributes:
+        reason: why.
+        candidate: that was chosen, or that was not good enough; None: none was planned.
+    """
+
+    reason: Reason
+    candidate: Candidate | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether experts are to move."""
+        return self.reason in MOVES
+
+
+def before_planning(situation: Situation, policy: Policy) -> Reason | None:
+    """Why there is no use in planning; None if there may be."""
+    now = situation
+    if now.decided_at >= 0 and now.step < now.decided_at + policy.every_steps:
+        return Reason.TOO_SOON
+    if now.not_ready is not None:
+        return Reason.NOT_READY
+    if not now.has_load:
+        return Reason.NO_LOAD
+    if now.switched_at >= 0 and now.step < now.switched_at + policy.cooldown_steps:
+        return Reason.COOLDOWN
+    return None
+
+
+def is_balanced(before: float, moving: bool, policy: Policy) -> bool:
+    """Whether the imbalance is one to leave alone: with hysteresis, so that it does not flutter."""
+    return before <= (policy.stop_below if moving else policy.start_above)
+
+
+def wants_plan(improved: Candidate, least: float, policy: Policy) -> bool:
+    """Whether a new plan may do so much better than the improvement that it is worth making.
+
+    Args:
+        improved: the best few moves.
+        least: an imbalance that no placement is below.
+        policy: the deployment's.
+    """
+    return improved.after > least * (1.0 + policy.replan_gap)
+
+
+def decide(
+    improved: Candidate,
+    planned: Candidate | None,
+    *,
+    moving: bool,
+    step_seconds: float,
+    policy: Policy,
+) -> Decision:
+    """Keep what is in force, improve it, or take a new plan.
+
+    Args:
+        improved: the best few moves.
+        planned: a new plan, aligned with what is in force; None: not wanted.
+        moving: as `Situation` has it.
+        step_seconds: what a step takes now; 0: not known, and then moves cost nothing.
+        policy: the deployment's.
+    """
+    if is_balanced(improved.before, moving, policy):
+        return Decision(Reason.BALANCED, improved)
+    chosen, reason = improved, Reason.IMPROVED
+    if planned is not None and improved.after > planned.after * (1.0 + policy.replan_gap):
+        chosen, reason = planned, Reason.REPLANNED
+    if chosen.moves == 0 or chosen.gain < policy.min_gain:
+        return Decision(Reason.SMALL_GAIN, chosen)
+    if not _pays(chosen, step_seconds, policy):
+        return Decision(Reason.TOO_COSTLY, chosen)
+    return Decision(reason, chosen)
+
+
+def _pays(candidate: Candidate, step_seconds: float, policy: Policy) -> bool:
+    """Whether the gain over the horizon is more than the time that the moves take.
+
+    As if serving stood still while weights are under way: the worst that it can do.
+    """
+    saved = candidate.gain * step_seconds * policy.moe_share * policy.horizon_steps
+    return step_seconds <= 0 or saved >= candidate.seconds

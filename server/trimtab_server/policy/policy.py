@@ -1,0 +1,86 @@
+"""What a deployment's operators want of its balance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from trimtab_server.domain.errors import require_all
+from trimtab_server.loads.estimates import Smoothing
+
+
+class Mode(Enum):
+    """What is made of a decision to move experts."""
+
+    ACTIVE = "active"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When experts move, and how many. The defaults are one set for all models.
+
+    An imbalance is the mean over layers of heaviest GPU / mean GPU: layers run one after
+    another, so this is what a step takes longer than it could.
+
+    Attributes:
+        mode: ACTIVE: offer what is decided. SHADOW: decide and report only.
+        half_life_steps: of the load estimate; 0: a window instead.
+        window_steps: over so many steps the estimate is a mean; 0: a half-life instead.
+        every_steps: least steps from one decision to the next.
+        cooldown_steps: least steps from a switch to the next.
+        start_above: predicted imbalance above which experts begin to move.
+        stop_below: predicted imbalance at which they stop to.
+        min_gain: least fall of the predicted imbalance, as a share of it, for a switch.
+        max_moves_per_layer: most net moves in a layer of one decision's improvement.
+        max_moves: the same over all layers; 0: no limit.
+        replan_gap: where an improvement stays this share of the imbalance above what a new
+            plan reaches, the new plan is taken: load has shifted.
+        horizon_steps: over how many steps a gain has to pay for its moves.
+        moe_share: of a step's time, how much the experts' layers take.
+        node_bandwidth: bytes a second into or out of a GPU, inside its node.
+        cross_node_bandwidth: the same from or to another node.
+
+    Raises:
+        InvalidArgumentError: a value is out of its range.
+    """
+
+    mode: Mode = Mode.ACTIVE
+    half_life_steps: float = 16.0
+    window_steps: float = 0.0
+    every_steps: int = 16
+    cooldown_steps: int = 0
+    start_above: float = 1.02
+    stop_below: float = 1.01
+    min_gain: float = 0.01
+    max_moves_per_layer: int = 4
+    max_moves: int = 0
+    replan_gap: float = 0.1
+    horizon_steps: int = 1000
+    moe_share: float = 0.5
+    node_bandwidth: float = 100e9
+    cross_node_bandwidth: float = 25e9
+
+    def __post_init__(self) -> None:
+        _ = self.smoothing
+        above_0 = ("node_bandwidth", "cross_node_bandwidth")
+        least = {"every_steps": 1, "cooldown_steps": 0, "max_moves_per_layer": 0}
+        least |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "min_gain": 0}
+        values = {name: getattr(self, name) for name in (*above_0, *least)}
+        require_all(
+            *((0 < values[n] < math.inf, n, f"{values[n]} is not above 0") for n in above_0),
+            *((values[n] >= low, n, f"{values[n]} is below {low}") for n, low in least.items()),
+            (0 < self.moe_share <= 1, "moe_share", f"{self.moe_share} is not in (0, 1]"),
+            (self.stop_below >= 1, "stop_below", f"{self.stop_below} is below 1"),
+            (
+                self.start_above >= self.stop_below,
+                "start_above",
+                f"{self.start_above} is below stop_below, {self.stop_below}",
+            ),
+        )
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """Of the load estimate."""
+        return Smoothing(self.half_life_steps, self.window_steps)
