@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "loads": ({"domain"}, {"numpy"}),
     "policy": ({"domain", "loads"}, {"numpy"}),
     "engine": (
-        {"domain", "solver", "rollout", "loads", "store", "device", "setting"},
+        {"domain", "solver", "rollout", "loads", "policy", "store", "device", "setting"},
         {"numpy", "torch"},
     ),
     "history": ({"domain", "loads", "rollout"}, {"structlog"}),

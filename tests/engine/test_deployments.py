@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.rpc.peers import AFTER, BEFORE
+from tests.rpc.peers import AFTER, BEFORE, counted
 from tests.servers import make_config
 from trimtab_client.history import check_history, read_history
 from trimtab_server.app import App
@@ -174,7 +174,8 @@ async def test_counts_go_on_from_what_was_saved(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(arrival(stream=2))
         assert deployment.report(worker, report(3, 30)) == 3
-        assert deployment.load().tolist() == [[30.0] * 4] * 2
+        assert counted(deployment) == [[30] * 4] * 2
+        assert np.allclose(deployment.load(), 10.0), "tokens a step, in each of three"
     assert verdict(tmp_path) == []
 
 
@@ -262,7 +263,7 @@ async def test_counts_are_kept_of_those_who_are_in_the_epoch_or_here(tmp_path):
             deployments.leave(deployment, worker)
             await deployment.settle()
         # Of the last group, though it is not here.
-        assert deployment.load().tolist() == [[12.0] * 4] * 2
+        assert counted(deployment) == [[12] * 4] * 2
     async with server(tmp_path) as deployments:
         assert list(deployments._store.store.load_counters("d")) == ["w2"]
     assert verdict(tmp_path) == []
@@ -288,7 +289,7 @@ async def test_an_incarnation_that_has_been_followed_reports_no_more(tmp_path):
         deployment.report(new, report(1, 3))
         with pytest.raises(SessionClosedError, match="newer incarnation"):
             deployment.report(old, report(2, 20))
-        assert deployment.load().tolist() == [[3.0] * 4] * 2
+        assert counted(deployment) == [[3] * 4] * 2
 
 
 async def test_an_offer_that_was_followed_does_not_expire_the_next_one(tmp_path):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from trimtab_client import Placement
 from trimtab_client.worker.counters import Counters as WorkerCounters
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.engine.baselines import baseline_of, restored
+from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.loads.counters import Counted, Counters, Report
+from trimtab_server.loads.estimates import Smoothing
 
 
 def report(seq: int, *counts: int, last_step: int | None = None) -> Report:
@@ -27,26 +28,39 @@ def test_whatever_arrives_in_whichever_order_is_counted_once(steps, data):
     counters = Counters(1, 1, 1)
     added = 0
     for each in arriving:
-        counted = counters.take(each)
-        added += counted.difference if counted else 0
+        taken = counters.take(each)
+        added += taken.tokens_LE.sum() if taken else 0
     newest = max(arriving, key=lambda each: each.seq)
     assert counters.counts_LE.tolist() == newest.counts_LE.tolist()
-    assert added == counters.load_LE.sum() == newest.counts_LE.sum()
+    assert added == newest.counts_LE.sum()
 
 
 def test_a_first_report_of_another_number_is_a_gap():
     # Another server has counted some of it: it must not pass for fresh load.
     counters = Counters(1, 1, 2)
-    assert counters.take(report(7, 100, 200)) == Counted(0, 300, 300)
-    assert counters.load_LE.sum() == 0
-    assert counters.take(report(8, 101, 200)) == Counted(1, 0, 301)
-    assert counters.load_LE.tolist() == [[1, 0]]
+    first, second = counters.take(report(7, 100, 200)), counters.take(report(8, 101, 200))
+    assert (first.counted, first.tokens_LE.sum()) == (Counted(0, 300, 300), 0)
+    assert (second.counted, second.tokens_LE.tolist()) == (Counted(1, 0, 301), [[1, 0]])
 
 
 def test_a_report_of_number_1_has_been_counted_by_nobody():
     counters = Counters(1, 1, 2)
-    assert counters.take(report(1, 100, 200, last_step=5000)) == Counted(300, 0, 300)
-    assert counters.load_LE.tolist() == [[100, 200]]
+    taken = counters.take(report(1, 100, 200, last_step=5000))
+    assert (taken.counted, taken.tokens_LE.tolist()) == (Counted(300, 0, 300), [[100, 200]])
+
+
+def test_steps_are_those_since_the_report_before_whatever_was_lost_between():
+    counters = Counters(1, 1, 1)
+    first = Report(1, 5, 9, np.array([[1]]))
+    later = Report(4, 30, 39, np.array([[2]]))
+    again = Report(5, 40, 39, np.array([[3]]))
+    assert [counters.take(each).steps for each in (first, later, again)] == [5, 30, 0]
+
+
+def saved(counters: Counters) -> Counters:
+    """What a server goes on with after a restart."""
+    smoothing = Smoothing(half_life_steps=16)
+    return restore(baseline_of(counters, smoothing.estimate(1, 1)), smoothing.estimate(1, 1))
 
 
 class Between:
@@ -76,8 +90,9 @@ class Between:
         """Any that was sent, also again and late; the acknowledgement may be lost."""
         if self.under_way:
             before = self.server.counts_LE.sum()
-            counted = self.server.take(rng.choice(self.under_way))
-            if counted is not None:
+            taken = self.server.take(rng.choice(self.under_way))
+            if taken is not None:
+                counted = taken.counted
                 self.gaps += counted.gap
                 assert before + counted.difference + counted.gap == counted.counts
             if rng.random() < 0.7:
@@ -85,10 +100,10 @@ class Between:
                 self.heard = True
 
     def save(self, rng):
-        self.saved = restored(baseline_of(self.server))
+        self.saved = saved(self.server)
 
     def crash(self, rng):
-        self.server = restored(baseline_of(self.saved)) if self.saved else Counters(1, 1, 1)
+        self.server = saved(self.saved) if self.saved else Counters(1, 1, 1)
         self.forgotten |= self.heard and self.server.seq == 0
 
     def lose_the_store(self, rng):
@@ -112,12 +127,12 @@ def test_nothing_is_a_gap_that_no_server_has_acknowledged_and_forgotten(seed):
         between.worker.acknowledged(between.server.seq)
         between.send(rng)
         between.server.take(between.under_way[-1])
-        assert between.server.load_LE.sum() == between.total
+        assert between.server.counts_LE.sum() == between.total
 
 
 def test_a_repeated_report_is_nothing_new():
     counters = Counters(1, 1, 1)
-    assert counters.take(report(1, 5)) == Counted(5, 0, 5)
+    assert counters.take(report(1, 5)).counted == Counted(5, 0, 5)
     assert counters.take(report(1, 5)) is None
     assert counters.seq == 1
 
@@ -137,4 +152,4 @@ def test_a_report_that_cannot_be_is_named_and_changes_nothing(wrong, field, said
         counters.take(wrong)
     (violation,) = error.value.violations
     assert (violation.field, violation.description) == (field, said)
-    assert counters.take(report(2, 6, 3)) == Counted(1, 0, 9)
+    assert counters.take(report(2, 6, 3)).counted == Counted(1, 0, 9)

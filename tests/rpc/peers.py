@@ -19,6 +19,7 @@ from trimtab.v1alpha1 import (
 )
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_server.domain.placement import Placement
+from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rpc.tensors import encode_tensor
 
 LAYERS, EXPERTS, SLOTS, GPUS = 2, 4, 6, 2
@@ -59,6 +60,12 @@ def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
         "bytes_per_expert": 100,
     }
     return pb.Hello(**{**fields, **changes})
+
+
+def counted(deployment: Deployment) -> Any:
+    """Tokens of each expert that all workers have been counted with, [L, E]."""
+    tallies = deployment._tallies._tallies.values()
+    return sum(tally.counters.counts_LE for tally in tallies).tolist()
 
 
 def report(seq: int, *, counts: Any = 1, **changes: Any) -> pb.Report:

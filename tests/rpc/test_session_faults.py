@@ -20,6 +20,7 @@ from tests.rpc.peers import (
     Peer,
     Relay,
     about,
+    counted,
     hello,
     joined,
     report,
@@ -163,7 +164,7 @@ class Scene:
             state in OFFERED,
             state in COMMITTED,
         )
-        assert self.deployment.load().tolist() == [[6.0] * 4] * 2
+        assert counted(self.deployment) == [[6] * 4] * 2
 
 
 @asynccontextmanager
@@ -227,7 +228,7 @@ async def test_a_report_that_breaks_off_in_the_middle_is_none(endpoint):
         group.relay.cut_after(message.ByteSize() // 2)
         await group.first.say(report=message)
         await group.until_lost()
-        assert group.deployment.load().tolist() == [[2.0] * 4] * 2
+        assert counted(group.deployment) == [[2] * 4] * 2
         await group.go_on("idle")
 
 

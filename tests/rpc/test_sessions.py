@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from tests.rpc.endpoint import endpoint_of
-from tests.rpc.peers import AFTER, BEFORE, Peer, about, group, hello, joined, report, version
+from tests.rpc.peers import (
+    AFTER,
+    BEFORE,
+    Peer,
+    about,
+    counted,
+    group,
+    hello,
+    joined,
+    report,
+    version,
+)
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
@@ -200,7 +211,7 @@ async def test_a_hello_that_is_refused_does_no_harm_to_the_worker_that_it_names(
     assert "'g' serves already" in details
     await peer.say(report=report(2, counts=7))
     await peer.hear("report_ack")
-    assert deployment.load().tolist() == [[7.0] * 4] * 2
+    assert counted(deployment) == [[7] * 4] * 2
 
 
 async def test_a_mistake_in_the_first_hello_can_be_mended(endpoint):
@@ -242,7 +253,7 @@ async def test_a_report_from_the_future_counts_and_those_before_it_no_more(endpo
     await peer.say(report=report(10**6 + 1, counts=901, last_step=2**40))
     while (await peer.hear("report_ack")).seq <= 10**6:
         pass
-    assert deployment.load().tolist() == [[901.0] * 4] * 2
+    assert counted(deployment) == [[901] * 4] * 2
     await peer.say(report=report(10**6 + 2, counts=902, last_step=2**40 - 1))
     code, details = await peer.end()
     assert code is grpc.StatusCode.INVALID_ARGUMENT

@@ -31,6 +31,7 @@ from trimtab_server.engine.tallies import Tallies
 from trimtab_server.engine.teller import Teller
 from trimtab_server.engine.turns import Turns
 from trimtab_server.loads.counters import Report
+from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.contents import Contents, Differences
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
 from trimtab_server.rollout.messages import Answer, Offer
@@ -60,7 +61,7 @@ class Deployment:
         self._offer_seconds = offer_seconds
         self._rollout = Rollout(record, facts.topology.num_gpus)
         self._connections = Connections()
-        self._tallies = Tallies(facts.num_layers, facts.num_experts, teller)
+        self._tallies = Tallies(facts.num_layers, facts.num_experts, Policy().smoothing, teller)
         self._course = Course()
         self._changes: tuple[Version, Differences] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -155,7 +156,7 @@ class Deployment:
         return self._tallies.take(session.arrival.hello, report)
 
     def load(self) -> npt.NDArray[np.float64]:
-        """Tokens of each expert that all workers have reported, float64 [L, E]."""
+        """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""
         return self._tallies.load()
 
     async def move_to(self, target: Placement) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
-from trimtab_server.engine.baselines import baseline_of, restored
+from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.teller import Teller
-from trimtab_server.loads.counters import Counters, Report
+from trimtab_server.loads.counters import Counters, Report, Taken
+from trimtab_server.loads.estimates import Estimate, Smoothing
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.messages import Hello
 from trimtab_server.store.counters import SavedCounters
@@ -25,20 +26,49 @@ class Unsaved(NamedTuple):
     baselines: Mapping[str, SavedCounters]
 
 
-class Tallies:
-    """The counters of each worker. Lives on the event loop."""
+class _Tally:
+    """One worker: what its newest incarnation has counted, and what it comes to a step.
 
-    def __init__(self, num_layers: int, num_experts: int, teller: Teller) -> None:
+    A new incarnation counts anew. Its load goes on from the one before: it serves the same.
+    """
+
+    def __init__(self, counters: Counters, estimate: Estimate) -> None:
+        self.counters = counters
+        self.estimate = estimate
+        self._late_LE = np.zeros((0, 0))
+
+    def add(self, taken: Taken) -> None:
+        """Take what a report adds to the load."""
+        if taken.counted.gap:
+            return
+        tokens_LE = taken.tokens_LE.astype(np.float64)
+        if self._late_LE.size:
+            tokens_LE += self._late_LE
+        if taken.steps:
+            self.estimate.add(tokens_LE, taken.steps)
+            tokens_LE = np.zeros((0, 0))
+        # More of a step that the report before had counted: it goes with the next ones.
+        self._late_LE = tokens_LE
+
+
+class Tallies:
+    """The tally of each worker. Lives on the event loop."""
+
+    def __init__(
+        self, num_layers: int, num_experts: int, smoothing: Smoothing, teller: Teller
+    ) -> None:
         self._shape = num_layers, num_experts
+        self._smoothing = smoothing
         self._teller = teller
-        self._counters: dict[str, Counters] = {}
+        self._tallies: dict[str, _Tally] = {}
         self._saved: Mapping[str, tuple[int, int]] = {}
 
     def restore(self, saved: Mapping[str, SavedCounters]) -> None:
         """Go on from what was saved."""
         for worker, baseline in saved.items():
             if baseline.counts_LE.shape == self._shape:
-                self._count_from(worker, restored(baseline))
+                estimate = self._smoothing.estimate(*self._shape)
+                self._count_from(worker, _Tally(restore(baseline, estimate), estimate))
 
     def take(self, hello: Hello, report: Report) -> int:
         """Count a worker's report; returns the number to acknowledge.
@@ -47,55 +77,68 @@ class Tallies:
             InvalidArgumentError: see `Counters.take`.
             SessionClosedError: a newer incarnation of the worker has reported.
         """
-        counters = self._counters_of(hello)
+        tally = self._tally_of(hello)
         try:
-            counted = counters.take(report)
+            taken = tally.counters.take(report)
         except InvalidArgumentError:
             self._teller.refused_report()
             raise
-        self._teller.reported(hello, report.seq, counted)
-        return counters.seq
+        if taken is not None:
+            tally.add(taken)
+        self._teller.reported(hello, report.seq, None if taken is None else taken.counted)
+        return tally.counters.seq
 
     def load(self) -> npt.NDArray[np.float64]:
-        """Tokens of each expert that the workers have reported, float64 [L, E]."""
+        """Tokens of each expert a step, of all workers together, float64 [L, E].
+
+        Who is away counts as it did last: the others' tokens do not show what it would have.
+        """
         total_LE = np.zeros(self._shape)
-        for counters in self._counters.values():
-            total_LE += counters.load_LE
+        for tally in self._tallies.values():
+            total_LE += tally.estimate.rate()
         return total_LE
 
     @property
     def workers(self) -> AbstractSet[str]:
         """Whose there are."""
-        return self._counters.keys()
+        return self._tallies.keys()
 
     def forget(self, workers: AbstractSet[str]) -> None:
         """Their counts are of no more use: names may be new with each start of an engine."""
         for worker in workers:
-            del self._counters[worker]
+            del self._tallies[worker]
 
     def unsaved(self) -> Unsaved | None:
         """All there is, if it has changed since it was saved."""
-        upto = {worker: (each.incarnation, each.seq) for worker, each in self._counters.items()}
+        counters = {worker: tally.counters for worker, tally in self._tallies.items()}
+        upto = {worker: (each.incarnation, each.seq) for worker, each in counters.items()}
         if upto == self._saved:
             return None
-        baselines = {worker: baseline_of(each) for worker, each in self._counters.items()}
-        return Unsaved(upto, baselines)
+        tallies = self._tallies.items()
+        return Unsaved(
+            upto, {worker: baseline_of(each.counters, each.estimate) for worker, each in tallies}
+        )
 
     def saved(self, what: Unsaved) -> None:
         """This is durable."""
         self._saved = what.upto
 
-    def _counters_of(self, hello: Hello) -> Counters:
-        counters = self._counters.get(hello.worker)
-        if counters is None or counters.incarnation < hello.incarnation:
+    def _tally_of(self, hello: Hello) -> _Tally:
+        tally = self._tallies.get(hello.worker)
+        if tally is None:
             counters = Counters(hello.incarnation, *self._shape)
-            self._count_from(hello.worker, counters)
-        elif counters.incarnation > hello.incarnation:
+            tally = _Tally(counters, self._smoothing.estimate(*self._shape))
+            self._count_from(hello.worker, tally)
+        elif tally.counters.incarnation < hello.incarnation:
+            tally.counters = Counters(hello.incarnation, *self._shape)
+            self._count_from(hello.worker, tally)
+        elif tally.counters.incarnation > hello.incarnation:
             raise SessionClosedError("a newer incarnation of this worker has reported")
-        return counters
+        return tally
 
-    def _count_from(self, worker: str, counters: Counters) -> None:
+    def _count_from(self, worker: str, tally: _Tally) -> None:
         """Count a worker's reports from a baseline on; the history says from which."""
-        self._counters[worker] = counters
+        self._tallies[worker] = tally
+        counters = tally.counters
         who = {"worker": worker, "incarnation": counters.incarnation}
         self._teller.noted(Note("restored", {**who, "counts": int(counters.counts_LE.sum())}))

@@ -45,15 +45,28 @@ class Counted(NamedTuple):
     counts: int
 
 
+class Taken(NamedTuple):
+    """A report that was newer than the last.
+
+    Attributes:
+        counted: what it adds up to.
+        tokens_LE: int64 [L, E], what it adds to the load; all 0 for a gap.
+        steps: in which they were counted; 0: in the last one of the report before.
+    """
+
+    counted: Counted
+    tokens_LE: Counts
+    steps: int
+
+
 class Counters:
-    """The baseline of one incarnation of a worker, and the load that came of it.
+    """The baseline of one incarnation of a worker.
 
     Attributes:
         incarnation: of the worker's process.
         seq: of the last report taken; 0 before the first.
         last_step: the last step that it covers; -1 before the first.
         counts_LE: its counts.
-        load_LE: float64 [L, E], all differences together.
     """
 
     def __init__(self, incarnation: int, num_layers: int, num_experts: int) -> None:
@@ -61,10 +74,9 @@ class Counters:
         self.seq = 0
         self.last_step = -1
         self.counts_LE = np.zeros((num_layers, num_experts), np.int64)
-        self.load_LE = np.zeros((num_layers, num_experts))
 
-    def take(self, report: Report) -> Counted | None:
-        """Add what a report has beyond the baseline; None if it is not newer than the last.
+    def take(self, report: Report) -> Taken | None:
+        """Take what a report has beyond the baseline; None if it is not newer than the last.
 
         The number of a first report says whether all of it is load. 1: nothing has been
         acknowledged, so nobody has counted any of it, however many reports were lost before
@@ -86,10 +98,11 @@ class Counters:
         self._require_risen(difference_LE, report)
         counts, total = int(report.counts_LE.sum()), int(difference_LE.sum())
         missed = self.seq == 0 and report.seq > 1
-        if not missed:
-            self.load_LE += difference_LE
+        covered = report.last_step - (self.last_step if self.seq else report.first_step - 1)
         self.counts_LE, self.seq, self.last_step = report.counts_LE, report.seq, report.last_step
-        return Counted(0, total, counts) if missed else Counted(total, 0, counts)
+        if missed:
+            return Taken(Counted(0, total, counts), np.zeros_like(difference_LE), covered)
+        return Taken(Counted(total, 0, counts), difference_LE, covered)
 
     def _require_risen(self, difference_LE: Counts, report: Report) -> None:
         if difference_LE.min() < 0:
