@@ -72,7 +72,11 @@ class App:
         self._history = History(config.sessions.history)
         store = StoreThread(partial(_make_store, config.sessions.store))
         self._deployments = Deployments(
-            config.sessions, store, self._history, DeploymentMetrics(self._recorder.registry)
+            config.sessions,
+            store,
+            self._history,
+            DeploymentMetrics(self._recorder.registry),
+            self._planner(self._recorder),
         )
         self._rpc = RpcServer(
             config.rpc,

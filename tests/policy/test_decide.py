@@ -21,7 +21,7 @@ from trimtab_server.policy.decide import (
 from trimtab_server.policy.policy import Policy
 
 POLICY = Policy(every_steps=10, cooldown_steps=30, start_above=1.05, stop_below=1.02, min_gain=0.01)
-READY = Situation(100, 80, 60, moving=False, not_ready=None, has_load=True)
+READY = Situation(100, 80, 60, not_ready=None, has_load=True)
 GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
 
 

@@ -94,10 +94,26 @@ class Limits:
     )
 
 
+OFF, SHADOW, ACTIVE = "off", "shadow", "active"
+
+
+def _balances(value: str) -> str | None:
+    modes = (OFF, SHADOW, ACTIVE)
+    return None if value in modes else f"{value!r} is not one of {', '.join(modes)}"
+
+
 @dataclass(frozen=True)
 class SessionConfig:
     """Sessions and switches."""
 
+    balance: str = field(
+        default=OFF,
+        metadata=setting(
+            "What is made of the workers' reports: active moves experts as loads shift, shadow "
+            "decides and says so but moves nothing, off decides nothing.",
+            rule=_balances,
+        ),
+    )
     store: str = field(
         default="trimtab.db",
         metadata=setting(

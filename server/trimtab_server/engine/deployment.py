@@ -23,15 +23,18 @@ from trimtab_server.domain.errors import (
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
+from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.connections import Connection, Connections
 from trimtab_server.engine.course import Course
 from trimtab_server.engine.mailbox import Mailbox
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.tallies import Tallies
 from trimtab_server.engine.teller import Teller
 from trimtab_server.engine.turns import Turns
 from trimtab_server.loads.counters import Report
-from trimtab_server.policy.policy import Policy
+from trimtab_server.policy.decide import Decision
+from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.contents import Contents, Differences
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
 from trimtab_server.rollout.messages import Answer, Offer
@@ -53,7 +56,14 @@ class Deployment:
     """
 
     def __init__(
-        self, facts: Facts, record: Record, store: StoreThread, teller: Teller, offer_seconds: float
+        self,
+        facts: Facts,
+        record: Record,
+        store: StoreThread,
+        teller: Teller,
+        offer_seconds: float,
+        policy: Policy,
+        planner: Planner | None = None,
     ) -> None:
         self.facts = facts
         self._store = store
@@ -61,12 +71,15 @@ class Deployment:
         self._offer_seconds = offer_seconds
         self._rollout = Rollout(record, facts.topology.num_gpus)
         self._connections = Connections()
-        self._tallies = Tallies(facts.num_layers, facts.num_experts, Policy().smoothing, teller)
+        self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
         self._course = Course()
         self._changes: tuple[Version, Differences] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._is_ahead = False
         self._turns = Turns()
+        self._balancer = None
+        if planner is not None:
+            self._balancer = Balancer(planner, facts.topology, facts.bytes_per_expert, policy)
 
     @property
     def name(self) -> str:
@@ -168,6 +181,33 @@ class Deployment:
             FailedPreconditionError: nothing can be offered now.
         """
         await self._happen(lambda: self._course.set_out(target, self._rollout, self._connections))
+
+    async def balance(self) -> Decision | None:
+        """Decide whether experts move now, and have them do so; None: nobody decides here.
+
+        Raises:
+            ResourceExhaustedError: the solver has too much to do, or this is too large for it.
+            UnavailableError: the store failed, or the solver is about to end.
+        """
+        balancer, record = self._balancer, self._rollout.record
+        if balancer is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        not_ready = self._rollout.why_not()
+        view = View(now, self._tallies.step, not_ready, self.load, record.placement)
+        decision, target = await balancer.decide(view)
+        self._teller.decided(decision)
+        if decision.moves and target is not None and balancer.policy.mode is Mode.ACTIVE:
+            # Planned meanwhile from what may not be in force any more.
+            with suppress(FailedPreconditionError):
+                await self._happen(lambda: self._set_out_from(record.placement, target))
+                balancer.switched()
+        return decision
+
+    def _set_out_from(self, base: Placement | None, target: Placement) -> list[Effect]:
+        if self._rollout.record.placement is not base:
+            raise FailedPreconditionError("another placement has come into force")
+        return self._course.set_out(target, self._rollout, self._connections)
 
     def contents(self, offer: Offer, session: Connection) -> Contents:
         """What an offer asks of a session's worker."""

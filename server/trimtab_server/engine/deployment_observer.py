@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from trimtab_server.domain.version import Version
+from trimtab_server.policy.decide import Decision
 
 Taken = Literal["accepted", "gap", "repeated", "refused"]
 """What became of a report: `gap` where its counts are known to be of no known time."""
@@ -57,6 +58,9 @@ class DeploymentObserver:
 
     def reported(self, deployment: str, taken: Taken) -> None:
         """A worker's report was taken, or was not."""
+
+    def decided(self, deployment: str, decision: Decision) -> None:
+        """It was decided whether experts move, and why."""
 
     def ignored(self, deployment: str) -> None:
         """A worker answered what nobody had asked."""

@@ -8,17 +8,20 @@ import itertools
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
+    TrimtabError,
     UnavailableError,
 )
 from trimtab_server.engine.arrival import Arrival, Facts
-from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.config import OFF, SHADOW, SessionConfig
 from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.engine.pace import Meters, Pace
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.engine.teller import Teller
+from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.record import Record
 from trimtab_server.store.errors import StoreError
 
@@ -41,9 +44,11 @@ class Deployments:
         store: StoreThread,
         history: SwitchObserver,
         observer: DeploymentObserver | None = None,
+        planner: Planner | None = None,
     ) -> None:
         self.observer = observer or DeploymentObserver()
         self._config = config
+        self._planner = None if config.balance == OFF else planner
         self._store = store
         self._history = history
         self._by_name: dict[str, Deployment] = {}
@@ -51,7 +56,7 @@ class Deployments:
         self._hellos = Meters(_HELLOS)
         self._creating = asyncio.Lock()
         self._draining = False
-        self._saving: asyncio.Task[None] | None = None
+        self._repeating: list[asyncio.Task[None]] = []
         self._forgetting: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -75,7 +80,10 @@ class Deployments:
             await self._store.close()
             raise
         self._history.started(self.term)
-        self._saving = asyncio.create_task(self._save_for_ever())
+        self._repeating = [
+            asyncio.create_task(self._save_for_ever()),
+            asyncio.create_task(self._balance_for_ever()),
+        ]
 
     def admit(self, deployment: str, worker: str) -> None:
         """A worker says Hello.
@@ -135,10 +143,11 @@ class Deployments:
 
     async def close(self) -> None:
         """Finish what has begun, and let the store go. Harmless when repeated."""
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.cancel()
-            await asyncio.wait([saving])
+        repeating, self._repeating = self._repeating, []
+        if repeating:
+            for each in repeating:
+                each.cancel()
+            await asyncio.wait(repeating)
             await self._save()
         for deployment in list(self._by_name.values()):
             await deployment.close()
@@ -184,6 +193,21 @@ class Deployments:
             f"{before}: its store was lost, or is another one. It goes on in term {self.term}"
         )
 
+    async def _balance_for_ever(self) -> None:
+        """One after another: together they would leave the solver to nobody else."""
+        while self._planner is not None:
+            await asyncio.sleep(self._config.report_seconds)
+            for deployment in list(self._by_name.values()):
+                await self._balance(deployment)
+
+    async def _balance(self, deployment: Deployment) -> None:
+        if self._draining:
+            return
+        try:
+            await deployment.balance()
+        except TrimtabError as error:
+            self._teller(deployment.name).alarm(f"nothing could be decided: {error}")
+
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments
         if len(self._by_name) >= most:
@@ -192,7 +216,16 @@ class Deployments:
             record = await self._store.call(self._store.store.load, name) or Record()
             _require_same_sizes(record, arrival.facts, name)
             seconds = self._config.offer_seconds
-            deployment = Deployment(arrival.facts, record, self._store, self._teller(name), seconds)
+            policy = Policy(mode=Mode.SHADOW if self._config.balance == SHADOW else Mode.ACTIVE)
+            deployment = Deployment(
+                arrival.facts,
+                record,
+                self._store,
+                self._teller(name),
+                seconds,
+                policy,
+                self._planner,
+            )
             await deployment.start()
         except StoreError as error:
             raise self._unavailable(name, error) from error

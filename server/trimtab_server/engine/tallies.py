@@ -99,6 +99,11 @@ class Tallies:
         return total_LE
 
     @property
+    def step(self) -> int:
+        """The last that any of the workers has counted; -1 before the first."""
+        return max((each.counters.last_step for each in self._tallies.values()), default=-1)
+
+    @property
     def workers(self) -> AbstractSet[str]:
         """Whose there are."""
         return self._tallies.keys()

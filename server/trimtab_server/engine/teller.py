@@ -14,6 +14,7 @@ from trimtab_server.engine.deployment_observer import (
 )
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.loads.counters import Counted
+from trimtab_server.policy.decide import Decision
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.messages import Hello
 from trimtab_server.rollout.rollout import Rollout
@@ -85,6 +86,12 @@ class Teller:
     def refused_report(self) -> None:
         """A report was not counted: it cannot be."""
         self._observer.reported(self.deployment, "refused")
+
+    def decided(self, decision: Decision) -> None:
+        """It was decided whether experts move."""
+        self._observer.decided(self.deployment, decision)
+        if decision.moves:
+            self.noted(Note("decided", {"reason": decision.reason.value}))
 
     def alarm(self, reason: str) -> None:
         """A person should look."""

@@ -38,7 +38,6 @@ class Situation:
         step: the last that workers have reported.
         decided_at: the step of the last decision that had this far to go; -1: none.
         switched_at: the step at which experts moved last; -1: never.
-        moving: whether the imbalance has not been at `stop_below` since it was `start_above`.
         not_ready: why nothing can be offered; None if it can.
         has_load: whether any load has been reported.
     """
@@ -46,7 +45,6 @@ class Situation:
     step: int
     decided_at: int
     switched_at: int
-    moving: bool
     not_ready: str | None
     has_load: bool
 
@@ -134,7 +132,8 @@ def decide(
     Args:
         improved: the best few moves.
         planned: a new plan, aligned with what is in force; None: not wanted.
-        moving: as `Situation` has it.
+        moving: whether the imbalance has been above `start_above`, and not been down at
+            `stop_below` since.
         step_seconds: what a step takes now; 0: not known, and then moves cost nothing.
         policy: the deployment's.
     """

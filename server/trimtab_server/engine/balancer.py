@@ -1,0 +1,162 @@
+"""Decides for one deployment, again and again, whether its experts move: the online loop.
+
+Nothing here offers anything: what comes of a decision is up to whoever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.planner import Options, Placed, Planner, Terms
+from trimtab_server.loads.estimates import Loads
+from trimtab_server.policy.cost import busiest_seconds
+from trimtab_server.policy.decide import (
+    Candidate,
+    Decision,
+    Reason,
+    Situation,
+    before_planning,
+    decide,
+    is_balanced,
+    wants_plan,
+)
+from trimtab_server.policy.policy import Policy
+from trimtab_server.solver.budget import Budget
+
+
+@dataclass(frozen=True)
+class View:
+    """A deployment as it is now.
+
+    Attributes:
+        at: when, in seconds of a clock that rises.
+        step: the last that its workers have reported; -1: none yet.
+        not_ready: why nothing can be offered; None if it can.
+        load: gives tokens of each expert a step, float64 [L, E].
+        served: the placement in force; None: none is.
+    """
+
+    at: float
+    step: int
+    not_ready: str | None
+    load: Callable[[], Loads]
+    served: Placement | None
+
+
+class Verdict(NamedTuple):
+    """A decision, and the placement that it is about; None: none was planned."""
+
+    decision: Decision
+    target: Placement | None = None
+
+
+class Balancer:
+    """What has to be remembered from one decision to the next.
+
+    Args:
+        planner: carries out the planning.
+        topology: of the deployment.
+        bytes_per_expert: size of one expert's weights in one layer.
+        policy: what its operators want.
+    """
+
+    def __init__(
+        self, planner: Planner, topology: Topology, bytes_per_expert: int, policy: Policy
+    ) -> None:
+        self.policy = policy
+        self._planner = planner
+        self._topology = topology
+        self._bytes_per_expert = bytes_per_expert
+        self._decided_at = self._switched_at = -1
+        self._moving = False
+        self._step, self._at = -1, 0.0
+        self._step_seconds = 0.0
+
+    async def decide(self, view: View) -> Verdict:
+        """What to do now.
+
+        Raises:
+            ResourceExhaustedError: the solver has too much to do, or the deployment is too
+                large for it.
+        """
+        self._take_step(view)
+        reason = before_planning(self._situation(view), self.policy)
+        if reason is not None or view.served is None:
+            return Verdict(Decision(reason or Reason.NOT_READY))
+        self._decided_at = view.step
+        load_LE, served = view.load(), view.served
+        improved = await self._plan(load_LE, served, self._budget())
+        planned = None
+        if self._is_far_off(improved):
+            planned = await self._plan(load_LE, served, None)
+        decision = decide(
+            self._candidate(improved),
+            None if planned is None else self._candidate(planned),
+            moving=self._moving,
+            step_seconds=self._step_seconds,
+            policy=self.policy,
+        )
+        self._moving = not is_balanced(self._candidate(improved).before, self._moving, self.policy)
+        chosen = planned if planned and decision.reason is Reason.REPLANNED else improved
+        return Verdict(decision, chosen.placement)
+
+    def switched(self) -> None:
+        """What was decided last is on its way."""
+        self._switched_at = self._decided_at
+
+    def _take_step(self, view: View) -> None:
+        """Learn how long a step takes; steps that begin anew are those of a new group."""
+        if view.step < self._step:
+            self._decided_at = self._switched_at = -1
+        elif 0 <= self._step < view.step:
+            self._step_seconds = (view.at - self._at) / (view.step - self._step)
+        if view.step != self._step:
+            self._step, self._at = view.step, view.at
+
+    def _situation(self, view: View) -> Situation:
+        return Situation(
+            step=view.step,
+            decided_at=self._decided_at,
+            switched_at=self._switched_at,
+            not_ready=view.not_ready,
+            has_load=view.step >= 0,
+        )
+
+    async def _plan(self, load_LE: Loads, served: Placement, budget: Budget | None) -> Placed:
+        # A new plan is rare, and moves a lot: it is worth the better effort.
+        options = Options() if budget else Options("balanced")
+        terms = Terms(self._topology, budget, options)
+        return await self._planner.place(load_LE, terms, served)
+
+    def _budget(self) -> Budget:
+        policy = self.policy
+        return Budget(
+            max_moves_per_layer=policy.max_moves_per_layer, max_moves=policy.max_moves or None
+        )
+
+    def _is_far_off(self, improved: Placed) -> bool:
+        candidate = self._candidate(improved)
+        if is_balanced(candidate.before, self._moving, self.policy):
+            return False
+        return wants_plan(candidate, float(improved.after.bound.mean()), self.policy)
+
+    def _candidate(self, placed: Placed) -> Candidate:
+        before, moves = placed.before, placed.moves
+        if before is None or moves is None:
+            raise LookupError("planned from nothing in force")
+        return Candidate(
+            before=float(before.imbalance.mean()),
+            after=float(placed.after.imbalance.mean()),
+            moves=len(moves),
+            seconds=busiest_seconds(
+                moves,
+                self._topology,
+                self._bytes_per_expert,
+                self.policy.node_bandwidth,
+                self.policy.cross_node_bandwidth,
+            ),
+        )
