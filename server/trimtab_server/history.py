@@ -22,6 +22,7 @@ class History:
 
     def __init__(self, path: str) -> None:
         self._file: int | None = None
+        self._begin = b""
         if path != NONE:
             try:
                 # Not buffered here: a line that has been written survives the process.
@@ -61,9 +62,12 @@ class History:
     def _write(self, note: Note, deployment: str | None) -> None:
         if self._file is None:
             return
-        line = line_of(note, deployment).encode() + b"\n"
+        line = self._begin + line_of(note, deployment).encode() + b"\n"
         try:
-            kept = os.write(self._file, line) == len(line)
+            written = os.write(self._file, line)
+            kept = written == len(line)
+            # What follows half a line begins on one of its own.
+            self._begin = b"" if kept or not written else b"\n"
             reason = "" if kept else "there was no room for all of it"
         except OSError as error:
             kept, reason = False, str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.rpc.peers import AFTER, BEFORE, counted
+from tests.rpc.peers import AFTER, BEFORE, counted, until
 from tests.servers import make_config
 from trimtab_client.history import check_history, read_history
 from trimtab_server.app import App
@@ -22,6 +23,7 @@ from trimtab_server.domain.errors import (
     SessionClosedError,
     UnavailableError,
 )
+from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.domain.version import Version
@@ -41,7 +43,7 @@ from trimtab_server.rollout.messages import (
     Welcome,
 )
 from trimtab_server.rollout.rollout import Phase
-from trimtab_server.store.errors import StoreCorruptError
+from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.sqlite import SqliteStore
 
@@ -124,6 +126,77 @@ async def test_a_worker_that_cannot_be_outranked_is_told_to_come_again(tmp_path)
         assert deployments.term == 1
         await deployments.join(arrival(term=6))
         assert deployments.term == 7
+
+
+async def test_workers_that_come_at_once_outrank_once(tmp_path, capsys):
+    async with server(tmp_path) as deployments:
+        hellos = [Hello("g", f"w{gpu}", 1, 1, (gpu,), BEFORE, term=6 + gpu) for gpu in range(2)]
+        await asyncio.gather(*(deployments.join(Arrival("d", FACTS, h, 6, 0)) for h in hellos))
+        assert deployments.term in (7, 8)
+    assert verdict(tmp_path) == []
+    assert capsys.readouterr().out.count("its store was lost") == deployments.term - 6
+
+
+async def test_a_term_that_cannot_be_is_refused(tmp_path):
+    async with server(tmp_path) as deployments:
+        with pytest.raises(InvalidArgumentError, match=r"hello\.term"):
+            await deployments.join(arrival(term=2 + (1 << 32)))
+        assert deployments.term == 1
+
+
+class SavesFail(SqliteStore):
+    """One save, when it is let, fails."""
+
+    release: threading.Event | None = None
+
+    def save(self, deployment, record):
+        release, SavesFail.release = SavesFail.release, None
+        if release is not None:
+            release.wait()
+            raise StoreError("the disk is gone")
+        super().save(deployment, record)
+
+
+async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind(tmp_path):
+    """Else a group would wait for ever for the session of a worker that never had one."""
+    history, store = History("none"), StoreThread(lambda: SavesFail(tmp_path / "db"))
+    deployments = Deployments(make_config().sessions, store, history)
+    await deployments.open()
+    deployment, _ = await deployments.join(arrival())
+    release = SavesFail.release = threading.Event()
+    pausing = asyncio.ensure_future(deployment.pause("by hand"))
+    hello = Hello("g2", "pod-7", 1, 1, (0,), BEFORE)
+    joining = asyncio.ensure_future(deployments.join(Arrival("d", FACTS, hello, 6, 0)))
+    await until(lambda: len(deployment.connections) == 2)
+    release.set()
+    for each in (pausing, joining):
+        with pytest.raises(UnavailableError):
+            await each
+    for session in deployment.connections:
+        deployments.leave(deployment, session)
+    await deployment.settle()
+    assert list(deployment.rollout._sessions) == []
+    await deployments.close()
+    history.close()
+
+
+async def test_counts_are_saved_every_few_seconds(tmp_path):
+    async with server(tmp_path, save_seconds="0.1") as deployments:
+        deployment, worker = await deployments.join(arrival())
+        deployment.report(worker, report(1, 10))
+        await until(lambda: deployments._store.store.load_counters("d"))
+
+
+async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
+    async with server(tmp_path) as deployments:
+        for gpu, room in enumerate((1, 6)):
+            hello = Hello("g", f"w{gpu}", 1, 1, (gpu,), BEFORE)
+            deployment, _ = await deployments.join(Arrival("d", FACTS, hello, room, 0))
+        await deployment.move_to(AFTER)
+        offered = deployment.rollout.record.switch.placement
+        moves = moves_between(BEFORE.tensor(), offered.tensor(), 4, 2)
+        received = np.bincount(moves.layer_slot_expert[:, 1] // 3, minlength=2)
+        assert received.max() == 1
 
 
 async def test_who_refuses_is_not_asked_again(tmp_path):

@@ -104,7 +104,7 @@ async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: 
             await deployment.pause("an operator asked")
         case "drain":
             deployments.leave(*await deployments.join(arrival("other")))
-            await deployments.drain(1)
+            await deployments.drain()
 
 
 @pytest.mark.parametrize("cause", ["refused", "late", "lost", "paused", "drain"])

@@ -125,6 +125,43 @@ def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
 # P2: epochs.
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"epoch": 2 + (1 << 32)}, "epoch: 4294967298 is more than there can have been"),
+        ({"in_force": Version(2 + (1 << 32), 0)}, "epoch: 4294967298 is more"),
+        ({"generation": 1 + (1 << 32)}, "generation: 4294967297 is more"),
+    ],
+)
+def test_a_worker_cannot_use_up_the_numbers(values, named):
+    rollout = serving()
+    before = rollout.record
+    (close,) = rollout.joined(3, hello("c", group_id="g2", gpus=(0,), **values))
+    assert close.final
+    assert close.reason.startswith(named)
+    assert rollout.record == before
+
+
+def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
+    rollout = serving()
+    lost(rollout, 1)
+    for number, worker in enumerate("cd", start=3):
+        joined(rollout, number, worker, group_id="g2", gpus=GPUS["ab"[number - 3]])
+    assert rollout.why_not() == "group 'g2' waits for the sessions of others to end: b"
+    rollout.left(2)
+    assert rollout.why_not() is None
+
+
+def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
+    monkeypatch.setattr("trimtab_server.rollout.rollout._MOST_NEWEST", 3)
+    rollout = empty()
+    for number, worker in enumerate("vwxyz", start=1):
+        joined(rollout, number, worker, gpus=(0,), stream=2)
+        rollout.left(number)
+    taken = [not only(Close, joined(rollout, 9, worker, gpus=(0,))) for worker in "vz"]
+    assert taken == [True, False]
+
+
 def test_an_epoch_is_durable_before_anybody_is_welcomed_to_it():
     rollout = empty()
     assert joined(rollout, 1, "a") == []
@@ -862,6 +899,26 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
     assert effects == [Send(4, Welcome(BASE, OLD.digest))]
     assert rollout.why_not().startswith("the deployment is paused: 'a' serves by 1.0, digest ")
+
+
+def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_again():
+    copy = serving().record
+    rollout = Rollout(copy, num_gpus=2)
+    effects = joined(rollout, 3, "a", stream=2, in_force=BASE, held=ARMED, epoch=1, generation=1)
+    joined(rollout, 4, "b", stream=2, in_force=BASE, held=ARMED, epoch=1, generation=5)
+    assert (
+        "generation 1, and the store ends at 0: it is an old copy" in only(Alarm, effects)[0].reason
+    )
+    assert "old copy" in rollout.record.paused
+    assert rollout.record.last_generation == 5
+
+
+def test_a_flip_to_another_digest_is_an_alarm_and_a_pause():
+    rollout = committed()
+    effects = rollout.answered(1, Applied(FIRST, OTHER.digest, 8))
+    assert "'a' flipped to" in only(Alarm, effects)[0].reason
+    assert (rollout.phase, rollout.waiting_for) == (Phase.COMMITTED, ("a", "b"))
+    assert "flipped to" in rollout.record.paused
 
 
 @pytest.mark.parametrize("in_force", [None, Version(1, 5)])

@@ -227,11 +227,11 @@ class Deployment:
         """Allow offers again."""
         await self._happen(lambda: self._rollout.resume())
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self) -> None:
         """Offer nothing any more, tell the workers that the server is about to end, and end."""
         await self._turns.finish(self._take_turn_unasked(lambda: self._rollout.drain()))
         for session in self._connections:
-            session.mailbox.put("drain", seconds)
+            session.mailbox.put("drain", None)
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 while self._connections:
@@ -299,9 +299,8 @@ class Deployment:
         self._teller.store_failed(f"the store failed: {error}")
         self._is_ahead = True
         self._course.target = None
+        # Each ends when its own call does, and says so: also one that is only just joining.
         self._connections.close_all(UnavailableError("the server's store failed", _RETRY_AFTER_S))
-        for session in self._connections:
-            self._connections.end(session.number)
 
     async def _go_back(self) -> None:
         """Begin again from what is durable."""

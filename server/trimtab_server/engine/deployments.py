@@ -8,8 +8,8 @@ import itertools
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
-    TrimtabError,
     UnavailableError,
+    require,
 )
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.config import OFF, SHADOW, SessionConfig
@@ -22,6 +22,7 @@ from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.engine.teller import Teller
 from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.rollout.epochs import MOST_LOST
 from trimtab_server.rollout.record import Record
 from trimtab_server.store.errors import StoreError
 
@@ -103,6 +104,7 @@ class Deployments:
         """Begin a session; say `leave` when it ends.
 
         Raises:
+            InvalidArgumentError: the worker has heard of a term that cannot be.
             FailedPreconditionError: the worker is not as its deployment is.
             SessionClosedError: it cannot join now.
             ResourceExhaustedError: the server has as many deployments as it may.
@@ -136,10 +138,10 @@ class Deployments:
             raise FailedPreconditionError(f"deployment {name!r} has had no session yet")
         return self._by_name[name]
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self) -> None:
         """Offer nothing any more, tell all workers, and end their sessions."""
         self._draining = True
-        await asyncio.gather(*(each.drain(seconds) for each in self._by_name.values()))
+        await asyncio.gather(*(each.drain() for each in self._by_name.values()))
 
     async def close(self) -> None:
         """Finish what has begun, and let the store go. Harmless when repeated."""
@@ -176,22 +178,31 @@ class Deployments:
                 await deployment.save_counters()
             except StoreError as error:
                 self._teller(deployment.name).store_failed(f"counters were not saved: {error}")
+            except Exception as error:  # noqa: BLE001 - it goes on, whatever has gone wrong
+                self._teller(deployment.name).alarm(f"counters were not saved: {error!r}")
 
     async def _outrank(self, arrival: Arrival) -> None:
         """Whoever has heard a server of a higher term would not listen to this one."""
         heard, name = arrival.hello.term, arrival.deployment
         if heard <= self.term:
             return
-        before = self.term
-        try:
-            await self._store.call(self._store.store.outrank, heard)
-        except StoreError as error:
-            raise self._unavailable(name, error) from error
-        self._history.started(self.term)
-        self._teller(name).alarm(
-            f"{arrival.hello.worker!r} has heard a server of term {heard}, and this one's is "
-            f"{before}: its store was lost, or is another one. It goes on in term {self.term}"
+        most = self.term + MOST_LOST
+        require(
+            heard <= most, "hello.term", f"{heard} is more than {most}, which can have been lost"
         )
+        async with self._creating:
+            before = self.term
+            if heard <= before:
+                return
+            try:
+                await self._store.call(self._store.store.outrank, heard)
+            except StoreError as error:
+                raise self._unavailable(name, error) from error
+            self._history.started(self.term)
+            self._teller(name).alarm(
+                f"{arrival.hello.worker!r} has heard a server of term {heard}, and this one's is "
+                f"{before}: its store was lost, or is another one. It goes on in term {self.term}"
+            )
 
     async def _balance_for_ever(self) -> None:
         """One after another: together they would leave the solver to nobody else."""
@@ -205,8 +216,8 @@ class Deployments:
             return
         try:
             await deployment.balance()
-        except TrimtabError as error:
-            self._teller(deployment.name).alarm(f"nothing could be decided: {error}")
+        except Exception as error:  # noqa: BLE001 - it goes on, whatever has gone wrong
+            self._teller(deployment.name).alarm(f"nothing could be decided: {error!r}")
 
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments

@@ -35,6 +35,20 @@ def differing_digests(hellos: Iterable[Hello]) -> str | None:
     return f"placements in force differ ({'; '.join(sides)})"
 
 
+def why_not_opened(hellos: Iterable[Hello], num_gpus: int) -> str | None:
+    """What keeps a complete group from its epoch; None: nothing, or none is complete."""
+    groups: dict[str, list[Hello]] = {}
+    for hello in hellos:
+        groups.setdefault(hello.group_id, []).append(hello)
+    complete = next((each for each in groups if covers(groups[each], num_gpus)), None)
+    if complete is None:
+        return None
+    others = [hello.worker for each in groups if each != complete for hello in groups[each]]
+    if others:
+        return f"group {complete!r} waits for the sessions of others to end: {', '.join(others)}"
+    return differing_digests(groups[complete])
+
+
 def highest_known(hellos: Iterable[Hello]) -> Version:
     """The highest epoch, and the highest generation, that the workers know of, or 0."""
     known = [Version(hello.epoch, hello.generation) for hello in hellos]

@@ -14,13 +14,14 @@ from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import notes
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Save, Send
+from trimtab_server.rollout.epochs import next_record, why_refused
 from trimtab_server.rollout.groups import (
     armed_with,
     covers,
     differing_digests,
-    highest_known,
     may_flip,
     owned_twice,
+    why_not_opened,
 )
 from trimtab_server.rollout.messages import (
     Abort,
@@ -35,11 +36,11 @@ from trimtab_server.rollout.messages import (
     Refused,
     Welcome,
 )
-from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.rollout.sessions import Session, Sessions, is_member
 
-_MOST_ENDED_GROUPS = 1000
-"""Groups that are remembered after their epoch, so that they cannot come back."""
+_MOST_NEWEST = 10_000
+"""Workers whose newest session is remembered, so that an older one that comes late is known."""
 
 
 class Phase(Enum):
@@ -67,7 +68,6 @@ class Rollout:
         # Restarted without a durable commit: presumed aborted (P8).
         self._aborting = record.switch is not None and record.switch.stage is Stage.OFFERED
         self._draining = False
-        # The newest session of each worker, so that an older one that comes late is known.
         self._newest: dict[str, tuple[int, int]] = {}
         # Members that have done what the phase waits for, and the steps that they flipped at.
         self._done: set[str] = set()
@@ -101,7 +101,7 @@ class Rollout:
         if refusal is not None:
             return [Close(number, refusal, final=True)]
         effects: list[Effect] = []
-        self._newest[hello.worker] = hello.incarnation, hello.stream
+        self._remember(hello)
         old = self._sessions.of(hello.worker)
         if old is not None:
             effects += [Close(old.number, "a newer session of this worker began", final=True)]
@@ -180,12 +180,13 @@ class Rollout:
         if record.paused is not None:
             return f"the deployment is paused: {record.paused}"
         if record.epoch is None:
-            return "no group is complete yet"
+            return self._why_no_epoch() or "no group is complete yet"
         if record.switch is not None:
             waiting = ", ".join(self.waiting_for)
             return f"the switch to {record.switch.version} is {self.phase.value}, by {waiting} not"
         reasons = (self._why_not_ready(worker) for worker in self._members)
-        return next((reason for reason in reasons if reason is not None), None)
+        reason = next((reason for reason in reasons if reason is not None), None)
+        return reason and (self._why_no_epoch() or reason)
 
     def propose(self, placement: Placement) -> list[Effect]:
         """Offer a placement, of the same shape as the one in force.
@@ -212,24 +213,20 @@ class Rollout:
     # Epochs.
 
     def _why_refused(self, hello: Hello) -> str | None:
-        epoch, worker, incarnation = self.record.epoch, hello.worker, hello.incarnation
-        if hello.group_id in self.record.ended_groups:
+        refusal, newest = why_refused(self.record, hello), self._newest.get(hello.worker, (0, 0))
+        if refusal is None and (hello.incarnation, hello.stream) < newest:
             return (
-                f"group_id: {hello.group_id!r} has been followed by another group; "
-                "a group that forms again needs a new group_id"
+                f"incarnation: {hello.worker!r} has begun a newer session than stream "
+                f"{hello.stream} of incarnation {hello.incarnation}"
             )
-        if epoch and hello.group_id == epoch.group_id and not is_member(epoch, hello):
-            return (
-                f"group_id: {hello.group_id!r} serves already, and not with {worker!r} in "
-                f"incarnation {incarnation} on GPUs {list(hello.gpus)}; "
-                "a group that forms again needs a new group_id"
-            )
-        if (incarnation, hello.stream) < self._newest.get(worker, (0, 0)):
-            return (
-                f"incarnation: {worker!r} has begun a newer session than stream {hello.stream} "
-                f"of incarnation {incarnation}"
-            )
-        return None
+        return refusal
+
+    def _remember(self, hello: Hello) -> None:
+        """The newest last; of workers that have not been here for longest, nothing is kept."""
+        self._newest.pop(hello.worker, None)
+        self._newest[hello.worker] = hello.incarnation, hello.stream
+        if len(self._newest) > _MOST_NEWEST:
+            del self._newest[next(iter(self._newest))]
 
     def _open_epoch(self) -> list[Effect]:
         """Open an epoch if all sessions are of one new group, complete and of one mind."""
@@ -245,19 +242,8 @@ class Rollout:
         difference = differing_digests(hellos)
         if difference is not None:
             return [Alarm(f"group {group_id!r}: {difference}")]
-        # Of others, nothing that comes late is taken any more.
-        self._newest = {hello.worker: (hello.incarnation, hello.stream) for hello in hellos}
-        old, epoch = self.record, self._next_epoch(group_id, hellos)
+        old, (epoch, self.record) = self.record, next_record(self.record, hellos)
         version = Version(epoch.number, 0)
-        ended = (*old.ended_groups, *([old.epoch.group_id] if old.epoch else []))
-        self.record = Record(
-            epoch,
-            version,
-            hellos[0].placement,
-            last_generation=epoch.generation,
-            paused=old.paused,
-            ended_groups=ended[-_MOST_ENDED_GROUPS:],
-        )
         return [
             Save(self.record),
             *notes.aborted(old.switch),
@@ -265,13 +251,12 @@ class Rollout:
             *(effect for session in self._present() for effect in self._welcome(session, version)),
         ]
 
-    def _next_epoch(self, group_id: str, hellos: list[Hello]) -> Epoch:
-        """Above all that a worker knows of, which may be more than the store does."""
-        record, known = self.record, highest_known(hellos)
-        number = max(known.epoch, record.epoch.number if record.epoch else 0)
-        members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
-        generation = max(known.generation, record.last_generation)
-        return Epoch(number + 1, group_id, members, generation)
+    def _why_no_epoch(self) -> str | None:
+        """Why a new group that is here and complete has no epoch; None: there is no such."""
+        epoch, hellos = self.record.epoch, [session.hello for session in self._sessions]
+        if epoch is not None and all(hello.group_id == epoch.group_id for hello in hellos):
+            return None
+        return why_not_opened(hellos, self._num_gpus)
 
     def _wait_for_flip(self) -> list[Effect]:
         """A store that has been lost knew of a commit: what it leads to is not to be overtaken."""
@@ -285,10 +270,11 @@ class Rollout:
 
     def _resume(self, session: Session) -> list[Effect]:
         """A member is back: P8."""
+        effects = self._outlived(session.hello)
         version, switch = self._version_of(session.hello), self.record.switch
         if version is None:
-            return self._diverged(session.hello)
-        effects = self._welcome(session, version)
+            return [*effects, *self._diverged(session.hello)]
+        effects += self._welcome(session, version)
         if session.held is not None and (switch is None or session.held != switch.version):
             effects += [Send(session.number, Abort(session.held))]
         if switch is None:
@@ -344,7 +330,7 @@ class Rollout:
     def _applied(self, session: Session, answer: Applied) -> list[Effect] | None:
         switch = self._asked(answer, Phase.COMMITTED)
         if switch is None:
-            return None
+            return self._flipped_to_another(session, answer)
         session.in_force, session.held = answer.version, None
         return self._flipped(switch, session, answer.step)
 
@@ -362,6 +348,13 @@ class Rollout:
         if len(set(self._steps.values())) > 1:
             effects += self._pause_for(f"ranks flipped to {version} at steps {self._steps}")
         return effects
+
+    def _flipped_to_another(self, session: Session, answer: Applied) -> list[Effect] | None:
+        switch, worker = self.record.switch, session.hello.worker
+        if self.phase is not Phase.COMMITTED or switch is None or answer.version != switch.version:
+            return None
+        said, asked = answer.digest.hex()[:12], switch.placement.digest.hex()[:12]
+        return self._pause_for(f"{worker!r} flipped to {said} as {switch.version}, not to {asked}")
 
     def _refused(self, session: Session, answer: Refused) -> list[Effect] | None:
         switch = self.record.switch
@@ -417,6 +410,17 @@ class Rollout:
         return switch if asked else None
 
     # What is not as it should be.
+
+    def _outlived(self, hello: Hello) -> list[Effect]:
+        """A member knows of generations that the record does not: an old copy was put back."""
+        record = self.record
+        if hello.generation <= record.last_generation:
+            return []
+        self.record = replace(record, last_generation=hello.generation)
+        return self._pause_for(
+            f"{hello.worker!r} has heard of generation {hello.generation}, and the store ends at "
+            f"{record.last_generation}: it is an old copy"
+        )
 
     def _diverged(self, hello: Hello) -> list[Effect]:
         return self._pause_for(

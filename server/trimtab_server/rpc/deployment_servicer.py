@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc, switch_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import deployment_service_pb2_grpc, switch_pb2
 from trimtab_server.domain.errors import FailedPreconditionError, require
 from trimtab_server.domain.placement import Placement
 from trimtab_server.engine.deployment import Deployment
@@ -17,7 +18,8 @@ from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.tensors import decode_tensor
 
-Request = deployment_service_pb2.TriggerRequest
+_MOST_CHARACTERS = 1000
+"""Of a reason, which goes into the store, the log and each refusal."""
 
 
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
@@ -29,20 +31,41 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._gate = gate
 
     async def Trigger(  # noqa: N802
-        self, request: Request, context: Any
-    ) -> deployment_service_pb2.TriggerResponse:
+        self, request: pb.TriggerRequest, context: Any
+    ) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the counts."""
         with self._gate.admitted(), named_as({**PLACE_FIELDS, "phy2log": "placement.phy2log"}):
             deployment = self._deployments.find(request.deployment)
             target = await self._target(request, deployment)
             await deployment.move_to(target)
             in_force, _ = deployment.rollout.record.served
-            return deployment_service_pb2.TriggerResponse(
+            return pb.TriggerResponse(
                 in_force=switch_pb2.Version(**in_force._asdict()),
                 target=encode_placement(target),
             )
 
-    async def _target(self, request: Request, deployment: Deployment) -> Placement:
+    async def Pause(  # noqa: N802
+        self, request: pb.PauseRequest, context: Any
+    ) -> pb.PauseResponse:
+        """Offers nothing until Resume."""
+        with self._gate.admitted():
+            _require_reason(request.reason)
+            deployment = self._deployments.find(request.deployment)
+            before = deployment.rollout.record.paused
+            await deployment.pause(request.reason)
+            return pb.PauseResponse(previous_reason=before or "")
+
+    async def Resume(  # noqa: N802
+        self, request: pb.ResumeRequest, context: Any
+    ) -> pb.ResumeResponse:
+        """Allows offers again."""
+        with self._gate.admitted():
+            deployment = self._deployments.find(request.deployment)
+            before = deployment.rollout.record.paused
+            await deployment.resume()
+            return pb.ResumeResponse(previous_reason=before or "")
+
+    async def _target(self, request: pb.TriggerRequest, deployment: Deployment) -> Placement:
         facts = deployment.facts
         if request.HasField("placement"):
             require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
@@ -62,3 +85,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         _, served = deployment.rollout.record.served
         placed = await self._planner.place(load_LE, Terms(facts.topology, budget), served)
         return placed.placement
+
+
+def _require_reason(reason: str) -> None:
+    require(bool(reason.strip()), "reason", f"{reason!r} says nothing")
+    length = len(reason)
+    most = f"is not at most {_MOST_CHARACTERS}"
+    require(length <= _MOST_CHARACTERS, "reason", f"its length, {length} characters, {most}")

@@ -97,7 +97,7 @@ class RpcServer:
         self._gate.drain()
         self._session_gate.drain()
         await self._health.enter_graceful_shutdown()
-        await self._deployments.drain(self._config.drain_seconds)
+        await self._deployments.drain()
         await self._gate.empty()
         await self._session_gate.empty()
 

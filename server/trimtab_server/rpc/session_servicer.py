@@ -25,6 +25,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _MOST_NAME = 200
 """Longer names are refused, and not kept until then."""
 
+_RETRY_AFTER_S = 1.0
+
 Context = Any  # grpc.aio.ServicerContext of a stream
 
 
@@ -127,7 +129,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             kind, message = await session.mailbox.take()
             await stream.write(self._encoded(deployment, session, kind, message))
             if kind == "drain":
-                raise UnavailableError("the server is shutting down", message)
+                raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
 
     def _encoded(
         self, deployment: Deployment, session: Connection, kind: str, message: Any
@@ -139,7 +141,8 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             case "ack":
                 return encode.encode_ack(term, message)
             case "drain":
-                return encode.encode_drain(term, message)
+                # Nothing is offered any more, and what is committed goes on without it.
+                return encode.encode_drain(term, seconds=0.0)
             case _ if isinstance(message, Offer):
                 return encode.encode_offer(term, message, deployment.contents(message, session))
             case _:
