@@ -173,7 +173,7 @@ _MISTAKES = {
     _ignore_what_is_discarded_before_the_epoch_opens: 0,
     _use_a_generation_again: 0,
     _overtake_what_is_armed: 0,
-    _forget_in_which_epochs_workers_have_served: 300,
+    _forget_in_which_epochs_workers_have_served: 7000,
     _forget_which_terms_workers_have_heard: 0,
     _ignore_a_refusal_of_what_an_earlier_server_offered: 700,
 }

@@ -58,7 +58,9 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     observer = Recording()
     queue = SolverQueue(config.solver.queue_size, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
-    deployments = Deployments(config.sessions, StoreThread(MemoryStore), History(NONE))
+    deployments = Deployments(
+        config.sessions, StoreThread(MemoryStore), History(NONE), planner=planner
+    )
     await deployments.open()
     server = RpcServer(config.rpc, planner, config.sessions, deployments, observer)
     address = await server.start()

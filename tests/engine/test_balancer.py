@@ -1,0 +1,124 @@
+"""The online loop of one deployment, with the real solver: what it decides, and when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.recording import Recording
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.balancer import Balancer, View
+from trimtab_server.engine.config import Limits
+from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.policy.decide import Reason
+from trimtab_server.policy.policy import Policy
+from trimtab_server.solver import evaluate
+from trimtab_server.solver.backends.reference.backend import Reference
+
+# Two layers of 16 experts in 20 slots, five on each of four GPUs.
+TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
+UNTOUCHED = Placement.of(np.tile(np.arange(20) % 16, (2, 1)), 16, 4)
+RNG = np.random.default_rng(0)
+SKEWED = RNG.gamma(0.5, 100.0, (2, 16))
+EVEN = np.full((2, 16), 10.0)
+SHIFT = Policy(max_moves_per_layer=1)
+"""So little that a load which is all new needs a new plan."""
+
+
+@pytest.fixture
+async def planner() -> AsyncIterator[Planner]:
+    observer = Recording()
+    queue = SolverQueue(4, observer)
+    yield Planner(queue, Reference(), torch.device("cpu"), Limits(), "fast", observer)
+    await queue.close()
+
+
+def view(step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **changes) -> View:
+    now = View(at=step * 0.03, step=step, not_ready=None, load=lambda: load_LE, served=served)
+    return replace(now, **changes)
+
+
+def balancer(planner: Planner, policy: Policy = Policy(), size: int = 0) -> Balancer:  # noqa: B008
+    return Balancer(planner, TOPOLOGY, size, policy)
+
+
+def imbalance(placement: Placement, load_LE) -> float:
+    return float(evaluate(placement.tensor(), torch.from_numpy(load_LE), 4).imbalance.mean())
+
+
+async def test_a_load_that_is_out_of_balance_moves_experts(planner):
+    decision, target = await balancer(planner, Policy(replan_gap=9.0)).decide(view(100))
+    assert decision.reason is Reason.IMPROVED
+    assert decision.candidate.before == pytest.approx(imbalance(UNTOUCHED, SKEWED))
+    assert decision.candidate.after == pytest.approx(imbalance(target, SKEWED))
+    assert decision.candidate.after < decision.candidate.before
+    assert 0 < decision.candidate.moves <= 2 * 4
+
+
+async def test_where_a_few_moves_do_not_get_far_there_is_a_new_plan(planner):
+    decision, target = await balancer(planner, SHIFT).decide(view(100))
+    assert decision.reason is Reason.REPLANNED
+    assert imbalance(target, SKEWED) == pytest.approx(decision.candidate.after)
+    assert decision.candidate.moves > 2
+
+
+async def test_step_by_step_it_comes_to_rest(planner):
+    """Until nothing is worth its moves, and then it leaves everything where it is."""
+    loop, served, reasons = balancer(planner), UNTOUCHED, []
+    for step in range(16, 16 * 40, 16):
+        decision, target = await loop.decide(view(step, served=served))
+        reasons.append(decision.reason)
+        if decision.moves:
+            served = target
+            loop.switched()
+    assert imbalance(served, SKEWED) < imbalance(UNTOUCHED, SKEWED)
+    assert reasons[0] in (Reason.IMPROVED, Reason.REPLANNED)
+    assert set(reasons[-10:]) <= {Reason.BALANCED, Reason.SMALL_GAIN}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"not_ready": "no group is complete yet"}, Reason.NOT_READY),
+        ({"served": None}, Reason.NOT_READY),
+        ({"step": -1}, Reason.NO_LOAD),
+        ({"load": lambda: EVEN}, Reason.IMPROVED),
+    ],
+)
+async def test_why_nothing_moves(planner, changes, reason):
+    policy = Policy(replan_gap=9.0)
+    decision, _ = await balancer(planner, policy).decide(replace(view(100), **changes))
+    assert decision.reason is reason
+
+
+async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
+    loop = balancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
+    assert (await loop.decide(view(100)))[0].moves
+    loop.switched()
+    reasons = [(await loop.decide(view(step)))[0].reason for step in (109, 110, 149, 150)]
+    assert reasons[:3] == [Reason.TOO_SOON, Reason.COOLDOWN, Reason.COOLDOWN]
+    assert reasons[3] is Reason.IMPROVED
+
+
+async def test_steps_that_begin_anew_are_those_of_a_new_group(planner):
+    loop = balancer(planner, Policy(every_steps=1000, replan_gap=9.0))
+    assert (await loop.decide(view(5000)))[0].moves
+    assert (await loop.decide(view(5001)))[0].reason is Reason.TOO_SOON
+    assert (await loop.decide(view(3)))[0].moves
+
+
+async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
+    policy = Policy(replan_gap=9.0, horizon_steps=100)
+    loop = balancer(planner, policy, size=1 << 40)
+    # The first decision does not know yet how long a step takes.
+    await loop.decide(view(16))
+    assert (await loop.decide(view(32)))[0].reason is Reason.TOO_COSTLY
+    free = balancer(planner, policy, size=1)
+    await free.decide(view(16))
+    assert (await free.decide(view(32)))[0].reason is Reason.IMPROVED

@@ -1,0 +1,60 @@
+"""Servers that decide by themselves, over real sessions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.rpc.endpoint import endpoint_of
+from tests.rpc.peers import about, group, report, until
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.rollout.rollout import Phase
+
+SKEWED = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
+
+
+async def say_load(peers, seq: int = 1) -> None:
+    for peer in peers:
+        await peer.say(report=report(seq, counts=SKEWED * seq, last_step=100 * seq))
+        await peer.hear("report_ack")
+
+
+async def test_loads_out_of_balance_are_switched_away_without_being_asked():
+    async with endpoint_of(balance="active", report_seconds=0.05) as endpoint:
+        peers = await group(endpoint.channel)
+        await say_load(peers)
+        offers = [await peer.hear("offer") for peer in peers]
+        for peer, offer in zip(peers, offers, strict=True):
+            await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
+        for peer in peers:
+            await peer.say(applied=switch_pb2.Applied(step=101, **about(await peer.hear("commit"))))
+        deployment = endpoint.deployments.find("d")
+        await until(lambda: deployment.rollout.record.in_force.generation == 1)
+
+
+@pytest.mark.parametrize("balance", ["shadow", "off"])
+async def test_a_server_in_the_shadow_offers_nothing(balance):
+    async with endpoint_of(balance=balance, report_seconds=0.05) as endpoint:
+        peers = await group(endpoint.channel)
+        await say_load(peers)
+        deployment = endpoint.deployments.find("d")
+        decision = await deployment.balance()
+        assert (decision is None) == (balance == "off")
+        assert decision is None or decision.moves
+        assert deployment.rollout.phase is Phase.IDLE
+        assert deployment.rollout.record.last_generation == 0
+
+
+async def test_what_cannot_be_decided_is_an_alarm_and_the_loop_goes_on(capsys):
+    """Of each report interval: whoever wakes up wants to know that it lasts."""
+    said = []
+
+    def alarms() -> int:
+        said.append(capsys.readouterr().out)
+        return "".join(said).count("nothing could be decided: ResourceExhaustedError")
+
+    async with endpoint_of(balance="active", report_seconds=0.05, max_slots=4) as endpoint:
+        peers = await group(endpoint.channel)
+        for seq in (1, 2):
+            await say_load(peers, seq)
+            await until(lambda seq=seq: alarms() >= seq)
