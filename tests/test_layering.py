@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch"},
     ),
     "history": ({"domain", "loads", "rollout"}, {"structlog"}),
-    "metrics": ({"domain", "engine", "rpc", "setting"}, {"prometheus_client"}),
+    "metrics": ({"domain", "engine", "policy", "rpc", "setting"}, {"prometheus_client"}),
     "rpc": (
         {"domain", "solver", "rollout", "loads", "engine", "setting"},
         {"numpy", "grpc", "google", "grpc_health", "grpc_reflection", "structlog", "trimtab"},

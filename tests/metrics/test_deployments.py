@@ -17,9 +17,12 @@ from trimtab_server.app import App
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment_observer import Standing
 from trimtab_server.metrics.deployments import DeploymentMetrics
+from trimtab_server.policy.decide import Candidate, Decision, Reason
 
 IDLE = Standing(1, "idle", None, False)
 OFFERED = Standing(1, "offered", Version(1, 1), False)
+
+CANDIDATE = Candidate(before=1.5, after=1.2, moves=3, seconds=0.1)
 
 
 class Clock:
@@ -91,10 +94,34 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
         metrics.reported("d", taken)
     for tell in (metrics.delayed, metrics.ignored, metrics.alarmed):
         tell("d")
+    for reason in Reason:
+        metrics.decided("d", Decision(reason, CANDIDATE))
     assert len(lines(registry)) == len(two)
     for _ in range(2):  # harmless when repeated
         metrics.gone("d")
         assert lines(registry) == one
+
+
+def test_decisions_count_by_reason_and_show_what_they_were_about(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = DeploymentMetrics(registry)
+    metrics.stands("d", IDLE)
+    for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
+        metrics.decided("d", decision)
+    shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
+    counted = [line for line in shown if line.endswith(" 1.0")]
+    assert len(shown) == len(Reason)
+    assert counted == [
+        f'trimtab_decisions_total{{deployment="d",reason="{reason}"}} 1.0'
+        for reason in ("too_soon", "improved")
+    ]
+    name = "trimtab_predicted_imbalance_ratio"
+    ratios = [
+        registry.get_sample_value(name, {"deployment": "d", "of": of})
+        for of in ("in_force", "planned")
+    ]
+    assert ratios == [1.5, 1.2]
 
 
 async def scraped(app: App) -> str:

@@ -16,8 +16,10 @@ from trimtab_server.engine.deployment_observer import (
     Taken,
 )
 from trimtab_server.metrics import families, series
+from trimtab_server.policy.decide import Decision, Reason
 
 _PHASES = ("idle", "offered", "committed", "aborting")
+_IN_FORCE, _PLANNED = ("in_force",), ("planned",)
 
 
 class DeploymentMetrics(DeploymentObserver):
@@ -43,6 +45,8 @@ class DeploymentMetrics(DeploymentObserver):
         self._age = series.gauge(families.AGE, registry)
         self._paused = series.gauge(families.PAUSED, registry)
         self._alarms = series.counter(families.ALARMS, registry)
+        self._decisions = series.counter(families.DECISIONS, registry)
+        self._predicted = series.gauge(families.PREDICTED, registry)
         self._store_failures = series.counter(families.STORE_FAILURES, registry)
         # The values of the label that each has beside the deployment.
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
@@ -52,6 +56,8 @@ class DeploymentMetrics(DeploymentObserver):
             self._switches: tuple((outcome,) for outcome in get_args(Outcome)),
             self._aborts: tuple((cause,) for cause in get_args(Cause)),
             self._phase: tuple((phase,) for phase in _PHASES),
+            self._decisions: tuple((reason.value,) for reason in Reason),
+            self._predicted: (_IN_FORCE, _PLANNED),
         }
         # Since when a deployment stands as it does.
         self._standing: dict[str, tuple[Standing, float]] = {}
@@ -103,6 +109,13 @@ class DeploymentMetrics(DeploymentObserver):
     def ignored(self, deployment: str) -> None:
         """See `DeploymentObserver`."""
         self._ignored.labels(deployment).inc()
+
+    def decided(self, deployment: str, decision: Decision) -> None:
+        """See `DeploymentObserver`."""
+        self._decisions.labels(deployment, decision.reason.value).inc()
+        if decision.candidate is not None:
+            self._predicted.labels(deployment, *_IN_FORCE).set(decision.candidate.before)
+            self._predicted.labels(deployment, *_PLANNED).set(decision.candidate.after)
 
     def alarmed(self, deployment: str) -> None:
         """See `DeploymentObserver`."""

@@ -191,6 +191,21 @@ STORE_FAILURES = Family(
     (),
     "Times that the store failed. Sessions end with it, unless only counts were not saved.",
 )
+DECISIONS = Family(
+    "trimtab_decisions_total",
+    "counter",
+    ("deployment", "reason"),
+    "Decisions of the online loop. Experts move: by the best few moves (improved), or to a new "
+    "plan, as the load has shifted (replanned). They stay: not_ready, too_soon, no_load, cooldown, "
+    "balanced, small_gain, too_costly.",
+)
+PREDICTED = Family(
+    "trimtab_predicted_imbalance_ratio",
+    "gauge",
+    ("deployment", "of"),
+    "Mean over layers of heaviest GPU / mean GPU that the load estimate predicts, as of the last "
+    "decision: of the placement in force, and of the one that was planned; 0 before the first.",
+)
 FAMILIES = (
     RPC_REQUESTS,
     RPC_DURATION,
@@ -219,6 +234,8 @@ FAMILIES = (
     AGE,
     PAUSED,
     ALARMS,
+    DECISIONS,
+    PREDICTED,
     STORE_FAILURES,
 )
 """All of them, in the order to show them in."""
