@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -18,8 +19,10 @@ import pytest
 from tests.servers import ServerProcess
 from tests.services import program
 from trimtab_client import Client, Topology
+from trimtab_server.metrics.families import FAMILIES
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
+RULES = DEPLOY / "alerts.yml"
 
 
 def test_the_shipped_configuration_and_rules_are_valid():
@@ -30,7 +33,77 @@ def test_the_shipped_configuration_and_rules_are_valid():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 rules found" in done.stdout
+    assert "8 rules found" in done.stdout
+
+
+def test_the_rules_ask_for_metrics_that_there_are() -> None:
+    shown = {
+        f"{family.name}{suffix}"
+        for family in FAMILIES
+        for suffix in (("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",))
+    }
+    expressions = re.findall(
+        r"expr: (.*?)^        (?:for|labels):", RULES.read_text(), re.MULTILINE | re.DOTALL
+    )
+    asked = {name for each in expressions for name in re.findall(r"trimtab_\w+", each)}
+    assert len(expressions) == 8
+    assert asked
+    assert asked <= shown
+
+
+DEPLOYMENT = '{instance="a",deployment="d"}'
+PHASE = 'trimtab_switch_phase{instance="a",deployment="d",phase="%s"}'
+AGE = f"trimtab_switch_phase_age_seconds{DEPLOYMENT}"
+RISING = "0+60x20"
+
+
+@pytest.mark.parametrize(
+    ("series", "firing"),
+    [
+        ({f"trimtab_deployment_paused{DEPLOYMENT}": "0 0 1x18"}, "TrimtabPaused ticket"),
+        ({f"trimtab_deployment_paused{DEPLOYMENT}": "0x20"}, None),
+        ({f"trimtab_alarms_total{DEPLOYMENT}": "0x9 1x10"}, "TrimtabAlarm page"),
+        ({f"trimtab_alarms_total{DEPLOYMENT}": "_x9 1x10"}, "TrimtabAlarm page"),
+        ({f"trimtab_alarms_total{DEPLOYMENT}": "1x20"}, None),
+        ({'trimtab_store_failures_total{instance="a"}': "0x9 1x10"}, "TrimtabStoreFailing page"),
+        ({'trimtab_store_failures_total{instance="a"}': "1x20"}, None),
+        ({PHASE % "offered": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
+        ({PHASE % "aborting": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
+        ({PHASE % "aborting": "1x20", AGE: "0+40x20"}, None),
+        ({PHASE % "aborting": "0x20", PHASE % "committed": "1x20", AGE: RISING}, None),
+    ],
+    ids=[
+        *("paused", "not paused", "an alarm", "the first alarm of a new series", "an old alarm"),
+        *("a failure of the store", "an old one", "offered for long", "aborting for long"),
+        *("aborting", "committed for long"),
+    ],
+)
+def test_an_alert_fires_where_somebody_has_to_look(
+    tmp_path: Path, series: dict[str, str], firing: str | None
+) -> None:
+    """Minute by minute; what fires is asked 12 minutes from the start."""
+    wanted = []
+    if firing is not None:
+        name, severity = firing.split()
+        labels = f'{{alertname="{name}", severity="{severity}"}}'
+        wanted = [{"labels": labels, "value": 1}]
+    asked = {
+        "expr": 'count by (alertname, severity) (ALERTS{alertstate="firing"})',
+        "eval_time": "12m",
+        "exp_samples": wanted,
+    }
+    told = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": told, "promql_expr_test": [asked]}
+    document = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}
+    # JSON is YAML too.
+    (tmp_path / "tests.yml").write_text(json.dumps(document))
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", tmp_path / "tests.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture

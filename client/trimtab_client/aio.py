@@ -142,6 +142,18 @@ class AsyncClient(ClientBase):
         method = self._deployments.Trigger
         return wire.trigger_result(await self._call(method, request, timeout, repeatable=False))
 
+    async def pause(
+        self, deployment: str, reason: str, *, timeout: float | None = None
+    ) -> str | None:
+        """Offer a deployment nothing until `resume`. See `Client.pause`."""
+        request = wire.pause_request(deployment, reason)
+        return wire.previous_reason(await self._call(self._deployments.Pause, request, timeout))
+
+    async def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
+        """Allow offers again. See `Client.resume`."""
+        request = wire.resume_request(deployment)
+        return wire.previous_reason(await self._call(self._deployments.Resume, request, timeout))
+
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself or a service. See `Client.health`."""
         deadline = Deadline(self._timeout_of(timeout))

@@ -188,11 +188,41 @@ class Client(ClientBase):
 
         Raises:
             FailedPreconditionError: nothing can be offered now: the deployment has no
-                complete group, another switch is open, or no load has been reported.
+                complete group or is paused, another switch is open, or no load has been
+                reported.
         """
         request = wire.trigger_request(deployment, placement, budget)
         method = self._deployments.Trigger
         return wire.trigger_result(self._call(method, request, timeout, repeatable=False))
+
+    def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
+        """Offer a deployment nothing until `resume`, also after a restart of the server.
+
+        What is offered is aborted; what is committed goes on.
+
+        Args:
+            deployment: its name.
+            reason: for people, at most 1000 characters. A `trigger` is refused with it.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+
+        Returns:
+            What it was paused for before; None: it was not. Where an attempt has failed and
+            another follows, that may be what the first one did.
+
+        Raises:
+            FailedPreconditionError: the deployment has had no session since the server's start.
+        """
+        request = wire.pause_request(deployment, reason)
+        return wire.previous_reason(self._call(self._deployments.Pause, request, timeout))
+
+    def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
+        """Allow offers again, whoever paused. Arguments, result and errors as of `pause`.
+
+        The server pauses by itself where workers serve by what they cannot, or have flipped at
+        different steps: mend that first. What was on its way before is not taken up again.
+        """
+        request = wire.resume_request(deployment)
+        return wire.previous_reason(self._call(self._deployments.Resume, request, timeout))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself, or about one of its services. Not retried.

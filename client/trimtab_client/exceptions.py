@@ -82,8 +82,8 @@ class InvalidArgumentError(TrimtabError, ValueError):
 class FailedPreconditionError(TrimtabError):
     """The request is right, and the state that it finds forbids it: `details` says what.
 
-    Such as a Trigger while a switch is open, or a worker that is not as its deployment is.
-    It may pass by itself, or somebody has to change something first.
+    Such as a Trigger while a switch is open or the deployment is paused, or a worker that is not
+    as its deployment is. It may pass by itself, or somebody has to change something first.
     """
 
     default_code = StatusCode.FAILED_PRECONDITION

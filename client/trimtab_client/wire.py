@@ -142,13 +142,31 @@ def trigger_request(
     Raises:
         InvalidArgumentError: an argument cannot be sent.
     """
-    if not isinstance(deployment, str):
-        raise invalid("deployment", f"{deployment!r} is not a string")
     return deployment_service_pb2.TriggerRequest(
-        deployment=deployment,
+        deployment=_text(deployment, "deployment"),
         placement=placement_message(placement, "placement"),
         budget=budget_message(budget),
     )
+
+
+def pause_request(deployment: str, reason: str) -> deployment_service_pb2.PauseRequest:
+    """The request of `pause`.
+
+    Raises:
+        InvalidArgumentError: an argument cannot be sent.
+    """
+    return deployment_service_pb2.PauseRequest(
+        deployment=_text(deployment, "deployment"), reason=_text(reason, "reason")
+    )
+
+
+def resume_request(deployment: str) -> deployment_service_pb2.ResumeRequest:
+    """The request of `resume`.
+
+    Raises:
+        InvalidArgumentError: the name cannot be sent.
+    """
+    return deployment_service_pb2.ResumeRequest(deployment=_text(deployment, "deployment"))
 
 
 def health_request(service: str) -> standard_pb2.HealthCheckRequest:
@@ -193,9 +211,24 @@ def trigger_result(response: deployment_service_pb2.TriggerResponse) -> TriggerR
     return TriggerResult(in_force, named_placement(response.target))
 
 
+def previous_reason(
+    response: deployment_service_pb2.PauseResponse | deployment_service_pb2.ResumeResponse,
+) -> str | None:
+    """The answer of `pause` and `resume`."""
+    return response.previous_reason or None
+
+
 def serving_status(response: standard_pb2.HealthCheckResponse) -> ServingStatus:
     """The answer of `health`."""
     return _SERVING_STATUSES.get(response.status, ServingStatus.UNKNOWN)
+
+
+def _text(value: str, field: str) -> str:
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise invalid(field, f"{value!r} is not a string of Unicode") from error
+    return value
 
 
 def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions | None:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.client.deployed import Worker
 from tests.client.harness import HARNESSES
 from tests.client.service import RunningService, serving
+from tests.servers import ServerProcess, server_process
 from trimtab_client import RetryPolicy
 
 QUICK_RETRY = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)
@@ -36,3 +38,17 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def client(connect: Callable[..., Any], service: RunningService) -> Any:
     return connect(service.target)
+
+
+@pytest.fixture(scope="module")
+def often() -> Iterator[ServerProcess]:
+    """A real server that has its workers report often."""
+    with server_process("--report-seconds", "0.01") as running:
+        yield running
+
+
+@pytest.fixture
+def worker(often: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Worker]:
+    started = Worker(often, request.node.name)
+    yield started
+    started.session.close(timeout=0.1)

@@ -191,12 +191,19 @@ class ScriptedDeployments(DeploymentServiceServicer):
     """Fails as scripted, then answers with what is to be answered."""
 
     failures: deque[Failure] = field(default_factory=deque)
-    answer: deployment_service_pb2.TriggerResponse = field(
-        default_factory=deployment_service_pb2.TriggerResponse
-    )
+    answer: Any = field(default_factory=deployment_service_pb2.TriggerResponse)
     requests: list[Any] = field(default_factory=list)
 
     def Trigger(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer(request, context)
+
+    def Pause(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer(request, context)
+
+    def Resume(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer(request, context)
+
+    def _answer(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
         if self.failures:
             self.failures.popleft().abort(context)

@@ -322,7 +322,7 @@ def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
     assert "pip install 'trimtab[server]'" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["place"], ["status"]])
+@pytest.mark.parametrize("command", [[], ["place"], ["status"], ["trigger"], ["pause"], ["resume"]])
 def test_help_shows_what_can_be_asked(capsys: Capture, command: list[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         main([*command, "--help"])

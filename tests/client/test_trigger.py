@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from tests.client.deployed import FIRST, SECOND, Worker, accepted
 from tests.client.service import Failure, RunningService, array_of, tensor_of
-from tests.client.worker.server import WAIT
-from tests.servers import ServerProcess, server_process
+from tests.servers import ServerProcess
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2, switch_pb2
 from trimtab_client import (
@@ -23,81 +21,15 @@ from trimtab_client import (
     Placement,
     ProtocolError,
     ResourceExhaustedError,
-    Topology,
     TrimtabError,
     UnavailableError,
     Version,
-    WorkerOptions,
-    WorkerSession,
 )
-
-TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
-FIRST = Placement.untouched(3, 4, 6, 2)
-SECOND = Placement.of(np.roll(FIRST.phy2log, 1, axis=1), 4, 2)
-
-
-@pytest.fixture(scope="module")
-def often() -> Iterator[ServerProcess]:
-    """A real server that has its workers report often."""
-    with server_process("--report-seconds", "0.01") as running:
-        yield running
-
-
-class Worker:
-    """The only worker of a deployment, in its epoch."""
-
-    def __init__(self, server: ServerProcess, deployment: str) -> None:
-        self.deployment = deployment
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._step = 0
-        self.session = WorkerSession(
-            server.address,
-            WorkerOptions(
-                deployment=deployment,
-                worker="w0",
-                topology=TOPOLOGY,
-                placement=FIRST,
-                scope="source",
-                bytes_per_expert=100,
-                staging_slots=3,
-            ),
-            on_offer=lambda _: None,
-            on_abort=lambda _: None,
-            on_state=self._events.put,
-        )
-        while self._events.get(timeout=WAIT).kind != "in_force":
-            pass
-
-    def flip(self) -> None:
-        """Take steps until there is a flip, and apply it."""
-        end = time.monotonic() + WAIT
-        while self.session.at_step_boundary(self._step) is None:
-            assert time.monotonic() < end, "no flip"
-            self._step += 1
-        self._step += 1
-        self.session.applied()
-
-
-@pytest.fixture
-def worker(often: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Worker]:
-    started = Worker(often, request.node.name)
-    yield started
-    started.session.close(timeout=0.1)
 
 
 @pytest.fixture
 def client(often: ServerProcess, connect: Callable[..., Any]) -> Any:
     return connect(often.address)
-
-
-def accepted(client: Any, deployment: str, **arguments: Any) -> Any:
-    """The result of a trigger, once the server has heard from the worker what it waits for."""
-    end = time.monotonic() + WAIT
-    while True:
-        try:
-            return client.call("trigger", deployment, **arguments)
-        except FailedPreconditionError:
-            assert time.monotonic() < end
 
 
 def test_a_deployment_goes_to_the_placement_that_is_given(client: Any, worker: Worker) -> None:
@@ -149,7 +81,7 @@ def test_what_cannot_be_triggered_is_said_by_the_server(client: Any, worker: Wor
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        ({"deployment": 7}, "deployment: 7 is not a string"),
+        ({"deployment": 7}, "deployment: 7 is not a string of Unicode"),
         ({"placement": [0, 1]}, "placement.phy2log: shape"),
         ({"budget": MoveBudget(max_moves=-1)}, "budget.max_moves: -1"),
     ],

@@ -6,11 +6,25 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.rpc.endpoint import endpoint_of
-from tests.rpc.peers import AFTER, BEFORE, EXPERTS, GPUS, group, report, version
+from tests.rpc.endpoint import endpoint_of, retry_seconds, violations
+from tests.rpc.peers import (
+    AFTER,
+    BEFORE,
+    EXPERTS,
+    GPUS,
+    about,
+    group,
+    hello,
+    joined,
+    report,
+    until,
+    version,
+)
+from tests.servers import make_config
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from trimtab.v1alpha1 import deployment_service_pb2_grpc, switch_pb2
+from trimtab_server.app import App
 from trimtab_server.domain.placement import Placement
 from trimtab_server.rpc.tensors import encode_tensor
 
@@ -28,6 +42,19 @@ def wire(placement: Placement) -> placement_pb2.Placement:
 async def trigger(endpoint, **request) -> pb.TriggerResponse:
     stub = deployment_service_pb2_grpc.DeploymentServiceStub(endpoint.channel)
     return await stub.Trigger(pb.TriggerRequest(deployment="d", **request))
+
+
+async def pause(channel: grpc.aio.Channel, reason: str = "maintenance") -> str:
+    """What it was paused for before."""
+    stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
+    answer = await stub.Pause(pb.PauseRequest(deployment="d", reason=reason))
+    return str(answer.previous_reason)
+
+
+async def resume(channel: grpc.aio.Channel) -> str:
+    """What it was paused for before."""
+    stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
+    return str((await stub.Resume(pb.ResumeRequest(deployment="d"))).previous_reason)
 
 
 async def refusal(endpoint, **request) -> tuple[grpc.StatusCode, str]:
@@ -91,3 +118,105 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert said == "the switch to 1.1 is offered, by w0 not"
+
+
+PAUSED = (grpc.StatusCode.FAILED_PRECONDITION, "the deployment is paused: maintenance")
+
+
+async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resumed(endpoint):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await trigger(endpoint, placement=wire(AFTER))
+    offer = await peer.hear("offer")
+    assert await pause(endpoint.channel) == ""
+    assert (await peer.hear("abort")).version == offer.version
+    await peer.say(discarded=switch_pb2.Discarded(version=offer.version))
+    assert await refusal(endpoint, placement=wire(AFTER)) == PAUSED
+    assert await refusal(endpoint) == PAUSED
+
+    assert await resume(endpoint.channel) == "maintenance"
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: deployment.rollout.why_not() is None)
+    await trigger(endpoint, placement=wire(AFTER))
+    assert (await peer.hear("offer")).version == version(1, 2)
+
+
+async def test_a_pause_leaves_what_is_committed(endpoint):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await trigger(endpoint, placement=wire(AFTER))
+    offer = await peer.hear("offer")
+    await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
+    await peer.hear("commit")
+    await pause(endpoint.channel)
+    await peer.say(applied=switch_pb2.Applied(**about(offer), step=1))
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: deployment.rollout.record.in_force == (1, 1))
+    assert "abort" not in peer.seen
+
+
+async def test_pause_and_resume_can_be_repeated(endpoint):
+    await group(endpoint.channel, workers=1)
+    assert await resume(endpoint.channel) == ""
+    assert await pause(endpoint.channel) == ""
+    assert await pause(endpoint.channel, "more of it") == "maintenance"
+    assert await resume(endpoint.channel) == "more of it"
+    assert await resume(endpoint.channel) == ""
+    await trigger(endpoint, placement=wire(AFTER))
+
+
+async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
+    await group(endpoint.channel, workers=1)
+    # Of a version that has never been, and by a placement that nobody has committed.
+    await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
+    code, said = await refusal(endpoint, placement=wire(AFTER))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert said.startswith("the deployment is paused: 'w0' serves by 1.7")
+    await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
+    assert "serves by 1.7" in await resume(endpoint.channel)
+    await trigger(endpoint, placement=wire(AFTER))
+
+
+@pytest.mark.parametrize("method", [pause, resume])
+async def test_a_deployment_that_nobody_has_joined_cannot_be_paused_or_resumed(endpoint, method):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await method(endpoint.channel)
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.value.details() == "deployment 'd' has had no session yet"
+
+
+@pytest.mark.parametrize(
+    ("reason", "description"),
+    [
+        ("", "'' says nothing"),
+        (" \n", "' \\n' says nothing"),
+        ("x" * 1001, "its length, 1001 characters, is not at most 1000"),
+    ],
+    ids=["empty", "blank", "long"],
+)
+async def test_a_pause_needs_a_reason(endpoint, reason, description):
+    await group(endpoint.channel, workers=1)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await pause(endpoint.channel, reason)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(error.value) == {"reason": description}
+    # Characters, not bytes; and it was not paused meanwhile.
+    assert await pause(endpoint.channel, "\u00e9" * 1000) == ""
+
+
+@pytest.mark.parametrize("method", [pause, resume])
+async def test_a_server_that_warms_up_pauses_and_resumes_nothing(method):
+    async with endpoint_of(opened=False) as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await method(endpoint.channel)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert retry_seconds(error.value) == 1
+
+
+async def test_a_pause_outlives_the_server_and_so_does_its_end(tmp_path):
+    """Each server is a new one on the same store, with a new group of workers."""
+    config = make_config(store=str(tmp_path / "trimtab.db"))
+    before = []
+    for group_id, ask in (("a", pause), ("b", resume), ("c", resume)):
+        async with App(config) as app, grpc.aio.insecure_channel(app.address) as channel:
+            await group(channel, workers=1, group_id=group_id)
+            before.append(await ask(channel))
+    assert before == ["", "maintenance", ""]

@@ -1,4 +1,4 @@
-"""The `trimtab` command: placements, server status and checks, for people and scripts."""
+"""The `trimtab` command: placements, status, deployments and checks, for people and scripts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from trimtab_client.channel import DEFAULT_TARGET
-from trimtab_client.cli import check_engine, check_history, place, simulate, status
+from trimtab_client.cli import (
+    check_engine,
+    check_history,
+    pause,
+    place,
+    resume,
+    simulate,
+    status,
+    trigger,
+)
 from trimtab_client.cli.errors import CommandError, UsageError
 from trimtab_client.exceptions import TrimtabError
 
 SERVER_VARIABLE = "TRIMTAB_SERVER"
+
+_COMMANDS = (place, status, trigger, pause, resume, check_history, check_engine, simulate)
+"""As `--help` shows them."""
 
 _DESCRIPTION = """\
 Places the experts of Mixture-of-Experts models on GPUs, so that all GPUs carry
@@ -55,7 +67,7 @@ def _parser(server: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trimtab {version('trimtab')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (place, status, check_history, check_engine, simulate):
+    for command in _COMMANDS:
         subparser = command.add_to(commands, server)
         subparser.set_defaults(run=command.run, parser=subparser)
     return parser

@@ -16,7 +16,7 @@ from trimtab.v1 import placement_pb2 as trimtab_dot_v1_dot_placement__pb2
 from trimtab.v1alpha1 import switch_pb2 as trimtab_dot_v1alpha1_dot_switch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtab/v1alpha1/deployment_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"v\n\x0eTriggerRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.trimtab.v1.MoveBudget\"e\n\x0fTriggerResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement2c\n\x11\x44\x65ploymentService\x12N\n\x07Trigger\x12 .trimtab.v1alpha1.TriggerRequest\x1a!.trimtab.v1alpha1.TriggerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtab/v1alpha1/deployment_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"v\n\x0eTriggerRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.trimtab.v1.MoveBudget\"e\n\x0fTriggerResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"2\n\x0cPauseRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\rPauseResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t\"#\n\rResumeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\")\n\x0eResumeResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t2\xfa\x01\n\x11\x44\x65ploymentService\x12N\n\x07Trigger\x12 .trimtab.v1alpha1.TriggerRequest\x1a!.trimtab.v1alpha1.TriggerResponse\x12H\n\x05Pause\x12\x1e.trimtab.v1alpha1.PauseRequest\x1a\x1f.trimtab.v1alpha1.PauseResponse\x12K\n\x06Resume\x12\x1f.trimtab.v1alpha1.ResumeRequest\x1a .trimtab.v1alpha1.ResumeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,6 +27,14 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_TRIGGERREQUEST']._serialized_end=240
   _globals['_TRIGGERRESPONSE']._serialized_start=242
   _globals['_TRIGGERRESPONSE']._serialized_end=343
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=345
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=444
+  _globals['_PAUSEREQUEST']._serialized_start=345
+  _globals['_PAUSEREQUEST']._serialized_end=395
+  _globals['_PAUSERESPONSE']._serialized_start=397
+  _globals['_PAUSERESPONSE']._serialized_end=437
+  _globals['_RESUMEREQUEST']._serialized_start=439
+  _globals['_RESUMEREQUEST']._serialized_end=474
+  _globals['_RESUMERESPONSE']._serialized_start=476
+  _globals['_RESUMERESPONSE']._serialized_end=517
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=520
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

@@ -23,3 +23,29 @@ class TriggerResponse(_message.Message):
     in_force: _switch_pb2.Version
     target: _placement_pb2.Placement
     def __init__(self, in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., target: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ("deployment", "reason")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    reason: str
+    def __init__(self, deployment: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ("previous_reason",)
+    PREVIOUS_REASON_FIELD_NUMBER: _ClassVar[int]
+    previous_reason: str
+    def __init__(self, previous_reason: _Optional[str] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("deployment",)
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    def __init__(self, deployment: _Optional[str] = ...) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("previous_reason",)
+    PREVIOUS_REASON_FIELD_NUMBER: _ClassVar[int]
+    previous_reason: str
+    def __init__(self, previous_reason: _Optional[str] = ...) -> None: ...

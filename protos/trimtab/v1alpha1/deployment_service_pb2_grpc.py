@@ -20,6 +20,16 @@ class DeploymentServiceStub(object):
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerResponse.FromString,
                 )
+        self.Pause = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/Pause',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseResponse.FromString,
+                )
+        self.Resume = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/Resume',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
+                )
 
 
 class DeploymentServiceServicer(object):
@@ -34,6 +44,24 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """Offers nothing until Resume, also after a restart of the server. What is
+        offered is aborted; what is committed goes on. Repeated, it changes the
+        reason and nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Allows offers again, whoever paused: an operator, or the server itself,
+        which does so where workers serve by what they cannot. What was on its way
+        before has to be triggered anew. Repeated, it does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -41,6 +69,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.Trigger,
                     request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerRequest.FromString,
                     response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -67,5 +105,39 @@ class DeploymentService(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Trigger',
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerRequest.SerializeToString,
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Pause',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.PauseResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Resume',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -29,6 +29,24 @@ class DeploymentServiceStub:
     workers have room for. Returns once the first one is offered.
     """
 
+    Pause: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
+        trimtab.v1alpha1.deployment_service_pb2.PauseResponse,
+    ]
+    """Offers nothing until Resume, also after a restart of the server. What is
+    offered is aborted; what is committed goes on. Repeated, it changes the
+    reason and nothing else.
+    """
+
+    Resume: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ResumeResponse,
+    ]
+    """Allows offers again, whoever paused: an operator, or the server itself,
+    which does so where workers serve by what they cannot. What was on its way
+    before has to be triggered anew. Repeated, it does nothing.
+    """
+
 class DeploymentServiceAsyncStub:
     """Deployments, for operators."""
 
@@ -38,6 +56,24 @@ class DeploymentServiceAsyncStub:
     ]
     """Switches a deployment to another placement, in as many switches as its
     workers have room for. Returns once the first one is offered.
+    """
+
+    Pause: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
+        trimtab.v1alpha1.deployment_service_pb2.PauseResponse,
+    ]
+    """Offers nothing until Resume, also after a restart of the server. What is
+    offered is aborted; what is committed goes on. Repeated, it changes the
+    reason and nothing else.
+    """
+
+    Resume: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ResumeResponse,
+    ]
+    """Allows offers again, whoever paused: an operator, or the server itself,
+    which does so where workers serve by what they cannot. What was on its way
+    before has to be triggered anew. Repeated, it does nothing.
     """
 
 class DeploymentServiceServicer(metaclass=abc.ABCMeta):
@@ -51,6 +87,28 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.TriggerResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.TriggerResponse]]:
         """Switches a deployment to another placement, in as many switches as its
         workers have room for. Returns once the first one is offered.
+        """
+
+    @abc.abstractmethod
+    def Pause(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.PauseResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.PauseResponse]]:
+        """Offers nothing until Resume, also after a restart of the server. What is
+        offered is aborted; what is committed goes on. Repeated, it changes the
+        reason and nothing else.
+        """
+
+    @abc.abstractmethod
+    def Resume(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ResumeResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ResumeResponse]]:
+        """Allows offers again, whoever paused: an operator, or the server itself,
+        which does so where workers serve by what they cannot. What was on its way
+        before has to be triggered anew. Repeated, it does nothing.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
