@@ -199,6 +199,21 @@ async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
         assert received.max() == 1
 
 
+async def test_a_pause_can_be_ended_before_any_worker_is_back(tmp_path):
+    async with server(tmp_path) as deployments:
+        deployment, _ = await deployments.join(arrival())
+        assert await deployment.pause("maintenance") is None
+        assert await deployment.pause("more of it") == "maintenance"
+    async with server(tmp_path) as deployments:
+        assert await deployments.resume("d") == "more of it"
+        assert await deployments.resume("d") is None
+        with pytest.raises(FailedPreconditionError, match="'e' has had no session yet"):
+            await deployments.resume("e")
+        deployment, _ = await deployments.join(arrival(stream=2, in_force=Version(1, 0)))
+        assert deployment.rollout.why_not() is None
+    assert verdict(tmp_path) == []
+
+
 async def test_who_refuses_is_not_asked_again(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(arrival())

@@ -219,13 +219,27 @@ class Deployment:
             self._changes = offer.version, changes
         return self._changes[1].for_worker(session.arrival.hello.gpus)
 
-    async def pause(self, reason: str) -> None:
-        """Offer nothing until `resume`."""
-        await self._happen(lambda: self._rollout.pause(reason))
+    async def pause(self, reason: str) -> str | None:
+        """Offer nothing until `resume`; returns what it was paused for before, if it was."""
+        before = await self._instead(lambda: self._rollout.pause(reason))
+        self._teller.noted(Note("paused", {"reason": reason}))
+        return before
 
-    async def resume(self) -> None:
-        """Allow offers again."""
-        await self._happen(lambda: self._rollout.resume())
+    async def resume(self) -> str | None:
+        """Allow offers again; returns what it was paused for, if it was."""
+        before = await self._instead(lambda: self._rollout.resume())
+        self._teller.noted(Note("resumed", {"reason": before or ""}))
+        return before
+
+    async def _instead(self, event: Callable[[], list[Effect]]) -> str | None:
+        before: list[str | None] = []
+
+        def happens() -> list[Effect]:
+            before.append(self._rollout.record.paused)
+            return event()
+
+        await self._happen(happens)
+        return before[0]
 
     async def drain(self) -> None:
         """Offer nothing any more, tell the workers that the server is about to end, and end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
@@ -135,8 +136,36 @@ class Deployments:
             FailedPreconditionError: there is none.
         """
         if name not in self._by_name:
-            raise FailedPreconditionError(f"deployment {name!r} has had no session yet")
+            raise _unknown(name)
         return self._by_name[name]
+
+    async def resume(self, name: str) -> str | None:
+        """Allow a deployment's offers again, also before its workers have come back.
+
+        Returns:
+            What it was paused for; None: it was not.
+
+        Raises:
+            FailedPreconditionError: there is none of that name, nor one in the store.
+            UnavailableError: the store failed.
+        """
+        async with self._creating:
+            deployment = self._by_name.get(name)
+            if deployment is None:
+                return await self._resume_stored(name)
+        return await deployment.resume()
+
+    async def _resume_stored(self, name: str) -> str | None:
+        store = self._store.store
+        try:
+            record = await self._store.call(store.load, name)
+            if record is not None and record.paused is not None:
+                await self._store.call(store.save, name, replace(record, paused=None))
+        except StoreError as error:
+            raise self._unavailable(name, error) from error
+        if record is None:
+            raise _unknown(name)
+        return record.paused
 
     async def drain(self) -> None:
         """Offer nothing any more, tell all workers, and end their sessions."""
@@ -262,6 +291,10 @@ class Deployments:
         if deployment.unused and self._by_name.get(deployment.name) is deployment:
             del self._by_name[deployment.name]
             await deployment.close()
+
+
+def _unknown(name: str) -> FailedPreconditionError:
+    return FailedPreconditionError(f"deployment {name!r} has had no session yet")
 
 
 def _require_same_sizes(record: Record, facts: Facts, name: str) -> None:

@@ -51,8 +51,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted():
             _require_reason(request.reason)
             deployment = self._deployments.find(request.deployment)
-            before = deployment.rollout.record.paused
-            await deployment.pause(request.reason)
+            before = await deployment.pause(request.reason)
             return pb.PauseResponse(previous_reason=before or "")
 
     async def Resume(  # noqa: N802
@@ -60,9 +59,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ResumeResponse:
         """Allows offers again."""
         with self._gate.admitted():
-            deployment = self._deployments.find(request.deployment)
-            before = deployment.rollout.record.paused
-            await deployment.resume()
+            before = await self._deployments.resume(request.deployment)
             return pb.ResumeResponse(previous_reason=before or "")
 
     async def _target(self, request: pb.TriggerRequest, deployment: Deployment) -> Placement:
