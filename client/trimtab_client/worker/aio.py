@@ -23,7 +23,7 @@ from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase, default_random
-from trimtab_client.worker.carrying import Callbacks
+from trimtab_client.worker.carrying import EXITS, Callbacks
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.link import Link, Mark
 from trimtab_client.worker.offer import Flip, SwitchOffer
@@ -45,7 +45,7 @@ class AsyncWorkerSession(SessionBase):
     It belongs to the event loop that runs when it is made, and that is its engine's thread.
     `at_step_boundary` and `close` are awaited; the others wait for nothing, and are plain
     calls. `on_offer` and `barrier` may be coroutine functions. All callbacks are called on
-    the event loop.
+    the event loop: a SystemExit or KeyboardInterrupt of theirs ends that, as of any task.
 
     Args:
         target: as in `WorkerSession`, as are all others.
@@ -87,7 +87,7 @@ class AsyncWorkerSession(SessionBase):
         self._on_offer = on_offer
         # The event loop itself would forget them.
         self._transfers: set[asyncio.Future[Any]] = set()
-        callbacks = Callbacks(self._begin_transfer, on_abort, on_state)
+        callbacks = Callbacks(self._begin_transfer, on_abort, on_state, EXITS)
         super().__init__(
             options, callbacks, self._post, barrier, barrier_every, retry, clock, random
         )
@@ -95,6 +95,7 @@ class AsyncWorkerSession(SessionBase):
         self._channel = open_channel(
             grpc.aio.insecure_channel, grpc.aio.secure_channel, target, tls, max_message_bytes
         )
+        self._longest_pause = retry.max_backoff
         # One class at run time; only its type has an asynchronous twin.
         self._stub = cast("SessionServiceAsyncStub", SessionServiceStub(self._channel))
         self._running = asyncio.create_task(self._loop(), name=f"trimtab-{options.worker}")
@@ -146,16 +147,28 @@ class AsyncWorkerSession(SessionBase):
     async def _loop(self) -> None:
         try:
             while not self._core.streams.closing:
-                link = self._core.streams.connect(asyncio.Queue())
+                await self._attend()
+        finally:
+            self._core.streams.abandon()
+            await self._channel.close()
+
+    async def _attend(self) -> None:
+        """Have one stream, and wait until there may be another."""
+        try:
+            link = self._core.streams.connect(asyncio.Queue())
+            while not link.ready:
+                await self._turn(None)
+            if self._core.streams.is_open(link):
                 try:
                     await self._converse(link)
                 except Exception:
                     logger.exception("the session failed, and goes on")
-                self._core.streams.ended(link, None)
-                while (pause := self._core.streams.pause()) > 0:
-                    await self._turn(pause)
-        finally:
-            await self._channel.close()
+            self._core.streams.ended(link, None)
+            while (pause := self._core.streams.pause()) > 0:
+                await self._turn(pause)
+        except Exception:
+            logger.exception("the session failed between streams, and goes on")
+            await self._turn(self._longest_pause)
 
     async def _converse(self, link: Link) -> None:
         call = self._stub.Session(wait_for_ready=link.waits)

@@ -17,6 +17,7 @@ from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.carrying import Callbacks
 from trimtab_client.worker.core import SessionCore
+from trimtab_client.worker.counters import MAX_STEP
 from trimtab_client.worker.offer import Flip
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Post
@@ -74,12 +75,12 @@ class SessionBase:
                 [L, own slots], tokens of each slot of the worker's GPUs, in slot order.
             first_step: the first of the steps, at least that of the last call. Counts by
                 slot must not reach back over a flip: record them before `applied`.
-            last_step: the last of them, at least that of the last call.
+            last_step: the last of them, at least that of the last call, at most 2**63 - 2.
             per_slot: what `counts` counts.
 
         Raises:
             InvalidArgumentError: another shape, no integers, a negative count, or steps
-                that run backwards. Nothing has been added.
+                that run backwards or too far. Nothing has been added.
             ClientClosedError: the session is closed, or of another process.
         """
         self._require_open()
@@ -136,7 +137,7 @@ class SessionBase:
     def _contribution(self, step: SupportsIndex) -> tuple[int, int] | None:
         """What to bring to the barrier before this step; None: there is none."""
         self._require_open()
-        number = integer(step, "step", low=0)
+        number = integer(step, "step", low=0, high=MAX_STEP)
         self._core.engine.begin_step(number)
         return None if number % self._every else self._core.engine.contribute()
 

@@ -11,20 +11,32 @@ from typing import Any
 from trimtab_client.worker import wire
 from trimtab_client.worker.effects import Complain, Discard, Effect, Note, Prepare, Send
 from trimtab_client.worker.events import StateEvent
+from trimtab_client.worker.link import Link
 from trimtab_client.worker.messages import Answer, Refused
 from trimtab_client.worker.offer import SwitchOffer
 from trimtab_client.worker.shared import Post, Shared
 
 logger = logging.getLogger(__package__)
 
+Exits = tuple[type[BaseException], ...]
+EXITS: Exits = (KeyboardInterrupt, SystemExit)
+"""What ends a program, if it is raised on a thread of the program's own."""
+
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the engine does for a session; see `WorkerSession`."""
+    """What the engine does for a session; see `WorkerSession`.
+
+    Attributes:
+        exits: what they raise on the loop that goes on its way once it is logged: `EXITS`
+            where the loop runs on the engine's own thread, and nothing where it does not,
+            since there it would only end the session. All else is a failure of the callback.
+    """
 
     on_offer: Callable[[SwitchOffer], Any]
     on_abort: Callable[[SwitchOffer], object]
     on_state: Callable[[StateEvent], object] | None
+    exits: Exits = ()
 
 
 class Carrier:
@@ -41,14 +53,14 @@ class Carrier:
         self._callbacks = callbacks
         self._post = post
 
-    def perform(self, stream: int | None, effects: list[Effect]) -> None:
-        """Carry out effects, in order. Answers are for `stream`, and lost if it is."""
+    def perform(self, link: Link | None, effects: list[Effect]) -> None:
+        """Carry out effects, in order. Answers are for `link`, and lost if it is."""
         for effect in effects:
             match effect:
                 case Send(answer):
-                    self._send(stream, answer)
+                    self._send(link, answer)
                 case Prepare(offer=SwitchOffer() as offer):
-                    self.prepare(offer)
+                    self.prepare(offer, self._callbacks.exits)
                 case Discard(offer=SwitchOffer() as offer):
                     self._discard(offer)
                 case Complain(reason):
@@ -57,14 +69,16 @@ class Carrier:
                     logger.info("%s: %s", kind, values.get("version"))
                     self.tell(kind, **values)
 
-    def prepare(self, offer: SwitchOffer) -> None:
+    def prepare(self, offer: SwitchOffer, exits: Exits = EXITS) -> None:
         """Have the engine begin; on the engine's thread for a collective transfer."""
         logger.info("preparing %s: %d layers", offer.version, len(offer.layers))
         try:
             begun = self._callbacks.on_offer(offer)
-        except Exception as error:
+        except BaseException as error:
             logger.exception("on_offer failed for %s", offer.version)
             self._end_transfer(offer, f"on_offer failed: {error!r}")
+            if isinstance(error, exits):
+                raise
             return
         if hasattr(begun, "add_done_callback"):
             begun.add_done_callback(lambda future: self._end_transfer(offer, _failure_of(future)))
@@ -82,22 +96,25 @@ class Carrier:
             return
         try:
             self._callbacks.on_state(StateEvent(kind, values))
-        except Exception:
+        except BaseException as error:
             logger.exception("on_state failed at %r", kind)
+            if isinstance(error, self._callbacks.exits):
+                raise
 
-    def _send(self, stream: int | None, answer: Answer) -> None:
+    def _send(self, link: Link | None, answer: Answer) -> None:
         if isinstance(answer, Refused):
             logger.warning("refused %s: %s", answer.version, answer.reason)
-        link = self._shared.link
-        if link is not None and link.is_open and link.stream == stream:
+        if link is not None:
             link.outbox.put_nowait(wire.answer_request(answer))
 
     def _discard(self, offer: SwitchOffer) -> None:
         logger.info("discarding %s", offer.version)
         try:
             self._callbacks.on_abort(offer)
-        except Exception:
+        except BaseException as error:
             logger.exception("on_abort failed for %s", offer.version)
+            if isinstance(error, self._callbacks.exits):
+                raise
 
     def _end_transfer(self, offer: SwitchOffer, failure: str | None) -> None:
         """Called on whatever thread the transfer has ended."""
@@ -106,8 +123,8 @@ class Carrier:
     def _transferred(self, offer: SwitchOffer, failure: str | None) -> None:
         shared = self._shared
         with shared.lock:
-            effects, stream = shared.switch.prepared(offer.version, failure), shared.stream
-        self.perform(stream, effects)
+            effects, link = shared.switch.prepared(offer.version, failure), shared.link
+        self.perform(link, effects)
 
 
 def _failure_of(future: Any) -> str | None:

@@ -53,6 +53,7 @@ class SessionCore:
         backoff: Backoff,
         clock: Callable[[], float],
     ) -> None:
+        self._exits = callbacks.exits
         self._shared = shared = Shared(options)
         self.counters = counters = Counters(options.placement, options.gpus)
         carrier = Carrier(shared, callbacks, post)
@@ -82,7 +83,9 @@ class SessionCore:
         """Run a task on the loop. What goes wrong stays here: the engine serves on."""
         try:
             task()
-        except Exception:
+        except self._exits:
+            raise
+        except BaseException:
             logger.exception("the session failed at %r, and goes on", task)
 
     def received(self, link: Link, response: Response) -> None:

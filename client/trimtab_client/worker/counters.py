@@ -17,6 +17,9 @@ from trimtab_client.worker.slots import slots_of
 
 Counts = npt.NDArray[np.int64]
 
+MAX_STEP = 2**63 - 2
+"""A step and the one after it are int64 in messages."""
+
 
 class Snapshot(NamedTuple):
     """The counts at one moment.
@@ -75,17 +78,21 @@ class Counters:
                 tokens of each slot of the worker's GPUs, in the order of slots.
             first_step: at least that of the last call, and, `per_slot`, not before the
                 flip to what is in force.
-            last_step: at least `first_step`, and at least that of the last call.
+            last_step: at least `first_step`, and at least that of the last call; at most
+                2**63 - 2, with the steps of groups before.
             per_slot: what `counts` counts.
 
         Raises:
             InvalidArgumentError: another shape, no integers, a negative count, or steps
-                that run backwards. Nothing has been added.
+                that run backwards or too far. Nothing has been added.
         """
         amounts = as_indices(counts, "counts")
         if amounts.min() < 0:
             _refuse_negative(amounts)
-        span = integer(first_step, "first_step", low=0), integer(last_step, "last_step")
+        span = (
+            integer(first_step, "first_step", low=0),
+            integer(last_step, "last_step", high=MAX_STEP),
+        )
         with self._lock:
             table = self._slots_LS if per_slot else self._counts_LE
             if amounts.shape != table.shape:
@@ -150,19 +157,24 @@ class Counters:
             raise invalid("first_step", f"{first} is before that of the last call, {self._span[0]}")
         if last < self._span[1]:
             raise invalid("last_step", f"{last} is before that of the last call, {self._span[1]}")
+        if last > MAX_STEP - self._shift_of(span):
+            rule = f"with those of the groups before, steps go to {MAX_STEP}"
+            raise invalid("last_step", f"{last} is too far: {rule}")
         if per_slot and first < self._flipped_at:
             flip = f"the flip at step {self._flipped_at}"
             rule = f"record what came before {flip} by slots before `applied`"
             raise invalid("first_step", f"{first} is before {flip}: {rule}")
 
     def _note_span(self, span: tuple[int, int]) -> None:
-        if self._new_group:
-            self._shift = max(0, self._last + 1 - span[0])
-            self._new_group = False
+        self._shift, self._new_group = self._shift_of(span), False
         self._span = span
         if self._last < 0:
             self._reported = self._covered = span[0] - 1
         self._last = span[1] + self._shift
+
+    def _shift_of(self, span: tuple[int, int]) -> int:
+        """What to add to the engine's steps."""
+        return max(0, self._last + 1 - span[0]) if self._new_group else self._shift
 
 
 def _fold(slots_LS: Counts, expert_of_LS: npt.NDArray[np.int64], counts_LE: Counts) -> None:

@@ -113,11 +113,10 @@ class EngineSide:
         self._counters.regrouped(placement, owned)
         with self._shared.lock:
             effects = switch.regroup(group_id, placement, owned)
-            self._shared.stream = None
             self._hand_over(effects)
             self._post(self._leave_old_group)
         self._step = -1
 
     def _hand_over(self, effects: list[Effect]) -> None:
         """Have the loop carry out effects; called under the lock."""
-        self._post(partial(self._carrier.perform, self._shared.stream, effects))
+        self._post(partial(self._carrier.perform, self._shared.link, effects))

@@ -109,8 +109,8 @@ class Hearing:
         switch = self._shared.switch
         with self._shared.lock:
             effects = switch.ordered(link.stream, switch.term, order)
-        self._carrier.perform(link.stream, effects)
+        self._carrier.perform(link, effects)
 
     def _refuse(self, link: Link, refused: Refused) -> None:
         """Refuse what the state machine cannot even be told."""
-        self._carrier.perform(link.stream, [Send(refused)])
+        self._carrier.perform(link, [Send(refused)])

@@ -37,6 +37,7 @@ class Link:
         opened_at: when, by the session's clock.
         waits: whether it waits for a connection, where there is none.
         is_open: whether the session is to go on with it.
+        ready: whether all has been carried out that its Hello speaks of.
         leave_at: when the session leaves it, whatever the server does; infinity: never.
         greeted: whether the server has answered on it.
         drained: whether the server has said that it ends.
@@ -52,9 +53,14 @@ class Link:
         self.opened_at = opened_at
         self.waits = waits
         self.is_open = True
+        self.ready = False
         self.leave_at = math.inf
         self.greeted = False
         self.drained = False
+
+    def be_ready(self) -> None:
+        """What was posted before the Hello was made has been carried out."""
+        self.ready = True
 
     def greet(self) -> None:
         """The server has answered: the session stays."""

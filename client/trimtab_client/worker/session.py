@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -27,6 +28,8 @@ from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Task
 from trimtab_client.worker.wire import Request
 
+logger = logging.getLogger(__package__)
+
 OnOffer = Callable[[SwitchOffer], Future[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int]]
 
@@ -48,7 +51,8 @@ class WorkerSession(SessionBase):
     One thread, the engine's, calls `at_step_boundary`, `applied` and `regroup`. The
     callbacks are called on the session's own thread, one after another, and have to return
     soon; only `on_offer` of a collective transfer is called inside `at_step_boundary`, at
-    the same step on all ranks. What they raise is logged.
+    the same step on all ranks. What they raise is logged, and the session goes on; a
+    SystemExit or KeyboardInterrupt inside `at_step_boundary` goes on its way, too.
 
     Args:
         target: "host:port", "unix:path", or any other gRPC target.
@@ -100,6 +104,7 @@ class WorkerSession(SessionBase):
             grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
         )
         self._stub = SessionServiceStub(self._channel)
+        self._longest_pause = retry.max_backoff
         name = f"trimtab-{options.worker}"
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
@@ -109,11 +114,11 @@ class WorkerSession(SessionBase):
 
         Args:
             step: the number of the step about to begin, the same on all ranks; each
-                above the last, until `regroup`.
+                above the last, until `regroup`, and at most 2**63 - 2.
 
         Raises:
-            InvalidArgumentError: a flip has not been applied, steps run backwards, or the
-                barrier's result is not two integers.
+            InvalidArgumentError: a flip has not been applied, steps run backwards or too far,
+                or the barrier's result is not two integers.
             ClientClosedError: the session is closed, or of another process.
         """
         brought = self._contribution(step)
@@ -152,13 +157,24 @@ class WorkerSession(SessionBase):
     def _loop(self) -> None:
         try:
             while not self._core.streams.closing:
-                link = self._core.streams.connect(queue.SimpleQueue())
-                self._core.run(partial(self._converse, link))
-                self._core.streams.ended(link, None)
-                while (pause := self._core.streams.pause()) > 0:
-                    self._turn(pause)
+                self._attend()
         finally:
             self._channel.close()
+
+    def _attend(self) -> None:
+        """Have one stream, and wait until there may be another."""
+        try:
+            link = self._core.streams.connect(queue.SimpleQueue())
+            while not link.ready:
+                self._turn(None)
+            if self._core.streams.is_open(link):
+                self._core.run(partial(self._converse, link))
+            self._core.streams.ended(link, None)
+            while (pause := self._core.streams.pause()) > 0:
+                self._turn(pause)
+        except BaseException:
+            logger.exception("the session failed between streams, and goes on")
+            self._turn(self._longest_pause)
 
     def _converse(self, link: Link) -> None:
         call = self._stub.Session(self._requests(link), wait_for_ready=link.waits)
@@ -166,16 +182,19 @@ class WorkerSession(SessionBase):
             link.end()
         name = f"{self._thread.name} reader"
         reader = threading.Thread(target=self._read, args=(call, link), name=name, daemon=True)
-        reader.start()
-        while link.is_open:
-            self._turn(self._core.streams.timeout(link))
-        call.cancel()
+        try:
+            reader.start()
+            while link.is_open:
+                self._turn(self._core.streams.timeout(link))
+        finally:
+            call.cancel()
         reader.join()
 
     def _turn(self, timeout: float | None) -> None:
         """Do the next thing, or what is due if none comes before that."""
         try:
-            task = self._inbox.get(timeout=timeout)
+            longest = threading.TIMEOUT_MAX
+            task = self._inbox.get(timeout=None if timeout is None else min(timeout, longest))
         except queue.Empty:
             pass
         else:

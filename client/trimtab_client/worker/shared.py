@@ -18,13 +18,13 @@ class Shared:
     """The state machine, and the streams that its answers go to.
 
     Attributes:
-        lock: guards `switch` and `stream`. What the engine's thread brings about is posted
-            to the loop under it: so no Hello that says that nothing is held gets ahead of
-            the call that frees it.
+        lock: guards `switch`, and with it `link`. What the engine's thread brings about is
+            posted to the loop under it, and what a Hello says is taken under it: so all that
+            led to that is posted before.
         switch: the state machine.
-        stream: the number of the stream that the machine's answers are for; None: there is
-            none, and the next Hello says enough.
-        link: the newest stream. The loop's: others only look at it.
+        link: the newest stream. The machine's answers are for the one that this is when they
+            are made: a later one begins with a Hello, which says enough. Only the loop
+            replaces it.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -37,5 +37,4 @@ class Shared:
             placement=options.placement,
             collective=options.transfer is Transfer.COLLECTIVE,
         )
-        self.stream: int | None = None
         self.link: Link | None = None

@@ -65,17 +65,17 @@ class Streams:
         self._out_of_reach = False
 
     def connect(self, outbox: Outbox) -> Link:
-        """Begin a stream; its outbox has the Hello."""
+        """Make a stream; its outbox has the Hello. It may begin as soon as it is ready."""
         self._begun += 1
+        now = self._clock()
         with self._shared.lock:
             hello = self._shared.switch.connected(self._begun)
-            self._shared.stream = self._begun
-        now = self._clock()
-        link = Link(self._begun, hello.group_id, outbox, now, waits=self._out_of_reach)
+            link = Link(self._begun, hello.group_id, outbox, now, waits=self._out_of_reach)
+            self._shared.link = link
         if link.waits:
             link.leave_at = now + _PATIENCE_S
         outbox.put_nowait(wire.hello_request(hello, self._options))
-        self._shared.link = link
+        self._post(link.be_ready)
         return link
 
     def report(self, link: Link) -> wire.Request:
@@ -140,16 +140,19 @@ class Streams:
         if not link.greeted:
             link.is_open = False
             return
+        link.leave_at = self._clock() + patience
         link.outbox.put_nowait(wire.goodbye_request(reason))
         link.outbox.put_nowait(Mark.END)
-        link.leave_at = self._clock() + patience
+
+    def abandon(self) -> None:
+        """The loop has ended, by whatever."""
+        if self._shared.link is not None:
+            self._shared.link.is_open = False
 
     def _leave(self, link: Link) -> None:
         link.is_open = False
         with self._shared.lock:
             self._shared.switch.disconnected(link.stream)
-            if self._shared.stream == link.stream:
-                self._shared.stream = None
 
     def _delay(self, link: Link, error: TrimtabError | None, lasted: float) -> float:
         """Seconds until the next stream may begin.

@@ -42,8 +42,14 @@ class Stream:
         term = self.term if term is None else term
         self._outgoing.put(session_service_pb2.SessionResponse(term=term, **message))
 
-    def fail(self, code: grpc.StatusCode, details: str = "scripted") -> None:
-        self._outgoing.put(Failure(code, details))
+    def fail(
+        self,
+        code: grpc.StatusCode,
+        details: str = "scripted",
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        self._outgoing.put(Failure(code, details, retry_after=retry_after))
 
     def end(self) -> None:
         self._outgoing.put(_END)
@@ -113,8 +119,8 @@ class ScriptedSessions(SessionServiceServicer):
         self.term = term
         self._streams: queue.SimpleQueue[Stream] = queue.SimpleQueue()
 
-    def next_stream(self) -> Stream:
-        return self._streams.get(timeout=WAIT)
+    def next_stream(self, timeout: float = WAIT) -> Stream:
+        return self._streams.get(timeout=timeout)
 
     def Session(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         stream = Stream(next(request_iterator).hello, self.term)
@@ -152,8 +158,8 @@ class RunningSessions:
     def stop(self) -> None:
         self._server.stop(None).wait()
 
-    def next_stream(self) -> Stream:
-        return self.sessions.next_stream()
+    def next_stream(self, timeout: float = WAIT) -> Stream:
+        return self.sessions.next_stream(timeout)
 
     def joined(self) -> Stream:
         """The next stream, with a directive and an epoch."""

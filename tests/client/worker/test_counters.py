@@ -194,6 +194,7 @@ def test_counts_that_cannot_be_are_refused(counts: Any, per_slot: bool, message:
         (30, 29, "last_step: 29 is before first_step, 30"),
         (-1, 29, "first_step: -1 is not in"),
         (1.5, 29, "first_step: 1.5 is not an integer"),
+        (10, 2**63 - 1, "last_step: 9223372036854775807 is not in"),
     ],
     ids=str,
 )
@@ -203,6 +204,18 @@ def test_steps_that_run_backwards_are_refused(first: Any, last: Any, message: st
     with pytest.raises(InvalidArgumentError, match=message):
         table.record(ONES, first, last)
     assert table.snapshot().counts_LE.sum() == 6
+
+
+def test_the_steps_of_all_groups_together_have_an_end() -> None:
+    table = counters()
+    table.record(ONES, 0, 2**63 - 3)
+    table.regrouped(FIRST, (0, 1))
+    for _ in range(2):
+        with pytest.raises(InvalidArgumentError, match="last_step: 1 is too far"):
+            table.record(ONES, 0, 1)
+        table.record(ONES, 0, 0)
+    assert table.snapshot().last_step == 2**63 - 2
+    assert table.snapshot().counts_LE.sum() == 18
 
 
 def test_counts_by_slot_must_not_reach_back_over_a_flip() -> None:

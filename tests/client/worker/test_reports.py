@@ -51,6 +51,15 @@ def test_counts_are_cumulative_and_numbered(server: RunningSessions, engine: Eng
     assert seen == sorted(set(seen))
 
 
+def test_the_last_step_there_can_be_is_reported(server: RunningSessions, engine: Engine) -> None:
+    stream = server.next_stream()
+    engine.record(ONES, 0, 2**63 - 2)
+    stream.direct(OFTEN)
+    assert stream.expect("report").last_step == 2**63 - 2
+    stream.acknowledge(1)
+    assert stream.expect("report").first_step == 2**63 - 1
+
+
 def test_a_report_of_nothing_new_says_so(server: RunningSessions, engine: Engine) -> None:
     stream = server.next_stream()
     stream.direct(OFTEN)

@@ -946,7 +946,7 @@ def test_a_step_before_the_flip_is_applied_is_refused(
         engine.apply()
 
 
-@pytest.mark.parametrize("step", [3, 2, -1, 2.5, True], ids=str)
+@pytest.mark.parametrize("step", [3, 2, -1, 2.5, True, 2**63 - 1], ids=str)
 def test_steps_have_to_rise(engine: Engine, step: Any) -> None:
     engine.step = 2
     engine.boundary()
