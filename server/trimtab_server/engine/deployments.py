@@ -59,6 +59,7 @@ class Deployments:
         self._creating = asyncio.Lock()
         self._draining = False
         self._repeating: list[asyncio.Task[None]] = []
+        self._undecided: dict[str, str | None] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -243,10 +244,15 @@ class Deployments:
     async def _balance(self, deployment: Deployment) -> None:
         if self._draining:
             return
+        trouble = None
         try:
             await deployment.balance()
         except Exception as error:  # noqa: BLE001 - it goes on, whatever has gone wrong
-            self._teller(deployment.name).alarm(f"nothing could be decided: {error!r}")
+            trouble = f"nothing could be decided: {error!r}"
+        # What lasts is said once: it would come again each second.
+        if trouble is not None and trouble != self._undecided.get(deployment.name):
+            self._teller(deployment.name).alarm(trouble)
+        self._undecided[deployment.name] = trouble
 
     async def _create(self, arrival: Arrival) -> Deployment:
         name, most = arrival.deployment, self._config.max_deployments
@@ -290,6 +296,7 @@ class Deployments:
         await deployment.settle()
         if deployment.unused and self._by_name.get(deployment.name) is deployment:
             del self._by_name[deployment.name]
+            self._undecided.pop(deployment.name, None)
             await deployment.close()
 
 
