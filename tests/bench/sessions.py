@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 
 from tests.bench.options import Options
+from tests.bench.raw import acknowledged, raw_server
 from tests.bench.tables import in_ms, print_table
 from tests.rpc.peers import Peer
 from tests.servers import ServerProcess, server_process
@@ -54,10 +55,12 @@ def run(options: Options) -> None:
     seconds, streams = (0.2, (2,)) if quick else (SECONDS, STREAMS)
     models = (SMALL,) if quick else (SMALL, MIDDLE, LARGE)
     columns = ["counts", "KB a report", "sessions", "acknowledged/s", "p50 ms", "p99 ms"]
+    columns.append("gRPC alone/s")
     caption = (
         "Each session sends a report, waits for its acknowledgement, and sends the next. All "
         "sessions are of one deployment and live in one process beside the server's. Counts are "
-        "int64 and saved to SQLite as in service; no session is limited in how often it reports."
+        "int64 and saved to SQLite as in service, and no session is limited in how often it reports. "
+        "gRPC alone: as many bytes, neither read nor added, by a server of its own just after."
     )
     rows = (_reports(model, each, seconds) for model in models for each in streams)
     print_table("Reports", columns, rows, caption)
@@ -77,7 +80,10 @@ def _reports(model: Model, sessions: int, seconds: float) -> list[object]:
     size = model.layers * model.experts * 8 / 1e3
     p99 = in_ms(quantiles(latencies, n=100)[98] * 1e3)
     rate = f"{len(latencies) / took:.0f}"
-    return [str(model), f"{size:.0f}", sessions, rate, in_ms(median(latencies) * 1e3), p99]
+    with raw_server() as address:
+        bare = asyncio.run(acknowledged(address, round(size * 1e3), sessions, seconds))
+    p50 = in_ms(median(latencies) * 1e3)
+    return [str(model), f"{size:.0f}", sessions, rate, p50, p99, f"{bare:.0f}"]
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def main() -> int:
     given = parser.parse_args()
     killers: list[tuple[str, Killer, int]] = [
         ("the server, at random points", _kill_server, given.kills),
+        ("a worker, at random points", _kill_rank, given.rounds),
         *((f"a worker: {point.value}", _kill_rank_at(point), given.rounds) for point in Point),
     ]
     print(f"Measured {machine()}; {given.ranks} ranks, seed {given.seed}.", flush=True)
@@ -72,6 +73,13 @@ def _kill_server(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None
     fleet.kill_server()
     struck[_under_way(fleet.history)] += 1
     fleet.start_server()
+    _wait_for_flip(fleet)
+
+
+def _kill_rank(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:
+    time.sleep(rng.random() * 0.3)
+    fleet.kill_rank(rng.randrange(fleet.options.ranks))
+    struck[_under_way(fleet.history)] += 1
     _wait_for_flip(fleet)
 
 

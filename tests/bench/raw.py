@@ -1,0 +1,79 @@
+"""What gRPC alone does: a stream of bytes, each message acknowledged, and nothing else.
+
+`python -m tests.bench.raw` serves that, and says at which port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import grpc
+import uvloop
+
+METHOD = "/raw/Echo"
+
+
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.stream_stream_rpc_method_handler(self._acknowledge)
+
+    async def _acknowledge(self, _: Any, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await context.write(message[:16])
+
+
+async def _serve() -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_Handler(),))
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination()
+
+
+@contextmanager
+def raw_server() -> Iterator[str]:
+    """The address of one in a process of its own."""
+    command = [sys.executable, "-m", __name__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
+
+
+async def acknowledged(address: str, size: int, streams: int, seconds: float) -> float:
+    """Messages of so many bytes a second, each stream waiting for one before the next."""
+    async with AsyncExitStack() as open_:
+        calls = []
+        for _ in range(streams):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = grpc.aio.insecure_channel(address, options=options)
+            await open_.enter_async_context(channel)
+            calls.append(channel.stream_stream(METHOD)())
+        message = bytes(size)
+        for call in calls:
+            await _exchange(call, message, 0.0)
+        start = time.perf_counter()
+        counts = await asyncio.gather(*(_exchange(call, message, seconds) for call in calls))
+        return sum(counts) / (time.perf_counter() - start)
+
+
+async def _exchange(call: Any, message: bytes, seconds: float) -> int:
+    """Once at least; how often."""
+    end, count = time.perf_counter() + seconds, 0
+    while count == 0 or time.perf_counter() < end:
+        await call.write(message)
+        await call.read()
+        count += 1
+    return count
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())
