@@ -59,8 +59,8 @@ def run(options: Options) -> None:
     caption = (
         "Each session sends a report, waits for its acknowledgement, and sends the next. All "
         "sessions are of one deployment and live in one process beside the server's. Counts are "
-        "int64 and saved to SQLite as in service, and no session is limited in how often it reports. "
-        "gRPC alone: as many bytes, neither read nor added, by a server of its own just after."
+        "int64 and saved to SQLite as in service; no session is limited in how often it "
+        "reports. gRPC alone: as many bytes, neither read nor added, by a server of its own."
     )
     rows = (_reports(model, each, seconds) for model in models for each in streams)
     print_table("Reports", columns, rows, caption)
