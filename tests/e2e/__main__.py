@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
+from typing import NamedTuple
 
 from tests.bench.tables import machine, print_table
 from trimtab_client.simulate.fleet import Fleet
@@ -19,6 +20,7 @@ from trimtab_client.simulate.noted import Noted
 from trimtab_client.simulate.options import FleetOptions
 from trimtab_client.simulate.report import Report
 from trimtab_client.simulate.targets import RandomTargets
+from trimtab_server.store.failpoints import STAGES
 
 COLUMNS = ("killed", "times", "switches offered / applied / aborted", "tokens (wrong)")
 COLUMNS += ("violations", "recovered after s, p50 / most")
@@ -26,6 +28,20 @@ CAPTION = """All is killed by kill -9 while one switch follows another. Recovere
 flipped to another placement; the start of the new process is part of it."""
 
 Killer = Callable[[Fleet, random.Random, Counter[str]], None]
+
+DEATHS = 3
+"""At each failpoint."""
+
+FAILPOINTS = tuple(f"save:{stage}=exit@{n}" for stage in STAGES for n in (8, 9, 10))
+"""Of three saves one after another, one is of an offer, one of a commit, and one of the end."""
+
+
+class Round(NamedTuple):
+    """What is killed, and how often."""
+
+    name: str
+    kill: Killer
+    times: int
 
 
 def main() -> int:
@@ -36,34 +52,36 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    killers: list[tuple[str, Killer, int]] = [
-        ("the server, at random points", _kill_server, given.kills),
-        ("a worker, at random points", _kill_rank, given.rounds),
-        *((f"a worker: {point.value}", _kill_rank_at(point), given.rounds) for point in Point),
+    rounds = [
+        Round("the server, at random points", _kill_server, given.kills),
+        *(Round(f"the server, {each}", _die_at(each), DEATHS) for each in FAILPOINTS),
+        Round("a worker, at random points", _kill_rank, given.rounds),
+        *(Round(f"a worker: {at.value}", _kill_rank_at(at), given.rounds) for at in Point),
     ]
     print(f"Measured {machine()}; {given.ranks} ranks, seed {given.seed}.", flush=True)
     wrong = False
 
     def rows() -> Iterator[list[object]]:
         nonlocal wrong
-        for name, kill, times in killers:
-            report, struck = _run(kill, times, given.ranks, given.seed)
+        for each in rounds:
+            report, struck = _run(each, given.ranks, given.seed)
             wrong = wrong or not report.ok
-            yield [name, times, *_cells(report)]
+            yield [each.name, each.times, *_cells(report)]
             print(f"{dict(struck)} {report.trouble}".strip(), file=sys.stderr)
 
     print_table("A fleet under load, and kill -9", COLUMNS, rows(), CAPTION)
     return int(wrong)
 
 
-def _run(kill: Killer, times: int, ranks: int, seed: int) -> tuple[Report, Counter[str]]:
+def _run(round_: Round, ranks: int, seed: int) -> tuple[Report, Counter[str]]:
     """What came of it, and what was under way when it struck."""
     rng, struck = random.Random(seed), Counter[str]()
-    with Fleet(FleetOptions(ranks=ranks, seed=seed, step_seconds=0.002)) as fleet:
+    options = FleetOptions(ranks=ranks, seed=seed, step_seconds=0.002)
+    with Fleet(options) as fleet:
         fleet.wait_in_force()
         with _load(fleet):
-            for _ in range(times):
-                kill(fleet, rng, struck)
+            for _ in range(round_.times):
+                round_.kill(fleet, rng, struck)
         return fleet.finish(), struck
 
 
@@ -74,6 +92,21 @@ def _kill_server(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None
     struck[_under_way(fleet.history)] += 1
     fleet.start_server()
     _wait_for_flip(fleet)
+
+
+def _die_at(failpoint: str) -> Killer:
+    def kill(fleet: Fleet, _: random.Random, struck: Counter[str]) -> None:
+        fleet.kill_server()
+        fleet.start_server("--failpoints", failpoint)
+        server = fleet.own_server()
+        fleet.wait("the server to die", lambda: not server.is_ready or None)
+        # It is dead already: this notes when.
+        fleet.kill_server()
+        struck[_under_way(fleet.history)] += 1
+        fleet.start_server()
+        _wait_for_flip(fleet)
+
+    return kill
 
 
 def _kill_rank(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:

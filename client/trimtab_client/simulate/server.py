@@ -16,6 +16,9 @@ from trimtab_client.simulate.errors import FleetError
 from trimtab_client.simulate.ledger import Ledger
 from trimtab_client.simulate.processes import Process, Processes, signal_to
 
+_AS_IF_KILLED = 137
+"""How a server ends at a failpoint that was asked for."""
+
 
 class ServerProcess:
     """A `trimtab-server serve` of the fleet's own.
@@ -68,13 +71,13 @@ class ServerProcess:
         process = self._process
         return self._ready.is_set() and process is not None and process.poll() is None
 
-    def start(self) -> None:
-        """Start it, as it was before; returns at once."""
+    def start(self, *flags: str) -> None:
+        """Start it, as it was before and with further flags for this time; returns at once."""
         listen = self.address or "127.0.0.1:0"
         command = [sys.executable, "-m", "trimtab_server", "serve", "--listen", listen]
         self._ready.clear()
         self._process = process = self._processes.start(
-            "server", [*command, *self._flags], stderr=subprocess.PIPE
+            "server", [*command, *self._flags, *flags], stderr=subprocess.PIPE
         )
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         reader.start()
@@ -117,7 +120,7 @@ class ServerProcess:
                 for line in lines:
                     self._heard(process, line)
         code = process.wait()
-        if code >= 0 and not self._stopping:
+        if code >= 0 and code != _AS_IF_KILLED and not self._stopping:
             self._ledger.fail(f"the server ended with code {code}: {' '.join(self._said[-5:])}")
 
     def _heard(self, process: Process, line: str) -> None:

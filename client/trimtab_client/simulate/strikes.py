@@ -44,10 +44,10 @@ class Strikes:
         self.ledger.struck(time.monotonic(), "kill-server")
         self.own_server().kill()
 
-    def start_server(self, *, wait: bool = True) -> None:
-        """Start it again, on the same port and store."""
+    def start_server(self, *flags: str, wait: bool = True) -> None:
+        """Start it again, on the same port and store, with further flags for this time."""
         server = self.own_server()
-        server.start()
+        server.start(*flags)
         if wait:
             self.ledger.wait(
                 "the server to be ready", lambda: server.is_ready or None, self.patience
