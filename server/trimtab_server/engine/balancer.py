@@ -90,17 +90,18 @@ class Balancer:
         self._decided_at = view.step
         load_LE, served = view.load(), view.served
         improved = await self._plan(load_LE, served, self._budget())
+        few_moves = self._candidate(improved)
         planned = None
-        if self._is_far_off(improved):
+        if self._is_far_off(few_moves, float(improved.after.bound.mean())):
             planned = await self._plan(load_LE, served, None)
         decision = decide(
-            self._candidate(improved),
+            few_moves,
             None if planned is None else self._candidate(planned),
             moving=self._moving,
             step_seconds=self._step_seconds,
             policy=self.policy,
         )
-        self._moving = not is_balanced(self._candidate(improved).before, self._moving, self.policy)
+        self._moving = not is_balanced(few_moves.before, self._moving, self.policy)
         chosen = planned if planned and decision.reason is Reason.REPLANNED else improved
         return Verdict(decision, chosen.placement)
 
@@ -138,11 +139,10 @@ class Balancer:
             max_moves_per_layer=policy.max_moves_per_layer, max_moves=policy.max_moves or None
         )
 
-    def _is_far_off(self, improved: Placed) -> bool:
-        candidate = self._candidate(improved)
-        if is_balanced(candidate.before, self._moving, self.policy):
+    def _is_far_off(self, few_moves: Candidate, least: float) -> bool:
+        if is_balanced(few_moves.before, self._moving, self.policy):
             return False
-        return wants_plan(candidate, float(improved.after.bound.mean()), self.policy)
+        return wants_plan(few_moves, least, self.policy)
 
     def _candidate(self, placed: Placed) -> Candidate:
         before, moves = placed.before, placed.moves

@@ -35,20 +35,19 @@ class _Tally:
     def __init__(self, counters: Counters, estimate: Estimate) -> None:
         self.counters = counters
         self.estimate = estimate
-        self._late_LE = np.zeros((0, 0))
+        self._late_LE: npt.NDArray[np.float64] | None = None
 
     def add(self, taken: Taken) -> None:
         """Take what a report adds to the load."""
         if taken.counted.gap:
             return
         tokens_LE = taken.tokens_LE.astype(np.float64)
-        if self._late_LE.size:
+        if self._late_LE is not None:
             tokens_LE += self._late_LE
         if taken.steps:
             self.estimate.add(tokens_LE, taken.steps)
-            tokens_LE = np.zeros((0, 0))
         # More of a step that the report before had counted: it goes with the next ones.
-        self._late_LE = tokens_LE
+        self._late_LE = None if taken.steps else tokens_LE
 
 
 class Tallies:
