@@ -12,29 +12,99 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trimtab.v1 import placement_pb2 as trimtab_dot_v1_dot_placement__pb2
+from trimtab.v1 import topology_pb2 as trimtab_dot_v1_dot_topology__pb2
 from trimtab.v1alpha1 import switch_pb2 as trimtab_dot_v1alpha1_dot_switch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtab/v1alpha1/deployment_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"v\n\x0eTriggerRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.trimtab.v1.MoveBudget\"e\n\x0fTriggerResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"2\n\x0cPauseRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\rPauseResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t\"#\n\rResumeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\")\n\x0eResumeResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t2\xfa\x01\n\x11\x44\x65ploymentService\x12N\n\x07Trigger\x12 .trimtab.v1alpha1.TriggerRequest\x1a!.trimtab.v1alpha1.TriggerResponse\x12H\n\x05Pause\x12\x1e.trimtab.v1alpha1.PauseRequest\x1a\x1f.trimtab.v1alpha1.PauseResponse\x12K\n\x06Resume\x12\x1f.trimtab.v1alpha1.ResumeRequest\x1a .trimtab.v1alpha1.ResumeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtab/v1alpha1/deployment_service.proto\x12\x10trimtab.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrimtab/v1/placement.proto\x1a\x19trimtab/v1/topology.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"\xa4\x05\n\x06Policy\x12$\n\x04mode\x18\x01 \x01(\x0e\x32\x16.trimtab.v1alpha1.Mode\x12\x1c\n\x0fhalf_life_steps\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cwindow_steps\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x65very_steps\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0e\x63ooldown_steps\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x18\n\x0bstart_above\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nstop_below\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x15\n\x08min_gain\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12 \n\x13max_moves_per_layer\x18\t \x01(\rH\x07\x88\x01\x01\x12\x16\n\tmax_moves\x18\n \x01(\rH\x08\x88\x01\x01\x12\x17\n\nreplan_gap\x18\x0b \x01(\x01H\t\x88\x01\x01\x12\x1a\n\rhorizon_steps\x18\x0c \x01(\rH\n\x88\x01\x01\x12\x16\n\tmoe_share\x18\r \x01(\x01H\x0b\x88\x01\x01\x12\x1b\n\x0enode_bandwidth\x18\x0e \x01(\x01H\x0c\x88\x01\x01\x12!\n\x14\x63ross_node_bandwidth\x18\x0f \x01(\x01H\r\x88\x01\x01\x42\x12\n\x10_half_life_stepsB\x0f\n\r_window_stepsB\x0e\n\x0c_every_stepsB\x11\n\x0f_cooldown_stepsB\x0e\n\x0c_start_aboveB\r\n\x0b_stop_belowB\x0b\n\t_min_gainB\x16\n\x14_max_moves_per_layerB\x0c\n\n_max_movesB\r\n\x0b_replan_gapB\x10\n\x0e_horizon_stepsB\x0c\n\n_moe_shareB\x11\n\x0f_node_bandwidthB\x17\n\x15_cross_node_bandwidth\"\x93\x01\n\x0e\x44\x65ploymentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x03 \x01(\r\x12\x12\n\nnum_layers\x18\x04 \x01(\r\x12\x13\n\x0bnum_experts\x18\x05 \x01(\r\x12&\n\x08topology\x18\x06 \x01(\x0b\x32\x14.trimtab.v1.Topology\"8\n\tImbalance\x12\r\n\x05worst\x18\x01 \x01(\x01\x12\x0e\n\x06median\x18\x02 \x01(\x01\x12\x0c\n\x04mean\x18\x03 \x01(\x01\"\xdf\x01\n\rBalanceStatus\x12.\n\tpredicted\x18\x01 \x01(\x0b\x32\x1b.trimtab.v1alpha1.Imbalance\x12\x37\n\x12predicted_smoothed\x18\x02 \x01(\x0b\x32\x1b.trimtab.v1alpha1.Imbalance\x12-\n\x08measured\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1alpha1.Imbalance\x12\x36\n\x11measured_smoothed\x18\x04 \x01(\x0b\x32\x1b.trimtab.v1alpha1.Imbalance\"\x9f\x01\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04gpus\x18\x02 \x03(\r\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x11\n\tlast_step\x18\x05 \x01(\x03\x12\x1f\n\x12report_age_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x15\n\x13_report_age_seconds\"\xb8\x05\n\x10\x44\x65ploymentStatus\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x1d\n\x10in_force_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05phase\x18\x04 \x01(\t\x12/\n\x0cswitching_to\x18\x05 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12\x11\n\tnot_ready\x18\x06 \x01(\t\x12\x15\n\rpaused_reason\x18\x07 \x01(\t\x12\x15\n\rpinned_digest\x18\x08 \x01(\x0c\x12\x19\n\x11workers_connected\x18\t \x01(\r\x12\x16\n\x0eworkers_absent\x18\n \x01(\r\x12\x0c\n\x04step\x18\x0b \x01(\x03\x12!\n\x14\x65stimate_age_seconds\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x30\n\x07\x62\x61lance\x18\r \x01(\x0b\x32\x1f.trimtab.v1alpha1.BalanceStatus\x12\x31\n\rlast_decision\x18\x0e \x01(\x0b\x32\x1a.trimtab.v1alpha1.Decision\x12\x44\n\tdecisions\x18\x0f \x03(\x0b\x32\x31.trimtab.v1alpha1.DeploymentStatus.DecisionsEntry\x12\'\n\x04past\x18\x10 \x03(\x0b\x32\x19.trimtab.v1alpha1.Version\x12/\n\x07workers\x18\x11 \x03(\x0b\x32\x1e.trimtab.v1alpha1.WorkerStatus\x1a\x30\n\x0e\x44\x65\x63isionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x13\n\x11_in_force_secondsB\x17\n\x15_estimate_age_seconds\"\x9a\x01\n\nDeployment\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .trimtab.v1alpha1.DeploymentSpec\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.trimtab.v1alpha1.Policy\x12\x32\n\x06status\x18\x03 \x01(\x0b\x32\".trimtab.v1alpha1.DeploymentStatus\"\xbc\x02\n\x08\x44\x65\x63ision\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.trimtab.v1alpha1.Reason\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12$\n\x04mode\x18\x05 \x01(\x0e\x32\x16.trimtab.v1alpha1.Mode\x12\x1d\n\x10imbalance_before\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fimbalance_after\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05moves\x18\x08 \x01(\x04\x12\x14\n\x0cmove_seconds\x18\t \x01(\x01\x12\r\n\x05times\x18\n \x01(\x04\x42\x13\n\x11_imbalance_beforeB\x12\n\x10_imbalance_after\"s\n\x17\x43reateDeploymentRequest\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .trimtab.v1alpha1.DeploymentSpec\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.trimtab.v1alpha1.Policy\"L\n\x18\x43reateDeploymentResponse\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.trimtab.v1alpha1.Deployment\"*\n\x14GetDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"I\n\x15GetDeploymentResponse\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.trimtab.v1alpha1.Deployment\"\x18\n\x16ListDeploymentsRequest\"L\n\x17ListDeploymentsResponse\x12\x31\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1c.trimtab.v1alpha1.Deployment\"S\n\x13UpdatePolicyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.trimtab.v1alpha1.Policy\"@\n\x14UpdatePolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.trimtab.v1alpha1.Policy\"-\n\x17\x44\x65leteDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteDeploymentResponse\"J\n\nPinRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"a\n\x0bPinResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"\"\n\x0cUnpinRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"(\n\rUnpinResponse\x12\x17\n\x0fprevious_digest\x18\x01 \x01(\x0c\"Q\n\x0fRollBackRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12*\n\x07version\x18\x02 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\"f\n\x10RollBackResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"U\n\x13GetPlacementRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12*\n\x07version\x18\x02 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\"\xa9\x01\n\x14GetPlacementResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x08topology\x18\x03 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\"U\n\x15WatchPlacementRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\x05known\x18\x02 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\"\xab\x01\n\x16WatchPlacementResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x08topology\x18\x03 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\"9\n\x14ListDecisionsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"F\n\x15ListDecisionsResponse\x12-\n\tdecisions\x18\x01 \x03(\x0b\x32\x1a.trimtab.v1alpha1.Decision\"v\n\x0eTriggerRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12(\n\tplacement\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.trimtab.v1.MoveBudget\"e\n\x0fTriggerResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12%\n\x06target\x18\x02 \x01(\x0b\x32\x15.trimtab.v1.Placement\"2\n\x0cPauseRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\rPauseResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t\"#\n\rResumeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\")\n\x0eResumeResponse\x12\x17\n\x0fprevious_reason\x18\x01 \x01(\t*L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_OFF\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x0f\n\x0bMODE_ACTIVE\x10\x03*\xe2\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_NOT_READY\x10\x01\x12\x13\n\x0fREASON_TOO_SOON\x10\x02\x12\x12\n\x0eREASON_NO_LOAD\x10\x03\x12\x13\n\x0fREASON_COOLDOWN\x10\x04\x12\x13\n\x0fREASON_BALANCED\x10\x05\x12\x15\n\x11REASON_SMALL_GAIN\x10\x06\x12\x15\n\x11REASON_TOO_COSTLY\x10\x07\x12\x13\n\x0fREASON_IMPROVED\x10\x08\x12\x14\n\x10REASON_REPLANNED\x10\t2\x82\n\n\x11\x44\x65ploymentService\x12i\n\x10\x43reateDeployment\x12).trimtab.v1alpha1.CreateDeploymentRequest\x1a*.trimtab.v1alpha1.CreateDeploymentResponse\x12`\n\rGetDeployment\x12&.trimtab.v1alpha1.GetDeploymentRequest\x1a\'.trimtab.v1alpha1.GetDeploymentResponse\x12\x66\n\x0fListDeployments\x12(.trimtab.v1alpha1.ListDeploymentsRequest\x1a).trimtab.v1alpha1.ListDeploymentsResponse\x12]\n\x0cUpdatePolicy\x12%.trimtab.v1alpha1.UpdatePolicyRequest\x1a&.trimtab.v1alpha1.UpdatePolicyResponse\x12i\n\x10\x44\x65leteDeployment\x12).trimtab.v1alpha1.DeleteDeploymentRequest\x1a*.trimtab.v1alpha1.DeleteDeploymentResponse\x12N\n\x07Trigger\x12 .trimtab.v1alpha1.TriggerRequest\x1a!.trimtab.v1alpha1.TriggerResponse\x12H\n\x05Pause\x12\x1e.trimtab.v1alpha1.PauseRequest\x1a\x1f.trimtab.v1alpha1.PauseResponse\x12K\n\x06Resume\x12\x1f.trimtab.v1alpha1.ResumeRequest\x1a .trimtab.v1alpha1.ResumeResponse\x12\x42\n\x03Pin\x12\x1c.trimtab.v1alpha1.PinRequest\x1a\x1d.trimtab.v1alpha1.PinResponse\x12H\n\x05Unpin\x12\x1e.trimtab.v1alpha1.UnpinRequest\x1a\x1f.trimtab.v1alpha1.UnpinResponse\x12Q\n\x08RollBack\x12!.trimtab.v1alpha1.RollBackRequest\x1a\".trimtab.v1alpha1.RollBackResponse\x12]\n\x0cGetPlacement\x12%.trimtab.v1alpha1.GetPlacementRequest\x1a&.trimtab.v1alpha1.GetPlacementResponse\x12\x65\n\x0eWatchPlacement\x12\'.trimtab.v1alpha1.WatchPlacementRequest\x1a(.trimtab.v1alpha1.WatchPlacementResponse0\x01\x12`\n\rListDecisions\x12&.trimtab.v1alpha1.ListDecisionsRequest\x1a\'.trimtab.v1alpha1.ListDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1alpha1.deployment_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TRIGGERREQUEST']._serialized_start=122
-  _globals['_TRIGGERREQUEST']._serialized_end=240
-  _globals['_TRIGGERRESPONSE']._serialized_start=242
-  _globals['_TRIGGERRESPONSE']._serialized_end=343
-  _globals['_PAUSEREQUEST']._serialized_start=345
-  _globals['_PAUSEREQUEST']._serialized_end=395
-  _globals['_PAUSERESPONSE']._serialized_start=397
-  _globals['_PAUSERESPONSE']._serialized_end=437
-  _globals['_RESUMEREQUEST']._serialized_start=439
-  _globals['_RESUMEREQUEST']._serialized_end=474
-  _globals['_RESUMERESPONSE']._serialized_start=476
-  _globals['_RESUMERESPONSE']._serialized_end=517
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=520
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=770
+  _globals['_DEPLOYMENTSTATUS_DECISIONSENTRY']._options = None
+  _globals['_DEPLOYMENTSTATUS_DECISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_MODE']._serialized_start=4764
+  _globals['_MODE']._serialized_end=4840
+  _globals['_REASON']._serialized_start=4843
+  _globals['_REASON']._serialized_end=5069
+  _globals['_POLICY']._serialized_start=183
+  _globals['_POLICY']._serialized_end=859
+  _globals['_DEPLOYMENTSPEC']._serialized_start=862
+  _globals['_DEPLOYMENTSPEC']._serialized_end=1009
+  _globals['_IMBALANCE']._serialized_start=1011
+  _globals['_IMBALANCE']._serialized_end=1067
+  _globals['_BALANCESTATUS']._serialized_start=1070
+  _globals['_BALANCESTATUS']._serialized_end=1293
+  _globals['_WORKERSTATUS']._serialized_start=1296
+  _globals['_WORKERSTATUS']._serialized_end=1455
+  _globals['_DEPLOYMENTSTATUS']._serialized_start=1458
+  _globals['_DEPLOYMENTSTATUS']._serialized_end=2154
+  _globals['_DEPLOYMENTSTATUS_DECISIONSENTRY']._serialized_start=2060
+  _globals['_DEPLOYMENTSTATUS_DECISIONSENTRY']._serialized_end=2108
+  _globals['_DEPLOYMENT']._serialized_start=2157
+  _globals['_DEPLOYMENT']._serialized_end=2311
+  _globals['_DECISION']._serialized_start=2314
+  _globals['_DECISION']._serialized_end=2630
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=2632
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=2747
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=2749
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=2825
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=2827
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=2869
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=2871
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=2944
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=2946
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=2970
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=2972
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=3048
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=3050
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=3133
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=3135
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=3199
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=3201
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=3246
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=3248
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=3274
+  _globals['_PINREQUEST']._serialized_start=3276
+  _globals['_PINREQUEST']._serialized_end=3350
+  _globals['_PINRESPONSE']._serialized_start=3352
+  _globals['_PINRESPONSE']._serialized_end=3449
+  _globals['_UNPINREQUEST']._serialized_start=3451
+  _globals['_UNPINREQUEST']._serialized_end=3485
+  _globals['_UNPINRESPONSE']._serialized_start=3487
+  _globals['_UNPINRESPONSE']._serialized_end=3527
+  _globals['_ROLLBACKREQUEST']._serialized_start=3529
+  _globals['_ROLLBACKREQUEST']._serialized_end=3610
+  _globals['_ROLLBACKRESPONSE']._serialized_start=3612
+  _globals['_ROLLBACKRESPONSE']._serialized_end=3714
+  _globals['_GETPLACEMENTREQUEST']._serialized_start=3716
+  _globals['_GETPLACEMENTREQUEST']._serialized_end=3801
+  _globals['_GETPLACEMENTRESPONSE']._serialized_start=3804
+  _globals['_GETPLACEMENTRESPONSE']._serialized_end=3973
+  _globals['_WATCHPLACEMENTREQUEST']._serialized_start=3975
+  _globals['_WATCHPLACEMENTREQUEST']._serialized_end=4060
+  _globals['_WATCHPLACEMENTRESPONSE']._serialized_start=4063
+  _globals['_WATCHPLACEMENTRESPONSE']._serialized_end=4234
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=4236
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=4293
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=4295
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=4365
+  _globals['_TRIGGERREQUEST']._serialized_start=4367
+  _globals['_TRIGGERREQUEST']._serialized_end=4485
+  _globals['_TRIGGERRESPONSE']._serialized_start=4487
+  _globals['_TRIGGERRESPONSE']._serialized_end=4588
+  _globals['_PAUSEREQUEST']._serialized_start=4590
+  _globals['_PAUSEREQUEST']._serialized_end=4640
+  _globals['_PAUSERESPONSE']._serialized_start=4642
+  _globals['_PAUSERESPONSE']._serialized_end=4682
+  _globals['_RESUMEREQUEST']._serialized_start=4684
+  _globals['_RESUMEREQUEST']._serialized_end=4719
+  _globals['_RESUMERESPONSE']._serialized_start=4721
+  _globals['_RESUMERESPONSE']._serialized_end=4762
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=5072
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=6354
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ from trimtab.v1alpha1 import deployment_service_pb2 as trimtab_dot_v1alpha1_dot_
 
 
 class DeploymentServiceStub(object):
-    """Deployments, for operators.
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
     """
 
     def __init__(self, channel):
@@ -15,6 +17,31 @@ class DeploymentServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateDeployment = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/CreateDeployment',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentResponse.FromString,
+                )
+        self.GetDeployment = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/GetDeployment',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentResponse.FromString,
+                )
+        self.ListDeployments = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/ListDeployments',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsResponse.FromString,
+                )
+        self.UpdatePolicy = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/UpdatePolicy',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyResponse.FromString,
+                )
+        self.DeleteDeployment = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/DeleteDeployment',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+                )
         self.Trigger = channel.unary_unary(
                 '/trimtab.v1alpha1.DeploymentService/Trigger',
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerRequest.SerializeToString,
@@ -30,11 +57,80 @@ class DeploymentServiceStub(object):
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
                 )
+        self.Pin = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/Pin',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinResponse.FromString,
+                )
+        self.Unpin = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/Unpin',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinResponse.FromString,
+                )
+        self.RollBack = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/RollBack',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackResponse.FromString,
+                )
+        self.GetPlacement = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/GetPlacement',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementResponse.FromString,
+                )
+        self.WatchPlacement = channel.unary_stream(
+                '/trimtab.v1alpha1.DeploymentService/WatchPlacement',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementResponse.FromString,
+                )
+        self.ListDecisions = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/ListDecisions',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.FromString,
+                )
 
 
 class DeploymentServiceServicer(object):
-    """Deployments, for operators.
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
     """
+
+    def CreateDeployment(self, request, context):
+        """Creates a deployment before its workers come, which then have to agree with
+        it. Not needed: the first Hello creates one too. Asked again for the same,
+        it answers what there is; for another one of that name: ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeployment(self, request, context):
+        """All that is known of one deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeployments(self, request, context):
+        """All deployments, in order of their names, without their workers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePolicy(self, request, context):
+        """Changes when, how far and whether experts move, from the next decision on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDeployment(self, request, context):
+        """Forgets a deployment. FAILED_PRECONDITION while workers have sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Trigger(self, request, context):
         """Switches a deployment to another placement, in as many switches as its
@@ -62,9 +158,80 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pin(self, request, context):
+        """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
+        switched to it as soon as it can be, and again where a new group comes with
+        another one. Where another is pinned already, this one takes its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Lets the policy decide again. Repeated, it does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBack(self, request, context):
+        """Pins a deployment to what was in force before, which becomes a new
+        generation. The server remembers the last 16 placements of a deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlacement(self, request, context):
+        """The placement in force, or one that was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPlacement(self, request, context):
+        """The placement in force, and each that comes into force after it. Whoever
+        reads slowly misses some, but never the latest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """What was decided last and why: up to 256 decisions since the server's start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDeployment,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentResponse.SerializeToString,
+            ),
+            'GetDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeployment,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentResponse.SerializeToString,
+            ),
+            'ListDeployments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeployments,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsResponse.SerializeToString,
+            ),
+            'UpdatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePolicy,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyResponse.SerializeToString,
+            ),
+            'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDeployment,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentResponse.SerializeToString,
+            ),
             'Trigger': grpc.unary_unary_rpc_method_handler(
                     servicer.Trigger,
                     request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.TriggerRequest.FromString,
@@ -80,6 +247,36 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.FromString,
                     response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.SerializeToString,
             ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinResponse.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackResponse.SerializeToString,
+            ),
+            'GetPlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlacement,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementResponse.SerializeToString,
+            ),
+            'WatchPlacement': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPlacement,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trimtab.v1alpha1.DeploymentService', rpc_method_handlers)
@@ -88,8 +285,95 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeploymentService(object):
-    """Deployments, for operators.
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
     """
+
+    @staticmethod
+    def CreateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/CreateDeployment',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.CreateDeploymentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/GetDeployment',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetDeploymentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListDeployments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/ListDeployments',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDeploymentsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/UpdatePolicy',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.UpdatePolicyResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/DeleteDeployment',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
     def Trigger(request,
@@ -139,5 +423,107 @@ class DeploymentService(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Resume',
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Pin',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Unpin',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.UnpinResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/RollBack',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.RollBackResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/GetPlacement',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetPlacementResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/trimtab.v1alpha1.DeploymentService/WatchPlacement',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.WatchPlacementResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/ListDecisions',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

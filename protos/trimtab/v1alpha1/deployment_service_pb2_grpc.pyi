@@ -18,9 +18,45 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class DeploymentServiceStub:
-    """Deployments, for operators."""
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
+    """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    CreateDeployment: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse,
+    ]
+    """Creates a deployment before its workers come, which then have to agree with
+    it. Not needed: the first Hello creates one too. Asked again for the same,
+    it answers what there is; for another one of that name: ALREADY_EXISTS.
+    """
+
+    GetDeployment: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse,
+    ]
+    """All that is known of one deployment."""
+
+    ListDeployments: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse,
+    ]
+    """All deployments, in order of their names, without their workers."""
+
+    UpdatePolicy: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyRequest,
+        trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyResponse,
+    ]
+    """Changes when, how far and whether experts move, from the next decision on."""
+
+    DeleteDeployment: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
+    ]
+    """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
+
     Trigger: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.TriggerRequest,
         trimtab.v1alpha1.deployment_service_pb2.TriggerResponse,
@@ -47,8 +83,87 @@ class DeploymentServiceStub:
     before has to be triggered anew. Repeated, it does nothing.
     """
 
+    Pin: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.PinRequest,
+        trimtab.v1alpha1.deployment_service_pb2.PinResponse,
+    ]
+    """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
+    switched to it as soon as it can be, and again where a new group comes with
+    another one. Where another is pinned already, this one takes its place.
+    """
+
+    Unpin: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
+        trimtab.v1alpha1.deployment_service_pb2.UnpinResponse,
+    ]
+    """Lets the policy decide again. Repeated, it does nothing."""
+
+    RollBack: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
+        trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
+    ]
+    """Pins a deployment to what was in force before, which becomes a new
+    generation. The server remembers the last 16 placements of a deployment.
+    """
+
+    GetPlacement: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse,
+    ]
+    """The placement in force, or one that was."""
+
+    WatchPlacement: grpc.UnaryStreamMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
+        trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse,
+    ]
+    """The placement in force, and each that comes into force after it. Whoever
+    reads slowly misses some, but never the latest.
+    """
+
+    ListDecisions: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse,
+    ]
+    """What was decided last and why: up to 256 decisions since the server's start."""
+
 class DeploymentServiceAsyncStub:
-    """Deployments, for operators."""
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
+    """
+
+    CreateDeployment: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse,
+    ]
+    """Creates a deployment before its workers come, which then have to agree with
+    it. Not needed: the first Hello creates one too. Asked again for the same,
+    it answers what there is; for another one of that name: ALREADY_EXISTS.
+    """
+
+    GetDeployment: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse,
+    ]
+    """All that is known of one deployment."""
+
+    ListDeployments: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse,
+    ]
+    """All deployments, in order of their names, without their workers."""
+
+    UpdatePolicy: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyRequest,
+        trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyResponse,
+    ]
+    """Changes when, how far and whether experts move, from the next decision on."""
+
+    DeleteDeployment: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
+        trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
+    ]
+    """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
 
     Trigger: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.TriggerRequest,
@@ -76,8 +191,97 @@ class DeploymentServiceAsyncStub:
     before has to be triggered anew. Repeated, it does nothing.
     """
 
+    Pin: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.PinRequest,
+        trimtab.v1alpha1.deployment_service_pb2.PinResponse,
+    ]
+    """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
+    switched to it as soon as it can be, and again where a new group comes with
+    another one. Where another is pinned already, this one takes its place.
+    """
+
+    Unpin: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
+        trimtab.v1alpha1.deployment_service_pb2.UnpinResponse,
+    ]
+    """Lets the policy decide again. Repeated, it does nothing."""
+
+    RollBack: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
+        trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
+    ]
+    """Pins a deployment to what was in force before, which becomes a new
+    generation. The server remembers the last 16 placements of a deployment.
+    """
+
+    GetPlacement: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse,
+    ]
+    """The placement in force, or one that was."""
+
+    WatchPlacement: grpc.aio.UnaryStreamMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
+        trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse,
+    ]
+    """The placement in force, and each that comes into force after it. Whoever
+    reads slowly misses some, but never the latest.
+    """
+
+    ListDecisions: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse,
+    ]
+    """What was decided last and why: up to 256 decisions since the server's start."""
+
 class DeploymentServiceServicer(metaclass=abc.ABCMeta):
-    """Deployments, for operators."""
+    """Deployments, for operators, and their placements, for whoever reads them.
+
+    A deployment that nobody knows is NOT_FOUND in all of these.
+    """
+
+    @abc.abstractmethod
+    def CreateDeployment(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse]]:
+        """Creates a deployment before its workers come, which then have to agree with
+        it. Not needed: the first Hello creates one too. Asked again for the same,
+        it answers what there is; for another one of that name: ALREADY_EXISTS.
+        """
+
+    @abc.abstractmethod
+    def GetDeployment(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse]]:
+        """All that is known of one deployment."""
+
+    @abc.abstractmethod
+    def ListDeployments(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse]]:
+        """All deployments, in order of their names, without their workers."""
+
+    @abc.abstractmethod
+    def UpdatePolicy(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyResponse]]:
+        """Changes when, how far and whether experts move, from the next decision on."""
+
+    @abc.abstractmethod
+    def DeleteDeployment(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse]]:
+        """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
 
     @abc.abstractmethod
     def Trigger(
@@ -110,5 +314,60 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         which does so where workers serve by what they cannot. What was on its way
         before has to be triggered anew. Repeated, it does nothing.
         """
+
+    @abc.abstractmethod
+    def Pin(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.PinRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.PinResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.PinResponse]]:
+        """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
+        switched to it as soon as it can be, and again where a new group comes with
+        another one. Where another is pinned already, this one takes its place.
+        """
+
+    @abc.abstractmethod
+    def Unpin(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.UnpinResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.UnpinResponse]]:
+        """Lets the policy decide again. Repeated, it does nothing."""
+
+    @abc.abstractmethod
+    def RollBack(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse]]:
+        """Pins a deployment to what was in force before, which becomes a new
+        generation. The server remembers the last 16 placements of a deployment.
+        """
+
+    @abc.abstractmethod
+    def GetPlacement(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse]]:
+        """The placement in force, or one that was."""
+
+    @abc.abstractmethod
+    def WatchPlacement(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse], collections.abc.AsyncIterator[trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse]]:
+        """The placement in force, and each that comes into force after it. Whoever
+        reads slowly misses some, but never the latest.
+        """
+
+    @abc.abstractmethod
+    def ListDecisions(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse]]:
+        """What was decided last and why: up to 256 decisions since the server's start."""
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -71,7 +71,7 @@ class SessionResponse(_message.Message):
     def __init__(self, term: _Optional[int] = ..., directive: _Optional[_Union[Directive, _Mapping]] = ..., report_ack: _Optional[_Union[ReportAck, _Mapping]] = ..., welcome: _Optional[_Union[_switch_pb2.Welcome, _Mapping]] = ..., offer: _Optional[_Union[_switch_pb2.Offer, _Mapping]] = ..., commit: _Optional[_Union[_switch_pb2.Commit, _Mapping]] = ..., abort: _Optional[_Union[_switch_pb2.Abort, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("deployment", "group_id", "worker", "incarnation", "stream", "gpus", "topology", "num_experts", "placement", "in_force", "flipped_at", "held", "scope", "transfer", "staging_slots", "max_layers_per_switch", "bytes_per_expert", "term", "epoch", "generation")
+    __slots__ = ("deployment", "group_id", "worker", "incarnation", "stream", "gpus", "topology", "num_experts", "placement", "in_force", "flipped_at", "held", "scope", "transfer", "staging_slots", "max_layers_per_switch", "bytes_per_expert", "term", "epoch", "generation", "model", "first_layer")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,8 @@ class Hello(_message.Message):
     TERM_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LAYER_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     group_id: str
     worker: str
@@ -112,7 +114,9 @@ class Hello(_message.Message):
     term: int
     epoch: int
     generation: int
-    def __init__(self, deployment: _Optional[str] = ..., group_id: _Optional[str] = ..., worker: _Optional[str] = ..., incarnation: _Optional[int] = ..., stream: _Optional[int] = ..., gpus: _Optional[_Iterable[int]] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., flipped_at: _Optional[int] = ..., held: _Optional[_Union[_switch_pb2.Held, _Mapping]] = ..., scope: _Optional[_Union[Scope, str]] = ..., transfer: _Optional[_Union[Transfer, str]] = ..., staging_slots: _Optional[int] = ..., max_layers_per_switch: _Optional[int] = ..., bytes_per_expert: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    model: str
+    first_layer: int
+    def __init__(self, deployment: _Optional[str] = ..., group_id: _Optional[str] = ..., worker: _Optional[str] = ..., incarnation: _Optional[int] = ..., stream: _Optional[int] = ..., gpus: _Optional[_Iterable[int]] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., flipped_at: _Optional[int] = ..., held: _Optional[_Union[_switch_pb2.Held, _Mapping]] = ..., scope: _Optional[_Union[Scope, str]] = ..., transfer: _Optional[_Union[Transfer, str]] = ..., staging_slots: _Optional[int] = ..., max_layers_per_switch: _Optional[int] = ..., bytes_per_expert: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("seq", "first_step", "last_step", "counts")
