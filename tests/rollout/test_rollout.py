@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from trimtab_server.rollout.messages import (
     Refused,
     Welcome,
 )
-from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
 from trimtab_server.rollout.rollout import Phase, Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
@@ -224,8 +225,14 @@ def test_the_next_group_gets_the_next_epoch_and_generation_0_is_what_it_serves_b
     joined(rollout, 3, "a", group_id="g2", stream=2, placement=OTHER)
     joined(rollout, 4, "b", group_id="g2", stream=2, placement=OTHER)
     epoch = Epoch(2, "g2", MEMBERS, generation=1)
-    record = Record(epoch, Version(2, 0), OTHER, last_generation=1, ended_groups=("g1",))
-    assert rollout.record == record
+    assert rollout.record == Record(
+        epoch,
+        Version(2, 0),
+        OTHER,
+        last_generation=1,
+        ended_groups=("g1",),
+        past=(Served(BASE, OLD), Served(FIRST, NEW)),
+    )
 
 
 def test_an_epoch_is_higher_than_any_that_a_worker_knows():
@@ -633,7 +640,8 @@ def test_a_switch_ends_durably_when_all_have_applied_it():
     rollout = committed()
     assert rollout.answered(2, Applied(FIRST, NEW.digest, 8)) == []
     assert rollout.waiting_for == ("a",)
-    record = Record(Epoch(1, "g1", MEMBERS), FIRST, NEW, last_generation=1)
+    epoch, past = Epoch(1, "g1", MEMBERS), (Served(BASE, OLD),)
+    record = Record(epoch, FIRST, NEW, last_generation=1, past=past)
     assert rollout.answered(1, Applied(FIRST, NEW.digest, 8)) == [
         Save(record),
         note_of("applied", digest=NEW.digest),
@@ -753,6 +761,39 @@ def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
     assert rollout.resume() == [Save(rollout.record)]
     assert rollout.record.paused is None
     assert rollout.why_not() is None
+
+
+def test_a_pin_is_durable_and_outlives_the_server_and_the_group():
+    rollout = applied()
+    assert rollout.pin(OLD) == [Save(rollout.record)]
+    again = Rollout(rollout.record, 2)
+    joined(again, 3, "a", group_id="g2", stream=2, placement=OTHER)
+    joined(again, 4, "b", group_id="g2", stream=2, placement=OTHER)
+    assert again.record.epoch is not None
+    assert again.record.epoch.number == 2
+    assert again.record.pinned is OLD
+    assert again.pin(None) == [Save(again.record)]
+    assert again.record.pinned is None
+
+
+def test_a_group_that_goes_on_by_the_same_placement_adds_nothing_to_the_past():
+    rollout = applied()
+    joined(rollout, 3, "a", group_id="g2", stream=2, placement=NEW)
+    joined(rollout, 4, "b", group_id="g2", stream=2, placement=NEW)
+    assert rollout.record.in_force == Version(2, 0)
+    assert rollout.record.past == (Served(BASE, OLD),)
+
+
+def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
+    record, came_with = Record(in_force=BASE, placement=OLD), Served(BASE, OLD)
+    for generation in range(1, 31):
+        placement = NEW if generation % 2 else OTHER
+        version = Version(1, generation)
+        past = record.followed_by(placement)
+        record = replace(record, in_force=version, placement=placement, past=past)
+    assert len(record.past) == 16
+    assert record.past[0] == came_with
+    assert [served.version.generation for served in record.past[1:]] == list(range(15, 30))
 
 
 def test_what_is_committed_goes_on_in_a_pause():

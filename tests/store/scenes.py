@@ -10,13 +10,15 @@ import numpy as np
 
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.store import Store
 
 OLD = Placement.of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
 NEW = Placement.of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
 OTHER = Placement.of([[0, 0, 1]], 2, 3)
+PINNED = Placement.of([[0, 1, 2, 1], [0, 1, 2, 0]], 3, 2)
+FIRST = Placement.of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
 
 SERVING = Record(
     epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}, 2),
@@ -25,7 +27,12 @@ SERVING = Record(
     last_generation=3,
 )
 SWITCHING = replace(
-    SERVING, last_generation=4, switch=Switch(Version(1, 4), NEW, Stage.OFFERED), paused="by hand"
+    SERVING,
+    last_generation=4,
+    switch=Switch(Version(1, 4), NEW, Stage.OFFERED),
+    paused="by hand",
+    pinned=PINNED,
+    past=(Served(Version(1, 0), FIRST), Served(Version(1, 2), NEW)),
 )
 SOMEWHERE_ELSE = replace(SERVING, placement=OTHER)
 
@@ -42,6 +49,7 @@ def prepare(store: Store) -> None:
     store.save("b", SOMEWHERE_ELSE)
     store.save_counters("a", {"worker": counters(1), "left": counters(1)})
     store.save_counters("b", {"worker": counters(5)})
+    store.save_spec("a", "what it is")
 
 
 def write(store: Store, operation: str) -> None:
@@ -52,22 +60,25 @@ def write(store: Store, operation: str) -> None:
             store.save("a", SWITCHING)
         case "save_counters":
             store.save_counters("a", {"worker": counters(2), "new": counters(3)})
+        case "save_spec":
+            store.save_spec("a", "otherwise")
         case "delete":
             store.delete("a")
         case _:
             raise AssertionError(operation)
 
 
-State = Mapping[str, tuple[Record | None, Mapping[str, int]]]
-"""Records, and the numbers of workers' last reports, by deployment."""
+State = Mapping[str, tuple[Record | None, Mapping[str, int], str | None]]
+"""Records, numbers of workers' last reports, and specs, by deployment."""
 
-_A, _B = (SERVING, {"worker": 1, "left": 1}), (SOMEWHERE_ELSE, {"worker": 5})
+_A, _B = (SERVING, {"worker": 1, "left": 1}, "what it is"), (SOMEWHERE_ELSE, {"worker": 5}, None)
 BEFORE: State = {"a": _A, "b": _B}
 AFTER: Mapping[str, State] = {
     "outrank": BEFORE,
-    "save": {"a": (SWITCHING, _A[1]), "b": _B},
-    "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}), "b": _B},
-    "delete": {"a": (None, {}), "b": _B},
+    "save": {"a": (SWITCHING, *_A[1:]), "b": _B},
+    "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}, _A[2]), "b": _B},
+    "save_spec": {"a": (*_A[:2], "otherwise"), "b": _B},
+    "delete": {"a": (None, {}, None), "b": _B},
 }
 
 
@@ -75,10 +86,18 @@ def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
     """All that the store says of these deployments, and of no others."""
     deployments = list(deployments)
     stored = store.deployments()
-    assert stored == sorted(d for d in deployments if store.load(d) is not None)
+    assert stored == sorted(
+        each
+        for each in deployments
+        if store.load(each) is not None or store.load_spec(each) is not None
+    )
     return {
-        deployment: (plain(store.load(deployment)), plain_counters(store.load_counters(deployment)))
-        for deployment in deployments
+        each: (
+            plain(store.load(each)),
+            plain_counters(store.load_counters(each)),
+            store.load_spec(each),
+        )
+        for each in deployments
     }
 
 
@@ -88,8 +107,9 @@ def expected(state: State) -> Any:
         deployment: (
             plain(record),
             plain_counters({worker: counters(seq) for worker, seq in seqs.items()}),
+            spec,
         )
-        for deployment, (record, seqs) in state.items()
+        for deployment, (record, seqs, spec) in state.items()
     }
 
 
@@ -104,6 +124,8 @@ def plain(record: Record | None) -> str | None:
             epoch=epoch and replace(epoch, members=dict(epoch.members)),
             placement=_plain_placement(record.placement),
             switch=switch and replace(switch, placement=_plain_placement(switch.placement)),
+            pinned=_plain_placement(record.pinned),
+            past=tuple((version, _plain_placement(was)) for version, was in record.past),
         )
     )
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 
 numbers = st.integers(0, 2**64 - 1)
@@ -43,6 +43,8 @@ records = st.builds(
     switch=st.none() | switches,
     paused=st.none() | names,
     ended_groups=st.lists(names, max_size=3).map(tuple),
+    pinned=st.none() | placements(),
+    past=st.lists(st.builds(Served, versions, placements()), max_size=3).map(tuple),
 )
 
 saved_counters = st.builds(

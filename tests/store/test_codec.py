@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tests.store.scenes import NEW, OLD, SWITCHING, counters, plain, plain_counters
+from tests.store.scenes import FIRST, NEW, OLD, PINNED, SWITCHING, counters, plain, plain_counters
 from tests.store.strategies import placements, records, saved_counters
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.placement import Placement
@@ -53,15 +53,19 @@ def test_counters_come_back_whole(saved: SavedCounters) -> None:
     assert plain_counters({"": decoded}) == plain_counters({"": saved})
 
 
-# What version 1 wrote must be read by all later ones, as long as no migration changes it.
-GOLDEN_RECORD = (
+# What a version wrote must be read by all later ones, as long as no migration changes it.
+GOLDEN_RECORD_1 = (
     '{"epoch": {"number": 1, "group_id": "group", "members": {"worker": {"incarnation": 7, '
     '"gpus": [0, 1]}}, "generation": 2}, "in_force": [1, 3], "placement": "OLD", '
     '"last_generation": 4, "switch": '
     '{"version": [1, 4], "placement": "NEW", "stage": "offered"}, "paused": "by hand", '
     '"ended_groups": []}'
 )
-GOLDEN_RECORD = GOLDEN_RECORD.replace("OLD", OLD.digest.hex()).replace("NEW", NEW.digest.hex())
+GOLDEN_RECORD_1 = GOLDEN_RECORD_1.replace("OLD", OLD.digest.hex()).replace("NEW", NEW.digest.hex())
+GOLDEN_RECORD = (
+    f'{GOLDEN_RECORD_1[:-1]}, "pinned": "{PINNED.digest.hex()}", "past": '
+    f'[[[1, 0], "{FIRST.digest.hex()}"], [[1, 2], "{NEW.digest.hex()}"]]}}'
+)
 GOLDEN_PLACEMENT = struct.pack("<12I", 2, 4, 3, 2, 0, 1, 2, 1, 2, 1, 0, 0)
 GOLDEN_COUNTERS = (
     b'{"incarnation": 7, "seq": 5, "last_step": 50, "shape": [2, 3]}\n'

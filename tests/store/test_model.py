@@ -36,6 +36,7 @@ class Model(RuleBasedStateMachine):
         self._term = self._durable_term = 1
         self._records: dict[str, Record] = {}
         self._counters: dict[str, dict[str, SavedCounters]] = {}
+        self._specs: dict[str, str] = {}
 
     def teardown(self) -> None:
         self._bench.tidy()
@@ -54,11 +55,17 @@ class Model(RuleBasedStateMachine):
         if self._writes("save_counters", stage, save):
             self._counters[deployment] = counters
 
+    @rule(deployment=deployments, spec=names, stage=stages)
+    def save_spec(self, deployment: str, spec: str, stage: str | None) -> None:
+        if self._writes("save_spec", stage, lambda: self._store.save_spec(deployment, spec)):
+            self._specs[deployment] = spec
+
     @rule(deployment=deployments, stage=stages)
     def delete(self, deployment: str, stage: str | None) -> None:
         if self._writes("delete", stage, lambda: self._store.delete(deployment)):
             self._records.pop(deployment, None)
             self._counters.pop(deployment, None)
+            self._specs.pop(deployment, None)
 
     @rule(above=st.integers(-2, 3), stage=stages)
     def outrank(self, above: int, stage: str | None) -> None:
@@ -81,11 +88,12 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def the_store_says_what_the_model_does(self) -> None:
-        known = {*NAMES, *self._records, *self._counters}
+        known = {*NAMES, *self._records, *self._counters, *self._specs}
         assert contents(self._store, known) == {
             deployment: (
                 plain(self._records.get(deployment)),
                 plain_counters(self._counters.get(deployment, {})),
+                self._specs.get(deployment),
             )
             for deployment in known
         }

@@ -29,7 +29,7 @@ from tests.store.scenes import (
     prepare,
     write,
 )
-from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD, encoded_placements
+from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD_1, encoded_placements
 from trimtab_server.domain.placement import Placement
 from trimtab_server.store import sqlite
 from trimtab_server.store.errors import (
@@ -233,7 +233,7 @@ def test_a_file_of_version_1_is_migrated_once(path: Path) -> None:
     for term in (142, 143):
         with closing(SqliteStore(path, more)) as store:
             assert store.term == term
-            assert plain(store.load("a")) == plain(replace(SWITCHING, paused="migrated"))
+            assert plain(store.load("a")) == plain(replace(IN_VERSION_1, paused="migrated"))
             assert store.load_counters("a")["worker"].seq == 5
     with raw(path) as file:
         assert file.execute("PRAGMA user_version").fetchone() == (len(more),)
@@ -245,7 +245,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
         SqliteStore(path, (*MIGRATIONS, (MARK, "DELETE FROM nowhere")))
     with closing(SqliteStore(path)) as store:
         assert store.term == 42
-        assert plain(store.load("a")) == plain(SWITCHING)
+        assert plain(store.load("a")) == plain(IN_VERSION_1)
 
 
 def test_an_empty_file_becomes_a_store(path: Path) -> None:
@@ -259,22 +259,25 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
 def test_a_file_of_a_newer_server_is_refused_and_left_alone(path: Path) -> None:
     with closing(SqliteStore(path, (*MIGRATIONS, ()))) as store:
         prepare(store)
-    refused(path, StoreSchemaError, "version 2, and this server knows up to 1")
+    versions = len(MIGRATIONS)
+    newer = f"version {versions + 1}, and this server knows up to {versions}"
+    refused(path, StoreSchemaError, newer)
 
 
+IN_VERSION_1 = replace(SWITCHING, pinned=None, past=())
 MARK = """UPDATE records SET body = replace(body, 'by hand', 'migrated')"""
 
 
 def made_by_hand(path: Path) -> None:
-    """A file of version 1 with SWITCHING in it, opened 41 times so far."""
+    """A file of version 1 with IN_VERSION_1 in it, opened 41 times so far."""
     with raw(path) as file:
         for statement in MIGRATIONS[0]:
             file.execute(statement)
         file.execute("PRAGMA user_version = 1")
         file.execute("UPDATE server SET term = 41")
-        file.execute("INSERT INTO records VALUES ('a', ?)", [GOLDEN_RECORD])
+        file.execute("INSERT INTO records VALUES ('a', ?)", [GOLDEN_RECORD_1])
         file.execute("INSERT INTO counters VALUES ('a', 'worker', ?)", [GOLDEN_COUNTERS])
-        for digest, body in encoded_placements(SWITCHING).items():
+        for digest, body in encoded_placements(IN_VERSION_1).items():
             file.execute("INSERT INTO uses VALUES ('a', ?)", [digest])
             file.execute("INSERT INTO placements VALUES (?, ?)", [digest, body])
 

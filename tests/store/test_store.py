@@ -13,9 +13,11 @@ from tests.store.benches import Bench
 from tests.store.scenes import (
     AFTER,
     BEFORE,
+    FIRST,
     NEW,
     OLD,
     OTHER,
+    PINNED,
     SERVING,
     SOMEWHERE_ELSE,
     SWITCHING,
@@ -167,11 +169,12 @@ def test_counters_are_replaced_as_a_whole_and_for_one_deployment(bench: Bench) -
     ("states", "left"),
     [
         ([{"a": SERVING, "b": SERVING}], {OLD}),
-        ([{"a": SWITCHING, "b": SOMEWHERE_ELSE}], {OLD, NEW, OTHER}),
+        ([{"a": SWITCHING, "b": SOMEWHERE_ELSE}], {OLD, NEW, OTHER, PINNED, FIRST}),
         ([{"a": SWITCHING}, {"a": SERVING}], {OLD}),
         ([{"a": SWITCHING}, {"a": replace(SERVING, placement=NEW)}], {NEW}),
         ([{"a": SWITCHING, "b": SERVING}, {"a": None}], {OLD}),
         ([{"a": SERVING, "b": SERVING}, {"a": None}, {"b": Record()}], set()),
+        ([{"a": replace(SERVING, past=SWITCHING.past, pinned=NEW)}, {"a": SERVING}], {OLD}),
         ([{"a": replace(SERVING, switch=Switch(Version(1, 4), OLD, Stage.OFFERED))}], {OLD}),
     ],
 )

@@ -55,4 +55,6 @@ def next_record(record: Record, hellos: list[Hello]) -> tuple[Epoch, Record]:
         last_generation=generation,
         paused=record.paused,
         ended_groups=ended[-_MOST_ENDED_GROUPS:],
+        pinned=record.pinned,
+        past=record.followed_by(hellos[0].placement),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
@@ -62,6 +63,17 @@ class Switch:
     stage: Stage
 
 
+class Served(NamedTuple):
+    """A placement that was in force, and as which version."""
+
+    version: Version
+    placement: Placement
+
+
+_MOST_PAST = 16
+"""Placements that an operator can go back to."""
+
+
 @dataclass(frozen=True)
 class Record:
     """All of a deployment that is durable.
@@ -74,6 +86,9 @@ class Record:
             tells one version from another by that alone.
         switch: the open one.
         paused: why nothing is offered; None if that is allowed.
+        pinned: where it is to stay, whatever its loads; None: wherever they ask for.
+        past: what was in force before, the oldest first; one of them is what the group came
+            with, unless that is in force.
         ended_groups: groups whose epochs have ended, oldest first.
     """
 
@@ -84,6 +99,8 @@ class Record:
     switch: Switch | None = None
     paused: str | None = None
     ended_groups: tuple[str, ...] = field(default=())
+    pinned: Placement | None = None
+    past: tuple[Served, ...] = ()
 
     @property
     def served(self) -> tuple[Version, Placement]:
@@ -91,3 +108,16 @@ class Record:
         if self.in_force is None or self.placement is None:
             raise LookupError("no epoch has been opened")
         return self.in_force, self.placement
+
+    def followed_by(self, placement: Placement) -> tuple[Served, ...]:
+        """`past`, once this one is in force: the same that goes on has no past of its own."""
+        if self.in_force is None or self.placement is None:
+            return self.past
+        if self.placement.digest == placement.digest:
+            return self.past
+        past = (*self.past, Served(self.in_force, self.placement))
+        if len(past) <= _MOST_PAST:
+            return past
+        came_with = Version(self.in_force.epoch, 0)
+        oldest = next(served for served in past if served.version != came_with)
+        return tuple(served for served in past if served is not oldest)

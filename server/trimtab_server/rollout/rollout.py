@@ -167,6 +167,11 @@ class Rollout:
         self.record = replace(self.record, paused=None)
         return [Save(self.record)]
 
+    def pin(self, placement: Placement | None) -> list[Effect]:
+        """Stay at this placement, or at none: whoever runs it goes there."""
+        self.record = replace(self.record, pinned=placement)
+        return [Save(self.record)]
+
     def drain(self) -> list[Effect]:
         """Offer nothing any more: this server is about to end."""
         self._draining = True
@@ -343,7 +348,10 @@ class Rollout:
         if self.waiting_for:
             return []
         version, placement = switch.version, switch.placement
-        self.record = replace(self.record, in_force=version, placement=placement, switch=None)
+        past = self.record.followed_by(placement)
+        self.record = replace(
+            self.record, in_force=version, placement=placement, switch=None, past=past
+        )
         effects: list[Effect] = [Save(self.record), notes.applied(switch)]
         if len(set(self._steps.values())) > 1:
             effects += self._pause_for(f"ranks flipped to {version} at steps {self._steps}")

@@ -17,7 +17,7 @@ import numpy as np
 
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError
 
@@ -26,9 +26,14 @@ _SHAPE = struct.Struct("<4I")
 
 
 def placements_of(record: Record) -> dict[bytes, Placement]:
-    """The placements that a record refers to, by digest: two at most."""
+    """The placements that a record refers to, by digest."""
     switch = record.switch
-    placements = (record.placement, None if switch is None else switch.placement)
+    placements = (
+        record.placement,
+        None if switch is None else switch.placement,
+        record.pinned,
+        *(served.placement for served in record.past),
+    )
     return {placement.digest: placement for placement in placements if placement is not None}
 
 
@@ -43,6 +48,8 @@ def encode_record(record: Record) -> str:
             "switch": record.switch and _switch_to_json(record.switch),
             "paused": record.paused,
             "ended_groups": record.ended_groups,
+            "pinned": record.pinned and record.pinned.digest.hex(),
+            "past": [(version, was.digest.hex()) for version, was in record.past],
         }
     )
 
@@ -56,7 +63,7 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
     with _reading("a record"):
         found = {digest: decode_placement(digest, data) for digest, data in placements.items()}
         values = json.loads(text)
-        in_force, placement = values["in_force"], values["placement"]
+        in_force, placement, pinned = values["in_force"], values["placement"], values["pinned"]
         return Record(
             epoch=values["epoch"] and _epoch_of(values["epoch"]),
             in_force=in_force and Version(*in_force),
@@ -65,6 +72,11 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
             switch=values["switch"] and _switch_of(values["switch"], found),
             paused=values["paused"],
             ended_groups=tuple(values["ended_groups"]),
+            pinned=pinned and found[bytes.fromhex(pinned)],
+            past=tuple(
+                Served(Version(*version), found[bytes.fromhex(digest)])
+                for version, digest in values["past"]
+            ),
         )
 
 

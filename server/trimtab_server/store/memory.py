@@ -38,6 +38,7 @@ class _Contents:
     records: Mapping[str, _Entry] = field(default_factory=dict)
     placements: Mapping[bytes, bytes] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    specs: Mapping[str, str] = field(default_factory=dict)
 
 
 class MemoryDisk:
@@ -87,7 +88,8 @@ class MemoryStore:
 
     def deployments(self) -> list[str]:
         """See `Store`."""
-        return sorted(self._contents().records)
+        contents = self._contents()
+        return sorted({*contents.records, *contents.specs})
 
     def load(self, deployment: str) -> Record | None:
         """See `Store`."""
@@ -127,6 +129,17 @@ class MemoryStore:
             lambda contents: replace(contents, counters={**contents.counters, deployment: bodies}),
         )
 
+    def load_spec(self, deployment: str) -> str | None:
+        """See `Store`."""
+        return self._contents().specs.get(deployment)
+
+    def save_spec(self, deployment: str, spec: str) -> None:
+        """See `Store`."""
+        self._write(
+            "save_spec",
+            lambda contents: replace(contents, specs={**contents.specs, deployment: spec}),
+        )
+
     def delete(self, deployment: str) -> None:
         """See `Store`."""
         self._write(
@@ -136,6 +149,7 @@ class MemoryStore:
                     contents,
                     records=_without(contents.records, deployment),
                     counters=_without(contents.counters, deployment),
+                    specs=_without(contents.specs, deployment),
                 )
             ),
         )

@@ -33,6 +33,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             PRIMARY KEY (deployment, worker)
         )""",
     ),
+    (
+        "CREATE TABLE specs (deployment TEXT PRIMARY KEY, body TEXT NOT NULL)",
+        "CREATE INDEX users ON uses (digest)",
+        "UPDATE records SET body = json_set(body, '$.pinned', NULL, '$.past', json('[]'))",
+    ),
 )
 """Migration n makes version n + 1 of version n; 0 is an empty file. Never change one that
 has been released: add another."""

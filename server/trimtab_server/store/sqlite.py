@@ -65,7 +65,9 @@ class SqliteStore:
     def deployments(self) -> list[str]:
         """See `Store`."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT deployment FROM records ORDER BY deployment")
+            rows = connection.execute(
+                "SELECT deployment FROM records UNION SELECT deployment FROM specs ORDER BY 1"
+            )
             return [deployment for (deployment,) in rows]
 
     def load(self, deployment: str) -> Record | None:
@@ -87,14 +89,15 @@ class SqliteStore:
             connection.execute(
                 "INSERT OR REPLACE INTO records VALUES (?, ?)", (deployment, encode_record(record))
             )
-            connection.execute("DELETE FROM uses WHERE deployment = ?", (deployment,))
-            for digest, placement in placements.items():
+            # Most are there already: of 18, a switch brings one and takes one away.
+            used = _used_by(connection, deployment)
+            for digest in placements.keys() - used:
                 connection.execute("INSERT INTO uses VALUES (?, ?)", (deployment, digest))
                 connection.execute(
                     "INSERT OR IGNORE INTO placements VALUES (?, ?)",
-                    (digest, encode_placement(placement)),
+                    (digest, encode_placement(placements[digest])),
                 )
-            _drop_unused(connection)
+            _drop(connection, deployment, used - placements.keys())
 
     def load_counters(self, deployment: str) -> Mapping[str, SavedCounters]:
         """See `Store`."""
@@ -114,13 +117,26 @@ class SqliteStore:
                     (deployment, worker, encode_counters(saved)),
                 )
 
+    def load_spec(self, deployment: str) -> str | None:
+        """See `Store`."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT body FROM specs WHERE deployment = ?", (deployment,)
+            ).fetchone()
+            return None if row is None else str(row[0])
+
+    def save_spec(self, deployment: str, spec: str) -> None:
+        """See `Store`."""
+        with self._transaction("save_spec") as connection:
+            connection.execute("INSERT OR REPLACE INTO specs VALUES (?, ?)", (deployment, spec))
+
     def delete(self, deployment: str) -> None:
         """See `Store`."""
         with self._transaction("delete") as connection:
             connection.execute("DELETE FROM records WHERE deployment = ?", (deployment,))
-            connection.execute("DELETE FROM uses WHERE deployment = ?", (deployment,))
             connection.execute("DELETE FROM counters WHERE deployment = ?", (deployment,))
-            _drop_unused(connection)
+            connection.execute("DELETE FROM specs WHERE deployment = ?", (deployment,))
+            _drop(connection, deployment, _used_by(connection, deployment))
 
     def close(self) -> None:
         """See `Store`."""
@@ -226,5 +242,19 @@ def _make_durable(connection: sqlite3.Connection) -> None:
         raise StoreError("another program reads or writes it; end that one")
 
 
-def _drop_unused(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM placements WHERE digest NOT IN (SELECT digest FROM uses)")
+def _used_by(connection: sqlite3.Connection, deployment: str) -> set[bytes]:
+    rows = connection.execute("SELECT digest FROM uses WHERE deployment = ?", (deployment,))
+    return {digest for (digest,) in rows}
+
+
+def _drop(connection: sqlite3.Connection, deployment: str, digests: set[bytes]) -> None:
+    """A deployment uses these no more; what no other does goes."""
+    for digest in digests:
+        connection.execute(
+            "DELETE FROM uses WHERE deployment = ? AND digest = ?", (deployment, digest)
+        )
+        connection.execute(
+            "DELETE FROM placements WHERE digest = ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM uses WHERE digest = ?1)",
+            (digest,),
+        )

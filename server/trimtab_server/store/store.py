@@ -10,7 +10,7 @@ from trimtab_server.store.counters import SavedCounters
 
 
 class Store(Protocol):
-    """What a server has to remember of its deployments: records, and baselines of counters.
+    """What a server has to remember of its deployments: what they are, records, and counters.
 
     **Ownership.** Constructing a store takes it for this server alone, and raises the durable
     `term` by one; `close`, or the end of the process, however it comes, lets it go. A store
@@ -26,8 +26,9 @@ class Store(Protocol):
     **Concurrency.** Calls block, and may take as long as a disk or a network does. They come
     one at a time: from any thread, but never from two at once.
 
-    **Durability.** Each write (`outrank`, `save`, `save_counters`, `delete`) is all or nothing,
-    and durable when it returns: it survives the loss of the process and of the machine's power.
+    **Durability.** Each write (`outrank`, `save`, `save_counters`, `save_spec`, `delete`) is all
+    or nothing, and durable when it returns: it survives the loss of the process and of the
+    machine's power.
 
     **Errors.** All that a store raises is a `StoreError`. A write that raises has either not
     happened or happened as a whole: `load` and `load_counters` say which, and what they
@@ -44,7 +45,7 @@ class Store(Protocol):
         """Go on in a higher term than this one, where it is not this store's: it is too high."""
 
     def deployments(self) -> list[str]:
-        """Names of all deployments with a record, in order of their code points."""
+        """Names of all with a record or a spec, in order of their code points."""
 
     def load(self, deployment: str) -> Record | None:
         """The record that was saved last; None if there is none.
@@ -62,8 +63,14 @@ class Store(Protocol):
     def save_counters(self, deployment: str, counters: Mapping[str, SavedCounters]) -> None:
         """Replace all baselines of a deployment, which needs no record for that."""
 
+    def load_spec(self, deployment: str) -> str | None:
+        """The spec that was saved last; None if there is none."""
+
+    def save_spec(self, deployment: str, spec: str) -> None:
+        """Replace what is said of a deployment, in whatever form its owner gives it."""
+
     def delete(self, deployment: str) -> None:
-        """Forget the deployment's record and counters, where there are any."""
+        """Forget the deployment's record, counters and spec, where there are any."""
 
     def close(self) -> None:
         """Let the store go. Nothing but `close` may be called after it."""
