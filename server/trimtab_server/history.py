@@ -8,6 +8,7 @@ import structlog
 
 from trimtab_server.domain.errors import invalid
 from trimtab_server.loads.counters import Counted
+from trimtab_server.policy.decide import MOVES
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.lines import line_of
 
@@ -37,7 +38,8 @@ class History:
     def noted(self, deployment: str, note: Note) -> None:
         """See SwitchObserver."""
         self._write(note, deployment)
-        emit = log.debug if note.kind in _QUIET else log.info
+        stays = note.kind == "decided" and note.values["reason"] not in _MOVES
+        emit = log.debug if stays or note.kind in _QUIET else log.info
         shown = {name: str(note.values[name]) for name in _SHOWN if name in note.values}
         emit(note.kind, deployment=deployment, **shown)
 
@@ -75,4 +77,5 @@ class History:
             log.error("history_lost", kind=note.kind, deployment=deployment, reason=reason)
 
 
-_SHOWN = ("version", "base", "epoch", "group", "worker", "reason", "answer")
+_MOVES = {reason.value for reason in MOVES}
+_SHOWN = ("version", "base", "epoch", "group", "worker", "reason", "answer", "mode", "step")

@@ -72,19 +72,19 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
 async def test_how_a_deployment_stands_all_the_way_of_a_switch():
     async with server() as (deployments, watching):
         deployment, worker = await deployments.join(arrival())
-        assert watching.standing == {"d": Standing(1, "idle", None, False)}
+        assert watching.standing == {"d": Standing(1, "idle", None, None)}
         await deployment.move_to(AFTER)
         version = deployment.rollout.record.switch.version
-        assert watching.standing["d"] == Standing(1, "offered", version, False)
+        assert watching.standing["d"] == Standing(1, "offered", version, None)
         await deployment.answer(worker, Prepared(version, AFTER.digest))
-        assert watching.standing["d"] == Standing(1, "committed", version, False)
+        assert watching.standing["d"] == Standing(1, "committed", version, None)
         await deployment.answer(worker, Applied(version, AFTER.digest, 7))
-        assert watching.standing["d"] == Standing(1, "idle", None, False)
+        assert watching.standing["d"] == Standing(1, "idle", None, None)
         await deployment.pause("an operator asked")
-        assert watching.standing["d"] == Standing(1, "idle", None, True)
+        assert watching.standing["d"] == Standing(1, "idle", None, "an operator asked")
         deployments.leave(deployment, worker)
         await deployment.settle()
-        assert watching.standing["d"] == Standing(0, "idle", None, True)
+        assert watching.standing["d"] == Standing(0, "idle", None, "an operator asked")
     assert watching.told == [("d", "offered"), ("d", "committed"), ("d", "applied")]
     assert watching.standing == {}
 

@@ -206,7 +206,7 @@ def test_members_that_serve_by_different_placements_get_an_alarm_and_no_epoch():
     joined(rollout, 1, "a")
     (alarm,) = joined(rollout, 2, "b", placement=NEW)
     sides = f"{OLD.digest.hex()[:12]}: a; {NEW.digest.hex()[:12]}: b"
-    assert alarm == Alarm(f"group 'g1': placements in force differ ({sides})")
+    assert alarm == Alarm(f"group 'g1': placements in force differ ({sides})", mismatch=True)
     assert rollout.record == Record()
 
 
@@ -786,14 +786,24 @@ def test_a_group_that_goes_on_by_the_same_placement_adds_nothing_to_the_past():
 
 def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
     record, came_with = Record(in_force=BASE, placement=OLD), Served(BASE, OLD)
+    # Each another one: the bits of the generation say which expert has a second slot where.
+    slots = [[0, 1, *(generation >> bit & 1 for bit in range(5))] for generation in range(31)]
     for generation in range(1, 31):
-        placement = NEW if generation % 2 else OTHER
+        placement = Placement.of([slots[generation]], 2, 1)
         version = Version(1, generation)
         past = record.followed_by(placement)
         record = replace(record, in_force=version, placement=placement, past=past)
     assert len(record.past) == 16
     assert record.past[0] == came_with
     assert [served.version.generation for served in record.past[1:]] == list(range(15, 30))
+
+
+def test_a_placement_is_in_the_past_once_as_its_newest_version():
+    record = Record(in_force=BASE, placement=OLD)
+    for generation, placement in enumerate((NEW, OLD, OTHER), 1):
+        version, past = Version(1, generation), record.followed_by(placement)
+        record = replace(record, in_force=version, placement=placement, past=past)
+    assert [str(served.version) for served in record.past] == ["1.1", "1.2"]
 
 
 def test_what_is_committed_goes_on_in_a_pause():
@@ -930,7 +940,7 @@ def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, i
         f"which is neither {rollout.record.in_force} nor a committed version"
     )
     effects = joined(rollout, 3, "a", in_force=in_force, placement=placement)
-    assert effects == [Alarm(reason), Save(rollout.record)]
+    assert effects == [Alarm(reason, mismatch=True), Save(rollout.record)]
     assert rollout.record.paused == reason
 
 

@@ -38,7 +38,7 @@ async def test_a_server_in_the_shadow_offers_nothing(balance):
         peers = await group(endpoint.channel)
         await say_load(peers)
         deployment = endpoint.deployments.find("d")
-        decision = await deployment.balance()
+        decision = await deployment.steer()
         assert (decision is None) == (balance == "off")
         assert decision is None or decision.moves
         assert deployment.rollout.phase is Phase.IDLE
@@ -51,7 +51,7 @@ async def test_what_cannot_be_decided_is_one_alarm_for_as_long_as_it_lasts(capsy
         deployments = endpoint.deployments
         await say_load(peers)
         for seq in (2, 3, 4):
-            await deployments._balance(deployments.find("d"))
+            await deployments._steer(deployments.find("d"))
             await say_load(peers, seq)
     said = capsys.readouterr().out
     assert said.count("nothing could be decided: ResourceExhaustedError") == 1

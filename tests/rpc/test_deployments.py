@@ -93,8 +93,8 @@ async def test_a_budget_limits_the_moves(endpoint):
 async def test_what_cannot_be_triggered_is_said(endpoint):
     code, said = await refusal(endpoint)
     assert (code, said) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "deployment 'd' has had no session yet",
+        grpc.StatusCode.NOT_FOUND,
+        "there is no deployment 'd'",
     )
     await group(endpoint.channel, workers=1)
     code, said = await refusal(endpoint)
@@ -176,11 +176,11 @@ async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
 
 
 @pytest.mark.parametrize("method", [pause, resume])
-async def test_a_deployment_that_nobody_has_joined_cannot_be_paused_or_resumed(endpoint, method):
+async def test_a_deployment_that_is_not_there_cannot_be_paused_or_resumed(endpoint, method):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await method(endpoint.channel)
-    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.value.details() == "deployment 'd' has had no session yet"
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    assert error.value.details() == "there is no deployment 'd'"
 
 
 @pytest.mark.parametrize(

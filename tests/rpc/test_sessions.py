@@ -23,7 +23,7 @@ from tests.rpc.peers import (
 )
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
+from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from trimtab_server.rollout.rollout import Phase
 from trimtab_server.store.failpoints import configure
 
@@ -98,7 +98,7 @@ async def test_nothing_is_offered_where_nothing_can_be(endpoint):
     await joined(endpoint.channel, hello(0, 2))
     with pytest.raises(FailedPreconditionError, match="no group is complete"):
         await endpoint.deployments.find("d").move_to(AFTER)
-    with pytest.raises(FailedPreconditionError, match="'other' has had no session"):
+    with pytest.raises(NotFoundError, match="there is no deployment 'other'"):
         endpoint.deployments.find("other")
 
 

@@ -105,16 +105,22 @@ class Imbalance(_message.Message):
     def __init__(self, worst: _Optional[float] = ..., median: _Optional[float] = ..., mean: _Optional[float] = ...) -> None: ...
 
 class BalanceStatus(_message.Message):
-    __slots__ = ("predicted", "predicted_smoothed", "measured", "measured_smoothed")
+    __slots__ = ("predicted", "predicted_smoothed", "measured", "measured_smoothed", "shadow", "shadow_smoothed", "shadow_moves")
     PREDICTED_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_SMOOTHED_FIELD_NUMBER: _ClassVar[int]
     MEASURED_FIELD_NUMBER: _ClassVar[int]
     MEASURED_SMOOTHED_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SMOOTHED_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MOVES_FIELD_NUMBER: _ClassVar[int]
     predicted: Imbalance
     predicted_smoothed: Imbalance
     measured: Imbalance
     measured_smoothed: Imbalance
-    def __init__(self, predicted: _Optional[_Union[Imbalance, _Mapping]] = ..., predicted_smoothed: _Optional[_Union[Imbalance, _Mapping]] = ..., measured: _Optional[_Union[Imbalance, _Mapping]] = ..., measured_smoothed: _Optional[_Union[Imbalance, _Mapping]] = ...) -> None: ...
+    shadow: Imbalance
+    shadow_smoothed: Imbalance
+    shadow_moves: int
+    def __init__(self, predicted: _Optional[_Union[Imbalance, _Mapping]] = ..., predicted_smoothed: _Optional[_Union[Imbalance, _Mapping]] = ..., measured: _Optional[_Union[Imbalance, _Mapping]] = ..., measured_smoothed: _Optional[_Union[Imbalance, _Mapping]] = ..., shadow: _Optional[_Union[Imbalance, _Mapping]] = ..., shadow_smoothed: _Optional[_Union[Imbalance, _Mapping]] = ..., shadow_moves: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "gpus", "connected", "incarnation", "last_step", "report_age_seconds")

@@ -176,7 +176,8 @@ class DeploymentServiceServicer(object):
 
     def RollBack(self, request, context):
         """Pins a deployment to what was in force before, which becomes a new
-        generation. The server remembers the last 16 placements of a deployment.
+        generation. The server remembers the last 16 placements of a deployment, and
+        what the group came with is always one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

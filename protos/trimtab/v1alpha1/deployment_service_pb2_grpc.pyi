@@ -103,7 +103,8 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
     """Pins a deployment to what was in force before, which becomes a new
-    generation. The server remembers the last 16 placements of a deployment.
+    generation. The server remembers the last 16 placements of a deployment, and
+    what the group came with is always one of them.
     """
 
     GetPlacement: grpc.UnaryUnaryMultiCallable[
@@ -211,7 +212,8 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
     """Pins a deployment to what was in force before, which becomes a new
-    generation. The server remembers the last 16 placements of a deployment.
+    generation. The server remembers the last 16 placements of a deployment, and
+    what the group came with is always one of them.
     """
 
     GetPlacement: grpc.aio.UnaryUnaryMultiCallable[
@@ -341,7 +343,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse]]:
         """Pins a deployment to what was in force before, which becomes a new
-        generation. The server remembers the last 16 placements of a deployment.
+        generation. The server remembers the last 16 placements of a deployment, and
+        what the group came with is always one of them.
         """
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,20 @@ class Evaluation:
     def balancedness(self) -> Tensor:
         """1 / imbalance, float64 [L]."""
         return self.imbalance.reciprocal()
+
+
+class OverLayers(NamedTuple):
+    """An imbalance of many layers in three numbers."""
+
+    worst: float
+    median: float
+    mean: float
+
+    @classmethod
+    def of(cls, gpu_load_LG: Tensor) -> OverLayers:
+        """Heaviest GPU / mean GPU, of these loads."""
+        ratio_L = imbalance(gpu_load_LG)
+        return cls(float(ratio_L.max()), float(ratio_L.median()), float(ratio_L.mean()))
 
 
 def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:

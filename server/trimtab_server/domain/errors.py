@@ -2,6 +2,8 @@
 
 TrimtabError
 ├── InvalidArgumentError    the request breaks a rule; names fields and values
+├── NotFoundError           what the request names is not there
+├── AlreadyExistsError      what it would make is there already, and another
 ├── FailedPreconditionError the request is right, and the state of things forbids it now
 ├── SessionClosedError      a session is over, for a reason that may pass: come back
 ├── ResourceExhaustedError  a limit was hit; `retry_after` where waiting helps
@@ -34,6 +36,14 @@ class InvalidArgumentError(TrimtabError, ValueError):
     def __init__(self, *violations: Violation) -> None:
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+class NotFoundError(TrimtabError):
+    """What a request names is not there."""
+
+
+class AlreadyExistsError(TrimtabError):
+    """There is one of that name already, which differs; the message says in what."""
 
 
 class FailedPreconditionError(TrimtabError):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import check_phy2log
+from trimtab_server.domain.moves import moves_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,3 +54,10 @@ class Placement:
     def tensor(self) -> Tensor:
         """`phy2log` as a new int64 tensor [L, R] on the CPU."""
         return torch.from_numpy(self.phy2log.astype(np.int64))
+
+
+def count_moves(current: Placement, new: Placement) -> int:
+    """Net moves from one placement to another of the same shape; see `moves_between`."""
+    differ_L = (current.phy2log != new.phy2log).any(1)
+    old_KR, new_KR = current.tensor()[differ_L], new.tensor()[differ_L]
+    return len(moves_between(old_KR, new_KR, new.num_experts, new.num_gpus))

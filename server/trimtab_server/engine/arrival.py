@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.topology import Topology
@@ -22,14 +23,18 @@ class Facts:
         scope: what the workers' counts count: "source", "local" or "global".
         transfer: how weights come into staging: "pull" or "collective".
         bytes_per_expert: size of the weights of one expert in one layer.
+        model: which one it serves, for people; empty: not said.
+        first_layer: of the model's MoE layers, the first that the deployment has.
     """
 
     topology: Topology
     num_layers: int
     num_experts: int
-    scope: str
-    transfer: str
-    bytes_per_expert: int
+    scope: str = ""
+    transfer: str = ""
+    bytes_per_expert: int = 0
+    model: str = ""
+    first_layer: int = 0
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -37,16 +42,34 @@ class Facts:
         topology = self.topology
         return self.num_layers, topology.num_replicas, self.num_experts, topology.num_gpus
 
+    def adopting(self, other: Facts) -> Facts:
+        """These, with what an engine may have changed since its last start as another says it."""
+        return replace(
+            self,
+            scope=other.scope,
+            transfer=other.transfer,
+            bytes_per_expert=other.bytes_per_expert,
+            model=self.model or other.model,
+        )
+
+    def differences(self, other: Facts) -> str:
+        """Each field in which another's differ, with both values; empty: in none."""
+        theirs = other._values()
+        return "; ".join(
+            f"{name}: {theirs[name]} is not {value}"
+            for name, value in self._values().items()
+            # Who does not say the model does not differ in it.
+            if value != theirs[name] and not (name == "model" and "" in (value, theirs[name]))
+        )
+
+    def _values(self) -> dict[str, Any]:
+        return {**vars(self.topology), **vars(self), "topology": None}
+
     def require(self, other: Facts, deployment: str) -> None:
         """Raise FailedPreconditionError for each field in which another worker's differ."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        differences = [
-            f"{name}: {theirs} is not {ours}" for name, ours, theirs in pairs if ours != theirs
-        ]
+        differences = self.differences(other)
         if differences:
-            raise FailedPreconditionError(
-                f"deployment {deployment!r} differs in {'; '.join(differences)}"
-            )
+            raise FailedPreconditionError(f"deployment {deployment!r} differs in {differences}")
 
 
 @dataclass(frozen=True)

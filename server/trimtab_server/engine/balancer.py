@@ -6,7 +6,7 @@ Nothing here offers anything: what comes of a decision is up to whoever asked fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from trimtab_server.domain.placement import Placement
@@ -46,6 +46,10 @@ class View:
     load: Callable[[], Loads]
     served: Placement | None
 
+    def serving(self, placement: Placement | None) -> View:
+        """The same, if this one were in force."""
+        return replace(self, served=placement)
+
 
 class Verdict(NamedTuple):
     """A decision, and the placement that it is about; None: none was planned."""
@@ -61,16 +65,16 @@ class Balancer:
         planner: carries out the planning.
         topology: of the deployment.
         bytes_per_expert: size of one expert's weights in one layer.
-        policy: what its operators want.
+        policy: what its operators want; it may be changed.
     """
 
     def __init__(
         self, planner: Planner, topology: Topology, bytes_per_expert: int, policy: Policy
     ) -> None:
         self.policy = policy
+        self.bytes_per_expert = bytes_per_expert
         self._planner = planner
         self._topology = topology
-        self._bytes_per_expert = bytes_per_expert
         self._decided_at = self._switched_at = -1
         self._moving = False
         self._step, self._at = -1, 0.0
@@ -155,7 +159,7 @@ class Balancer:
             seconds=busiest_seconds(
                 moves,
                 self._topology,
-                self._bytes_per_expert,
+                self.bytes_per_expert,
                 self.policy.node_bandwidth,
                 self.policy.cross_node_bandwidth,
             ),

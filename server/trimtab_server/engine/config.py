@@ -94,11 +94,8 @@ class Limits:
     )
 
 
-OFF, SHADOW, ACTIVE = "off", "shadow", "active"
-
-
 def _balances(value: str) -> str | None:
-    modes = (OFF, SHADOW, ACTIVE)
+    modes = ("off", "shadow", "active")
     return None if value in modes else f"{value!r} is not one of {', '.join(modes)}"
 
 
@@ -107,10 +104,11 @@ class SessionConfig:
     """Sessions and switches."""
 
     balance: str = field(
-        default=OFF,
+        default="off",
         metadata=setting(
-            "What is made of the workers' reports: active moves experts as loads shift, shadow "
-            "decides and says so but moves nothing, off decides nothing.",
+            "What a new deployment makes of its workers' reports: active moves experts as loads "
+            "shift, shadow decides and says so but moves nothing, off decides nothing. "
+            "Each keeps its own mode from then on; trimtab deployments update changes it.",
             rule=_balances,
         ),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,14 +21,20 @@ from trimtab_server.domain.errors import (
     SessionClosedError,
     UnavailableError,
 )
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
-from trimtab_server.engine.balancer import Balancer, View
+from trimtab_server.engine.balancer import View
 from trimtab_server.engine.connections import Connection, Connections
 from trimtab_server.engine.course import Course
+from trimtab_server.engine.decision_log import DecisionLog
+from trimtab_server.engine.inspection import inspect
 from trimtab_server.engine.mailbox import Mailbox
+from trimtab_server.engine.outlook import look
 from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.spec import Spec
+from trimtab_server.engine.status import Outlook, Status
+from trimtab_server.engine.steering import Steering
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.tallies import Tallies
 from trimtab_server.engine.teller import Teller
@@ -49,27 +56,37 @@ _FLUSH_S = 1.0
 
 
 class Deployment:
-    """One deployment, from its first session on.
+    """One deployment: made by its first session or an operator, or found in the store.
 
-    Attributes:
-        facts: what its workers agree on.
+    Args:
+        spec: what it is, and what its operators want.
+        record: what is durable of its switches.
+        store: where that is.
+        teller: told of what happens.
+        offer_seconds: time in which workers have to prepare an offer.
+        planner: plans where experts are to be; None: nothing is decided here.
+        stored: whether the store has the spec.
     """
 
     def __init__(
         self,
-        facts: Facts,
+        spec: Spec,
         record: Record,
         store: StoreThread,
         teller: Teller,
         offer_seconds: float,
-        policy: Policy,
         planner: Planner | None = None,
+        *,
+        stored: bool = False,
     ) -> None:
-        self.facts = facts
+        facts, policy = spec.facts, spec.policy
+        self._spec = spec
+        self._stored: Spec | None = spec if stored else None
         self._store = store
         self._teller = teller
         self._offer_seconds = offer_seconds
         self._rollout = Rollout(record, facts.topology.num_gpus)
+        self._durable = record
         self._connections = Connections()
         self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
         self._course = Course()
@@ -77,9 +94,48 @@ class Deployment:
         self._expiry: asyncio.TimerHandle | None = None
         self._is_ahead = False
         self._turns = Turns()
-        self._balancer = None
-        if planner is not None:
-            self._balancer = Balancer(planner, facts.topology, facts.bytes_per_expert, policy)
+        self._steering = Steering(facts, policy, planner, teller)
+        self._outlook = Outlook()
+        self._looked_at: tuple[int, Placement | None, Placement | None] | None = None
+        self._in_force_since: float | None = None
+        self._forgotten = False
+
+    @property
+    def facts(self) -> Facts:
+        """What its workers agree on."""
+        return self._spec.facts
+
+    @property
+    def policy(self) -> Policy:
+        """What its operators want."""
+        return self._spec.policy
+
+    @property
+    def durable(self) -> Record:
+        """What of its rollout the store has."""
+        return self._durable
+
+    @property
+    def decisions(self) -> DecisionLog:
+        """The last ones."""
+        return self._steering.decisions
+
+    @property
+    def status(self) -> Status:
+        """How it is now."""
+        return inspect(
+            self._rollout,
+            self._connections,
+            self._tallies,
+            self._steering,
+            self._outlook,
+            self._in_force_since,
+        )
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether it has ended: there is none of its name, or another one."""
+        return self._forgotten
 
     @property
     def name(self) -> str:
@@ -103,8 +159,8 @@ class Deployment:
 
     @property
     def unused(self) -> bool:
-        """Whether it has no session, and has never had a complete group."""
-        return not self._connections and self._rollout.record.epoch is None
+        """Whether it has no session, and nothing of it is stored."""
+        return not self._connections and self._stored is None
 
     async def start(self) -> None:
         """Call this once, before all else.
@@ -115,6 +171,7 @@ class Deployment:
         self._tallies.restore(await self._store.call(self._store.store.load_counters, self.name))
         # Nobody else has it yet.
         await self._perform(self._rollout.started())
+        self._teller.stands(self._rollout, 0)
 
     async def save_counters(self) -> None:
         """Make the baselines durable, if reports have come since the last time.
@@ -124,7 +181,9 @@ class Deployment:
         """
         unsaved = self._tallies.unsaved()
         # Who has never had a complete group leaves nothing behind.
-        if unsaved is not None and self._rollout.record.epoch is not None:
+        if unsaved is None or self._forgotten:
+            return
+        if self._rollout.record.epoch is not None:
             await self._store.call(self._store.store.save_counters, self.name, unsaved.baselines)
             self._tallies.saved(unsaved)
 
@@ -136,10 +195,10 @@ class Deployment:
             SessionClosedError: it cannot join now.
             UnavailableError: the store failed.
         """
-        # What is in no store is as the first of those who are here says it.
-        if not self._connections and arrival.facts.sizes == self.facts.sizes:
-            self.facts = arrival.facts
-        self.facts.require(arrival.facts, self.name)
+        # How its engine counts and transfers is as the first of those who are here says it.
+        facts = self.facts if self._connections else self.facts.adopting(arrival.facts)
+        facts.require(arrival.facts, self.name)
+        self._adopt(replace(self._spec, facts=facts))
         session = Connection(number, arrival, Mailbox())
         self._connections.add(session)
         try:
@@ -178,31 +237,114 @@ class Deployment:
         Returns once the first piece is offered; the others follow. An abort gives the target up.
 
         Raises:
-            FailedPreconditionError: nothing can be offered now.
+            FailedPreconditionError: nothing can be offered now, or it is pinned.
         """
+        pinned = self._rollout.record.pinned
+        if pinned is not None:
+            raise FailedPreconditionError(
+                f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
+            )
         await self._happen(lambda: self._course.set_out(target, self._rollout, self._connections))
 
-    async def balance(self) -> Decision | None:
-        """Decide whether experts move now, and have them do so; None: nobody decides here.
+    async def steer(self) -> Decision | None:
+        """See how balanced it is, and go where its pin or its policy says.
+
+        Returns:
+            What was decided; None: nothing, since it is pinned or its policy is off.
 
         Raises:
             ResourceExhaustedError: the solver has too much to do, or this is too large for it.
             UnavailableError: the store failed, or the solver is about to end.
         """
-        balancer, record = self._balancer, self._rollout.record
-        if balancer is None:
+        record = self._rollout.record
+        if record.pinned is not None:
+            self._look()
+            await self._go_to_pin()
             return None
-        now = asyncio.get_running_loop().time()
-        not_ready = self._rollout.why_not()
+        now, not_ready = asyncio.get_running_loop().time(), self._rollout.why_not()
         view = View(now, self._tallies.step, not_ready, self.load, record.placement)
-        decision, target = await balancer.decide(view)
-        self._teller.decided(decision)
-        if decision.moves and target is not None and balancer.policy.mode is Mode.ACTIVE:
+        self._look()
+        decision, target = await self._steering.decide(view)
+        if target is not None:
             # Planned meanwhile from what may not be in force any more.
             with suppress(FailedPreconditionError):
                 await self._happen(lambda: self._set_out_from(record.placement, target))
-                balancer.switched()
+                self._steering.switched()
         return decision
+
+    def _look(self) -> None:
+        """See how balanced it is, where anything has changed since the last time."""
+        served, shadow = self._rollout.record.placement, None
+        if self.policy.mode is Mode.SHADOW:
+            shadow = self._steering.shadow.follow(served)
+        now = self._tallies.taken, served, shadow
+        if served is not None and now != self._looked_at:
+            owners, epoch = None, self._rollout.record.epoch
+            if self.facts.scope == "local" and epoch is not None:
+                owners = {worker: member.gpus for worker, member in epoch.members.items()}
+            self._outlook = look(self._tallies, served, shadow, owners)
+            self._looked_at = now
+        self._teller.looked(self.status)
+
+    async def pin(self, placement: Placement | None) -> Placement | None:
+        """Stay at a placement, or at none; returns where it was to stay before."""
+        before = self._rollout.record.pinned
+        await self._happen(lambda: self._rollout.pin(placement))
+        if placement is not None:
+            self._course.target = None
+        self._teller.noted(Note("pinned", {"digest": placement.digest if placement else None}))
+        await self._go_to_pin()
+        return before
+
+    async def _go_to_pin(self) -> None:
+        record = self._rollout.record
+        if record.pinned is None or record.placement is None:
+            return
+        if record.placement.digest == record.pinned.digest:
+            return
+        # Nobody is here, or a switch is open: then the next time will do.
+        with suppress(FailedPreconditionError):
+            await self._happen(self._set_out_to_pin)
+
+    def _set_out_to_pin(self) -> list[Effect]:
+        pinned = self._rollout.record.pinned
+        if pinned is None or self._course.target is not None:
+            return []
+        return self._course.set_out(pinned, self._rollout, self._connections)
+
+    async def update(self, changed: Callable[[Policy], Policy]) -> None:
+        """Have it balanced otherwise, from the next decision on.
+
+        Args:
+            changed: makes the new policy of the present one.
+
+        Raises:
+            InvalidArgumentError: the new policy cannot be.
+            UnavailableError: the store failed, and all is as it was.
+        """
+        await self._turns.finish(self._update(changed))
+
+    async def _update(self, changed: Callable[[Policy], Policy]) -> None:
+        async with self._turns.turn():
+            policy = changed(self.policy)
+            try:
+                await self._save_spec(replace(self._spec, policy=policy))
+            except StoreError as error:
+                self._teller.store_failed(f"the store failed: {error}")
+                raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
+            # A worker may have said meanwhile how its engine counts.
+            self._adopt(replace(self._spec, policy=policy))
+
+    def _adopt(self, spec: Spec) -> None:
+        if spec.policy.smoothing != self.policy.smoothing:
+            self._tallies.smooth(spec.policy.smoothing)
+        self._spec = spec
+        self._steering.adopt(spec.facts, spec.policy)
+
+    async def _save_spec(self, spec: Spec) -> None:
+        if spec != self._stored:
+            await self._store.call(self._store.store.save_spec, self.name, spec.encode())
+            self._stored = spec
 
     def _set_out_from(self, base: Placement | None, target: Placement) -> list[Effect]:
         if self._rollout.record.placement is not base:
@@ -266,6 +408,9 @@ class Deployment:
         if self._expiry is not None:
             self._expiry.cancel()
         await self.settle()
+        self._forgotten = True
+        async with self._turns.turn():
+            pass  # who waits for a change is to see that there will be none
         self._teller.gone()
 
     # One thing at a time, and to its end.
@@ -278,7 +423,9 @@ class Deployment:
             try:
                 if self._is_ahead:
                     await self._go_back()
+                before = self._rollout.record
                 await self._perform(event())
+                self._tell_moves(before)
                 await self._perform(self._course.go_on(self._rollout, self._connections))
             except StoreError as error:
                 self._fail(error)
@@ -295,7 +442,9 @@ class Deployment:
         for effect in effects:
             match effect:
                 case Save(record):
+                    await self._save_spec(self._spec)
                     await self._store.call(self._store.store.save, self.name, record)
+                    self._durable = record
                 case Send(number, order):
                     self._connections.send(number, order)
                 case Close(number, reason, final):
@@ -303,10 +452,20 @@ class Deployment:
                     self._connections.close(number, kind(reason))
                 case Expire(version):
                     self._expire_later(version)
-                case Alarm(reason):
-                    self._teller.alarm(reason)
+                case Alarm(reason, mismatch):
+                    self._teller.alarm(reason, mismatch=mismatch)
                 case Note():
                     self._teller.noted(effect)
+
+    def _tell_moves(self, before: Record) -> None:
+        """Something else may be in force now."""
+        now, was = self._rollout.record, before.placement
+        if now.in_force == before.in_force or now.placement is None:
+            return
+        self._in_force_since = asyncio.get_running_loop().time()
+        if was is not None and now.epoch == before.epoch:
+            moves = count_moves(was, now.placement)
+            self._teller.moved(moves, moves * self.facts.bytes_per_expert)
 
     def _fail(self, error: StoreError) -> None:
         """The rollout may be ahead of what is durable: it must do nothing any more."""
@@ -319,7 +478,8 @@ class Deployment:
     async def _go_back(self) -> None:
         """Begin again from what is durable."""
         record = await self._store.call(self._store.store.load, self.name)
-        self._rollout = Rollout(record or Record(), self.facts.topology.num_gpus)
+        self._durable = record or Record()
+        self._rollout = Rollout(self._durable, self.facts.topology.num_gpus)
         self._is_ahead = False
         await self._perform(self._rollout.started())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from trimtab_server.domain.version import Version
+from trimtab_server.engine.status import Status
 from trimtab_server.policy.decide import Decision
 
 Taken = Literal["accepted", "gap", "repeated", "refused"]
@@ -23,13 +24,13 @@ class Standing(NamedTuple):
         sessions: how many are open.
         phase: of the switch: "idle", "offered", "committed" or "aborting".
         version: that the open switch leads to; None where none is open.
-        paused: whether nothing may be offered.
+        paused: why nothing may be offered; None: it may.
     """
 
     sessions: int
     phase: str
     version: Version | None
-    paused: bool
+    paused: str | None
 
 
 class DeploymentObserver:
@@ -61,6 +62,15 @@ class DeploymentObserver:
 
     def decided(self, deployment: str, decision: Decision) -> None:
         """It was decided whether experts move, and why."""
+
+    def looked(self, deployment: str, status: Status) -> None:
+        """How the deployment is, told each time that reports are due."""
+
+    def moved(self, deployment: str, moves: int, moved_bytes: int) -> None:
+        """A switch has been applied, with so many net moves and bytes of weights."""
+
+    def mismatched(self, deployment: str) -> None:
+        """Workers serve by another placement than they should: told beside `alarmed`."""
 
     def ignored(self, deployment: str) -> None:
         """A worker answered what nobody had asked."""

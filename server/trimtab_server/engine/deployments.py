@@ -1,24 +1,27 @@
-"""All deployments of a server: created by their first session, found by later ones."""
+"""All deployments of a server: made by their first session or an operator, found by others."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
+from collections.abc import Callable
 
 from trimtab_server.domain.errors import (
+    AlreadyExistsError,
     FailedPreconditionError,
+    NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
     require,
 )
 from trimtab_server.engine.arrival import Arrival, Facts
-from trimtab_server.engine.config import OFF, SHADOW, SessionConfig
+from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.engine.pace import Meters, Pace
 from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.spec import Spec
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.engine.teller import Teller
@@ -50,7 +53,7 @@ class Deployments:
     ) -> None:
         self.observer = observer or DeploymentObserver()
         self._config = config
-        self._planner = None if config.balance == OFF else planner
+        self._planner = planner
         self._store = store
         self._history = history
         self._by_name: dict[str, Deployment] = {}
@@ -77,15 +80,15 @@ class Deployments:
             StoreError: it cannot be had, or a deployment in it cannot be read.
         """
         await self._store.open()
+        self._history.started(self.term)
         try:
             await self._read_all()
         except BaseException:
             await self._store.close()
             raise
-        self._history.started(self.term)
         self._repeating = [
             asyncio.create_task(self._save_for_ever()),
-            asyncio.create_task(self._balance_for_ever()),
+            asyncio.create_task(self._steer_for_ever()),
         ]
 
     def admit(self, deployment: str, worker: str) -> None:
@@ -131,42 +134,73 @@ class Deployments:
         self._forget_unused(deployment)
 
     def find(self, name: str) -> Deployment:
-        """A deployment that has sessions, or has had a complete group since the server started.
+        """A deployment that is in the store, or has sessions.
 
         Raises:
-            FailedPreconditionError: there is none.
+            NotFoundError: there is none.
         """
         if name not in self._by_name:
-            raise _unknown(name)
+            raise NotFoundError(f"there is no deployment {name!r}")
         return self._by_name[name]
 
-    async def resume(self, name: str) -> str | None:
-        """Allow a deployment's offers again, also before its workers have come back.
+    def all(self) -> list[Deployment]:
+        """In order of their names."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
 
-        Returns:
-            What it was paused for; None: it was not.
+    async def create(
+        self, name: str, facts: Facts, policy: Callable[[Policy], Policy]
+    ) -> Deployment:
+        """Make one before its workers come. The same again changes nothing.
+
+        Args:
+            name: the deployment's.
+            facts: what it is, but for what only its engine knows.
+            policy: makes its policy of the default one, or of what it has.
 
         Raises:
-            FailedPreconditionError: there is none of that name, nor one in the store.
+            InvalidArgumentError: the policy cannot be.
+            AlreadyExistsError: there is another one of that name.
+            ResourceExhaustedError: the server has as many deployments as it may.
             UnavailableError: the store failed.
         """
         async with self._creating:
-            deployment = self._by_name.get(name)
-            if deployment is None:
-                return await self._resume_stored(name)
-        return await deployment.resume()
+            known = self._by_name.get(name)
+            if known is not None:
+                _require_same(known, facts, policy)
+                return known
+            spec = Spec(facts, policy(self._default_policy))
+            self._require_room()
+            try:
+                await self._store.call(self._store.store.save_spec, name, spec.encode())
+                return await self._begin(name, spec, stored=True)
+            except StoreError as error:
+                raise self._unavailable(name, error) from error
 
-    async def _resume_stored(self, name: str) -> str | None:
-        store = self._store.store
-        try:
-            record = await self._store.call(store.load, name)
-            if record is not None and record.paused is not None:
-                await self._store.call(store.save, name, replace(record, paused=None))
-        except StoreError as error:
-            raise self._unavailable(name, error) from error
-        if record is None:
-            raise _unknown(name)
-        return record.paused
+    async def delete(self, name: str) -> None:
+        """Forget one, and all that is stored of it.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: it has sessions.
+            UnavailableError: the store failed, and it is still there.
+        """
+        async with self._creating:
+            deployment = self.find(name)
+            sessions = len(deployment.connections)
+            if sessions:
+                raise FailedPreconditionError(
+                    f"deployment {name!r} has {sessions} sessions: end its workers first"
+                )
+            # Whoever comes from now on begins another, once this one is gone.
+            del self._by_name[name]
+            try:
+                await deployment.settle()
+                await self._store.call(self._store.store.delete, name)
+            except StoreError as error:
+                self._by_name[name] = deployment
+                raise self._unavailable(name, error) from error
+            self._undecided.pop(name, None)
+            await deployment.close()
 
     async def drain(self) -> None:
         """Offer nothing any more, tell all workers, and end their sessions."""
@@ -188,10 +222,15 @@ class Deployments:
         await self._store.close()
 
     async def _read_all(self) -> None:
-        """What cannot be read is said now, and not when its workers come."""
+        """Go on where the server before has ended, also before workers come back."""
         store = self._store.store
         for name in await self._store.call(store.deployments):
             try:
+                spec = await self._store.call(store.load_spec, name)
+                if spec is not None:
+                    await self._begin(name, Spec.decode(spec), stored=True)
+                    continue
+                # Of a server that did not store specs: its workers will say what it is.
                 await self._store.call(store.load, name)
                 await self._store.call(store.load_counters, name)
             except StoreError as error:
@@ -234,19 +273,22 @@ class Deployments:
                 f"{before}: its store was lost, or is another one. It goes on in term {self.term}"
             )
 
-    async def _balance_for_ever(self) -> None:
-        """One after another: together they would leave the solver to nobody else."""
-        while self._planner is not None:
+    async def _steer_for_ever(self) -> None:
+        while True:
             await asyncio.sleep(self._config.report_seconds)
-            for deployment in list(self._by_name.values()):
-                await self._balance(deployment)
+            await self._steer_all()
 
-    async def _balance(self, deployment: Deployment) -> None:
-        if self._draining:
+    async def _steer_all(self) -> None:
+        """One after another: together they would leave the solver to nobody else."""
+        for deployment in list(self._by_name.values()):
+            await self._steer(deployment)
+
+    async def _steer(self, deployment: Deployment) -> None:
+        if self._draining or deployment.forgotten:
             return
         trouble = None
         try:
-            await deployment.balance()
+            await deployment.steer()
         except Exception as error:  # noqa: BLE001 - it goes on, whatever has gone wrong
             trouble = f"nothing could be decided: {error!r}"
         # What lasts is said once: it would come again each second.
@@ -255,28 +297,37 @@ class Deployments:
         self._undecided[deployment.name] = trouble
 
     async def _create(self, arrival: Arrival) -> Deployment:
-        name, most = arrival.deployment, self._config.max_deployments
-        if len(self._by_name) >= most:
-            raise ResourceExhaustedError(f"{most} deployments are this server's limit")
+        self._require_room()
+        name, spec = arrival.deployment, Spec(arrival.facts, self._default_policy)
         try:
-            record = await self._store.call(self._store.store.load, name) or Record()
-            _require_same_sizes(record, arrival.facts, name)
-            seconds = self._config.offer_seconds
-            policy = Policy(mode=Mode.SHADOW if self._config.balance == SHADOW else Mode.ACTIVE)
-            deployment = Deployment(
-                arrival.facts,
-                record,
-                self._store,
-                self._teller(name),
-                seconds,
-                policy,
-                self._planner,
-            )
-            await deployment.start()
+            return await self._begin(name, spec, stored=False)
         except StoreError as error:
             raise self._unavailable(name, error) from error
+
+    async def _begin(self, name: str, spec: Spec, *, stored: bool) -> Deployment:
+        record = await self._store.call(self._store.store.load, name) or Record()
+        _require_same_sizes(record, spec.facts, name)
+        deployment = Deployment(
+            spec,
+            record,
+            self._store,
+            self._teller(name),
+            self._config.offer_seconds,
+            self._planner,
+            stored=stored,
+        )
+        await deployment.start()
         self._by_name[name] = deployment
         return deployment
+
+    @property
+    def _default_policy(self) -> Policy:
+        return Policy(mode=Mode(self._config.balance))
+
+    def _require_room(self) -> None:
+        most = self._config.max_deployments
+        if len(self._by_name) >= most:
+            raise ResourceExhaustedError(f"{most} deployments are this server's limit")
 
     def _unavailable(self, name: str, error: StoreError) -> UnavailableError:
         self._teller(name).store_failed(f"the store failed: {error}")
@@ -300,8 +351,13 @@ class Deployments:
             await deployment.close()
 
 
-def _unknown(name: str) -> FailedPreconditionError:
-    return FailedPreconditionError(f"deployment {name!r} has had no session yet")
+def _require_same(known: Deployment, facts: Facts, policy: Callable[[Policy], Policy]) -> None:
+    """Raises AlreadyExistsError for what would be another one than there is."""
+    differences = known.facts.differences(facts.adopting(known.facts))
+    if not differences and policy(known.policy) != known.policy:
+        differences = "its policy: update it instead"
+    if differences:
+        raise AlreadyExistsError(f"deployment {known.name!r} is there and differs in {differences}")
 
 
 def _require_same_sizes(record: Record, facts: Facts, name: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,14 @@ class Unsaved(NamedTuple):
     baselines: Mapping[str, SavedCounters]
 
 
+@dataclass(frozen=True, eq=False)
+class Last:
+    """What a worker has counted between its last two reports: tokens [L, E], in so many steps."""
+
+    tokens_LE: npt.NDArray[np.float64]
+    steps: int
+
+
 class _Tally:
     """One worker: what its newest incarnation has counted, and what it comes to a step.
 
@@ -35,6 +45,7 @@ class _Tally:
     def __init__(self, counters: Counters, estimate: Estimate) -> None:
         self.counters = counters
         self.estimate = estimate
+        self.last: Last | None = None
         self._late_LE: npt.NDArray[np.float64] | None = None
 
     def add(self, taken: Taken) -> None:
@@ -46,12 +57,17 @@ class _Tally:
             tokens_LE += self._late_LE
         if taken.steps:
             self.estimate.add(tokens_LE, taken.steps)
+            self.last = Last(tokens_LE, taken.steps)
         # More of a step that the report before had counted: it goes with the next ones.
         self._late_LE = None if taken.steps else tokens_LE
 
 
 class Tallies:
-    """The tally of each worker. Lives on the event loop."""
+    """The tally of each worker. Lives on the event loop.
+
+    Attributes:
+        taken: how many reports have added to the load.
+    """
 
     def __init__(
         self, num_layers: int, num_experts: int, smoothing: Smoothing, teller: Teller
@@ -60,6 +76,8 @@ class Tallies:
         self._smoothing = smoothing
         self._teller = teller
         self._tallies: dict[str, _Tally] = {}
+        self._heard_at: dict[str, float] = {}
+        self.taken = 0
         self._saved: Mapping[str, tuple[int, int]] = {}
 
     def restore(self, saved: Mapping[str, SavedCounters]) -> None:
@@ -82,8 +100,10 @@ class Tallies:
         except InvalidArgumentError:
             self._teller.refused_report()
             raise
+        self._heard_at[hello.worker] = asyncio.get_running_loop().time()
         if taken is not None:
             tally.add(taken)
+            self.taken += 1
         self._teller.reported(hello, report.seq, None if taken is None else taken.counted)
         return tally.counters.seq
 
@@ -92,10 +112,37 @@ class Tallies:
 
         Who is away counts as it did last: the others' tokens do not show what it would have.
         """
-        total_LE = np.zeros(self._shape)
+        return self._sum(self.rates().values())
+
+    def last_load(self) -> npt.NDArray[np.float64]:
+        """The same of what each worker has reported last, as it came."""
+        return self._sum(self.last_rates().values())
+
+    def rates(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Tokens a step of each worker, float64 [L, E]."""
+        return {worker: tally.estimate.rate() for worker, tally in self._tallies.items()}
+
+    def last_rates(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The same of what each has reported last; nothing of whom has not since the start."""
+        lasts = {worker: tally.last for worker, tally in self._tallies.items()}
+        return {who: last.tokens_LE / last.steps for who, last in lasts.items() if last}
+
+    def last_step_of(self, worker: str) -> int:
+        """The last that a worker has counted; -1 before the first."""
+        tally = self._tallies.get(worker)
+        return -1 if tally is None else tally.counters.last_step
+
+    def heard_at(self, worker: str) -> float | None:
+        """When a worker has reported last, of the event loop's clock; None: not since the start."""
+        return self._heard_at.get(worker)
+
+    def smooth(self, smoothing: Smoothing) -> None:
+        """Go on with another smoothing, from what the estimates say now."""
+        self._smoothing = smoothing
         for tally in self._tallies.values():
-            total_LE += tally.estimate.rate()
-        return total_LE
+            before, tally.estimate = tally.estimate, smoothing.estimate(*self._shape)
+            if before.steps:
+                tally.estimate.add(before.rate() * before.steps, before.steps)
 
     @property
     def step(self) -> int:
@@ -111,6 +158,7 @@ class Tallies:
         """Their counts are of no more use: names may be new with each start of an engine."""
         for worker in workers:
             del self._tallies[worker]
+            self._heard_at.pop(worker, None)
 
     def unsaved(self) -> Unsaved | None:
         """All there is, if it has changed since it was saved."""
@@ -126,6 +174,12 @@ class Tallies:
     def saved(self, what: Unsaved) -> None:
         """This is durable."""
         self._saved = what.upto
+
+    def _sum(self, rates: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        total_LE = np.zeros(self._shape)
+        for rate_LE in rates:
+            total_LE += rate_LE
+        return total_LE
 
     def _tally_of(self, hello: Hello) -> _Tally:
         tally = self._tallies.get(hello.worker)

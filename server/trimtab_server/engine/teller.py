@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trimtab_server.engine.decision_log import Decided
 from trimtab_server.engine.deployment_observer import (
     Cause,
     DeploymentObserver,
@@ -12,9 +13,9 @@ from trimtab_server.engine.deployment_observer import (
     Standing,
     Taken,
 )
+from trimtab_server.engine.status import Status
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.loads.counters import Counted
-from trimtab_server.policy.decide import Decision
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.messages import Hello
 from trimtab_server.rollout.rollout import Rollout
@@ -54,8 +55,7 @@ class Teller:
         """Something has happened."""
         record = rollout.record
         version = None if record.switch is None else record.switch.version
-        paused = record.paused is not None
-        standing = Standing(sessions, rollout.phase.value, version, paused)
+        standing = Standing(sessions, rollout.phase.value, version, record.paused)
         self._observer.stands(self.deployment, standing)
 
     def gone(self) -> None:
@@ -87,16 +87,35 @@ class Teller:
         """A report was not counted: it cannot be."""
         self._observer.reported(self.deployment, "refused")
 
-    def decided(self, decision: Decision) -> None:
-        """It was decided whether experts move."""
+    def decided(self, decided: Decided, *, news: bool) -> None:
+        """It was decided whether experts move; no news is what was decided before as well."""
+        decision, candidate = decided.decision, decided.decision.candidate
         self._observer.decided(self.deployment, decision)
-        if decision.moves:
-            self.noted(Note("decided", {"reason": decision.reason.value}))
+        if news:
+            values = {
+                "reason": decision.reason.value,
+                "mode": decided.mode.value,
+                "step": decided.step,
+                "before": candidate and candidate.before,
+                "after": candidate and candidate.after,
+                "moves": candidate and candidate.moves,
+            }
+            self.noted(Note("decided", values))
 
-    def alarm(self, reason: str) -> None:
-        """A person should look."""
+    def looked(self, status: Status) -> None:
+        """How it is, once more."""
+        self._observer.looked(self.deployment, status)
+
+    def moved(self, moves: int, moved_bytes: int) -> None:
+        """A switch has taken place, and so many expert weights went to other GPUs for it."""
+        self._observer.moved(self.deployment, moves, moved_bytes)
+
+    def alarm(self, reason: str, *, mismatch: bool = False) -> None:
+        """A person should look; a mismatch: workers serve by what they should not."""
         self._history.alarm(self.deployment, reason)
         self._observer.alarmed(self.deployment)
+        if mismatch:
+            self._observer.mismatched(self.deployment)
 
     def store_failed(self, what: str) -> None:
         """The store could not do something."""

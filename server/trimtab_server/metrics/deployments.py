@@ -78,7 +78,7 @@ class DeploymentMetrics(DeploymentObserver):
             since = known[1]
         self._standing[deployment] = standing, since
         self._sessions.labels(deployment).set(standing.sessions)
-        self._paused.labels(deployment).set(standing.paused)
+        self._paused.labels(deployment).set(standing.paused is not None)
 
     def gone(self, deployment: str) -> None:
         """See `DeploymentObserver`."""

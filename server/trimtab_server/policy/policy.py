@@ -13,8 +13,9 @@ from trimtab_server.loads.estimates import Smoothing
 class Mode(Enum):
     """What is made of a decision to move experts."""
 
-    ACTIVE = "active"
+    OFF = "off"
     SHADOW = "shadow"
+    ACTIVE = "active"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Policy:
     another, so this is what a step takes longer than it could.
 
     Attributes:
-        mode: ACTIVE: offer what is decided. SHADOW: decide and report only.
+        mode: ACTIVE: offer what is decided. SHADOW: decide and report only. OFF: decide nothing.
         half_life_steps: of the load estimate; 0: a window instead.
         window_steps: over so many steps the estimate is a mean; 0: a half-life instead.
         every_steps: least steps from one decision to the next.

@@ -51,6 +51,8 @@ class Alarm:
     """A person should know: the switch is no longer what the protocol says, or cannot be."""
 
     reason: str
+    mismatch: bool = False
+    """Whether workers serve by, or flipped to, another placement than they should."""
 
 
 @dataclass(frozen=True)

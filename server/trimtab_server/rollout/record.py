@@ -87,8 +87,8 @@ class Record:
         switch: the open one.
         paused: why nothing is offered; None if that is allowed.
         pinned: where it is to stay, whatever its loads; None: wherever they ask for.
-        past: what was in force before, the oldest first; one of them is what the group came
-            with, unless that is in force.
+        past: what was in force before, the oldest first, each placement as its newest version;
+            one of them is what the group came with, unless that is in force.
         ended_groups: groups whose epochs have ended, oldest first.
     """
 
@@ -115,7 +115,9 @@ class Record:
             return self.past
         if self.placement.digest == placement.digest:
             return self.past
-        past = (*self.past, Served(self.in_force, self.placement))
+        digest = self.placement.digest
+        others = (served for served in self.past if served.placement.digest != digest)
+        past = (*others, Served(self.in_force, self.placement))
         if len(past) <= _MOST_PAST:
             return past
         came_with = Version(self.in_force.epoch, 0)

@@ -89,6 +89,11 @@ class Rollout:
             return ()
         return tuple(worker for worker in self._members if worker not in self._done)
 
+    @property
+    def serving(self) -> tuple[Version | None, ...]:
+        """By what each member that is here serves."""
+        return tuple(session.in_force for session in self._present())
+
     # What happens to it.
 
     def started(self) -> list[Effect]:
@@ -246,7 +251,7 @@ class Rollout:
             return self._wait_for_flip()
         difference = differing_digests(hellos)
         if difference is not None:
-            return [Alarm(f"group {group_id!r}: {difference}")]
+            return [Alarm(f"group {group_id!r}: {difference}", mismatch=True)]
         old, (epoch, self.record) = self.record, next_record(self.record, hellos)
         version = Version(epoch.number, 0)
         return [
@@ -362,7 +367,8 @@ class Rollout:
         if self.phase is not Phase.COMMITTED or switch is None or answer.version != switch.version:
             return None
         said, asked = answer.digest.hex()[:12], switch.placement.digest.hex()[:12]
-        return self._pause_for(f"{worker!r} flipped to {said} as {switch.version}, not to {asked}")
+        reason = f"{worker!r} flipped to {said} as {switch.version}, not to {asked}"
+        return self._pause_for(reason, mismatch=True)
 
     def _refused(self, session: Session, answer: Refused) -> list[Effect] | None:
         switch = self.record.switch
@@ -434,11 +440,12 @@ class Rollout:
         return self._pause_for(
             f"{hello.worker!r} serves by {hello.in_force}, digest "
             f"{hello.placement.digest.hex()[:12]}, which is neither {self.record.in_force} "
-            "nor a committed version"
+            "nor a committed version",
+            mismatch=True,
         )
 
-    def _pause_for(self, reason: str) -> list[Effect]:
-        return [Alarm(reason), *self.pause(reason)]
+    def _pause_for(self, reason: str, *, mismatch: bool = False) -> list[Effect]:
+        return [Alarm(reason, mismatch), *self.pause(reason)]
 
     def _why_not_ready(self, worker: str) -> str | None:
         session = self._sessions.of(worker)

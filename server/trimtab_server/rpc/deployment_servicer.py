@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1 import deployment_service_pb2_grpc, switch_pb2
+from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_server.domain.errors import FailedPreconditionError, require
 from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner, Terms
+from trimtab_server.rollout.record import Served
+from trimtab_server.rpc import deployment_encode as encode
 from trimtab_server.rpc.decode import decode_budget
+from trimtab_server.rpc.deployment_decode import (
+    decode_policy,
+    decode_spec,
+    decode_target,
+    find_served,
+    require_reason,
+)
 from trimtab_server.rpc.encode import encode_placement
 from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
-from trimtab_server.rpc.tensors import decode_tensor
+from trimtab_server.rpc.watch import placements
 
-_MOST_CHARACTERS = 1000
-"""Of a reason, which goes into the store, the log and each refusal."""
+_FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 
 
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
@@ -30,18 +41,62 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._planner = planner
         self._gate = gate
 
+    async def CreateDeployment(  # noqa: N802
+        self, request: pb.CreateDeploymentRequest, context: Any
+    ) -> pb.CreateDeploymentResponse:
+        """Makes one before its workers come."""
+        with self._gate.admitted():
+            name, facts = decode_spec(request.spec)
+            policy = decode_policy(request.policy)
+            deployment = await self._deployments.create(name, facts, policy)
+            return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
+
+    async def GetDeployment(  # noqa: N802
+        self, request: pb.GetDeploymentRequest, context: Any
+    ) -> pb.GetDeploymentResponse:
+        """All that is known of one."""
+        with self._gate.admitted():
+            deployment = self._deployments.find(request.deployment)
+            return pb.GetDeploymentResponse(deployment=encode.encode_deployment(deployment))
+
+    async def ListDeployments(  # noqa: N802
+        self, request: pb.ListDeploymentsRequest, context: Any
+    ) -> pb.ListDeploymentsResponse:
+        """All, without their workers."""
+        with self._gate.admitted():
+            known = self._deployments.all()
+            listed = [encode.encode_deployment(each, workers=False) for each in known]
+            return pb.ListDeploymentsResponse(deployments=listed)
+
+    async def UpdatePolicy(  # noqa: N802
+        self, request: pb.UpdatePolicyRequest, context: Any
+    ) -> pb.UpdatePolicyResponse:
+        """Has it balanced otherwise."""
+        with self._gate.admitted():
+            deployment = self._deployments.find(request.deployment)
+            changed = decode_policy(request.policy)
+            await deployment.update(changed)
+            return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
+
+    async def DeleteDeployment(  # noqa: N802
+        self, request: pb.DeleteDeploymentRequest, context: Any
+    ) -> pb.DeleteDeploymentResponse:
+        """Forgets one."""
+        with self._gate.admitted():
+            await self._deployments.delete(request.deployment)
+            return pb.DeleteDeploymentResponse()
+
     async def Trigger(  # noqa: N802
         self, request: pb.TriggerRequest, context: Any
     ) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the counts."""
-        with self._gate.admitted(), named_as({**PLACE_FIELDS, "phy2log": "placement.phy2log"}):
+        with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             target = await self._target(request, deployment)
             await deployment.move_to(target)
             in_force, _ = deployment.rollout.record.served
             return pb.TriggerResponse(
-                in_force=switch_pb2.Version(**in_force._asdict()),
-                target=encode_placement(target),
+                in_force=encode.encode_version(in_force), target=encode_placement(target)
             )
 
     async def Pause(  # noqa: N802
@@ -49,7 +104,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.PauseResponse:
         """Offers nothing until Resume."""
         with self._gate.admitted():
-            _require_reason(request.reason)
+            require_reason(request.reason)
             deployment = self._deployments.find(request.deployment)
             before = await deployment.pause(request.reason)
             return pb.PauseResponse(previous_reason=before or "")
@@ -59,19 +114,82 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ResumeResponse:
         """Allows offers again."""
         with self._gate.admitted():
-            before = await self._deployments.resume(request.deployment)
+            before = await self._deployments.find(request.deployment).resume()
             return pb.ResumeResponse(previous_reason=before or "")
+
+    async def Pin(  # noqa: N802
+        self, request: pb.PinRequest, context: Any
+    ) -> pb.PinResponse:
+        """Keeps it at one placement."""
+        with self._gate.admitted(), named_as(_FIELDS):
+            deployment = self._deployments.find(request.deployment)
+            if request.HasField("placement"):
+                target = await asyncio.to_thread(decode_target, request.placement, deployment.facts)
+            else:
+                target = _in_force(deployment).placement
+            await deployment.pin(target)
+            in_force = encode.encode_version(deployment.rollout.record.in_force)
+            return pb.PinResponse(in_force=in_force, target=encode_placement(target))
+
+    async def Unpin(  # noqa: N802
+        self, request: pb.UnpinRequest, context: Any
+    ) -> pb.UnpinResponse:
+        """Lets the policy decide again."""
+        with self._gate.admitted():
+            before = await self._deployments.find(request.deployment).pin(None)
+            return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
+
+    async def RollBack(  # noqa: N802
+        self, request: pb.RollBackRequest, context: Any
+    ) -> pb.RollBackResponse:
+        """Pins it to what was in force before."""
+        with self._gate.admitted():
+            deployment = self._deployments.find(request.deployment)
+            require(request.HasField("version"), "version", "has to be given")
+            record = deployment.rollout.record
+            target = find_served(request.version, record, deployment.name).placement
+            await deployment.pin(target)
+            in_force = encode.encode_version(deployment.rollout.record.in_force)
+            return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
+
+    async def GetPlacement(  # noqa: N802
+        self, request: pb.GetPlacementRequest, context: Any
+    ) -> pb.GetPlacementResponse:
+        """What is in force, or was."""
+        with self._gate.admitted():
+            deployment = self._deployments.find(request.deployment)
+            if request.HasField("version"):
+                served = find_served(request.version, deployment.durable, deployment.name)
+            else:
+                served = _in_force(deployment)
+            return encode.encode_get(served, deployment.facts)
+
+    async def WatchPlacement(  # noqa: N802
+        self, request: pb.WatchPlacementRequest, context: Any
+    ) -> AsyncIterator[pb.WatchPlacementResponse]:
+        """What is in force, and whatever comes after it."""
+        with self._gate.admitted():
+            deployment, known = self._deployments.find(request.deployment), None
+            if request.HasField("known"):
+                known = Version(request.known.epoch, request.known.generation)
+            async with aclosing(placements(deployment, known, self._gate)) as coming:
+                async for served in coming:
+                    yield encode.encode_watch(served, deployment.facts)
+
+    async def ListDecisions(  # noqa: N802
+        self, request: pb.ListDecisionsRequest, context: Any
+    ) -> pb.ListDecisionsResponse:
+        """What was decided last, and why."""
+        with self._gate.admitted():
+            log = self._deployments.find(request.deployment).decisions
+            decided = log.newest(request.limit)
+            return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
 
     async def _target(self, request: pb.TriggerRequest, deployment: Deployment) -> Placement:
         facts = deployment.facts
         if request.HasField("placement"):
             require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
-            phy2log_LR = decode_tensor(request.placement.phy2log, "placement.phy2log")
-            expected = [facts.num_layers, facts.topology.num_replicas]
-            shape = list(phy2log_LR.shape)
-            require(shape == expected, "placement.phy2log.shape", f"{shape} is not {expected}")
-            experts, gpus = facts.num_experts, facts.topology.num_gpus
-            return await asyncio.to_thread(Placement.of, phy2log_LR, experts, gpus)
+            return await asyncio.to_thread(decode_target, request.placement, facts)
         reason = deployment.rollout.why_not()
         load_LE = deployment.load()
         if reason is None and not load_LE.any():
@@ -84,8 +202,11 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         return placed.placement
 
 
-def _require_reason(reason: str) -> None:
-    require(bool(reason.strip()), "reason", f"{reason!r} says nothing")
-    length = len(reason)
-    most = f"is not at most {_MOST_CHARACTERS}"
-    require(length <= _MOST_CHARACTERS, "reason", f"its length, {length} characters, {most}")
+def _in_force(deployment: Deployment) -> Served:
+    """Raises FailedPreconditionError where there is nothing yet."""
+    record = deployment.durable
+    if record.in_force is None:
+        raise FailedPreconditionError(
+            f"deployment {deployment.name!r} has no placement yet: no group has been complete"
+        )
+    return Served(*record.served)

@@ -81,7 +81,16 @@ def decode_hello(message: session_service_pb2.Hello) -> Arrival:
         )
         placement = _placement(message, topology)
     layers = len(placement.phy2log)
-    facts = Facts(topology, layers, message.num_experts, scope, transfer, message.bytes_per_expert)
+    facts = Facts(
+        topology,
+        layers,
+        message.num_experts,
+        scope,
+        transfer,
+        message.bytes_per_expert,
+        message.model,
+        message.first_layer,
+    )
     hello = Hello(
         message.group_id,
         message.worker,

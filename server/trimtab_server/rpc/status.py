@@ -14,9 +14,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from trimtab.v1 import error_pb2
 from trimtab_server.domain.errors import (
+    AlreadyExistsError,
     DeadlineExceededError,
     FailedPreconditionError,
     InvalidArgumentError,
+    NotFoundError,
     ResourceExhaustedError,
     SessionClosedError,
     TrimtabError,
@@ -26,6 +28,8 @@ from trimtab_server.domain.errors import (
 CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
     TrimtabError: grpc.StatusCode.INTERNAL,
     InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     SessionClosedError: grpc.StatusCode.ABORTED,
     ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,

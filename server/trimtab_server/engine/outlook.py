@@ -1,0 +1,60 @@
+"""How balanced a deployment is: as its load predicts it, and as its GPUs have had it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from trimtab_server.domain.balance import OverLayers, gpu_loads
+from trimtab_server.domain.placement import Placement
+from trimtab_server.engine.status import Outlook
+from trimtab_server.engine.tallies import Tallies
+from trimtab_server.loads.estimates import Loads
+from trimtab_server.loads.measured import measured_loads
+
+Owners = Mapping[str, tuple[int, ...]]
+"""The GPUs of each worker of the group, by its name."""
+
+
+def look(
+    tallies: Tallies,
+    served: Placement,
+    shadow: Placement | None,
+    local_owners: Owners | None,
+) -> Outlook:
+    """The outlook now.
+
+    Args:
+        tallies: what the workers have counted.
+        served: the placement in force.
+        shadow: that would be; None: not in shadow mode.
+        local_owners: None: the workers do not count what their own slots process.
+    """
+    last_LE, smoothed_LE = tallies.last_load(), tallies.load()
+    owners = local_owners or {}
+    return Outlook(
+        predicted=_predicted(served, last_LE),
+        predicted_smoothed=_predicted(served, smoothed_LE),
+        measured=_measured(served, tallies.last_rates(), owners),
+        measured_smoothed=_measured(served, tallies.rates(), owners),
+        shadow=None if shadow is None else _predicted(shadow, last_LE),
+        shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
+    )
+
+
+def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
+    if not load_LE.any():
+        return None
+    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
+    return OverLayers.of(loads_LG)
+
+
+def _measured(
+    placement: Placement, rates: Mapping[str, Loads], owners: Owners
+) -> OverLayers | None:
+    owned = [(gpus, rates[worker]) for worker, gpus in owners.items() if worker in rates]
+    loads_LG = measured_loads(owned, placement.phy2log, placement.num_gpus)
+    if loads_LG is None or not loads_LG.any():
+        return None
+    return OverLayers.of(torch.from_numpy(loads_LG))

@@ -1,0 +1,82 @@
+"""Where a deployment goes by itself: to its pin, or where its policy has its experts move."""
+
+from __future__ import annotations
+
+import time
+
+from trimtab_server.domain.placement import Placement
+from trimtab_server.engine.arrival import Facts
+from trimtab_server.engine.balancer import Balancer, View
+from trimtab_server.engine.decision_log import Decided, DecisionLog
+from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.shadow import Shadow
+from trimtab_server.engine.teller import Teller
+from trimtab_server.policy.decide import Decision, Reason
+from trimtab_server.policy.policy import Mode, Policy
+
+
+class Steering:
+    """Asked again and again.
+
+    Args:
+        facts: of the deployment.
+        policy: what its operators want.
+        planner: carries out the planning; None: nothing is decided.
+        teller: told of each decision.
+
+    Attributes:
+        decisions: the last ones.
+        shadow: what shadow mode would have come to.
+    """
+
+    def __init__(
+        self, facts: Facts, policy: Policy, planner: Planner | None, teller: Teller
+    ) -> None:
+        self.policy = policy
+        self.decisions = DecisionLog()
+        self.shadow = Shadow()
+        self._teller = teller
+        self._balancer = None
+        if planner is not None:
+            self._balancer = Balancer(planner, facts.topology, facts.bytes_per_expert, policy)
+
+    def adopt(self, facts: Facts, policy: Policy) -> None:
+        """Go on with these."""
+        self.policy = policy
+        if policy.mode is not Mode.SHADOW:
+            self.shadow.end()
+        if self._balancer is not None:
+            self._balancer.policy = policy
+            self._balancer.bytes_per_expert = facts.bytes_per_expert
+
+    async def decide(self, view: View) -> tuple[Decision | None, Placement | None]:
+        """What was decided, if the policy is asked; and where to go now, if anywhere.
+
+        Raises:
+            ResourceExhaustedError: see `Balancer.decide`.
+        """
+        mode = self.policy.mode
+        if self._balancer is None or mode is Mode.OFF:
+            return None, None
+        if mode is Mode.SHADOW:
+            view = view.serving(self.shadow.follow(view.served))
+        decision, target = await self._balancer.decide(view)
+        self._note(view, mode, decision)
+        if target is None or not decision.moves:
+            return decision, None
+        if mode is Mode.SHADOW:
+            moves = decision.candidate.moves if decision.candidate else 0
+            self.shadow.go_to(target, moves)
+            self._balancer.switched()
+            return decision, None
+        return decision, target
+
+    def switched(self) -> None:
+        """What was decided last is on its way."""
+        if self._balancer is not None:
+            self._balancer.switched()
+
+    def _note(self, view: View, mode: Mode, decision: Decision) -> None:
+        detail = (view.not_ready or "") if decision.reason is Reason.NOT_READY else ""
+        decided = Decided(time.time(), view.step, mode, decision, detail)
+        self._teller.decided(decided, news=self.decisions.add(decided))

@@ -1,0 +1,129 @@
+"""Requests of operators as values of the engine. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trimtab.v1 import placement_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.domain.errors import NotFoundError, require, require_all
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.version import Version
+from trimtab_server.engine.arrival import Facts
+from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.rollout.record import Record, Served
+from trimtab_server.rpc.decode import decode_topology
+from trimtab_server.rpc.fields import named_as
+from trimtab_server.rpc.tensors import decode_tensor
+
+MOST_NAME = 200
+_MOST_REASON = 1000
+"""Of a reason, which goes into the store, the log and each refusal."""
+
+MODES: Mapping[int, Mode] = {
+    pb.MODE_OFF: Mode.OFF,
+    pb.MODE_SHADOW: Mode.SHADOW,
+    pb.MODE_ACTIVE: Mode.ACTIVE,
+}
+_POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
+_TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
+
+
+def decode_spec(message: pb.DeploymentSpec) -> tuple[str, Facts]:
+    """A deployment's name, and what it is. Raises InvalidArgumentError."""
+    require_all(
+        (
+            0 < len(message.name) <= MOST_NAME,
+            "spec.name",
+            f"{message.name[:40]!r} has not 1 to {MOST_NAME} characters",
+        ),
+        (
+            len(message.model) <= MOST_NAME,
+            "spec.model",
+            f"its length, {len(message.model)} characters, is not at most {MOST_NAME}",
+        ),
+        (message.num_layers >= 1, "spec.num_layers", f"{message.num_layers} is below 1"),
+        (message.num_experts >= 1, "spec.num_experts", f"{message.num_experts} is below 1"),
+    )
+    names = {name: f"spec.topology.{name}" for name in _TOPOLOGY_FIELDS}
+    with named_as({**names, "num_experts": "spec.num_experts"}):
+        topology = decode_topology(message.topology)
+        topology.check_experts(message.num_experts)
+    facts = Facts(
+        topology,
+        message.num_layers,
+        message.num_experts,
+        model=message.model,
+        first_layer=message.first_layer,
+    )
+    return message.name, facts
+
+
+def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
+    """What a policy becomes: the same, with the fields that are set.
+
+    Raises:
+        InvalidArgumentError: there is no such mode; of what it returns, the fields at fault.
+    """
+    given: dict[str, Any] = {
+        name: getattr(message, name) for name in _POLICY_FIELDS if message.HasField(name)
+    }
+    # One of the two has to be above 0: who sets one of them does not want the other.
+    for name, other in _EITHER:
+        if given.get(name, 0) > 0:
+            given.setdefault(other, 0.0)
+    if message.mode != pb.MODE_UNSPECIFIED:
+        require(message.mode in MODES, "policy.mode", f"{message.mode} is none that there is")
+        given["mode"] = MODES[message.mode]
+
+    def changed(policy: Policy) -> Policy:
+        with named_as({name: f"policy.{name}" for name in _POLICY_FIELDS}):
+            return replace(policy, **given)
+
+    return changed
+
+
+_EITHER = (("half_life_steps", "window_steps"), ("window_steps", "half_life_steps"))
+
+
+def decode_target(message: placement_pb2.Placement, facts: Facts) -> Placement:
+    """A placement of a deployment. Checking it takes long. Raises InvalidArgumentError."""
+    phy2log_LR = decode_tensor(message.phy2log, "placement.phy2log")
+    expected = [facts.num_layers, facts.topology.num_replicas]
+    shape = list(phy2log_LR.shape)
+    require(shape == expected, "placement.phy2log.shape", f"{shape} is not {expected}")
+    placement = Placement.of(phy2log_LR, facts.num_experts, facts.topology.num_gpus)
+    said, digest = message.digest, placement.digest
+    require(
+        said in (b"", digest),
+        "placement.digest",
+        f"{said.hex()} is not the digest of placement.phy2log, {digest.hex()}",
+    )
+    return placement
+
+
+def find_served(message: switch_pb2.Version, record: Record, deployment: str) -> Served:
+    """What is or was in force as this version. Raises NotFoundError."""
+    known = list(record.past)
+    if record.in_force is not None and record.placement is not None:
+        known.append(Served(record.in_force, record.placement))
+    for served in reversed(known):
+        version = served.version
+        if version.generation == message.generation and message.epoch in (0, version.epoch):
+            return served
+    wanted = Version(message.epoch, message.generation) if message.epoch else message.generation
+    kept = ", ".join(str(served.version) for served in known) or "none"
+    raise NotFoundError(
+        f"deployment {deployment!r} has no version {wanted}, or not any more: {kept}"
+    )
+
+
+def require_reason(reason: str) -> None:
+    """Raises InvalidArgumentError for one that says nothing, or too much."""
+    require(bool(reason.strip()), "reason", f"{reason!r} says nothing")
+    length = len(reason)
+    most = f"is not at most {_MOST_REASON}"
+    require(length <= _MOST_REASON, "reason", f"its length, {length} characters, {most}")

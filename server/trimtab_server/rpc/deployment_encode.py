@@ -1,0 +1,148 @@
+"""Deployments as operators read them: values of the engine as messages. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from trimtab.v1 import topology_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.domain.balance import OverLayers
+from trimtab_server.domain.version import Version
+from trimtab_server.engine.arrival import Facts
+from trimtab_server.engine.decision_log import Decided
+from trimtab_server.engine.deployment import Deployment
+from trimtab_server.engine.status import Status, WorkerStatus
+from trimtab_server.policy.decide import Reason
+from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.rollout.record import Served
+from trimtab_server.rpc.deployment_decode import MODES
+from trimtab_server.rpc.encode import encode_placement
+
+_MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
+_REASONS: Mapping[Reason, Any] = {
+    reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
+}
+_POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
+
+
+def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Deployment:
+    """All that is known of it; of its workers if asked for."""
+    return pb.Deployment(
+        spec=_spec(deployment.name, deployment.facts),
+        policy=encode_policy(deployment.policy),
+        status=_status(deployment.status, workers=workers),
+    )
+
+
+def encode_policy(policy: Policy) -> pb.Policy:
+    """All of its fields."""
+    values = {name: getattr(policy, name) for name in _POLICY_FIELDS}
+    return pb.Policy(mode=_MODES[policy.mode], **values)
+
+
+def encode_version(version: Version | None) -> switch_pb2.Version | None:
+    """None stays None."""
+    return None if version is None else switch_pb2.Version(**version._asdict())
+
+
+def encode_topology(facts: Facts) -> topology_pb2.Topology:
+    """Slots, GPUs, nodes and groups."""
+    return topology_pb2.Topology(**vars(facts.topology))
+
+
+def encode_get(served: Served, facts: Facts) -> pb.GetPlacementResponse:
+    """A placement, and what it takes to read it."""
+    return pb.GetPlacementResponse(
+        version=encode_version(served.version),
+        placement=encode_placement(served.placement),
+        topology=encode_topology(facts),
+        num_experts=facts.num_experts,
+    )
+
+
+def encode_watch(served: Served, facts: Facts) -> pb.WatchPlacementResponse:
+    """The same, for who watches."""
+    return pb.WatchPlacementResponse(
+        version=encode_version(served.version),
+        placement=encode_placement(served.placement),
+        topology=encode_topology(facts),
+        num_experts=facts.num_experts,
+    )
+
+
+def encode_decision(decided: Decided) -> pb.Decision:
+    """One decision."""
+    time = Timestamp()
+    time.FromNanoseconds(round(decided.at * 1e9))
+    candidate = decided.decision.candidate
+    message = pb.Decision(
+        time=time,
+        step=decided.step,
+        reason=_REASONS[decided.decision.reason],
+        detail=decided.detail,
+        mode=_MODES[decided.mode],
+        times=decided.times,
+    )
+    if candidate is not None:
+        message.imbalance_before = candidate.before
+        message.imbalance_after = candidate.after
+        message.moves = candidate.moves
+        message.move_seconds = candidate.seconds
+    return message
+
+
+def _spec(name: str, facts: Facts) -> pb.DeploymentSpec:
+    return pb.DeploymentSpec(
+        name=name,
+        model=facts.model,
+        first_layer=facts.first_layer,
+        num_layers=facts.num_layers,
+        num_experts=facts.num_experts,
+        topology=encode_topology(facts),
+    )
+
+
+def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
+    return pb.DeploymentStatus(
+        in_force=encode_version(status.in_force),
+        digest=status.digest,
+        in_force_seconds=status.in_force_seconds,
+        phase=status.phase,
+        switching_to=encode_version(status.switching_to),
+        not_ready=status.not_ready or "",
+        paused_reason=status.paused or "",
+        pinned_digest=status.pinned or b"",
+        workers_connected=len(status.workers) - status.absent,
+        workers_absent=status.absent,
+        step=status.step,
+        estimate_age_seconds=status.estimate_age,
+        balance=_balance(status),
+        last_decision=None if status.decided is None else encode_decision(status.decided),
+        decisions=status.decisions,
+        past=[switch_pb2.Version(**version._asdict()) for version in status.past],
+        workers=[_worker(each) for each in status.workers] if workers else [],
+    )
+
+
+def _balance(status: Status) -> pb.BalanceStatus:
+    outlook = {name: _imbalance(value) for name, value in vars(status.outlook).items()}
+    return pb.BalanceStatus(shadow_moves=status.moves_in_shadow, **outlook)
+
+
+def _imbalance(value: OverLayers | None) -> pb.Imbalance | None:
+    return None if value is None else pb.Imbalance(**value._asdict())
+
+
+def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
+    return pb.WorkerStatus(
+        worker=worker.worker,
+        gpus=worker.gpus,
+        connected=worker.connected,
+        incarnation=worker.incarnation,
+        last_step=worker.last_step,
+        report_age_seconds=worker.report_age,
+    )

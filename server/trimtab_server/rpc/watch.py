@@ -1,0 +1,47 @@
+"""The placements of a deployment as they come into force, for one reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from trimtab_server.domain.errors import NotFoundError
+from trimtab_server.domain.version import Version
+from trimtab_server.engine.deployment import Deployment
+from trimtab_server.rollout.record import Served
+from trimtab_server.rpc.gate import Gate
+
+
+async def placements(
+    deployment: Deployment, known: Version | None, gate: Gate
+) -> AsyncGenerator[Served]:
+    """What is in force, unless it is known, and whatever comes after it.
+
+    Nothing is kept for a reader: what it takes next is what is in force then.
+
+    Raises:
+        NotFoundError: the deployment has been deleted.
+        UnavailableError: the server drains.
+    """
+    draining = asyncio.ensure_future(gate.draining())
+    try:
+        while not deployment.forgotten:
+            record = deployment.durable
+            if record.in_force is not None and record.in_force != known:
+                known = record.in_force
+                yield Served(*record.served)
+            else:
+                await _first(asyncio.ensure_future(deployment.changed()), draining)
+        raise NotFoundError(f"deployment {deployment.name!r} has been deleted")
+    finally:
+        draining.cancel()
+
+
+async def _first(changed: asyncio.Future[None], draining: asyncio.Future[None]) -> None:
+    """Return at the next change; raises what the end of the server raises."""
+    try:
+        await asyncio.wait((changed, draining), return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            draining.result()
+    finally:
+        changed.cancel()
