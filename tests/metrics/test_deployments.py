@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -14,15 +15,42 @@ from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.app import App
+from trimtab_server.domain.balance import OverLayers
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment_observer import Standing
+from trimtab_server.engine.status import Outlook, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.policy.decide import Candidate, Decision, Reason
 
-IDLE = Standing(1, "idle", None, False)
-OFFERED = Standing(1, "offered", Version(1, 1), False)
+IDLE = Standing(1, "idle", None, None)
+OFFERED = Standing(1, "offered", Version(1, 1), None)
 
 CANDIDATE = Candidate(before=1.5, after=1.2, moves=3, seconds=0.1)
+STATUS = Status(
+    in_force=Version(2, 7),
+    digest=b"d" * 32,
+    in_force_seconds=40.0,
+    phase="offered",
+    switching_to=Version(2, 8),
+    not_ready="a switch is open",
+    mode="shadow",
+    paused=None,
+    pinned=None,
+    workers=(
+        WorkerStatus("a", (0,), connected=True, incarnation=1, last_step=9, report_age=0.5),
+        WorkerStatus("b", (1,), connected=False, incarnation=1, last_step=5, report_age=3.0),
+    ),
+    serving={"in_force": 1, "next": 0, "other": 0},
+    step=9,
+    outlook=Outlook(predicted=OverLayers(1.5, 1.25, 1.3), shadow=OverLayers(1.1, 1.05, 1.07)),
+    moves_in_shadow=4,
+    decided=None,
+    decisions={},
+    past=(),
+)
+
+
+PHASES = ("idle", "offered", "committed", "aborting")
 
 
 class Clock:
@@ -40,8 +68,9 @@ def registry() -> CollectorRegistry:
 
 
 def lines(registry: CollectorRegistry) -> list[str]:
-    """Samples as they are exposed."""
-    return [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    """Samples of deployments as they are exposed."""
+    exposed = generate_latest(registry).decode().splitlines()
+    return [line for line in exposed if line[0] != "#" and 'deployment="' in line]
 
 
 def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegistry) -> None:
@@ -92,11 +121,15 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
         metrics.aborted("d", cause)
     for taken in ("accepted", "gap", "repeated", "refused"):
         metrics.reported("d", taken)
-    for tell in (metrics.delayed, metrics.ignored, metrics.alarmed):
+    for tell in (metrics.delayed, metrics.ignored, metrics.alarmed, metrics.mismatched):
         tell("d")
     for reason in Reason:
-        metrics.decided("d", Decision(reason, CANDIDATE))
+        metrics.decided("d", Decision(reason, CANDIDATE), 0.1)
+    metrics.moved("d", 3, 300)
     assert len(lines(registry)) == len(two)
+    metrics.looked("d", STATUS)
+    metrics.stands("d", OFFERED._replace(paused="an operator asked"))
+    assert len(lines(registry)) > len(two)
     for _ in range(2):  # harmless when repeated
         metrics.gone("d")
         assert lines(registry) == one
@@ -108,7 +141,7 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     metrics = DeploymentMetrics(registry)
     metrics.stands("d", IDLE)
     for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
-        metrics.decided("d", decision)
+        metrics.decided("d", decision, 0.1)
     shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
     counted = [line for line in shown if line.endswith(" 1.0")]
     assert len(shown) == len(Reason)
@@ -124,6 +157,68 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     assert ratios == [1.5, 1.2]
 
 
+def live(layers: str, of: str, value: float) -> str:
+    labels = f'deployment="d",layers="{layers}",of="{of}",over="reports"'
+    return f"trimtab_live_imbalance_ratio{{{labels}}} {value}"
+
+
+def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = DeploymentMetrics(registry)
+    metrics.stands("d", IDLE)
+    before = set(lines(registry))
+    metrics.looked("d", STATUS)
+    assert set(lines(registry)) - before == {
+        live("worst", "predicted", 1.5),
+        live("median", "predicted", 1.25),
+        live("mean", "predicted", 1.3),
+        live("worst", "shadow", 1.1),
+        live("median", "shadow", 1.05),
+        live("mean", "shadow", 1.07),
+        'trimtab_workers{deployment="d",state="connected"} 1.0',
+        'trimtab_workers{deployment="d",state="absent"} 1.0',
+        'trimtab_ranks{deployment="d",serving="in_force"} 1.0',
+        'trimtab_ranks{deployment="d",serving="next"} 0.0',
+        'trimtab_ranks{deployment="d",serving="other"} 0.0',
+        'trimtab_placement_epoch{deployment="d"} 2.0',
+        'trimtab_placement_generation{deployment="d"} 7.0',
+        'trimtab_placement_age_seconds{deployment="d"} 40.0',
+        'trimtab_estimate_age_seconds{deployment="d"} 3.0',
+        'trimtab_deployment_mode{deployment="d",mode="off"} 0.0',
+        'trimtab_deployment_mode{deployment="d",mode="shadow"} 1.0',
+        'trimtab_deployment_mode{deployment="d",mode="active"} 0.0',
+        'trimtab_deployment_mode{deployment="d",mode="pinned"} 0.0',
+    }
+    # Nobody has reported since: what is not known any more is not shown any more.
+    nothing = replace(STATUS, outlook=Outlook(), in_force_seconds=None, workers=())
+    metrics.looked("d", nothing)
+    gone = ("imbalance_ratio", "placement_age", "estimate_age")
+    shown = [line for line in set(lines(registry)) - before if any(name in line for name in gone)]
+    assert shown == []
+
+
+def test_the_reason_of_a_pause_is_there_for_as_long_as_it_lasts(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = DeploymentMetrics(registry)
+    for why, shown in (("first", 1), ("second " * 100, 1), (None, 0)):
+        metrics.stands("d", IDLE._replace(paused=why))
+        assert str(lines(registry)).count("paused_info{") == shown
+        assert why is None or f'reason="{why[:100]}"' in str(lines(registry))
+
+
+def test_the_time_of_each_phase_is_counted_when_it_ends(registry: CollectorRegistry) -> None:
+    clock = Clock()
+    metrics = DeploymentMetrics(registry, clock)
+    for phase, seconds in (("idle", 50), ("offered", 3), ("committed", 2), ("idle", 9)):
+        metrics.stands("d", OFFERED._replace(phase=phase))
+        clock.now += seconds
+    name = "trimtab_switch_phase_duration_seconds"
+    sums = {p: registry.get_sample_value(f"{name}_sum", {"phase": p}) for p in PHASES}
+    assert sums == {"idle": None, "offered": 3, "committed": 2, "aborting": None}
+
+
 async def scraped(app: App) -> str:
     def read() -> bytes:
         with urllib.request.urlopen(f"http://{app.metrics_address}/metrics", timeout=10) as page:
@@ -135,7 +230,7 @@ async def scraped(app: App) -> str:
 
 async def test_a_server_shows_its_sessions_and_switches() -> None:
     async with (
-        App(make_config(metrics_listen="127.0.0.1:0")) as app,
+        App(make_config(metrics_listen="127.0.0.1:0", report_seconds=0.05)) as app,
         grpc.aio.insecure_channel(app.address) as channel,
     ):
         peers = await group(channel)
@@ -166,7 +261,8 @@ async def test_a_server_shows_its_sessions_and_switches() -> None:
             "trimtab_store_failures_total 0.0",
         ):
             assert line in text
-        (age,) = [line for line in text.splitlines() if 'age_seconds{deployment="d"}' in line]
+        age_of = 'trimtab_switch_phase_age_seconds{deployment="d"}'
+        (age,) = [line for line in text.splitlines() if line.startswith(age_of)]
         assert float(age.split()[-1]) > 0
         await unused.say(goodbye=pb.Goodbye())
         await unused.end()

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.metrics.test_deployments import STATUS
 from tests.services import program
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.version import Version
@@ -37,8 +38,12 @@ def busy_recorder() -> Recorder:
     recorder.fallback("cuda", "shape")
     recorder.moved(4)
     deployments = DeploymentMetrics(recorder.registry, clock=iter(range(100, 1000, 5)).__next__)
-    deployments.stands("d", Standing(3, "idle", None, False))
-    deployments.stands("d", Standing(2, "committed", Version(1, 7), True))
+    for phase in ("offered", "idle"):
+        deployments.stands("gone", Standing(1, phase, None, None))
+    deployments.gone("gone")
+    deployments.stands("d", Standing(3, "idle", None, None))
+    deployments.stands("d", Standing(2, "committed", Version(1, 7), "an operator asked"))
+    deployments.looked("d", STATUS)
     deployments.heard("report")
     deployments.delayed("d")
     deployments.reported("d", "gap")
@@ -71,6 +76,9 @@ EXPECTED = {
     ("trimtab_moves_total",): 4,
     ("trimtab_device_info", "cpu", "a CPU", "reference"): 1,
     ("trimtab_sessions", "d"): 2,
+    ("trimtab_switch_phase_duration_seconds_sum", "offered"): 5,
+    ("trimtab_workers", "d", "absent"): 1,
+    ("trimtab_deployment_paused_info", "d", "an operator asked"): 1,
     ("trimtab_session_messages_total", "report"): 1,
     ("trimtab_session_messages_delayed_total", "d"): 1,
     ("trimtab_reports_total", "d", "gap"): 1,

@@ -21,6 +21,7 @@ class Decided:
         step: the last that workers had reported; -1: none.
         mode: the policy's.
         decision: what came of it.
+        seconds: that it has taken.
         detail: what stood in the way, for NOT_READY.
         times: how many times in a row, the last one at `at`: only where nothing was planned.
     """
@@ -29,6 +30,7 @@ class Decided:
     step: int
     mode: Mode
     decision: Decision
+    seconds: float = 0.0
     detail: str = ""
     times: int = 1
 

@@ -60,8 +60,8 @@ class DeploymentObserver:
     def reported(self, deployment: str, taken: Taken) -> None:
         """A worker's report was taken, or was not."""
 
-    def decided(self, deployment: str, decision: Decision) -> None:
-        """It was decided whether experts move, and why."""
+    def decided(self, deployment: str, decision: Decision, seconds: float) -> None:
+        """It was decided whether experts move, and why; that has taken so long."""
 
     def looked(self, deployment: str, status: Status) -> None:
         """How the deployment is, told each time that reports are due."""

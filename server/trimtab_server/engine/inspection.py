@@ -30,6 +30,7 @@ def inspect(
         phase=rollout.phase.value,
         switching_to=record.switch.version if record.switch else None,
         not_ready=rollout.why_not(),
+        mode="pinned" if record.pinned else steering.policy.mode.value,
         paused=record.paused,
         pinned=record.pinned.digest if record.pinned else None,
         workers=_workers(rollout, connections, tallies, now),

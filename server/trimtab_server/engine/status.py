@@ -65,6 +65,7 @@ class Status:
         phase: of the switch: "idle", "offered", "committed" or "aborting".
         switching_to: where the open switch leads; None where none is open.
         not_ready: why nothing can be offered; None: it can.
+        mode: what it does by itself: "pinned", or that of its policy.
         paused: why it is paused; None: it is not.
         pinned: digest of what it is pinned to; None: it is not.
         workers: by name.
@@ -84,6 +85,7 @@ class Status:
     phase: str
     switching_to: Version | None
     not_ready: str | None
+    mode: str
     paused: str | None
     pinned: bytes | None
     workers: tuple[WorkerStatus, ...]

@@ -60,8 +60,9 @@ class Steering:
             return None, None
         if mode is Mode.SHADOW:
             view = view.serving(self.shadow.follow(view.served))
+        begun = time.perf_counter()
         decision, target = await self._balancer.decide(view)
-        self._note(view, mode, decision)
+        self._note(view, mode, decision, time.perf_counter() - begun)
         if target is None or not decision.moves:
             return decision, None
         if mode is Mode.SHADOW:
@@ -76,7 +77,7 @@ class Steering:
         if self._balancer is not None:
             self._balancer.switched()
 
-    def _note(self, view: View, mode: Mode, decision: Decision) -> None:
+    def _note(self, view: View, mode: Mode, decision: Decision, seconds: float) -> None:
         detail = (view.not_ready or "") if decision.reason is Reason.NOT_READY else ""
-        decided = Decided(time.time(), view.step, mode, decision, detail)
+        decided = Decided(time.time(), view.step, mode, decision, seconds, detail)
         self._teller.decided(decided, news=self.decisions.add(decided))

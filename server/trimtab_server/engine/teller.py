@@ -90,7 +90,7 @@ class Teller:
     def decided(self, decided: Decided, *, news: bool) -> None:
         """It was decided whether experts move; no news is what was decided before as well."""
         decision, candidate = decided.decision, decided.decision.candidate
-        self._observer.decided(self.deployment, decision)
+        self._observer.decided(self.deployment, decision, decided.seconds)
         if news:
             values = {
                 "reason": decision.reason.value,

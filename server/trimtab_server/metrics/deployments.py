@@ -15,9 +15,13 @@ from trimtab_server.engine.deployment_observer import (
     Standing,
     Taken,
 )
+from trimtab_server.engine.status import Status
 from trimtab_server.metrics import families, series
+from trimtab_server.metrics.passing import Passing
+from trimtab_server.metrics.status import StatusMetrics
 from trimtab_server.policy.decide import Decision, Reason
 
+_MOST_REASON = 100
 _PHASES = ("idle", "offered", "committed", "aborting")
 _IN_FORCE, _PLANNED = ("in_force",), ("planned",)
 
@@ -47,11 +51,19 @@ class DeploymentMetrics(DeploymentObserver):
         self._alarms = series.counter(families.ALARMS, registry)
         self._decisions = series.counter(families.DECISIONS, registry)
         self._predicted = series.gauge(families.PREDICTED, registry)
+        self._deciding = series.histogram(families.DECISION_DURATION, registry)
+        self._status = StatusMetrics(registry)
+        self._paused_for = Passing(series.gauge(families.PAUSED_FOR, registry))
+        self._mismatches = series.counter(families.MISMATCHES, registry)
+        self._moves = series.counter(families.APPLIED_MOVES, registry)
+        self._bytes = series.counter(families.APPLIED_BYTES, registry)
+        self._took = series.histogram(families.PHASE_DURATION, registry)
         self._store_failures = series.counter(families.STORE_FAILURES, registry)
         # The values of the label that each has beside the deployment.
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
             **dict.fromkeys((self._sessions, self._age, self._paused), ((),)),
             **dict.fromkeys((self._delayed, self._ignored, self._alarms), ((),)),
+            **dict.fromkeys((self._mismatches, self._moves, self._bytes), ((),)),
             self._reports: tuple((taken,) for taken in get_args(Taken)),
             self._switches: tuple((outcome,) for outcome in get_args(Outcome)),
             self._aborts: tuple((cause,) for cause in get_args(Cause)),
@@ -72,6 +84,8 @@ class DeploymentMetrics(DeploymentObserver):
             self._age.labels(deployment).set_function(lambda: self._age_of(deployment))
         if known is None or _switch(known[0]) != _switch(standing):
             since = self._clock()
+            if known is not None and known[0].phase != _PHASES[0]:
+                self._took.labels(known[0].phase).observe(since - known[1])
             for phase in _PHASES:
                 self._phase.labels(deployment, phase).set(phase == standing.phase)
         else:
@@ -79,10 +93,14 @@ class DeploymentMetrics(DeploymentObserver):
         self._standing[deployment] = standing, since
         self._sessions.labels(deployment).set(standing.sessions)
         self._paused.labels(deployment).set(standing.paused is not None)
+        why = standing.paused
+        self._paused_for.show(deployment, {} if why is None else {(why[:_MOST_REASON],): 1})
 
     def gone(self, deployment: str) -> None:
         """See `DeploymentObserver`."""
         self._standing.pop(deployment, None)
+        self._paused_for.show(deployment, {})
+        self._status.gone(deployment)
         for metric, labels in self._series(deployment):
             metric.remove(*labels)
 
@@ -110,8 +128,24 @@ class DeploymentMetrics(DeploymentObserver):
         """See `DeploymentObserver`."""
         self._ignored.labels(deployment).inc()
 
-    def decided(self, deployment: str, decision: Decision) -> None:
+    def looked(self, deployment: str, status: Status) -> None:
         """See `DeploymentObserver`."""
+        if deployment in self._standing:
+            self._status.looked(deployment, status)
+
+    def moved(self, deployment: str, moves: int, moved_bytes: int) -> None:
+        """See `DeploymentObserver`."""
+        self._moves.labels(deployment).inc(moves)
+        self._bytes.labels(deployment).inc(moved_bytes)
+
+    def mismatched(self, deployment: str) -> None:
+        """See `DeploymentObserver`."""
+        self._mismatches.labels(deployment).inc()
+
+    def decided(self, deployment: str, decision: Decision, seconds: float) -> None:
+        """See `DeploymentObserver`."""
+        if decision.candidate is not None:
+            self._deciding.observe(seconds)
         self._decisions.labels(deployment, decision.reason.value).inc()
         if decision.candidate is not None:
             self._predicted.labels(deployment, *_IN_FORCE).set(decision.candidate.before)

@@ -206,6 +206,100 @@ PREDICTED = Family(
     "Mean over layers of heaviest GPU / mean GPU that the load estimate predicts, as of the last "
     "decision: of the placement in force, and of the one that was planned; 0 before the first.",
 )
+LIVE = Family(
+    "trimtab_live_imbalance_ratio",
+    "gauge",
+    ("deployment", "of", "over", "layers"),
+    "Heaviest GPU / mean GPU with the placement in force: as the load predicts it, as the GPUs "
+    "have had it (measured; only where workers count what their slots process), or as it would be "
+    "had shadow mode's decisions been carried out (shadow). Over the last reports or the load "
+    "estimate; of the worst and the median layer, and the mean. Not there while nobody can say.",
+)
+WORKERS = Family(
+    "trimtab_workers",
+    "gauge",
+    ("deployment", "state"),
+    "Workers of the group that have a session (connected) or none (absent). What those who are "
+    "absent reported last counts on.",
+)
+RANKS = Family(
+    "trimtab_ranks",
+    "gauge",
+    ("deployment", "serving"),
+    "Connected workers that serve by what is in force (in_force), by what the open switch leads "
+    "to (next), or by anything else (other).",
+)
+EPOCH = Family(
+    "trimtab_placement_epoch",
+    "gauge",
+    ("deployment",),
+    "Epoch of the placement in force: a group each. 0 before the first.",
+)
+GENERATION = Family(
+    "trimtab_placement_generation",
+    "gauge",
+    ("deployment",),
+    "Generation of the placement in force: 0 is what the group came with.",
+)
+PLACEMENT_AGE = Family(
+    "trimtab_placement_age_seconds",
+    "gauge",
+    ("deployment",),
+    "Time for which the placement in force has been; not there where that is longer than the "
+    "server runs.",
+)
+ESTIMATE_AGE = Family(
+    "trimtab_estimate_age_seconds",
+    "gauge",
+    ("deployment",),
+    "Time since the report of the worker that has been silent for longest; not there before all "
+    "have reported.",
+)
+MODE = Family(
+    "trimtab_deployment_mode",
+    "gauge",
+    ("deployment", "mode"),
+    "1 for what the deployment does by itself: off, shadow, active, or staying where it is pinned; "
+    "0 for the others.",
+)
+PAUSED_FOR = Family(
+    "trimtab_deployment_paused_info",
+    "gauge",
+    ("deployment", "reason"),
+    "1 while it is paused, with the first 100 characters of why; else not there.",
+)
+MISMATCHES = Family(
+    "trimtab_digest_mismatches_total",
+    "counter",
+    ("deployment",),
+    "Times that workers served by, or flipped to, another placement than they should have.",
+)
+APPLIED_MOVES = Family(
+    "trimtab_applied_moves_total",
+    "counter",
+    ("deployment",),
+    "Expert weights that went to other GPUs in switches that were applied.",
+)
+APPLIED_BYTES = Family(
+    "trimtab_applied_bytes_total",
+    "counter",
+    ("deployment",),
+    "Bytes of these, by the size of an expert that workers say.",
+)
+PHASE_DURATION = Family(
+    "trimtab_switch_phase_duration_seconds",
+    "histogram",
+    ("phase",),
+    "Time that switches of all deployments spent offered, committed or aborting.",
+    (*_SECONDS, 60, 120, 600),
+)
+DECISION_DURATION = Family(
+    "trimtab_decision_duration_seconds",
+    "histogram",
+    (),
+    "Time of a decision for which something was planned, waiting for the solver included.",
+    _SECONDS,
+)
 FAMILIES = (
     RPC_REQUESTS,
     RPC_DURATION,
@@ -236,6 +330,20 @@ FAMILIES = (
     ALARMS,
     DECISIONS,
     PREDICTED,
+    DECISION_DURATION,
+    LIVE,
+    WORKERS,
+    RANKS,
+    EPOCH,
+    GENERATION,
+    PLACEMENT_AGE,
+    ESTIMATE_AGE,
+    MODE,
+    PAUSED_FOR,
+    MISMATCHES,
+    APPLIED_MOVES,
+    APPLIED_BYTES,
+    PHASE_DURATION,
     STORE_FAILURES,
 )
 """All of them, in the order to show them in."""
