@@ -393,7 +393,7 @@ async def test_an_offer_that_was_followed_does_not_expire_the_next_one(tmp_path)
         timers = []
         for _ in range(3):
             await deployment.move_to(AFTER)
-            timers.append(deployment._expiry)
+            timers.append(deployment._switching._expiry)
             version = deployment.rollout.record.switch.version
             await deployment.answer(worker, Refused(version, AFTER.digest, "no room"))
         assert [timer.cancelled() for timer in timers] == [True, True, False]

@@ -1,8 +1,6 @@
-"""A deployment as it runs: the rollout with its store, its sessions and its clock.
+"""One deployment: what it is and does, for its workers, its operators and the server.
 
-Lives on the event loop. Whatever happens to the rollout happens one at a time and to its
-end, also where the call that brought it about is cancelled: what has been made durable
-must be followed by what follows from it.
+Lives on the event loop.
 """
 
 from __future__ import annotations
@@ -11,22 +9,16 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_server.domain.errors import (
-    FailedPreconditionError,
-    SessionClosedError,
-    UnavailableError,
-)
+from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
 from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.balancer import View
 from trimtab_server.engine.connections import Connection, Connections
-from trimtab_server.engine.course import Course
 from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.inspection import inspect
 from trimtab_server.engine.mailbox import Mailbox
@@ -36,20 +28,18 @@ from trimtab_server.engine.spec import Spec
 from trimtab_server.engine.status import Outlook, Status
 from trimtab_server.engine.steering import Steering
 from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.engine.switching import RETRY_AFTER_S, Event, Switching
 from trimtab_server.engine.tallies import Tallies
 from trimtab_server.engine.teller import Teller
-from trimtab_server.engine.turns import Turns
 from trimtab_server.loads.counters import Report
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.contents import Contents, Differences
-from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
+from trimtab_server.rollout.effects import Effect, Note
 from trimtab_server.rollout.messages import Answer, Offer
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 from trimtab_server.store.errors import StoreError
-
-_RETRY_AFTER_S = 1.0
 
 _FLUSH_S = 1.0
 """For what a draining server still says: a worker that does not read must not hold it up."""
@@ -84,20 +74,22 @@ class Deployment:
         self._stored: Spec | None = spec if stored else None
         self._store = store
         self._teller = teller
-        self._offer_seconds = offer_seconds
-        self._rollout = Rollout(record, facts.topology.num_gpus)
-        self._durable = record
         self._connections = Connections()
+        self._switching = Switching(
+            facts.topology.num_gpus,
+            record,
+            store,
+            self._connections,
+            teller,
+            offer_seconds,
+            self._save_spec,
+        )
+        self._switching.moved = self._moved
         self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
-        self._course = Course()
         self._changes: tuple[Version, Differences] | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._is_ahead = False
-        self._turns = Turns()
         self._steering = Steering(facts, policy, planner, teller)
         self._outlook = Outlook()
         self._looked_at: tuple[int, Placement | None, Placement | None] | None = None
-        self._in_force_since: float | None = None
         self._forgotten = False
 
     @property
@@ -113,7 +105,7 @@ class Deployment:
     @property
     def durable(self) -> Record:
         """What of its rollout the store has."""
-        return self._durable
+        return self._switching.durable
 
     @property
     def decisions(self) -> DecisionLog:
@@ -124,12 +116,12 @@ class Deployment:
     def status(self) -> Status:
         """How it is now."""
         return inspect(
-            self._rollout,
+            self.rollout,
             self._connections,
             self._tallies,
             self._steering,
             self._outlook,
-            self._in_force_since,
+            self._switching.in_force_since,
         )
 
     @property
@@ -145,7 +137,7 @@ class Deployment:
     @property
     def target(self) -> Placement | None:
         """A placement that is on its way, in as many switches as it takes."""
-        return self._course.target
+        return self._switching.target
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -155,7 +147,7 @@ class Deployment:
     @property
     def rollout(self) -> Rollout:
         """The state machine, to look at."""
-        return self._rollout
+        return self._switching.rollout
 
     @property
     def unused(self) -> bool:
@@ -169,9 +161,7 @@ class Deployment:
             StoreError: the baselines of its counters cannot be had.
         """
         self._tallies.restore(await self._store.call(self._store.store.load_counters, self.name))
-        # Nobody else has it yet.
-        await self._perform(self._rollout.started())
-        self._teller.stands(self._rollout, 0)
+        await self._switching.start()
 
     async def save_counters(self) -> None:
         """Make the baselines durable, if reports have come since the last time.
@@ -183,7 +173,7 @@ class Deployment:
         # Who has never had a complete group leaves nothing behind.
         if unsaved is None or self._forgotten:
             return
-        if self._rollout.record.epoch is not None:
+        if self.rollout.record.epoch is not None:
             await self._store.call(self._store.store.save_counters, self.name, unsaved.baselines)
             self._tallies.saved(unsaved)
 
@@ -202,7 +192,8 @@ class Deployment:
         session = Connection(number, arrival, Mailbox())
         self._connections.add(session)
         try:
-            await self._happen(lambda: self._rollout.joined(number, arrival.hello))
+            event = self._kept(lambda: self.rollout.joined(number, arrival.hello))
+            await self._switching.happen(event)
             session.mailbox.check()
         except BaseException:
             self.leave(session)
@@ -212,11 +203,11 @@ class Deployment:
     def leave(self, session: Connection) -> None:
         """End a session. Returns at once, so that a cancelled call can say it too."""
         if self._connections.end(session.number):
-            self._turns.begin(self._take_turn_unasked(lambda: self._rollout.left(session.number)))
+            self._switching.begin(self._kept(lambda: self.rollout.left(session.number)))
 
     async def answer(self, session: Connection, answer: Answer) -> None:
         """A worker answered."""
-        await self._happen(lambda: self._rollout.answered(session.number, answer))
+        await self._switching.happen(lambda: self.rollout.answered(session.number, answer))
 
     def report(self, session: Connection, report: Report) -> int:
         """A worker reported its counts; returns the number to acknowledge.
@@ -239,12 +230,12 @@ class Deployment:
         Raises:
             FailedPreconditionError: nothing can be offered now, or it is pinned.
         """
-        pinned = self._rollout.record.pinned
+        pinned = self.rollout.record.pinned
         if pinned is not None:
             raise FailedPreconditionError(
                 f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
             )
-        await self._happen(lambda: self._course.set_out(target, self._rollout, self._connections))
+        await self._switching.go_to(target)
 
     async def steer(self) -> Decision | None:
         """See how balanced it is, and go where its pin or its policy says.
@@ -256,30 +247,30 @@ class Deployment:
             ResourceExhaustedError: the solver has too much to do, or this is too large for it.
             UnavailableError: the store failed, or the solver is about to end.
         """
-        record = self._rollout.record
+        record = self.rollout.record
         if record.pinned is not None:
             self._look()
             await self._go_to_pin()
             return None
-        now, not_ready = asyncio.get_running_loop().time(), self._rollout.why_not()
+        now, not_ready = asyncio.get_running_loop().time(), self.rollout.why_not()
         view = View(now, self._tallies.step, not_ready, self.load, record.placement)
         self._look()
         decision, target = await self._steering.decide(view)
         if target is not None:
             # Planned meanwhile from what may not be in force any more.
             with suppress(FailedPreconditionError):
-                await self._happen(lambda: self._set_out_from(record.placement, target))
+                await self._switching.go_to(target, record.placement)
                 self._steering.switched()
         return decision
 
     def _look(self) -> None:
         """See how balanced it is, where anything has changed since the last time."""
-        served, shadow = self._rollout.record.placement, None
+        served, shadow = self.rollout.record.placement, None
         if self.policy.mode is Mode.SHADOW:
             shadow = self._steering.shadow.follow(served)
         now = self._tallies.taken, served, shadow
         if served is not None and now != self._looked_at:
-            owners, epoch = None, self._rollout.record.epoch
+            owners, epoch = None, self.rollout.record.epoch
             if self.facts.scope == "local" and epoch is not None:
                 owners = {worker: member.gpus for worker, member in epoch.members.items()}
             self._outlook = look(self._tallies, served, shadow, owners)
@@ -288,29 +279,22 @@ class Deployment:
 
     async def pin(self, placement: Placement | None) -> Placement | None:
         """Stay at a placement, or at none; returns where it was to stay before."""
-        before = self._rollout.record.pinned
-        await self._happen(lambda: self._rollout.pin(placement))
-        if placement is not None:
-            self._course.target = None
+        before = self.rollout.record.pinned
+        await self._switching.happen(lambda: self.rollout.pin(placement))
         self._teller.noted(Note("pinned", {"digest": placement.digest if placement else None}))
-        await self._go_to_pin()
+        if placement is not None:
+            self._switching.give_up()
+            await self._go_to_pin()
         return before
 
     async def _go_to_pin(self) -> None:
-        record = self._rollout.record
-        if record.pinned is None or record.placement is None:
-            return
-        if record.placement.digest == record.pinned.digest:
+        record = self.rollout.record
+        pinned, served = record.pinned, record.placement
+        if pinned is None or served is None or pinned.digest == served.digest:
             return
         # Nobody is here, or a switch is open: then the next time will do.
         with suppress(FailedPreconditionError):
-            await self._happen(self._set_out_to_pin)
-
-    def _set_out_to_pin(self) -> list[Effect]:
-        pinned = self._rollout.record.pinned
-        if pinned is None or self._course.target is not None:
-            return []
-        return self._course.set_out(pinned, self._rollout, self._connections)
+            await self._switching.go_to(pinned)
 
     async def update(self, changed: Callable[[Policy], Policy]) -> None:
         """Have it balanced otherwise, from the next decision on.
@@ -322,18 +306,18 @@ class Deployment:
             InvalidArgumentError: the new policy cannot be.
             UnavailableError: the store failed, and all is as it was.
         """
-        await self._turns.finish(self._update(changed))
 
-    async def _update(self, changed: Callable[[Policy], Policy]) -> None:
-        async with self._turns.turn():
+        async def update() -> None:
             policy = changed(self.policy)
             try:
                 await self._save_spec(replace(self._spec, policy=policy))
             except StoreError as error:
                 self._teller.store_failed(f"the store failed: {error}")
-                raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
+                raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
             # A worker may have said meanwhile how its engine counts.
             self._adopt(replace(self._spec, policy=policy))
+
+        await self._switching.alone(update)
 
     def _adopt(self, spec: Spec) -> None:
         if spec.policy.smoothing != self.policy.smoothing:
@@ -341,15 +325,11 @@ class Deployment:
         self._spec = spec
         self._steering.adopt(spec.facts, spec.policy)
 
-    async def _save_spec(self, spec: Spec) -> None:
+    async def _save_spec(self, spec: Spec | None = None) -> None:
+        spec = spec or self._spec
         if spec != self._stored:
             await self._store.call(self._store.store.save_spec, self.name, spec.encode())
             self._stored = spec
-
-    def _set_out_from(self, base: Placement | None, target: Placement) -> list[Effect]:
-        if self._rollout.record.placement is not base:
-            raise FailedPreconditionError("another placement has come into force")
-        return self._course.set_out(target, self._rollout, self._connections)
 
     def contents(self, offer: Offer, session: Connection) -> Contents:
         """What an offer asks of a session's worker."""
@@ -363,139 +343,68 @@ class Deployment:
 
     async def pause(self, reason: str) -> str | None:
         """Offer nothing until `resume`; returns what it was paused for before, if it was."""
-        before = await self._instead(lambda: self._rollout.pause(reason))
+        before = await self._instead(lambda: self.rollout.pause(reason))
         self._teller.noted(Note("paused", {"reason": reason}))
         return before
 
     async def resume(self) -> str | None:
         """Allow offers again; returns what it was paused for, if it was."""
-        before = await self._instead(lambda: self._rollout.resume())
+        before = await self._instead(lambda: self.rollout.resume())
         self._teller.noted(Note("resumed", {"reason": before or ""}))
         return before
 
-    async def _instead(self, event: Callable[[], list[Effect]]) -> str | None:
+    async def _instead(self, event: Event) -> str | None:
         before: list[str | None] = []
 
         def happens() -> list[Effect]:
-            before.append(self._rollout.record.paused)
+            before.append(self.rollout.record.paused)
             return event()
 
-        await self._happen(happens)
+        await self._switching.happen(happens)
         return before[0]
 
     async def drain(self) -> None:
         """Offer nothing any more, tell the workers that the server is about to end, and end."""
-        await self._turns.finish(self._take_turn_unasked(lambda: self._rollout.drain()))
+        await self._switching.begin(lambda: self.rollout.drain())
         for session in self._connections:
             session.mailbox.put("drain", None)
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 while self._connections:
                     await self.changed()
-        error = UnavailableError("the server is shutting down", _RETRY_AFTER_S)
+        error = UnavailableError("the server is shutting down", RETRY_AFTER_S)
         self._connections.close_all(error)
 
     async def changed(self) -> None:
         """Return once something has happened to the rollout or to a session."""
-        await self._turns.changed()
+        await self._switching.changed()
 
     async def settle(self) -> None:
         """Return once nothing that has begun is still under way."""
-        await self._turns.settle()
+        await self._switching.settle()
 
     async def close(self) -> None:
         """Finish what has begun; nothing happens after that."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        await self.settle()
         self._forgotten = True
-        async with self._turns.turn():
-            pass  # who waits for a change is to see that there will be none
+        await self._switching.close()
         self._teller.gone()
 
-    # One thing at a time, and to its end.
+    def _kept(self, event: Event) -> Event:
+        """The same, and then keep the counts of those who are in the epoch, or here."""
 
-    async def _happen(self, event: Callable[[], list[Effect]]) -> None:
-        await self._turns.finish(self._take_turn(event))
+        def happens() -> list[Effect]:
+            effects = event()
+            self._forget_strangers()
+            return effects
 
-    async def _take_turn(self, event: Callable[[], list[Effect]]) -> None:
-        async with self._turns.turn():
-            try:
-                if self._is_ahead:
-                    await self._go_back()
-                before = self._rollout.record
-                await self._perform(event())
-                self._tell_moves(before)
-                await self._perform(self._course.go_on(self._rollout, self._connections))
-            except StoreError as error:
-                self._fail(error)
-                raise UnavailableError("the server's store failed", _RETRY_AFTER_S) from error
-            finally:
-                self._forget_strangers()
-                self._teller.stands(self._rollout, len(self._connections))
-
-    async def _take_turn_unasked(self, event: Callable[[], list[Effect]]) -> None:
-        with suppress(UnavailableError):  # the alarm has said it
-            await self._take_turn(event)
-
-    async def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Save(record):
-                    await self._save_spec(self._spec)
-                    await self._store.call(self._store.store.save, self.name, record)
-                    self._durable = record
-                case Send(number, order):
-                    self._connections.send(number, order)
-                case Close(number, reason, final):
-                    kind = FailedPreconditionError if final else SessionClosedError
-                    self._connections.close(number, kind(reason))
-                case Expire(version):
-                    self._expire_later(version)
-                case Alarm(reason, mismatch):
-                    self._teller.alarm(reason, mismatch=mismatch)
-                case Note():
-                    self._teller.noted(effect)
-
-    def _tell_moves(self, before: Record) -> None:
-        """Something else may be in force now."""
-        now, was = self._rollout.record, before.placement
-        if now.in_force == before.in_force or now.placement is None:
-            return
-        self._in_force_since = asyncio.get_running_loop().time()
-        if was is not None and now.epoch == before.epoch:
-            moves = count_moves(was, now.placement)
-            self._teller.moved(moves, moves * self.facts.bytes_per_expert)
-
-    def _fail(self, error: StoreError) -> None:
-        """The rollout may be ahead of what is durable: it must do nothing any more."""
-        self._teller.store_failed(f"the store failed: {error}")
-        self._is_ahead = True
-        self._course.target = None
-        # Each ends when its own call does, and says so: also one that is only just joining.
-        self._connections.close_all(UnavailableError("the server's store failed", _RETRY_AFTER_S))
-
-    async def _go_back(self) -> None:
-        """Begin again from what is durable."""
-        record = await self._store.call(self._store.store.load, self.name)
-        self._durable = record or Record()
-        self._rollout = Rollout(self._durable, self.facts.topology.num_gpus)
-        self._is_ahead = False
-        await self._perform(self._rollout.started())
+        return happens
 
     def _forget_strangers(self) -> None:
-        """Keep the counts of those who are in the epoch, or here."""
-        epoch = self._rollout.record.epoch
+        epoch = self.rollout.record.epoch
         strangers = self._tallies.workers - (set() if epoch is None else epoch.members.keys())
         if strangers:
             self._tallies.forget(strangers - self._connections.workers)
 
-    def _expire_later(self, version: Version) -> None:
-        # One at a time is open.
-        if self._expiry is not None:
-            self._expiry.cancel()
-        event = partial(self._expired, version)
-        self._expiry = asyncio.get_running_loop().call_later(self._offer_seconds, event)
-
-    def _expired(self, version: Version) -> None:
-        self._turns.begin(self._take_turn_unasked(lambda: self._rollout.expired(version)))
+    def _moved(self, was: Placement, now: Placement) -> None:
+        moves = count_moves(was, now)
+        self._teller.moved(moves, moves * self.facts.bytes_per_expert)
