@@ -1,251 +1,293 @@
-"""Serve real expert loads to a real server, and show what it did.
+"""Replay real expert loads on a group of worker processes that a server keeps balanced.
 
-Starts `trimtab-server` on the CPU, replays traces of real routing through the
-client window by window, and judges every placement on the window after those it
-was planned on.
+Starts `trimtab-server` and eight workers. Each is a rank of an expert-parallel group: it holds
+the weights of its experts, routes tokens by its own maps, and reports what its slots process.
+The server moves experts as the loads shift, and all ranks switch at the same step. Meanwhile a
+worker is killed, and later the server.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import signal
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from trimtab_client import Client, MoveBudget, Placement, SolverOptions, Topology, TrimtabError
+from trimtab_client import TrimtabError
+from trimtab_client.cli.fleet_progress import progress
+from trimtab_client.cli.fleet_report import as_json, decisions, faults
+from trimtab_client.cli.simulate import parse_windows
+from trimtab_client.simulate.faults import parse_fault
+from trimtab_client.simulate.fleet import Fleet
+from trimtab_client.simulate.options import FleetOptions
+from trimtab_client.simulate.play import carry_out
+from trimtab_client.simulate.report import Replayed, Report
+from trimtab_client.simulate.scenario import Scenario
 
 TRACES = Path(__file__).parent / "traces"
-DEFAULT_SHAPES = {"gptoss20b_phases": (40, 8), "esft_dsv2lite": (80, 8), "gptoss20b_mixed": (40, 8)}
+SLOTS = {"esft_dsv2lite": 80, "gptoss20b_phases": 40, "gptoss20b_mixed": 40}
 ROWS = 16
+METRICS = ("trimtab_decisions_total", "trimtab_switches_total", "trimtab_reports_total")
 LEGEND = """
-untouched    heaviest GPU / mean GPU, mean over layers, as an engine first loads its experts
-served       the same with the placement served, each judged on the window after its plan
-moves        expert weights copied, a layer and window
-p50, p99 ms  the client's round trip, the solver included"""
-
-
-@dataclass
-class Tally:
-    """What happened in a run of windows."""
-
-    untouched: list[float] = field(default_factory=list)
-    served: list[float] = field(default_factory=list)
-    moves: list[int] = field(default_factory=list)
-    latency_ms: list[float] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        """Take in another run."""
-        for name, values in vars(other).items():
-            getattr(self, name).extend(values)
-
-    def cells(self, layers: int) -> list[str]:
-        """Imbalances, moves a layer and window, and latencies, as text."""
-        latencies = ["-", "-"]
-        if self.latency_ms:
-            latencies = [f"{np.percentile(self.latency_ms, q):.1f}" for q in (50, 99)]
-        return [
-            f"{np.mean(self.untouched):.3f}",
-            f"{np.mean(self.served):.3f}",
-            f"{sum(self.moves) / layers / len(self.served):.2f}",
-            *latencies,
-        ]
+untouched  heaviest GPU / mean GPU, mean over layers, had no expert been moved
+served     the same as it was, by the tokens that each GPU has processed
+switches   from one placement to the next, by all ranks at the same step, so far
+moved      expert weights that have gone to another GPU so far
+"""
 
 
 def main() -> int:
     """Run the demo; returns its exit code."""
-    # Ends like Ctrl-C, so that the server is not left behind.
+    # Ends like Ctrl-C, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = parse_arguments()
-    traces = list(DEFAULT_SHAPES)[:2] if arguments.trace == "both" else [arguments.trace]
-    running = nullcontext((arguments.server, arguments.metrics)) if arguments.server else server()
     try:
-        with running as (address, metrics), Client(address) as client:
-            print(f"waiting    for {address}", flush=True)
-            client.wait_ready(30)
-            print(f"ready      with metrics at http://{metrics}/metrics")
-            print(LEGEND)
-            for name in traces:
-                replay(client, name, arguments)
-            show_metrics(metrics)
-            if arguments.keep:
-                input("\nThe server stays up for you to look around. Press Enter to stop it. ")
+        options = options_of(arguments)
+        fleet, scenario = fleet_of(arguments, options), scenario_of(arguments, options)
+        report, metrics = play(fleet, scenario, arguments)
     except (TrimtabError, OSError) as error:
-        print(f"\ndemo: {error}", file=sys.stderr)
+        print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    if arguments.json:
+        print(as_json(report), end="")
+    else:
+        print(summary(report, options))
+        print(f"\n{metrics}")
+    return 0 if is_right(report, arguments) else 1
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument(
-        "--trace", choices=["both", *DEFAULT_SHAPES], default="both", help="what to replay"
+        "--trace",
+        default="esft_dsv2lite",
+        help=f"what to replay: one of {', '.join(SLOTS)}, or an .npz file (default: %(default)s)",
     )
-    parser.add_argument("--gpus", type=positive, help="GPUs (default: as suits the trace)")
-    parser.add_argument("--replicas", type=positive, help="slots of a layer over all GPUs")
+    parser.add_argument("--windows", metavar="A:B", type=parse_windows, help="which, without B")
+    parser.add_argument("--ranks", metavar="N", type=int, default=8, help="worker processes")
+    parser.add_argument("--slots", metavar="N", type=int, help="of a layer, over all ranks")
+    parser.add_argument("--layers", metavar="N", type=int, default=0, help="of the trace")
+    parser.add_argument("--steps", metavar="N", type=int, default=16, help="of a window")
     parser.add_argument(
-        "--mode",
-        choices=["improve", "replan"],
-        default="improve",
-        help="improve by a few moves (default), or plan anew and align",
+        "--step-seconds", metavar="S", type=float, default=0.03, help="shortest time of a step"
     )
-    parser.add_argument("--moves", type=positive, default=4, help="most moves a layer and plan")
-    parser.add_argument("--every", type=positive, default=1, help="windows between two plans")
-    parser.add_argument("--effort", choices=["fast", "balanced"], default="fast")
+    parser.add_argument(
+        "--balance",
+        choices=("active", "shadow"),
+        default="active",
+        help="shadow: the server decides and says so, and moves nothing",
+    )
+    parser.add_argument(
+        "--fault",
+        metavar="FAULT",
+        action="append",
+        help="what goes wrong, as `trimtab simulate --help` has it; none: nothing (default: a "
+        "worker and the server are killed)",
+    )
     parser.add_argument("--server", metavar="ADDRESS", help="use this server instead of a new one")
-    parser.add_argument(
-        "--metrics", metavar="ADDRESS", default="127.0.0.1:9464", help="its /metrics"
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the server up at the end")
+    parser.add_argument("--metrics", metavar="ADDRESS", help="its /metrics")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-@contextmanager
-def server() -> Iterator[tuple[str, str]]:
-    """A server of our own; yields its addresses for gRPC and for /metrics."""
-    command = [sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"]
-    command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    command += ["--log-format", "json", "--store", "memory"]
-    print("starting   trimtab-server", flush=True)
-    # Its own settings only: the ready line below is logged at level info.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    try:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if '"ready"' in line:
-                ready = json.loads(line)
-                yield ready["address"], ready["metrics"]
-                return
-        raise SystemExit("the server did not start:\n" + "".join(lines))
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def replay(client: Client, name: str, arguments: argparse.Namespace) -> None:
-    """Serve one trace and print a row for each part of it."""
-    load_TLE, traffic = read_trace(name)
-    windows, layers, experts = load_TLE.shape
-    replicas, gpus = DEFAULT_SHAPES[name]
-    topology = Topology(arguments.replicas or replicas, arguments.gpus or gpus)
-    print(
-        f"\n{name}: {windows} windows of real routing, {layers} layers x {experts} experts"
-        f" -> {topology.num_replicas} slots on {topology.num_gpus} GPUs"
-    )
-    head = ["windows", "traffic", "untouched", "served", "moves", "p50 ms", "p99 ms"]
-    widths = [9, 22, 9, 7, 6, 7, 7]
-    print_row(head, widths)
-    print_row(["-" * width for width in widths], widths)
-    whole, part, first = Tally(), Tally(), 0
-    for window, tally in enumerate(served(client, load_TLE, topology, arguments)):
-        part.add(tally)
-        whole.add(tally)
-        show_progress(window + 2, windows)
-        if window + 2 == windows or (window + 1) * ROWS // windows > window * ROWS // windows:
-            label = f"{first + 1}-{window + 1}"
-            print_row([label, traffic[window], *part.cells(layers)], widths)
-            part, first = Tally(), window + 1
-    print_row(["all", "", *whole.cells(layers)], widths)
-    untouched, better = np.mean(whole.untouched), np.mean(whole.served)
-    print(
-        f"The busiest GPU carried {untouched:.2f} times the mean load in the untouched layout,"
-        f"\nand {better:.2f} times in the one served: every step that waits for it has"
-        f" {1 - better / untouched:.0%} less\nto wait for."
+def options_of(arguments: argparse.Namespace) -> FleetOptions:
+    """What the fleet is."""
+    named = TRACES / f"{arguments.trace}.npz"
+    return FleetOptions(
+        ranks=arguments.ranks,
+        layers=arguments.layers,
+        slots=SLOTS.get(arguments.trace, 0) if arguments.slots is None else arguments.slots,
+        trace=named if named.exists() else Path(arguments.trace),
+        windows=arguments.windows,
+        steps_per_window=arguments.steps,
+        step_seconds=arguments.step_seconds,
     )
 
 
-def served(
-    client: Client,
-    load_TLE: npt.NDArray[np.float64],
-    topology: Topology,
-    arguments: argparse.Namespace,
-) -> Iterator[Tally]:
-    """Plan on an average of the past, judge on the next window."""
-    layers, experts = load_TLE.shape[1:]
-    shape = (layers, experts, topology.num_replicas, topology.num_gpus)
-    untouched = in_force = Placement.untouched(*shape)
-    budget = MoveBudget(max_moves_per_layer=arguments.moves)
-    estimate_LE = load_TLE[0]
-    for window in range(len(load_TLE) - 1):
-        estimate_LE = (estimate_LE + load_TLE[window]) / 2
-        tally = Tally()
-        if window % arguments.every == 0:
-            start = time.perf_counter()
-            result = client.place(
-                estimate_LE,
-                topology,
-                current=in_force,
-                budget=budget if arguments.mode == "improve" else None,
-                options=SolverOptions(effort=arguments.effort),
-            )
-            tally.latency_ms.append((time.perf_counter() - start) * 1e3)
-            tally.moves.append(len(result.moves))
-            in_force = result.placement
-        coming_LE = load_TLE[window + 1]
-        tally.untouched.append(float(untouched.balance(coming_LE).imbalance.mean()))
-        tally.served.append(float(in_force.balance(coming_LE).imbalance.mean()))
-        yield tally
+def fleet_of(arguments: argparse.Namespace, options: FleetOptions) -> Fleet:
+    """The server and its ranks, not yet started."""
+    flags = ("--metrics-listen", "127.0.0.1:0", "--offer-seconds", "10")
+    return Fleet(options, server=arguments.server, balance=arguments.balance, server_flags=flags)
 
 
-def read_trace(name: str) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """`load` [T, L, E], and what each window's traffic mostly is."""
-    with np.load(TRACES / f"{name}.npz") as file:
-        load_TLE = file["load"].astype(np.float64)
+def scenario_of(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
+    """What goes wrong, and when."""
+    windows, words = options.num_windows, arguments.fault
+    if words is None:
+        words = [f"kill-rank:{min(3, options.ranks - 1)}@w{windows * 5 // 16}"]
+        # Soon enough to be back before the last shift.
+        words += [] if arguments.server else [f"kill-server@w{windows * 9 // 16}+1"]
+    words = [each for each in words if each != "none"]
+    struck = tuple(parse_fault(each, options.ranks, windows) for each in words)
+    return Scenario(plan="balance", faults=struck)
+
+
+def play(fleet: Fleet, scenario: Scenario, arguments: argparse.Namespace) -> tuple[Report, str]:
+    """Replay the trace, and show how it goes; returns the report, and a few metrics."""
+    if arguments.json:
+        with fleet, progress(fleet):
+            return fleet.finish(trouble=carry_out(fleet, scenario)), ""
+    options = fleet.options
+    server = arguments.server or "a server"
+    print(
+        f"{options.num_windows} windows of {arguments.trace}, {options.layers} layers of "
+        f"{options.experts} experts\nin {options.slots} slots on {options.ranks} GPUs: "
+        f"{options.ranks} workers start, on {server}\n{LEGEND}",
+        flush=True,
+    )
+    with fleet:
+        with progress(fleet, News(fleet).since):
+            trouble = carry_out(fleet, scenario)
+        address = arguments.metrics if arguments.server else own_metrics(fleet)
+        metrics = metrics_at(address or "")
+        return fleet.finish(trouble=trouble), metrics
+
+
+def own_metrics(fleet: Fleet) -> str:
+    """Where the metrics of the demo's own server are, which may be about to be back."""
+    server = fleet.own_server()
+    fleet.ledger.wait_for(lambda: server.is_ready or None, fleet.patience)
+    return server.metrics
+
+
+class News:
+    """The table, row by row, as windows are replayed, and what happens in between.
+
+    Args:
+        fleet: that replays them.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._traffic = traffic_of(fleet.options)
+        self._shown = self._struck = 0
+        self._groups = 1
+        self._server_is_back = True
+
+    def since(self) -> Iterator[str]:
+        """The lines since the last call."""
+        ended, windows = self._fleet.ledger.windows.ended, self._fleet.options.num_windows
+        every = max(1, windows // ROWS)
+        while ended >= (end := min(self._shown + every, windows)) > self._shown:
+            if not self._shown:
+                yield row("windows", "traffic", "untouched", "served", "switches", "moved")
+            yield self._row(self._shown, end)
+            self._shown = end
+        yield from (f"{ended:<7}  * {what}" for what in self._happened())
+
+    def _row(self, first: int, end: int) -> str:
+        ledger = self._fleet.ledger
+        judged = [each for each in ledger.windows.complete if first <= each.number < end]
+        untouched, served = (
+            f"{np.mean(values):.3f}" if values else "-"
+            for values in ([w.untouched for w in judged], [w.served for w in judged])
+        )
+        switches = sum(each.is_whole for each in list(ledger.switches.values()))
+        figures = (untouched, served, str(switches), str(ledger.total().moves))
+        name = f"{first}-{end - 1}" if end - 1 > first else str(first)
+        return row(name, self._traffic[first], *figures)
+
+    def _happened(self) -> Iterator[str]:
+        ledger = self._fleet.ledger
+        for each in ledger.faults[self._struck :]:
+            self._struck += 1
+            self._server_is_back &= each.fault != "kill-server"
+            yield each.fault
+        if len(ledger.served_at) > self._groups:
+            self._groups = len(ledger.served_at)
+            yield "the group has formed again, and takes steps"
+        if not self._server_is_back and self._fleet.own_server().is_ready:
+            self._server_is_back = True
+            yield "the server is back"
+
+
+def row(name: str, traffic: str, *numbers: str) -> str:
+    """One line of the table: two columns to the left, numbers to the right."""
+    shown = "".join(f"  {number:>9}" for number in numbers)
+    return f"{name:7}  {traffic:18}{shown}"
+
+
+def traffic_of(options: FleetOptions) -> list[str]:
+    """What each window is mostly of, as far as the trace says it."""
+    first, end = options.windows or (0, 0)
+    with np.load(options.trace or "") as file:
         if "window_domain" in file:
             labels, which = file["domains"], file["window_domain"]
-        else:
+        elif "window_phase_tokens" in file:
             labels, which = file["phases"], file["window_phase_tokens"].argmax(1)
-    return load_TLE, [str(labels[index]) for index in which]
+        else:
+            return [""] * (end - first)
+    return [str(labels[index]) for index in which[first:end]]
 
 
-def print_row(cells: list[str], widths: list[int]) -> None:
-    """One line of the table: two columns to the left, numbers to the right."""
-    texts = [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+def summary(report: Report, options: FleetOptions) -> str:
+    """What has come of it."""
+    wrong = report.wrong or "none"
+    lines = [
+        "",
+        *([] if report.replayed is None else balance_lines(report, report.replayed, options)),
+        f"decisions  {decisions(report.decisions) or 'none'}",
+        f"tokens     {report.tokens} computed where each rank's own maps said: {wrong} wrong",
+        f"history    {judged(report)}",
+        *(f"wrong      {each}" for each in report.examples[:10]),
+        *(f"alarm      {each}" for each in report.alarms),
+        *(f"broken     {each}" for each in (report.verdict.violations if report.verdict else ())),
+        *([f"trouble    {report.trouble}"] if report.trouble else []),
     ]
-    clear = "\r\033[K" if sys.stdout.isatty() else ""
-    print(clear + "  ".join(texts), flush=True)
+    struck = f"\n\n{faults(report).rstrip()}" if report.faults else ""
+    return "\n".join(lines) + struck
 
 
-def show_progress(done: int, total: int) -> None:
-    """A bar below the table, on a terminal only."""
-    if sys.stdout.isatty():
-        bar = ("#" * (40 * done // total)).ljust(40, ".")
-        print(f"\r[{bar}] {done}/{total}\033[K", end="\r" if done == total else "", flush=True)
+def balance_lines(report: Report, replayed: Replayed, options: FleetOptions) -> list[str]:
+    """How balanced it was, and what that took."""
+    left_out = f", {replayed.left_out} not judged: a rank died" if replayed.left_out else ""
+    less = 1 - replayed.served / replayed.untouched
+    worst = f"{replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
+    a_layer = f"{replayed.moves_per_layer:.2f} a layer and window"
+    return [
+        f"replayed   {replayed.windows} windows in {report.seconds:.0f} s{left_out}",
+        f"imbalance  {replayed.untouched:.3f} untouched, {replayed.served:.3f} served:",
+        f"           a step that waits for the busiest GPU has {less:.0%} less to wait for;",
+        f"           in the worst windows {worst}",
+        f"moves      {report.moves} expert weights, {a_layer},",
+        f"           in {report.applied} switches, each by all {options.ranks} ranks at one step",
+    ]
 
 
-def show_metrics(address: str) -> None:
-    """A few of the server's own figures, and where the others are."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
-        lines = page.read().decode().splitlines()
-    wanted = ("trimtab_rpc_requests_total", "trimtab_moves_total", "trimtab_queue_wait_seconds_sum")
-    print(f"\nfrom http://{address}/metrics, which Prometheus scrapes:")
-    print("\n".join(f"  {line}" for line in lines if line.startswith(wanted)))
-    print("To look for yourself: make demo ARGS=--keep, or make serve in another terminal.")
+def judged(report: Report) -> str:
+    """What the history checker says."""
+    if report.verdict is None:
+        return "not checked: the server is not the demo's own"
+    broken = len(report.verdict.violations) or "none"
+    return f"{report.verdict.events} events held to the rules of PROTOCOL.md: {broken} broken"
+
+
+def metrics_at(address: str) -> str:
+    """A few of the server's own figures, which begin anew with each start of it."""
+    if not address:
+        return "metrics    none"
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+    except OSError as error:
+        return f"metrics    none: {error}"
+    found = [line for line in lines if line.startswith(METRICS) and not line.endswith(" 0.0")]
+    return "\n".join([f"from http://{address}/metrics, since the server's last start:", *found])
+
+
+def is_right(report: Report, arguments: argparse.Namespace) -> bool:
+    """Whether nothing was wrong, and it was balanced better than untouched where it could be."""
+    if not report.ok or report.replayed is None:
+        return False
+    balanced = report.replayed.served < report.replayed.untouched
+    return balanced or arguments.balance != "active" or arguments.server is not None
 
 
 if __name__ == "__main__":

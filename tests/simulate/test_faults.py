@@ -25,6 +25,19 @@ def test_words_say_what_happens_to_whom_and_when(words, fault):
     assert parse_fault(words, 4) == Fault(words, *fault)
 
 
+def test_a_fault_may_strike_when_a_window_of_the_trace_begins():
+    words = "kill-rank:1@w20"
+
+    fault = Fault(words, Action.KILL_RANK, 1, None, "", 0.0, window=20)
+    assert parse_fault(words, 4, windows=21) == fault
+    with pytest.raises(
+        InvalidArgumentError, match=r"'kill-rank:1@w20' names no window in \[0, 19\]"
+    ):
+        parse_fault(words, 4, windows=20)
+    with pytest.raises(InvalidArgumentError, match="names a window, and there is no trace"):
+        parse_fault(words, 4)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

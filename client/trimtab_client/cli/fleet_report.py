@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ def as_text(report: Report) -> str:
     lines = [
         f"{report.seconds:.1f} s, {report.steps} steps, {report.tokens} tokens, {wrong}",
         *(f"wrong: {example}" for example in report.examples[:10]),
+        *_replayed(report),
         f"switches: {report.accepted} accepted, {report.applied} applied by all, {moved}",
         f"given up: {report.discarded}; groups: {report.groups}",
     ]
+    if report.decisions:
+        lines.append(f"decisions: {decisions(report.decisions)}")
     if report.switch_seconds:
         lines.append(f"from first accepted to last flipped: {_spread(report.switch_seconds)}")
     if report.target_seconds:
@@ -34,18 +38,36 @@ def as_text(report: Report) -> str:
         lines.append(f"history: {report.verdict.events} events, {_violations(report)}")
         lines += map(str, report.verdict.violations)
     lines.append(f"trouble: {report.trouble}" if report.trouble else "at rest")
-    return "\n".join(lines) + "\n" + _faults(report)
+    return "\n".join(lines) + "\n" + (f"\n{faults(report)}" if report.faults else "")
 
 
-def _faults(report: Report) -> str:
-    if not report.faults:
-        return ""
+def _replayed(report: Report) -> list[str]:
+    replayed = report.replayed
+    if replayed is None:
+        return []
+    left_out = f", {replayed.left_out} of them not judged: a rank died" if replayed.left_out else ""
+    worst = f"in the worst windows {replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
+    return [
+        f"replayed: {replayed.windows} windows{left_out}",
+        f"imbalance: untouched {replayed.untouched:.3f}, served {replayed.served:.3f}; {worst}",
+        f"moves: {report.moves} experts, {replayed.moves_per_layer:.2f} a layer and window",
+    ]
+
+
+def decisions(number: Mapping[str, int]) -> str:
+    """By reason, the most frequent first."""
+    ordered = sorted(number.items(), key=lambda each: -each[1])
+    return ", ".join(f"{count} {reason}" for reason, count in ordered)
+
+
+def faults(report: Report) -> str:
+    """What has struck, and what followed."""
     header = ["fault", "at", "steps again after", "next flip after"]
     rows = [
         [each.fault, f"{each.at:.2f} s", _after(each.served_after), _after(each.flipped_after)]
         for each in report.faults
     ]
-    return "\n" + table(header, rows)
+    return table(header, rows)
 
 
 def _after(seconds: float | None) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from trimtab_client.cli.errors import UsageError
+from trimtab_client.cli.fleet_progress import progress
 from trimtab_client.cli.fleet_report import as_json, as_text
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_client.simulate.faults import GRAMMAR, parse_fault
 from trimtab_client.simulate.options import FleetOptions
-from trimtab_client.simulate.scenario import Scenario
+from trimtab_client.simulate.scenario import Balance, Plan, Scenario, check_end
 
 if TYPE_CHECKING:
     from trimtab_client.simulate.fleet import Fleet
@@ -24,8 +23,8 @@ _DESCRIPTION = """\
 Starts a server and a group of worker processes. Each holds the weights of small experts,
 moves them as placements change, and takes steps: its tokens go to their experts by its own
 maps, on whichever rank, and what comes back is compared with what they should give. So a
-wrong flip shows as wrong tokens. Then it switches from placement to placement, while things
-go wrong as you ask.
+wrong flip shows as wrong tokens. Then it switches from placement to placement, or replays real
+loads which the server balances by itself, while things go wrong as you ask.
 """
 
 _EPILOG = f"""\
@@ -35,12 +34,12 @@ examples:
   trimtab simulate --ranks 4 --transfer collective --switches 20
   trimtab simulate --fault kill-rank:2@armed --fault kill-server@2s+1
   trimtab simulate --seconds 30 --plan server --history run.jsonl --json
+  trimtab simulate --trace loads.npz --slots 80 --fault kill-rank:3@w20 --fault kill-server@w40
 
 The exit code is 0 if no token was wrong, no rule of the protocol was broken, and all came
 to rest at the end; else 1.
 """
 
-_TICK_S = 0.2
 _INTERRUPTED = 130
 
 
@@ -65,11 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
     from trimtab_client.simulate.play import play
 
     try:
-        fleet, scenario = _fleet(arguments), _scenario(arguments)
+        options = _options(arguments)
+        scenario = _scenario(arguments, options)
+        fleet = _fleet(arguments, options, scenario.plan)
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     try:
-        with fleet, _progress(fleet):
+        with fleet, progress(fleet):
             report = play(fleet, scenario)
     except KeyboardInterrupt:
         sys.stderr.write("trimtab: interrupted\n")
@@ -80,20 +81,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
     group, defaults = parser.add_argument_group("fleet"), FleetOptions()
-    for name, what in (
-        ("ranks", "worker processes, each with one GPU"),
-        ("layers", "MoE layers"),
-        ("experts", "experts of a layer"),
-        ("slots", "expert slots of a layer, over all ranks (default: one to spare on each)"),
-        ("hidden", "an expert is a float32 matrix [hidden, hidden]"),
-        ("tokens", "that each rank routes in each layer of a step"),
-        ("barrier-every", "steps from one barrier to the next"),
-        ("seed", "of weights, tokens and random placements"),
+    for name, default, what in (
+        ("ranks", defaults.ranks, "worker processes, each with one GPU"),
+        ("layers", 0, f"MoE layers (default: {defaults.layers}, or those of the trace)"),
+        ("experts", 0, f"of a layer (default: {defaults.experts}, or those of the trace)"),
+        ("slots", 0, "expert slots of a layer, over all ranks (default: one to spare on each)"),
+        ("hidden", 0, "an expert is a float32 matrix [N, N] (default: 64, with a trace 8)"),
+        ("tokens", 0, f"that a rank routes in a layer and step (default: {defaults.tokens})"),
+        ("steps-per-window", defaults.steps_per_window, "over which a window is spread"),
+        ("barrier-every", defaults.barrier_every, "steps from one barrier to the next"),
+        ("seed", defaults.seed, "of weights, tokens and random placements"),
     ):
-        default = getattr(defaults, name.replace("-", "_"))
-        shown = what if name == "slots" else f"{what} (default: {default})"
-        value = 0 if name == "slots" else default
-        group.add_argument(f"--{name}", metavar="N", type=int, default=value, help=shown)
+        shown = f"{what} (default: {default})" if "default" not in what else what
+        group.add_argument(f"--{name}", metavar="N", type=int, default=default, help=shown)
+    group.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=Path,
+        help="an .npz file of loads to replay, `load` int64 [windows, layers, experts]; with it, "
+        "--plan is balance unless it is given",
+    )
+    group.add_argument(
+        "--windows",
+        metavar="A:B",
+        type=parse_windows,
+        help="which windows of the trace, without B (default: all)",
+    )
     group.add_argument(
         "--step-seconds",
         metavar="SECONDS",
@@ -136,7 +149,7 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=defaults.switches,
-        help="placements to switch to, at least (default: %(default)s)",
+        help="placements to switch to, at least; not with --plan balance (default: %(default)s)",
     )
     group.add_argument(
         "--seconds",
@@ -147,9 +160,16 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--plan",
-        choices=("random", "server"),
-        default=defaults.plan,
-        help="where to: at random, or as the server plans from what the ranks have counted "
+        choices=get_args(Plan),
+        help="where to: at random; as the server plans from what the ranks have counted, whenever "
+        "it is asked to; or balance: it is not asked, and decides by itself, until the trace has "
+        "been replayed or --seconds are over (default: random)",
+    )
+    group.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        default="active",
+        help="with --plan balance: whether it moves experts, or only says when it would "
         "(default: %(default)s)",
     )
     group.add_argument(
@@ -168,62 +188,41 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _fleet(arguments: argparse.Namespace) -> Fleet:
+def _options(arguments: argparse.Namespace) -> FleetOptions:
+    names = [field.name for field in fields(FleetOptions) if field.name != "deployment"]
+    return FleetOptions(**{name: getattr(arguments, name) for name in names})
+
+
+def _fleet(arguments: argparse.Namespace, options: FleetOptions, plan: Plan) -> Fleet:
     from trimtab_client.simulate.fleet import Fleet
 
-    names = ("ranks", "layers", "experts", "slots", "hidden", "tokens", "barrier_every", "seed")
-    sizes = {name: getattr(arguments, name) for name in names}
-    options = FleetOptions(
-        **sizes, transfer=arguments.transfer, step_seconds=arguments.step_seconds
-    )
     flags = ("--offer-seconds", str(arguments.offer_seconds), "--report-seconds", "0.1")
     return Fleet(
         options,
         server=arguments.server,
         history=arguments.history,
+        balance=arguments.balance if plan == "balance" else None,
         server_flags=flags,
         patience=arguments.patience,
     )
 
 
-def _scenario(arguments: argparse.Namespace) -> Scenario:
-    faults = tuple(parse_fault(words, arguments.ranks) for words in arguments.fault)
+def _scenario(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
+    ranks, windows = options.ranks, options.num_windows
+    faults = tuple(parse_fault(words, ranks, windows) for words in arguments.fault)
     if arguments.server is not None and any(fault.rank is None for fault in faults):
         raise UsageError("--fault: a server that --server names is not the simulation's to stop")
-    return Scenario(
-        switches=arguments.switches, seconds=arguments.seconds, plan=arguments.plan, faults=faults
+    plan: Plan = arguments.plan or ("random" if options.trace is None else "balance")
+    scenario = Scenario(
+        switches=arguments.switches, seconds=arguments.seconds, plan=plan, faults=faults
     )
+    check_end(options, scenario)
+    return scenario
 
 
-@contextmanager
-def _progress(fleet: Fleet) -> Iterator[None]:
-    """A line on standard error, if somebody looks at it."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    ended = threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(_TICK_S):
-            sys.stderr.write(f"\r\x1b[K{_now(fleet)}")
-            sys.stderr.flush()
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _now(fleet: Fleet) -> str:
-    ledger = fleet.ledger
-    total, applied = ledger.total(), sum(each.is_whole for each in list(ledger.switches.values()))
-    struck = f", {ledger.faults[-1].fault}" if ledger.faults else ""
-    return (
-        f"step {max(total.step, 0)}, {total.tokens} tokens, {total.wrong} wrong, "
-        f"{applied} switches{struck}"
-    )
+def parse_windows(text: str) -> tuple[int, int]:
+    """Windows from their words, such as 0:32."""
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not A:B, such as 0:32")
+    return int(first), int(end)

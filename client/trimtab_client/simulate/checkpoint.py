@@ -36,3 +36,8 @@ class Checkpoint:
             made.setflags(write=False)
             self._made[key] = made
         return self._made[key]
+
+    def product(self, layer: int, expert: int, token_TH: FloatArray) -> FloatArray:
+        """What an expert makes of tokens, float32 [T, H]."""
+        product_TH: FloatArray = token_TH @ self.weights(layer, expert)
+        return product_TH

@@ -18,8 +18,9 @@ faults:
   refuse:RANK@TIME                it refuses the next offer
   slow:RANK@TIME+SECONDS          its next transfer takes SECONDS longer
 
-  TIME is in seconds since all ranks serve, such as 2.5s. WHEN is a TIME, or a point in a switch,
-  which strikes the first time that it is reached:
+  TIME is in seconds since all ranks serve, such as 2.5s; or, with a trace, w and the number of one
+  of the windows that are replayed, such as w20: when that begins, and w0 is the first. WHEN is a
+  TIME, or a point in a switch, which strikes the first time that it is reached:
     of a rank: accepted (about to fill its staging), prepared (all is there, and the server does
       not know it yet), armed (it has the commit, the group does not know it yet), flipping (all
       others flip, it does not yet)
@@ -29,7 +30,7 @@ faults:
 SERVER_POINTS = ("offered", "prepared", "committed", "aborting", "applied")
 
 _WORDS = re.compile(
-    r"(?P<action>[a-z-]+)(?::(?P<rank>\d+))?@(?P<when>[a-z]+|[\d.]+s)(?:\+(?P<lasts>[\d.]+)s?)?"
+    r"(?P<action>[a-z-]+)(?::(?P<rank>\d+))?@(?P<when>[a-z]+|w\d+|[\d.]+s)(?:\+(?P<lasts>[\d.]+)s?)?"
 )
 
 
@@ -62,9 +63,10 @@ class Fault:
         words: as it was asked for.
         action: what happens.
         rank: to whom; None: the server.
-        at: when, in seconds since all ranks serve; None: at a point.
+        at: when, in seconds since all ranks serve; None: at a point, or in a window.
         point: of the switch; empty where it has a time.
         lasts: seconds.
+        window: with the beginning of which one, from 0; None: it has a time or a point.
     """
 
     words: str
@@ -73,13 +75,19 @@ class Fault:
     at: float | None
     point: str
     lasts: float
+    window: int | None = None
 
 
-def parse_fault(words: str, ranks: int) -> Fault:
+def parse_fault(words: str, ranks: int, windows: int = 0) -> Fault:
     """A fault from its words; see `GRAMMAR`.
 
+    Args:
+        words: such as "kill-rank:1@armed".
+        ranks: how many there are.
+        windows: of a trace, how many are replayed; 0: there is none.
+
     Raises:
-        InvalidArgumentError: that is none, or there is no such rank.
+        InvalidArgumentError: that is none, or there is no such rank or window.
     """
     match = _WORDS.fullmatch(words)
     if match is None:
@@ -88,13 +96,15 @@ def parse_fault(words: str, ranks: int) -> Fault:
     rank = _rank(words, action, match["rank"], ranks)
     when, lasts = match["when"], _seconds(words, match["lasts"] or "0")
     at = _seconds(words, when.removesuffix("s")) if when[0] in ".0123456789" else None
-    if at is None:
-        _check_point(words, action, when)
+    window = _window(words, when, windows) if when[1:].isdigit() and when[0] == "w" else None
+    point = when if at is None and window is None else ""
+    if point:
+        _check_point(words, action, point)
     if action in _LASTING and lasts == 0:
         raise _wrong(words, "does not say how long: append +SECONDS")
     if action in _ENDLESS and lasts:
         raise _wrong(words, "takes no +SECONDS")
-    return Fault(words, action, rank, at, when if at is None else "", lasts)
+    return Fault(words, action, rank, at, point, lasts, window)
 
 
 def _action(words: str, name: str) -> Action:
@@ -113,6 +123,15 @@ def _rank(words: str, action: Action, number: str | None, ranks: int) -> int | N
     if number is None or int(number) >= ranks:
         raise _wrong(words, f"names no rank in [0, {ranks - 1}]")
     return int(number)
+
+
+def _window(words: str, when: str, windows: int) -> int:
+    number = int(when[1:])
+    if not windows:
+        raise _wrong(words, "names a window, and there is no trace")
+    if number >= windows:
+        raise _wrong(words, f"names no window in [0, {windows - 1}]")
+    return number
 
 
 def _check_point(words: str, action: Action, when: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, get_args
 
 from trimtab_client.client import Client
 from trimtab_client.exceptions import (
@@ -25,20 +25,23 @@ from trimtab_client.retry import RetryPolicy, check_timeout
 from trimtab_client.simulate.crew import RANK
 from trimtab_client.simulate.errors import FleetError
 from trimtab_client.simulate.ledger import Ledger, Status
-from trimtab_client.simulate.noted import Line, Noted
+from trimtab_client.simulate.noted import Noted, open_switches
 from trimtab_client.simulate.options import FleetOptions
-from trimtab_client.simulate.report import Report, make_report
+from trimtab_client.simulate.report import Ended, Report, make_report
 from trimtab_client.simulate.running import Plan, running
+from trimtab_client.simulate.scenario import Balance
 from trimtab_client.simulate.strikes import Strikes
-from trimtab_client.version import Version
+from trimtab_client.simulate.waits import Waits
 
-_T = TypeVar("_T")
+_QUICK_REPORTS = ("--report-seconds", "0.1")
+_ENDS = "the simulation ends"
 _ONCE = RetryPolicy(max_attempts=1)
+_NOT_NOW = (DeadlineExceededError, FailedPreconditionError, UnavailableError)
 _ASK_AGAIN_S = 0.1
 _LEAVES_S = 15.0
 
 
-class Fleet(Strikes):
+class Fleet(Waits, Strikes):
     """A server and its ranks, each a process, from `with` to the end of the block.
 
         with Fleet(FleetOptions(ranks=4)) as fleet:
@@ -58,16 +61,21 @@ class Fleet(Strikes):
         history: where the history goes: a file that is not there yet, or is empty; with
             `server`, the one into which that writes. None: one of the fleet's own server is
             kept until the fleet ends, and with `server` there is none.
+        balance: the server decides by itself whether experts move, from reports that come ten
+            times a second: "active", or "shadow", where it only says so. None: it does what it
+            is told. With `server` this is up to that one.
         server_flags: of the server that is started, such as "--offer-seconds", "5".
         patience: longest wait of a method that is given no other, in seconds.
         rank_command: runs a rank's process; see `Crew`.
 
     Attributes:
+        balance: the same.
         ledger: what is known of the ranks, and what has happened.
         target: the placement that all have come to serve by last.
 
     Raises:
-        InvalidArgumentError: the history has something in it, or the patience is not above 0.
+        InvalidArgumentError: the history has something in it, the patience is not above 0, or
+            there is no such `balance`.
         FleetError: there is no server, and none can be started.
     """
 
@@ -77,6 +85,7 @@ class Fleet(Strikes):
         *,
         server: str | None = None,
         history: Path | None = None,
+        balance: Balance | None = None,
         server_flags: Sequence[str] = (),
         patience: float = 60.0,
         rank_command: Sequence[str] = RANK,
@@ -85,8 +94,13 @@ class Fleet(Strikes):
         self.patience = check_timeout(patience)
         if server is None and history is not None and history.exists() and history.stat().st_size:
             raise invalid("history", f"{history} is not empty: name a new file")
+        if balance is not None and balance not in get_args(Balance):
+            raise invalid("balance", f"{balance!r} is not one of {list(get_args(Balance))}")
+        self.balance = balance
+        if balance is not None:
+            server_flags = ("--balance", balance, *_QUICK_REPORTS, *server_flags)
         self._plan = Plan(self.options, server, history, server_flags, rank_command, patience)
-        self.ledger = Ledger(self.options.ranks)
+        self.ledger = Ledger(self.options)
         self.target = self.options.untouched
         self._began = time.monotonic()
         self._target_seconds: list[float] = []
@@ -177,78 +191,8 @@ class Fleet(Strikes):
         with Client(self.address, retry=_ONCE) as client:
             try:
                 return client.trigger(self.options.deployment, placement=placement, timeout=timeout)
-            except (DeadlineExceededError, FailedPreconditionError, UnavailableError) as error:
+            except _NOT_NOW as error:
                 return error
-
-    # Waiting.
-
-    def wait_in_force(
-        self, timeout: float | None = None, *, after: Version | None = None
-    ) -> Version:
-        """Wait until all ranks serve by one version; returns it.
-
-        Args:
-            timeout: in seconds; None: the fleet's patience.
-            after: it has to be of a later epoch than this one: of a group formed since.
-        """
-        epoch = 0 if after is None else after.epoch
-
-        def found() -> Version | None:
-            version = self._in_force()
-            return None if version is None or version.epoch <= epoch else version
-
-        later = f" after {epoch}" if epoch else ""
-        return self.wait(f"all ranks to be in one epoch{later}", found, timeout)
-
-    def wait_flipped(self, digest: bytes, timeout: float | None = None) -> Version:
-        """Wait until all ranks serve by the placement of this digest; returns its version."""
-        what = f"all ranks to serve by {digest.hex()[:8]}"
-        return self.wait(what, partial(self._all_at, digest), timeout)
-
-    def wait_noted(
-        self, kind: str, *, count: int = 1, timeout: float | None = None, **values: Any
-    ) -> list[Line]:
-        """Wait until the history has so many lines of a kind with these values; returns all."""
-
-        def found() -> list[Line] | None:
-            lines = self.history.lines(kind, **values)
-            return lines if len(lines) >= count else None
-
-        return self.wait(f"{count} of {kind!r} {values or ''} in the history", found, timeout)
-
-    @property
-    def history(self) -> Noted:
-        """What the history says so far.
-
-        Raises:
-            InvalidArgumentError: there is none.
-        """
-        if self._noted is None:
-            raise invalid("history", "None is kept: name the file of the server's")
-        return self._noted
-
-    def wait(
-        self, what: str, condition: Callable[[], _T | None], timeout: float | None = None
-    ) -> _T:
-        """Wait until a condition gives something.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took longer than `timeout`, or than the fleet's patience.
-        """
-        return self.ledger.wait(what, condition, self.patience if timeout is None else timeout)
-
-    def _in_force(self) -> Version | None:
-        """The version by which all ranks serve, if there is one, in the present group."""
-        states = self.ledger.ranks
-        versions = {state.version for state in states}
-        if any(state.group != self.ledger.group for state in states) or len(versions) != 1:
-            return None
-        return versions.pop()
-
-    def _all_at(self, digest: bytes) -> Version | None:
-        version = self._in_force()
-        return version if all(each.digest == digest for each in self.ledger.ranks) else None
 
     def _late(self, seconds: float, what: str, answer: object) -> DeadlineExceededError:
         shown = f"{self.ledger.shown()}; the server: {answer}"
@@ -259,7 +203,8 @@ class Fleet(Strikes):
     def finish(self, timeout: float | None = None, *, trouble: str = "") -> Report:
         """Come to rest, end all ranks and the server, and judge what has happened.
 
-        At rest all ranks serve by the last target, and the server has no switch open.
+        At rest all ranks serve by the last target, or, where the server balances by itself, by
+        one placement; and the server has no switch open.
 
         Args:
             timeout: longest wait for that, in seconds; None: the fleet's patience.
@@ -270,6 +215,8 @@ class Fleet(Strikes):
         self._running.hub.post(self._running.supervisor.end)
         if not self._have_left() and not trouble:
             trouble = f"not all ranks have left: {self.ledger.shown()}"
+        if server is None and self.balance is not None and not trouble:
+            trouble = self._resume()
         if server is not None:
             server.stop(_LEAVES_S)
         verdict = None
@@ -277,18 +224,59 @@ class Fleet(Strikes):
             with history.open("rb") as lines:
                 verdict = check_history(read_history(lines), complete=not trouble)
         alarms = [] if server is None else server.alarms
-        ended, seconds = time.monotonic(), self._target_seconds
-        return make_report(self.ledger, self._began, ended, seconds, alarms, trouble, verdict)
+        return make_report(
+            self.ledger,
+            self.options,
+            Ended(self._began, time.monotonic(), trouble, tuple(alarms)),
+            self._target_seconds,
+            [] if self._noted is None else self._noted.lines("decided"),
+            verdict,
+        )
 
     def _come_to_rest(self, seconds: float) -> str:
         try:
             self.wait_in_force(seconds)
+            if self.balance is not None:
+                self._pause(seconds)
+                self.wait("the last switch to end", self._is_quiet, seconds)
+                return ""
             self._reach(self.target, seconds)
             # It may have yet to hear that the last rank has flipped.
             self.trigger(self.target, seconds)
         except TrimtabError as error:
             return str(error)
         return ""
+
+    def _pause(self, seconds: float) -> None:
+        """Have the server decide nothing any more: what it offered last would never end."""
+        end = time.monotonic() + seconds
+        while (
+            refusal := self._try_to_pause(max(_ASK_AGAIN_S, end - time.monotonic()))
+        ) is not None:
+            if time.monotonic() > end:
+                raise self._late(seconds, "the deployment to be paused", refusal)
+            self.ledger.wait_for(lambda: None, _ASK_AGAIN_S)
+
+    def _try_to_pause(self, timeout: float) -> TrimtabError | None:
+        with Client(self.address, retry=_ONCE) as client:
+            try:
+                client.pause(self.options.deployment, _ENDS, timeout=timeout)
+            except _NOT_NOW as error:
+                return error
+        return None
+
+    def _resume(self) -> str:
+        """Leave the server of somebody else as it was."""
+        try:
+            with Client(self.address) as client:
+                client.resume(self.options.deployment)
+        except TrimtabError as error:
+            return f"the deployment is left paused: {error}"
+        return ""
+
+    def _is_quiet(self) -> bool | None:
+        switching = [] if self._noted is None else open_switches(self._noted)
+        return True if self._in_force() is not None and not switching else None
 
     def _have_left(self) -> bool:
         try:

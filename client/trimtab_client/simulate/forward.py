@@ -5,7 +5,8 @@ Legend for all shapes: N tokens of the step over all layers, H hidden, S slots o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -17,7 +18,10 @@ from trimtab_client.placement import IntArray, Placement
 from trimtab_client.simulate.checkpoint import Checkpoint, FloatArray
 from trimtab_client.simulate.options import FleetOptions
 from trimtab_client.simulate.rows import pack, unpack
-from trimtab_client.simulate.traffic import Traffic
+from trimtab_client.simulate.traffic import tokens_of, traffic_of
+
+Compute = Callable[[int, int, FloatArray], FloatArray]
+"""The weights of a layer and a slot, or expert, applied to tokens: [T, H] to [T, H]."""
 
 
 class Exchange(Protocol):
@@ -25,13 +29,6 @@ class Exchange(Protocol):
 
     def __call__(self, what: str, parts: Sequence[bytes]) -> Sequence[bytes]:
         """A part for each rank, for one from each."""
-
-
-class Compute(Protocol):
-    """The weights in a slot applied to tokens: see `EngineAdapter.compute`."""
-
-    def __call__(self, layer: int, slot: int, tokens: FloatArray) -> FloatArray:
-        """[T, H] to [T, H]."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Forward:
         options: sizes and seed.
         rank: this one.
         checkpoint: what is right.
-        compute: what this rank's slots do.
+        compute: what this rank's slots do: see `EngineAdapter.compute`.
         exchange: how tokens get to other ranks.
     """
 
@@ -88,7 +85,10 @@ class Forward:
         self._checkpoint = checkpoint
         self._compute = compute
         self._exchange = exchange
-        self._traffic = Traffic(options, rank)
+        self._traffic = traffic_of(options, rank)
+        # So many tokens of each expert it has sent: where the next one goes. Each rank begins
+        # at another replica.
+        self._turn_LE = np.full((options.layers, options.experts), rank, np.int64)
 
     def step(self, step: int, maps: Placement) -> Step:
         """Take a step by these maps, which are this rank's own."""
@@ -102,15 +102,24 @@ class Forward:
         return Step(counts_LS, len(wrong_N), int(wrong_N.sum()), example)
 
     def _batch(self, step: int, maps: Placement) -> _Batch:
-        """Tokens of an expert take turns at its replicas; each rank begins at another one."""
-        experts_LT, token_LTH = self._traffic.of_step(step)
-        layer_N = np.repeat(np.arange(len(experts_LT), dtype=np.int32), experts_LT.shape[1])
-        expert_N = experts_LT.ravel()
-        turn_N = np.arange(len(expert_N)) + self._rank
+        """Tokens of an expert take turns at its replicas."""
+        layer_N, expert_N = self._traffic.of_step(step)
+        turn_N = self._turns(layer_N, expert_N)
         slot_N = maps.log2phy[layer_N, expert_N, turn_N % maps.logcnt[layer_N, expert_N]]
         order_N = np.argsort(slot_N // self._options.slots_per_rank, kind="stable")
-        token_NH = token_LTH.reshape(len(layer_N), -1)
-        return _Batch(layer_N[order_N], expert_N[order_N], slot_N[order_N], token_NH[order_N])
+        token_NH = tokens_of(self._options, self._rank, step, len(layer_N))
+        return _Batch(layer_N[order_N], expert_N[order_N], slot_N[order_N], token_NH)
+
+    def _turns(self, layer_N: IntArray, expert_N: IntArray) -> npt.NDArray[np.int64]:
+        """The how manieth of its expert each token is, from the first step on."""
+        key_N = layer_N * self._options.experts + expert_N
+        order_N = np.argsort(key_N, kind="stable")
+        sorted_N = key_N[order_N]
+        turn_N = np.empty(len(key_N), np.int64)
+        turn_N[order_N] = np.arange(len(key_N)) - np.searchsorted(sorted_N, sorted_N)
+        turn_N += self._turn_LE[layer_N, expert_N]
+        np.add.at(self._turn_LE, (layer_N, expert_N), 1)
+        return turn_N
 
     def _by_rank(self, batch: _Batch) -> list[bytes]:
         ranks, slots = self._options.ranks, self._options.slots_per_rank
@@ -125,19 +134,14 @@ class Forward:
         hidden, first = self._options.hidden, self._rank * self._options.slots_per_rank
         layer_N, slot_N, token_NH = unpack(b"".join(sent), hidden)
         np.add.at(counts_LS, (layer_N, slot_N - first), 1)
-        value_NH = np.empty_like(token_NH)
-        for layer, slot, which in _groups(layer_N, slot_N, self._options.slots):
-            value_NH[which] = self._compute(layer, slot, token_NH[which])
+        value_NH = _by_groups(layer_N, slot_N, token_NH, self._compute)
         row = (2 + hidden) * 4
-        lasts = np.cumsum([len(part) // row for part in sent])[:-1]
-        return [part_NH.tobytes() for part_NH in np.split(value_NH, lasts)]
+        bounds = [0, *itertools.accumulate(len(part) // row for part in sent)]
+        return [value_NH[i:j].tobytes() for i, j in pairwise(bounds)]
 
     def _right(self, batch: _Batch) -> FloatArray:
-        right_NH = np.empty_like(batch.token_NH)
-        groups = _groups(batch.layer_N, batch.expert_N, self._options.experts)
-        for layer, expert, which in groups:
-            right_NH[which] = batch.token_NH[which] @ self._checkpoint.weights(layer, expert)
-        return right_NH
+        compute = self._checkpoint.product
+        return _by_groups(batch.layer_N, batch.expert_N, batch.token_NH, compute)
 
     def _example(self, step: int, batch: _Batch, n: int) -> str:
         return (
@@ -146,17 +150,18 @@ class Forward:
         )
 
 
-def _groups(
-    layer_N: IntArray, other_N: IntArray, others: int
-) -> list[tuple[int, int, npt.NDArray[np.intp]]]:
-    """Where each pair of a layer and something else stands: the pair, and its positions."""
-    if not len(layer_N):
-        return []
-    key_N = layer_N.astype(np.int64) * others + other_N
-    order_N = np.argsort(key_N, kind="stable")
-    keys, firsts = np.unique(key_N[order_N], return_index=True)
-    places = np.split(order_N, firsts[1:])
-    return [
-        (key // others, key % others, which)
-        for key, which in zip(keys.tolist(), places, strict=True)
-    ]
+def _by_groups(
+    layer_N: IntArray, other_N: IntArray, token_NH: FloatArray, compute: Compute
+) -> FloatArray:
+    """What is computed of tokens [N, H], for all of a layer and a slot, or expert, at once."""
+    order_N = np.lexsort((other_N, layer_N))
+    layer_N, other_N, sorted_NH = layer_N[order_N], other_N[order_N], token_NH[order_N]
+    begins_N = (np.diff(layer_N, prepend=-1) != 0) | (np.diff(other_N, prepend=-1) != 0)
+    bounds = [*np.flatnonzero(begins_N).tolist(), len(order_N)]
+    layers, others = layer_N[begins_N].tolist(), other_N[begins_N].tolist()
+    # Plain slices: there may be hundreds, and each of numpy's own would cost more than its work.
+    for layer, other, (i, j) in zip(layers, others, pairwise(bounds), strict=True):
+        sorted_NH[i:j] = compute(layer, other, sorted_NH[i:j])
+    value_NH = np.empty_like(sorted_NH)
+    value_NH[order_N] = sorted_NH
+    return value_NH

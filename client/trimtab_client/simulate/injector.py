@@ -33,6 +33,8 @@ class Injector:
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         # Of the server's points: how many such lines the history had at first.
         self._awaited: list[tuple[Fault, int]] = []
+        # The first step of the window of each.
+        self._ahead: list[tuple[int, Fault]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trimtab-faults", daemon=True)
 
@@ -41,6 +43,9 @@ class Injector:
         for fault in self._faults:
             if fault.at is not None:
                 self._at(now + fault.at, partial(self._strike, fault))
+            elif fault.window is not None:
+                step = fault.window * self._fleet.options.steps_per_window
+                self._ahead.append((step, fault))
             elif fault.rank is None:
                 self._awaited.append((fault, self._fleet.history.count(fault.point)))
             else:
@@ -61,7 +66,8 @@ class Injector:
     def is_done(self) -> bool:
         """Whether all faults have struck, and are over."""
         struck = len(self._fleet.ledger.faults)
-        return not self._due and not self._awaited and struck >= len(self._faults)
+        left = self._due or self._awaited or self._ahead
+        return not left and struck >= len(self._faults)
 
     def _run(self) -> None:
         while not self._ended.wait(_POLL_S):
@@ -74,6 +80,14 @@ class Injector:
                 if self._fleet.history.count(fault.point) > before:
                     self._strike(fault)
                     self._awaited.remove(each)
+            if self._ahead:
+                self._strike_ahead(self._fleet.ledger.total().step + 1)
+
+    def _strike_ahead(self, step: int) -> None:
+        """Of the windows that have begun."""
+        for each in [each for each in self._ahead if each[0] <= step]:
+            self._strike(each[1])
+            self._ahead.remove(each)
 
     def _at(self, when: float, what: Callable[[], object]) -> None:
         heapq.heappush(self._due, (when, next(self._order), what))

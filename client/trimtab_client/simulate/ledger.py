@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from trimtab_client.exceptions import DeadlineExceededError
 from trimtab_client.simulate.errors import FleetError
-from trimtab_client.simulate.messages import Progress, Told
+from trimtab_client.simulate.messages import Counted, Progress, Told
+from trimtab_client.simulate.options import FleetOptions
+from trimtab_client.simulate.windows import Windows
 from trimtab_client.version import Version
 
 _T = TypeVar("_T")
@@ -87,6 +89,9 @@ class Struck:
 class Ledger:
     """Written by the hub's thread, read by any. All times are of the monotonic clock.
 
+    Args:
+        options: the fleet's.
+
     Attributes:
         ranks: what each has said last.
         group: the present group's name; empty before the first.
@@ -97,10 +102,12 @@ class Ledger:
         complaints: what ranks have noted that broke the protocol, without effect.
         examples: of wrong tokens, the first ones.
         failures: why the fleet cannot go on.
+        windows: of the trace, as they were served.
     """
 
-    def __init__(self, ranks: int) -> None:
-        self.ranks = [RankState() for _ in range(ranks)]
+    def __init__(self, options: FleetOptions) -> None:
+        self.ranks = [RankState() for _ in range(options.ranks)]
+        self.windows = Windows(options.untouched, options.steps_per_window)
         self.group = ""
         self.groups = 0
         self.switches: dict[Version, Switch] = {}
@@ -144,6 +151,12 @@ class Ledger:
             self.ranks[rank].progress = progress
             if progress.example and len(self.examples) < _MOST_EXAMPLES:
                 self.examples.append(progress.example)
+            self._changed.notify_all()
+
+    def counted(self, rank: int, counted: Counted) -> None:
+        """A rank has come to the end of a window."""
+        with self._changed:
+            self.windows.add(rank, counted)
             self._changed.notify_all()
 
     def told(self, rank: int, told: Told) -> None:
@@ -249,4 +262,5 @@ def _sum(one: Progress, other: Progress) -> Progress:
         one.tokens + other.tokens,
         one.wrong + other.wrong,
         one.moved + other.moved,
+        one.moves + other.moves,
     )

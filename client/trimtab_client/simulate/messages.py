@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab_client.placement import IntArray
 from trimtab_client.simulate.options import FleetOptions
+from trimtab_client.simulate.trace import Counts
 from trimtab_client.version import Version
 
 
@@ -160,6 +161,7 @@ class Progress:
         tokens: of its own, that came back.
         wrong: of these, with a value that is not their expert's.
         moved: bytes of weights that it has received from other ranks.
+        moves: expert weights new to its GPU, by its flips.
         example: a wrong token since the last time, if there is one.
     """
 
@@ -167,7 +169,23 @@ class Progress:
     tokens: int
     wrong: int
     moved: int
+    moves: int = 0
     example: str = ""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What its slots have processed in a window of the trace that has ended.
+
+    Attributes:
+        window: its number, from 0.
+        steps: that are in it; fewer than a window has where the process has begun within it.
+        counts_LE: int64, tokens of each logical expert.
+    """
+
+    window: int
+    steps: int
+    counts_LE: Counts
 
 
 @dataclass(frozen=True)
@@ -186,4 +204,4 @@ class Stopped:
 
 
 ToRank = Setup | Join | Leave | Arm | Result | Broken
-FromRank = Ready | Brought | Told | Progress | Stopped
+FromRank = Ready | Brought | Told | Progress | Counted | Stopped

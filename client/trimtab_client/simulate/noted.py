@@ -48,3 +48,11 @@ class Noted:
         self._read_to += sum(len(line) + 1 for line in whole)
         for line in map(json.loads, filter(None, whole)):
             self._by_kind[line["kind"]].append(line)
+
+
+def open_switches(noted: Noted) -> list[Any]:
+    """The versions, as [4, 7], that were offered in the newest epoch, and whose switch goes on."""
+    newest = max((line["epoch"] for line in noted.lines("epoch")), default=0)
+    ended = [line["version"] for kind in ("applied", "aborted") for line in noted.lines(kind)]
+    offered = [line["version"] for line in noted.lines("offered")]
+    return [version for version in offered if version[0] == newest and version not in ended]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from trimtab_client.engine.reference import NumpyEngine
-from trimtab_client.placement import Placement
+from trimtab_client.placement import IntArray, Placement
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.simulate.checkpoint import Checkpoint
 from trimtab_client.simulate.control import Control, GroupBrokenError
@@ -39,6 +39,7 @@ from trimtab_client.simulate.messages import (
 from trimtab_client.simulate.peers import PeerReader, PeerServer
 from trimtab_client.simulate.points import Points
 from trimtab_client.simulate.transport import FleetTransport
+from trimtab_client.simulate.windows import Tally, moves_of
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import Scope, WorkerOptions
@@ -69,7 +70,8 @@ class Rank:
         self.reader = PeerReader(options.hidden)
         self.transport = FleetTransport(options, self.reader, self.control)
         self._maps = options.untouched
-        self._tokens = self._wrong = 0
+        self._tokens = self._wrong = self._moves = 0
+        self._tally = Tally(options.steps_per_window, options.num_windows)
         self._progress_at = 0.0
         PeerServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
         self.control.send(Ready())
@@ -152,8 +154,11 @@ class Rank:
             if step == group.step:
                 self.control.tell("serving", group=group.group)
             now = time.monotonic()
-            if done.example or now >= self._progress_at:
+            ended = self._tally.add(step, done.counts_LS, self._experts(), self.options.experts)
+            if ended is not None or done.example or now >= self._progress_at:
                 self._report(done.example)
+            if ended is not None:
+                self.control.send(ended)
             step += 1
             begun = max(now, begun + self.options.step_seconds)
             time.sleep(begun - now)
@@ -162,9 +167,15 @@ class Rank:
         self.points.reached(Point.FLIPPING)
         self.engine.flip(flip)
         # By what the engine has come to, not by what it was to become.
-        options = self.options
+        options, before_LS = self.options, self._experts()
         self._maps = Placement.of(self.engine.phy2log(), options.experts, options.ranks)
+        self._moves += moves_of(before_LS, self._experts())
         self.session.applied()
+
+    def _experts(self) -> IntArray:
+        """The expert in each slot of this rank, by its maps: int32 [L, S]."""
+        slots, index = self.options.slots_per_rank, self.setup.index
+        return self._maps.phy2log[:, index * slots : (index + 1) * slots]
 
     def _barrier(self, values: Sequence[int]) -> Sequence[int]:
         if values[1]:
@@ -177,7 +188,8 @@ class Rank:
     def _report(self, example: str = "") -> None:
         self._progress_at = time.monotonic() + _PROGRESS_S
         step, moved = self.control.step, self.transport.moved
-        self.control.send(Progress(step, self._tokens, self._wrong, moved, example))
+        progress = Progress(step, self._tokens, self._wrong, moved, self._moves, example)
+        self.control.send(progress)
 
     # The session's thread; `_on_offer` of a collective transfer: the engine's.
 

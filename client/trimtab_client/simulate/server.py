@@ -32,6 +32,7 @@ class ServerProcess:
 
     Attributes:
         address: where it listens; empty before it first was ready.
+        metrics: where its metrics are; empty unless a flag says so.
         alarms: what its operators would have been told.
 
     Raises:
@@ -51,7 +52,7 @@ class ServerProcess:
                 "a fleet needs a server: pip install 'trimtab[server]', or name one that runs "
                 "(--server)"
             )
-        self.address = ""
+        self.address = self.metrics = ""
         self.alarms: list[str] = []
         self._processes = processes
         self._flags = (
@@ -132,6 +133,6 @@ class ServerProcess:
         if event.get("event") == "alarm":
             self.alarms.append(str(event.get("reason", "")))
         elif event.get("event") == "ready" and process is self._process:
-            self.address = event["address"]
+            self.address, self.metrics = event["address"], event.get("metrics") or ""
             self._ready.set()
             self._ledger.changed()

@@ -14,6 +14,7 @@ from trimtab_client.simulate.hub import Hub
 from trimtab_client.simulate.ledger import Ledger, Status
 from trimtab_client.simulate.messages import (
     Arm,
+    Counted,
     Deed,
     FromRank,
     Join,
@@ -78,6 +79,8 @@ class Supervisor:
                 self._waits(member, message)
             case Progress():
                 self._ledger.progress(member, message)
+            case Counted():
+                self._ledger.counted(member, message)
             case Told(kind="struck", at=at, values=values):
                 self._struck(member, at, Arm(**values))
             case Told():
