@@ -134,8 +134,8 @@ async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Serve
     results = []
     for window, (estimate_LE, next_LE) in enumerate(_estimates(load_TLE, policy.smoothing)):
         before, step = served, STEPS * (window + 1)
-        view = View(step * STEP_SECONDS, step, None, partial(estimate_LE.numpy), served)
-        decision, target = await loop.decide(view)
+        view = View(step * STEP_SECONDS, step, step, None, partial(estimate_LE.numpy), served)
+        decision, target, _ = await loop.decide(view)
         if decision.moves and target is not None:
             served = target
             loop.switched()

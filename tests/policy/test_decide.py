@@ -21,7 +21,7 @@ from trimtab_server.policy.decide import (
 from trimtab_server.policy.policy import Policy
 
 POLICY = Policy(every_steps=10, cooldown_steps=30, start_above=1.05, stop_below=1.02, min_gain=0.01)
-READY = Situation(100, 80, 60, not_ready=None, has_load=True)
+READY = Situation(100, 80, 60, not_ready=None, known_steps=100)
 GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
 
 
@@ -33,7 +33,9 @@ GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
         ({"decided_at": 90}, None),
         ({"decided_at": -1, "switched_at": -1, "step": 0}, None),
         ({"not_ready": "no group is complete yet"}, Reason.NOT_READY),
-        ({"has_load": False}, Reason.NO_LOAD),
+        ({"known_steps": 0}, Reason.NO_LOAD),
+        ({"known_steps": 9}, Reason.NO_LOAD),
+        ({"known_steps": 10 - 1e-12}, None),
         ({"switched_at": 71}, Reason.COOLDOWN),
         ({"switched_at": 70}, None),
     ],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.planner import Options, Placed, Planner, Terms
+from trimtab_server.engine.planner import Options, Placed, Planner, Terms, urgent_first
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.policy.cost import busiest_seconds
 from trimtab_server.policy.decide import (
@@ -35,6 +35,7 @@ class View:
     Attributes:
         at: when, in seconds of a clock that rises.
         step: the last that its workers have reported; -1: none yet.
+        known_steps: for how many steps the load stands.
         not_ready: why nothing can be offered; None if it can.
         load: gives tokens of each expert a step, float64 [L, E].
         served: the placement in force; None: none is.
@@ -42,6 +43,7 @@ class View:
 
     at: float
     step: int
+    known_steps: float
     not_ready: str | None
     load: Callable[[], Loads]
     served: Placement | None
@@ -52,10 +54,14 @@ class View:
 
 
 class Verdict(NamedTuple):
-    """A decision, and the placement that it is about; None: none was planned."""
+    """A decision, and the placement that it is about; None: none was planned.
+
+    `order` has the layers of the placement, those first that gain most.
+    """
 
     decision: Decision
     target: Placement | None = None
+    order: tuple[int, ...] = ()
 
 
 class Balancer:
@@ -107,7 +113,7 @@ class Balancer:
         )
         self._moving = not is_balanced(few_moves.before, self._moving, self.policy)
         chosen = planned if planned and decision.reason is Reason.REPLANNED else improved
-        return Verdict(decision, chosen.placement)
+        return Verdict(decision, chosen.placement, urgent_first(chosen))
 
     def switched(self) -> None:
         """What was decided last is on its way."""
@@ -128,7 +134,7 @@ class Balancer:
             decided_at=self._decided_at,
             switched_at=self._switched_at,
             not_ready=view.not_ready,
-            has_load=view.step >= 0,
+            known_steps=view.known_steps,
         )
 
     async def _plan(self, load_LE: Loads, served: Placement, budget: Budget | None) -> Placed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
@@ -20,12 +22,17 @@ class Course:
 
     def __init__(self) -> None:
         self.target: Placement | None = None
+        self._order: Sequence[int] = ()
         self._piece: Version | None = None
 
     def set_out(
-        self, target: Placement, rollout: Rollout, connections: Connections
+        self,
+        target: Placement,
+        order: Sequence[int],
+        rollout: Rollout,
+        connections: Connections,
     ) -> list[Effect]:
-        """Offer the first piece of the way.
+        """Offer the first piece of the way: of the layers that come first in `order`.
 
         Raises:
             FailedPreconditionError: nothing can be offered now.
@@ -34,11 +41,11 @@ class Course:
         if reason is not None:
             raise FailedPreconditionError(reason)
         _, served = rollout.record.served
-        piece = next_piece(served, target, connections.room)
+        piece = next_piece(served, target, connections.room, order)
         if piece is None:
             return []
         effects = rollout.propose(piece)
-        self.target = target
+        self.target, self._order = target, order
         switch = rollout.record.switch
         self._piece = None if switch is None else switch.version
         return effects
@@ -53,6 +60,6 @@ class Course:
         if rollout.record.in_force != self._piece:
             return []
         try:
-            return self.set_out(target, rollout, connections)
+            return self.set_out(target, self._order, rollout, connections)
         except FailedPreconditionError as error:
             return [Note("given_up", {"target": target.digest, "reason": str(error)})]

@@ -6,7 +6,7 @@ Lives on the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -222,10 +222,14 @@ class Deployment:
         """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""
         return self._tallies.load()
 
-    async def move_to(self, target: Placement) -> None:
+    async def move_to(self, target: Placement, order: Sequence[int] = ()) -> None:
         """Switch to a placement, in pieces that the workers have room for.
 
         Returns once the first piece is offered; the others follow. An abort gives the target up.
+
+        Args:
+            target: where to go.
+            order: layers, the most urgent first.
 
         Raises:
             FailedPreconditionError: nothing can be offered now, or it is pinned.
@@ -235,7 +239,7 @@ class Deployment:
             raise FailedPreconditionError(
                 f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
             )
-        await self._switching.go_to(target)
+        await self._switching.go_to(target, order)
 
     async def steer(self) -> Decision | None:
         """See how balanced it is, and go where its pin or its policy says.
@@ -253,15 +257,18 @@ class Deployment:
             await self._go_to_pin()
             return None
         now, not_ready = asyncio.get_running_loop().time(), self.rollout.why_not()
-        view = View(now, self._tallies.step, not_ready, self.load, record.placement)
+        tallies = self._tallies
+        view = View(now, tallies.step, tallies.steps, not_ready, self.load, record.placement)
         self._look()
-        decision, target = await self._steering.decide(view)
-        if target is not None:
+        verdict = await self._steering.decide(view)
+        if verdict is None:
+            return None
+        if verdict.target is not None:
             # Planned meanwhile from what may not be in force any more.
             with suppress(FailedPreconditionError):
-                await self._switching.go_to(target, record.placement)
+                await self._switching.go_to(verdict.target, verdict.order, record.placement)
                 self._steering.switched()
-        return decision
+        return verdict.decision
 
     def _look(self) -> None:
         """See how balanced it is, where anything has changed since the last time."""

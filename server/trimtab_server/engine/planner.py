@@ -110,6 +110,14 @@ class Placed:
     after: Evaluation
 
 
+def urgent_first(placed: Placed) -> tuple[int, ...]:
+    """All layers, those first whose imbalance falls most; none where nothing was in force."""
+    if placed.before is None:
+        return ()
+    gain_L = placed.before.imbalance - placed.after.imbalance
+    return tuple(gain_L.argsort(descending=True, stable=True).tolist())
+
+
 class Planner:
     """Packs and places for many callers, with one backend, within limits.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from trimtab_server.domain.placement import Placement
 from trimtab_server.engine.arrival import Facts
-from trimtab_server.engine.balancer import Balancer, View
+from trimtab_server.engine.balancer import Balancer, Verdict, View
 from trimtab_server.engine.decision_log import Decided, DecisionLog
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.shadow import Shadow
@@ -49,28 +48,29 @@ class Steering:
             self._balancer.policy = policy
             self._balancer.bytes_per_expert = facts.bytes_per_expert
 
-    async def decide(self, view: View) -> tuple[Decision | None, Placement | None]:
-        """What was decided, if the policy is asked; and where to go now, if anywhere.
+    async def decide(self, view: View) -> Verdict | None:
+        """What was decided, and where to go now, if anywhere; None: the policy is not asked.
 
         Raises:
             ResourceExhaustedError: see `Balancer.decide`.
         """
         mode = self.policy.mode
         if self._balancer is None or mode is Mode.OFF:
-            return None, None
+            return None
         if mode is Mode.SHADOW:
             view = view.serving(self.shadow.follow(view.served))
         begun = time.perf_counter()
-        decision, target = await self._balancer.decide(view)
+        verdict = await self._balancer.decide(view)
+        decision, target = verdict.decision, verdict.target
         self._note(view, mode, decision, time.perf_counter() - begun)
         if target is None or not decision.moves:
-            return decision, None
+            return Verdict(decision)
         if mode is Mode.SHADOW:
             moves = decision.candidate.moves if decision.candidate else 0
             self.shadow.go_to(target, moves)
             self._balancer.switched()
-            return decision, None
-        return decision, target
+            return Verdict(decision)
+        return verdict
 
     def switched(self) -> None:
         """What was decided last is on its way."""

@@ -8,7 +8,7 @@ must be followed by what follows from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -105,7 +105,9 @@ class Switching:
         """Do something else while nothing happens to the rollout."""
         await self._turns.finish(self._take_other_turn(work))
 
-    async def go_to(self, target: Placement, base: Placement | None = None) -> None:
+    async def go_to(
+        self, target: Placement, order: Sequence[int] = (), base: Placement | None = None
+    ) -> None:
         """Set out for a placement: see `Course`. Returns once the first piece is offered.
 
         Raises:
@@ -117,7 +119,7 @@ class Switching:
         def set_out() -> list[Effect]:
             if base is not None and self.rollout.record.placement is not base:
                 raise FailedPreconditionError("another placement has come into force")
-            return self._course.set_out(target, self.rollout, self._connections)
+            return self._course.set_out(target, order, self.rollout, self._connections)
 
         await self.happen(set_out)
 

@@ -150,6 +150,11 @@ class Tallies:
         return max((each.counters.last_step for each in self._tallies.values()), default=-1)
 
     @property
+    def steps(self) -> float:
+        """For how many steps the load stands: of the worker of whom most is known."""
+        return max((each.estimate.steps for each in self._tallies.values()), default=0.0)
+
+    @property
     def workers(self) -> AbstractSet[str]:
         """Whose there are."""
         return self._tallies.keys()

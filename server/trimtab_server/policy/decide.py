@@ -26,6 +26,8 @@ class Reason(Enum):
     REPLANNED = "replanned"
 
 
+_ROUNDING = 1e-6
+
 MOVES = frozenset({Reason.IMPROVED, Reason.REPLANNED})
 """With these, experts move."""
 
@@ -39,14 +41,14 @@ class Situation:
         decided_at: the step of the last decision that had this far to go; -1: none.
         switched_at: the step at which experts moved last; -1: never.
         not_ready: why nothing can be offered; None if it can.
-        has_load: whether any load has been reported.
+        known_steps: for how many steps the load estimate stands.
     """
 
     step: int
     decided_at: int
     switched_at: int
     not_ready: str | None
-    has_load: bool
+    known_steps: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def before_planning(situation: Situation, policy: Policy) -> Reason | None:
         return Reason.TOO_SOON
     if now.not_ready is not None:
         return Reason.NOT_READY
-    if not now.has_load:
+    # What a few steps say is mostly noise, and a plan for noise has to be undone.
+    if now.known_steps < policy.every_steps - _ROUNDING:
         return Reason.NO_LOAD
     if now.switched_at >= 0 and now.step < now.switched_at + policy.cooldown_steps:
         return Reason.COOLDOWN

@@ -14,7 +14,7 @@ from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.planner import Planner, Terms
+from trimtab_server.engine.planner import Planner, Terms, urgent_first
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc import deployment_encode as encode
 from trimtab_server.rpc.decode import decode_budget
@@ -92,8 +92,8 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Switches to a placement that is given, or planned from the counts."""
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
-            target = await self._target(request, deployment)
-            await deployment.move_to(target)
+            target, order = await self._target(request, deployment)
+            await deployment.move_to(target, order)
             in_force, _ = deployment.rollout.record.served
             return pb.TriggerResponse(
                 in_force=encode.encode_version(in_force), target=encode_placement(target)
@@ -185,11 +185,14 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             decided = log.newest(request.limit)
             return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
 
-    async def _target(self, request: pb.TriggerRequest, deployment: Deployment) -> Placement:
+    async def _target(
+        self, request: pb.TriggerRequest, deployment: Deployment
+    ) -> tuple[Placement, tuple[int, ...]]:
+        """Where to go, and in which order of layers."""
         facts = deployment.facts
         if request.HasField("placement"):
             require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
-            return await asyncio.to_thread(decode_target, request.placement, facts)
+            return await asyncio.to_thread(decode_target, request.placement, facts), ()
         reason = deployment.rollout.why_not()
         load_LE = deployment.load()
         if reason is None and not load_LE.any():
@@ -199,7 +202,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         budget = decode_budget(request.budget) if request.HasField("budget") else None
         _, served = deployment.rollout.record.served
         placed = await self._planner.place(load_LE, Terms(facts.topology, budget), served)
-        return placed.placement
+        return placed.placement, urgent_first(placed)
 
 
 def _in_force(deployment: Deployment) -> Served:
