@@ -30,6 +30,8 @@ def make_config(**settings: Any) -> ServerConfig:
             "metrics_listen": "off",
             "device": "cpu",
             "store": "memory",
+            # Else experts would move where a test has not asked for it.
+            "balance": "off",
             **settings,
         },
         {},
@@ -78,6 +80,7 @@ def server_process(*flags: str) -> Iterator[ServerProcess]:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"),
+            *("--balance", "off"),
             *("--listen", ANY_PORT, "--metrics-listen", ANY_PORT, "--log-format", "json"),
             *("--store", "memory"),
             *flags,

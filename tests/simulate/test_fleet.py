@@ -163,6 +163,8 @@ def test_a_killed_server_comes_back_and_a_stopped_rank_is_waited_for(tmp_path: P
         fleet.start_server()
         fleet.switch_to(targets.after(fleet.target))
 
+        # Stopped before it has said so, it would keep the server waiting.
+        fleet.wait_noted("applied", digest=fleet.target.digest.hex())
         before = len(fleet.history.lines("aborting"))
         fleet.stop_rank(1)
         target = one_swap(fleet.target)

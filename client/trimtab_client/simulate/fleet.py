@@ -14,6 +14,7 @@ from trimtab_client.client import Client
 from trimtab_client.exceptions import (
     DeadlineExceededError,
     FailedPreconditionError,
+    NotFoundError,
     TrimtabError,
     UnavailableError,
     invalid,
@@ -36,7 +37,8 @@ from trimtab_client.simulate.waits import Waits
 _QUICK_REPORTS = ("--report-seconds", "0.1")
 _ENDS = "the simulation ends"
 _ONCE = RetryPolicy(max_attempts=1)
-_NOT_NOW = (DeadlineExceededError, FailedPreconditionError, UnavailableError)
+_NOT_NOW = (DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError)
+"""Also a deployment that is not there: it is made by the first rank that comes."""
 _ASK_AGAIN_S = 0.1
 _LEAVES_S = 15.0
 
@@ -97,8 +99,8 @@ class Fleet(Waits, Strikes):
         if balance is not None and balance not in get_args(Balance):
             raise invalid("balance", f"{balance!r} is not one of {list(get_args(Balance))}")
         self.balance = balance
-        if balance is not None:
-            server_flags = ("--balance", balance, *_QUICK_REPORTS, *server_flags)
+        quick = () if balance is None else _QUICK_REPORTS
+        server_flags = ("--balance", balance or "off", *quick, *server_flags)
         self._plan = Plan(self.options, server, history, server_flags, rank_command, patience)
         self.ledger = Ledger(self.options)
         self.target = self.options.untouched

@@ -104,7 +104,7 @@ class SessionConfig:
     """Sessions and switches."""
 
     balance: str = field(
-        default="off",
+        default="active",
         metadata=setting(
             "What a new deployment makes of its workers' reports: active moves experts as loads "
             "shift, shadow decides and says so but moves nothing, off decides nothing. "
