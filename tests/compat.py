@@ -10,6 +10,7 @@ import asyncio
 import queue
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import google.protobuf
@@ -17,17 +18,24 @@ import grpc
 import numpy as np
 
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
-from trimtab.v1alpha1 import session_service_pb2, switch_pb2
+from trimtab.v1alpha1 import deployment_service_pb2, session_service_pb2, switch_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client import (
     AsyncWorkerSession,
     Client,
+    DeploymentSpec,
+    Mode,
     Placement,
+    Policy,
+    Reason,
     Topology,
+    UnavailableError,
     Version,
     WorkerOptions,
     WorkerSession,
     wire,
+    wire_deployments,
+    wire_switching,
 )
 from trimtab_client.tensors import array_of, tensor_message
 from trimtab_client.worker import wire as worker_wire
@@ -66,6 +74,41 @@ same(status)
 assert hasattr(solver_service_pb2_grpc, "SolverServiceStub")
 with Client("127.0.0.1:1"):
     pass
+
+# Deployments.
+
+policy = Policy(mode="shadow", max_moves=0)
+spec = DeploymentSpec("d", 2, 4, Topology(6, 2), model="m")
+created = same(wire_deployments.create_request(spec, policy))
+assert created.policy.HasField("max_moves")
+assert not created.policy.HasField("every_steps")
+decision = deployment_service_pb2.Decision(reason=8, mode=99, imbalance_before=1.5, times=1)
+decision.time.FromJsonString("2026-11-23T15:04:05.25Z")
+deployment = deployment_service_pb2.Deployment(spec=created.spec, policy=created.policy)
+deployment.status.last_decision.CopyFrom(decision)
+deployment.status.decisions["improved"] = 1
+known = wire_deployments.deployment_value(same(deployment))
+assert (known.spec, known.policy, known.status.in_force) == (spec, policy, None)
+last = known.status.last_decision
+assert (last.reason, last.mode, last.imbalance_after) == (Reason.IMPROVED, Mode.UNKNOWN, None)
+assert last.time == datetime(2026, 11, 23, 15, 4, 5, 250_000, UTC)
+assert known.status.decisions == {"improved": 1}
+placed = deployment_service_pb2.WatchPlacementResponse(
+    version=switch_pb2.Version(epoch=1, generation=2),
+    placement={"phy2log": tensor_message(BEFORE.phy2log), "digest": BEFORE.digest},
+    topology={"num_replicas": 6, "num_gpus": 2},
+    num_experts=4,
+)
+served = wire_switching.served_placement(same(placed))
+assert (served.version, served.placement) == (Version(1, 2), BEFORE)
+with Client("127.0.0.1:1") as client:
+    watch = client.watch_placement("d", timeout=0.2)
+    try:
+        next(watch)
+    except UnavailableError:
+        watch.close()
+    else:
+        raise AssertionError("nobody is there to be watched")
 
 # Messages of a session.
 

@@ -22,9 +22,19 @@ from typing import TYPE_CHECKING, Any
 from trimtab_client.aio import AsyncClient
 from trimtab_client.channel import TlsOptions
 from trimtab_client.client import Client
+from trimtab_client.deployments import (
+    BalanceStatus,
+    Deployment,
+    DeploymentSpec,
+    DeploymentStatus,
+    Imbalance,
+    ServedPlacement,
+    WorkerStatus,
+)
 from trimtab_client.exceptions import (
     AbortedError,
     AccessDeniedError,
+    AlreadyExistsError,
     CallCancelledError,
     ClientClosedError,
     DeadlineExceededError,
@@ -32,6 +42,7 @@ from trimtab_client.exceptions import (
     FieldViolation,
     InternalError,
     InvalidArgumentError,
+    NotFoundError,
     ProtocolError,
     ResourceExhaustedError,
     TrimtabError,
@@ -40,6 +51,7 @@ from trimtab_client.exceptions import (
 )
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
+from trimtab_client.policies import Decision, Mode, Policy, Reason
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.version import Version
@@ -67,29 +79,41 @@ _LATER = {
 __all__ = [
     "AbortedError",
     "AccessDeniedError",
+    "AlreadyExistsError",
     "AsyncClient",
     "AsyncWorkerSession",
     "Balance",
+    "BalanceStatus",
     "CallCancelledError",
     "Client",
     "ClientClosedError",
     "DeadlineExceededError",
+    "Decision",
+    "Deployment",
+    "DeploymentSpec",
+    "DeploymentStatus",
     "Effort",
     "FailedPreconditionError",
     "FieldViolation",
     "Flip",
+    "Imbalance",
     "InternalError",
     "InvalidArgumentError",
+    "Mode",
     "MoveBudget",
     "Moves",
+    "NotFoundError",
     "Objective",
     "PackResult",
     "PlaceResult",
     "Placement",
+    "Policy",
     "ProtocolError",
+    "Reason",
     "ResourceExhaustedError",
     "RetryPolicy",
     "Scope",
+    "ServedPlacement",
     "ServingStatus",
     "SolverOptions",
     "StateEvent",
@@ -105,6 +129,7 @@ __all__ = [
     "Version",
     "WorkerOptions",
     "WorkerSession",
+    "WorkerStatus",
 ]
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import aio_stream, health, wire
+from trimtab_client.aio_operating import AioOperating
 from trimtab_client.aio_status import close_is_an_error
-from trimtab_client.base import ClientBase, require_turned_away
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TARGET,
@@ -27,8 +27,8 @@ from trimtab_client.channel import (
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.results import PackResult, PlaceResult, StreamItem, TriggerResult
-from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
+from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
 from trimtab_client.wire import ServingStatus
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
 
 
-class AsyncClient(ClientBase):
+class AsyncClient(AioOperating):
     """`Client` for asyncio: the same calls and arguments, awaited.
 
     It belongs to the event loop that runs when it is made. Use it as an asynchronous
@@ -129,31 +129,6 @@ class AsyncClient(ClientBase):
 
         return aio_stream.stream_items(start, pump, setup.num_gpus)
 
-    async def trigger(
-        self,
-        deployment: str,
-        *,
-        placement: Placement | npt.ArrayLike | None = None,
-        budget: MoveBudget | None = None,
-        timeout: float | None = None,
-    ) -> TriggerResult:
-        """Switch a deployment to another placement. See `Client.trigger`."""
-        request = wire.trigger_request(deployment, placement, budget)
-        method = self._deployments.Trigger
-        return wire.trigger_result(await self._call(method, request, timeout, repeatable=False))
-
-    async def pause(
-        self, deployment: str, reason: str, *, timeout: float | None = None
-    ) -> str | None:
-        """Offer a deployment nothing until `resume`. See `Client.pause`."""
-        request = wire.pause_request(deployment, reason)
-        return wire.previous_reason(await self._call(self._deployments.Pause, request, timeout))
-
-    async def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
-        """Allow offers again. See `Client.resume`."""
-        request = wire.resume_request(deployment)
-        return wire.previous_reason(await self._call(self._deployments.Resume, request, timeout))
-
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself or a service. See `Client.health`."""
         deadline = Deadline(self._timeout_of(timeout))
@@ -186,22 +161,6 @@ class AsyncClient(ClientBase):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    async def _call(
-        self, method: Any, request: Any, timeout: float | None, *, repeatable: bool = True
-    ) -> Any:
-        deadline = Deadline(self._timeout_of(timeout))
-        attempts = Attempts(self._retry, deadline)
-        while True:
-            self._require_open()
-            try:
-                with close_is_an_error():
-                    return await method(request, timeout=grpc_timeout(deadline.remaining()))
-            except grpc.RpcError as failure:
-                if not repeatable:
-                    require_turned_away(failure)
-                delay = attempts.delay_after(failure)
-            await asyncio.sleep(delay)
 
     async def _health(
         self, service: str, deadline: Deadline, *, wait_for_ready: bool

@@ -1,4 +1,4 @@
-"""Checks of single numbers that callers hand in, all refused in the same words."""
+"""Checks of single values that callers hand in, all refused in the same words."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def real(value: SupportsFloat, field: str) -> float:
     if nan:
         raise refusal
     return float(value)
+
+
+def text(value: str, field: str) -> str:
+    """`value` as text that can be sent.
+
+    Raises:
+        InvalidArgumentError: it is no string, or holds half of a surrogate pair.
+    """
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise invalid(field, f"{value!r} is not a string of Unicode") from error
+    return value
 
 
 def _no_bool(value: Any) -> Any:

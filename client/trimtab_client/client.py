@@ -14,7 +14,6 @@ import numpy.typing as npt
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import health, thread_stream, wire
-from trimtab_client.base import ClientBase, require_turned_away
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TARGET,
@@ -23,15 +22,17 @@ from trimtab_client.channel import (
     open_channel,
 )
 from trimtab_client.exceptions import TrimtabError
+from trimtab_client.operating import Operating
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.results import PackResult, PlaceResult, StreamItem, TriggerResult
-from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, grpc_timeout
+from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
 from trimtab_client.streaming import Request
+from trimtab_client.switching import Switching
 from trimtab_client.wire import ServingStatus
 
 
-class Client(ClientBase):
+class Client(Operating, Switching):
     """A connection to a Trimtab server.
 
     It connects at the first call, and again by itself when the connection was lost.
@@ -161,69 +162,6 @@ class Client(ClientBase):
 
         return thread_stream.stream_items(start, pump, setup.num_gpus)
 
-    def trigger(
-        self,
-        deployment: str,
-        *,
-        placement: Placement | npt.ArrayLike | None = None,
-        budget: MoveBudget | None = None,
-        timeout: float | None = None,
-    ) -> TriggerResult:
-        """Switch a deployment to another placement, in as many switches as it takes.
-
-        Returns once the first one is offered to the workers. They may still refuse it, and
-        an abort gives the target up; where it is in force already, nothing is offered.
-
-        Asked twice, it switches twice: so it is tried again only where the server has turned
-        it away and said when to come back. After an UnavailableError or a
-        DeadlineExceededError the switch may have begun all the same.
-
-        Args:
-            deployment: its name.
-            placement: where to go, or its `phy2log` [L, R]; None: planned from what the
-                workers have reported.
-            budget: with it, what is in force is improved by the best few moves instead of
-                being planned anew. Not together with `placement`.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
-
-        Raises:
-            FailedPreconditionError: nothing can be offered now: the deployment has no
-                complete group or is paused, another switch is open, or no load has been
-                reported.
-        """
-        request = wire.trigger_request(deployment, placement, budget)
-        method = self._deployments.Trigger
-        return wire.trigger_result(self._call(method, request, timeout, repeatable=False))
-
-    def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
-        """Offer a deployment nothing until `resume`, also after a restart of the server.
-
-        What is offered is aborted; what is committed goes on.
-
-        Args:
-            deployment: its name.
-            reason: for people, at most 1000 characters. A `trigger` is refused with it.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
-
-        Returns:
-            What it was paused for before; None: it was not. Where an attempt has failed and
-            another follows, that may be what the first one did.
-
-        Raises:
-            FailedPreconditionError: the deployment has had no session since the server's start.
-        """
-        request = wire.pause_request(deployment, reason)
-        return wire.previous_reason(self._call(self._deployments.Pause, request, timeout))
-
-    def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
-        """Allow offers again, whoever paused. Arguments, result and errors as of `pause`.
-
-        The server pauses by itself where workers serve by what they cannot, or have flipped at
-        different steps: mend that first. What was on its way before is not taken up again.
-        """
-        request = wire.resume_request(deployment)
-        return wire.previous_reason(self._call(self._deployments.Resume, request, timeout))
-
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """What the server says about itself, or about one of its services. Not retried.
 
@@ -266,21 +204,6 @@ class Client(ClientBase):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _call(
-        self, method: Any, request: Any, timeout: float | None, *, repeatable: bool = True
-    ) -> Any:
-        deadline = Deadline(self._timeout_of(timeout))
-        attempts = Attempts(self._retry, deadline)
-        while True:
-            self._require_open()
-            try:
-                return method(request, timeout=grpc_timeout(deadline.remaining()))
-            except grpc.RpcError as failure:
-                if not repeatable:
-                    require_turned_away(failure)
-                delay = attempts.delay_after(failure)
-            time.sleep(delay)
 
     def _health(self, service: str, deadline: Deadline, *, wait_for_ready: bool) -> ServingStatus:
         self._require_open()

@@ -2,6 +2,8 @@
 
 TrimtabError                 code, details
 ├── InvalidArgumentError     the request breaks a rule: field_violations
+├── NotFoundError            there is no such deployment, or no such version of it
+├── AlreadyExistsError       there is another one of that name
 ├── FailedPreconditionError  the request is right, but not as things are now
 ├── AbortedError             the server broke off what it had begun
 ├── ResourceExhaustedError   a limit of the server was hit: retry_after
@@ -77,6 +79,18 @@ class InvalidArgumentError(TrimtabError, ValueError):
     ) -> None:
         super().__init__(message, details=details, code=code)
         self.field_violations = tuple(field_violations)
+
+
+class NotFoundError(TrimtabError):
+    """There is no such deployment, or it has no such version: `details` says which."""
+
+    default_code = StatusCode.NOT_FOUND
+
+
+class AlreadyExistsError(TrimtabError):
+    """There is another one of that name already: `details` says how it differs."""
+
+    default_code = StatusCode.ALREADY_EXISTS
 
 
 class FailedPreconditionError(TrimtabError):

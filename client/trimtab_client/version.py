@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import NamedTuple, SupportsIndex
+
+from trimtab_client.checks import integer
+from trimtab_client.exceptions import invalid
+
+_UINT64_MAX = 2**64 - 1
 
 
 class Version(NamedTuple):
@@ -10,8 +16,8 @@ class Version(NamedTuple):
 
     Attributes:
         epoch: counts the groups that have served a deployment, from 1.
-        generation: counts the placements offered in an epoch; 0 is what the
-            group served when its epoch opened.
+        generation: counts the placements offered to the deployment, over all epochs; 0 is what
+            the group served when its epoch opened.
     """
 
     epoch: int
@@ -19,3 +25,32 @@ class Version(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.generation}"
+
+
+def as_version(value: Version | SupportsIndex | str, field: str) -> Version:
+    """A version as operators name it: whole, by its generation alone, or either as text.
+
+    Args:
+        value: such as Version(2, 3), 3, "2.3" or "3".
+        field: what an error is to name.
+
+    Returns:
+        It. Where the generation is named alone, the epoch is 0.
+
+    Raises:
+        InvalidArgumentError: it is none of these.
+    """
+    epoch: SupportsIndex = 0
+    generation: SupportsIndex
+    if isinstance(value, Version):
+        epoch, generation = value
+    elif isinstance(value, str):
+        if not re.fullmatch(r"([0-9]{1,20}\.)?[0-9]{1,20}", value):
+            raise invalid(field, f"{value!r} is not a version such as '2.3', or a generation")
+        head, _, tail = value.rpartition(".")
+        epoch, generation = int(head or 0), int(tail)
+    else:
+        generation = value
+    return Version(
+        integer(epoch, field, 0, _UINT64_MAX), integer(generation, field, 0, _UINT64_MAX)
+    )

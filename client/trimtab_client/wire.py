@@ -1,7 +1,7 @@
-"""Conversion between the client's values and the messages of the services it calls.
+"""Conversion between the client's values and the messages of the solver and of health.
 
-All of it is pure. Protobuf types stop here, in the modules that this one builds on, in
-`worker.wire` and in `status`.
+All of it is pure. Protobuf types stop here, in the modules that this one builds on, in the
+other `wire_` modules, in `worker.wire` and in `status`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.v1 import placement_pb2, solver_service_pb2
-from trimtab.v1alpha1 import deployment_service_pb2
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client.arrays import as_amounts, as_indices
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
-from trimtab_client.results import Moves, PackResult, PlaceResult, TriggerResult
+from trimtab_client.results import Moves, PackResult, PlaceResult
 from trimtab_client.tensors import array_of, tensor_message
-from trimtab_client.version import Version
 from trimtab_client.wire_values import (
     budget_message,
     checked_placement,
-    named_placement,
     optional_uint32,
     placement_message,
     topology_message,
@@ -134,41 +131,6 @@ def stream_load(index: int, load: npt.ArrayLike) -> solver_service_pb2.PlaceStre
     return solver_service_pb2.PlaceStreamRequest(load=message)
 
 
-def trigger_request(
-    deployment: str, placement: Placement | npt.ArrayLike | None, budget: MoveBudget | None
-) -> deployment_service_pb2.TriggerRequest:
-    """The request of `trigger`.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
-    """
-    return deployment_service_pb2.TriggerRequest(
-        deployment=_text(deployment, "deployment"),
-        placement=placement_message(placement, "placement"),
-        budget=budget_message(budget),
-    )
-
-
-def pause_request(deployment: str, reason: str) -> deployment_service_pb2.PauseRequest:
-    """The request of `pause`.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
-    """
-    return deployment_service_pb2.PauseRequest(
-        deployment=_text(deployment, "deployment"), reason=_text(reason, "reason")
-    )
-
-
-def resume_request(deployment: str) -> deployment_service_pb2.ResumeRequest:
-    """The request of `resume`.
-
-    Raises:
-        InvalidArgumentError: the name cannot be sent.
-    """
-    return deployment_service_pb2.ResumeRequest(deployment=_text(deployment, "deployment"))
-
-
 def health_request(service: str) -> standard_pb2.HealthCheckRequest:
     """The request of `health`."""
     return standard_pb2.HealthCheckRequest(service=service)
@@ -200,35 +162,9 @@ def place_result(
     )
 
 
-def trigger_result(response: deployment_service_pb2.TriggerResponse) -> TriggerResult:
-    """The answer of `trigger`, checked.
-
-    Raises:
-        ProtocolError: a tensor is malformed, or the placement is not the one that
-            its digest names.
-    """
-    in_force = Version(response.in_force.epoch, response.in_force.generation)
-    return TriggerResult(in_force, named_placement(response.target))
-
-
-def previous_reason(
-    response: deployment_service_pb2.PauseResponse | deployment_service_pb2.ResumeResponse,
-) -> str | None:
-    """The answer of `pause` and `resume`."""
-    return response.previous_reason or None
-
-
 def serving_status(response: standard_pb2.HealthCheckResponse) -> ServingStatus:
     """The answer of `health`."""
     return _SERVING_STATUSES.get(response.status, ServingStatus.UNKNOWN)
-
-
-def _text(value: str, field: str) -> str:
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError) as error:
-        raise invalid(field, f"{value!r} is not a string of Unicode") from error
-    return value
 
 
 def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions | None:

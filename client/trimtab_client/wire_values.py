@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy.typing as npt
 
 from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1alpha1 import switch_pb2
 from trimtab_client.arrays import as_indices
 from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.options import MoveBudget, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.tensors import array_of, tensor_message
+from trimtab_client.version import Version
 
 _UINT32_MAX = 2**32 - 1
 
 
-def topology_message(topology: Topology) -> topology_pb2.Topology:
+def topology_message(topology: Topology, field: str = "topology") -> topology_pb2.Topology:
     """A topology.
 
     Raises:
-        InvalidArgumentError: a value is not a uint32.
+        InvalidArgumentError: a value is not a uint32; the error names `field`.
     """
-    fields = {name: uint32(value, f"topology.{name}") for name, value in vars(topology).items()}
+    fields = {name: uint32(value, f"{field}.{name}") for name, value in vars(topology).items()}
     return topology_pb2.Topology(**fields)
+
+
+def topology_value(message: topology_pb2.Topology) -> Topology:
+    """A topology that the server answered: nodes and groups that are not set are one each."""
+    return Topology(
+        num_replicas=message.num_replicas,
+        num_gpus=message.num_gpus,
+        num_nodes=message.num_nodes or 1,
+        num_groups=message.num_groups or 1,
+    )
+
+
+def given(message: Any, field: str) -> Any:
+    """A field of a message; None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def step_value(step: int) -> int | None:
+    """A step that the server answered; it says -1 where there is none."""
+    return None if step < 0 else step
+
+
+def version_message(version: Version) -> switch_pb2.Version:
+    """A version."""
+    return switch_pb2.Version(epoch=version.epoch, generation=version.generation)
+
+
+def version_value(message: Any, field: str) -> Version | None:
+    """The version in a field of a message; None where it is not set."""
+    value = given(message, field)
+    return None if value is None else Version(value.epoch, value.generation)
 
 
 def placement_message(
@@ -58,8 +91,8 @@ def budget_message(budget: MoveBudget | None) -> placement_pb2.MoveBudget | None
             budget.max_moves_per_layer, "budget.max_moves_per_layer"
         ),
         max_moves=optional_uint32(budget.max_moves, "budget.max_moves"),
-        min_gain=_optional_real(budget.min_gain, "budget.min_gain"),
-        cross_node_cost=_optional_real(budget.cross_node_cost, "budget.cross_node_cost"),
+        min_gain=optional_real(budget.min_gain, "budget.min_gain"),
+        cross_node_cost=optional_real(budget.cross_node_cost, "budget.cross_node_cost"),
     )
 
 
@@ -107,6 +140,15 @@ def optional_uint32(value: SupportsIndex | None, field: str) -> int | None:
     return None if value is None else uint32(value, field)
 
 
+def optional_real(value: SupportsFloat | None, field: str) -> float | None:
+    """`value` as a float, or None.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    return None if value is None else real(value, field)
+
+
 def uint32(value: SupportsIndex, field: str) -> int:
     """`value` as a uint32.
 
@@ -128,7 +170,3 @@ def _another_digest(digest: str, message: placement_pb2.Placement) -> ProtocolEr
         f"the server's placement has digest {digest}, but it says "
         f"{message.digest.hex() or 'nothing'}: do not use it, and report this"
     )
-
-
-def _optional_real(value: SupportsFloat | None, field: str) -> float | None:
-    return None if value is None else real(value, field)

@@ -25,6 +25,9 @@ class SyncHarness:
     def stream(self, *args: Any, **options: Any) -> Iterator[Any]:
         return self.client.place_stream(*args, **options)
 
+    def watch(self, *args: Any, **options: Any) -> Iterator[Any]:
+        return self.client.watch_placement(*args, **options)
+
     def call_then_close(self, *args: Any, once: threading.Semaphore) -> Any:
         """Close the client while a call is under way, `once` it has arrived."""
         with ThreadPoolExecutor(1) as pool:
@@ -55,6 +58,9 @@ class AsyncHarness:
 
     def stream(self, *args: Any, **options: Any) -> Iterator[Any]:
         return self._step(self.client.place_stream(*args, **options))
+
+    def watch(self, *args: Any, **options: Any) -> Iterator[Any]:
+        return self._step(self.client.watch_placement(*args, **options))
 
     def call_then_close(self, method: str, *args: Any, once: threading.Semaphore) -> Any:
         """Close the client while a call is under way, `once` it has arrived."""

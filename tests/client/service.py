@@ -186,28 +186,49 @@ class ScriptedService(SolverServiceServicer):
         return answer
 
 
+HOLD = "hold"
+"""A step of a watch: it stays open until its reader ends it."""
+
+
 @dataclass
 class ScriptedDeployments(DeploymentServiceServicer):
-    """Fails as scripted, then answers with what is to be answered."""
+    """Fails as scripted, then answers with what is to be answered.
+
+    `watches`: what the next watches do, one each: answers, then how they end, which is by
+    themselves unless the last step is a failure or HOLD. `held`: released when one comes to
+    HOLD; `watch_over`: when one is over.
+    """
 
     failures: deque[Failure] = field(default_factory=deque)
     answer: Any = field(default_factory=deployment_service_pb2.TriggerResponse)
     requests: list[Any] = field(default_factory=list)
+    watches: deque[list[Any]] = field(default_factory=deque)
+    held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    watch_over: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def Trigger(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._answer(request, context)
-
-    def Pause(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._answer(request, context)
-
-    def Resume(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._answer(request, context)
+    def WatchPlacement(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        self.requests.append(request)
+        context.add_callback(self.watch_over.release)
+        for step in self.watches.popleft():
+            if isinstance(step, Failure):
+                step.abort(context)
+            elif step == HOLD:
+                over = threading.Event()
+                if context.add_callback(over.set):
+                    self.held.release()
+                    over.wait()
+            else:
+                yield step
 
     def _answer(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
         if self.failures:
             self.failures.popleft().abort(context)
         return self.answer
+
+    CreateDeployment = GetDeployment = ListDeployments = UpdatePolicy = _answer
+    DeleteDeployment = GetPlacement = ListDecisions = _answer
+    Trigger = Pause = Resume = Pin = Unpin = RollBack = _answer
 
 
 class WatchedHealth(health.HealthServicer):

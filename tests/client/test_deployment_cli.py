@@ -65,7 +65,7 @@ def test_a_deployment_that_is_not_there_is_a_failure(
     capsys: Capture, at: list[str], command: list[str]
 ) -> None:
     said = fail(capsys, *command, *at)
-    assert said == "trimtab: deployment 'nobody' has had no session yet\n"
+    assert said == "trimtab: there is no deployment 'nobody'\n"
     assert "Check the address" in fail(capsys, *command, "--server", "unix:/nowhere")
 
 

@@ -19,6 +19,7 @@ from trimtab.v1alpha1 import deployment_service_pb2
 from trimtab_client import (
     FailedPreconditionError,
     InvalidArgumentError,
+    NotFoundError,
     UnavailableError,
 )
 
@@ -44,9 +45,9 @@ def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resumed(
 
 
 def test_what_cannot_be_paused_is_said_by_the_server(client: Any, worker: Worker) -> None:
-    with pytest.raises(FailedPreconditionError, match="'nobody' has had no session yet"):
+    with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
         client.call("pause", "nobody", "maintenance")
-    with pytest.raises(FailedPreconditionError, match="'nobody' has had no session yet"):
+    with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
         client.call("resume", "nobody")
     for reason in ("", "x" * 1001):
         with pytest.raises(InvalidArgumentError) as caught:

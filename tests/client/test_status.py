@@ -17,12 +17,14 @@ from trimtab.wire.v1 import standard_pb2
 from trimtab_client import (
     AbortedError,
     AccessDeniedError,
+    AlreadyExistsError,
     CallCancelledError,
     DeadlineExceededError,
     FailedPreconditionError,
     FieldViolation,
     InternalError,
     InvalidArgumentError,
+    NotFoundError,
     ResourceExhaustedError,
     TrimtabError,
     UnavailableError,
@@ -37,8 +39,8 @@ CLASSES = {
     "UNKNOWN": InternalError,
     "INVALID_ARGUMENT": InvalidArgumentError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
-    "NOT_FOUND": InternalError,
-    "ALREADY_EXISTS": InternalError,
+    "NOT_FOUND": NotFoundError,
+    "ALREADY_EXISTS": AlreadyExistsError,
     "PERMISSION_DENIED": AccessDeniedError,
     "RESOURCE_EXHAUSTED": ResourceExhaustedError,
     "FAILED_PRECONDITION": FailedPreconditionError,
@@ -125,7 +127,15 @@ def test_a_stream_error_carries_the_same() -> None:
     assert exhausted.retry_after == 2.5
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED])
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+    ],
+)
 def test_what_the_state_forbids_is_said_in_the_servers_words_alone(code: grpc.StatusCode) -> None:
     said = "the switch to 1.1 is offered, by 'w0' not"
     assert str(error_of_call(failed(Failure(code, said)))) == said

@@ -18,6 +18,7 @@ from trimtab_client import (
     FailedPreconditionError,
     InvalidArgumentError,
     MoveBudget,
+    NotFoundError,
     Placement,
     ProtocolError,
     ResourceExhaustedError,
@@ -71,7 +72,7 @@ def test_an_open_switch_forbids_another(client: Any, worker: Worker) -> None:
 def test_what_cannot_be_triggered_is_said_by_the_server(client: Any, worker: Worker) -> None:
     with pytest.raises(FailedPreconditionError, match="no worker has reported any load yet"):
         client.call("trigger", worker.deployment)
-    with pytest.raises(FailedPreconditionError, match="'nobody' has had no session yet"):
+    with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
         client.call("trigger", "nobody")
     with pytest.raises(InvalidArgumentError) as caught:
         client.call("trigger", worker.deployment, placement=SECOND, budget=MoveBudget())

@@ -12,19 +12,25 @@ from trimtab_client.channel import DEFAULT_TARGET
 from trimtab_client.cli import (
     check_engine,
     check_history,
+    deployments,
+    history,
     pause,
     place,
     resume,
     simulate,
     status,
     trigger,
+    watch,
 )
 from trimtab_client.cli.errors import CommandError, UsageError
 from trimtab_client.exceptions import TrimtabError
 
 SERVER_VARIABLE = "TRIMTAB_SERVER"
 
-_COMMANDS = (place, status, trigger, pause, resume, check_history, check_engine, simulate)
+_COMMANDS = (
+    *(place, status, deployments, watch, history, trigger, pause, resume),
+    *(check_history, check_engine, simulate),
+)
 """As `--help` shows them."""
 
 _DESCRIPTION = """\
@@ -47,7 +53,8 @@ environment:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or those of the process; returns the exit code."""
     parser = _parser(os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET))
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(deployments.spelled_out(words))
     try:
         code: int = arguments.run(arguments)
     except UsageError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.cli.errors import CommandError, UsageError
+from trimtab_client.placement import Placement
 
 Array = npt.NDArray[Any]
 
@@ -56,14 +57,26 @@ def read_placement(path: Path) -> Array:
     return _pick(arrays, "phy2log" if isinstance(arrays, Mapping) else None, path)
 
 
-def check_output(path: Path | None) -> None:
+def check_output(path: Path | None, option: str) -> None:
     """Refuse a file name that says nothing of the format, before any work is done.
 
     Raises:
-        UsageError: the name ends neither in .npz nor in .json.
+        UsageError: the name, given by `option`, ends neither in .npz nor in .json.
     """
     if path is not None and path.suffix not in (".npz", ".json"):
-        raise UsageError(f"--output {path}: must end in .npz or .json")
+        raise UsageError(f"{option} {path}: must end in .npz or .json")
+
+
+def placement_arrays(placement: Placement) -> dict[str, Any]:
+    """What an .npz file holds of a placement; numpy users read `phy2log` [L, R] and the sizes."""
+    return {
+        "phy2log": placement.phy2log,
+        "log2phy": placement.log2phy,
+        "logcnt": placement.logcnt,
+        "num_experts": placement.num_experts,
+        "num_gpus": placement.num_gpus,
+        "digest": np.frombuffer(placement.digest, np.uint8),
+    }
 
 
 def _read(path: Path) -> Any:

@@ -64,7 +64,7 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Place, and tell."""
-    files.check_output(arguments.output)
+    files.check_output(arguments.output, "--output")
     load = files.read_load(arguments.load, arguments.key, arguments.index, total=arguments.sum)
     current = None if arguments.current is None else files.read_placement(arguments.current)
     topology = _from(Topology, arguments)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from trimtab_client.cli import documents
+from trimtab_client.cli.files import placement_arrays
 from trimtab_client.cli.tables import table
 from trimtab_client.options import Topology
 from trimtab_client.placement import Balance
@@ -54,20 +54,14 @@ def as_text(report: Report) -> str:
 def as_json(report: Report) -> str:
     """One JSON document for scripts. A number that is not finite is null."""
     result = report.result
-    placement = result.placement
     document = {
         "summary": _summary(report),
-        "placement": {
-            "phy2log": placement.phy2log.tolist(),
-            "num_experts": placement.num_experts,
-            "num_gpus": placement.num_gpus,
-            "digest": placement.digest.hex(),
-        },
+        "placement": result.placement,
         "moves": [_move(*row) for row in _moves_of(result)],
         "before": {"layout": report.layout, **_layers(report.before)},
         "after": _layers(result.after),
     }
-    return json.dumps(_finite(document), allow_nan=False) + "\n"
+    return documents.as_json(document, indent=None)
 
 
 def write(report: Report, path: Path) -> None:
@@ -76,14 +70,9 @@ def write(report: Report, path: Path) -> None:
         path.write_text(as_json(report))
         return
     result = report.result
-    placement = result.placement
     np.savez_compressed(
         path,
-        phy2log=placement.phy2log,
-        log2phy=placement.log2phy,
-        logcnt=placement.logcnt,
-        num_gpus=placement.num_gpus,
-        digest=np.frombuffer(placement.digest, np.uint8),
+        **placement_arrays(result.placement),
         move_layer=result.moves.layer,
         move_slot=result.moves.slot,
         move_expert=result.moves.expert,
@@ -92,15 +81,6 @@ def write(report: Report, path: Path) -> None:
         imbalance_after=result.after.imbalance,
         imbalance_bound=result.after.bound,
     )
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None for each number that JSON does not know: NaN and the infinities."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _balance_row(name: str, balance: Balance) -> list[str]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of equal columns, each ended by a line feed."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = ()
+) -> str:
+    """Lines of equal columns, each ended by a line feed.
+
+    Args:
+        header: a name for each column.
+        rows: the cells below it.
+        left: names of the columns of words; beside the first, which always is one.
+    """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(_line(line, widths) for line in lines)
+    words = [not index or name in left for index, name in enumerate(header)]
+    return "".join(_line(line, widths, words) for line in lines)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    text = first[0].ljust(first[1]) + "".join(f"  {cell:>{width}}" for cell, width in others)
-    return text.rstrip() + "\n"
+def _line(cells: Sequence[str], widths: Sequence[int], words: Sequence[bool]) -> str:
+    columns = zip(cells, widths, words, strict=True)
+    shown = (cell.ljust(width) if word else cell.rjust(width) for cell, width, word in columns)
+    return "  ".join(shown).rstrip() + "\n"

@@ -9,7 +9,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import TypeVar
 
-from trimtab_client.checks import integer
+from trimtab_client.checks import integer, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
@@ -63,6 +63,9 @@ class WorkerOptions:
             lower case.
         staging_slots: expert weights that the staging of each GPU has room for.
         max_layers_per_switch: most layers that one switch may touch; 0: no limit.
+        model: which model it serves, for people; empty: not said.
+        first_layer: of the model's MoE layers, the first that the deployment has: pipeline
+            stages are a deployment each.
 
     Raises:
         InvalidArgumentError: a value is out of its range, or does not fit the others.
@@ -80,6 +83,8 @@ class WorkerOptions:
     transfer: Transfer = Transfer.PULL
     staging_slots: int = 1
     max_layers_per_switch: int = 0
+    model: str = ""
+    first_layer: int = 0
 
     def __post_init__(self) -> None:
         _text(self.deployment, "deployment")
@@ -89,6 +94,8 @@ class WorkerOptions:
         integer(self.bytes_per_expert, "bytes_per_expert", 1, _UINT64_MAX)
         integer(self.staging_slots, "staging_slots", 1, _UINT32_MAX)
         integer(self.max_layers_per_switch, "max_layers_per_switch", 0, _UINT32_MAX)
+        text(self.model, "model")
+        integer(self.first_layer, "first_layer", 0, _UINT32_MAX)
         integer(self.incarnation, "incarnation", 0, _UINT64_MAX)
         check_placement(self.placement, self.topology)
         self._set("gpus", check_gpus(self.gpus, self.topology))

@@ -16,7 +16,12 @@ from trimtab_client.exceptions import ProtocolError
 from trimtab_client.placement import IntArray
 from trimtab_client.tensors import array_of, tensor_message
 from trimtab_client.version import Version
-from trimtab_client.wire_values import placement_message, topology_message
+from trimtab_client.wire_values import (
+    placement_message,
+    topology_message,
+    version_message,
+    version_value,
+)
 from trimtab_client.worker.counters import Snapshot
 from trimtab_client.worker.messages import (
     Abort,
@@ -76,11 +81,11 @@ def hello_request(hello: Hello, options: WorkerOptions) -> Request:
             topology=topology_message(options.topology),
             num_experts=options.num_experts,
             placement=placement_message(hello.placement, "placement"),
-            in_force=None if hello.in_force is None else _version_message(hello.in_force),
+            in_force=None if hello.in_force is None else version_message(hello.in_force),
             flipped_at=hello.flipped_at,
             held=None
             if held is None
-            else switch_pb2.Held(version=_version_message(held.version), state=_HELD[held.state]),
+            else switch_pb2.Held(version=version_message(held.version), state=_HELD[held.state]),
             scope=_SCOPES[options.scope],
             transfer=_TRANSFERS[options.transfer],
             staging_slots=options.staging_slots,
@@ -89,13 +94,15 @@ def hello_request(hello: Hello, options: WorkerOptions) -> Request:
             term=hello.term,
             epoch=hello.epoch,
             generation=hello.generation,
+            model=options.model,
+            first_layer=options.first_layer,
         )
     )
 
 
 def answer_request(answer: Answer) -> Request:
     """The message that carries an answer."""
-    version = _version_message(answer.version)
+    version = version_message(answer.version)
     match answer:
         case Accepted(digest=digest):
             return Request(accepted=switch_pb2.Accepted(version=version, digest=digest))
@@ -194,14 +201,10 @@ def _named(message: Any, kind: str) -> tuple[Version, bytes]:
 
 
 def _version(message: Any, field: str, kind: str) -> Version:
-    if not message.HasField(field):
+    version = version_value(message, field)
+    if version is None:
         raise ProtocolError(f"{kind}.{field}: it is not set")
-    value = getattr(message, field)
-    return Version(value.epoch, value.generation)
-
-
-def _version_message(version: Version) -> switch_pb2.Version:
-    return switch_pb2.Version(epoch=version.epoch, generation=version.generation)
+    return version
 
 
 def _rows(message: switch_pb2.Offer, field: str, columns: int | None) -> IntArray:

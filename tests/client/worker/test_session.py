@@ -68,7 +68,14 @@ def test_hello_says_who_the_worker_is_and_what_it_has(
     server: RunningSessions, start: Start
 ) -> None:
     start(
-        options(gpus=(1,), transfer="collective", scope="local", staging_slots=4),
+        options(
+            gpus=(1,),
+            transfer="collective",
+            scope="local",
+            staging_slots=4,
+            model="deepseek-v3",
+            first_layer=3,
+        ),
         barrier=lambda values: values,
     )
 
@@ -84,6 +91,7 @@ def test_hello_says_who_the_worker_is_and_what_it_has(
     assert hello.scope == session_service_pb2.SCOPE_LOCAL
     assert hello.transfer == session_service_pb2.TRANSFER_COLLECTIVE
     assert (hello.staging_slots, hello.max_layers_per_switch, hello.bytes_per_expert) == (4, 0, 100)
+    assert (hello.model, hello.first_layer) == ("deepseek-v3", 3)
 
 
 def test_it_is_connected_once_the_server_has_answered(

@@ -1,0 +1,205 @@
+"""A deployment as a server answers it, every field set, and as the client's value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.client.service import tensor_of
+from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_client import (
+    BalanceStatus,
+    Decision,
+    Deployment,
+    DeploymentSpec,
+    DeploymentStatus,
+    Imbalance,
+    Mode,
+    Placement,
+    Policy,
+    Reason,
+    Topology,
+    Version,
+    WorkerStatus,
+)
+
+PLACEMENT = Placement.untouched(3, 4, 6, 2)
+DIGEST = PLACEMENT.digest
+OTHER = Placement.of(PLACEMENT.phy2log[:, ::-1], 4, 2)
+
+POLICY = Policy(
+    mode=Mode.SHADOW,
+    half_life_steps=16.0,
+    window_steps=0.0,
+    every_steps=8,
+    cooldown_steps=4,
+    start_above=1.05,
+    stop_below=1.01,
+    min_gain=0.02,
+    max_moves_per_layer=3,
+    max_moves=0,
+    replan_gap=0.25,
+    horizon_steps=1000,
+    moe_share=0.5,
+    node_bandwidth=1e11,
+    cross_node_bandwidth=2.5e10,
+)
+POLICY_MESSAGE = pb.Policy(
+    mode=pb.MODE_SHADOW,
+    half_life_steps=16.0,
+    window_steps=0.0,
+    every_steps=8,
+    cooldown_steps=4,
+    start_above=1.05,
+    stop_below=1.01,
+    min_gain=0.02,
+    max_moves_per_layer=3,
+    max_moves=0,
+    replan_gap=0.25,
+    horizon_steps=1000,
+    moe_share=0.5,
+    node_bandwidth=1e11,
+    cross_node_bandwidth=2.5e10,
+)
+
+SPEC = DeploymentSpec("d", 3, 4, Topology(6, 2, 2, 2), model="m", first_layer=5)
+SPEC_MESSAGE = pb.DeploymentSpec(
+    name="d",
+    model="m",
+    first_layer=5,
+    num_layers=3,
+    num_experts=4,
+    topology=topology_pb2.Topology(num_replicas=6, num_gpus=2, num_nodes=2, num_groups=2),
+)
+
+DECISION = Decision(
+    time=datetime(2026, 11, 23, 15, 4, 5, 250_000, tzinfo=UTC),
+    step=90,
+    reason=Reason.IMPROVED,
+    detail="",
+    mode=Mode.SHADOW,
+    imbalance_before=1.5,
+    imbalance_after=1.125,
+    moves=7,
+    move_seconds=0.25,
+    times=1,
+)
+DECISION_MESSAGE = pb.Decision(
+    time=Timestamp(seconds=1_795_446_245, nanos=250_000_000),
+    step=90,
+    reason=pb.REASON_IMPROVED,
+    mode=pb.MODE_SHADOW,
+    imbalance_before=1.5,
+    imbalance_after=1.125,
+    moves=7,
+    move_seconds=0.25,
+    times=1,
+)
+
+STATUS = DeploymentStatus(
+    in_force=Version(2, 7),
+    digest=DIGEST,
+    in_force_seconds=12.5,
+    phase="offered",
+    switching_to=Version(2, 8),
+    not_ready="the switch to 2.8 is offered",
+    paused_reason="maintenance",
+    pinned_digest=OTHER.digest,
+    workers_connected=1,
+    workers_absent=1,
+    step=99,
+    estimate_age_seconds=1.5,
+    balance=BalanceStatus(
+        predicted=Imbalance(3.0, 2.0, 2.5),
+        predicted_smoothed=Imbalance(2.75, 1.5, 1.75),
+        measured=Imbalance(4.0, 3.0, 3.5),
+        measured_smoothed=Imbalance(3.75, 2.5, 2.25),
+        shadow=Imbalance(1.5, 1.25, 1.375),
+        shadow_smoothed=Imbalance(1.75, 1.5, 1.625),
+        shadow_moves=11,
+    ),
+    last_decision=DECISION,
+    decisions={"improved": 2, "of_the_future": 1},
+    past=(Version(1, 0), Version(2, 0)),
+    workers=(
+        WorkerStatus(
+            worker="w0",
+            gpus=(0,),
+            connected=True,
+            incarnation=5,
+            last_step=99,
+            report_age_seconds=0.5,
+        ),
+        WorkerStatus(
+            worker="w1",
+            gpus=(1,),
+            connected=False,
+            incarnation=4,
+            last_step=None,
+            report_age_seconds=None,
+        ),
+    ),
+)
+STATUS_MESSAGE = pb.DeploymentStatus(
+    in_force=switch_pb2.Version(epoch=2, generation=7),
+    digest=DIGEST,
+    in_force_seconds=12.5,
+    phase="offered",
+    switching_to=switch_pb2.Version(epoch=2, generation=8),
+    not_ready="the switch to 2.8 is offered",
+    paused_reason="maintenance",
+    pinned_digest=OTHER.digest,
+    workers_connected=1,
+    workers_absent=1,
+    step=99,
+    estimate_age_seconds=1.5,
+    balance=pb.BalanceStatus(
+        predicted=pb.Imbalance(worst=3.0, median=2.0, mean=2.5),
+        predicted_smoothed=pb.Imbalance(worst=2.75, median=1.5, mean=1.75),
+        measured=pb.Imbalance(worst=4.0, median=3.0, mean=3.5),
+        measured_smoothed=pb.Imbalance(worst=3.75, median=2.5, mean=2.25),
+        shadow=pb.Imbalance(worst=1.5, median=1.25, mean=1.375),
+        shadow_smoothed=pb.Imbalance(worst=1.75, median=1.5, mean=1.625),
+        shadow_moves=11,
+    ),
+    last_decision=DECISION_MESSAGE,
+    decisions={"improved": 2, "of_the_future": 1},
+    past=[switch_pb2.Version(epoch=1), switch_pb2.Version(epoch=2)],
+    workers=[
+        pb.WorkerStatus(
+            worker="w0",
+            gpus=[0],
+            connected=True,
+            incarnation=5,
+            last_step=99,
+            report_age_seconds=0.5,
+        ),
+        pb.WorkerStatus(worker="w1", gpus=[1], incarnation=4, last_step=-1),
+    ],
+)
+
+DEPLOYMENT = Deployment(SPEC, POLICY, STATUS)
+DEPLOYMENT_MESSAGE = pb.Deployment(spec=SPEC_MESSAGE, policy=POLICY_MESSAGE, status=STATUS_MESSAGE)
+
+
+def placement_message(placement: Placement, **changes: Any) -> placement_pb2.Placement:
+    fields = {"phy2log": tensor_of(placement.phy2log), "digest": placement.digest, **changes}
+    return placement_pb2.Placement(**fields)
+
+
+def served_message(
+    version: Version, placement: Placement = PLACEMENT, /, **changes: Any
+) -> pb.WatchPlacementResponse:
+    """What a watch says of a version; the answer of GetPlacement has the same fields."""
+    fields = {
+        "version": switch_pb2.Version(epoch=version.epoch, generation=version.generation),
+        "placement": placement_message(placement),
+        "topology": topology_pb2.Topology(num_replicas=6, num_gpus=2),
+        "num_experts": 4,
+        **changes,
+    }
+    return pb.WatchPlacementResponse(**fields)

@@ -1,0 +1,400 @@
+"""The calls of operators: both clients against a scripted server. What goes out, what comes in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.client.operated import (
+    DECISION,
+    DECISION_MESSAGE,
+    DEPLOYMENT,
+    DEPLOYMENT_MESSAGE,
+    OTHER,
+    PLACEMENT,
+    POLICY,
+    POLICY_MESSAGE,
+    SPEC,
+    SPEC_MESSAGE,
+    placement_message,
+    served_message,
+)
+from tests.client.service import Failure, RunningService, tensor_of
+from trimtab.v1 import topology_pb2
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_client import (
+    AlreadyExistsError,
+    DeploymentSpec,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    Mode,
+    NotFoundError,
+    Policy,
+    ProtocolError,
+    Reason,
+    Topology,
+    TrimtabError,
+    Version,
+)
+
+BARE = placement_message(PLACEMENT, digest=b"")
+V27 = switch_pb2.Version(epoch=2, generation=7)
+PINNED = pb.PinResponse(in_force=V27, target=placement_message(OTHER))
+
+
+def served(**changes: Any) -> pb.GetPlacementResponse:
+    """What GetPlacement answers: on the wire, what a watch says."""
+    message = served_message(Version(2, 7), **changes)
+    return pb.GetPlacementResponse.FromString(message.SerializeToString())
+
+
+CALLS = {
+    "create": (
+        ("create_deployment", SPEC, POLICY),
+        pb.CreateDeploymentRequest(spec=SPEC_MESSAGE, policy=POLICY_MESSAGE),
+        pb.CreateDeploymentResponse(deployment=DEPLOYMENT_MESSAGE),
+        DEPLOYMENT,
+    ),
+    "get": (
+        ("get_deployment", "d"),
+        pb.GetDeploymentRequest(deployment="d"),
+        pb.GetDeploymentResponse(deployment=DEPLOYMENT_MESSAGE),
+        DEPLOYMENT,
+    ),
+    "list": (
+        ("deployments",),
+        pb.ListDeploymentsRequest(),
+        pb.ListDeploymentsResponse(deployments=[DEPLOYMENT_MESSAGE] * 2),
+        [DEPLOYMENT, DEPLOYMENT],
+    ),
+    "update": (
+        ("update_policy", "d", Policy(max_moves=0)),
+        pb.UpdatePolicyRequest(deployment="d", policy=pb.Policy(max_moves=0)),
+        pb.UpdatePolicyResponse(policy=POLICY_MESSAGE),
+        POLICY,
+    ),
+    "delete": (
+        ("delete_deployment", "d"),
+        pb.DeleteDeploymentRequest(deployment="d"),
+        pb.DeleteDeploymentResponse(),
+        None,
+    ),
+    "decisions": (
+        ("decisions", "d", 3),
+        pb.ListDecisionsRequest(deployment="d", limit=3),
+        pb.ListDecisionsResponse(decisions=[DECISION_MESSAGE]),
+        [DECISION],
+    ),
+    "unpin": (
+        ("unpin", "d"),
+        pb.UnpinRequest(deployment="d"),
+        pb.UnpinResponse(previous_digest=OTHER.digest),
+        OTHER.digest,
+    ),
+}
+PLACED = {
+    "pin": (("pin", "d"), pb.PinRequest(deployment="d"), PINNED),
+    "pin a placement": (
+        ("pin", "d", PLACEMENT),
+        pb.PinRequest(deployment="d", placement=placement_message(PLACEMENT)),
+        PINNED,
+    ),
+    "pin an array": (
+        ("pin", "d", PLACEMENT.phy2log.tolist()),
+        pb.PinRequest(
+            deployment="d", placement={"phy2log": tensor_of(PLACEMENT.phy2log.astype("<i8"), 4)}
+        ),
+        PINNED,
+    ),
+    "roll back": (
+        ("roll_back", "d", Version(2, 7)),
+        pb.RollBackRequest(deployment="d", version=V27),
+        PINNED,
+    ),
+    "roll back to a text": (
+        ("roll_back", "d", "2.7"),
+        pb.RollBackRequest(deployment="d", version=V27),
+        PINNED,
+    ),
+    "roll back to a generation": (
+        ("roll_back", "d", 7),
+        pb.RollBackRequest(deployment="d", version=switch_pb2.Version(generation=7)),
+        PINNED,
+    ),
+}
+READ = {
+    "get the placement": (("get_placement", "d"), pb.GetPlacementRequest(deployment="d"), served()),
+    "get an old one": (
+        ("get_placement", "d", "2.7"),
+        pb.GetPlacementRequest(deployment="d", version=V27),
+        served(),
+    ),
+}
+ALL = {**{name: call[:3] for name, call in CALLS.items()}, **PLACED, **READ}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_sent_and_answered(service: RunningService, client: Any, name: str) -> None:
+    call, request, response, answer = CALLS[name]
+    service.deployments.answer = response
+
+    assert client.call(*call) == answer
+    assert service.deployments.requests == [request]
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_pin_and_a_roll_back_answer_where_it_goes(
+    service: RunningService, client: Any, name: str
+) -> None:
+    call, request, service.deployments.answer = PLACED[name]
+
+    result = client.call(*call)
+    assert (result.in_force, result.target) == (Version(2, 7), OTHER)
+    assert service.deployments.requests == [request]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_placement_is_answered_with_its_version(
+    service: RunningService, client: Any, name: str
+) -> None:
+    call, request, service.deployments.answer = READ[name]
+
+    result = client.call(*call)
+    assert (result.version, result.placement) == (Version(2, 7), PLACEMENT)
+    assert (result.placement.num_experts, result.placement.num_gpus) == (4, 2)
+    assert result.topology == Topology(6, 2, 1, 1)
+    assert service.deployments.requests == [request]
+
+
+def test_what_is_not_given_is_not_sent(service: RunningService, client: Any) -> None:
+    service.deployments.answer = pb.CreateDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
+    spec = DeploymentSpec("d", np.int64(3), 4, Topology(6, 2))
+    client.call("create_deployment", spec)
+    client.call("create_deployment", spec, Policy())
+
+    bare, empty = service.deployments.requests
+    assert {field.name for field, _ in bare.spec.ListFields()} == {
+        *("name", "num_layers", "num_experts", "topology")
+    }
+    assert not bare.HasField("policy")
+    assert empty.policy.ListFields() == []
+
+
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.SHADOW, Mode.ACTIVE, "off", "shadow", "active"])
+def test_each_mode_has_its_number(service: RunningService, client: Any, mode: Any) -> None:
+    service.deployments.answer = pb.UpdatePolicyResponse(policy=POLICY_MESSAGE)
+    client.call("update_policy", "d", Policy(mode=mode))
+
+    [request] = service.deployments.requests
+    assert pb.Mode.Name(request.policy.mode) == f"MODE_{Mode(mode).name}"
+
+
+def test_every_number_of_the_contract_is_known(service: RunningService, client: Any) -> None:
+    reasons = [number for name, number in pb.Reason.items() if name != "REASON_UNSPECIFIED"]
+    modes = [number for name, number in pb.Mode.items() if name != "MODE_UNSPECIFIED"]
+    service.deployments.answer = pb.ListDecisionsResponse(
+        decisions=[
+            *(pb.Decision(reason=number) for number in reasons),
+            *(pb.Decision(mode=number) for number in modes),
+        ]
+    )
+    found = client.call("decisions", "d")
+
+    said = [f"REASON_{each.reason.name}" for each in found[: len(reasons)]]
+    assert said == [pb.Reason.Name(number) for number in reasons]
+    assert [f"MODE_{each.mode.name}" for each in found[len(reasons) :]] == [
+        pb.Mode.Name(number) for number in modes
+    ]
+    assert [name.removeprefix("REASON_").lower() for name in said] == [
+        each.reason.value for each in found[: len(reasons)]
+    ]
+
+
+def test_what_a_newer_server_says_is_unknown(service: RunningService, client: Any) -> None:
+    message = pb.Deployment(
+        policy=pb.Policy(mode=99),
+        status=pb.DeploymentStatus(last_decision=pb.Decision(reason=99, mode=99)),
+    )
+    service.deployments.answer = pb.GetDeploymentResponse(deployment=message)
+    found = client.call("get_deployment", "d")
+
+    assert found.policy == Policy(mode=Mode.UNKNOWN)
+    assert found.status.last_decision.reason is Reason.UNKNOWN
+    assert found.status.last_decision.mode is Mode.UNKNOWN
+
+
+def test_what_is_absent_is_none(service: RunningService, client: Any) -> None:
+    message = pb.Deployment(status=pb.DeploymentStatus(phase="idle", step=-1))
+    service.deployments.answer = pb.GetDeploymentResponse(deployment=message)
+    found = client.call("get_deployment", "d")
+
+    assert found.policy == Policy()
+    absent = {name for name, value in vars(found.status).items() if value is None}
+    assert absent == {
+        *("in_force", "in_force_seconds", "switching_to", "not_ready", "paused_reason"),
+        *("pinned_digest", "step", "estimate_age_seconds", "last_decision"),
+    }
+    balance = dataclasses.asdict(found.status.balance)
+    assert {name for name, value in balance.items() if value is not None} == {"shadow_moves"}
+    assert (found.status.past, found.status.workers, found.status.decisions) == ((), (), {})
+
+    service.deployments.answer = pb.ListDecisionsResponse(
+        decisions=[pb.Decision(detail="why", step=-1)]
+    )
+    [decision] = client.call("decisions", "d")
+    assert decision.step is None
+    assert (decision.imbalance_before, decision.imbalance_after) == (None, None)
+    assert decision.detail == "why"
+    service.deployments.answer = pb.UnpinResponse()
+    assert client.call("unpin", "d") is None
+
+
+def spec(**changes: Any) -> DeploymentSpec:
+    return dataclasses.replace(SPEC, **changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (("create_deployment", spec(name=7)), "spec.name: 7 is not a string"),
+        (("create_deployment", spec(model=None)), "spec.model: None is not a string"),
+        (("create_deployment", spec(num_layers=-1)), "spec.num_layers: -1 is not in"),
+        (("create_deployment", spec(num_experts="4")), "spec.num_experts: '4' is not an integer"),
+        (("create_deployment", spec(first_layer=2**32)), "spec.first_layer: 4294967296 is not"),
+        (
+            ("create_deployment", spec(topology=Topology(6, 2.0))),  # type: ignore[arg-type]
+            "spec.topology.num_gpus: 2.0 is not an integer",
+        ),
+        (
+            ("create_deployment", SPEC, Policy(min_gain=math.nan)),
+            "policy.min_gain: nan is not a real number",
+        ),
+        (("update_policy", "d", Policy(every_steps=-1)), "policy.every_steps: -1 is not in"),
+        (("update_policy", "d", Policy(max_moves=True)), "policy.max_moves: True is not an"),
+        (
+            ("update_policy", "d", Policy(mode=Mode.UNKNOWN)),
+            "policy.mode: 'unknown' is not one of",
+        ),
+        (("get_deployment", None), "deployment: None is not a string"),
+        (("delete_deployment", b"d"), "deployment: b'd' is not a string"),
+        (("decisions", "d", -1), "limit: -1 is not in"),
+        (("pin", "d", [0, 1]), "placement.phy2log: shape"),
+        (("unpin", 7), "deployment: 7 is not a string"),
+        (("roll_back", "d", "newest"), "version: 'newest' is not a version"),
+        (("get_placement", "d", -1), "version: -1 is not in"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_sent_is_refused_here(
+    service: RunningService, client: Any, call: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.call(*call)
+    assert str(caught.value).startswith(message)
+    assert [violation.field for violation in caught.value.field_violations] == [
+        message.partition(":")[0]
+    ]
+    assert service.deployments.requests == []
+
+
+def test_a_mode_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"policy.mode: 'on' is not one of \['off'"):
+        Policy(mode="on")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_all_are_tried_again_also_where_the_server_may_have_begun(
+    service: RunningService, client: Any, name: str
+) -> None:
+    call, request, service.deployments.answer = ALL[name]
+    service.deployments.failures.extend([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
+
+    client.call(*call)
+    assert service.deployments.requests == [request] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.NOT_FOUND, NotFoundError),
+        (grpc.StatusCode.ALREADY_EXISTS, AlreadyExistsError),
+        (grpc.StatusCode.FAILED_PRECONDITION, FailedPreconditionError),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+@pytest.mark.parametrize("name", ["create", "get", "delete", "pin", "roll back"])
+def test_a_refusal_is_final_and_in_the_servers_words(
+    service: RunningService, client: Any, name: str, code: Any, kind: type[TrimtabError]
+) -> None:
+    service.deployments.failures.append(Failure(code, "as it is"))
+
+    with pytest.raises(kind) as caught:
+        client.call(*ALL[name][0])
+    assert (str(caught.value), caught.value.code) == ("as it is", code)
+    assert len(service.deployments.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"placement": placement_message(PLACEMENT, digest=bytes(32))}, "it says 0000"),
+        ({"placement": BARE}, "it says nothing"),
+        ({"placement": None}, "shape"),
+        ({"version": None}, "without its version"),
+        ({"topology": None}, "in 0 slots"),
+        (
+            {"topology": topology_pb2.Topology(num_replicas=6, num_gpus=4)},
+            "4 does not divide the number of slots",
+        ),
+        ({"topology": topology_pb2.Topology(num_replicas=6)}, "0 does not divide"),
+        ({"topology": topology_pb2.Topology(num_replicas=8, num_gpus=2)}, "in 8 slots"),
+        ({"num_experts": 2**32 - 1}, "for 4294967295 experts"),
+        ({"num_experts": 3}, "is not an expert in"),
+    ],
+    ids=[
+        *("another digest", "no digest", "no placement", "no version", "no topology"),
+        *("other GPUs", "no GPUs", "other slots", "too many experts", "too few experts"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_a_protocol_error(
+    service: RunningService, client: Any, changes: dict[str, Any], message: str
+) -> None:
+    service.deployments.answer = served(**changes)
+
+    with pytest.raises(ProtocolError, match=message):
+        client.call("get_placement", "d")
+
+
+def test_a_target_is_held_against_its_digest(service: RunningService, client: Any) -> None:
+    target = placement_message(OTHER, digest=PLACEMENT.digest)
+    service.deployments.answer = pb.PinResponse(in_force=V27, target=target)
+    for call in (("pin", "d"), ("roll_back", "d", 7)):
+        with pytest.raises(ProtocolError, match="do not use it"):
+            client.call(*call)
+
+
+@pytest.mark.parametrize(
+    "time", [Timestamp(seconds=2**62), Timestamp(nanos=-1)], ids=["too late", "none"]
+)
+def test_a_time_that_there_is_not_is_a_protocol_error(
+    service: RunningService, client: Any, time: Timestamp
+) -> None:
+    service.deployments.answer = pb.ListDecisionsResponse(decisions=[pb.Decision(time=time)])
+
+    with pytest.raises(ProtocolError, match="a decision at no time"):
+        client.call("decisions", "d")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_they_take_a_timeout(connect: Callable[..., Any], name: str) -> None:
+    client = connect("unix:/nowhere")
+    with pytest.raises(InvalidArgumentError, match="timeout: 0 is not above 0"):
+        client.call(*ALL[name][0], timeout=0)

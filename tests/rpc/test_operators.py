@@ -1,0 +1,484 @@
+"""What operators do, with the client, over a real socket: from creation to deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.rpc.endpoint import Endpoint, endpoint_of
+from tests.rpc.peers import (
+    AFTER,
+    BEFORE,
+    EXPERTS,
+    GPUS,
+    LAST,
+    LAYERS,
+    SLOTS,
+    Peer,
+    about,
+    group,
+    hello,
+    joined,
+    report,
+    until,
+    version,
+)
+from tests.servers import make_config
+from trimtab.v1alpha1 import session_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_client import (
+    AlreadyExistsError,
+    AsyncClient,
+    Deployment,
+    DeploymentSpec,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    Mode,
+    NotFoundError,
+    Placement,
+    Policy,
+    Reason,
+    RetryPolicy,
+    ServedPlacement,
+    Topology,
+    Version,
+)
+from trimtab_client.cli import main
+from trimtab_server.app import App
+
+SPEC = DeploymentSpec("d", LAYERS, EXPERTS, Topology(SLOTS, GPUS), model="deepseek", first_layer=3)
+SAID = {"model": "deepseek", "first_layer": 3}
+"""What a worker's Hello says of `SPEC` beside its sizes."""
+
+DEEPER = Placement.of(np.repeat(BEFORE.phy2log[:1], 3, axis=0), EXPERTS, GPUS)
+
+V10, V11, V12, V13 = (Version(1, generation) for generation in range(4))
+
+
+def value(placement: Any) -> Placement:
+    """A placement of the server as one of the client."""
+    return Placement.of(placement.phy2log, EXPERTS, GPUS)
+
+
+@asynccontextmanager
+async def client_of(address: str) -> AsyncIterator[AsyncClient]:
+    retry = RetryPolicy(initial_backoff=0.001, max_backoff=0.01)
+    async with AsyncClient(address, retry=retry) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
+    async with client_of(endpoint.address) as connected:
+        yield connected
+
+
+async def carry_out(peers: Sequence[Peer], step: int = 1) -> Any:
+    """The workers do what they are offered; returns the version."""
+    offers = [await peer.hear("offer") for peer in peers]
+    for peer, offer in zip(peers, offers, strict=True):
+        await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
+    for peer in peers:
+        commit = await peer.hear("commit")
+        await peer.say(applied=switch_pb2.Applied(**about(commit), step=step))
+    return offers[0].version
+
+
+async def status(client: AsyncClient, name: str = "d") -> Any:
+    return (await client.get_deployment(name)).status
+
+
+async def once(ask: Callable[[], Awaitable[Any]], wanted: Callable[[Any], Any]) -> Any:
+    """The first answer that is as wanted."""
+    async with asyncio.timeout(20):
+        while not wanted(answer := await ask()):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        return answer
+
+
+async def in_force(client: AsyncClient, wanted: Version) -> Deployment:
+    """The deployment, once it serves by a version."""
+    found: Deployment = await once(
+        lambda: client.get_deployment("d"),
+        lambda each: (each.status.in_force, each.status.phase) == (wanted, "idle"),
+    )
+    return found
+
+
+async def switch(client: AsyncClient, peers: Sequence[Peer], placement: Any) -> Version:
+    """Go to a placement, and return its version once it is in force."""
+    await client.trigger("d", placement=value(placement))
+    offered = await carry_out(peers)
+    reached = Version(offered.epoch, offered.generation)
+    await in_force(client, reached)
+    return reached
+
+
+async def test_what_is_created_is_what_workers_have_to_agree_with(endpoint, client):
+    created = await client.create_deployment(SPEC, Policy(mode="shadow", max_moves_per_layer=7))
+    assert created.spec == SPEC
+    assert (created.policy.mode, created.policy.max_moves_per_layer) == (Mode.SHADOW, 7)
+    assert None not in vars(created.policy).values()
+    assert (created.status.in_force, created.status.phase) == (None, "idle")
+
+    for changes, field in (
+        ({"first_layer": 4}, "first_layer: 4 is not 3"),
+        ({"model": "mixtral"}, "model: mixtral is not deepseek"),
+        ({"serves": DEEPER}, "num_layers: 3 is not 2"),
+    ):
+        peer = Peer(endpoint.channel)
+        await peer.say(hello=hello(**{**SAID, **changes}))
+        code, said = await peer.end()
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert field in said
+
+    [peer] = await group(endpoint.channel, workers=1, **SAID)
+    found = await client.get_deployment("d")
+    assert found.spec == SPEC
+    [worker] = found.status.workers
+    assert (worker.worker, worker.gpus, worker.connected) == ("w0", (0, 1), True)
+    assert (worker.last_step, worker.report_age_seconds) == (None, None)
+    assert (found.status.in_force, found.status.digest) == (V10, BEFORE.digest)
+    assert (found.status.workers_connected, found.status.workers_absent) == (1, 0)
+    await peer.say(goodbye=pb.Goodbye(reason="enough"))
+
+
+async def test_creating_the_same_again_changes_nothing(client):
+    created = await client.create_deployment(SPEC, Policy(mode="off"))
+    assert await client.create_deployment(SPEC, Policy(mode="off")) == created
+    assert await client.create_deployment(SPEC) == created
+    other = DeploymentSpec("d", LAYERS + 1, EXPERTS, Topology(SLOTS, GPUS), first_layer=3)
+    with pytest.raises(AlreadyExistsError, match="num_layers"):
+        await client.create_deployment(other)
+    assert [each.spec for each in await client.deployments()] == [SPEC]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"name": ""}, {"spec.name"}),
+        ({"topology": Topology(7, 2)}, {"spec.topology.num_replicas"}),
+        ({"num_layers": 0, "num_experts": 0}, {"spec.num_layers", "spec.num_experts"}),
+    ],
+    ids=["name", "topology", "sizes"],
+)
+async def test_what_cannot_be_created_is_named(client, changes, fields):
+    spec = DeploymentSpec(**{**vars(SPEC), **changes})
+    with pytest.raises(InvalidArgumentError) as caught:
+        await client.create_deployment(spec)
+    assert {violation.field for violation in caught.value.field_violations} == fields
+    assert await client.deployments() == []
+
+
+async def test_all_are_listed_by_name_without_their_workers(endpoint, client):
+    await client.create_deployment(DeploymentSpec("z", 1, 2, Topology(2, 1)))
+    await group(endpoint.channel, workers=2)
+    await client.create_deployment(DeploymentSpec("a", 1, 2, Topology(2, 1)))
+
+    first, second, third = await client.deployments()
+    assert [each.spec.name for each in (first, second, third)] == ["a", "d", "z"]
+    assert (second.status.workers, second.status.workers_connected) == ((), 2)
+    assert second.status.in_force == V10
+    assert len((await status(client)).workers) == 2
+
+
+async def test_a_policy_changes_in_what_is_given(client):
+    before = (await client.create_deployment(SPEC)).policy
+    after = await client.update_policy("d", Policy(mode="shadow", min_gain=0.5))
+    assert after == Policy(**{**vars(before), "mode": Mode.SHADOW, "min_gain": 0.5})
+    assert (await client.get_deployment("d")).policy == after
+    with pytest.raises(InvalidArgumentError) as caught:
+        await client.update_policy("d", Policy(stop_below=0.5, moe_share=2.0))
+    assert {violation.field for violation in caught.value.field_violations} == {
+        *("policy.stop_below", "policy.moe_share")
+    }
+    assert (await client.get_deployment("d")).policy == after
+
+
+async def test_a_pin_is_gone_to_and_kept_until_it_is_unpinned(endpoint, client):
+    peers = await group(endpoint.channel)
+    result = await client.pin("d", value(AFTER))
+    assert (result.in_force, result.target) == (V10, value(AFTER))
+    await carry_out(peers)
+    found = await in_force(client, V11)
+    assert found.status.pinned_digest == AFTER.digest == found.status.digest
+
+    with pytest.raises(FailedPreconditionError, match="pinned to"):
+        await client.trigger("d", placement=value(BEFORE))
+    again = await client.pin("d")
+    assert (again.in_force, again.target) == (V11, value(AFTER))
+    assert await client.unpin("d") == AFTER.digest
+    assert await client.unpin("d") is None
+    assert (await status(client)).pinned_digest is None
+    assert await switch(client, peers, BEFORE) == V12
+
+
+async def test_a_roll_back_is_a_new_generation_of_what_was(endpoint, client):
+    peers = await group(endpoint.channel)
+    assert await switch(client, peers, AFTER) == V11
+    assert await switch(client, peers, LAST) == V12
+    assert (await status(client)).past == (V10, V11)
+
+    for wanted, target, reached in (("1.1", AFTER, V13), (2, LAST, Version(1, 4))):
+        result = await client.roll_back("d", wanted)
+        assert result.target == value(target)
+        await carry_out(peers)
+        found = await in_force(client, reached)
+        assert found.status.digest == found.status.pinned_digest == target.digest
+    # Asked again, it is there already.
+    assert (await client.roll_back("d", V12)).in_force == Version(1, 4)
+    assert (await status(client)).phase == "idle"
+
+    with pytest.raises(NotFoundError, match=r"no version 2\.1"):
+        await client.roll_back("d", Version(2, 1))
+    with pytest.raises(NotFoundError, match="no version 9"):
+        await client.roll_back("d", 9)
+
+
+async def test_placements_can_be_read_also_those_that_were(endpoint, client):
+    await client.create_deployment(SPEC)
+    with pytest.raises(FailedPreconditionError, match="has no placement yet"):
+        await client.get_placement("d")
+    peers = await group(endpoint.channel, **SAID)
+    await switch(client, peers, AFTER)
+
+    now = ServedPlacement(V11, value(AFTER), Topology(SLOTS, GPUS))
+    was = ServedPlacement(V10, value(BEFORE), Topology(SLOTS, GPUS))
+    assert await client.get_placement("d") == now
+    for name in (V11, "1.1", "1", 1):
+        assert await client.get_placement("d", name) == now
+    for name in (V10, "1.0", 0):
+        assert await client.get_placement("d", name) == was
+    with pytest.raises(NotFoundError):
+        await client.get_placement("d", 7)
+
+
+async def run(address: str, *arguments: str) -> int:
+    """The command, on a thread of its own; returns the exit code."""
+    return await asyncio.to_thread(main, [*arguments, "--server", address])
+
+
+@pytest.mark.parametrize("suffix", ["npz", "json"])
+async def test_a_placement_goes_out_to_a_file_and_comes_back(
+    endpoint, client, capsys, tmp_path, suffix
+):
+    path = str(tmp_path / f"placement.{suffix}")
+    peers = await group(endpoint.channel)
+    assert await run(endpoint.address, "deployments", "export", "d", path) == 0
+    await switch(client, peers, AFTER)
+
+    assert await run(endpoint.address, "deployments", "import", "d", path) == 0
+    await carry_out(peers)
+    assert (await in_force(client, V12)).status.digest == BEFORE.digest
+    assert (await status(client)).pinned_digest is None
+    out = capsys.readouterr().out
+    assert f"d goes to {BEFORE.digest.hex()}, and serves by 1.1\n" in out
+
+    assert await run(endpoint.address, "deployments", "rollback", "d", "1.1") == 0
+    await carry_out(peers)
+    await in_force(client, V13)
+    assert await run(endpoint.address, "deployments", "import", "d", path, "--pin") == 0
+    await carry_out(peers)
+    assert (await in_force(client, Version(1, 4))).status.pinned_digest == BEFORE.digest
+
+
+async def test_the_commands_show_what_there_is(endpoint, client, capsys):
+    create = ["create", "d", "--layers", "2", "--experts", "4", "--slots", "6", "--gpus", "2"]
+    assert await run(endpoint.address, "deployments", *create, "--mode", "shadow") == 0
+    await group(endpoint.channel)
+    capsys.readouterr()
+
+    assert await run(endpoint.address, "deployments") == 0
+    [row] = [line.split() for line in capsys.readouterr().out.splitlines() if line[:2] == "d "]
+    assert row[:5] == ["d", "shadow", "2", "0", "1.0"]
+    assert await run(endpoint.address, "pause", "d", "maintenance") == 0
+    assert await run(endpoint.address, "deployments", "update", "d", "--mode", "off") == 0
+    capsys.readouterr()
+    assert await run(endpoint.address, "deployments", "get", "d", "--json") == 0
+    # The server's log goes to standard output here.
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    document = json.loads("".join(line for line in lines if line[0] in "{} "))
+    assert document["policy"]["mode"] == "off"
+    assert document["status"]["paused_reason"] == "maintenance"
+    assert [worker["worker"] for worker in document["status"]["workers"]] == ["w0", "w1"]
+    assert await run(endpoint.address, "watch", "d", "--count", "1") == 0
+    assert f"d 1.0  {BEFORE.digest.hex()}" in capsys.readouterr().out
+    assert await run(endpoint.address, "deployments", "get", "nobody") == 1
+    assert capsys.readouterr().err == "trimtab: there is no deployment 'nobody'\n"
+
+
+async def test_decisions_say_why():
+    async with (
+        endpoint_of(balance="shadow", report_seconds=0.01) as endpoint,
+        client_of(endpoint.address) as client,
+    ):
+        [peer] = await group(endpoint.channel, workers=1)
+        found = await once(lambda: client.decisions("d"), len)
+        assert {each.reason for each in found} == {Reason.NO_LOAD}
+        assert found[-1].time.utcoffset().total_seconds() == 0
+
+        load = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
+        await peer.say(report=report(1, counts=load, last_step=100))
+        [decision] = await once(
+            lambda: client.decisions("d", 1), lambda each: each[0].reason is not Reason.NO_LOAD
+        )
+        assert decision.reason in (Reason.IMPROVED, Reason.REPLANNED)
+        assert (decision.mode, decision.step, decision.times) == (Mode.SHADOW, 100, 1)
+        assert decision.imbalance_after < decision.imbalance_before
+        assert decision.moves > 0
+        now = await once(
+            lambda: status(client), lambda each: each.balance.shadow != each.balance.predicted
+        )
+        assert now.balance.shadow.mean < now.balance.predicted.mean
+        assert now.balance.shadow_moves == decision.moves
+        assert (now.last_decision, now.step) == (decision, 100)
+        assert now.decisions[decision.reason.value] == 1
+        everything = await client.decisions("d")
+        assert everything[-1:] == await client.decisions("d", 1) == [decision]
+        assert len(everything) > 1
+
+
+async def test_a_watch_begins_before_there_is_a_placement_and_follows_each(endpoint, client):
+    await client.create_deployment(SPEC)
+    async with aclosing(client.watch_placement("d")) as watch:
+        first = asyncio.ensure_future(anext(watch))
+        peers = await group(endpoint.channel, **SAID)
+        assert await first == ServedPlacement(V10, value(BEFORE), Topology(SLOTS, GPUS))
+        for placement in (AFTER, LAST):
+            reached = await switch(client, peers, placement)
+            served = await anext(watch)
+            assert (served.version, served.placement) == (reached, value(placement))
+
+
+async def test_who_reads_slowly_never_misses_the_latest(endpoint, client):
+    peers = await group(endpoint.channel)
+    async with asyncio.timeout(60), aclosing(client.watch_placement("d")) as watch:
+        seen = [(await anext(watch)).version]
+        for placement in (AFTER, LAST, BEFORE, AFTER):
+            latest = await switch(client, peers, placement)
+        while seen[-1] != latest:
+            seen.append((await anext(watch)).version)
+    assert seen == sorted(set(seen))
+
+
+async def test_who_has_the_latest_hears_only_of_what_follows(endpoint, client):
+    peers = await group(endpoint.channel)
+    async with aclosing(client.watch_placement("d", V10)) as watch:
+        following = asyncio.ensure_future(anext(watch))
+        assert await switch(client, peers, AFTER) == V11
+        assert (await following).version == V11
+    async with aclosing(client.watch_placement("d", V10)) as watch:
+        assert (await anext(watch)).version == V11
+
+
+async def test_a_watch_that_is_left_does_not_stay(endpoint, client):
+    await group(endpoint.channel)
+    async with aclosing(client.watch_placement("d")) as watch:
+        await anext(watch)
+    method = "trimtab.v1alpha1.DeploymentService/WatchPlacement"
+    await endpoint.observer.until("call_ended", method, "CANCELLED")
+
+
+async def test_a_watch_survives_the_server(tmp_path: Path):
+    """What the reader has is not sent again; what has come meanwhile is."""
+    store, listen = str(tmp_path / "trimtab.db"), f"unix:{tmp_path / 'socket'}"
+    config = make_config(store=store, listen=listen, drain_seconds=0.1)
+    seen: asyncio.Queue[ServedPlacement] = asyncio.Queue()
+
+    async def read(client: AsyncClient) -> None:
+        async for served in client.watch_placement("d"):
+            seen.put_nowait(served)
+
+    async with client_of(listen) as client:
+        async with App(config) as app, grpc.aio.insecure_channel(app.address) as channel:
+            peers = await group(channel)
+            reading = asyncio.ensure_future(read(client))
+            assert (await seen.get()).version == V10
+            await switch(client, peers, AFTER)
+            assert (await seen.get()).version == V11
+        async with App(config) as app, grpc.aio.insecure_channel(app.address) as channel:
+            # The same group, which goes on with what it has.
+            back = {"in_force": version(1, 1), "serves": AFTER, "stream": 2}
+            peers = [await joined(channel, hello(each, 2, **back)) for each in range(2)]
+            for peer in peers:
+                await peer.hear("welcome")
+            # Offers wait for the workers' word of what they have.
+            deployment = app_deployment(app)
+            await until(lambda: deployment.rollout.why_not() is None)
+            assert seen.empty()
+            reached = await switch(client, peers, LAST)
+            latest = await seen.get()
+            assert (latest.version, latest.placement) == (reached, value(LAST))
+            assert seen.empty()
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+
+def app_deployment(app: App) -> Any:
+    return app._deployments.find("d")
+
+
+async def test_a_deployment_with_sessions_stays_and_without_them_it_can_go(endpoint, client):
+    peers = await group(endpoint.channel)
+    with pytest.raises(FailedPreconditionError, match="has 2 sessions: end its workers first"):
+        await client.delete_deployment("d")
+    watch = client.watch_placement("d")
+    assert (await anext(watch)).version == V10
+    for peer in peers:
+        await peer.say(goodbye=pb.Goodbye(reason="enough"))
+        await peer.end()
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: not deployment.connections)
+
+    await client.delete_deployment("d")
+    with pytest.raises(NotFoundError, match="'d' has been deleted"):
+        await anext(watch)
+    assert await client.deployments() == []
+
+
+async def test_what_there_is_not_is_not_found_in_every_call(client):
+    calls = [
+        client.get_deployment("d"),
+        client.update_policy("d", Policy(mode="off")),
+        client.delete_deployment("d"),
+        client.trigger("d"),
+        client.pause("d", "maintenance"),
+        client.resume("d"),
+        client.pin("d"),
+        client.unpin("d"),
+        client.roll_back("d", 0),
+        client.get_placement("d"),
+        anext(client.watch_placement("d")),
+        client.decisions("d"),
+    ]
+    for call in calls:
+        with pytest.raises(NotFoundError, match="there is no deployment 'd'"):
+            await call
+
+
+async def test_what_operators_want_outlives_the_server(tmp_path: Path):
+    config = make_config(store=str(tmp_path / "trimtab.db"))
+    async with App(config) as app, client_of(app.address) as client:
+        created = await client.create_deployment(SPEC, Policy(mode="shadow", cooldown_steps=9))
+        await client.pin("d", value(AFTER))
+    async with App(config) as app, client_of(app.address) as client:
+        found = await client.get_deployment("d")
+        assert (found.spec, found.policy) == (created.spec, created.policy)
+        assert found.status.pinned_digest == AFTER.digest
+        # The pin is where the first group is taken to.
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            peers = await group(channel, **SAID)
+            await carry_out(peers)
+            assert (await in_force(client, V11)).status.digest == AFTER.digest
+            for peer in peers:
+                await peer.say(goodbye=pb.Goodbye(reason="enough"))
+                await peer.end()
