@@ -34,6 +34,8 @@ from tests.rpc.peers import (
 from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab.v1alpha1.deployment_service_pb2 import WatchPlacementRequest
+from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import (
     AlreadyExistsError,
     AsyncClient,
@@ -53,6 +55,8 @@ from trimtab_client import (
 )
 from trimtab_client.cli import main
 from trimtab_server.app import App
+from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.watch import placements
 
 SPEC = DeploymentSpec("d", LAYERS, EXPERTS, Topology(SLOTS, GPUS), model="deepseek", first_layer=3)
 SAID = {"model": "deepseek", "first_layer": 3}
@@ -367,6 +371,39 @@ async def test_who_reads_slowly_never_misses_the_latest(endpoint, client):
         while seen[-1] != latest:
             seen.append((await anext(watch)).version)
     assert seen == sorted(set(seen))
+
+
+async def test_who_does_not_read_misses_what_is_over_and_holds_up_nobody(endpoint, client):
+    """At the server, where nothing between it and the reader keeps what is not read."""
+    gate, peers = Gate(1), await group(endpoint.channel)
+    deployment = endpoint.deployments.find("d")
+    async with (
+        aclosing(placements(deployment, None, gate)) as slow,
+        aclosing(placements(deployment, None, gate)) as quick,
+    ):
+        assert (await anext(slow)).version == (await anext(quick)).version
+        read = []
+        for placement in (AFTER, LAST, BEFORE):
+            following = asyncio.ensure_future(anext(quick))
+            await switch(client, peers, placement)
+            read.append((await following).version.generation)
+        assert read == [1, 2, 3]
+        assert (await anext(slow)).version.generation == 3
+
+
+async def test_watches_take_no_place_of_calls_and_are_limited_by_themselves():
+    async with (
+        endpoint_of(max_concurrent_rpcs=1, max_watches=1) as endpoint,
+        AsyncClient(endpoint.address, retry=RetryPolicy(max_attempts=1)) as client,
+    ):
+        await group(endpoint.channel)
+        async with aclosing(client.watch_placement("d")) as watch:
+            await anext(watch)
+            assert (await client.get_deployment("d")).spec.name == "d"
+            stub = DeploymentServiceStub(endpoint.channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.WatchPlacement(WatchPlacementRequest(deployment="d")).read()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_who_has_the_latest_hears_only_of_what_follows(endpoint, client):

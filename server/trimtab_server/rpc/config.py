@@ -57,8 +57,17 @@ class RpcConfig:
     max_concurrent_rpcs: int = field(
         default=256,
         metadata=setting(
-            "Calls carried out at once; an open stream is one call. Health checks are not counted.",
+            "Calls carried out at once; a stream of loads is one call. Health checks, sessions and "
+            "watches are not counted.",
             unit="calls",
+            rule=between(1, 1 << 20),
+        ),
+    )
+    max_watches: int = field(
+        default=1024,
+        metadata=setting(
+            "Watches of placements at a time, over all deployments.",
+            unit="watches",
             rule=between(1, 1 << 20),
         ),
     )

@@ -36,10 +36,13 @@ _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     """Raises the server's own errors; the interceptor makes statuses of them."""
 
-    def __init__(self, deployments: Deployments, planner: Planner, gate: Gate) -> None:
+    def __init__(
+        self, deployments: Deployments, planner: Planner, gate: Gate, watch_gate: Gate
+    ) -> None:
         self._deployments = deployments
         self._planner = planner
         self._gate = gate
+        self._watch_gate = watch_gate
 
     async def CreateDeployment(  # noqa: N802
         self, request: pb.CreateDeploymentRequest, context: Any
@@ -168,11 +171,11 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.WatchPlacementRequest, context: Any
     ) -> AsyncIterator[pb.WatchPlacementResponse]:
         """What is in force, and whatever comes after it."""
-        with self._gate.admitted():
+        with self._watch_gate.admitted():
             deployment, known = self._deployments.find(request.deployment), None
             if request.HasField("known"):
                 known = Version(request.known.epoch, request.known.generation)
-            async with aclosing(placements(deployment, known, self._gate)) as coming:
+            async with aclosing(placements(deployment, known, self._watch_gate)) as coming:
                 async for served in coming:
                     yield encode.encode_watch(served, deployment.facts)
 

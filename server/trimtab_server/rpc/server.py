@@ -54,9 +54,11 @@ class RpcServer:
     ) -> None:
         self._config = config
         self._deployments = deployments
-        # Sessions last, so they are not counted among the calls.
+        # Sessions and watches last, so they are not counted among the calls.
         self._session_gate = Gate(sessions.max_sessions)
+        self._watch_gate = Gate(config.max_watches)
         self._gate = Gate(config.max_concurrent_rpcs)
+        self._gates = (self._gate, self._session_gate, self._watch_gate)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(observer)], options=_options(config)
@@ -68,7 +70,7 @@ class RpcServer:
             SessionServicer(deployments, sessions, self._session_gate), self._server
         )
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(deployments, planner, self._gate), self._server
+            DeploymentServicer(deployments, planner, self._gate, self._watch_gate), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
@@ -88,18 +90,18 @@ class RpcServer:
 
     async def open(self) -> None:
         """Take calls, and say so to health checks."""
-        self._gate.open()
-        self._session_gate.open()
+        for gate in self._gates:
+            gate.open()
         await self._set_health(_SERVING)
 
     async def drain(self) -> None:
         """Refuse new calls and messages; return when the running calls have ended."""
-        self._gate.drain()
-        self._session_gate.drain()
+        for gate in self._gates:
+            gate.drain()
         await self._health.enter_graceful_shutdown()
         await self._deployments.drain()
-        await self._gate.empty()
-        await self._session_gate.empty()
+        for gate in self._gates:
+            await gate.empty()
 
     async def stop(self, *, at_once: bool) -> None:
         """End what still runs and stop listening."""
