@@ -54,7 +54,7 @@ class Rank:
         self.session = WorkerSession(
             target,
             WorkerOptions(
-                deployment="fleet",
+                deployment=fleet.deployment,
                 worker=f"rank {index}",
                 topology=Topology(num_replicas=fleet.ranks * self.slots, num_gpus=fleet.ranks),
                 placement=fleet.placement,
@@ -131,8 +131,15 @@ class Fleet:
         events: what the sessions tell, as (kind, values).
     """
 
-    def __init__(self, target: str, ranks: int = 4, history: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        ranks: int = 4,
+        history: Path | None = None,
+        deployment: str = "fleet",
+    ) -> None:
         self.ranks = ranks
+        self.deployment = deployment
         self.placement = Placement.untouched(LAYERS, EXPERTS, ranks * SLOTS_PER_GPU, ranks)
         self.wrong: list[str] = []
         self.events: queue.SimpleQueue[StateEvent] = queue.SimpleQueue()
@@ -177,7 +184,7 @@ class Fleet:
     def told(self, event: StateEvent) -> None:
         """What a session tells; what belongs into the history is written there."""
         if self._history is not None and event.kind in ("in_force", "flipped"):
-            values = {"kind": event.kind, "deployment": "fleet", **event.values}
+            values = {"kind": event.kind, "deployment": self.deployment, **event.values}
             line = json.dumps(values, default=bytes.hex).encode() + b"\n"
             file = os.open(self._history, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(file, line)

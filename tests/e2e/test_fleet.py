@@ -15,12 +15,45 @@ from tests.servers import server_process
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
-from trimtab_client import Placement
+from trimtab_client import Client, FailedPreconditionError, Placement
 from trimtab_client.history import check_history, read_history
 from trimtab_client.history.events import Flipped
 from trimtab_client.version import Version
 from trimtab_server.rpc.tensors import encode_tensor
 from trimtab_server.store.sqlite import SqliteStore
+
+
+def test_deployments_of_one_process_know_nothing_of_each_other(tmp_path):
+    """A prefill and a decode group, say: a session each on every rank, and one server."""
+    history = tmp_path / "history.jsonl"
+    with ExitStack() as running:
+        store = ("--store", str(tmp_path / "db"), "--history", str(history))
+        server = running.enter_context(server_process(*store))
+        names = ("model/decode", "model/prefill")
+        fleets = [
+            running.enter_context(Fleet(server.address, 3, history, deployment=name))
+            for name in names
+        ]
+        for fleet in fleets:
+            fleet.until_all("in_force")
+        client = running.enter_context(Client(server.address))
+        targets = [some_placement(fleet, seed) for seed, fleet in enumerate(fleets)]
+        client.pause(names[1], "only the other one")
+        client.trigger(names[0], placement=targets[0].phy2log)
+        fleets[0].until_all("flipped", digest=targets[0].digest)
+        with pytest.raises(FailedPreconditionError, match="only the other one"):
+            client.trigger(names[1], placement=targets[1].phy2log)
+        client.resume(names[1])
+        client.pin(names[1], targets[1].phy2log)
+        fleets[1].until_all("flipped", digest=targets[1].digest)
+        for name, target in zip(names, targets, strict=True):
+            # The server may have yet to hear of the last flip.
+            watch = client.watch_placement(name, timeout=WAIT)
+            assert any(served.placement.digest == target.digest for served in watch)
+        assert [each.spec.name for each in client.deployments()] == list(names)
+    assert [fleet.wrong for fleet in fleets] == [[], []]
+    with history.open("rb") as lines:
+        assert check_history(read_history(lines)).violations == ()
 
 
 def trigger(address: str, placement: Placement) -> pb.TriggerResponse:
