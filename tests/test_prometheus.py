@@ -33,7 +33,7 @@ def test_the_shipped_configuration_and_rules_are_valid():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+    assert "10 rules found" in done.stdout
 
 
 def test_the_rules_ask_for_metrics_that_there_are() -> None:
@@ -46,7 +46,7 @@ def test_the_rules_ask_for_metrics_that_there_are() -> None:
         r"expr: (.*?)^        (?:for|labels):", RULES.read_text(), re.MULTILINE | re.DOTALL
     )
     asked = {name for each in expressions for name in re.findall(r"trimtab_\w+", each)}
-    assert len(expressions) == 8
+    assert len(expressions) == 10
     assert asked
     assert asked <= shown
 
@@ -55,6 +55,12 @@ DEPLOYMENT = '{instance="a",deployment="d"}'
 PHASE = 'trimtab_switch_phase{instance="a",deployment="d",phase="%s"}'
 AGE = f"trimtab_switch_phase_age_seconds{DEPLOYMENT}"
 RISING = "0+60x20"
+LIVE = (
+    'trimtab_live_imbalance_ratio{instance="a",deployment="d",of="predicted",over="%s",'
+    'layers="mean"}'
+)
+MODE = 'trimtab_deployment_mode{instance="a",deployment="d",mode="%s"}'
+WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
 
 
 @pytest.mark.parametrize(
@@ -71,11 +77,18 @@ RISING = "0+60x20"
         ({PHASE % "aborting": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
         ({PHASE % "aborting": "1x20", AGE: "0+40x20"}, None),
         ({PHASE % "aborting": "0x20", PHASE % "committed": "1x20", AGE: RISING}, None),
+        ({LIVE % "estimate": "1.5x20", MODE % "active": "1x20"}, "TrimtabUnbalanced ticket"),
+        ({LIVE % "estimate": "1.5x20", MODE % "active": "0x20"}, None),
+        ({LIVE % "reports": "1.5x20", MODE % "active": "1x20"}, None),
+        ({LIVE % "estimate": "1.2x20", MODE % "active": "1x20"}, None),
+        ({WORKERS % "absent": "3x20"}, "TrimtabWorkersAbsent ticket"),
+        ({WORKERS % "absent": "0x20", WORKERS % "connected": "3x20"}, None),
     ],
     ids=[
         *("paused", "not paused", "an alarm", "the first alarm of a new series", "an old alarm"),
         *("a failure of the store", "an old one", "offered for long", "aborting for long"),
-        *("aborting", "committed for long"),
+        *("aborting", "committed for long", "unbalanced", "in the shadow", "for a moment"),
+        *("balanced", "absent workers", "none"),
     ],
 )
 def test_an_alert_fires_where_somebody_has_to_look(

@@ -40,7 +40,7 @@ class History:
         self._write(note, deployment)
         stays = note.kind == "decided" and note.values["reason"] not in _MOVES
         emit = log.debug if stays or note.kind in _QUIET else log.info
-        shown = {name: str(note.values[name]) for name in _SHOWN if name in note.values}
+        shown = {name: _shown(note.values[name]) for name in _SHOWN if name in note.values}
         emit(note.kind, deployment=deployment, **shown)
 
     def reported(
@@ -78,4 +78,11 @@ class History:
 
 
 _MOVES = {reason.value for reason in MOVES}
-_SHOWN = ("version", "base", "epoch", "group", "worker", "reason", "answer", "mode", "step")
+_SHOWN = (
+    *("version", "base", "epoch", "group", "worker", "reason", "answer"),
+    *("mode", "step", "before", "after", "moves"),
+)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
