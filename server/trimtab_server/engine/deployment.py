@@ -22,10 +22,10 @@ from trimtab_server.engine.connections import Connection, Connections
 from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.inspection import inspect
 from trimtab_server.engine.mailbox import Mailbox
-from trimtab_server.engine.outlook import look
+from trimtab_server.engine.outlook import Lookout
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.spec import Spec
-from trimtab_server.engine.status import Outlook, Status
+from trimtab_server.engine.status import Status
 from trimtab_server.engine.steering import Steering
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switching import RETRY_AFTER_S, Event, Switching
@@ -88,8 +88,7 @@ class Deployment:
         self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
         self._changes: tuple[Version, Differences] | None = None
         self._steering = Steering(facts, policy, planner, teller)
-        self._outlook = Outlook()
-        self._looked_at: tuple[int, Placement | None, Placement | None] | None = None
+        self._lookout = Lookout(self._tallies)
         self._forgotten = False
 
     @property
@@ -120,7 +119,7 @@ class Deployment:
             self._connections,
             self._tallies,
             self._steering,
-            self._outlook,
+            self._lookout.outlook,
             self._switching.in_force_since,
         )
 
@@ -271,17 +270,14 @@ class Deployment:
         return verdict.decision
 
     def _look(self) -> None:
-        """See how balanced it is, where anything has changed since the last time."""
-        served, shadow = self.rollout.record.placement, None
+        """See how balanced it is, and tell how it stands."""
+        record, shadow = self.rollout.record, None
         if self.policy.mode is Mode.SHADOW:
-            shadow = self._steering.shadow.follow(served)
-        now = self._tallies.taken, served, shadow
-        if served is not None and now != self._looked_at:
-            owners, epoch = None, self.rollout.record.epoch
-            if self.facts.scope == "local" and epoch is not None:
-                owners = {worker: member.gpus for worker, member in epoch.members.items()}
-            self._outlook = look(self._tallies, served, shadow, owners)
-            self._looked_at = now
+            shadow = self._steering.shadow.follow(record.placement)
+        if record.placement is not None and record.epoch is not None:
+            members = record.epoch.members if self.facts.scope == "local" else {}
+            owners = {worker: member.gpus for worker, member in members.items()}
+            self._lookout.look(record.placement, shadow, owners)
         self._teller.looked(self.status)
 
     async def pin(self, placement: Placement | None) -> Placement | None:

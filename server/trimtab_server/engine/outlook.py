@@ -17,30 +17,42 @@ Owners = Mapping[str, tuple[int, ...]]
 """The GPUs of each worker of the group, by its name."""
 
 
-def look(
-    tallies: Tallies,
-    served: Placement,
-    shadow: Placement | None,
-    local_owners: Owners | None,
-) -> Outlook:
-    """The outlook now.
+class Lookout:
+    """Looks again and again, but only where there is anything new to see.
 
     Args:
         tallies: what the workers have counted.
-        served: the placement in force.
-        shadow: that would be; None: not in shadow mode.
-        local_owners: None: the workers do not count what their own slots process.
+
+    Attributes:
+        outlook: as it was seen last.
     """
-    last_LE, smoothed_LE = tallies.last_load(), tallies.load()
-    owners = local_owners or {}
-    return Outlook(
-        predicted=_predicted(served, last_LE),
-        predicted_smoothed=_predicted(served, smoothed_LE),
-        measured=_measured(served, tallies.last_rates(), owners),
-        measured_smoothed=_measured(served, tallies.rates(), owners),
-        shadow=None if shadow is None else _predicted(shadow, last_LE),
-        shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
-    )
+
+    def __init__(self, tallies: Tallies) -> None:
+        self.outlook = Outlook()
+        self._tallies = tallies
+        self._seen: object = None
+
+    def look(self, served: Placement, shadow: Placement | None, owners: Owners) -> None:
+        """See how balanced it is now.
+
+        Args:
+            served: the placement in force.
+            shadow: that would be; None: not in shadow mode.
+            owners: those who count what their own slots process.
+        """
+        seen = self._tallies.taken, served, shadow
+        if seen == self._seen:
+            return
+        self._seen, tallies = seen, self._tallies
+        last_LE, smoothed_LE = tallies.last_load(), tallies.load()
+        self.outlook = Outlook(
+            predicted=_predicted(served, last_LE),
+            predicted_smoothed=_predicted(served, smoothed_LE),
+            measured=_measured(served, tallies.last_rates(), owners),
+            measured_smoothed=_measured(served, tallies.rates(), owners),
+            shadow=None if shadow is None else _predicted(shadow, last_LE),
+            shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
+        )
 
 
 def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
