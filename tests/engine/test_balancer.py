@@ -45,8 +45,15 @@ def view(step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **chan
     return replace(now, **changes)
 
 
-def balancer(planner: Planner, policy: Policy = Policy(), size: int = 0) -> Balancer:  # noqa: B008
-    return Balancer(planner, TOPOLOGY, size, policy)
+async def balancer(
+    planner: Planner,
+    policy: Policy = Policy(),  # noqa: B008
+    size: int = 0,
+) -> Balancer:
+    """One that has seen the deployment before its first report."""
+    loop = Balancer(planner, TOPOLOGY, size, policy)
+    assert (await loop.decide(view(-1))).decision.reason is Reason.NO_LOAD
+    return loop
 
 
 def imbalance(placement: Placement, load_LE) -> float:
@@ -54,7 +61,7 @@ def imbalance(placement: Placement, load_LE) -> float:
 
 
 async def test_a_load_that_is_out_of_balance_moves_experts(planner):
-    decision, target, _ = await balancer(planner, Policy(replan_gap=9.0)).decide(view(100))
+    decision, target, _ = await (await balancer(planner, Policy(replan_gap=9.0))).decide(view(100))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.before == pytest.approx(imbalance(UNTOUCHED, SKEWED))
     assert decision.candidate.after == pytest.approx(imbalance(target, SKEWED))
@@ -63,7 +70,7 @@ async def test_a_load_that_is_out_of_balance_moves_experts(planner):
 
 
 async def test_where_a_few_moves_do_not_get_far_there_is_a_new_plan(planner):
-    decision, target, _ = await balancer(planner, SHIFT).decide(view(100))
+    decision, target, _ = await (await balancer(planner, SHIFT)).decide(view(100))
     assert decision.reason is Reason.REPLANNED
     assert imbalance(target, SKEWED) == pytest.approx(decision.candidate.after)
     assert decision.candidate.moves > 2
@@ -71,7 +78,7 @@ async def test_where_a_few_moves_do_not_get_far_there_is_a_new_plan(planner):
 
 async def test_step_by_step_it_comes_to_rest(planner):
     """Until nothing is worth its moves, and then it leaves everything where it is."""
-    loop, served, reasons = balancer(planner), UNTOUCHED, []
+    loop, served, reasons = await balancer(planner), UNTOUCHED, []
     for step in range(16, 16 * 40, 16):
         decision, target, _ = await loop.decide(view(step, served=served))
         reasons.append(decision.reason)
@@ -94,12 +101,13 @@ async def test_step_by_step_it_comes_to_rest(planner):
 )
 async def test_why_nothing_moves(planner, changes, reason):
     policy = Policy(replan_gap=9.0)
-    decision, _, _ = await balancer(planner, policy).decide(replace(view(100), **changes))
+    loop = await balancer(planner, policy)
+    decision, _, _ = await loop.decide(replace(view(100), **changes))
     assert decision.reason is reason
 
 
 async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
-    loop = balancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
+    loop = await balancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
     assert (await loop.decide(view(100)))[0].moves
     loop.switched()
     reasons = [(await loop.decide(view(step)))[0].reason for step in (109, 110, 149, 150)]
@@ -108,7 +116,7 @@ async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
 
 
 async def test_steps_that_begin_anew_are_those_of_a_new_group(planner):
-    loop = balancer(planner, Policy(every_steps=1000, replan_gap=9.0))
+    loop = await balancer(planner, Policy(every_steps=1000, replan_gap=9.0))
     assert (await loop.decide(view(5000)))[0].moves
     assert (await loop.decide(view(5001)))[0].reason is Reason.TOO_SOON
     assert (await loop.decide(view(3, known_steps=1000)))[0].moves
@@ -116,10 +124,10 @@ async def test_steps_that_begin_anew_are_those_of_a_new_group(planner):
 
 async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
     policy = Policy(replan_gap=9.0, horizon_steps=100)
-    loop = balancer(planner, policy, size=1 << 40)
+    loop = await balancer(planner, policy, size=1 << 40)
     # The first decision does not know yet how long a step takes.
     await loop.decide(view(16))
     assert (await loop.decide(view(32)))[0].reason is Reason.TOO_COSTLY
-    free = balancer(planner, policy, size=1)
+    free = await balancer(planner, policy, size=1)
     await free.decide(view(16))
     assert (await free.decide(view(32)))[0].reason is Reason.IMPROVED

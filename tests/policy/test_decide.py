@@ -21,7 +21,7 @@ from trimtab_server.policy.decide import (
 from trimtab_server.policy.policy import Policy
 
 POLICY = Policy(every_steps=10, cooldown_steps=30, start_above=1.05, stop_below=1.02, min_gain=0.01)
-READY = Situation(100, 80, 60, not_ready=None, known_steps=100)
+READY = Situation(100, 80, 60, not_ready=None, known_steps=100, step_seconds=0.03)
 GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
 
 
@@ -36,12 +36,27 @@ GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
         ({"known_steps": 0}, Reason.NO_LOAD),
         ({"known_steps": 9}, Reason.NO_LOAD),
         ({"known_steps": 10 - 1e-12}, None),
+        ({"step_seconds": 0.0}, Reason.NO_LOAD),
         ({"switched_at": 71}, Reason.COOLDOWN),
         ({"switched_at": 70}, None),
     ],
 )
 def test_planning_has_no_use(changes, reason):
     assert before_planning(replace(READY, **changes), POLICY) is reason
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "known", "reason"),
+    [
+        ({"half_life_steps": 0.0, "window_steps": 8.0}, 7, Reason.NO_LOAD),
+        ({"half_life_steps": 0.0, "window_steps": 8.0}, 8, None),
+        ({"half_life_steps": 0.1}, 4.9, Reason.NO_LOAD),
+        ({"half_life_steps": 0.1}, 5, None),
+    ],
+)
+def test_an_estimate_that_cannot_know_every_steps_need_not(smoothing, known, reason):
+    policy = replace(POLICY, **smoothing)
+    assert before_planning(replace(READY, known_steps=known), policy) is reason
 
 
 def decided(improved=GOOD, planned=None, *, moving=False, step_seconds=0.03, policy=POLICY):
@@ -77,7 +92,6 @@ def test_a_gain_that_its_moves_eat_up_is_left_alone():
     # A twelfth of a step of 30 ms, half of which is experts', over 1000 steps: 1.25 s.
     assert decided(replace(GOOD, seconds=1.24)).reason is Reason.IMPROVED
     assert decided(replace(GOOD, seconds=1.26)).reason is Reason.TOO_COSTLY
-    assert decided(replace(GOOD, seconds=1e9), step_seconds=0.0).reason is Reason.IMPROVED
 
 
 def test_where_the_load_has_shifted_a_new_plan_is_taken():

@@ -798,12 +798,23 @@ def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
     assert [served.version.generation for served in record.past[1:]] == list(range(15, 30))
 
 
-def test_a_placement_is_in_the_past_once_as_its_newest_version():
+@pytest.mark.parametrize(
+    ("generations", "past"),
+    [
+        ((NEW, OTHER, NEW, OLD), ["1.2", "1.3"]),
+        # What the group came with is always known as that.
+        ((NEW, OLD, OTHER), ["1.0", "1.1"]),
+    ],
+)
+def test_a_placement_is_in_the_past_once(generations, past):
     record = Record(in_force=BASE, placement=OLD)
-    for generation, placement in enumerate((NEW, OLD, OTHER), 1):
-        version, past = Version(1, generation), record.followed_by(placement)
-        record = replace(record, in_force=version, placement=placement, past=past)
-    assert [str(served.version) for served in record.past] == ["1.1", "1.2"]
+    for generation, placement in enumerate(generations, 1):
+        version, kept = Version(1, generation), record.followed_by(placement)
+        record = replace(record, in_force=version, placement=placement, past=kept)
+    assert [str(served.version) for served in record.past if served.version != BASE] == [
+        each for each in past if each != "1.0"
+    ]
+    assert Served(BASE, OLD) in record.past
 
 
 def test_what_is_committed_goes_on_in_a_pause():

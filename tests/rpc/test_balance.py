@@ -22,22 +22,25 @@ async def say_load(peers, seq: int = 1) -> None:
 async def test_loads_out_of_balance_are_switched_away_without_being_asked():
     async with endpoint_of(balance="active", report_seconds=0.05) as endpoint:
         peers = await group(endpoint.channel)
+        deployment = endpoint.deployments.find("d")
+        # Looked at before its first report, so that the time of a step can be told.
+        await until(lambda: deployment.status.decisions)
         await say_load(peers)
         offers = [await peer.hear("offer") for peer in peers]
         for peer, offer in zip(peers, offers, strict=True):
             await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
         for peer in peers:
             await peer.say(applied=switch_pb2.Applied(step=101, **about(await peer.hear("commit"))))
-        deployment = endpoint.deployments.find("d")
         await until(lambda: deployment.rollout.record.in_force.generation == 1)
 
 
 @pytest.mark.parametrize("balance", ["shadow", "off"])
 async def test_a_server_in_the_shadow_offers_nothing(balance):
-    async with endpoint_of(balance=balance, report_seconds=0.05) as endpoint:
+    async with endpoint_of(balance=balance, report_seconds=3000, lease_seconds=3600) as endpoint:
         peers = await group(endpoint.channel)
-        await say_load(peers)
         deployment = endpoint.deployments.find("d")
+        await deployment.steer()
+        await say_load(peers)
         decision = await deployment.steer()
         assert (decision is None) == (balance == "off")
         assert decision is None or decision.moves

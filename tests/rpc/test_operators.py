@@ -171,8 +171,10 @@ async def test_creating_the_same_again_changes_nothing(client):
         ({"name": ""}, {"spec.name"}),
         ({"topology": Topology(7, 2)}, {"spec.topology.num_replicas"}),
         ({"num_layers": 0, "num_experts": 0}, {"spec.num_layers", "spec.num_experts"}),
+        ({"name": "a\x1bb", "model": "c\nd"}, {"spec.name", "spec.model"}),
+        ({"num_layers": 1 << 25}, {"spec.num_layers"}),
     ],
-    ids=["name", "topology", "sizes"],
+    ids=["name", "topology", "sizes", "unprintable", "huge"],
 )
 async def test_what_cannot_be_created_is_named(client, changes, fields):
     spec = DeploymentSpec(**{**vars(SPEC), **changes})

@@ -39,6 +39,7 @@ from trimtab_server.rpc.tensors import encode_tensor
             "hello.placement.phy2log.shape",
             "[2] has rank 1, not 2",
         ),
+        ({"model": "m" * 201}, "hello.model", "201 characters, is not at most 200"),
         (
             {"placement": placement_pb2.Placement(phy2log=encode_tensor(BEFORE.phy2log, "f4"))},
             "hello.placement.phy2log",

@@ -98,7 +98,8 @@ class DeploymentServiceServicer(object):
     def CreateDeployment(self, request, context):
         """Creates a deployment before its workers come, which then have to agree with
         it. Not needed: the first Hello creates one too. Asked again for the same,
-        it answers what there is; for another one of that name: ALREADY_EXISTS.
+        it answers what there is; for another one of that name, or with another
+        policy: ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,7 +30,8 @@ class DeploymentServiceStub:
     ]
     """Creates a deployment before its workers come, which then have to agree with
     it. Not needed: the first Hello creates one too. Asked again for the same,
-    it answers what there is; for another one of that name: ALREADY_EXISTS.
+    it answers what there is; for another one of that name, or with another
+    policy: ALREADY_EXISTS.
     """
 
     GetDeployment: grpc.UnaryUnaryMultiCallable[
@@ -139,7 +140,8 @@ class DeploymentServiceAsyncStub:
     ]
     """Creates a deployment before its workers come, which then have to agree with
     it. Not needed: the first Hello creates one too. Asked again for the same,
-    it answers what there is; for another one of that name: ALREADY_EXISTS.
+    it answers what there is; for another one of that name, or with another
+    policy: ALREADY_EXISTS.
     """
 
     GetDeployment: grpc.aio.UnaryUnaryMultiCallable[
@@ -250,7 +252,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse]]:
         """Creates a deployment before its workers come, which then have to agree with
         it. Not needed: the first Hello creates one too. Asked again for the same,
-        it answers what there is; for another one of that name: ALREADY_EXISTS.
+        it answers what there is; for another one of that name, or with another
+        policy: ALREADY_EXISTS.
         """
 
     @abc.abstractmethod

@@ -83,7 +83,7 @@ class Balancer:
         self._topology = topology
         self._decided_at = self._switched_at = -1
         self._moving = False
-        self._step, self._at = -1, 0.0
+        self._seen: tuple[int, float] | None = None
         self._step_seconds = 0.0
 
     async def decide(self, view: View) -> Verdict:
@@ -120,13 +120,18 @@ class Balancer:
         self._switched_at = self._decided_at
 
     def _take_step(self, view: View) -> None:
-        """Learn how long a step takes; steps that begin anew are those of a new group."""
-        if view.step < self._step:
+        """Learn how long a step takes; steps that begin anew are those of a new group.
+
+        Before the first report it is as if steps had begun at 0: too short for a moment where
+        they had not, which makes moves look dear.
+        """
+        step, at = self._seen or (view.step, view.at)
+        if view.step < step:
             self._decided_at = self._switched_at = -1
-        elif 0 <= self._step < view.step:
-            self._step_seconds = (view.at - self._at) / (view.step - self._step)
-        if view.step != self._step:
-            self._step, self._at = view.step, view.at
+        elif step < view.step:
+            self._step_seconds = (view.at - at) / (view.step - step)
+        if view.step != step or self._seen is None:
+            self._seen = view.step, view.at
 
     def _situation(self, view: View) -> Situation:
         return Situation(
@@ -135,6 +140,7 @@ class Balancer:
             switched_at=self._switched_at,
             not_ready=view.not_ready,
             known_steps=view.known_steps,
+            step_seconds=self._step_seconds,
         )
 
     async def _plan(self, load_LE: Loads, served: Placement, budget: Budget | None) -> Placed:

@@ -78,4 +78,4 @@ def _says(decided: Decided) -> object:
     """What decisions have in common that are kept as one; those that planned are kept each."""
     if decided.decision.candidate is not None:
         return object()
-    return decided.decision.reason, decided.mode, decided.detail
+    return decided.decision.reason, decided.mode

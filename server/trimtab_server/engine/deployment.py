@@ -6,9 +6,10 @@ Lives on the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from trimtab_server.domain.errors import FailedPreconditionError, UnavailableErr
 from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
-from trimtab_server.engine.balancer import View
+from trimtab_server.engine.backoff import Backoff
+from trimtab_server.engine.balancer import Verdict, View
 from trimtab_server.engine.connections import Connection, Connections
 from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.inspection import inspect
@@ -89,7 +91,10 @@ class Deployment:
         self._changes: tuple[Version, Differences] | None = None
         self._steering = Steering(facts, policy, planner, teller)
         self._lookout = Lookout(self._tallies)
-        self._forgotten = False
+        self._unsure = False
+        self._steered: Placement | None = None
+        self._began = asyncio.get_running_loop().time()
+        self._backoff = Backoff()
 
     @property
     def facts(self) -> Facts:
@@ -121,12 +126,13 @@ class Deployment:
             self._steering,
             self._lookout.outlook,
             self._switching.in_force_since,
+            self._began,
         )
 
     @property
     def forgotten(self) -> bool:
         """Whether it has ended: there is none of its name, or another one."""
-        return self._forgotten
+        return self._switching.closed
 
     @property
     def name(self) -> str:
@@ -170,7 +176,7 @@ class Deployment:
         """
         unsaved = self._tallies.unsaved()
         # Who has never had a complete group leaves nothing behind.
-        if unsaved is None or self._forgotten:
+        if unsaved is None or self.forgotten:
             return
         if self.rollout.record.epoch is not None:
             await self._store.call(self._store.store.save_counters, self.name, unsaved.baselines)
@@ -187,7 +193,6 @@ class Deployment:
         # How its engine counts and transfers is as the first of those who are here says it.
         facts = self.facts if self._connections else self.facts.adopting(arrival.facts)
         facts.require(arrival.facts, self.name)
-        self._adopt(replace(self._spec, facts=facts))
         session = Connection(number, arrival, Mailbox())
         self._connections.add(session)
         try:
@@ -197,6 +202,7 @@ class Deployment:
         except BaseException:
             self.leave(session)
             raise
+        self._adopt(replace(self._spec, facts=facts))
         return session
 
     def leave(self, session: Connection) -> None:
@@ -233,12 +239,13 @@ class Deployment:
         Raises:
             FailedPreconditionError: nothing can be offered now, or it is pinned.
         """
+        await self._switching.go_to(target, order, self._why_pinned)
+
+    def _why_pinned(self) -> str | None:
         pinned = self.rollout.record.pinned
-        if pinned is not None:
-            raise FailedPreconditionError(
-                f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
-            )
-        await self._switching.go_to(target, order)
+        if pinned is None:
+            return None
+        return f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
 
     async def steer(self) -> Decision | None:
         """See how balanced it is, and go where its pin or its policy says.
@@ -251,23 +258,39 @@ class Deployment:
             UnavailableError: the store failed, or the solver is about to end.
         """
         record = self.rollout.record
+        self._backoff.look(record, asyncio.get_running_loop().time())
         if record.pinned is not None:
             self._look()
             await self._go_to_pin()
             return None
-        now, not_ready = asyncio.get_running_loop().time(), self.rollout.why_not()
-        tallies = self._tallies
+        now, tallies = asyncio.get_running_loop().time(), self._tallies
+        not_ready = self.rollout.why_not() or self._backoff.why_not(now)
         view = View(now, tallies.step, tallies.steps, not_ready, self.load, record.placement)
         self._look()
         verdict = await self._steering.decide(view)
         if verdict is None:
             return None
         if verdict.target is not None:
-            # Planned meanwhile from what may not be in force any more.
-            with suppress(FailedPreconditionError):
-                await self._switching.go_to(verdict.target, verdict.order, record.placement)
-                self._steering.switched()
+            await self._go_by_itself(verdict, record.placement)
         return verdict.decision
+
+    async def _go_by_itself(self, verdict: Verdict, base: Placement | None) -> None:
+        """Carry out a decision, unless something has changed since it was planned upon."""
+
+        def why_not() -> str | None:
+            if self.rollout.record.placement is not base:
+                return "another placement has come into force"
+            if self.policy.mode is not Mode.ACTIVE:
+                return f"the deployment is {self.policy.mode.value}"
+            return self._why_pinned()
+
+        if verdict.target is None:
+            return
+        with suppress(FailedPreconditionError):
+            self._steered = verdict.target
+            await self._switching.go_to(verdict.target, verdict.order, why_not)
+            self._steering.switched()
+            self._backoff.offered(self.rollout.record)
 
     def _look(self) -> None:
         """See how balanced it is, and tell how it stands."""
@@ -282,22 +305,36 @@ class Deployment:
 
     async def pin(self, placement: Placement | None) -> Placement | None:
         """Stay at a placement, or at none; returns where it was to stay before."""
-        before = self.rollout.record.pinned
-        await self._switching.happen(lambda: self.rollout.pin(placement))
+        before: list[Placement | None] = []
+
+        def pinned() -> list[Effect]:
+            before.append(self.rollout.record.pinned)
+            # What goes on is what the pin is about, or not: then it does not go on.
+            if before[0] is not None or placement is not None:
+                self._switching.give_up()
+            return self.rollout.pin(placement)
+
+        await self._switching.happen(pinned)
         self._teller.noted(Note("pinned", {"digest": placement.digest if placement else None}))
-        if placement is not None:
-            self._switching.give_up()
-            await self._go_to_pin()
-        return before
+        self._backoff = Backoff()
+        await self._go_to_pin()
+        return before[0]
 
     async def _go_to_pin(self) -> None:
         record = self.rollout.record
         pinned, served = record.pinned, record.placement
         if pinned is None or served is None or pinned.digest == served.digest:
             return
+        if self._backoff.why_not(asyncio.get_running_loop().time()) is not None:
+            return
+
+        def why_not() -> str | None:
+            return None if self.rollout.record.pinned is pinned else "another one is pinned"
+
         # Nobody is here, or a switch is open: then the next time will do.
         with suppress(FailedPreconditionError):
-            await self._switching.go_to(pinned)
+            await self._switching.go_to(pinned, (), why_not)
+            self._backoff.offered(self.rollout.record)
 
     async def update(self, changed: Callable[[Policy], Policy]) -> None:
         """Have it balanced otherwise, from the next decision on.
@@ -307,7 +344,7 @@ class Deployment:
 
         Raises:
             InvalidArgumentError: the new policy cannot be.
-            UnavailableError: the store failed, and all is as it was.
+            UnavailableError: the store failed: ask again, until it is as asked.
         """
 
         async def update() -> None:
@@ -319,6 +356,8 @@ class Deployment:
                 raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
             # A worker may have said meanwhile how its engine counts.
             self._adopt(replace(self._spec, policy=policy))
+            if policy.mode is not Mode.ACTIVE and self._switching.target is self._steered:
+                self._switching.give_up()
 
         await self._switching.alone(update)
 
@@ -330,9 +369,11 @@ class Deployment:
 
     async def _save_spec(self, spec: Spec | None = None) -> None:
         spec = spec or self._spec
-        if spec != self._stored:
+        if spec != self._stored or self._unsure:
+            # Where it fails, nobody knows which one the store has.
+            self._unsure = True
             await self._store.call(self._store.store.save_spec, self.name, spec.encode())
-            self._stored = spec
+            self._stored, self._unsure = spec, False
 
     def contents(self, offer: Offer, session: Connection) -> Contents:
         """What an offer asks of a session's worker."""
@@ -378,9 +419,13 @@ class Deployment:
         error = UnavailableError("the server is shutting down", RETRY_AFTER_S)
         self._connections.close_all(error)
 
-    async def changed(self) -> None:
-        """Return once something has happened to the rollout or to a session."""
-        await self._switching.changed()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """To be awaited: until something happens to the rollout or to a session from now on."""
+        return self._switching.changed()
+
+    def forget(self, forgotten: bool = True) -> None:
+        """Nothing is to happen any more, or is after all."""
+        self._switching.closed = forgotten
 
     async def settle(self) -> None:
         """Return once nothing that has begun is still under way."""
@@ -388,7 +433,6 @@ class Deployment:
 
     async def close(self) -> None:
         """Finish what has begun; nothing happens after that."""
-        self._forgotten = True
         await self._switching.close()
         self._teller.gone()
 

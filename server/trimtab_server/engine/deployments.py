@@ -25,12 +25,14 @@ from trimtab_server.engine.spec import Spec
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.engine.teller import Teller
+from trimtab_server.engine.turns import Turns
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.epochs import MOST_LOST
 from trimtab_server.rollout.record import Record
 from trimtab_server.store.errors import StoreError
 
 _RETRY_AFTER_S = 1.0
+_MOST_SHOWN = 200
 
 _HELLOS = Pace(per_second=1.0, burst=20)
 """Of one worker. Ours waits from 0.2 to 10 s between two, and a Hello costs a millisecond."""
@@ -60,6 +62,7 @@ class Deployments:
         self._numbers = itertools.count(1)
         self._hellos = Meters(_HELLOS)
         self._creating = asyncio.Lock()
+        self._to_the_end = Turns()
         self._draining = False
         self._repeating: list[asyncio.Task[None]] = []
         self._undecided: dict[str, str | None] = {}
@@ -140,7 +143,7 @@ class Deployments:
             NotFoundError: there is none.
         """
         if name not in self._by_name:
-            raise NotFoundError(f"there is no deployment {name!r}")
+            raise NotFoundError(f"there is no deployment {name[:_MOST_SHOWN]!r}")
         return self._by_name[name]
 
     def all(self) -> list[Deployment]:
@@ -163,15 +166,22 @@ class Deployments:
             ResourceExhaustedError: the server has as many deployments as it may.
             UnavailableError: the store failed.
         """
+        return await self._to_the_end.finish(self._create_asked(name, facts, policy))
+
+    async def _create_asked(
+        self, name: str, facts: Facts, policy: Callable[[Policy], Policy]
+    ) -> Deployment:
         async with self._creating:
             known = self._by_name.get(name)
             if known is not None:
                 _require_same(known, facts, policy)
                 return known
-            spec = Spec(facts, policy(self._default_policy))
+            spec, store = Spec(facts, policy(self._default_policy)), self._store.store
             self._require_room()
             try:
-                await self._store.call(self._store.store.save_spec, name, spec.encode())
+                record = await self._store.call(store.load, name) or Record()
+                _require_same_sizes(record, facts, name)
+                await self._store.call(store.save_spec, name, spec.encode())
                 return await self._begin(name, spec, stored=True)
             except StoreError as error:
                 raise self._unavailable(name, error) from error
@@ -184,7 +194,13 @@ class Deployments:
             FailedPreconditionError: it has sessions.
             UnavailableError: the store failed, and it is still there.
         """
+        await self._to_the_end.finish(self._delete(name))
+
+    async def _delete(self, name: str) -> None:
         async with self._creating:
+            if name not in self._by_name and await self._is_stored(name):
+                await self._store.call(self._store.store.delete, name)
+                return
             deployment = self.find(name)
             sessions = len(deployment.connections)
             if sessions:
@@ -193,14 +209,23 @@ class Deployments:
                 )
             # Whoever comes from now on begins another, once this one is gone.
             del self._by_name[name]
+            deployment.forget()
             try:
                 await deployment.settle()
                 await self._store.call(self._store.store.delete, name)
             except StoreError as error:
                 self._by_name[name] = deployment
+                deployment.forget(False)
                 raise self._unavailable(name, error) from error
             self._undecided.pop(name, None)
             await deployment.close()
+
+    async def _is_stored(self, name: str) -> bool:
+        """By a server that did not store specs, and its workers have not come since."""
+        try:
+            return name in await self._store.call(self._store.store.deployments)
+        except StoreError as error:
+            raise self._unavailable(name, error) from error
 
     async def drain(self) -> None:
         """Offer nothing any more, tell all workers, and end their sessions."""
@@ -214,6 +239,7 @@ class Deployments:
             for each in repeating:
                 each.cancel()
             await asyncio.wait(repeating)
+            await self._to_the_end.settle()
             await self._save()
         for deployment in list(self._by_name.values()):
             await deployment.close()
@@ -282,6 +308,8 @@ class Deployments:
         """One after another: together they would leave the solver to nobody else."""
         for deployment in list(self._by_name.values()):
             await self._steer(deployment)
+            # Where nothing had to be waited for, others wait.
+            await asyncio.sleep(0)
 
     async def _steer(self, deployment: Deployment) -> None:
         if self._draining or deployment.forgotten:
@@ -294,7 +322,8 @@ class Deployments:
         # What lasts is said once: it would come again each second.
         if trouble is not None and trouble != self._undecided.get(deployment.name):
             self._teller(deployment.name).alarm(trouble)
-        self._undecided[deployment.name] = trouble
+        if self._by_name.get(deployment.name) is deployment:
+            self._undecided[deployment.name] = trouble
 
     async def _create(self, arrival: Arrival) -> Deployment:
         self._require_room()

@@ -20,8 +20,9 @@ def inspect(
     steering: Steering,
     outlook: Outlook,
     in_force_since: float | None,
+    began: float,
 ) -> Status:
-    """The status now. `in_force_since` is of the event loop's clock."""
+    """The status now. `in_force_since` and `began` are of the event loop's clock."""
     record, now = rollout.record, asyncio.get_running_loop().time()
     return Status(
         in_force=record.in_force,
@@ -36,6 +37,7 @@ def inspect(
         workers=_workers(rollout, connections, tallies, now),
         serving=_serving(rollout),
         step=tallies.step,
+        known_seconds=now - began,
         outlook=outlook,
         moves_in_shadow=steering.shadow.moves,
         decided=steering.decisions.last,

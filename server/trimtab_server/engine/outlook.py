@@ -40,16 +40,17 @@ class Lookout:
             shadow: that would be; None: not in shadow mode.
             owners: those who count what their own slots process.
         """
-        seen = self._tallies.taken, served, shadow
+        seen = self._tallies.changes, served, shadow
         if seen == self._seen:
             return
         self._seen, tallies = seen, self._tallies
-        last_LE, smoothed_LE = tallies.last_load(), tallies.load()
+        last, smoothed = tallies.last_rates(), tallies.rates()
+        last_LE, smoothed_LE = tallies.sum(last), tallies.sum(smoothed)
         self.outlook = Outlook(
             predicted=_predicted(served, last_LE),
             predicted_smoothed=_predicted(served, smoothed_LE),
-            measured=_measured(served, tallies.last_rates(), owners),
-            measured_smoothed=_measured(served, tallies.rates(), owners),
+            measured=_measured(served, last, owners),
+            measured_smoothed=_measured(served, smoothed, owners),
             shadow=None if shadow is None else _predicted(shadow, last_LE),
             shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimtab_server.domain.topology import Topology
@@ -39,7 +39,3 @@ class Spec:
             return cls(Facts(**{**facts, "topology": topology}), Policy(**{**policy, "mode": mode}))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreCorruptError(f"a spec cannot be read: {error!r}") from error
-
-    def with_policy(self, policy: Policy) -> Spec:
-        """The same deployment, wanted otherwise."""
-        return replace(self, policy=policy)

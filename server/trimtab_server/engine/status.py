@@ -72,6 +72,7 @@ class Status:
         serving: how many workers serve by what is in force, by what the open switch leads
             to, and by anything else: "in_force", "next", "other".
         step: the last that any worker has reported; -1: none.
+        known_seconds: for how long the server has known it.
         outlook: how balanced it is.
         moves_in_shadow: that shadow mode would have taken.
         decided: the last decision; None: none yet.
@@ -91,6 +92,7 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     serving: Mapping[str, int]
     step: int
+    known_seconds: float
     outlook: Outlook
     moves_in_shadow: int
     decided: Decided | None
@@ -104,7 +106,11 @@ class Status:
 
     @property
     def estimate_age(self) -> float | None:
-        """Seconds since the report of whoever has been silent longest; None: not all have."""
-        ages = [each.report_age for each in self.workers]
-        known = [age for age in ages if age is not None]
-        return max(known) if known and len(known) == len(ages) else None
+        """Seconds since the report of whoever has been silent for longest; None: none ever came.
+
+        Who has not reported since the server's start has been silent for as long, at least.
+        """
+        if self.step < 0:
+            return None
+        ages = (each.report_age for each in self.workers)
+        return max((self.known_seconds if age is None else age for age in ages), default=None)

@@ -65,6 +65,9 @@ class Steering:
         self._note(view, mode, decision, time.perf_counter() - begun)
         if target is None or not decision.moves:
             return Verdict(decision)
+        if mode is not self.policy.mode:
+            # It was changed meanwhile.
+            return Verdict(decision)
         if mode is Mode.SHADOW:
             moves = decision.candidate.moves if decision.candidate else 0
             self.shadow.go_to(target, moves)

@@ -8,12 +8,14 @@ must be followed by what follows from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
+    NotFoundError,
     SessionClosedError,
     UnavailableError,
 )
@@ -51,6 +53,7 @@ class Switching:
         durable: what of its record the store has.
         in_force_since: when what is in force came to be, of the loop's clock; None: before
             the server's start.
+        closed: whether nothing may happen any more; whoever asks is told so.
         moved: told of each placement that comes into force after another one of its epoch.
     """
 
@@ -67,6 +70,7 @@ class Switching:
         self.rollout = Rollout(record, num_gpus)
         self.durable = record
         self.in_force_since: float | None = None
+        self.closed = False
         self.moved: Callable[[Placement, Placement], None] = lambda _was, _now: None
         self._num_gpus = num_gpus
         self._store = store
@@ -106,19 +110,25 @@ class Switching:
         await self._turns.finish(self._take_other_turn(work))
 
     async def go_to(
-        self, target: Placement, order: Sequence[int] = (), base: Placement | None = None
+        self, target: Placement, order: Sequence[int], why_not: Callable[[], str | None]
     ) -> None:
         """Set out for a placement: see `Course`. Returns once the first piece is offered.
 
+        Args:
+            target: where to go.
+            order: layers, the most urgent first.
+            why_not: asked when nothing else happens any more: what has come in between.
+
         Raises:
-            FailedPreconditionError: nothing can be offered now, or `base` is given and is not
-                in force any more.
+            FailedPreconditionError: nothing can be offered now.
+            NotFoundError: it is closed.
             UnavailableError: the store failed.
         """
 
         def set_out() -> list[Effect]:
-            if base is not None and self.rollout.record.placement is not base:
-                raise FailedPreconditionError("another placement has come into force")
+            reason = why_not()
+            if reason is not None:
+                raise FailedPreconditionError(reason)
             return self._course.set_out(target, order, self.rollout, self._connections)
 
         await self.happen(set_out)
@@ -127,9 +137,9 @@ class Switching:
         """Go no further than the switch that is open."""
         self._course.target = None
 
-    async def changed(self) -> None:
-        """Return once something has happened."""
-        await self._turns.changed()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """To be awaited: until something has happened from now on."""
+        return self._turns.changed()
 
     async def settle(self) -> None:
         """Return once nothing that has begun is still under way."""
@@ -140,6 +150,7 @@ class Switching:
         if self._expiry is not None:
             self._expiry.cancel()
         await self.settle()
+        self.closed = True
         async with self._turns.turn():
             pass
 
@@ -147,6 +158,7 @@ class Switching:
 
     async def _take_turn(self, event: Event) -> None:
         async with self._turns.turn():
+            self._require_open()
             try:
                 if self._is_ahead:
                     await self._go_back()
@@ -161,12 +173,18 @@ class Switching:
                 self._teller.stands(self.rollout, len(self._connections))
 
     async def _take_turn_unasked(self, event: Event) -> None:
-        with suppress(UnavailableError):  # the alarm has said it
+        # The alarm has said it; and where there is nothing any more, nothing happens.
+        with suppress(UnavailableError, NotFoundError):
             await self._take_turn(event)
 
     async def _take_other_turn(self, work: Callable[[], Awaitable[None]]) -> None:
         async with self._turns.turn():
+            self._require_open()
             await work()
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise NotFoundError(f"there is no deployment {self._teller.deployment!r} any more")
 
     async def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:

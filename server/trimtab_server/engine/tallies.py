@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,7 +66,7 @@ class Tallies:
     """The tally of each worker. Lives on the event loop.
 
     Attributes:
-        taken: how many reports have added to the load.
+        changes: how often the load has changed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Tallies:
         self._teller = teller
         self._tallies: dict[str, _Tally] = {}
         self._heard_at: dict[str, float] = {}
-        self.taken = 0
+        self.changes = 0
         self._saved: Mapping[str, tuple[int, int]] = {}
 
     def restore(self, saved: Mapping[str, SavedCounters]) -> None:
@@ -103,7 +103,7 @@ class Tallies:
         self._heard_at[hello.worker] = asyncio.get_running_loop().time()
         if taken is not None:
             tally.add(taken)
-            self.taken += 1
+            self.changes += 1
         self._teller.reported(hello, report.seq, None if taken is None else taken.counted)
         return tally.counters.seq
 
@@ -112,11 +112,7 @@ class Tallies:
 
         Who is away counts as it did last: the others' tokens do not show what it would have.
         """
-        return self._sum(self.rates().values())
-
-    def last_load(self) -> npt.NDArray[np.float64]:
-        """The same of what each worker has reported last, as it came."""
-        return self._sum(self.last_rates().values())
+        return self.sum(self.rates())
 
     def rates(self) -> dict[str, npt.NDArray[np.float64]]:
         """Tokens a step of each worker, float64 [L, E]."""
@@ -139,6 +135,7 @@ class Tallies:
     def smooth(self, smoothing: Smoothing) -> None:
         """Go on with another smoothing, from what the estimates say now."""
         self._smoothing = smoothing
+        self.changes += 1
         for tally in self._tallies.values():
             before, tally.estimate = tally.estimate, smoothing.estimate(*self._shape)
             if before.steps:
@@ -161,6 +158,7 @@ class Tallies:
 
     def forget(self, workers: AbstractSet[str]) -> None:
         """Their counts are of no more use: names may be new with each start of an engine."""
+        self.changes += bool(workers)
         for worker in workers:
             del self._tallies[worker]
             self._heard_at.pop(worker, None)
@@ -180,9 +178,10 @@ class Tallies:
         """This is durable."""
         self._saved = what.upto
 
-    def _sum(self, rates: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    def sum(self, rates: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        """Of all workers together, float64 [L, E]."""
         total_LE = np.zeros(self._shape)
-        for rate_LE in rates:
+        for rate_LE in rates.values():
             total_LE += rate_LE
         return total_LE
 

@@ -61,6 +61,8 @@ class Teller:
     def gone(self) -> None:
         """The server forgets the deployment."""
         self._observer.gone(self.deployment)
+        # What is still under way is of no interest any more.
+        self._observer = DeploymentObserver()
 
     def noted(self, note: Note) -> None:
         """A line of the history."""

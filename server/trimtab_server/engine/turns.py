@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Turns:
@@ -30,21 +32,20 @@ class Turns:
                 self._changed.set()
                 self._changed = asyncio.Event()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Do it by itself: whoever waits for it may stop waiting."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+    async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do it, and wait for it. Where the wait is cancelled, the work goes on."""
-        await asyncio.shield(self.begin(work))
+        return await asyncio.shield(self.begin(work))
 
-    async def changed(self) -> None:
-        """Return at the end of the next turn."""
-        changed = self._changed
-        await changed.wait()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """To be awaited: until the next turn ends from now, and not from when that begins."""
+        return self._changed.wait()
 
     async def settle(self) -> None:
         """Return once nothing that has begun is still under way."""

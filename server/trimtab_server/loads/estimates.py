@@ -17,6 +17,12 @@ from trimtab_server.domain.errors import require, require_all
 
 Loads = npt.NDArray[np.float64]
 
+_LEAST, _MOST = 0.01, 1e9
+"""Steps: of a half-life or a window."""
+
+_HALVINGS = 50
+"""After so many half-lives nothing of a count is left, to the last bit."""
+
 _BUCKETS = 8
 """Of a window: it is right to an eighth of its length, and costs eight arrays a worker."""
 
@@ -40,12 +46,21 @@ class Smoothing:
         given = {"half_life_steps": self.half_life_steps, "window_steps": self.window_steps}
         require_all(
             *(
-                (0 <= value < float("inf"), name, f"{value} is not >= 0 and finite")
+                (
+                    value == 0 or _LEAST <= value <= _MOST,
+                    name,
+                    f"{value} is neither 0 nor in [{_LEAST}, {_MOST:g}]",
+                )
                 for name, value in given.items()
             )
         )
         one = sum(value > 0 for value in given.values()) == 1
         require(one, "half_life_steps", f"exactly one of {given} has to be above 0")
+
+    @property
+    def most_steps(self) -> float:
+        """For how many steps an estimate can stand."""
+        return self.window_steps or _HALVINGS * self.half_life_steps
 
     def estimate(self, num_layers: int, num_experts: int) -> Estimate:
         """One that has seen nothing yet."""
@@ -90,8 +105,8 @@ class Decaying:
     @property
     def steps(self) -> float:
         """See `Estimate`."""
-        # Beyond 50 half-lives nothing is left of what was before, to the last bit.
-        least = 2.0**-50
+        # Beyond so many half-lives nothing is left of what was before, to the last bit.
+        least = 2.0**-_HALVINGS
         return -self._half_life * float(np.log2(max(1.0 - self._weight, least)))
 
 

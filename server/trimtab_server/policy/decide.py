@@ -42,6 +42,7 @@ class Situation:
         switched_at: the step at which experts moved last; -1: never.
         not_ready: why nothing can be offered; None if it can.
         known_steps: for how many steps the load estimate stands.
+        step_seconds: what a step takes; 0: not known yet.
     """
 
     step: int
@@ -49,6 +50,7 @@ class Situation:
     switched_at: int
     not_ready: str | None
     known_steps: float
+    step_seconds: float
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def before_planning(situation: Situation, policy: Policy) -> Reason | None:
     if now.not_ready is not None:
         return Reason.NOT_READY
     # What a few steps say is mostly noise, and a plan for noise has to be undone.
-    if now.known_steps < policy.every_steps - _ROUNDING:
+    enough = min(policy.every_steps, policy.smoothing.most_steps)
+    if now.known_steps < enough - _ROUNDING or now.step_seconds <= 0:
         return Reason.NO_LOAD
     if now.switched_at >= 0 and now.step < now.switched_at + policy.cooldown_steps:
         return Reason.COOLDOWN
@@ -137,7 +140,7 @@ def decide(
         planned: a new plan, aligned with what is in force; None: not wanted.
         moving: whether the imbalance has been above `start_above`, and not been down at
             `stop_below` since.
-        step_seconds: what a step takes now; 0: not known, and then moves cost nothing.
+        step_seconds: what a step takes now.
         policy: the deployment's.
     """
     if is_balanced(improved.before, moving, policy):
@@ -158,4 +161,4 @@ def _pays(candidate: Candidate, step_seconds: float, policy: Policy) -> bool:
     As if serving stood still while weights are under way: the worst that it can do.
     """
     saved = candidate.gain * step_seconds * policy.moe_share * policy.horizon_steps
-    return step_seconds <= 0 or saved >= candidate.seconds
+    return saved >= candidate.seconds

@@ -87,8 +87,8 @@ class Record:
         switch: the open one.
         paused: why nothing is offered; None if that is allowed.
         pinned: where it is to stay, whatever its loads; None: wherever they ask for.
-        past: what was in force before, the oldest first, each placement as its newest version;
-            one of them is what the group came with, unless that is in force.
+        past: what was in force before, the oldest first, each placement once: as its newest
+            version, or as generation 0, what the group came with, which is always kept.
         ended_groups: groups whose epochs have ended, oldest first.
     """
 
@@ -115,11 +115,13 @@ class Record:
             return self.past
         if self.placement.digest == placement.digest:
             return self.past
-        digest = self.placement.digest
-        others = (served for served in self.past if served.placement.digest != digest)
+        digest, came_with = self.placement.digest, Version(self.in_force.epoch, 0)
+        known = [served for served in self.past if served.placement.digest == digest]
+        if any(served.version == came_with for served in known):
+            return self.past
+        others = (served for served in self.past if served not in known)
         past = (*others, Served(self.in_force, self.placement))
         if len(past) <= _MOST_PAST:
             return past
-        came_with = Version(self.in_force.epoch, 0)
         oldest = next(served for served in past if served.version != came_with)
         return tuple(served for served in past if served is not oldest)

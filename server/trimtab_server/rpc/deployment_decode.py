@@ -23,12 +23,15 @@ MOST_NAME = 200
 _MOST_REASON = 1000
 """Of a reason, which goes into the store, the log and each refusal."""
 
+_MOST_NUMBERS = 1 << 26
+"""In a load or a placement."""
+
 MODES: Mapping[int, Mode] = {
     pb.MODE_OFF: Mode.OFF,
     pb.MODE_SHADOW: Mode.SHADOW,
     pb.MODE_ACTIVE: Mode.ACTIVE,
 }
-_POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
+POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
 
@@ -40,6 +43,8 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, Facts]:
             "spec.name",
             f"{message.name[:40]!r} has not 1 to {MOST_NAME} characters",
         ),
+        (message.name.isprintable(), "spec.name", f"{message.name[:40]!r} is not printable"),
+        (message.model.isprintable(), "spec.model", f"{message.model[:40]!r} is not printable"),
         (
             len(message.model) <= MOST_NAME,
             "spec.model",
@@ -52,6 +57,12 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, Facts]:
     with named_as({**names, "num_experts": "spec.num_experts"}):
         topology = decode_topology(message.topology)
         topology.check_experts(message.num_experts)
+    numbers = message.num_layers * max(message.num_experts, topology.num_replicas)
+    require(
+        numbers <= _MOST_NUMBERS,
+        "spec.num_layers",
+        f"{message.num_layers} layers of so many experts or slots are more than {_MOST_NUMBERS}",
+    )
     facts = Facts(
         topology,
         message.num_layers,
@@ -69,7 +80,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
         InvalidArgumentError: there is no such mode; of what it returns, the fields at fault.
     """
     given: dict[str, Any] = {
-        name: getattr(message, name) for name in _POLICY_FIELDS if message.HasField(name)
+        name: getattr(message, name) for name in POLICY_FIELDS if message.HasField(name)
     }
     # One of the two has to be above 0: who sets one of them does not want the other.
     for name, other in _EITHER:
@@ -80,7 +91,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
         given["mode"] = MODES[message.mode]
 
     def changed(policy: Policy) -> Policy:
-        with named_as({name: f"policy.{name}" for name in _POLICY_FIELDS}):
+        with named_as({name: f"policy.{name}" for name in POLICY_FIELDS}):
             return replace(policy, **given)
 
     return changed
@@ -100,7 +111,7 @@ def decode_target(message: placement_pb2.Placement, facts: Facts) -> Placement:
     require(
         said in (b"", digest),
         "placement.digest",
-        f"{said.hex()} is not the digest of placement.phy2log, {digest.hex()}",
+        f"{said.hex()[:64]} is not the digest of placement.phy2log, {digest.hex()}",
     )
     return placement
 

@@ -19,14 +19,13 @@ from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.record import Served
-from trimtab_server.rpc.deployment_decode import MODES
+from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS
 from trimtab_server.rpc.encode import encode_placement
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _REASONS: Mapping[Reason, Any] = {
     reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
 }
-_POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
 
 
 def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Deployment:
@@ -40,7 +39,7 @@ def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Dep
 
 def encode_policy(policy: Policy) -> pb.Policy:
     """All of its fields."""
-    values = {name: getattr(policy, name) for name in _POLICY_FIELDS}
+    values = {name: getattr(policy, name) for name in POLICY_FIELDS}
     return pb.Policy(mode=_MODES[policy.mode], **values)
 
 
@@ -56,22 +55,21 @@ def encode_topology(facts: Facts) -> topology_pb2.Topology:
 
 def encode_get(served: Served, facts: Facts) -> pb.GetPlacementResponse:
     """A placement, and what it takes to read it."""
-    return pb.GetPlacementResponse(
-        version=encode_version(served.version),
-        placement=encode_placement(served.placement),
-        topology=encode_topology(facts),
-        num_experts=facts.num_experts,
-    )
+    return pb.GetPlacementResponse(**_served(served, facts))
 
 
 def encode_watch(served: Served, facts: Facts) -> pb.WatchPlacementResponse:
     """The same, for who watches."""
-    return pb.WatchPlacementResponse(
-        version=encode_version(served.version),
-        placement=encode_placement(served.placement),
-        topology=encode_topology(facts),
-        num_experts=facts.num_experts,
-    )
+    return pb.WatchPlacementResponse(**_served(served, facts))
+
+
+def _served(served: Served, facts: Facts) -> dict[str, Any]:
+    return {
+        "version": encode_version(served.version),
+        "placement": encode_placement(served.placement),
+        "topology": encode_topology(facts),
+        "num_experts": facts.num_experts,
+    }
 
 
 def encode_decision(decided: Decided) -> pb.Decision:

@@ -197,11 +197,11 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
             return await asyncio.to_thread(decode_target, request.placement, facts), ()
         reason = deployment.rollout.why_not()
-        load_LE = deployment.load()
-        if reason is None and not load_LE.any():
-            reason = "no worker has reported any load yet"
         if reason is not None:
             raise FailedPreconditionError(reason)
+        load_LE = deployment.load()
+        if not load_LE.any():
+            raise FailedPreconditionError("no worker has reported any load yet")
         budget = decode_budget(request.budget) if request.HasField("budget") else None
         _, served = deployment.rollout.record.served
         placed = await self._planner.place(load_LE, Terms(facts.topology, budget), served)

@@ -156,6 +156,11 @@ def _require_names(message: session_service_pb2.Hello) -> None:
             (0 < len(text) <= 200, f"hello.{name}", f"{text[:40]!r} has not 1 to 200 characters")
             for name, text in names
         ),
+        (
+            len(message.model) <= 200,
+            "hello.model",
+            f"its length, {len(message.model)} characters, is not at most 200",
+        ),
         (message.stream >= 1, "hello.stream", "0 is below 1"),
     )
 

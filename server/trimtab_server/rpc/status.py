@@ -38,6 +38,9 @@ CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
 }
 """The status code of each class of error."""
 
+_MOST_CHARACTERS = 2000
+"""Of a message: both it and the details go into trailers, which gRPC drops beyond 8 KB."""
+
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -52,9 +55,10 @@ class Status(NamedTuple):
 def status_of(error: TrimtabError) -> Status:
     """The status of a call that fails as a whole, with google.rpc details."""
     code = _code_of(error)
-    rich = status_pb2.Status(code=_number(code), message=str(error))
+    message = str(error)[:_MOST_CHARACTERS]
+    rich = status_pb2.Status(code=_number(code), message=message)
     rich.details.extend(_packed(_details(error)))
-    return Status(code, str(error), ((_DETAILS_KEY, rich.SerializeToString()),))
+    return Status(code, message, ((_DETAILS_KEY, rich.SerializeToString()),))
 
 
 def stream_error(error: TrimtabError) -> error_pb2.Error:

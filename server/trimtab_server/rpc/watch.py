@@ -37,7 +37,7 @@ async def placements(
         draining.cancel()
 
 
-async def _first(changed: asyncio.Future[None], draining: asyncio.Future[None]) -> None:
+async def _first(changed: asyncio.Future[object], draining: asyncio.Future[None]) -> None:
     """Return at the next change; raises what the end of the server raises."""
     try:
         await asyncio.wait((changed, draining), return_when=asyncio.FIRST_COMPLETED)
