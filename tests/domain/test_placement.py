@@ -7,9 +7,12 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.moves import moves_between
+from trimtab_server.domain.placement import Placement, count_moves
 
 
 def test_the_digest_is_the_one_that_the_contract_defines():
@@ -51,3 +54,20 @@ def test_a_placement_that_breaks_a_rule_is_refused(slots, field):
     with pytest.raises(InvalidArgumentError) as error:
         Placement.of(np.array(slots), 3, 1)
     assert error.value.violations[0].field == field
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 1000))
+def test_moves_are_counted_as_they_are_listed(layers, gpus, slots, seed):
+    rng = np.random.default_rng(seed)
+    total = gpus * slots
+    experts = int(rng.integers(1, total + 1))
+
+    def some() -> Placement:
+        spare = rng.integers(0, experts, (layers, total - experts))
+        every = np.tile(np.arange(experts), (layers, 1))
+        return Placement.of(rng.permuted(np.hstack([every, spare]), axis=1), experts, gpus)
+
+    one, other = some(), some()
+    moves = moves_between(one.tensor(), other.tensor(), experts, gpus)
+    assert count_moves(one, other) == len(moves)
+    assert count_moves(one, one) == 0

@@ -141,6 +141,24 @@ async def test_the_layers_that_gain_most_are_switched_first():
         assert differs_L.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize(("scope", "waits"), [("local", True), ("source", True), ("global", False)])
+async def test_a_decision_waits_for_all_who_report(scope, waits):
+    facts = replace(FACTS, scope=scope)
+    async with server(balance="active") as deployments:
+        workers = []
+        for index in range(2):
+            gpus = (2 * index, 2 * index + 1)
+            hello = Hello("g", f"w{index}", 1, 1, gpus, UNTOUCHED)
+            deployment, worker = await deployments.join(Arrival("d", facts, hello, 12, 0))
+            workers.append(worker)
+        await looked_at(deployment)
+        reported(deployment, workers[0])
+        assert (await deployment.steer()).moves is not waits
+        if waits:
+            reported(deployment, workers[1])
+            assert (await deployment.steer()).moves
+
+
 async def test_another_half_life_goes_on_from_what_is_known():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
@@ -204,9 +222,6 @@ async def test_a_deployment_goes_on_where_it_was_before_its_workers_are_back():
         assert (await deployment.steer()).reason is Reason.NOT_READY
         assert deployment.status.decided.detail == "'w' has no session"
         deployment, worker = await joined(deployments, stream=2, in_force=Version(1, 0))
-        # It has yet to learn how long a step takes, and so what moves cost.
-        assert (await deployment.steer()).reason is Reason.NO_LOAD
-        reported(deployment, worker, 2)
         assert (await deployment.steer()).moves
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import check_phy2log
-from trimtab_server.domain.moves import moves_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,5 +58,14 @@ class Placement:
 def count_moves(current: Placement, new: Placement) -> int:
     """Net moves from one placement to another of the same shape; see `moves_between`."""
     differ_L = (current.phy2log != new.phy2log).any(1)
-    old_KR, new_KR = current.tensor()[differ_L], new.tensor()[differ_L]
-    return len(moves_between(old_KR, new_KR, new.num_experts, new.num_gpus))
+    return int(np.setdiff1d(_held(new, differ_L), _held(current, differ_L)).size)
+
+
+def _held(placement: Placement, layers_L: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """A number for each expert on each GPU in each of these layers; twice where it lies twice."""
+    rows_KR = placement.phy2log[layers_L].astype(np.int64)
+    layers, slots = rows_KR.shape
+    gpu_R = np.arange(slots) // (slots // placement.num_gpus)
+    place_KR = np.arange(layers)[:, None] * placement.num_gpus + gpu_R
+    held_KR: npt.NDArray[np.int64] = place_KR * placement.num_experts + rows_KR
+    return held_KR

@@ -34,7 +34,7 @@ class View:
 
     Attributes:
         at: when, in seconds of a clock that rises.
-        step: the last that its workers have reported; -1: none yet.
+        step: the last that all of its workers have reported; -1: not all have yet.
         known_steps: for how many steps the load stands.
         not_ready: why nothing can be offered; None if it can.
         load: gives tokens of each expert a step, float64 [L, E].

@@ -265,7 +265,7 @@ class Deployment:
             return None
         now, tallies = asyncio.get_running_loop().time(), self._tallies
         not_ready = self.rollout.why_not() or self._backoff.why_not(now)
-        view = View(now, tallies.step, tallies.steps, not_ready, self.load, record.placement)
+        view = View(now, self._step, tallies.steps, not_ready, self.load, record.placement)
         self._look()
         verdict = await self._steering.decide(view)
         if verdict is None:
@@ -273,6 +273,14 @@ class Deployment:
         if verdict.target is not None:
             await self._go_by_itself(verdict, record.placement)
         return verdict.decision
+
+    @property
+    def _step(self) -> int:
+        """The last that all have reported who are to: a load of some of them is not the group's."""
+        if self.facts.scope == "global":
+            return self._tallies.step
+        workers = self._connections.workers
+        return min((self._tallies.last_step_of(each) for each in workers), default=-1)
 
     async def _go_by_itself(self, verdict: Verdict, base: Placement | None) -> None:
         """Carry out a decision, unless something has changed since it was planned upon."""

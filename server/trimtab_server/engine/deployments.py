@@ -300,8 +300,12 @@ class Deployments:
             )
 
     async def _steer_for_ever(self) -> None:
+        clock, every = asyncio.get_running_loop().time, self._config.report_seconds
+        due = clock()
         while True:
-            await asyncio.sleep(self._config.report_seconds)
+            # From beginning to beginning: a round may take a while.
+            due = max(clock(), due + every)
+            await asyncio.sleep(due - clock())
             await self._steer_all()
 
     async def _steer_all(self) -> None:

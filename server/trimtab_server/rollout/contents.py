@@ -146,6 +146,10 @@ def _nearest_first(
     ranked = holders.copy()
     rows = zip(arrivals.tolist(), holders.tolist(), strict=True)
     for i, ((layer, slot, expert), row) in enumerate(rows):
+        if len(row) == 1 or row[1] < 0:
+            # Most have one holder, and so no order, and nobody else to be read from instead.
+            sends[row[0]] += 1
+            continue
         node = slot // topology.slots_per_gpu // per_node
         order = [
             gpu
