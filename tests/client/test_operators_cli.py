@@ -456,7 +456,11 @@ def test_watch_ends_with_the_error_that_ends_it(
 
 def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> None:
     service.deployments.watches.append([served_message(Version(2, 7)), "hold"])
-    code = "import sys; from trimtab_client.cli import main; sys.exit(main(sys.argv[1:]))"
+    # As at a terminal: what a shell starts in the background ignores the signal.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from trimtab_client.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, "watch", "d", "--server", service.target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
