@@ -9,7 +9,7 @@ ARGS   ?=
 OUT    ?= protos
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check compat bench protos format clean
+.PHONY: help setup demo serve test check compat bench plot protos format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,7 +30,7 @@ $(VENV)/.dev: $(VENV)/.server
 
 setup: $(VENV)/.dev  ## Set up .venv with everything a developer needs
 
-demo: $(VENV)/.server  ## Serve real loads to the real client and show what it did (ARGS=--help)
+demo: $(VENV)/.server  ## Replay real loads on workers that a server keeps balanced (ARGS=--help)
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 serve: $(VENV)/.server  ## Start a server on this machine (ARGS=--help)
@@ -62,6 +62,10 @@ compat:  ## Run the client alone on the oldest and the newest libraries it allow
 
 bench: $(VENV)/.dev  ## Measure: balance, moves and RPC overhead (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+plot: $(VENV)/.server  ## Draw what `make bench ARGS="served --json FILE"` wrote (ARGS="FILE SVG")
+	@$(PIP) -e '.[server,plots]'
+	$(BIN)/python -m tests.bench.plot $(ARGS)
 
 $(VENV)-protos/.ready: protos/requirements.txt
 	@$(PYTHON) -m venv $(VENV)-protos

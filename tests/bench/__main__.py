@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import get_args
 
 from tests.bench import (
+    aside,
     backends,
     balance,
     concurrency,
+    crowd,
     engine_calls,
     growth,
     improving,
@@ -20,6 +22,7 @@ from tests.bench import (
     policy,
     replay,
     rpc,
+    served,
     sessions,
     start,
     switching,
@@ -35,8 +38,11 @@ SECTIONS: dict[str, list[Section]] = {
     "balance": [balance.run],
     "replay": [replay.run],
     "policy": [policy.run],
+    "served": [served.run],
+    "aside": [aside.run],
     "rpc": [rpc.run, concurrency.run, start.run],
     "sessions": [engine_calls.run, sessions.run, switching.run],
+    "crowd": [crowd.run],
     "leak": [leak.run],
     "constants": [replay.constants],
     "noise": [balance.noise],
@@ -95,6 +101,9 @@ def _arguments() -> tuple[list[str], Options]:
     parser.add_argument(
         "--memory", action="store_true", help="also measure peak memory in `backends` (slow)"
     )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures of `served` there"
+    )
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     unknown = [section for section in given.sections if section not in SECTIONS]
@@ -106,7 +115,12 @@ def _arguments() -> tuple[list[str], Options]:
     if missing:
         parser.error(f"--peer: no file {', '.join(missing)}")
     return given.sections or USUAL, Options(
-        given.repeats, tuple(given.backends), tuple(given.peers), given.memory, given.quick
+        repeats=given.repeats,
+        backends=tuple(given.backends),
+        peers=tuple(given.peers),
+        memory=given.memory,
+        json=given.json,
+        quick=given.quick,
     )
 
 

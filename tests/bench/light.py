@@ -24,22 +24,35 @@ STEP_S = 0.001
 DEPLOYMENT = "light"
 
 
+def small(workers: int) -> Placement:
+    """What so many workers may serve by: two slots each, an expert for each of them."""
+    return Placement.untouched(LAYERS, workers, 2 * workers, workers)
+
+
 class LightGroup:
     """All workers of a group, one GPU each. An asynchronous context manager.
 
     They step together, and have nothing to copy: what a switch takes is the server's part,
-    the sessions' and the wire's.
+    the sessions' and the wire's. They have room for any plan in one switch.
+
+    Args:
+        target: the server.
+        placement: what they load at first.
+        deployment: its name.
+
+    Attributes:
+        placement: what they have loaded at first.
+        sessions: of the workers, by GPU.
     """
 
-    def __init__(self, target: str, workers: int) -> None:
-        slots = 2 * workers
-        self.placement = Placement.untouched(LAYERS, workers, slots, workers)
+    def __init__(self, target: str, placement: Placement, deployment: str = DEPLOYMENT) -> None:
+        self.placement = placement
+        self.sessions: list[AsyncWorkerSession] = []
         self._target = target
-        self._topology = Topology(num_replicas=slots, num_gpus=workers)
-        self._workers = workers
+        self._deployment = deployment
+        self._slots, self._workers = placement.phy2log.shape[1], placement.num_gpus
         self._events: asyncio.Queue[StateEvent] = asyncio.Queue()
-        self._sessions: list[AsyncWorkerSession] = []
-        self._barrier = asyncio.Barrier(workers)
+        self._barrier = asyncio.Barrier(self._workers)
         self._brought: list[Sequence[int]] = []
         self._least: tuple[int, ...] = ()
 
@@ -54,7 +67,7 @@ class LightGroup:
                 on_state=self._events.put_nowait,
                 barrier=self._agree,
             )
-            self._sessions.append(await self._closing.enter_async_context(session))
+            self.sessions.append(await self._closing.enter_async_context(session))
         self._stepping = asyncio.create_task(self._step())
         return self
 
@@ -78,26 +91,26 @@ class LightGroup:
         for row in rows:
             one, other = rng.choice(len(row), 2, replace=False)
             row[[one, other]] = row[[other, one]]
-        return Placement.of(rows, self._workers, self._workers)
+        return Placement.of(rows, self.placement.num_experts, self._workers)
 
     def _options(self, index: int) -> WorkerOptions:
         return WorkerOptions(
-            deployment=DEPLOYMENT,
+            deployment=self._deployment,
             worker=f"worker {index}",
-            topology=self._topology,
+            topology=Topology(self._slots, self._workers),
             placement=self.placement,
             scope="local",
             bytes_per_expert=1,
             gpus=(index,),
             group_id="group",
-            staging_slots=LAYERS * 4,
+            staging_slots=self.placement.phy2log.size // self._workers,
         )
 
     async def _step(self) -> None:
         for step in itertools.count():
-            boundaries = (session.at_step_boundary(step) for session in self._sessions)
+            boundaries = (session.at_step_boundary(step) for session in self.sessions)
             flips = await asyncio.gather(*boundaries)
-            for session, flip in zip(self._sessions, flips, strict=True):
+            for session, flip in zip(self.sessions, flips, strict=True):
                 if flip is not None:
                     session.applied()
             await asyncio.sleep(STEP_S)

@@ -18,6 +18,7 @@ class Options:
         backends: names of those to measure; empty: all that can run here.
         peers: files with the field's `rebalance_experts`, to measure beside ours.
         memory: also measure peak memory, in a process for each figure.
+        json: where `served` writes its figures; None: nowhere.
         quick: tiny shapes and few calls, to see that everything runs.
     """
 
@@ -25,6 +26,7 @@ class Options:
     backends: tuple[BackendName, ...] = ()
     peers: tuple[Path, ...] = ()
     memory: bool = False
+    json: Path | None = None
     quick: bool = False
 
     @property

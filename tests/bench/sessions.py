@@ -100,7 +100,7 @@ async def _exchange(
 ) -> tuple[list[float], float]:
     """Latencies of all reports, in seconds, and how long it took."""
     async with AsyncExitStack() as open_:
-        peers = await _join(open_, address, model, sessions)
+        peers = await join(open_, address, model, sessions)
         start = time.perf_counter()
         each = await asyncio.gather(*(_report(peer, model, start + seconds) for peer in peers))
         return [latency for latencies in each for latency in latencies], time.perf_counter() - start
@@ -110,11 +110,11 @@ async def _report(peer: Peer, model: Model, end: float) -> list[float]:
     latencies = []
     counts = encode_tensor(np.ones((model.layers, model.experts), np.int64), "i8")
     while time.perf_counter() < end:
-        latencies.append(await _report_once(peer, counts, seq=2 + len(latencies)))
+        latencies.append(await report_once(peer, counts, seq=2 + len(latencies)))
     return latencies
 
 
-async def _report_once(peer: Peer, counts: object, seq: int) -> float:
+async def report_once(peer: Peer, counts: object, seq: int) -> float:
     start = time.perf_counter()
     await peer.say(report=pb.Report(seq=seq, first_step=seq, last_step=seq, counts=counts))
     ack = await peer.hear("report_ack")
@@ -139,16 +139,16 @@ async def _resident(server: ServerProcess, model: Model, sessions: int) -> float
     """Bytes, with so many sessions that have each reported once."""
     counts = encode_tensor(np.ones((model.layers, model.experts), np.int64), "i8")
     async with AsyncExitStack() as open_:
-        peers = await _join(open_, server.address, model, sessions)
-        await asyncio.gather(*(_report_once(peer, counts, seq=2) for peer in peers))
-        return await asyncio.to_thread(_resident_bytes, server.process.pid)
+        peers = await join(open_, server.address, model, sessions)
+        await asyncio.gather(*(report_once(peer, counts, seq=2) for peer in peers))
+        return await asyncio.to_thread(resident_bytes, server.process.pid)
 
 
-def _resident_bytes(pid: int) -> float:
+def resident_bytes(pid: int) -> float:
     return 4096.0 * int(Path(f"/proc/{pid}/statm").read_text().split()[1])
 
 
-async def _join(open_: AsyncExitStack, address: str, model: Model, sessions: int) -> list[Peer]:
+async def join(open_: AsyncExitStack, address: str, model: Model, sessions: int) -> list[Peer]:
     """So many sessions that are welcome; each over a connection of its own, as workers are."""
     gpus = sessions
     slots = max(model.slots, -(-model.experts // gpus) * gpus)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import grpc
 import numpy as np
 
-from tests.bench.light import DEPLOYMENT, STEP_S, LightGroup
+from tests.bench.light import DEPLOYMENT, STEP_S, LightGroup, small
 from tests.bench.options import Options
 from tests.bench.tables import in_ms, print_table
 from tests.servers import server_process
@@ -56,7 +56,7 @@ async def _measure(workers: int, switches: int) -> list[object]:
         flags += ("--max-sessions", str(workers))
         with server_process(*flags) as server:
             async with (
-                LightGroup(server.address, workers) as group,
+                LightGroup(server.address, small(workers)) as group,
                 grpc.aio.insecure_channel(server.address) as channel,
             ):
                 await group.until_all("in_force", group.placement.digest)

@@ -34,6 +34,9 @@ from trimtab_server.store.errors import StoreError
 _RETRY_AFTER_S = 1.0
 _MOST_SHOWN = 200
 
+_LANES = 8
+"""Deployments that steer at a time: while one waits for the store, others decide."""
+
 _HELLOS = Pace(per_second=1.0, burst=20)
 """Of one worker. Ours waits from 0.2 to 10 s between two, and a Hello costs a millisecond."""
 
@@ -309,11 +312,16 @@ class Deployments:
             await self._steer_all()
 
     async def _steer_all(self) -> None:
-        """One after another: together they would leave the solver to nobody else."""
-        for deployment in list(self._by_name.values()):
-            await self._steer(deployment)
-            # Where nothing had to be waited for, others wait.
-            await asyncio.sleep(0)
+        """A few at a time: all together they would leave the solver to nobody else."""
+        waiting = iter(list(self._by_name.values()))
+
+        async def lane() -> None:
+            for deployment in waiting:
+                await self._steer(deployment)
+                # Where nothing had to be waited for, others wait.
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(lane() for _ in range(_LANES)))
 
     async def _steer(self, deployment: Deployment) -> None:
         if self._draining or deployment.forgotten:

@@ -1,0 +1,128 @@
+"""Replays that no default was chosen on: the traces in another order, and other topologies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.bench import played
+from tests.bench.loads import Loads, trace
+from tests.bench.options import Options
+from tests.bench.played import shape_of
+from tests.bench.policy import looped
+from tests.bench.tables import print_table
+from trimtab_server.domain.topology import Topology
+from trimtab_server.policy.policy import Policy
+
+LEAST_OF_FULL = 0.985
+MOST_MOVES = 0.10
+LEAST_ABOVE = 0.01
+
+CAPTION = (
+    "The default policy, as the server's loop decides in this process, on windows of the traces "
+    "in an order of which no policy was chosen, and in topologies of which none was. `above`: "
+    "points of live balancedness above the best of the full, aligned re-plans that spend as many "
+    f"moves. Missed: less than {LEAST_OF_FULL:.1%} of the full re-plan every window, more than "
+    f"{MOST_MOVES:.0%} of its moves, or less than {100 * LEAST_ABOVE:.0f} point above."
+)
+_PHASES, _MIXED, _TASKS = "gptoss20b_phases", "gptoss20b_mixed", "esft_dsv2lite"
+_SMALL, _LARGE = Topology(40, 8), Topology(80, 8)
+
+
+class Aside(NamedTuple):
+    """A replay: what it is, its windows [T, L, E], and where they are served."""
+
+    name: str
+    windows: Callable[[], Loads]
+    topology: Topology
+
+
+def run(options: Options) -> None:
+    """Print how the default policy does on each."""
+    chosen = ASIDE[3:4] if options.quick else ASIDE
+    columns = ["replay", "shape", "untouched", "full every 1", "default policy", "of full"]
+    columns += [
+        "moves a layer and window",
+        "moves of full",
+        "with as many moves",
+        "above",
+        "missed",
+    ]
+    print_table("Replays set aside", columns, _rows(chosen), CAPTION)
+
+
+def _rows(chosen: list[Aside]) -> Iterator[list[str]]:
+    for name, windows, topology in chosen:
+        load_TLE = torch.from_numpy(windows())
+        yield [name, shape_of(topology), *_cells(load_TLE, topology)]
+
+
+def _cells(load_TLE: Tensor, topology: Topology) -> list[str]:
+    still = played.replanned(load_TLE, topology, len(load_TLE)).outcome
+    full = played.replanned(load_TLE, topology, 1).outcome
+    ours = looped(load_TLE, topology, Policy()).outcome
+    rare = played.with_as_many_moves(load_TLE, topology, ours.moves).outcome
+    of_full, of_moves = ours.balancedness / full.balancedness, ours.moves / full.moves
+    above = ours.balancedness - rare.balancedness
+    missed = [
+        *(["balance"] if of_full < LEAST_OF_FULL else []),
+        *(["moves"] if of_moves > MOST_MOVES else []),
+        *(["above"] if above < LEAST_ABOVE else []),
+    ]
+    return [
+        *(f"{each.balancedness:.4f}" for each in (still, full, ours)),
+        f"{of_full:.1%}",
+        f"{ours.moves:.2f}",
+        f"{of_moves:.1%}",
+        f"{rare.balancedness:.4f} ({rare.moves:.2f})",
+        f"{100 * above:.1f}",
+        ", ".join(missed) or "none",
+    ]
+
+
+def backwards(name: str) -> Loads:
+    """From the last window to the first."""
+    return trace(name)[::-1].copy()
+
+
+def in_turns(name: str, parts: int, each: int) -> Loads:
+    """Cut into equal parts, which take turns: so many windows of each, again and again."""
+    load_TLE = trace(name)
+    length = len(load_TLE) // parts // each * each
+    starts = [part * (len(load_TLE) // parts) for part in range(parts)]
+    turns = range(0, length, each)
+    return np.concatenate(
+        [load_TLE[start + at : start + at + each] for at in turns for start in starts]
+    )
+
+
+def spliced(one: str, other: str, each: int) -> Loads:
+    """So many windows of one, then the next ones of the other, and so on."""
+    load_TLE, other_TLE = trace(one), trace(other)
+    pieces = [
+        (load_TLE if at // each % 2 == 0 else other_TLE)[at : at + each]
+        for at in range(0, min(len(load_TLE), len(other_TLE)), each)
+    ]
+    return np.concatenate(pieces)
+
+
+def reordered(name: str, order: tuple[int, ...]) -> Loads:
+    """Cut into as many equal parts as there are in `order`, which come in that order."""
+    parts = np.split(trace(name), len(order))
+    return np.concatenate([parts[part] for part in order])
+
+
+ASIDE = [
+    Aside("phases backwards", lambda: backwards(_PHASES), _SMALL),
+    Aside("phases in turns of 16 windows", lambda: in_turns(_PHASES, 6, 16), _SMALL),
+    Aside("phases and mixed, 32 windows each", lambda: spliced(_PHASES, _MIXED, 32), _SMALL),
+    Aside("tasks in another order", lambda: reordered(_TASKS, (2, 0, 3, 1)), _LARGE),
+    Aside("tasks in turns of 8 windows", lambda: in_turns(_TASKS, 4, 8), _LARGE),
+    Aside("phases", lambda: trace(_PHASES), Topology(48, 8)),
+    Aside("mixed", lambda: trace(_MIXED), Topology(64, 16)),
+    Aside("tasks", lambda: trace(_TASKS), Topology(96, 16)),
+]

@@ -1,0 +1,136 @@
+"""A trace served by a real server and real sessions, in lockstep: window after window.
+
+A worker of one GPU records what its own slots have processed. A decision waits until all have
+reported, and the next one is due a window later, so nothing depends on the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tests.bench.light import LightGroup
+from tests.bench.played import STEPS, Played, live
+from trimtab_client import (
+    AsyncClient,
+    Decision,
+    Deployment,
+    Placement,
+    Policy,
+    Reason,
+    Version,
+)
+from trimtab_server.domain.topology import Topology
+
+Counts = npt.NDArray[np.int64]
+
+PATIENCE_S = 60.0
+POLL_S = 0.001
+
+_MOVES = (Reason.IMPROVED, Reason.REPLANNED)
+
+
+async def serve(
+    address: str, deployment: str, load_TLE: Tensor, topology: Topology, policy: Policy
+) -> Played:
+    """Serve a trace from the untouched layout on, each decision in force before the next window.
+
+    Args:
+        address: of a server that makes new deployments active.
+        deployment: a name that it does not know yet.
+        load_TLE: counts, [T, L, E].
+        topology: slots and GPUs; each is a worker.
+        policy: what is to be otherwise than in a new deployment.
+    """
+    layers, experts = load_TLE.shape[1:]
+    slots, gpus = topology.num_replicas, topology.num_gpus
+    first = Placement.untouched(layers, experts, slots, gpus)
+    async with (
+        LightGroup(address, first, deployment) as group,
+        AsyncClient(address) as client,
+    ):
+        await group.until_all("in_force", first.digest)
+        await client.update_policy(deployment, policy)
+        results, served = [], first
+        for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
+            before, last = served, (window + 1) * STEPS - 1
+            version = (await client.get_deployment(deployment)).status.in_force
+            _report(group, served, now_LE.long().numpy(), last)
+            served = await _decided(group, client, deployment, last, version)
+            results.append(live(_tensor(served), _tensor(before), next_LE, topology))
+        decisions = (await client.get_deployment(deployment)).status.decisions
+    # What moves cost depends on how long a step takes, which is the only clock in a decision.
+    assert "too_costly" not in decisions, decisions
+    return Played(*map(list, zip(*results, strict=True)))
+
+
+def divided(placement: Placement, load_LE: Counts) -> Counts:
+    """What each slot processes, int64 [L, R]: an expert's tokens, as evenly as integers allow."""
+    copies_LE = placement.logcnt
+    least_LE, rest_LE = load_LE // copies_LE, load_LE % copies_LE
+    least_LR, rest_LR = (
+        np.take_along_axis(each_LE, placement.phy2log.astype(np.int64), axis=1)
+        for each_LE in (least_LE, rest_LE)
+    )
+    shares_LR: Counts = least_LR + (placement.rank < rest_LR)
+    return shares_LR
+
+
+def counted(placement: Placement, shares_LR: Counts, gpu: int) -> Counts:
+    """What the slots of one GPU have processed, by expert, int64 [L, E]."""
+    slots = shares_LR.shape[1] // placement.num_gpus
+    own = slice(gpu * slots, (gpu + 1) * slots)
+    counts_LE = np.zeros(placement.logcnt.shape, np.int64)
+    layers_L1 = np.arange(len(counts_LE))[:, None]
+    np.add.at(counts_LE, (layers_L1, placement.phy2log[:, own]), shares_LR[:, own])
+    return counts_LE
+
+
+def _report(group: LightGroup, served: Placement, load_LE: Counts, last: int) -> None:
+    """Have each worker report a window."""
+    shares_LR = divided(served, load_LE)
+    for gpu, session in enumerate(group.sessions):
+        session.record(counted(served, shares_LR, gpu), last - STEPS + 1, last)
+
+
+async def _decided(
+    group: LightGroup, client: AsyncClient, deployment: str, last: int, before: Version | None
+) -> Placement:
+    """What is in force at all workers once all has been done that was decided upon a step."""
+
+    def decision_of(known: Deployment) -> Decision | None:
+        decision = known.status.last_decision
+        if decision is None or decision.step != last or decision.reason is Reason.NOT_READY:
+            return None
+        return decision
+
+    known = await _until(client, deployment, lambda known: decision_of(known) is not None)
+    decision = decision_of(known)
+    if decision is not None and decision.reason in _MOVES:
+        known = await _until(
+            client,
+            deployment,
+            lambda known: known.status.phase == "idle" and known.status.in_force != before,
+        )
+    placements = [session.placement for session in group.sessions]
+    assert all(each.digest == known.status.digest for each in placements)
+    return placements[0]
+
+
+async def _until(
+    client: AsyncClient, deployment: str, holds: Callable[[Deployment], bool]
+) -> Deployment:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds(known := await client.get_deployment(deployment)):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+    return known
+
+
+def _tensor(placement: Placement) -> Tensor:
+    return torch.from_numpy(placement.phy2log.astype(np.int64))
