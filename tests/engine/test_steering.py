@@ -155,6 +155,8 @@ async def test_a_decision_waits_for_all_who_report(scope, waits):
         reported(deployment, workers[0])
         assert (await deployment.steer()).moves is not waits
         if waits:
+            silent = "'w1' has reported no load yet, and others have"
+            assert deployment.status.decided.detail == silent
             reported(deployment, workers[1])
             assert (await deployment.steer()).moves
 

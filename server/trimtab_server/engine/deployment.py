@@ -264,7 +264,7 @@ class Deployment:
             await self._go_to_pin()
             return None
         now, tallies = asyncio.get_running_loop().time(), self._tallies
-        not_ready = self.rollout.why_not() or self._backoff.why_not(now)
+        not_ready = self.rollout.why_not() or self._backoff.why_not(now) or self._why_unknown()
         view = View(now, self._step, tallies.steps, not_ready, self.load, record.placement)
         self._look()
         verdict = await self._steering.decide(view)
@@ -273,6 +273,14 @@ class Deployment:
         if verdict.target is not None:
             await self._go_by_itself(verdict, record.placement)
         return verdict.decision
+
+    def _why_unknown(self) -> str | None:
+        """Who keeps the load from being known: an engine may have forgotten one of its ranks."""
+        workers = sorted(self._connections.workers)
+        if self._step >= 0 or not workers or self._tallies.step < 0:
+            return None
+        silent = next(each for each in workers if self._tallies.last_step_of(each) < 0)
+        return f"{silent!r} has reported no load yet, and others have"
 
     @property
     def _step(self) -> int:
