@@ -34,8 +34,9 @@ from trimtab_server.store.errors import StoreError
 _RETRY_AFTER_S = 1.0
 _MOST_SHOWN = 200
 
-_LANES = 8
-"""Deployments that steer at a time: while one waits for the store, others decide."""
+_LANES = 3
+"""Deployments that steer at a time: while one waits for the store, others decide. More make
+decisions wait for each other, and no more of them."""
 
 _HELLOS = Pace(per_second=1.0, burst=20)
 """Of one worker. Ours waits from 0.2 to 10 s between two, and a Hello costs a millisecond."""
