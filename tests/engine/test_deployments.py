@@ -333,6 +333,24 @@ async def test_a_deployment_that_can_be_read_no_more_is_an_alarm_and_its_workers
     assert said.startswith("the store failed: store ")
 
 
+async def test_what_a_server_left_that_stored_no_specs_can_be_deleted_too(tmp_path):
+    async with server(tmp_path) as deployments:
+        await deployments.join(arrival())
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as db, db:
+        db.execute("DELETE FROM specs")
+    async with server(tmp_path) as deployments:
+        configure("delete:before=error")
+        try:
+            with pytest.raises(UnavailableError, match="store failed"):
+                await deployments.delete("d")
+        finally:
+            configure("")
+        await deployments.delete("d")
+        with pytest.raises(NotFoundError):
+            await deployments.delete("d")
+        assert deployments._store.store.deployments() == []
+
+
 async def test_what_never_had_a_complete_group_is_forgotten_and_leaves_nothing(tmp_path):
     half = Hello("g", "w", 1, 1, (0,), BEFORE)
     async with server(tmp_path) as deployments:

@@ -25,7 +25,7 @@ from trimtab_server.domain.errors import (
     UnavailableError,
 )
 from trimtab_server.domain.version import Version
-from trimtab_server.engine.arrival import Arrival
+from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.backoff import Backoff
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.planner import Planner
@@ -187,6 +187,25 @@ async def test_who_is_refused_says_nothing_of_the_deployment():
         right = replace(FACTS, model="right")
         deployment, _ = await deployments.join(Arrival("d", right, hello, 12, 0))
         assert deployment.facts.model == "right"
+
+
+async def test_workers_that_come_at_once_agree_with_the_first_of_them():
+    """Also of a deployment that an operator made, who does not know how its engine counts."""
+    made = Facts(FACTS.topology, FACTS.num_layers, FACTS.num_experts)
+    async with server() as deployments:
+        await deployments.create("d", made, lambda policy: policy)
+        gpus = [(0, 1), (2, 3)]
+        hellos = [Hello("g", f"w{i}", 1, 1, each, UNTOUCHED) for i, each in enumerate(gpus)]
+        arrivals = [Arrival("d", FACTS, hello, 12, 0) for hello in hellos]
+        other = replace(arrivals[1], facts=replace(FACTS, bytes_per_expert=7))
+        joins = (deployments.join(each) for each in (arrivals[0], other, arrivals[1]))
+        first, refused, second = await asyncio.gather(*joins, return_exceptions=True)
+        assert isinstance(refused, FailedPreconditionError)
+        assert "bytes_per_expert: 7 is not 100" in str(refused)
+        deployment = first[0]
+        assert second[0] is deployment
+        assert deployment.facts == FACTS
+        assert deployment.status.in_force == Version(1, 0)
 
 
 async def test_who_refuses_a_pin_is_asked_ever_more_seldom():

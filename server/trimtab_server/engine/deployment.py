@@ -37,7 +37,7 @@ from trimtab_server.loads.counters import Report
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.contents import Contents, Differences
-from trimtab_server.rollout.effects import Effect, Note
+from trimtab_server.rollout.effects import Close, Effect, Note
 from trimtab_server.rollout.messages import Answer, Offer
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
@@ -77,6 +77,7 @@ class Deployment:
         self._store = store
         self._teller = teller
         self._connections = Connections()
+        self._let_in: set[int] = set()
         self._switching = Switching(
             facts.topology.num_gpus,
             record,
@@ -85,8 +86,8 @@ class Deployment:
             teller,
             offer_seconds,
             self._save_spec,
+            self._moved,
         )
-        self._switching.moved = self._moved
         self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
         self._changes: tuple[Version, Differences] | None = None
         self._steering = Steering(facts, policy, planner, teller)
@@ -190,23 +191,31 @@ class Deployment:
             SessionClosedError: it cannot join now.
             UnavailableError: the store failed.
         """
-        # How its engine counts and transfers is as the first of those who are here says it.
-        facts = self.facts if self._connections else self.facts.adopting(arrival.facts)
-        facts.require(arrival.facts, self.name)
         session = Connection(number, arrival, Mailbox())
         self._connections.add(session)
         try:
-            event = self._kept(lambda: self.rollout.joined(number, arrival.hello))
-            await self._switching.happen(event)
+            await self._switching.happen(self._kept(lambda: self._joined(session)))
             session.mailbox.check()
         except BaseException:
             self.leave(session)
             raise
-        self._adopt(replace(self._spec, facts=facts))
         return session
+
+    def _joined(self, session: Connection) -> list[Effect]:
+        """A worker that is let in joins; the first one says how their engine counts."""
+        number, arrival = session.number, session.arrival
+        facts = self.facts if self._let_in else self.facts.adopting(arrival.facts)
+        facts.require(arrival.facts, self.name)
+        effects = self.rollout.joined(number, arrival.hello)
+        refused = any(isinstance(each, Close) and each.session == number for each in effects)
+        if not refused:
+            self._let_in.add(number)
+            self._adopt(replace(self._spec, facts=facts))
+        return effects
 
     def leave(self, session: Connection) -> None:
         """End a session. Returns at once, so that a cancelled call can say it too."""
+        self._let_in.discard(session.number)
         if self._connections.end(session.number):
             self._switching.begin(self._kept(lambda: self.rollout.left(session.number)))
 

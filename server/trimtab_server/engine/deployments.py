@@ -202,8 +202,7 @@ class Deployments:
 
     async def _delete(self, name: str) -> None:
         async with self._creating:
-            if name not in self._by_name and await self._is_stored(name):
-                await self._store.call(self._store.store.delete, name)
+            if name not in self._by_name and await self._was_stored(name):
                 return
             deployment = self.find(name)
             sessions = len(deployment.connections)
@@ -224,12 +223,16 @@ class Deployments:
             self._undecided.pop(name, None)
             await deployment.close()
 
-    async def _is_stored(self, name: str) -> bool:
-        """By a server that did not store specs, and its workers have not come since."""
+    async def _was_stored(self, name: str) -> bool:
+        """By a server that stored no specs, and its workers have not come since: now deleted."""
+        store = self._store.store
         try:
-            return name in await self._store.call(self._store.store.deployments)
+            stored = name in await self._store.call(store.deployments)
+            if stored:
+                await self._store.call(store.delete, name)
         except StoreError as error:
             raise self._unavailable(name, error) from error
+        return stored
 
     async def drain(self) -> None:
         """Offer nothing any more, tell all workers, and end their sessions."""

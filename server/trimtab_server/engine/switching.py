@@ -47,6 +47,7 @@ class Switching:
         teller: told of what happens.
         offer_seconds: time in which workers have to prepare an offer.
         before_saving: awaited before a record is saved.
+        moved: told of each placement that comes into force after another one of its epoch.
 
     Attributes:
         rollout: the state machine, to look at.
@@ -54,7 +55,6 @@ class Switching:
         in_force_since: when what is in force came to be, of the loop's clock; None: before
             the server's start.
         closed: whether nothing may happen any more; whoever asks is told so.
-        moved: told of each placement that comes into force after another one of its epoch.
     """
 
     def __init__(
@@ -66,18 +66,19 @@ class Switching:
         teller: Teller,
         offer_seconds: float,
         before_saving: Callable[[], Awaitable[None]],
+        moved: Callable[[Placement, Placement], None],
     ) -> None:
         self.rollout = Rollout(record, num_gpus)
         self.durable = record
         self.in_force_since: float | None = None
         self.closed = False
-        self.moved: Callable[[Placement, Placement], None] = lambda _was, _now: None
         self._num_gpus = num_gpus
         self._store = store
         self._connections = connections
         self._teller = teller
         self._offer_seconds = offer_seconds
         self._before_saving = before_saving
+        self._moved = moved
         self._course = Course()
         self._turns = Turns()
         self._expiry: asyncio.TimerHandle | None = None
@@ -214,7 +215,7 @@ class Switching:
             return
         self.in_force_since = asyncio.get_running_loop().time()
         if before.placement is not None and now.epoch == before.epoch:
-            self.moved(before.placement, now.placement)
+            self._moved(before.placement, now.placement)
 
     def _fail(self, error: StoreError) -> None:
         """The rollout may be ahead of what is durable: it must do nothing any more."""
