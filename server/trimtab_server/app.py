@@ -169,13 +169,15 @@ class App:
 
     def _on_fallback(self, backend: str, reason: FallbackReason, detail: str) -> None:
         self._recorder.fallback(backend, reason)
-        if (backend, reason) not in self._fallbacks_logged:
+        # A failed attempt is news each time: the next one is not made before a while.
+        if reason == "error" or (backend, reason) not in self._fallbacks_logged:
             self._fallbacks_logged.add((backend, reason))
             log.warning("backend passed over", backend=backend, reason=reason, detail=detail)
 
     def _describe(self) -> None:
         device = str(self._device)
         self._recorder.runs_on(device, device_name(self._device), self._backend.name)
+        self._recorder.follow_kinds(self._backend.name, lambda: self._backend.kinds)
         self._recorder.built_from(version("trimtab"), torch.__version__)
 
 

@@ -143,15 +143,7 @@ def test_a_new_seed_or_load_needs_no_new_buffers() -> None:
     for seed in range(3):
         load_LE, topology, how = plan_of(2, 6, 8, 4, seed)
         assert_same_plan(cuda.plan(load_LE, topology, how), REFERENCE.plan(load_LE, topology, how))
-    assert len(cuda._runners) == 1
-
-
-def test_buffers_of_the_kinds_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab_server.solver.backends.cuda.backend._MOST_RUNNERS", 2)
-    cuda, how = Cuda(DEVICE, no_fallback), Settings(max_iterations=0)
-    for packs in (1, 2, 1, 3, 1):
-        cuda.pack(torch.ones(1, packs, dtype=torch.float64), packs, None, how)
-    assert [key[0][0].packs for key in cuda._runners] == [3, 1]
+    assert cuda.kinds["ready"] == 1
 
 
 def test_answers_are_the_callers_own_and_input_is_left_alone(cuda: Cuda) -> None:
@@ -258,24 +250,6 @@ def test_whatever_fails_is_answered_by_the_host(
     assert_same_plan(cuda.plan(load_LE, topology, how), REFERENCE.plan(load_LE, topology, how))
     cuda.settle()
     assert told[-1] == ("cuda", "error", "Triton's cache cannot be written")
-
-
-def test_what_does_not_compile_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, ...]] = []
-    cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=False)
-    load_LE, topology, how = plan_of(1, 6, 8, 4, 0)
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("no such instruction")
-
-    for runner in (runners.PlainRunner, runners.GraphRunner):
-        monkeypatch.setattr(runner, "run", fail)
-    for _ in range(3):
-        found = cuda.plan(load_LE, topology, how)
-        assert_same_plan(found, REFERENCE.plan(load_LE, topology, how))
-        cuda.settle()
-    reasons = [what[1] for what in told]
-    assert reasons == ["cold", "error", "error", "error"]
 
 
 def test_the_solver_takes_it_by_value(cuda: Cuda) -> None:

@@ -54,7 +54,15 @@ FALLBACKS = Family(
     ("backend", "reason"),
     "Times that work went to the next best backend: once at start where this one cannot run "
     "(missing); and for each request that is beyond it (shape), that its kernels are still "
-    "being compiled for (cold), or that it failed at (error).",
+    "being compiled for (cold), that it failed at (error), or that came too early after a "
+    "failure for another attempt (backoff).",
+)
+BACKEND_KINDS = Family(
+    "trimtab_backend_kinds",
+    "gauge",
+    ("backend", "state"),
+    "Kinds of request (sizes and settings) that a GPU backend is ready for, is compiling kernels "
+    "for, or failed at when it last tried (failing); it tries again after a while.",
 )
 QUEUE_DEPTH = Family("trimtab_queue_depth", "gauge", (), "Jobs that wait for the solver.")
 QUEUE_WAIT = Family(
@@ -308,6 +316,7 @@ FAMILIES = (
     STREAM_LOADS,
     STAGE_DURATION,
     FALLBACKS,
+    BACKEND_KINDS,
     QUEUE_DEPTH,
     QUEUE_WAIT,
     QUEUE_REJECTED,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -29,6 +31,7 @@ class Recorder:
         self._in_flight = series.gauge(families.RPC_IN_FLIGHT, registry)
         self._loads = series.counter(families.STREAM_LOADS, registry)
         self._stage = series.histogram(families.STAGE_DURATION, registry)
+        self._kinds = series.gauge(families.BACKEND_KINDS, registry)
         self._fallbacks = series.counter(families.FALLBACKS, registry)
         self._depth = series.gauge(families.QUEUE_DEPTH, registry)
         self._wait = series.histogram(families.QUEUE_WAIT, registry)
@@ -94,6 +97,11 @@ class Recorder:
         """See `Observer`."""
         self._moves.inc(moves)
 
+    def follow_kinds(self, backend: str, kinds: Callable[[], Mapping[str, int]]) -> None:
+        """Ask `kinds` at each scrape for how many kinds of request are in which state."""
+        for state in kinds():
+            self._kinds.labels(backend, state).set_function(partial(_count, kinds, state))
+
     def runs_on(self, device: str, name: str, backend: str) -> None:
         """What the solver runs on."""
         self._device.labels(device, name, backend).set(1)
@@ -101,3 +109,7 @@ class Recorder:
     def built_from(self, version: str, torch: str) -> None:
         """Versions of the server and of torch."""
         self._build.labels(version, platform.python_version(), torch).set(1)
+
+
+def _count(kinds: Callable[[], Mapping[str, int]], state: str) -> float:
+    return kinds()[state]

@@ -6,7 +6,7 @@ S = R / G slots of a GPU, N nodes; X rows of a batch, n items, P packs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -62,14 +62,15 @@ def replica_cap(num_replicas: int, num_experts: int, most: int) -> int:
     return max(most, -(-num_replicas // num_experts))
 
 
-FallbackReason = Literal["missing", "shape", "cold", "error"]
+FallbackReason = Literal["missing", "shape", "cold", "error", "backoff"]
 
 Fallback = Callable[[str, FallbackReason, str], None]
 """Told when a backend's work goes to the next best: (its name, why, in words).
 
 "missing": it cannot run on this machine. "shape": a request is beyond it. "cold": its
-kernels for a new kind of request are still being compiled. "error": it failed. Called
-on the thread that found out; it must return at once and not raise.
+kernels for a new kind of request are still being compiled. "error": it failed.
+"backoff": it failed at this kind of request before, and it is too early to try again.
+Called on the thread that found out; it must return at once and not raise.
 """
 
 
@@ -95,6 +96,10 @@ class Backend(Protocol):
     @property
     def host(self) -> Backend:
         """What answers where this one cannot; itself, if it always can."""
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """How many kinds of request are "ready", "compiling" or "failing"; empty: no difference."""
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """Give out R slots, at most `most` to an expert; see `replicate_experts`."""

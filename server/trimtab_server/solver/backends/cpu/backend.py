@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Cpu:
     def host(self) -> Backend:
         """See `Backend`."""
         return self
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """See `Backend`."""
+        return {}
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""

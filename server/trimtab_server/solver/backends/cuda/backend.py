@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,20 +15,23 @@ from torch import Tensor
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Fallback, Packing, Replicas, Solved
+from trimtab_server.solver.backends.cuda.backoff import Backoff
 from trimtab_server.solver.backends.cuda.device import require_usable
 from trimtab_server.solver.backends.cuda.jobs import Job, PackJob, PlanJob
 from trimtab_server.solver.backends.cuda.runner import GraphRunner, PlainRunner, Ran, Runner
+from trimtab_server.solver.backends.cuda.runners import Runners, free_bytes
 from trimtab_server.solver.backends.cuda.shapes import Packs, Plan
-from trimtab_server.solver.backends.cuda.starts import Warps
+from trimtab_server.solver.backends.cuda.warps import Warps
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Settings
 
-_MOST_RUNNERS = 8
-"""Kinds of request whose buffers and graph are kept: those of a few models, warm."""
+JobOn = Callable[[torch.device], Job]
+"""Makes the job of a kind of request on a device; on "meta", to see what it takes."""
 
 _TURNS = threading.Lock()
-"""Requests of all threads take turns: a runner's buffers are one request's, and Triton's
+"""Requests of all threads take turns, and so does the capture of a graph, which the use of
+its stream by another runner would spoil: a runner's buffers are one request's, and Triton's
 interpreter patches its module while it runs. The device would not do two faster."""
 
 _MOST_COMPILING = 4
@@ -49,6 +55,7 @@ class Cuda:
         patient: whether requests wait for their kernels to be compiled; if not, the
             host answers meanwhile.
         warps: overrides the choice of warps, to measure it.
+        clock: seconds that only ever grow.
 
     Raises:
         RuntimeError: the device cannot be used.
@@ -62,20 +69,29 @@ class Cuda:
         on_fallback: Fallback,
         patient: bool = True,
         warps: Warps | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         require_usable(device)
         self._device, self._on_fallback, self._warps = device, on_fallback, warps or Warps()
-        self._patient = patient
+        self._patient, self._interpreted = patient, device.type == "cpu"
         self._host = _host()
-        self._runners: OrderedDict[Hashable, Runner] = OrderedDict()
+        free = (lambda: sys.maxsize) if self._interpreted else partial(free_bytes, device)
+        self._runners, self._backoff = Runners(free), Backoff(clock)
         self._compiling: dict[Hashable, threading.Thread] = {}
-        # Kinds that are not worth another try, and why.
-        self._hopeless: dict[Hashable, str] = {}
 
     @property
     def host(self) -> Backend:
         """See `Backend`."""
         return self._host
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """See `Backend`."""
+        return {
+            "ready": len(self._runners),
+            "compiling": len(self._compiling),
+            "failing": len(self._backoff),
+        }
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""
@@ -92,7 +108,7 @@ class Cuda:
         ran = self._ran(
             (packs, settings.tolerance),
             packs.beyond(),
-            lambda: PackJob(packs, settings, self._device, self._warps),
+            lambda device: PackJob(packs, settings, device, self._warps),
             inputs,
             settings.seed,
         )
@@ -108,7 +124,7 @@ class Cuda:
         ran = self._ran(
             (plan, settings.tolerance),
             plan.beyond(),
-            lambda: PlanJob(plan, settings, self._device, self._warps),
+            lambda device: PlanJob(plan, settings, device, self._warps),
             (load_LE,),
             settings.seed,
         )
@@ -135,11 +151,16 @@ class Cuda:
         """See `Backend`."""
         return self._host.moves(current_LR, new_LR, num_experts, num_gpus)
 
+    def settle(self) -> None:
+        """Wait until nothing is being compiled."""
+        for thread in list(self._compiling.values()):
+            thread.join()
+
     def _ran(
         self,
         kind: Hashable,
         beyond: str | None,
-        job: Callable[[], Job],
+        job: JobOn,
         inputs: tuple[Tensor, ...],
         seed: int,
     ) -> Ran | None:
@@ -152,33 +173,29 @@ class Cuda:
             with _TURNS:
                 runner = self._runners.get(key)
                 if runner is not None:
-                    self._runners.move_to_end(key)
                     return runner.run(inputs, seed)
+                why = self._backoff.waiting(key)
+            if why is not None:
+                self._on_fallback(self.name, "backoff", why)
+                return None
             if self._patient:
                 return self._compiled(key, job, inputs, seed)
         except Exception as error:  # noqa: BLE001 - compilers, drivers, disks: the host can still
             self._failed(key, error)
             return None
-        if key in self._hopeless:
-            self._on_fallback(self.name, "error", self._hopeless[key])
-            return None
         self._compile_meanwhile(key, job, inputs, seed)
         return None
 
-    def settle(self) -> None:
-        """Wait until nothing is being compiled."""
-        for thread in list(self._compiling.values()):
-            thread.join()
-
     def _compile_meanwhile(
-        self, key: Hashable, job: Callable[[], Job], inputs: tuple[Tensor, ...], seed: int
+        self, key: Hashable, job: JobOn, inputs: tuple[Tensor, ...], seed: int
     ) -> None:
         def compile_it() -> None:
             try:
+                if ready is not None:
+                    torch.cuda.current_stream(self._device).wait_event(ready)
                 self._compiled(key, job, mine, seed)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(key, error)
-                self._hopeless[key] = f"did not compile before: {error}"
             finally:
                 del self._compiling[key]
 
@@ -186,39 +203,46 @@ class Cuda:
         with _TURNS:
             if key in self._compiling or len(self._compiling) >= _MOST_COMPILING:
                 return
-            # The caller may go on to change its tensors.
+            # The caller may go on to change its tensors; and the copies are made on the
+            # caller's stream, for which no other thread's stream waits by itself.
             mine = tuple(value.clone() for value in inputs)
+            there = inputs[0].device
+            ready = None
+            if there.type != "cpu":
+                ready = torch.cuda.current_stream(there).record_event()
             thread = threading.Thread(target=compile_it, name="trimtab-compile", daemon=True)
             self._compiling[key] = thread
             thread.start()
 
-    def _compiled(
-        self, key: Hashable, job: Callable[[], Job], inputs: tuple[Tensor, ...], seed: int
-    ) -> Ran:
+    def _compiled(self, key: Hashable, job: JobOn, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """Compile for a kind of request, by carrying out the first."""
-        if self._device.type == "cpu":
-            with _TURNS:
-                runner: Runner = PlainRunner(job())
-                ran = runner.run(inputs, seed)
-                self._keep(key, runner)
-                return ran
-        # Others may use what is compiled already.
         with _COMPILING:
-            runner = GraphRunner(job(), self._device, inputs[0].device.type == "cpu")
-            ran = runner.run(inputs, seed)
-        with _TURNS:
-            self._keep(key, runner)
+            with _TURNS:
+                runner = self._runners.get(key)
+                if runner is not None:  # Another thread asked for the same meanwhile.
+                    return runner.run(inputs, seed)
+                self._runners.make_room(job(torch.device("meta")).nbytes)
+            # On a GPU others may go on using what is compiled already.
+            with _TURNS if self._interpreted else nullcontext():
+                runner = self._runner(job(self._device), inputs)
+                ran = runner.first(inputs, seed)
+            with _TURNS:
+                runner.capture()
+                self._runners.keep(key, runner)
+                self._backoff.succeeded(key)
         return ran
 
-    def _keep(self, key: Hashable, runner: Runner) -> None:
-        while len(self._runners) >= _MOST_RUNNERS:
-            self._runners.popitem(last=False)
-        self._runners[key] = runner
+    def _runner(self, job: Job, inputs: tuple[Tensor, ...]) -> Runner:
+        if self._interpreted:
+            return PlainRunner(job)
+        return GraphRunner(job, self._device, inputs[0].device.type == "cpu")
 
     def _failed(self, key: Hashable, error: Exception) -> None:
+        why = str(error) or type(error).__name__
         with _TURNS:
-            self._runners.pop(key, None)
-        self._on_fallback(self.name, "error", str(error) or type(error).__name__)
+            self._runners.drop(key)
+            self._backoff.failed(key, why)
+        self._on_fallback(self.name, "error", why)
 
 
 def _host() -> Backend:

@@ -1,18 +1,32 @@
-"""Whether kernels can run on a device, and how they fail."""
+"""Whether kernels can run on a device, and what it is."""
 # mypy: disable-error-code="import-not-found,import-untyped,unused-ignore"
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
 import torch
+from triton.backends.nvidia.driver import CudaUtils
 from triton.runtime.jit import JITFunction
 
 from trimtab_server.solver.backends.cuda.refine import refine
 
-_OLDEST = (7, 0)
+log = logging.getLogger(__name__)
+
+_OLDEST = (7, 5)
+"""The tests compile the kernels for this one and for later ones."""
+
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_usable(device: torch.device) -> None:
-    """Raise RuntimeError, in words, if kernels cannot run on the device."""
+    """Raise RuntimeError, in words, if kernels cannot run on the device; else log what it is."""
     interpreted = not isinstance(refine, JITFunction)
     if interpreted:
         if device.type != "cpu":
@@ -23,3 +37,53 @@ def require_usable(device: torch.device) -> None:
     found = torch.cuda.get_device_capability(device)
     if found < _OLDEST:
         raise RuntimeError(f"compute capability {found} is below {_OLDEST}")
+    build_driver_utilities()
+    log.info("kernels run on %s", describe(device))
+
+
+def describe(device: torch.device) -> str:
+    """A CUDA device in one line: its name, compute capability, driver, and Triton's version."""
+    major, minor = torch.cuda.get_device_capability(device)
+    name = torch.cuda.get_device_name(device)
+    return (
+        f"{name}, compute capability {major}.{minor}, driver {driver_version()}, "
+        f"Triton {version('triton')}"
+    )
+
+
+def driver_version() -> str:
+    """The version of the NVIDIA driver that is loaded, "unknown" where Linux does not say."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text())
+    except OSError:
+        found = None
+    return found.group() if found else "unknown"
+
+
+def build_driver_utilities() -> None:
+    """Build what Triton loads kernels with, or find it in Triton's cache.
+
+    Triton would do so at the first launch, with a C compiler: too late to hear of one that
+    is missing.
+
+    Raises:
+        RuntimeError: it cannot be built; says what is missing.
+    """
+    try:
+        CudaUtils()
+    except Exception as error:
+        missing = _missing()
+        hint = f"; missing: {', '.join(missing)}" if missing else ""
+        raise RuntimeError(f"Triton cannot load kernels here: {error}{hint}") from error
+
+
+def _missing() -> list[str]:
+    """What Triton needs to build anything and this machine lacks, in words."""
+    missing = []
+    # As Triton looks for one.
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        missing.append("a C compiler (gcc or clang on the PATH, or named by CC)")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.exists():
+        missing.append(f"Python's headers ({header}; Debian has them in python3-dev)")
+    return missing

@@ -9,7 +9,8 @@ from trimtab_server.solver.backends.cuda.choose import choose_members
 from trimtab_server.solver.backends.cuda.nodes import group_loads, pair
 from trimtab_server.solver.backends.cuda.replicate import prepare
 from trimtab_server.solver.backends.cuda.shapes import Plan, power_of_two
-from trimtab_server.solver.backends.cuda.starts import Starts, Warps
+from trimtab_server.solver.backends.cuda.starts import Starts
+from trimtab_server.solver.backends.cuda.warps import Warps
 from trimtab_server.solver.pairing import pairings
 from trimtab_server.solver.settings import Settings
 

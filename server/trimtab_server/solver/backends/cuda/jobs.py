@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from trimtab_server.solver.backends.backend import replica_cap
+from trimtab_server.solver.backends.cuda.buffers import held_bytes
 from trimtab_server.solver.backends.cuda.choose import choose_experts, choose_packs
 from trimtab_server.solver.backends.cuda.hierarchy import GroupsToNodes
 from trimtab_server.solver.backends.cuda.replicate import prepare, replicate
 from trimtab_server.solver.backends.cuda.shapes import Packs, Plan, power_of_two
-from trimtab_server.solver.backends.cuda.starts import Starts, Warps
+from trimtab_server.solver.backends.cuda.starts import Starts
+from trimtab_server.solver.backends.cuda.warps import Warps
 from trimtab_server.solver.settings import Settings
 
 
@@ -30,6 +32,10 @@ class Job(Protocol):
     outputs: tuple[Tensor, ...]
     counters: Tensor
     starts: tuple[Starts, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its buffers."""
 
     def launch(self) -> None:
         """Queue all its kernels on the current stream."""
@@ -54,6 +60,11 @@ class PackJob:
             self.inputs += (group_XI,)
         self.outputs = tuple(torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2))
         self.starts: tuple[Starts, ...] = (self._starts,)
+
+    @property
+    def nbytes(self) -> int:
+        """See `Job`."""
+        return held_bytes(self, *self.starts)
 
     def launch(self) -> None:
         """See `Job`."""
@@ -117,6 +128,11 @@ class PlanJob:
             )
             self._group_LB = self._nodes.group_LB
             self.starts += self._nodes.starts
+
+    @property
+    def nbytes(self) -> int:
+        """See `Job`."""
+        return held_bytes(self, *self.starts, *([self._nodes] if self._nodes else []))
 
     def launch(self) -> None:
         """See `Job`."""

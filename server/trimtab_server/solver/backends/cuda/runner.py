@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -24,6 +25,12 @@ class Runner(Protocol):
 
     job: Job
 
+    def first(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
+        """Answer the first request: compiles and loads the kernels, for seconds."""
+
+    def capture(self) -> None:
+        """Get ready for the next ones, after `first`. No other runner may run meanwhile."""
+
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """Answer one request; answers lie where the inputs do."""
 
@@ -33,6 +40,13 @@ class PlainRunner:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+
+    def first(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
+        """See `Runner`."""
+        return self.run(inputs, seed)
+
+    def capture(self) -> None:
+        """See `Runner`: there is nothing to do."""
 
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """See `Runner`."""
@@ -51,13 +65,21 @@ class GraphRunner:
 
     From the host, copies there and back are part of the graph, through pinned memory.
     On the device, the request is copied from there, and answers stay there.
+
+    A capture becomes invalid, and so does the work, where anybody else uses its stream meanwhile.
+    torch hands out the same few streams again and again, so two runners may well share one.
+
+    Args:
+        job: with its buffers on the device.
+        device: CUDA.
+        from_host: whether requests come from the host.
     """
 
     def __init__(self, job: Job, device: torch.device, from_host: bool) -> None:
         self.job = job
         self._device, self._from_host = device, from_host
         self._stream = torch.cuda.Stream(device)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph = torch.cuda.CUDAGraph()
         self._seed: int | None = None
         self._counters = _pinned(job.counters)
         self._inputs = tuple(_pinned(buffer) for buffer in job.inputs) if from_host else ()
@@ -65,19 +87,33 @@ class GraphRunner:
         # The job's buffers were filled on the caller's stream.
         torch.cuda.current_stream(device).synchronize()
 
+    def first(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
+        """See `Runner`. Kernels must not be loaded in a capture, so this is none."""
+        return self._answer(inputs, seed, self._launch)
+
+    def capture(self) -> None:
+        """See `Runner`."""
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            self._launch()
+
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """See `Runner`."""
-        with torch.cuda.device(self._device):
-            caller = torch.cuda.current_stream()
-            with torch.cuda.stream(self._stream):
-                self._stage(inputs, seed, caller)
-                self.replay()
-                outputs = self._outputs
-                if not self._from_host:
-                    outputs = tuple(output.clone() for output in self.job.outputs)
-                    for output in outputs:
-                        output.record_stream(caller)
-                self._stream.synchronize()
+        return self._answer(inputs, seed, self._graph.replay)
+
+    def _answer(self, inputs: tuple[Tensor, ...], seed: int, work: Callable[[], None]) -> Ran:
+        caller = None if self._from_host else torch.cuda.current_stream(inputs[0].device)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            self._stage(inputs, seed, caller)
+            work()
+            outputs = self._outputs
+            if caller is not None:
+                outputs = tuple(output.clone() for output in self.job.outputs)
+                for output in outputs:
+                    output.record_stream(caller)
+            self._stream.synchronize()
         if self._from_host:
             outputs = tuple(output.clone() for output in outputs)
         else:
@@ -85,27 +121,14 @@ class GraphRunner:
         iterations, swaps = self._counters.tolist()
         return Ran(outputs, iterations, swaps)
 
-    def replay(self) -> None:
-        """Queue everything on the current stream, once more as it was."""
-        if self._graph is None:
-            # Compiles and loads the kernels, which must not happen in a capture; and
-            # answers the first request.
-            self._launch()
-            self._stream.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                self._graph, stream=self._stream, capture_error_mode="thread_local"
-            ):
-                self._launch()
-        else:
-            self._graph.replay()
-
-    def _stage(self, inputs: tuple[Tensor, ...], seed: int, caller: torch.cuda.Stream) -> None:
+    def _stage(
+        self, inputs: tuple[Tensor, ...], seed: int, caller: torch.cuda.Stream | None
+    ) -> None:
         if self._seed != seed:
             for starts in self.job.starts:
                 starts.seed.fill_(seed_hash(seed))
             self._seed = seed
-        if self._from_host:
+        if caller is None:
             for buffer, value in zip(self._inputs, inputs, strict=True):
                 buffer.copy_(value)
         else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -11,26 +9,7 @@ from trimtab_server.solver.backends.cuda.deal import deal
 from trimtab_server.solver.backends.cuda.order import order
 from trimtab_server.solver.backends.cuda.refine import refine
 from trimtab_server.solver.backends.cuda.shapes import Packs
-
-
-@dataclass(frozen=True)
-class Warps:
-    """Warps of one program of each kind.
-
-    Not measured yet: `python -m tests.gpu` sweeps them. One for `deal` and `refine`,
-    which are chains of reductions: more would have to meet at a barrier in each.
-
-    Attributes:
-        row: of kernels with a program a row.
-        order: of the sort.
-        deal: of the deal.
-        refine: of refinement; None: one for each 1024 numbers that a program holds.
-    """
-
-    row: int = 4
-    order: int = 4
-    deal: int = 1
-    refine: int | None = None
+from trimtab_server.solver.backends.cuda.warps import Warps
 
 
 class Starts:
@@ -52,7 +31,7 @@ class Starts:
 
         members = packs.slots, packs.packs2
         grouped = packs.groups > 0
-        self.packs, self.warps, self.counters = packs, warps, counters
+        self.packs, self.warps, self.counters = packs, warps.of(packs), counters
         self.seed = torch.zeros(1, dtype=torch.int64, device=device)
         self.tolerance = torch.tensor([tolerance], dtype=torch.float64, device=device)
         self.member_YSP, self.weight_YSP = scratch(*members), scratch(*members)
@@ -140,12 +119,6 @@ class Starts:
             U=packs.chunk,
             V=packs.unrolled,
             GROUPS=packs.groups > 0,
-            num_warps=self.warps.refine or _refine_warps(packs),
+            num_warps=self.warps.refine,
             num_stages=1,
         )
-
-
-def _refine_warps(packs: Packs) -> int:
-    kept = 2 * packs.top_k2 * packs.unrolled
-    largest = max(kept, 2 * packs.top_k2**2, 5 * packs.packs2)
-    return min(4, max(1, largest // 1024))

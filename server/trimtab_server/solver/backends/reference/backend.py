@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ class Reference:
     def host(self) -> Backend:
         """See `Backend`."""
         return self
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """See `Backend`."""
+        return {}
 
     def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
         """See `Backend`."""

@@ -1,0 +1,78 @@
+"""What Triton needs of a machine before it can launch anything, and how its absence is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+_CHILD = """
+import logging, sys, torch
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_capability = lambda _: (9, 0)
+torch.cuda.get_device_name = lambda _: "NVIDIA H100"
+from trimtab_server.solver.backends.cuda import device
+logging.basicConfig(level="INFO", stream=sys.stdout)
+if "built" in sys.argv:
+    device.CudaUtils = lambda: None
+try:
+    device.require_usable(torch.device("cuda", 0))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """The environment of one with a driver, with nothing in Triton's cache and an empty PATH."""
+    for folder in ("driver", "bin", "cache"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "driver" / "libcuda.so.1").touch()
+    environment = {**os.environ, "PATH": str(tmp_path / "bin")}
+    environment |= {
+        "TRITON_LIBCUDA_PATH": str(tmp_path / "driver"),
+        "TRITON_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    # In this process, kernels are the interpreter's.
+    for name in ("CC", "TRITON_INTERPRET"):
+        environment.pop(name, None)
+    return environment
+
+
+def said(environment: dict[str, str], *arguments: str) -> str:
+    """What is said of a GPU that is there, as far as torch can tell."""
+    child = [sys.executable, "-c", _CHILD, *arguments]
+    done = subprocess.run(
+        child, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_machine_without_a_compiler_is_told_so(machine: dict[str, str]) -> None:
+    told = said(machine)
+    assert told.startswith("Triton cannot load kernels here: ")
+    assert "missing: a C compiler (gcc or clang on the PATH, or named by CC)" in told
+
+
+def test_a_compiler_that_does_not_work_is_told_with_its_own_name(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "bin" / "gcc"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    told = said(machine)
+    assert str(broken) in told
+    assert "missing: a C compiler" not in told
+
+
+def test_a_usable_device_is_logged_in_one_line(machine: dict[str, str]) -> None:
+    (line,) = said(machine, "built").splitlines()
+    for part in ("NVIDIA H100", "compute capability 9.0", "driver ", f"Triton {version('triton')}"):
+        assert part in line
