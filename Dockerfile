@@ -42,6 +42,12 @@ ENV TRIMTAB_DEVICE=cpu
 
 FROM python:${PYTHON}-slim AS runtime-cuda
 ENV TRIMTAB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Triton builds what it loads kernels with at the first launch: with a C compiler, the C
+# library's headers, and Python's, which this image has.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 
 # hadolint ignore=DL3006
 FROM runtime-${VARIANT}

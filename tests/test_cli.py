@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -110,3 +111,27 @@ def test_warm_keeps_the_kernels_for_the_next_process(tmp_path: Path) -> None:
     kept = warm()
     assert kept > 0
     assert warm() == kept, "the second one compiles nothing"
+
+
+def test_warm_plans_for_the_shapes_given(capfd: pytest.CaptureFixture[str]) -> None:
+    shapes = ["--shape", "2x8:12/4", "--shape", "1x8:12/4:2/4"]
+    assert main(["warm", "--device", "cpu", "--log-format", "json", *shapes]) == 0
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["shape"] for line in lines if line["event"] == "warm"] == shapes[1::2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "complaint"),
+    [
+        ("58x256", "shape: '58x256' is not LAYERSxEXPERTS:SLOTS/GPUS"),
+        ("0x8:8/4", "shape: '0x8:8/4' has no layers"),
+        ("1x8:9/4", "num_replicas: 9"),
+        ("1x8:8/4:3/1", "num_gpus: 4"),
+        ("1x16:8/4", "num_replicas: 8"),
+    ],
+)
+def test_warm_refuses_a_shape_that_is_none(
+    shape: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["warm", "--device", "cpu", "--shape", shape]) == 2
+    assert f"trimtab-server: {complaint}" in capsys.readouterr().err

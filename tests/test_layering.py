@@ -40,8 +40,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"domain", "engine", "metrics", "rpc", "logs", "device", "setting"},
         set(),
     ),
+    "warming": ({"domain", "solver"}, {"torch"}),
     "app": (
         {
+            "warming",
             "domain",
             "solver",
             "engine",
@@ -55,7 +57,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch", "structlog"},
     ),
-    "cli": ({"app", "config", "domain", "logs", "rpc"}, {"uvloop"}),
+    "cli": ({"app", "warming", "config", "domain", "logs", "rpc"}, {"uvloop"}),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -35,6 +36,7 @@ from trimtab_server.store.errors import StoreError
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_server.store.store import Store
+from trimtab_server.warming import Shape, warm_shape
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -204,13 +206,26 @@ async def serve(config: ServerConfig) -> bool:
         return finished
 
 
-async def warm(config: ServerConfig) -> None:
-    """Compile what the solver of this configuration needs, for the servers that start later."""
+async def warm(config: ServerConfig, shapes: Sequence[Shape] = ()) -> None:
+    """Compile what the solver of this configuration needs, for the servers that start later.
+
+    Args:
+        config: of those servers.
+        shapes: of models, whose kernels a GPU needs in each size.
+
+    Raises:
+        CannotWarmError: the kernels for a shape could not be compiled.
+    """
     app = App(config)
     try:
         await app.warm()
     finally:
         await app.queue.close()
+    device = resolve_device(config.solver.device)
+    for shape in shapes:
+        began = time.perf_counter()
+        warm_shape(shape, config.solver.backend, device)
+        log.info("warm", shape=str(shape), seconds=round(time.perf_counter() - began, 1))
 
 
 @contextmanager

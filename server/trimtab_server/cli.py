@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"trimtab-server: no module {error.name}: pip install 'trimtab[server]'")
 
 _UNHEALTHY = 1
+_NOT_COMPILED = 1
 _USAGE_ERROR = 2
 
 _DESCRIPTION = """\
@@ -67,6 +68,13 @@ _WARM_DESCRIPTION = """\
 Compiles the kernels for this machine and ends. They are kept in the user's cache folder,
 or below NUMBA_CACHE_DIR and TRITON_CACHE_DIR, so that servers start at once: good in the
 build of an image. A server that finds none compiles them by itself before it serves.
+
+A GPU's kernels differ from size to size of models, and are compiled when a size first comes,
+while the CPU answers. --shape, once for each size, compiles them here. It needs the GPU. It is
+written LAYERSxEXPERTS:SLOTS/GPUS, with :NODES/GROUPS behind it where router groups stay on
+their nodes:
+
+  trimtab-server warm --device cuda --shape 58x256:288/32 --shape 58x256:288/32:4/8
 """
 
 
@@ -74,18 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit code: 0, 1 where a health check fails for whatever reason, 2 for a
-        wrong configuration.
+        Its exit code: 0, 1 where a health check fails for whatever reason or kernels
+        could not be compiled, 2 for a wrong configuration.
     """
     given = vars(_parser().parse_args(arguments))
-    command = given.pop("command")
+    command, shapes = given.pop("command"), given.pop("shapes", [])
     file, print_only = given.pop("config"), given.pop("print_config", False)
     try:
         config = load_config(given, os.environ, file)
         if print_only:
             print(to_toml(config), end="")
             return 0
-        return _COMMANDS[command](config)
+        return _warm(config, shapes) if command == "warm" else _COMMANDS[command](config)
     except InvalidArgumentError as error:
         for violation in error.violations:
             print(f"trimtab-server: {violation.field}: {violation.description}", file=sys.stderr)
@@ -114,15 +122,20 @@ def _serve(config: ServerConfig) -> int:
     return 0
 
 
-def _warm(config: ServerConfig) -> int:
+def _warm(config: ServerConfig, shapes: Sequence[str]) -> int:
     from trimtab_server.app import warm
+    from trimtab_server.warming import CannotWarmError, Shape
 
     configure_logs(config.logs)
-    uvloop.run(warm(config))
+    try:
+        uvloop.run(warm(config, [Shape.parse(text) for text in shapes]))
+    except CannotWarmError as error:
+        print(f"trimtab-server: not compiled: {error}", file=sys.stderr)
+        return _NOT_COMPILED
     return 0
 
 
-_COMMANDS = {"serve": _serve, "healthcheck": _check_health, "warm": _warm}
+_COMMANDS = {"serve": _serve, "healthcheck": _check_health}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,8 +174,15 @@ def _parser() -> argparse.ArgumentParser:
         help="compile the kernels ahead of the first start",
         description=_WARM_DESCRIPTION,
         formatter_class=_Formatter,
-        usage="trimtab-server warm [--config FILE] [setting ...]",
+        usage="trimtab-server warm [--config FILE] [--shape SHAPE ...] [setting ...]",
         argument_default=argparse.SUPPRESS,
+    )
+    warming.add_argument(
+        "--shape",
+        dest="shapes",
+        action="append",
+        metavar="LxE:R/G[:N/B]",
+        help="compile for models of this size too; may be repeated",
     )
     for command in (serving, checking, warming):
         _add_settings(command)

@@ -13,6 +13,7 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.cuda import backend as backends
 from trimtab_server.solver.backends.cuda.backend import Cuda
 from trimtab_server.solver.settings import Settings
+from trimtab_server.warming import CannotWarmError, Shape, warm_shape
 
 HOST, DEVICE = -1, 0
 """What the slots of a plan say of who made it."""
@@ -213,3 +214,16 @@ def test_two_threads_that_ask_for_a_new_kind_share_its_kernels(gpu: FakeGpu) -> 
         thread.join()
     assert answers == [DEVICE, DEVICE]
     assert len(gpu.jobs) == 1
+
+
+def test_warming_a_shape_compiles_and_captures_each_effort(gpu: FakeGpu) -> None:
+    captured: list[bool] = []
+    gpu.launched = lambda _: captured.append(gpu.current_stream().capturing)
+    warm_shape(Shape.parse("3x8:12/4"), "cuda", torch.device("cuda", 0))
+    assert captured == [False, True] * 2
+
+
+def test_warming_a_shape_that_does_not_compile_says_so(gpu: FakeGpu) -> None:
+    gpu.launched = no_memory
+    with pytest.raises(CannotWarmError, match=r"^3x8:12/4: cuda: no memory left"):
+        warm_shape(Shape.parse("3x8:12/4"), "cuda", torch.device("cuda", 0))
