@@ -1,134 +1,109 @@
 """Check on a CUDA device that answers equal the reference's, and time them. One call does all.
 
-Prints Markdown for tests/bench/RESULTS.md; exits with 1 if any answer differs. Takes
-about eight minutes, most of them to compile kernels for many shapes.
+Prints Markdown for tests/bench/RESULTS.md, and writes the same as JSON. What is wanted most comes
+first; each section is a process of its own with a time of its own, so that neither a crash nor a
+slow machine costs the others their figures. All together take nine minutes at most, also where
+nothing has been compiled yet.
+
+It needs Python 3.11 or newer, torch with CUDA, Triton, a C compiler, numba, scipy and numpy. The
+section `serving` needs what a server needs, and is left out where something is missing.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import argparse
+import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-import traceback
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from tests.gpu.report import read_tables
+from tests.gpu.sections import LEFT_OUT, SECTIONS
 
-from tests.bench.loads import realistic, trace
-from tests.bench.tables import machine, print_table, timed
-from tests.gpu import agreement, timing
-from trimtab_server.domain.topology import Topology
-from trimtab_server.solver import Budget, Settings, place, settings_for
-
-WORKERS = 8
-"""Processes that share the cases of `agreement`: they compile at the same time."""
-
-PROBLEMS = {
-    "realistic 58 x 256, 288 / 32": (realistic(), Topology(288, 32)),
-    "realistic 58 x 256, 288 / 72": (realistic(), Topology(288, 72)),
-    "hierarchical 288 / 32, 8 groups, 4 nodes": (realistic(), Topology(288, 32, 4, 8)),
-    "gptoss20b 40 / 8": (trace("gptoss20b_phases")[0], Topology(40, 8)),
-    "odd 7 x 13, 21 / 7": (realistic(7, 13, 1, seed=1, tokens=50), Topology(21, 7)),
-}
+_ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Run everything; the number of answers that differ decides the exit code."""
-    if not torch.cuda.is_available():
-        print("no CUDA device here", file=sys.stderr)
+    """Run the sections asked for; 1 if one failed or found an answer that differs."""
+    given = _arguments()
+    if given.rehearse:
+        # Before anything imports Triton, here and in the sections.
+        os.environ["TRITON_INTERPRET"] = "1"
+    from tests.gpu.surroundings import surroundings
+
+    facts = surroundings()
+    if facts["device"] is None:
+        print("no CUDA device here; --rehearse tries the script without one", file=sys.stderr)
         return 1
-    print(f"Measured {machine()}, {torch.cuda.get_device_name()}.")
-    print(f"Triton {importlib.metadata.version('triton')}.")
-    failed = [section for section, run in SECTIONS.items() if not _passed(section, run)]
-    print(f"\nFailed: {', '.join(failed)}." if failed else "\nAll passed.")
+    print("Measured on: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ".")
+    results: dict[str, Any] = {"surroundings": facts, "sections": {}}
+    beside = [] if given.beside is None else ["--beside", _path_of(given.beside)]
+    for name in given.sections or SECTIONS:
+        results["sections"][name] = _carried_out(name, beside)
+        if given.json is not None:
+            given.json.write_text(json.dumps(results, indent=1) + "\n")
+    failed = [name for name, ran in results["sections"].items() if ran["outcome"] == "failed"]
+    print(f"\nFailed: {', '.join(failed)}." if failed else "\nNothing failed.")
     return int(bool(failed))
 
 
-def _passed(section: str, run: Callable[[], object]) -> bool:
+def _carried_out(name: str, beside: list[str]) -> dict[str, Any]:
     """Run one section; whatever happens, the next ones are run too."""
-    began = time.perf_counter()
-    try:
-        different = run()
-    except ImportError as error:
-        print(f"\n{section} skipped: {error}", flush=True)
-        return True
-    except Exception:  # noqa: BLE001 - a machine with a GPU is rare: measure what can be
-        print(f"\n{section} failed:\n{traceback.format_exc()}", flush=True)
-        return False
-    print(f"\n({section}: {time.perf_counter() - began:.0f} s)", flush=True)
-    return not different
+    began, limit = time.perf_counter(), SECTIONS[name].seconds
+    with tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-m", "tests.gpu.sections", name, "--tables", file.name]
+        environment = {**os.environ, "PYTHONPATH": _path_of(_ROOT), "PYTHONUNBUFFERED": "1"}
+        # A session of its own: when its time is over, its children end with it.
+        child = subprocess.Popen(
+            [*command, *beside], env=environment, cwd=_ROOT, start_new_session=True
+        )
+        try:
+            code = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            print(f"\n{name} is cut off after {limit} s", flush=True)
+            os.killpg(child.pid, signal.SIGKILL)
+            code = child.wait()
+        tables = read_tables(Path(file.name))
+    outcome = {0: "passed", LEFT_OUT: "left out"}.get(code, "failed")
+    seconds = round(time.perf_counter() - began, 1)
+    print(f"\n({name}: {outcome}, {seconds:.0f} s)", flush=True)
+    return {"outcome": outcome, "seconds": seconds, "tables": tables}
 
 
-def _agreement() -> int:
-    return agreement.run(WORKERS, 100)
+def _path_of(root: Path) -> str:
+    """PYTHONPATH of a build's sources; the tests are always these."""
+    parts = [root / "protos", root / "server", root / "client", _ROOT]
+    return os.pathsep.join(str(part.resolve()) for part in parts)
 
 
-def _places() -> int:
-    rows = [_compare(f"{name}, {kind}", call) for name, kind, call in _calls()]
-    print_table("`place` on the CPU and on the GPU", ["what", "equal", "CPU ms", "GPU ms"], rows)
-    return sum(row[1] != "yes" for row in rows)
-
-
-def _serving() -> None:
-    # Imported here: a server needs packages that a machine with a GPU may lack.
-    from tests.gpu import serving
-
-    serving.run()
-
-
-def _calls() -> list[tuple[str, str, Callable[[torch.device], Tensor]]]:
-    calls = []
-    for name, (load, topology) in PROBLEMS.items():
-        load_LE = torch.from_numpy(load)
-        later_LE = load_LE.roll(1, 0)
-        current = place(load_LE, topology, settings=settings_for("fast")).phy2log
-
-        def full(
-            device: torch.device, load_LE: Tensor = load_LE, topology: Topology = topology
-        ) -> Tensor:
-            settings = Settings(8, None, 2)
-            return place(load_LE.to(device), topology, settings=settings).phy2log
-
-        def better(
-            device: torch.device,
-            load_LE: Tensor = later_LE,
-            topology: Topology = topology,
-            current: Tensor = current,
-        ) -> Tensor:
-            return place(
-                load_LE.to(device),
-                topology,
-                current=current,
-                budget=Budget(max_moves_per_layer=4),
-                settings=settings_for("fast"),
-            ).phy2log
-
-        calls += [(name, "full plan", full), (name, "improve", better)]
-    return calls
-
-
-def _compare(name: str, call: Callable[[torch.device], Tensor]) -> list[str]:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-
-    def finished() -> None:
-        call(gpu)
-        torch.cuda.synchronize()
-
-    equal = torch.equal(call(cpu), call(gpu).cpu())
-    times = timed(lambda: call(cpu), 3), timed(finished, 3)
-    return [name, "yes" if equal else "NO", *(f"{took:.1f}" for took in times)]
-
-
-SECTIONS: dict[str, Callable[[], object]] = {
-    "agreement": _agreement,
-    "timing": timing.run,
-    "phases": timing.phases,
-    "place": _places,
-    "serving": _serving,
-    "warps": lambda: timing.sweep(120),
-}
-"""What is run, the most wanted first: a run on such a machine is cut off after ten minutes."""
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (default: all)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FOLDER",
+        help="another build of this project, such as `git worktree add` makes: timed turn by turn",
+    )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="on the CPU, in Triton's interpreter, with tiny problems: to try the script itself",
+    )
+    given = parser.parse_args()
+    if unknown := [name for name in given.sections if name not in SECTIONS]:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if given.beside is not None and not (given.beside / "server" / "trimtab_server").is_dir():
+        parser.error(f"--beside: {given.beside} has no server/trimtab_server")
+    return given
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a shape, so several share the cases, each in a process of its own.
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from tests.bench.loads import realistic
+from tests.gpu.report import Report
+from tests.gpu.surroundings import DEVICE, REHEARSAL
 from tests.solver.triton_cases import PACKS, PLANS, random_rows
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Packing, Solved
@@ -40,9 +43,9 @@ REALISTIC = {
 }
 
 
-def run(workers: int, seconds: float) -> int:
-    """Print what all workers found; the number of answers that differ."""
-    print("\n### Answers of cuda and of the reference, on the device\n", flush=True)
+def run(report: Report, _beside: str | None) -> bool:
+    """Whether all answers that workers compared were equal; prints those that were not."""
+    workers, seconds = (2, 0) if REHEARSAL else (min(16, os.cpu_count() or 1), 45)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.gpu.agreement", str(part), str(workers), str(seconds)],
@@ -51,50 +54,48 @@ def run(workers: int, seconds: float) -> int:
         )
         for part in range(workers)
     ]
-    equal = different = 0
+    equal, told = 0, []
     for process in processes:
         output, _ = process.communicate()
         *lines, last = output.splitlines() or [""]
-        for line in lines:
-            print(line, flush=True)
-        counts = last.split()
-        if process.returncode or len(counts) != 2:
-            print(f"a worker ended with {process.returncode}: {last}")
-            different += 1
+        told += lines
+        if process.returncode or not last.isdigit():
+            told.append(f"- a worker ended with {process.returncode}: {last}")
             continue
-        equal, different = equal + int(counts[0]), different + int(counts[1])
-    print(f"{equal} requests answered alike, {different} not.", flush=True)
-    return different
+        equal += int(last)
+    columns = ["requests answered alike", "not"]
+    report.table(
+        "Answers of cuda and of the reference, on the device", columns, [[equal, len(told)]]
+    )
+    print("\n".join(told), flush=True)
+    return not told
 
 
 def _worker(part: int, parts: int, seconds: float) -> None:
+    """Print each request that is not answered alike, and at the end how many are."""
     torch.set_num_threads(2)
-    device, end = torch.device("cuda", 0), time.monotonic() + seconds
+    end = time.monotonic() + seconds
     told: list[tuple[str, ...]] = []
-    cuda, reference = Cuda(device, lambda *what: told.append(what)), Reference()
-    equal = different = 0
-    cases = list(_fixed())[part::parts]
-    for name, ask in cases:
-        ok = _same(name, ask, cuda, reference, told)
-        equal, different = equal + ok, different + (not ok)
+    cuda, reference = Cuda(DEVICE, lambda *what: told.append(what)), Reference()
+    equal = 0
+    for name, ask in list(_fixed())[part::parts]:
+        equal += _same(name, ask, cuda, reference, told)
     generator = random.Random(part)
     while time.monotonic() < end:
-        name, ask = _random(generator)
-        ok = _same(name, ask, cuda, reference, told)
-        equal, different = equal + ok, different + (not ok)
-    print(equal, different)
+        equal += _same(*_random(generator), cuda, reference, told)
+    print(equal)
 
 
 def _same(
     name: str, ask: Ask, cuda: Backend, reference: Backend, told: list[tuple[str, ...]]
 ) -> bool:
     """Ask from the host and from the device, each twice: the second replays a graph."""
-    host, device = torch.device("cpu"), torch.device("cuda", 0)
+    host = torch.device("cpu")
     expected = _values(ask(reference, host))
-    found = [_values(ask(cuda, on)) for on in (host, host, device, device)]
+    found = [_values(ask(cuda, on)) for on in (host, host, DEVICE, DEVICE)]
     ok = all(_equal(expected, answer) for answer in found)
     if not ok or told:
-        # It shows the requests that the host answered, too: they prove nothing.
+        # Those that the host answered as well: they prove nothing.
         print(f"- {name}: {'equal' if ok else 'DIFFERENT'} {told}", flush=True)
     passed, told[:] = ok and not told, []
     return passed
@@ -113,6 +114,10 @@ def _equal(expected: list[Tensor], found: list[Tensor]) -> bool:
 
 
 def _fixed() -> Iterator[tuple[str, Ask]]:
+    if REHEARSAL:
+        for name in ("groups", "restarts, seeded"):
+            yield name, _pack(*PACKS[name])
+        return
     for name, (topology, how) in REALISTIC.items():
         yield name, _plan(torch.from_numpy(realistic()), topology, how)
     for name, (weight_XI, packs, group_XI, how) in PACKS.items():

@@ -1,0 +1,57 @@
+"""The sections of `python -m tests.gpu`, the most wanted first; each runs in its own process.
+
+`python -m tests.gpu.sections NAME [--tables FILE] [--beside PATH]` runs one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.gpu.report import LeftOutError, Report
+
+FAILED, LEFT_OUT = 1, 3
+"""Exit codes of a section, beside 0."""
+
+
+class Section(NamedTuple):
+    """Attributes: module: below tests.gpu, with `run`; seconds: after which it is cut off."""
+
+    module: str
+    seconds: int
+
+
+SECTIONS = {
+    "compile": Section("compiling", 90),
+    "agreement": Section("agreement", 120),
+    "plans": Section("plans", 60),
+    "beside": Section("beside", 60),
+    "phases": Section("phases", 30),
+    "place": Section("places", 60),
+    "serving": Section("serving", 60),
+    "warps": Section("sweep", 60),
+}
+"""Nine minutes in all."""
+
+
+def main() -> int:
+    """Run one section: 0, FAILED or LEFT_OUT."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.sections")
+    parser.add_argument("name", choices=SECTIONS)
+    parser.add_argument("--tables", type=Path, help="where rows are kept as JSON lines")
+    parser.add_argument("--beside", help="PYTHONPATH of another build, for `beside`")
+    given = parser.parse_args()
+    module = importlib.import_module(f"tests.gpu.{SECTIONS[given.name].module}")
+    try:
+        passed = module.run(Report(given.tables), given.beside)
+    except LeftOutError as error:
+        print(f"\n{given.name} is left out: {error}", flush=True)
+        return LEFT_OUT
+    return 0 if passed else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
