@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tests.bench.loads import realistic, trace
 from tests.bench.tables import interleaved
-from tests.gpu.compiling import not_passed_on
 from tests.gpu.report import Report
-from tests.gpu.surroundings import DEVICE, REHEARSAL
+from tests.gpu.surroundings import DEVICE, REHEARSAL, not_passed_on
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver import Budget, Settings, place, settings_for
+from trimtab_server.solver import BackendName, Budget, Settings, place, settings_for
+from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.backends.cuda.backend import Cuda
 
 _REAL = {
@@ -37,31 +37,30 @@ def run(report: Report, _beside: str | None) -> bool:
     return all(row[1] == "yes" for row in rows)
 
 
-def _rows() -> Iterator[list[object]]:
-    cuda = Cuda(DEVICE, not_passed_on)
+def placements(
+    device: torch.device, backend: BackendName | Backend
+) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """What is placed, by name: full plans, and improvements of one, of loads on `device`."""
     settings = Settings(2, 2, 1) if REHEARSAL else Settings(8, None, 2)
     for name, (load, topology) in (_TINY if REHEARSAL else _REAL).items():
         load_LE = torch.from_numpy(load)
-        there_LE, later_LE = load_LE.to(DEVICE), load_LE.roll(1, 1)
         current = place(load_LE, topology, settings=settings_for("fast"), backend="cpu").phy2log
+        there_LE, later_LE = load_LE.to(device), load_LE.roll(1, 1).to(device)
+        place_here = partial(_placed, topology=topology, backend=backend)
         budget = Budget(max_moves_per_layer=4)
-        kinds = {
-            "full plan": ((load_LE, there_LE), {"settings": settings}),
-            "improve": (
-                (later_LE, later_LE.to(DEVICE)),
-                {"current": current, "budget": budget},
-            ),
-        }
-        for kind, (sources, options) in kinds.items():
-            calls = [
-                partial(_placed, source, topology, backend=backend, **options)
-                for source, backend in zip(sources, ("cpu", cuda), strict=True)
-            ]
-            equal = torch.equal(*(call() for call in calls))
-            times = interleaved(calls, 1 if REHEARSAL else 5)
-            yield [f"{name}, {kind}", "yes" if equal else "NO", *times]
+        yield f"{name}, full plan", partial(place_here, there_LE, settings=settings)
+        yield f"{name}, improve", partial(place_here, later_LE, current=current, budget=budget)
 
 
-def _placed(load_LE: Tensor, topology: Topology, **options: Any) -> Tensor:
+def _rows() -> Iterator[list[object]]:
+    on_host = placements(torch.device("cpu"), "cpu")
+    on_device = placements(DEVICE, Cuda(DEVICE, not_passed_on))
+    for (name, host), (_, device) in zip(on_host, on_device, strict=True):
+        equal = torch.equal(host(), device())
+        times = interleaved([host, device], 1 if REHEARSAL else 5)
+        yield [name, "yes" if equal else "NO", *times]
+
+
+def _placed(load_LE: Tensor, **options: Any) -> Tensor:
     """The placement, on the host: so that the device has finished."""
-    return place(load_LE, topology, **options).phy2log.cpu()
+    return place(load_LE, **options).phy2log.cpu()

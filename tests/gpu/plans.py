@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from tests.gpu.compiling import not_passed_on
 from tests.gpu.problems import PROBLEMS
 from tests.gpu.report import Report
-from tests.gpu.surroundings import DEVICE
+from tests.gpu.surroundings import DEVICE, not_passed_on
 from tests.gpu.timing import device_us, filled_job, wall_us
 from trimtab_server.solver.backends.cuda.backend import Cuda
 

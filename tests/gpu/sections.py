@@ -26,13 +26,13 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "compile": Section("compiling", 90),
-    "agreement": Section("agreement", 120),
+    "agreement": Section("agreement", 110),
     "plans": Section("plans", 60),
     "beside": Section("beside", 60),
     "phases": Section("phases", 30),
     "place": Section("places", 60),
     "serving": Section("serving", 60),
-    "warps": Section("sweep", 60),
+    "warps": Section("sweep", 70),
 }
 """Nine minutes in all."""
 

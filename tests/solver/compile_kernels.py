@@ -31,7 +31,7 @@ from trimtab_server.solver.backends.cuda.warps import Warps
 from trimtab_server.solver.settings import Settings
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-_HOW = Settings(16, None, 4)
+_FEW, _MANY = Settings(16, None, 4), Settings(16, None, 400)
 _PLANS = (
     (Topology(288, 32), 256),
     (Topology(288, 72), 256),
@@ -47,12 +47,12 @@ _PLANS = (
 
 
 def jobs() -> Iterator[Job]:
-    """Jobs of real sizes that between them launch every kernel."""
+    """Jobs of real sizes that between them launch every kernel, of few starts and of many."""
     cpu, warps = torch.device("cpu"), Warps()
     for topology, experts in _PLANS:
-        yield PlanJob(Plan.of(4, experts, topology, _HOW), _HOW, cpu, warps)
-    for groups in (0, 288):
-        yield PackJob(Packs.of(4, 288, 32, groups, _HOW), _HOW, cpu, warps)
+        yield PlanJob(Plan.of(4, experts, topology, _FEW), _FEW, cpu, warps)
+    for groups, how in ((0, _FEW), (288, _MANY)):
+        yield PackJob(Packs.of(4, 288, 32, groups, how), how, cpu, warps)
 
 
 class _NoDevice:

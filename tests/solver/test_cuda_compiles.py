@@ -20,10 +20,10 @@ pytest.importorskip("triton")
 
 TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
 
-MOST_STACK = {"refine": 48, "deal": 24}
+MOST_STACK = {"refine": 48}
 """Bytes a thread, 0 for kernels not named: more means that values no longer fit its registers.
-With Triton 3.7.1 the most are 40 in `refine` (9.0, 512 packs) and 16 in `deal` (10.0, 512 packs
-and more); with one warp for any number of packs, `deal` had 352 (9.0, 1,024 packs)."""
+With Triton 3.7.1 the most are 40 (7.5, 512 packs); with one warp for any number of packs, `deal`
+had 352 (9.0, 1,024 packs)."""
 
 MOST_SHARED = 12 << 10
 """Bytes a program: `order` has 8 KiB at 1,024 items. GPUs since 7.5 have 64 KiB for programs."""

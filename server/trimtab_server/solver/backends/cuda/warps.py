@@ -8,17 +8,18 @@ from trimtab_server.solver.backends.cuda.shapes import Packs
 
 _MOST = 8
 
+_MANY_STARTS = 1024
+"""From here on a device is full of programs, and is the faster the less each of them waits."""
+
 
 @dataclass(frozen=True)
 class Warps:
     """Warps of one program of each kind; None: by the sizes of the request.
 
-    `deal` and `refine` are chains of reductions, and with more than one warp all have to meet
-    at a barrier in each. So they get one, unless its registers would not hold the vectors over
-    packs. Device time of a plan of 58 layers, top 16, 32 restarts, on an H200 (`python -m
-    tests.gpu warps`, 288 slots on 32 GPUs, then on 72): `refine` with 1, 2 and 4 warps 378, 485,
-    670 us, then 634, 891, 1199; `deal` 373, 413, 486, then 631, 684, 737; `order` 348, 374, 378,
-    then 601, 633, 629; kernels with a program a row do not care.
+    `deal` and `refine` are chains of reductions, and with more than one warp all have to meet at a
+    barrier in each: they get one until there are so many packs that its registers are short. The
+    sort gets as few as hold it where the device is full, more where it is not.
+    tests/bench/RESULTS.md, "Warps", has the measurements that chose the numbers here.
 
     Attributes:
         row: of kernels with a program a row.
@@ -36,9 +37,9 @@ class Warps:
         """The same with every number chosen, for packings of these sizes."""
         return Warps(
             self.row,
-            self.order or _for(packs.items2, 512),
-            self.deal or _for(packs.packs2, 256),
-            self.refine or _for(_held_by_refine(packs), 1024),
+            self.order or _for(packs.items2, 512 if packs.starts >= _MANY_STARTS else 128),
+            self.deal or (1 if packs.packs2 <= 128 else _for(packs.packs2, 64)),
+            self.refine or _for(_held_by_refine(packs), 640),
         )
 
 
@@ -48,5 +49,5 @@ def _held_by_refine(packs: Packs) -> int:
 
 
 def _for(held: int, of_one: int) -> int:
-    """Warps for `held` numbers, where one warp's registers take `of_one`."""
+    """Warps for `held` numbers, where one has `of_one` of them."""
     return min(_MOST, 1 << max(1, held // of_one).bit_length() - 1)
