@@ -37,12 +37,25 @@ def read_load(path: Path, key: str | None, index: int | None, *, total: bool) ->
             raise UsageError(f"{path} holds one load, not a trace: leave out --index and --sum")
         return load
     if total:
-        return np.asarray(load.sum(axis=0))
+        return _summed(load, path)
     if index is None:
         raise UsageError(f"{path} holds {len(load)} loads: choose one by --index, or --sum them")
     if not -len(load) <= index < len(load):
         raise CommandError(f"--index {index}: {path} holds {len(load)} loads")
     return np.asarray(load[index])
+
+
+def _summed(load_TLE: Array, path: Path) -> Array:
+    """The sum over a trace, in 64 bits: narrow types overflow early, and int64 wraps around."""
+    if load_TLE.dtype.kind == "f":
+        return np.asarray(load_TLE.sum(axis=0, dtype=np.float64))
+    if load_TLE.dtype.kind in "iu":
+        about_LE = load_TLE.sum(axis=0, dtype=np.float64)
+        if np.abs(about_LE).max(initial=0) >= 2.0**63:
+            layer, expert = np.unravel_index(np.abs(about_LE).argmax(), about_LE.shape)
+            where = f"layer {layer}, expert {expert}"
+            raise CommandError(f"{path}: {where}: the sum, {about_LE.max():.4g}, is beyond int64")
+    return np.asarray(load_TLE.sum(axis=0))
 
 
 def read_placement(path: Path) -> Array:

@@ -21,6 +21,10 @@ MAX_STEP = 2**63 - 2
 """A step and the one after it are int64 in messages."""
 
 
+MAX_TOKENS = 2**62
+"""Of one worker, all together: a server refuses the report of more."""
+
+
 class Snapshot(NamedTuple):
     """The counts at one moment.
 
@@ -52,6 +56,8 @@ class Counters:
     def __init__(self, placement: Placement, gpus: Sequence[int]) -> None:
         self._lock = threading.Lock()
         self._counts_LE: Counts = np.zeros(placement.logcnt.shape, np.int64)
+        # No less than all counts together: a bound costs one look at each matrix, a sum two.
+        self._most_tokens = 0
         # Of the last snapshot, and whether a report has been acknowledged. Steps are in the
         # numbering of snapshots: up to which the last one counts, and those of lower seq.
         self._seq, self._acknowledged = 1, False
@@ -83,8 +89,9 @@ class Counters:
             per_slot: what `counts` counts.
 
         Raises:
-            InvalidArgumentError: another shape, no integers, a negative count, or steps
-                that run backwards or too far. Nothing has been added.
+            InvalidArgumentError: another shape, no integers, a negative count, more tokens
+                than a server takes (2**62, with those before), or steps that run backwards
+                or too far. Nothing has been added.
         """
         amounts = as_indices(counts, "counts")
         if amounts.min() < 0:
@@ -99,7 +106,9 @@ class Counters:
                 what = "own slots" if per_slot else "E"
                 raise invalid("counts", f"shape {amounts.shape} is not [L, {what}] = {table.shape}")
             self._check_span(span, per_slot)
+            most_tokens = self._with(amounts)
             np.add(table, amounts, out=table)
+            self._most_tokens = most_tokens
             self._note_span(span)
 
     def snapshot(self) -> Snapshot:
@@ -164,6 +173,19 @@ class Counters:
             flip = f"the flip at step {self._flipped_at}"
             rule = f"record what came before {flip} by slots before `applied`"
             raise invalid("first_step", f"{first} is before {flip}: {rule}")
+
+    def _with(self, amounts: Matrix) -> int:
+        """No less than all counts will be with these; refuses what could not be reported."""
+        most = self._most_tokens + int(amounts.max()) * amounts.size
+        if most < MAX_TOKENS:
+            return most
+        # In floating point, where a sum cannot wrap around to fit.
+        tables = (self._counts_LE, self._slots_LS, amounts)
+        total = sum(float(table.sum(dtype=np.float64)) for table in tables)
+        if total >= MAX_TOKENS:
+            more = f"{amounts.sum(dtype=np.float64):.4g} tokens more make {total:.4g}"
+            raise invalid("counts", f"{more}; a server takes less than 2**62 from one worker")
+        return int(total)
 
     def _note_span(self, span: tuple[int, int]) -> None:
         self._shift, self._new_group = self._shift_of(span), False

@@ -225,3 +225,31 @@ def test_counts_by_slot_must_not_reach_back_over_a_flip() -> None:
     with pytest.raises(InvalidArgumentError, match="first_step: 9 is before the flip at step 10"):
         table.record(np.ones((2, 4), int), 9, 10, per_slot=True)
     table.record(np.ones((2, 4), int), 10, 10, per_slot=True)
+
+
+@pytest.mark.parametrize("per_slot", [False, True])
+def test_counts_that_no_report_could_hold_are_refused_and_not_added(per_slot: bool) -> None:
+    table = counters()
+    table.record(ONES, 0, 0)
+    shape = (2, 4) if per_slot else (2, 3)
+    large = np.zeros(shape, np.int64)
+    large[1, 2] = 2**61
+    table.record(large, 1, 1, per_slot=per_slot)
+    kept = table.snapshot().counts_LE
+    for number in (2**61, 2**62, 2**63 - 1):
+        large[1, 2] = number
+        with pytest.raises(InvalidArgumentError, match=r"counts: .* make .*; a server takes less"):
+            table.record(large, 2, 2, per_slot=per_slot)
+    assert table.snapshot().counts_LE.tolist() == kept.tolist()
+    assert table.snapshot().last_step == 1
+    table.record(ONES, 2, 2)
+    assert table.snapshot().counts_LE.sum() == kept.sum() + 6
+
+
+def test_many_counts_that_only_might_be_too_many_are_taken() -> None:
+    table = counters()
+    uneven = np.zeros((2, 3), np.int64)
+    uneven[0, 0] = 2**58
+    for step in range(15):
+        table.record(uneven, step, step)
+    assert table.snapshot().counts_LE[0, 0] == 15 * 2**58
