@@ -1,0 +1,126 @@
+"""How fast to forget: several half-lives side by side, each believed as it has predicted. Pure.
+
+No half-life suits all traffic: at constant shares a long one averages noise away, after a shift
+a short one is right at once. So counts are averaged over several at a time, and the load is their
+mixture, weighted by the likelihood that each gave to the counts that came next, with forgetting:
+what was right long ago must not outweigh what is right now (dynamic model averaging: Raftery,
+Karny and Ettler, Online Prediction Under Model Uncertainty, 2010).
+
+Time is counted in cells of so many steps. What a report says of several cells is spread evenly
+over them and judged once: as often as it spans cells, it would seem to foretell itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_server.loads.estimates import Loads
+from trimtab_server.loads.evidence import Evidence, overdispersion
+
+CELL_STEPS = 16
+"""Steps of a cell: what no decision looks into."""
+
+HALF_LIVES = tuple(0.5 * 2**power for power in range(10))
+"""In cells: from the last one alone to some four thousand steps."""
+
+_KEPT_BELIEF = 0.9
+"""Of the log of a weight, from cell to cell: the last ten cells or so say who is right."""
+
+_TEMPER = 0.3
+"""Of a cell's log likelihood: experts and layers are not as independent as it takes them for."""
+
+_UNSEEN = 0.5
+"""Tokens that an expert is taken to have had before the first: or the first were a miracle."""
+
+
+class Memory:
+    """The load of one deployment, in two halves that share no request, or in one.
+
+    Args:
+        halves: 1 or 2.
+        num_layers: L.
+        num_experts: E.
+        half_lives: in cells; one: nothing is weighted.
+    """
+
+    def __init__(
+        self,
+        halves: int,
+        num_layers: int,
+        num_experts: int,
+        half_lives: Sequence[float] = HALF_LIVES,
+    ) -> None:
+        self._half_lives_A = np.array(half_lives)
+        self._sum_AHLE = np.zeros((len(half_lives), halves, num_layers, num_experts))
+        # Of each average: the weights of all cells added up; and of each two of them, the
+        # products of both weights.
+        self._weight_A = np.zeros(len(half_lives))
+        self._squares_AA = np.zeros((len(half_lives), len(half_lives)))
+        self._belief_A = np.zeros(len(half_lives))
+
+    def add(self, tokens_HLE: Loads, cells: float) -> None:
+        """Take what came in the next so many cells, spread evenly over them.
+
+        Args:
+            tokens_HLE: float64 [H, L, E], of all these cells together.
+            cells: above 0.
+        """
+        if self.cells:
+            self._judge(tokens_HLE.sum(0), cells)
+        keep_A = 2.0 ** (-cells / self._half_lives_A)
+        gain_A = 1.0 - keep_A
+        self._sum_AHLE *= keep_A[:, None, None, None]
+        self._sum_AHLE += (gain_A / cells)[:, None, None, None] * tokens_HLE
+        self._weight_A = self._weight_A * keep_A + gain_A
+        self._squares_AA *= np.outer(keep_A, keep_A)
+        # All tokens of the span weigh the same, whichever of its cells they came in.
+        self._squares_AA += np.outer(gain_A, gain_A) / cells
+
+    @property
+    def cells(self) -> float:
+        """How many cells of equal weight it remembers, in effect; 0: none yet."""
+        part_A = self._parts()
+        squares = float(part_A @ self._squares_AA @ part_A)
+        return 1.0 / squares if squares else 0.0
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Of each half-life in the mixture; their sum is 1."""
+        likely_A = np.exp(self._belief_A - self._belief_A.max())
+        return np.asarray(likely_A / likely_A.sum())
+
+    def rate(self) -> Loads:
+        """Tokens of a cell, float64 [H, L, E]; zeros before anything was added."""
+        return np.tensordot(self._parts(), self._sum_AHLE, axes=1)
+
+    def evidence(self) -> Evidence:
+        """What the rate rests on."""
+        cells, rate_HLE = self.cells, self.rate()
+        tokens_L = rate_HLE.sum((0, 2)) * cells
+        if len(rate_HLE) == 1:
+            return Evidence(tokens_L, 1.0)
+        return Evidence(tokens_L, overdispersion(*(rate_HLE * cells)), rate_HLE)
+
+    def _parts(self) -> npt.NDArray[np.float64]:
+        """What each average is to be multiplied by to be its part of the mixture."""
+        parts: npt.NDArray[np.float64] = np.divide(
+            self.weights,
+            self._weight_A,
+            out=np.zeros_like(self._weight_A),
+            where=self._weight_A > 0,
+        )
+        return parts
+
+    def _judge(self, tokens_LE: Loads, cells: float) -> None:
+        """Believe those more that have foretold these shares."""
+        sum_ALE = self._sum_AHLE.sum(1) / self._weight_A[:, None, None]
+        foretold_ALE = sum_ALE + _UNSEEN / sum_ALE.shape[2]
+        foretold_ALE /= foretold_ALE.sum(2, keepdims=True)
+        likely_A = np.einsum("le,ale->a", tokens_LE, np.log(foretold_ALE))
+        self._belief_A *= _KEPT_BELIEF**cells
+        self._belief_A += _TEMPER * likely_A
+        # Only differences matter, and these stay small.
+        self._belief_A -= self._belief_A.max()
