@@ -1,0 +1,83 @@
+"""The floor under gains: what noise alone seems to give."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.topology import Topology
+from trimtab_server.loads.evidence import Evidence
+from trimtab_server.policy.floor import MARGIN, floor_of
+
+
+def evidence(*tokens: float, overdispersion: float = 1.0) -> Evidence:
+    return Evidence(np.array(tokens), overdispersion)
+
+
+def test_it_is_what_its_formulas_say() -> None:
+    floor = floor_of(evidence(64_000.0), Topology(288, 32))
+    assert floor.sigma_L[0] == pytest.approx(math.sqrt(32 / 64_000))
+    assert floor.gain_L[0] == pytest.approx(MARGIN * 2 * math.log(32) * 32 / 64_000)
+    assert floor.excess_L[0] == pytest.approx(math.sqrt(floor.gain_L[0]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "factor"),
+    [
+        (evidence(4000.0), 0.25),
+        (evidence(1000.0, overdispersion=3.0), 3.0),
+    ],
+    ids=["four times the tokens", "three times the variance"],
+)
+def test_it_falls_with_evidence_and_rises_with_its_variance(
+    changed: Evidence, factor: float
+) -> None:
+    before, after = (floor_of(each, Topology(16, 8)) for each in (evidence(1000.0), changed))
+    assert after.gain_L[0] == pytest.approx(factor * before.gain_L[0])
+
+
+def test_a_deployment_that_is_not_trusted_has_a_higher_one() -> None:
+    known = evidence(1000.0)
+    trusted, other = (floor_of(known, Topology(16, 8), by).gain_L[0] for by in (1.0, 2.5))
+    assert other == pytest.approx(2.5 * trusted)
+
+
+def test_inside_nodes_it_is_that_of_their_gpus_and_tokens() -> None:
+    whole = floor_of(evidence(4000.0), Topology(16, 8, 2, 4))
+    node = floor_of(evidence(2000.0), Topology(8, 4))
+    assert whole.gain_L[0] == pytest.approx(node.gain_L[0])
+
+
+def test_layers_without_load_have_nothing_to_gain() -> None:
+    floor = floor_of(evidence(0.0, 1e9), Topology(16, 8))
+    assert floor.gain_L[0] == floor.excess_L[0] == math.inf
+    assert floor.enough
+    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).enough
+
+
+def test_a_few_tokens_are_not_enough() -> None:
+    assert not floor_of(evidence(16.0), Topology(8, 4)).enough
+    assert floor_of(evidence(16_000.0), Topology(8, 4)).enough
+
+
+def test_one_gpu_has_nothing_to_gain_and_no_noise() -> None:
+    floor = floor_of(evidence(100.0), Topology(8, 1))
+    assert floor.gain_L[0] == floor.excess_L[0] == 0
+
+
+@pytest.mark.parametrize(("gpus", "tokens"), [(8, 500), (32, 4000), (72, 20_000)])
+def test_pure_noise_looks_like_what_it_says(gpus: int, tokens: int) -> None:
+    """Equal GPUs, by simulation: noise is below, the less so the more GPUs, and seldom beyond."""
+    rng = np.random.default_rng(gpus)
+    counts_LE = rng.multinomial(tokens, np.full(4 * gpus, 1 / (4 * gpus)), 2000)
+    placement_LR = torch.arange(4 * gpus).expand(2000, -1)
+    loads_LG = gpu_loads(placement_LR, torch.from_numpy(counts_LE).double(), gpus)
+    excess_L = imbalance(loads_LG).numpy() - 1
+    floor = floor_of(evidence(float(tokens)), Topology(4 * gpus, gpus)).excess_L[0]
+    assert 0.5 * floor < excess_L.mean() < floor
+    assert (excess_L > floor).mean() < 0.15
+    assert (excess_L > 2 * floor).mean() < 1e-3
