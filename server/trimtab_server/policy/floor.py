@@ -8,10 +8,11 @@ variance
     s2 = phi * G / n.
 
 The largest of G normal numbers lies sqrt(2 ln G) standard deviations above their mean, or somewhat
-less where they are few, and the smallest as far below (Fisher and Tippett, 1928; Cramer, Mathematical Methods of Statistics,
-28.6). So the heaviest and the lightest of G equal GPUs seem to be apart by g = 2 sqrt(2 ln G s2)
-of the mean load, and a swap that shifts g / 2 between them seems to lower the sum of squared
-loads by g**2 / 2 = 4 ln G s2, in squares of the mean load: with two moves, by
+less where they are few, and the smallest as far below (Fisher and Tippett, 1928; Cramer,
+Mathematical Methods of Statistics, 28.6). So the heaviest and the lightest of G equal GPUs seem to
+be apart by g = 2 sqrt(2 ln G s2) of the mean load, and a swap that shifts g / 2 between them seems
+to lower the sum of squared loads by g**2 / 2 = 4 ln G s2, in squares of the mean load: with two
+moves, by
 
     2 ln G s2  a move.
 
