@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import improving as oracle
-from tests.solver.strategies import placed_loads
+from tests.oracles.packing import quantised
+from tests.solver.strategies import placed_loads, shared_layers
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, improve, rebalance_experts
+from trimtab_server.solver.align import keep_slots
+
+MOVES = st.sampled_from([None, 0, 1, 2, 3, 4])
+MIN_GAINS = st.sampled_from([0.0, 2.0**-10, 2.0**-4])
 
 
-@given(
-    placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]), st.integers(1, 9)
-)
+@given(placed_loads(), MOVES, MIN_GAINS, st.integers(1, 9))
 def test_takes_exactly_the_steps_of_the_brute_force_oracle(
     backend, problem, budget, min_gain, top_k
 ):
@@ -33,8 +36,48 @@ def test_takes_exactly_the_steps_of_the_brute_force_oracle(
         backend=backend,
     )
     for layer, start in enumerate(phy2log):
-        expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain), top_k)
+        weights = quantised(load[layer])
+        steps = oracle.Problem(start, weights, gpus, budget, Fraction(min_gain), top_k)
+        expected = kept(oracle.path(steps), load[layer], gpus)
         assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
+
+
+@given(shared_layers(), MOVES, MIN_GAINS, st.integers(1, 4), st.sampled_from([1.0, 1.5, 4.0]))
+def test_takes_the_steps_of_the_oracle_until_there_are_none_where_gpus_share_experts(
+    backend, layer, budget, min_gain, top_k, cross_node_cost
+):
+    start, load, topology = layer
+    gpus, nodes, groups = topology.num_gpus, topology.num_nodes, topology.num_groups
+    new, _ = improve(
+        [start],
+        [load],
+        gpus,
+        num_nodes=nodes,
+        num_groups=groups,
+        max_moves_per_layer=budget,
+        min_gain=min_gain,
+        cross_node_cost=cross_node_cost,
+        top_k=top_k,
+        backend=backend,
+    )
+    (found,) = new.tolist()
+    rules = Fraction(min_gain), top_k, nodes, groups, Fraction(cross_node_cost)
+    steps = oracle.Problem(start, quantised(load), gpus, budget, *rules)
+    expected = kept(oracle.path(steps), load, gpus)
+    assert oracle.held(found, gpus) == oracle.held(expected, gpus)
+    further = oracle.best_step(steps, found)
+    assert further is None or peak(further, load, gpus) > peak(start, load, gpus)
+
+
+def kept(path, load, gpus):
+    """The last placement of a path whose heaviest GPU is no heavier than at the start."""
+    tidied = [keep_slots(torch.tensor([x]), torch.tensor(path[:1]), gpus)[0].tolist() for x in path]
+    return next(x for x in reversed(tidied) if peak(x, load, gpus) <= peak(path[0], load, gpus))
+
+
+def peak(slots, load, gpus):
+    """Load of the heaviest GPU in float64, whose last digit may hide in integers."""
+    return float(evaluate([slots], [load], gpus, backend="reference").gpu_load.max())
 
 
 @given(placed_loads(max_load=10**12), st.integers(0, 6), st.integers(0, 6))
@@ -100,6 +143,24 @@ def test_a_transfer_costs_one_move_and_a_swap_two(backend):
         [[0, 1, 2, 3]], [[9.0, 5.0, 1.0, 1.0]], 2, max_moves_per_layer=1, backend=backend
     )
     assert (len(none), unchanged.tolist()) == (0, [[0, 1, 2, 3]]), "only a swap would help"
+
+
+def test_a_slot_goes_to_an_expert_that_relieves_the_gpu_of_the_donors_other_replica(backend):
+    # Without slot 4, expert 0 weighs 5 more on GPU 0, the heaviest. But expert 2, which gets
+    # the slot, weighs 500 less there: both GPUs come to 515. Slot 5 would do as well.
+    load = [[10.0, 10.0, 1000.0, 10.0]]
+    new, moves = improve([[0, 1, 2, 3, 0, 1]], load, 2, backend=backend)
+    assert moves.layer_slot_expert.tolist() == [[0, 4, 2]]
+    assert new.tolist() == [[0, 1, 2, 3, 2, 1]]
+    assert evaluate(new, load, 2, backend=backend).imbalance.tolist() == [1.0]
+
+
+def test_a_slot_stays_where_no_expert_relieves_all_gpus_of_its_others(backend):
+    # GPUs 0 and 1 are heaviest and would both get heavier if GPU 2 gave up expert 0.
+    # Experts 1 and 2 are the only ones that would gain by the slot, and each lies on one.
+    load = [[12.0, 40.0, 40.0, 20.0]]
+    new, _ = improve([[0, 1, 0, 2, 0, 3]], load, 3, backend=backend)
+    assert new.tolist() == [[0, 1, 0, 2, 0, 3]]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12))

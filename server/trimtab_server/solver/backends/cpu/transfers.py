@@ -8,6 +8,10 @@ expert f that gets it, and on both, its gain is
 
 where `fixed` and `omega` belong to the slot, and `beside` counts pairs of a slot of e and a
 slot of f on one GPU.
+
+No GPU may come to weigh more than the heaviest does. e's other GPUs get heavier, but lighter
+where f lies too. Most slots need no exact sum for that: none of these GPUs gets too heavy
+even without f, or one does whoever f is. For the rest it is made for each f that would win.
 """
 
 from __future__ import annotations
@@ -63,12 +67,14 @@ class Others(NamedTuple):
 
     Attributes:
         added: by how much their squares grow.
-        peak: what the heaviest of them then weighs.
+        peak: what the heaviest of them then weighs, unless a taker makes it lighter.
+        least_peak: what it weighs at least, whoever the taker is.
         fall: a bound on the sum of how much lighter a taker makes them.
     """
 
     added: int
     peak: int
+    least_peak: int
     fall: int
 
 
@@ -175,7 +181,7 @@ def _best_transfer_of(
     now, stays = layer.now_E[e], np.int64(layer.copies_EG[e, g]) - 1
     rise = per_replica(layer, e, layer.logcnt_E[e] - 1) - now
     others = _look_at_others(layer, takers, e, g, rise)
-    if others.peak > peak:
+    if others.least_peak > peak:
         return best
     loaded = layer.load_G[g] + rise * stays
     of_stays = rise * stays * (layer.load_G[g] + loaded)
@@ -192,7 +198,9 @@ def _best_transfer_of(
             continue
         cost = arrival_cost(layer, rules, f, g) - leaving
         score = score_of(fixed + takers.added_H[i], cost, terms)
-        if score > best.score:
+        if score > best.score and (
+            others.peak <= peak or _keeps_peak(layer, takers, i, e, g, rise, peak)
+        ):
             best = Step(score, cost, slot, NO_SLOT, f)
             needed = gain_to_beat(best, least_cost, terms) - fixed
     return best
@@ -201,7 +209,7 @@ def _best_transfer_of(
 @compiled
 def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -> Others:
     """Sum up the other GPUs of an expert whose replicas there get heavier by `rise`."""
-    added, peak, fall = np.int64(0), np.int64(-1), np.int64(0)
+    added, fall, peak, least_peak = np.int64(0), np.int64(0), np.int64(-1), np.int64(-1)
     r = layer.head_E[e]
     while r != NO_SLOT:
         g = layer.gpu_R[r]
@@ -209,9 +217,26 @@ def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -
             risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
             added += rise * (layer.load_G[g] + risen)
             peak = max(peak, risen)
+            least_peak = max(least_peak, risen - takers.fall_G[g])
             fall += takers.fall_G[g]
         r = layer.next_R[r]
-    return Others(added, peak, fall)
+    return Others(added, peak, least_peak, fall)
+
+
+@compiled
+def _keeps_peak(
+    layer: Layer, takers: Takers, i: int, e: int, gpu: int, rise: int, peak: int
+) -> bool:
+    """Whether the i-th taker leaves no other GPU of e above the peak."""
+    f, fall = takers.expert_H[i], takers.fall_H[i]
+    r = layer.head_E[e]
+    while r != NO_SLOT:
+        g = layer.gpu_R[r]
+        risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
+        if g != gpu and risen - fall * layer.copies_EG[f, g] > peak:
+            return False
+        r = layer.next_R[r]
+    return True
 
 
 @compiled
