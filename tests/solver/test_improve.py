@@ -243,6 +243,17 @@ def test_a_rise_that_rounding_hides_is_not_taken(backend):
     assert new.tolist() == start
 
 
+def test_steps_before_a_rise_that_rounding_hides_are_kept(backend):
+    # Groups keep GPUs 0 and 1 apart from 2 and 3. The first step makes the latter even. The
+    # second, between GPUs 0 and 1, is as above: it lowers the heavier one in integers only.
+    start = [[4, 0, 1, 2, 5, 3, 6, 7, 8, 9, 10, 11]]
+    rounded_off = np.array([113, 54, 70, 83, 94, 18]) * 2.0**-31
+    load = [[*np.array([1, 2, 1, 2, 1, 2]) + rounded_off, *[0.5] * 3, *[0.25] * 3]]
+    new, moves = improve(start, load, 4, num_nodes=2, num_groups=2, min_gain=0.0, backend=backend)
+    assert len(moves) == 2
+    assert new.tolist() == [[4, 0, 1, 2, 5, 3, 9, 7, 8, 6, 10, 11]]
+
+
 def test_an_improved_placement_is_left_alone(backend):
     rng = np.random.default_rng(5)
     load = np.exp(rng.normal(size=(6, 32)))
