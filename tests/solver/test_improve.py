@@ -197,25 +197,26 @@ def test_a_dear_network_keeps_moves_inside_nodes(backend):
     assert crossing(100.0) == 0
 
 
-def test_a_fractional_cost_spends_a_budget_exactly(backend):
-    # One transfer from the other node, at 1.1: in float32 that is more than 1.1.
-    # The budget is whole, so ten layers spend 11 on ten such moves.
-    phy2log, load = [[0, 1, 0, 2, 3, 4]] * 10, [[2.0, 10.0, 10.0, 40.0, 10.0]] * 10
+@pytest.mark.parametrize(("cost", "moves", "budget"), [(1.1, 10, 11), (1.1, 20, 22), (1.2, 5, 6)])
+def test_a_fractional_cost_spends_a_budget_exactly(backend, cost, moves, budget):
+    # A transfer from another node in each layer, whose costs add up to the budget. In
+    # float32, 1.1 is more than 1.1; in float64, 6 less 1.2 four times is less than 1.2.
+    phy2log, load = [[0, 1, 0, 2, 3, 4]] * moves, [[2.0, 10.0, 10.0, 40.0, 10.0]] * moves
     free, one_each = improve(
-        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=10, backend=backend
+        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=moves, backend=backend
     )
-    assert len(one_each) == 10
-    dear, moves = improve(
+    assert len(one_each) == moves
+    dear, paid = improve(
         phy2log,
         load,
         3,
         num_nodes=3,
         max_moves_per_layer=2,
-        max_moves=11,
-        cross_node_cost=1.1,
+        max_moves=budget,
+        cross_node_cost=cost,
         backend=backend,
     )
-    assert len(moves) == 10
+    assert len(paid) == moves
     assert torch.equal(dear, free)
 
 

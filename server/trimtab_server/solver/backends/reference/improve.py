@@ -122,7 +122,7 @@ def _rules(
     held_LNgE = held_LGE.unflatten(1, (topology.num_nodes, -1))
     near_LNgE = held_LNgE.any(2, keepdim=True).expand_as(held_LNgE)
     near_LEG = near_LNgE.flatten(1, 2).mT
-    cost_LEG = torch.full_like(near_LEG, budget.cross_node_cost, dtype=torch.float64)
+    cost_LEG = torch.full_like(near_LEG, budget.counted_cross_node_cost, dtype=torch.float64)
     cost_LEG.masked_fill_(near_LEG, 1.0).masked_fill_(held_LGE.mT, 0.0)
     if topology.num_groups == 1:
         return torch.ones_like(near_LEG), cost_LEG
