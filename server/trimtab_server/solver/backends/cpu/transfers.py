@@ -10,8 +10,8 @@ where `fixed` and `omega` belong to the slot, and `beside` counts pairs of a slo
 slot of f on one GPU.
 
 No GPU may come to weigh more than the heaviest does. e's other GPUs get heavier, but lighter
-where f lies too. Most slots need no exact sum for that: none of these GPUs gets too heavy
-even without f, or one does whoever f is. For the rest it is made for each f that would win.
+where f lies too. A slot is passed over if one of them gets too heavy whoever f is; else they
+are weighed for each f that would win.
 """
 
 from __future__ import annotations
@@ -67,14 +67,12 @@ class Others(NamedTuple):
 
     Attributes:
         added: by how much their squares grow.
-        peak: what the heaviest of them then weighs, unless a taker makes it lighter.
-        least_peak: what it weighs at least, whoever the taker is.
+        peak: what the heaviest of them then weighs at least, whoever the taker is.
         fall: a bound on the sum of how much lighter a taker makes them.
     """
 
     added: int
     peak: int
-    least_peak: int
     fall: int
 
 
@@ -181,7 +179,7 @@ def _best_transfer_of(
     now, stays = layer.now_E[e], np.int64(layer.copies_EG[e, g]) - 1
     rise = per_replica(layer, e, layer.logcnt_E[e] - 1) - now
     others = _look_at_others(layer, takers, e, g, rise)
-    if others.least_peak > peak:
+    if others.peak > peak:
         return best
     loaded = layer.load_G[g] + rise * stays
     of_stays = rise * stays * (layer.load_G[g] + loaded)
@@ -198,9 +196,7 @@ def _best_transfer_of(
             continue
         cost = arrival_cost(layer, rules, f, g) - leaving
         score = score_of(fixed + takers.added_H[i], cost, terms)
-        if score > best.score and (
-            others.peak <= peak or _keeps_peak(layer, takers, i, e, g, rise, peak)
-        ):
+        if score > best.score and _keeps_peak(layer, takers, i, e, g, rise, peak):
             best = Step(score, cost, slot, NO_SLOT, f)
             needed = gain_to_beat(best, least_cost, terms) - fixed
     return best
@@ -209,18 +205,17 @@ def _best_transfer_of(
 @compiled
 def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -> Others:
     """Sum up the other GPUs of an expert whose replicas there get heavier by `rise`."""
-    added, fall, peak, least_peak = np.int64(0), np.int64(0), np.int64(-1), np.int64(-1)
+    added, peak, fall = np.int64(0), np.int64(-1), np.int64(0)
     r = layer.head_E[e]
     while r != NO_SLOT:
         g = layer.gpu_R[r]
         if g != gpu:
             risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
             added += rise * (layer.load_G[g] + risen)
-            peak = max(peak, risen)
-            least_peak = max(least_peak, risen - takers.fall_G[g])
+            peak = max(peak, risen - takers.fall_G[g])
             fall += takers.fall_G[g]
         r = layer.next_R[r]
-    return Others(added, peak, least_peak, fall)
+    return Others(added, peak, fall)
 
 
 @compiled
