@@ -33,7 +33,7 @@ from trimtab_server.solver import BackendName
 
 SECTIONS: dict[str, list[Section]] = {
     "backends": [backends.run],
-    "improve": [improving.run],
+    "improve": [improving.run, improving.few_gpus],
     "growth": [growth.run],
     "balance": [balance.run],
     "replay": [replay.run],

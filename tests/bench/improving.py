@@ -1,4 +1,4 @@
-"""The online step: time of improving a placement in force by at most 4 moves a layer."""
+"""The online step: how long it takes, and how far it gets where few GPUs share most experts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tests.bench.loads import drifted
+from tests.bench.loads import drifted, lognormal
 from tests.bench.options import Options
 from tests.bench.planners import backends
 from tests.bench.problems import shape_of
@@ -31,6 +31,21 @@ most {MOVES} moves a layer. Backend: `Backend.improve` alone, loads and placemen
 placement on the host; improve() checks its input and lists the moves; place() evaluates too.
 Medians; backends and calls take turns."""
 
+FEW_GPUS = (
+    (5, Topology(8, 2)),
+    (8, Topology(12, 2)),
+    (6, Topology(12, 3)),
+    (12, Topology(18, 3)),
+    (8, Topology(16, 4)),
+    (16, Topology(24, 4)),
+)
+CASES = 350
+FEW_MOVES = (1, 2, 4)
+
+FEW_GPUS_CAPTION = """Layers with 1.5 to 2 slots for each expert, so that a
+step changes several GPUs. From a placement planned for a lognormal load to another, independent
+one. Mean imbalance over layers; bound: the mean of the least that any placement could have."""
+
 
 class Work(NamedTuple):
     """What to improve."""
@@ -50,6 +65,27 @@ def run(options: Options) -> None:
         return
     rows = (row for shape in shapes for row in _rows(*shape, measured, options.repeats))
     print_table(f"Improve, <= {MOVES} moves a layer", columns, rows, CAPTION)
+
+
+def few_gpus(options: Options) -> None:
+    """Print how far improve gets, by budget, where few GPUs share most experts."""
+    columns = ["shape", "before", *(f"<= {moves} moves" for moves in FEW_MOVES), "no limit"]
+    columns += ["full plan", "bound"]
+    rows = (_reached(*shape, options) for shape in FEW_GPUS)
+    print_table("Improve on few GPUs: imbalance", columns, rows, FEW_GPUS_CAPTION)
+
+
+def _reached(experts: int, topology: Topology, options: Options) -> list[str]:
+    layers, backend = 3 if options.quick else CASES, options.backend
+    before, now = (lognormal(layers, experts, seed=seed) for seed in (0, 1))
+    start_LR = place(before, topology, effort="fast", backend=backend).phy2log
+    budgets = [Budget(moves) for moves in (0, *FEW_MOVES, None)]
+    plans = [
+        *(place(now, topology, current=start_LR, budget=each, backend=backend) for each in budgets),
+        place(now, topology, backend=backend),
+    ]
+    figures = [*(plan.after.imbalance for plan in plans), plans[-1].after.bound]
+    return [shape_of(now, topology), *(f"{float(figure.mean()):.4f}" for figure in figures)]
 
 
 def _rows(

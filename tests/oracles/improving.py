@@ -1,103 +1,186 @@
-"""`improve` for one layer by brute force: every step is tried and judged from scratch."""
+"""`improve` for one layer by brute force: every step is applied, and judged by what is there then.
+
+The contract that it holds backends to. From the placement at the start one step is taken
+after another. A step swaps a slot on one of the K heaviest GPUs with a slot on one of the K
+lightest, or gives any slot to an expert of the K heaviest GPUs. It is allowed if, after it,
+
+- every expert still has a slot;
+- no GPU has got a second replica of an expert;
+- no router group has an expert on a node that held none of the group at the start;
+- no GPU weighs more than the heaviest GPU did before it;
+- the net moves against the start are within the budget.
+
+It is worth its moves if the sum of squared GPU loads falls, and for each net move by `min_gain`
+at least, where the mean GPU load is 1. Of these steps the one that gains most for each net move
+is taken; of equal ones the first, in the order of `candidates`. It ends where there is none.
+
+Nothing here looks at what a step is: `is_allowed` and `score` see the slots before and after it,
+and add up all loads anew. Loads are integers, and a replica weighs its expert's // replicas.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
-from tests.oracles.packing import quantised
-
-Step = tuple[tuple[int, int], ...]  # (slot, expert) pairs to write
-
-
-def gpu_loads(slots: list[int], q: list[int], gpus: int) -> list[int]:
-    """Load of each GPU, where a replica weighs its expert's load // replicas."""
-    count = Counter(slots)
-    per = len(slots) // gpus
-    return [sum(q[e] // count[e] for e in slots[g * per : (g + 1) * per]) for g in range(gpus)]
+Slots = list[int]
+"""The expert in each slot."""
 
 
-def held(slots: list[int], gpus: int) -> list[set[int]]:
-    """Experts of each GPU."""
-    per = len(slots) // gpus
-    return [set(slots[g * per : (g + 1) * per]) for g in range(gpus)]
+@dataclass(frozen=True)
+class Problem:
+    """A layer at the start, and what its steps may do.
+
+    Attributes:
+        start: the expert in each slot.
+        weights: an expert's whole load, an integer.
+        gpus: how many there are; they have equally many slots.
+        max_moves: most net moves; None: no limit.
+        min_gain: least gain for each net move.
+        top_k: K.
+        nodes: how many there are; they have equally many GPUs.
+        groups: router groups of consecutive experts; 1 for none.
+        cross_node_cost: what a move from another node counts.
+    """
+
+    start: Slots
+    weights: list[int]
+    gpus: int
+    max_moves: int | None = None
+    min_gain: Fraction = Fraction(0)
+    top_k: int = 4
+    nodes: int = 1
+    groups: int = 1
+    cross_node_cost: Fraction = Fraction(1)
 
 
-def net_moves(start: list[int], slots: list[int], gpus: int) -> int:
-    """Experts on a GPU that did not hold them at the start."""
-    return sum(
-        len(new - old) for new, old in zip(held(slots, gpus), held(start, gpus), strict=True)
+def path(problem: Problem) -> list[Slots]:
+    """The slots at the start and after each step, until there is none."""
+    slots: Slots | None = problem.start
+    taken = []
+    while slots is not None:
+        taken.append(slots)
+        slots = best_step(problem, slots)
+    return taken
+
+
+def best_step(problem: Problem, slots: Slots) -> Slots | None:
+    """The slots after the best step that is allowed and worth its moves, if there is one."""
+    best, found = Fraction(0), None
+    for after in candidates(problem, slots):
+        rated = score(problem, slots, after)
+        if rated > best and is_allowed(problem, slots, after):
+            best, found = rated, after
+    return found
+
+
+def candidates(problem: Problem, slots: Slots) -> Iterator[Slots]:
+    """The slots after each swap, then after each transfer, in the order that settles ties."""
+    loads, slot_on = gpu_loads(problem, slots), slots_of(slots, problem.gpus)
+    heavy = sorted(range(problem.gpus), key=lambda g: (-loads[g], g))[: problem.top_k]
+    light = sorted(range(problem.gpus), key=lambda g: (loads[g], g))[: problem.top_k]
+    for r in [r for g in heavy for r in slot_on[g]]:
+        for s in [s for g in light for s in slot_on[g]]:
+            yield replaced(slots, {r: slots[s], s: slots[r]})
+    for r in range(len(slots)):
+        for f in sorted({slots[s] for g in heavy for s in slot_on[g]}):
+            yield replaced(slots, {r: f})
+
+
+def is_allowed(problem: Problem, before: Slots, after: Slots) -> bool:
+    """Whether a step from one placement to another keeps all rules."""
+    return (
+        set(after) == set(before)
+        and not has_new_double(problem, before, after)
+        and reach(problem, after) <= reach(problem, problem.start)
+        and max(gpu_loads(problem, after)) <= max(gpu_loads(problem, before))
+        and (problem.max_moves is None or spent(problem, after) <= problem.max_moves)
     )
 
 
-def steps(slots: list[int], loads: list[int], gpus: int, top_k: int) -> Iterator[Step]:
-    """Swaps from heavy to light GPUs, then transfers, in the order that settles ties."""
-    per = len(slots) // gpus
-    heavy = sorted(range(gpus), key=lambda g: (-loads[g], g))[:top_k]
-    light = sorted(range(gpus), key=lambda g: (loads[g], g))[:top_k]
-    here = held(slots, gpus)
-    for r in [g * per + s for g in heavy for s in range(per)]:
-        for s in [g * per + s for g in light for s in range(per)]:
-            if slots[r] not in here[s // per] and slots[s] not in here[r // per]:
-                yield (r, slots[s]), (s, slots[r])
+def score(problem: Problem, before: Slots, after: Slots) -> Fraction:
+    """What a step gains for each net move; 0 if it is not worth them."""
+    then, now = gpu_loads(problem, before), gpu_loads(problem, after)
+    mean = Fraction(max(sum(then), problem.gpus), problem.gpus)
+    gain = (squares(then) - squares(now)) / mean**2
+    cost = spent(problem, after) - spent(problem, before)
+    if gain <= 0 or gain < problem.min_gain * cost:
+        return Fraction(0)
+    return gain / max(cost, Fraction(1, 2**40))
+
+
+def gpu_loads(problem: Problem, slots: Slots) -> list[int]:
+    """Load of each GPU."""
     count = Counter(slots)
-    for r, e in enumerate(slots):
-        for f in sorted(set().union(*(here[g] for g in heavy))):
-            if count[e] > 1 and f not in here[r // per]:
-                yield ((r, f),)
+    return [
+        sum(problem.weights[slots[r]] // count[slots[r]] for r in here)
+        for here in slots_of(slots, problem.gpus)
+    ]
 
 
-def improved(
-    start: list[int],
-    loads: list[float],
-    gpus: int,
-    max_moves: int,
-    min_gain: Fraction,
-    top_k: int,
-) -> list[int]:
-    """The expert in each slot after the best steps, before slots are tidied up."""
-    q = quantised(loads)
-    slots = list(start)
-    while True:
-        now = gpu_loads(slots, q, gpus)
-        mean = Fraction(max(sum(now), gpus), gpus)
-        spent = net_moves(start, slots, gpus)
-        best, found = Fraction(0), None
-        for step in steps(slots, now, gpus, top_k):
-            after = list(slots)
-            for slot, expert in step:
-                after[slot] = expert
-            then = gpu_loads(after, q, gpus)
-            cost = net_moves(start, after, gpus) - spent
-            gain = (sum(x * x for x in now) - sum(x * x for x in then)) / mean**2
-            if gain <= 0 or spent + cost > max_moves or gain < min_gain * cost:
-                continue
-            if len(step) == 1 and not _fits(slots, after, q, gpus, max(now)):
-                continue
-            score = gain / max(Fraction(cost), Fraction(1, 2**40))
-            if score > best:
-                best, found = score, after
-        if found is None:
-            return slots
-        slots = found
+def has_new_double(problem: Problem, before: Slots, after: Slots) -> bool:
+    """Whether a GPU holds more replicas of an expert than before, and more than one."""
+    had, has = (
+        [Counter(slots[r] for r in here) for here in slots_of(slots, problem.gpus)]
+        for slots in (before, after)
+    )
+    return any(
+        number > max(1, old[expert])
+        for old, new in zip(had, has, strict=True)
+        for expert, number in new.items()
+    )
 
 
-def _fits(slots: list[int], after: list[int], q: list[int], gpus: int, peak: int) -> bool:
-    """Whether a transfer keeps every GPU under the peak, even without what f relieves."""
-    slot = next(r for r in range(len(slots)) if slots[r] != after[r])
-    e, f = slots[slot], after[slot]
-    count = Counter(slots)
-    per = len(slots) // gpus
-    rise = q[e] // (count[e] - 1) - q[e] // count[e]
-    loads = gpu_loads(slots, q, gpus)
-    for g in range(gpus):
-        copies = after[g * per : (g + 1) * per].count(e)
-        load = loads[g] + rise * copies
-        if g == slot // per:
-            load += q[f] // (count[f] + 1) - q[e] // count[e]
-            if load > peak:
-                return False
-        elif copies and load > peak:
-            return False
-    return True
+def reach(problem: Problem, slots: Slots) -> set[tuple[int, int]]:
+    """(router group, node) of all slots; empty without groups, which may then lie anywhere."""
+    if problem.groups == 1:
+        return set()
+    of_group = len(problem.weights) // problem.groups
+    of_node = len(slots) // problem.nodes
+    return {(expert // of_group, r // of_node) for r, expert in enumerate(slots)}
+
+
+def spent(problem: Problem, slots: Slots) -> Fraction:
+    """What the net moves from the start to here count."""
+    near = held(problem.start, problem.nodes)
+    return sum(
+        (
+            Fraction(1) if e in near[g * problem.nodes // problem.gpus] else problem.cross_node_cost
+            for g, e in arrivals(problem.start, slots, problem.gpus)
+        ),
+        Fraction(0),
+    )
+
+
+def net_moves(start: Slots, slots: Slots, gpus: int) -> int:
+    """Experts on a GPU that did not hold them at the start."""
+    return len(arrivals(start, slots, gpus))
+
+
+def arrivals(start: Slots, slots: Slots, gpus: int) -> list[tuple[int, int]]:
+    """(GPU, expert) of each expert that a GPU holds, and did not at the start."""
+    old, new = held(start, gpus), held(slots, gpus)
+    return [(g, expert) for g in range(gpus) for expert in new[g] - old[g]]
+
+
+def held(slots: Slots, parts: int) -> list[set[int]]:
+    """Experts of each GPU, or of each node."""
+    return [{slots[r] for r in here} for here in slots_of(slots, parts)]
+
+
+def slots_of(slots: Slots, parts: int) -> list[range]:
+    """Numbers of each GPU's slots, or of each node's."""
+    per = len(slots) // parts
+    return [range(part * per, part * per + per) for part in range(parts)]
+
+
+def replaced(slots: Slots, new: dict[int, int]) -> Slots:
+    """A copy with other experts in some slots."""
+    return [new.get(r, expert) for r, expert in enumerate(slots)]
+
+
+def squares(loads: list[int]) -> int:
+    """Sum of squares."""
+    return sum(load * load for load in loads)

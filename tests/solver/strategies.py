@@ -56,6 +56,22 @@ def phy2logs(draw: st.DrawFn, experts: int, gpus: int, slots: int) -> list[int]:
     return [flat[i] for pack in items for i in pack]
 
 
+@st.composite
+def shared_layers(draw: st.DrawFn) -> tuple[list[int], list[float], Topology]:
+    """Slots, loads and topology of one layer in which most experts lie on several of few GPUs.
+
+    Some may lie on one twice.
+    """
+    nodes, per_node = draw(st.sampled_from([(1, 2), (1, 3), (1, 4), (2, 1), (2, 2)]))
+    groups, slots = draw(st.sampled_from([1, nodes])), draw(st.integers(2, 4))
+    replicas = nodes * per_node * slots
+    experts = groups * draw(st.integers(1, 2 * replicas // 3 // groups))
+    amount = st.sampled_from([0, 1, 10, 1000]) | st.integers(0, 1000)
+    loads = draw(st.lists(amount.map(float), min_size=experts, max_size=experts))
+    (row,) = starts(1, experts, replicas, draw(SEEDS)).tolist()
+    return row, loads, Topology(replicas, nodes * per_node, nodes, groups)
+
+
 def spread(replicas: list[int], count: dict[int, int], experts: int, gpus: int) -> list[int]:
     """Replacements for the replicas of experts that have more of them than GPUs."""
     over = [e for e in count if count[e] > gpus]

@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import improving as oracle
-from tests.solver.strategies import placed_loads
+from tests.oracles.packing import quantised
+from tests.solver.strategies import placed_loads, shared_layers
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, improve, rebalance_experts
+from trimtab_server.solver.align import keep_slots
+
+MOVES = st.sampled_from([None, 0, 1, 2, 3, 4])
+MIN_GAINS = st.sampled_from([0.0, 2.0**-10, 2.0**-4])
 
 
-@given(
-    placed_loads(), st.integers(0, 4), st.sampled_from([0.0, 2.0**-10, 2.0**-4]), st.integers(1, 9)
-)
+@given(placed_loads(), MOVES, MIN_GAINS, st.integers(1, 9))
 def test_takes_exactly_the_steps_of_the_brute_force_oracle(
     backend, problem, budget, min_gain, top_k
 ):
@@ -33,8 +36,48 @@ def test_takes_exactly_the_steps_of_the_brute_force_oracle(
         backend=backend,
     )
     for layer, start in enumerate(phy2log):
-        expected = oracle.improved(start, load[layer], gpus, budget, Fraction(min_gain), top_k)
+        weights = quantised(load[layer])
+        steps = oracle.Problem(start, weights, gpus, budget, Fraction(min_gain), top_k)
+        expected = kept(oracle.path(steps), load[layer], gpus)
         assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
+
+
+@given(shared_layers(), MOVES, MIN_GAINS, st.integers(1, 4), st.sampled_from([1.0, 1.5, 4.0]))
+def test_takes_the_steps_of_the_oracle_until_there_are_none_where_gpus_share_experts(
+    backend, layer, budget, min_gain, top_k, cross_node_cost
+):
+    start, load, topology = layer
+    gpus, nodes, groups = topology.num_gpus, topology.num_nodes, topology.num_groups
+    new, _ = improve(
+        [start],
+        [load],
+        gpus,
+        num_nodes=nodes,
+        num_groups=groups,
+        max_moves_per_layer=budget,
+        min_gain=min_gain,
+        cross_node_cost=cross_node_cost,
+        top_k=top_k,
+        backend=backend,
+    )
+    (found,) = new.tolist()
+    rules = Fraction(min_gain), top_k, nodes, groups, Fraction(cross_node_cost)
+    steps = oracle.Problem(start, quantised(load), gpus, budget, *rules)
+    expected = kept(oracle.path(steps), load, gpus)
+    assert oracle.held(found, gpus) == oracle.held(expected, gpus)
+    further = oracle.best_step(steps, found)
+    assert further is None or kept([start, further], load, gpus) == start
+
+
+def kept(path, load, gpus):
+    """The last placement of a path whose heaviest GPU is no heavier than at the start."""
+    tidied = [keep_slots(torch.tensor([x]), torch.tensor(path[:1]), gpus)[0].tolist() for x in path]
+    return next(x for x in reversed(tidied) if peak(x, load, gpus) <= peak(path[0], load, gpus))
+
+
+def peak(slots, load, gpus):
+    """Load of the heaviest GPU in float64, whose last digit may hide in integers."""
+    return float(evaluate([slots], [load], gpus, backend="reference").gpu_load.max())
 
 
 @given(placed_loads(max_load=10**12), st.integers(0, 6), st.integers(0, 6))
@@ -102,6 +145,24 @@ def test_a_transfer_costs_one_move_and_a_swap_two(backend):
     assert (len(none), unchanged.tolist()) == (0, [[0, 1, 2, 3]]), "only a swap would help"
 
 
+def test_a_slot_goes_to_an_expert_that_relieves_the_gpu_of_the_donors_other_replica(backend):
+    # Without slot 4, expert 0 weighs 5 more on GPU 0, the heaviest. But expert 2, which gets
+    # the slot, weighs 500 less there: both GPUs come to 515. Slot 5 would do as well.
+    load = [[10.0, 10.0, 1000.0, 10.0]]
+    new, moves = improve([[0, 1, 2, 3, 0, 1]], load, 2, backend=backend)
+    assert moves.layer_slot_expert.tolist() == [[0, 4, 2]]
+    assert new.tolist() == [[0, 1, 2, 3, 2, 1]]
+    assert evaluate(new, load, 2, backend=backend).imbalance.tolist() == [1.0]
+
+
+def test_a_slot_stays_where_no_expert_relieves_all_gpus_of_its_others(backend):
+    # GPUs 0 and 1 are heaviest and would both get heavier if GPU 2 gave up expert 0.
+    # Experts 1 and 2 are the only ones that would gain by the slot, and each lies on one.
+    load = [[12.0, 40.0, 40.0, 20.0]]
+    new, _ = improve([[0, 1, 0, 2, 0, 3]], load, 3, backend=backend)
+    assert new.tolist() == [[0, 1, 0, 2, 0, 3]]
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12))
 def test_groups_never_leave_their_node(backend, seed, budget):
     rng = np.random.default_rng(seed)
@@ -136,25 +197,26 @@ def test_a_dear_network_keeps_moves_inside_nodes(backend):
     assert crossing(100.0) == 0
 
 
-def test_a_fractional_cost_spends_a_budget_exactly(backend):
-    # One transfer from the other node, at 1.1: in float32 that is more than 1.1.
-    # The budget is whole, so ten layers spend 11 on ten such moves.
-    phy2log, load = [[0, 1, 0, 2, 3, 4]] * 10, [[2.0, 10.0, 10.0, 40.0, 10.0]] * 10
+@pytest.mark.parametrize(("cost", "moves", "budget"), [(1.1, 10, 11), (1.1, 20, 22), (1.2, 5, 6)])
+def test_a_fractional_cost_spends_a_budget_exactly(backend, cost, moves, budget):
+    # A transfer from another node in each layer, whose costs add up to the budget. In
+    # float32, 1.1 is more than 1.1; in float64, 6 less 1.2 four times is less than 1.2.
+    phy2log, load = [[0, 1, 0, 2, 3, 4]] * moves, [[2.0, 10.0, 10.0, 40.0, 10.0]] * moves
     free, one_each = improve(
-        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=10, backend=backend
+        phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=moves, backend=backend
     )
-    assert len(one_each) == 10
-    dear, moves = improve(
+    assert len(one_each) == moves
+    dear, paid = improve(
         phy2log,
         load,
         3,
         num_nodes=3,
         max_moves_per_layer=2,
-        max_moves=11,
-        cross_node_cost=1.1,
+        max_moves=budget,
+        cross_node_cost=cost,
         backend=backend,
     )
-    assert len(moves) == 10
+    assert len(paid) == moves
     assert torch.equal(dear, free)
 
 
@@ -180,6 +242,17 @@ def test_a_rise_that_rounding_hides_is_not_taken(backend):
     new, moves = improve(start, load, 2, min_gain=0.0, backend=backend)
     assert len(moves) == 0
     assert new.tolist() == start
+
+
+def test_steps_before_a_rise_that_rounding_hides_are_kept(backend):
+    # Groups keep GPUs 0 and 1 apart from 2 and 3. The first step makes the latter even. The
+    # second, between GPUs 0 and 1, is as above: it lowers the heavier one in integers only.
+    start = [[4, 0, 1, 2, 5, 3, 6, 7, 8, 9, 10, 11]]
+    rounded_off = np.array([113, 54, 70, 83, 94, 18]) * 2.0**-31
+    load = [[*np.array([1, 2, 1, 2, 1, 2]) + rounded_off, *[0.5] * 3, *[0.25] * 3]]
+    new, moves = improve(start, load, 4, num_nodes=2, num_groups=2, min_gain=0.0, backend=backend)
+    assert len(moves) == 2
+    assert new.tolist() == [[4, 0, 1, 2, 5, 3, 9, 7, 8, 6, 10, 11]]
 
 
 def test_an_improved_placement_is_left_alone(backend):

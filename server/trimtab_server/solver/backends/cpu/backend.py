@@ -90,7 +90,7 @@ class Cpu:
             top_k,
             topology.num_nodes,
             topology.num_groups,
-            float(budget.cross_node_cost),
+            budget.counted_cross_node_cost,
             float(budget.min_gain),
         )
         total = _or_infinite(budget.max_moves)

@@ -8,6 +8,10 @@ expert f that gets it, and on both, its gain is
 
 where `fixed` and `omega` belong to the slot, and `beside` counts pairs of a slot of e and a
 slot of f on one GPU.
+
+No GPU may come to weigh more than the heaviest does. e's other GPUs get heavier, but lighter
+where f lies too. A slot is passed over if one of them gets too heavy whoever f is; else they
+are weighed for each f that would win.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ class Others(NamedTuple):
 
     Attributes:
         added: by how much their squares grow.
-        peak: what the heaviest of them then weighs.
+        peak: what the heaviest of them then weighs at least, whoever the taker is.
         fall: a bound on the sum of how much lighter a taker makes them.
     """
 
@@ -192,7 +196,7 @@ def _best_transfer_of(
             continue
         cost = arrival_cost(layer, rules, f, g) - leaving
         score = score_of(fixed + takers.added_H[i], cost, terms)
-        if score > best.score:
+        if score > best.score and _keeps_peak(layer, takers, i, e, g, rise, peak):
             best = Step(score, cost, slot, NO_SLOT, f)
             needed = gain_to_beat(best, least_cost, terms) - fixed
     return best
@@ -208,10 +212,26 @@ def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -
         if g != gpu:
             risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
             added += rise * (layer.load_G[g] + risen)
-            peak = max(peak, risen)
+            peak = max(peak, risen - takers.fall_G[g])
             fall += takers.fall_G[g]
         r = layer.next_R[r]
     return Others(added, peak, fall)
+
+
+@compiled
+def _keeps_peak(
+    layer: Layer, takers: Takers, i: int, e: int, gpu: int, rise: int, peak: int
+) -> bool:
+    """Whether the i-th taker leaves no other GPU of e above the peak."""
+    f, fall = takers.expert_H[i], takers.fall_H[i]
+    r = layer.head_E[e]
+    while r != NO_SLOT:
+        g = layer.gpu_R[r]
+        risen = layer.load_G[g] + rise * layer.copies_EG[e, g]
+        if g != gpu and risen - fall * layer.copies_EG[f, g] > peak:
+            return False
+        r = layer.next_R[r]
+    return True
 
 
 @compiled

@@ -66,13 +66,13 @@ def improve(
         for path in _paths(start, quantise(load), topology, budget, top_k)
     ]
     kept = _spend(paths, budget.max_moves)
-    last = [path[-1].slots_R if path else start for path, start in zip(kept, start_LR, strict=True)]
-    new_LR = keep_slots(torch.stack(last), start_LR, topology.num_gpus)
+    new_LR = _carried_out(kept, start_LR, topology.num_gpus)
     # Rounding to integers can hide a last-digit rise of the heaviest GPU.
-    peak_before_L, peak_after_L = (
-        gpu_loads(plan_LR, load_LE, topology.num_gpus).amax(1) for plan_LR in (start_LR, new_LR)
-    )
-    new_LR = torch.where((peak_after_L <= peak_before_L).unsqueeze(1), new_LR, start_LR)
+    while (rises_L := _rises(start_LR, new_LR, load_LE, topology.num_gpus)).any():
+        kept = [
+            path[:-1] if rises else path for path, rises in zip(kept, rises_L.tolist(), strict=True)
+        ]
+        new_LR = _carried_out(kept, start_LR, topology.num_gpus)
     return Solved(
         new_LR,
         iterations=sum(len(path) for path in paths),
@@ -122,7 +122,7 @@ def _rules(
     held_LNgE = held_LGE.unflatten(1, (topology.num_nodes, -1))
     near_LNgE = held_LNgE.any(2, keepdim=True).expand_as(held_LNgE)
     near_LEG = near_LNgE.flatten(1, 2).mT
-    cost_LEG = torch.full_like(near_LEG, budget.cross_node_cost, dtype=torch.float64)
+    cost_LEG = torch.full_like(near_LEG, budget.counted_cross_node_cost, dtype=torch.float64)
     cost_LEG.masked_fill_(near_LEG, 1.0).masked_fill_(held_LGE.mT, 0.0)
     if topology.num_groups == 1:
         return torch.ones_like(near_LEG), cost_LEG
@@ -156,6 +156,20 @@ def _apply(slots_LR: Tensor, layer_A: Tensor, step: _Step) -> None:
     slots_LR[layer_A, step.slot] = step.to
     swap_A = step.other_slot >= 0
     slots_LR[layer_A[swap_A], step.other_slot[swap_A]] = given_A[swap_A]
+
+
+def _carried_out(kept: list[list[_Taken]], start_LR: Tensor, num_gpus: int) -> Tensor:
+    """The placement after the steps that each layer keeps, [L, R]."""
+    last = [path[-1].slots_R if path else start for path, start in zip(kept, start_LR, strict=True)]
+    return keep_slots(torch.stack(last), start_LR, num_gpus)
+
+
+def _rises(start_LR: Tensor, new_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:
+    """Whether the heaviest GPU of each layer gets heavier, bool [L]."""
+    before_L, after_L = (
+        gpu_loads(plan_LR, load_LE, num_gpus).amax(1) for plan_LR in (start_LR, new_LR)
+    )
+    return after_L > before_L
 
 
 def _spend(paths: list[list[_Taken]], max_moves: float | None) -> list[list[_Taken]]:
