@@ -12,9 +12,11 @@ from torch import Tensor
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.cpu.align import align
 from trimtab_server.solver.backends.cpu.balance import balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
+from trimtab_server.solver.backends.cpu.maps import slot_maps
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
 from trimtab_server.solver.backends.cpu.nodes import bound_rows
 from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_amounts
@@ -125,6 +127,23 @@ class Cpu:
         """See `Backend`."""
         moves, sources = moves_of_rows(_array(current_LR), _array(new_LR), num_experts, num_gpus)
         return Moves(_tensor(moves, new_LR), _tensor(sources, new_LR))
+
+    def align(
+        self,
+        new_LR: Tensor,
+        current_LR: Tensor,
+        num_experts: int,
+        num_gpus: int,
+        num_nodes: int,
+    ) -> Tensor:
+        """See `Backend`."""
+        new, current = _array(new_LR), _array(current_LR)
+        return _tensor(align(new, current, num_experts, num_gpus, num_nodes), new_LR)
+
+    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        log2phy, logcnt = slot_maps(_array(phy2log_LR), num_experts)
+        return _tensor(log2phy, phy2log_LR), _tensor(logcnt, phy2log_LR)
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
