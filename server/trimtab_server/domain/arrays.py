@@ -43,11 +43,14 @@ def as_amounts(value: Any, name: str) -> Tensor:
     require(not amounts.is_complex(), name, f"dtype {amounts.dtype} is not a real number")
     amounts = _converted(amounts, torch.float64)
     numbers = unthreaded(amounts)
-    _require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
-    _require_all(numbers >= 0, amounts, name, "is negative")
-    with np.errstate(over="ignore"):  # the check names the row
-        total = torch.as_tensor(numbers.sum(1)[:, None])
-    _require_all(unthreaded(total) < np.inf, total, f"sum of {name}", "is not finite")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is wrong is named below
+        total = numbers.sum(1)[:, None]
+    # A sum that is finite has terms that are, unless they are negative.
+    if not (numbers.min() >= 0 and (total < np.inf).all()):
+        _require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
+        _require_all(numbers >= 0, amounts, name, "is negative")
+        sums = torch.as_tensor(total)
+        _require_all(total < np.inf, sums, f"sum of {name}", "is not finite")
     return amounts
 
 
