@@ -15,6 +15,8 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.backends.select import BackendName, backend_for
 
+Int64s = npt.NDArray[np.int64]
+
 
 def align(
     new: Any,
@@ -48,16 +50,27 @@ def align(
     new_LR, current_LR = as_indices(new, "new"), as_indices(current, "current")
     both_2LR = _stacked(new_LR, current_LR)
     topology = Topology(new_LR.shape[1], num_gpus, num_nodes)
-    # Numbered anew, so that memory follows the experts there are, not their names.
-    names, known = np.unique(both_2LR, return_inverse=True)
-    renamed_LR, kept_LR = torch.from_numpy(known.reshape(both_2LR.shape))
+    names, known_2LR = _numbered(both_2LR)
+    renamed_LR, kept_LR = torch.from_numpy(known_2LR)
     aligned_LR = backend_for(backend, new_LR.device).align(
         renamed_LR, kept_LR, len(names), topology.num_gpus, topology.num_nodes
     )
     return torch.from_numpy(names[aligned_LR.numpy()]).to(new_LR.device)
 
 
-def _stacked(new_LR: Tensor, current_LR: Tensor) -> npt.NDArray[np.int64]:
+def _numbered(both_2LR: Int64s) -> tuple[Int64s, Int64s]:
+    """Names, and the placements by number: memory follows the experts there are, not their names.
+
+    Names that are about as many as slots stay: finding the others would take as long as the rest.
+    """
+    highest = int(both_2LR.max())
+    if highest < 4 * both_2LR.shape[2]:
+        return np.arange(highest + 1), both_2LR
+    names, known = np.unique(both_2LR, return_inverse=True)
+    return names, known.reshape(both_2LR.shape)
+
+
+def _stacked(new_LR: Tensor, current_LR: Tensor) -> Int64s:
     """Both placements on the host, checked, int64 [2, L, R]."""
     require(
         new_LR.shape == current_LR.shape,
