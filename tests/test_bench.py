@@ -55,7 +55,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
         path = folder / f"{name}.py"
         path.write_text(source)
         flags += ["--peer", str(path)]
-    return _bench("backends", "improve", "growth", *flags)
+    return _bench("backends", "improve", "growth", "busy", *flags)
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -87,7 +87,9 @@ def test_ours_stand_beside_the_peers(table: str) -> None:
         assert table.count(f"| {name} | 0.") == len(problems(quick=True))
 
 
-@pytest.mark.parametrize("title", ["Improve", "Growth with the number of layers"])
+@pytest.mark.parametrize(
+    "title", ["Improve", "Growth with the number of layers", "Beside busy cores"]
+)
 def test_the_other_sections_asked_for_follow(table: str, title: str) -> None:
     assert f"### {title}" in table
 

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
     "setting": (set(), set()),
     "device": ({"domain", "setting"}, {"torch"}),
-    "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "triton"}),
+    "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "llvmlite", "triton"}),
     "rollout": ({"domain"}, {"numpy"}),
     "store": ({"domain", "rollout", "setting"}, {"numpy"}),
     "loads": ({"domain"}, {"numpy"}),

@@ -13,6 +13,7 @@ from tests.bench import (
     aside,
     backends,
     balance,
+    busy,
     concurrency,
     crowd,
     engine_calls,
@@ -34,6 +35,7 @@ from trimtab_server.solver import BackendName
 SECTIONS: dict[str, list[Section]] = {
     "backends": [backends.run],
     "improve": [improving.run, improving.few_gpus],
+    "busy": [busy.run],
     "growth": [growth.run],
     "balance": [balance.run],
     "replay": [replay.run],

@@ -19,8 +19,9 @@ def backend(request: pytest.FixtureRequest) -> BackendName:
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
-    """Puts back the number of threads that a test sets."""
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts back the number of threads that a test sets, for all of which cores are free."""
+    monkeypatch.setattr("trimtab_server.solver.backends.cpu.threads._free_cores", lambda: 64.0)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

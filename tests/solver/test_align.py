@@ -36,10 +36,10 @@ def renamings(gpus: int, nodes: int) -> list[list[int]]:
 
 
 @given(pairs())
-def test_no_renaming_moves_fewer_experts(pair):
+def test_no_renaming_moves_fewer_experts(backend, pair):
     new, current, gpus, nodes = pair
     slots = len(new) // gpus
-    aligned = align([new], [current], gpus, num_nodes=nodes)[0].tolist()
+    aligned = align([new], [current], gpus, num_nodes=nodes, backend=backend)[0].tolist()
 
     def renamed(order: list[int]) -> list[int]:
         return [e for g in order for e in new[g * slots : (g + 1) * slots]]
@@ -51,10 +51,10 @@ def test_no_renaming_moves_fewer_experts(pair):
 
 
 @given(pairs())
-def test_experts_that_stay_keep_their_slot(pair):
+def test_experts_that_stay_keep_their_slot(backend, pair):
     new, current, gpus, nodes = pair
     slots = len(new) // gpus
-    aligned = align([new], [current], gpus, num_nodes=nodes)[0].tolist()
+    aligned = align([new], [current], gpus, num_nodes=nodes, backend=backend)[0].tolist()
     assert sorted(aligned) == sorted(new)
     for slot, expert in enumerate(current):
         gpu = slot // slots
@@ -62,21 +62,21 @@ def test_experts_that_stay_keep_their_slot(pair):
             assert aligned[slot] == expert
 
 
-def test_doubled_experts_are_matched_one_to_one():
+def test_doubled_experts_are_matched_one_to_one(backend):
     current = [[0, 0, 1, 2]]
-    assert align([[1, 2, 0, 0]], current, 2).tolist() == current
-    assert align([[2, 1, 1, 0]], current, 2).tolist() == [[0, 1, 1, 2]]
+    assert align([[1, 2, 0, 0]], current, 2, backend=backend).tolist() == current
+    assert align([[2, 1, 1, 0]], current, 2, backend=backend).tolist() == [[0, 1, 1, 2]]
 
 
-def test_names_of_experts_cost_no_memory():
+def test_names_of_experts_cost_no_memory(backend):
     far = 2**40
-    assert align([[far, 5]], [[5, far]], 2).tolist() == [[5, far]]
+    assert align([[far, 5]], [[5, far]], 2, backend=backend).tolist() == [[5, far]]
 
 
-def test_layers_are_aligned_each_for_itself():
+def test_layers_are_aligned_each_for_itself(backend):
     current = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     new = torch.tensor([[2, 3, 0, 1], [1, 0, 3, 2]])
-    assert torch.equal(align(new, current, 2), current)
+    assert torch.equal(align(new, current, 2, backend=backend), current)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,7 @@ def test_layers_are_aligned_each_for_itself():
         ({"new": [0, 1, 2, 3]}, "new", "rank 1"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
         ({"num_nodes": 4}, "num_gpus", "2 is not a multiple of num_nodes (4)"),
+        ({"backend": "abacus"}, "backend", "abacus"),
     ],
 )
 def test_bad_input_is_named(arguments, field, said):

@@ -211,6 +211,25 @@ def test_counts_moves_as_the_reference_does(seed, layers, where, same):
     assert_same(CPU.moves(*problem), REFERENCE.moves(*problem))
 
 
+@given(SEEDS, st.integers(1, 3), topologies(), st.booleans())
+@settings(max_examples=150)
+def test_aligns_as_the_reference_does(seed, layers, where, near):
+    topology, experts = where
+    old_LR = starts(layers, experts, topology.num_replicas, seed)
+    # Another placement; or the same with its GPUs and slots in another order.
+    new_LR = old_LR.flip(1) if near else starts(layers, experts, topology.num_replicas, seed + 1)
+    problem = new_LR, old_LR, experts, topology.num_gpus, topology.num_nodes
+    assert torch.equal(CPU.align(*problem), REFERENCE.align(*problem))
+
+
+@given(SEEDS, st.integers(1, 3), topologies())
+@settings(max_examples=150)
+def test_maps_slots_as_the_reference_does(seed, layers, where):
+    topology, experts = where
+    problem = starts(layers, experts, topology.num_replicas, seed), experts
+    assert_same(CPU.slot_maps(*problem), REFERENCE.slot_maps(*problem))
+
+
 @pytest.mark.parametrize("nodes", [1, 4])
 @pytest.mark.parametrize(("replicas", "gpus"), [(288, 32), (288, 72), (320, 64)])
 def test_plans_real_sizes_as_the_reference_does(replicas, gpus, nodes):
@@ -234,3 +253,7 @@ def test_improves_real_sizes_as_the_reference_does(replicas, gpus, max_moves):
     assert_same(CPU.moves(*moves), REFERENCE.moves(*moves))
     balance = (expected.phy2log_LR, now_LE, gpus)
     assert_same(CPU.balance(*balance), REFERENCE.balance(*balance))
+    assert_same(CPU.slot_maps(start_LR, 256), REFERENCE.slot_maps(start_LR, 256))
+    for num_nodes in (1, 4):
+        renaming = (*moves, num_nodes)
+        assert torch.equal(CPU.align(*renaming), REFERENCE.align(*renaming))

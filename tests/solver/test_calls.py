@@ -39,6 +39,8 @@ ASKS: dict[str, Ask] = {
     "bound": lambda on, _, load_LE: (on.bound(load_LE, TOPOLOGY),),
     "balance": lambda on, plan_LR, load_LE: on.balance(plan_LR, load_LE, GPUS),
     "moves": lambda on, plan_LR, _: on.moves(plan_LR, plan_LR.flip(1), EXPERTS, GPUS),
+    "align": lambda on, plan_LR, _: (on.align(plan_LR.flip(1), plan_LR, EXPERTS, GPUS, 2),),
+    "slot_maps": lambda on, plan_LR, _: on.slot_maps(plan_LR, EXPERTS),
 }
 
 
@@ -157,13 +159,18 @@ def test_many_threads_get_their_own_answers_while_one_fails():
 
 
 def rows_of(answer: Any, layer: int) -> list[Any]:
-    """What an answer says of one layer; not counts of work, which are sums."""
+    """What an answer says of one layer; not counts of work, which are sums, nor padding."""
     if hasattr(answer, "layer_slot_expert"):
         here = answer.layer_slot_expert[:, 0] == layer
-        sources = [[g for g in row if g >= 0] for row in answer.source_gpus[here].tolist()]
-        return [answer.layer_slot_expert[here, 1:].tolist(), sources]
+        return [answer.layer_slot_expert[here, 1:].tolist(), unpadded(answer.source_gpus[here])]
     named = vars(answer).values() if hasattr(answer, "pack_index") else answer
-    return [field[layer].tolist() for field in named if isinstance(field, Tensor)]
+    rows = [field[layer] for field in named if isinstance(field, Tensor)]
+    return [unpadded(row) if row.ndim == 2 else row.tolist() for row in rows]
+
+
+def unpadded(numbers: Tensor) -> list[list[int]]:
+    """Rows of numbers >= 0 that are padded with -1."""
+    return [[number for number in row if number >= 0] for row in numbers.tolist()]
 
 
 @given(KINDS, SEEDS, st.sampled_from(list(ASKS)))

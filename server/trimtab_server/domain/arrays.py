@@ -9,12 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from trimtab_server.domain.errors import invalid, require
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+_SERIAL = 1 << 14
+"""Elements that torch converts in one go on the host: from 2**15 on it would wake its threads."""
+
+
+def unthreaded(tensor: Tensor) -> Tensor | npt.NDArray[Any]:
+    """What to compute on beside the solver: NumPy's view of a tensor on the host, else itself.
+
+    Torch wakes threads of its own for tensors of 2**15 elements and more, and waits for
+    the slowest: on a host that is busy, for milliseconds. NumPy stays on the calling thread.
+    """
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
 def as_amounts(value: Any, name: str) -> Tensor:
@@ -28,11 +41,16 @@ def as_amounts(value: Any, name: str) -> Tensor:
     """
     amounts = _as_matrix(value, name)
     require(not amounts.is_complex(), name, f"dtype {amounts.dtype} is not a real number")
-    amounts = amounts.to(torch.float64)
-    _require_all(torch.isfinite(amounts), amounts, name, "is not finite")
-    _require_all(amounts >= 0, amounts, name, "is negative")
-    total = amounts.sum(1, keepdim=True)
-    _require_all(torch.isfinite(total), total, f"sum of {name}", "is not finite")
+    amounts = _converted(amounts, torch.float64)
+    numbers = unthreaded(amounts)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is wrong is named below
+        total = numbers.sum(1)[:, None]
+    # A sum that is finite has terms that are, unless they are negative.
+    if not (numbers.min() >= 0 and (total < np.inf).all()):
+        _require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
+        _require_all(numbers >= 0, amounts, name, "is negative")
+        sums = torch.as_tensor(total)
+        _require_all(total < np.inf, sums, f"sum of {name}", "is not finite")
     return amounts
 
 
@@ -44,7 +62,7 @@ def as_indices(value: Any, name: str) -> Tensor:
     """
     indices = _as_matrix(value, name)
     require(indices.dtype in _INTEGERS, name, f"dtype {indices.dtype} is not an integer type")
-    return indices.to(torch.int64)
+    return _converted(indices, torch.int64)
 
 
 def check_phy2log(
@@ -63,19 +81,24 @@ def check_phy2log(
         name,
         f"has {slots} slots a layer where num_replicas is {num_replicas}",
     )
-    inside = (phy2log_LR >= 0) & (phy2log_LR < num_experts)
+    experts = unthreaded(phy2log_LR)
+    inside = (experts >= 0) & (experts < num_experts)
     _require_all(inside, phy2log_LR, name, f"is not an expert in [0, {num_experts})")
-    held_LE = replica_counts(phy2log_LR, num_experts) > 0
-    missing = torch.nonzero(~held_LE)[:1].tolist()
-    if missing:
-        layer, expert = missing[0]
+    missing = _first_false(unthreaded(replica_counts(phy2log_LR, num_experts)) > 0)
+    if missing is not None:
+        layer, expert = missing
         require(False, name, f"expert {expert} has no slot in layer {layer}")
     return phy2log_LR
 
 
 def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
     """`logcnt` [L, E] int64: in how many slots each expert lies."""
-    counts_LE = phy2log_LR.new_zeros(phy2log_LR.shape[0], num_experts)
+    layers = len(phy2log_LR)
+    if phy2log_LR.device.type == "cpu":
+        cell_LR = phy2log_LR.numpy() + np.arange(layers)[:, None] * num_experts
+        counts = np.bincount(cell_LR.ravel(), minlength=layers * num_experts)
+        return torch.from_numpy(counts.reshape(layers, num_experts))
+    counts_LE = phy2log_LR.new_zeros(layers, num_experts)
     return counts_LE.scatter_add_(1, phy2log_LR, torch.ones_like(phy2log_LR))
 
 
@@ -85,20 +108,42 @@ def _as_matrix(value: Any, name: str) -> Tensor:
     require(matrix.layout == torch.strided, name, f"layout {matrix.layout} is not dense")
     require(matrix.ndim == 2, name, f"shape {shape} has rank {matrix.ndim}, not 2")
     require(matrix.numel() > 0, name, f"shape {shape} has no elements")
-    return matrix.detach()
+    return matrix.detach().resolve_neg()
 
 
 def _copied(value: Any, name: str) -> Tensor:
     """Lists and arrays by way of numpy, which reads Python's floats as float64."""
     try:
         array = np.ascontiguousarray(value)
-        return torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise invalid(name, f"is not an array of numbers: {error}") from error
 
 
-def _require_all(holds: Tensor, values: Tensor, name: str, rule: str) -> None:
+def _converted(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same numbers as another type, by torch: it knows types that NumPy does not."""
+    if matrix.dtype == dtype or matrix.device.type != "cpu":
+        return matrix.to(dtype)
+    converted = torch.empty(matrix.shape, dtype=dtype)
+    columns = min(matrix.shape[1], _SERIAL)
+    rows = _SERIAL // columns
+    for to, whole in zip(converted.split(rows), matrix.split(rows), strict=True):
+        for part, source in zip(to.split(columns, 1), whole.split(columns, 1), strict=True):
+            part.copy_(source)
+    return converted
+
+
+def _require_all(holds: Tensor | npt.NDArray[Any], values: Tensor, name: str, rule: str) -> None:
+    where = _first_false(holds)
+    if where is not None:
+        row, column = where
+        require(False, f"{name}[{row}, {column}]", f"{values[row, column].item()} {rule}")
+
+
+def _first_false(holds: Tensor | npt.NDArray[Any]) -> tuple[int, int] | None:
+    """Row and column of the first element that is false; None if there is none."""
     if bool(holds.all()):
-        return
-    row, column = torch.nonzero(~holds)[0].tolist()
-    require(False, f"{name}[{row}, {column}]", f"{values[row, column].item()} {rule}")
+        return None
+    on_host = holds.cpu().numpy() if isinstance(holds, Tensor) else holds
+    row, column = np.argwhere(~on_host)[0].tolist()
+    return row, column

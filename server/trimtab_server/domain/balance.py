@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import replica_counts
+from trimtab_server.domain.arrays import replica_counts, unthreaded
 from trimtab_server.domain.moves import Moves
 
 
@@ -42,10 +43,12 @@ class Evaluation:
     ) -> Evaluation:
         """The evaluation, with moves counted for each layer."""
         layers = len(gpu_load_LG)
-        moves_L = torch.zeros(layers, dtype=torch.int64, device=gpu_load_LG.device)
-        if moves is not None:
+        if moves is None:
+            moves_L = torch.from_numpy(np.zeros(layers, np.int64)).to(gpu_load_LG.device)
+        else:
             moves_L = moves.per_layer(layers)
-        return cls(gpu_load_LG, imbalance_L, bound_L, moves_L, moves_L * bytes_per_expert)
+        bytes_L = torch.as_tensor(unthreaded(moves_L) * bytes_per_expert)
+        return cls(gpu_load_LG, imbalance_L, bound_L, moves_L, bytes_L)
 
     @property
     def balancedness(self) -> Tensor:

@@ -114,4 +114,5 @@ def store_integers(frozen: object, **values: Any) -> None:
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    # Asking for a protocol takes microseconds, and most values are plain.
+    return type(value) is int or (isinstance(value, SupportsIndex) and not isinstance(value, bool))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from trimtab_server.domain.arrays import unthreaded
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,23 @@ class Moves:
 
     def per_layer(self, num_layers: int) -> Tensor:
         """Moves of each layer, int64 [L]."""
-        return torch.bincount(self.layer_slot_expert[:, 0], minlength=num_layers)
+        layer_M = unthreaded(self.layer_slot_expert[:, 0])
+        if isinstance(layer_M, Tensor):
+            return torch.bincount(layer_M, minlength=num_layers)
+        return torch.from_numpy(np.bincount(layer_M, minlength=num_layers))
 
 
 def presence(phy2log_LR: Tensor, num_experts: int, num_gpus: int) -> Tensor:
     """Which GPU holds which expert, bool [L, G, E]."""
     phy2log_LGS = phy2log_LR.unflatten(1, (num_gpus, -1))
-    held = torch.zeros(
-        *phy2log_LGS.shape[:2], num_experts, dtype=torch.bool, device=phy2log_LR.device
-    )
-    return held.scatter_(2, phy2log_LGS, True)
+    shape = *phy2log_LGS.shape[:2], num_experts
+    experts = unthreaded(phy2log_LGS)
+    if isinstance(experts, Tensor):
+        held_LGE = torch.zeros(shape, dtype=torch.bool, device=experts.device)
+        return held_LGE.scatter_(2, experts, True)
+    held = np.zeros(shape, np.bool_)
+    np.put_along_axis(held, experts, True, 2)
+    return torch.from_numpy(held)
 
 
 def moves_between(current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:

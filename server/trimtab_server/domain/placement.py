@@ -38,7 +38,7 @@ class Placement:
             InvalidArgumentError: see `check_phy2log`.
         """
         checked_LR = check_phy2log(phy2log, "phy2log", num_experts)
-        array = checked_LR.to("cpu", torch.int32).numpy().copy()
+        array = checked_LR.cpu().numpy().astype(np.int32)
         array.setflags(write=False)
         return cls(array, num_experts, num_gpus)
 

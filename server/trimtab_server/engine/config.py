@@ -40,7 +40,8 @@ class SolverConfig:
     solver_threads: int = field(
         default=0,
         metadata=setting(
-            "Threads of one solver operation on the CPU; 0 for one on each core.",
+            "Most threads of one solver operation on the CPU; 0 for one on each core. Fewer work "
+            "where other processes keep cores busy.",
             unit="threads",
             rule=between(0, 1024),
         ),

@@ -238,8 +238,8 @@ class Planner:
         return effort, settings_for(effort, **options.overrides)
 
     def _tensor(self, array: Array) -> Tensor:
-        # A copy, since torch warns of arrays that are read-only.
-        return torch.tensor(array, device=self._device)
+        # A copy, since torch warns of arrays that are read-only; NumPy's: see `unthreaded`.
+        return torch.from_numpy(array.copy()).to(self._device)
 
     def _stage(self, effort: Effort) -> Stage:
         @contextmanager

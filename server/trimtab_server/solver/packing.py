@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,7 +102,11 @@ def _dense_groups(item_group: Any, weight_XI: Tensor) -> Tensor:
         "item_group",
         f"shape {tuple(group_XI.shape)} differs from weight's {tuple(weight_XI.shape)}",
     )
-    ordered_XI, order_XI = group_XI.sort(dim=1, stable=True)
-    new_XI = torch.zeros_like(ordered_XI)
-    new_XI[:, 1:] = ordered_XI[:, 1:] != ordered_XI[:, :-1]
-    return torch.zeros_like(group_XI).scatter_(1, order_XI, new_XI.cumsum(1))
+    # In NumPy, see `unthreaded`; from a device too, since items are few.
+    given_XI = group_XI.cpu().numpy()
+    order_XI = given_XI.argsort(1)
+    ordered_XI = np.take_along_axis(given_XI, order_XI, 1)
+    new_XI = np.diff(ordered_XI, axis=1, prepend=ordered_XI[:, :1]) != 0
+    dense_XI = np.empty_like(given_XI)
+    np.put_along_axis(dense_XI, order_XI, new_XI.cumsum(1), 1)
+    return torch.from_numpy(dense_XI).to(weight_XI.device)

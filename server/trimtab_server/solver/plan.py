@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,7 +12,6 @@ from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.align import align
 from trimtab_server.solver.backends.backend import Backend, Solved
 from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import Budget
@@ -45,6 +44,17 @@ class Plan:
     after: Evaluation
     iterations: int
     swaps: int
+
+
+class _Problem(NamedTuple):
+    """What to place, checked."""
+
+    load_LE: Tensor
+    topology: Topology
+    current_LR: Tensor | None
+    budget: Budget | None
+    settings: Settings
+    backend: Backend
 
 
 def place(
@@ -80,43 +90,69 @@ def place(
         InvalidArgumentError: an argument breaks a rule above.
     """
     settings = settings or settings_for(effort, seed=seed)
-    load_LE = as_amounts(load, "load")
+    problem = _checked(as_amounts(load, "load"), topology, current, budget, settings, backend)
+    return _judged(problem, _solved(problem, stage), stage)
+
+
+def phy2log_for(
+    load_LE: Tensor,
+    topology: Topology,
+    *,
+    current: Any = None,
+    effort: Effort,
+    seed: int,
+    backend: BackendName | Backend,
+) -> tuple[Tensor, Backend]:
+    """`place` of checked loads, without evaluation: int64 [L, R], and who planned it."""
+    settings = settings_for(effort, seed=seed)
+    problem = _checked(load_LE, topology, current, None, settings, backend)
+    return _solved(problem, untimed).phy2log_LR, problem.backend
+
+
+def _checked(
+    load_LE: Tensor,
+    topology: Topology,
+    current: Any,
+    budget: Budget | None,
+    settings: Settings,
+    backend: BackendName | Backend,
+) -> _Problem:
     topology.check_experts(load_LE.shape[1])
     require(budget is None or current is not None, "budget", "is given without current")
     chosen = backend_for(backend, load_LE.device)
     if current is None:
-        with stage("plan"):
-            full = chosen.plan(load_LE, topology, settings)
-        return _planned(full, load_LE, topology, None, chosen, stage)
+        return _Problem(load_LE, topology, None, None, settings, chosen)
     current_LR = check_phy2log(current, "current", load_LE.shape[1], topology.num_replicas)
-    current_LR = current_LR.to(load_LE.device)
     require(
         len(current_LR) == len(load_LE),
         "current",
         f"has {len(current_LR)} layers where load has {len(load_LE)}",
     )
-    if budget is not None:
+    return _Problem(load_LE, topology, current_LR.to(load_LE.device), budget, settings, chosen)
+
+
+def _solved(problem: _Problem, stage: Stage) -> Solved:
+    load_LE, topology, current_LR, budget, settings, backend = problem
+    if current_LR is not None and budget is not None:
         with stage("improve"):
-            improved = chosen.improve(current_LR, load_LE, topology, budget, DEFAULT_TOP_K)
-        return _planned(improved, load_LE, topology, current_LR, chosen, stage)
+            return backend.improve(current_LR, load_LE, topology, budget, DEFAULT_TOP_K)
     with stage("plan"):
-        full = chosen.plan(load_LE, topology, settings)
+        full = backend.plan(load_LE, topology, settings)
+    if current_LR is None:
+        return full
     with stage("align"):
-        aligned_LR = align(
-            full.phy2log_LR, current_LR, topology.num_gpus, num_nodes=topology.num_parts
+        aligned_LR = backend.align(
+            full.phy2log_LR,
+            current_LR,
+            load_LE.shape[1],
+            topology.num_gpus,
+            topology.num_parts,
         )
-    aligned = full._replace(phy2log_LR=aligned_LR)
-    return _planned(aligned, load_LE, topology, current_LR, chosen, stage)
+    return full._replace(phy2log_LR=aligned_LR)
 
 
-def _planned(
-    solved: Solved,
-    load_LE: Tensor,
-    topology: Topology,
-    current_LR: Tensor | None,
-    backend: Backend,
-    stage: Stage,
-) -> Plan:
+def _judged(problem: _Problem, solved: Solved, stage: Stage) -> Plan:
+    load_LE, topology, current_LR, _, _, backend = problem
     phy2log_LR, iterations, swaps = solved
     with stage("evaluate"):
         bound_L = backend.bound(load_LE, topology)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_amounts, replica_counts
+from trimtab_server.domain.arrays import as_amounts
 from trimtab_server.domain.errors import require_integers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.backends.select import BackendName
-from trimtab_server.solver.plan import place
+from trimtab_server.solver.plan import phy2log_for
 from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort
 
 
@@ -52,8 +51,10 @@ def rebalance_experts(
     """
     weight_LE = as_amounts(weight, "weight")
     topology = _topology(num_replicas, num_groups, num_nodes, num_gpus)
-    phy2log_LR = place(weight_LE, topology, effort=effort, seed=seed, backend=backend).phy2log
-    return phy2log_LR, *slot_maps(phy2log_LR, weight_LE.shape[1])
+    phy2log_LR, planner = phy2log_for(
+        weight_LE, topology, effort=effort, seed=seed, backend=backend
+    )
+    return phy2log_LR, *planner.slot_maps(phy2log_LR, weight_LE.shape[1])
 
 
 def rebalance_phy2log(
@@ -73,14 +74,15 @@ def rebalance_phy2log(
     As `rebalance_experts`, but it answers `phy2log` alone, aligned with
     `old_global_expert_indices` [L, R], the `phy2log` in force, if that is given.
     """
-    return place(
+    phy2log_LR, _ = phy2log_for(
         as_amounts(weight, "weight"),
         _topology(num_replicas, num_groups, num_nodes, num_ranks),
         current=old_global_expert_indices,
         effort=effort,
         seed=seed,
         backend=backend,
-    ).phy2log
+    )
+    return phy2log_LR
 
 
 def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int) -> Topology:
@@ -89,17 +91,3 @@ def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int)
     if num_nodes >= 1 and num_groups % num_nodes:
         return Topology(num_replicas, num_gpus)
     return Topology(num_replicas, num_gpus, num_nodes, num_groups)
-
-
-def slot_maps(phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
-    """`log2phy` [L, E, X], padded with -1, and `logcnt` [L, E] of a placement, int64."""
-    layers, slots = phy2log_LR.shape
-    logcnt_LE = replica_counts(phy2log_LR, num_experts)
-    order_LR = torch.argsort(phy2log_LR, dim=1, stable=True)
-    expert_LR = phy2log_LR.gather(1, order_LR)
-    first_LE = logcnt_LE.cumsum(1) - logcnt_LE
-    rank_LR = torch.arange(slots, device=phy2log_LR.device) - first_LE.gather(1, expert_LR)
-    width = int(logcnt_LE.max())
-    log2phy_LE = phy2log_LR.new_full((layers, num_experts * width), -1)
-    log2phy_LE.scatter_(1, expert_LR * width + rank_LR, order_LR)
-    return log2phy_LE.unflatten(1, (num_experts, width)), logcnt_LE

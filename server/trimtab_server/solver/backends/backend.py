@@ -130,3 +130,19 @@ class Backend(Protocol):
 
     def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
         """The moves from one placement to another; see `moves_between`."""
+
+    def align(
+        self,
+        new_LR: Tensor,
+        current_LR: Tensor,
+        num_experts: int,
+        num_gpus: int,
+        num_nodes: int,
+    ) -> Tensor:
+        """The first placement, renamed to meet the second, int64 [L, R]; see `align`."""
+
+    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+        """Slots of each expert [L, E, X], ascending, padded with -1, and how many [L, E].
+
+        Both int64; X is the most slots that any expert of any layer has.
+        """

@@ -13,14 +13,16 @@ from torch import Tensor
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
-from trimtab_server.solver.backends.cpu.balance import balance_rows
+from trimtab_server.solver.backends.cpu.align import align
+from trimtab_server.solver.backends.cpu.balance import balance_ns, balance_rows
 from trimtab_server.solver.backends.cpu.improve import improve_layers
 from trimtab_server.solver.backends.cpu.layer import Rules
+from trimtab_server.solver.backends.cpu.maps import slot_maps
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
-from trimtab_server.solver.backends.cpu.nodes import bound_rows
+from trimtab_server.solver.backends.cpu.nodes import bound_rows, pairing_ns
 from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_amounts
 from trimtab_server.solver.backends.cpu.plan import plan
-from trimtab_server.solver.backends.cpu.rows import places, replicate_rows
+from trimtab_server.solver.backends.cpu.rows import places, replicate_ns, replicate_rows
 from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.budget import Budget
@@ -29,7 +31,7 @@ from trimtab_server.solver.settings import Settings
 
 
 class Cpu:
-    """Compiled loops, over as many threads as torch would use. See `Backend`.
+    """Compiled loops, over as many threads as torch would use and cores are free. See `Backend`.
 
     They count to a million items in a row; what has more is left to the reference.
     """
@@ -57,6 +59,7 @@ class Cpu:
             lambda first, end: replicate_rows(
                 load, most, first, end, expert_XR, rank_XR, logcnt_XE
             ),
+            nanoseconds=replicate_ns(experts, num_replicas),
         )
         return Replicas(*(_tensor(x, load_XE) for x in (expert_XR, rank_XR, logcnt_XE)))
 
@@ -114,6 +117,7 @@ class Cpu:
             lambda first, end: bound_rows(
                 load, pairing, nodes, gpus, replicas, most, first, end, bound
             ),
+            nanoseconds=replicate_ns(load.shape[1], replicas) + pairing_ns(pairing),
         )
         return _tensor(bound, load_LE)
 
@@ -124,6 +128,7 @@ class Cpu:
         for_parts(
             len(load),
             lambda first, end: balance_rows(phy2log, load, first, end, gpu_load, imbalance),
+            nanoseconds=balance_ns(load.shape[1], phy2log.shape[1]),
         )
         return _tensor(gpu_load, load_LE), _tensor(imbalance, load_LE)
 
@@ -131,6 +136,23 @@ class Cpu:
         """See `Backend`."""
         moves, sources = moves_of_rows(_array(current_LR), _array(new_LR), num_experts, num_gpus)
         return Moves(_tensor(moves, new_LR), _tensor(sources, new_LR))
+
+    def align(
+        self,
+        new_LR: Tensor,
+        current_LR: Tensor,
+        num_experts: int,
+        num_gpus: int,
+        num_nodes: int,
+    ) -> Tensor:
+        """See `Backend`."""
+        new, current = _array(new_LR), _array(current_LR)
+        return _tensor(align(new, current, num_experts, num_gpus, num_nodes), new_LR)
+
+    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        log2phy, logcnt = slot_maps(_array(phy2log_LR), num_experts)
+        return _tensor(log2phy, phy2log_LR), _tensor(logcnt, phy2log_LR)
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -25,10 +25,10 @@ def moves_of_rows(
     for x in range(layers):
         if _is_same(current_LR[x], new_LR[x]):
             continue
-        _list_holders(current_LR[x], slots, first_E, holder_R)
+        list_holders(current_LR[x], slots, first_E, holder_R)
         for r in range(replicas):
             expert, gpu = new_LR[x, r], r // slots
-            if _holds(first_E, holder_R, expert, gpu) or _is_repeat(new_LR[x], r, slots):
+            if _holds(first_E, holder_R, expert, gpu) or is_repeat(new_LR[x], r, slots):
                 continue
             move_M3[count] = (x, r, expert)
             count += 1
@@ -58,7 +58,7 @@ def _sources(
         expert = move_M3[m, 2]
         if move_M3[m, 0] != layer:
             layer = move_M3[m, 0]
-            _list_holders(current_LR[layer], slots, first_E, holder_R)
+            list_holders(current_LR[layer], slots, first_E, holder_R)
         count = 0
         for h in range(first_E[expert], first_E[expert + 1]):
             if count == 0 or source_MX[m, count - 1] != holder_R[h]:
@@ -77,7 +77,7 @@ def _count_holders(first_E: Int64s, holder_R: Int64s, expert: int) -> int:
 
 
 @compiled
-def _list_holders(phy2log_R: Int64s, slots: int, first_E: Int64s, holder_R: Int64s) -> None:
+def list_holders(phy2log_R: Int64s, slots: int, first_E: Int64s, holder_R: Int64s) -> None:
     """GPUs of each expert's slots, ascending: `holder_R[first_E[e] : first_E[e + 1]]`."""
     for e in range(len(first_E)):
         first_E[e] = 0
@@ -102,7 +102,7 @@ def _holds(first_E: Int64s, holder_R: Int64s, expert: int, gpu: int) -> bool:
 
 
 @compiled
-def _is_repeat(phy2log_R: Int64s, slot: int, slots: int) -> bool:
+def is_repeat(phy2log_R: Int64s, slot: int, slots: int) -> bool:
     """Whether an earlier slot of the same GPU has the same expert."""
     found = 0
     for r in range(slot // slots * slots, slot):

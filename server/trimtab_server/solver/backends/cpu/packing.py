@@ -102,11 +102,16 @@ def pack_rows(
             result_Y4,
         )
 
-    for_parts(rows * starts, work)
+    for_parts(rows * starts, work, nanoseconds=_start_ns(items, settings))
     steps, swaps = result_Y4[:, 2:].sum(0).tolist()
     if starts == 1:
         return Packed(item_YI, steps, swaps)
     return Packed(item_YI[_best_starts(result_Y4, starts)], steps, swaps)
+
+
+def _start_ns(items: int, settings: Settings) -> float:
+    """About how long a start takes, with replication and keys."""
+    return (60.0 if settings.max_iterations is not None else 130.0) * items
 
 
 @entry

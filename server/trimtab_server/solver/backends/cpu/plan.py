@@ -7,7 +7,7 @@ import numpy as np
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import replica_cap
 from trimtab_server.solver.backends.cpu.balance import Floats
-from trimtab_server.solver.backends.cpu.nodes import Int64s, pair_rows
+from trimtab_server.solver.backends.cpu.nodes import Int64s, pair_rows, pairing_ns
 from trimtab_server.solver.backends.cpu.packing import pack_amounts, pack_rows
 from trimtab_server.solver.backends.cpu.rows import (
     experts_in_slots,
@@ -64,5 +64,6 @@ def _groups_of_nodes(
     for_parts(
         len(load_LE),
         lambda first, end: pair_rows(load_LE, pairing, nodes, first, end, group_LB),
+        nanoseconds=pairing_ns(pairing),
     )
     return group_LB, 0, 0

@@ -1,4 +1,4 @@
-"""Runs a compiled loop over parts of a batch on several threads.
+"""Runs a compiled loop over parts of a batch on several threads, where that saves time.
 
 Numba's own thread pool aborts the process where two Python threads enter it, or needs a
 library that may not be there. Threads of Python do as well here: the loops hold no GIL.
@@ -6,6 +6,7 @@ library that may not be there. Threads of Python do as well here: the loops hold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -13,18 +14,36 @@ from itertools import count
 
 import torch
 
+from trimtab_server.solver.backends.cpu.cores import FreeCores
+
 _PARTS_PER_THREAD = 4
 """More parts than threads, so that a thread that starts late, or is held up, does less."""
 
+_WORTH_NS = 100_000
+"""Work of a thread below which waking it takes longer than it saves."""
 
-def for_parts(batch: int, work: Callable[[int, int], None]) -> None:
+_ROUNDED_UP = 0.25
+"""A core that others use for a quarter of the time is taken for a free one."""
+
+_free_cores: Callable[[], float] = FreeCores()
+
+
+def for_parts(
+    batch: int, work: Callable[[int, int], None], *, nanoseconds: float = math.inf
+) -> None:
     """Call `work(first, end)` for parts that together are `range(batch)`.
 
-    The calling thread takes part, so it goes on even if no other thread gets a core.
-    As many threads work as torch would use (`torch.set_num_threads`). Parts must not
-    depend on each other; the first exception is raised here when all have ended.
+    The calling thread takes part, so it goes on even if no other thread gets a core. At
+    most as many threads work as torch would use (`torch.set_num_threads`), as cores are
+    free, and as have something to do. Parts must not depend on each other; the first
+    exception is raised here when all have ended.
+
+    Args:
+        batch: number of rows.
+        work: carries out a part.
+        nanoseconds: about how long a row takes; infinite: long enough for any thread.
     """
-    threads = min(torch.get_num_threads(), batch)
+    threads = _useful_threads(batch, nanoseconds)
     if threads == 1:
         work(0, batch)
         return
@@ -37,7 +56,8 @@ def for_parts(batch: int, work: Callable[[int, int], None]) -> None:
         while (part := next(tickets)) < parts:
             work(bounds[part], bounds[part + 1])
 
-    helpers = [_pool(threads - 1).submit(take_parts) for _ in range(threads - 1)]
+    pool = _pool(torch.get_num_threads() - 1)
+    helpers = [pool.submit(take_parts) for _ in range(threads - 1)]
     try:
         take_parts()
     finally:
@@ -48,8 +68,15 @@ def for_parts(batch: int, work: Callable[[int, int], None]) -> None:
         helper.result()
 
 
+def _useful_threads(batch: int, nanoseconds: float) -> int:
+    allowed = min(torch.get_num_threads(), batch, batch * nanoseconds / _WORTH_NS)
+    if allowed < 2:
+        return 1
+    return max(1, int(min(allowed, _free_cores() + _ROUNDED_UP)))
+
+
 @cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
-    # No larger than one call needs: a pool does not see that a helper it has not begun was
+    # No larger than calls need: a pool does not see that a helper it has not begun was
     # cancelled, and would start one thread more for each.
     return ThreadPoolExecutor(helpers, "trimtab-cpu")

@@ -151,6 +151,21 @@ class Cuda:
         """See `Backend`."""
         return self._host.moves(current_LR, new_LR, num_experts, num_gpus)
 
+    def align(
+        self,
+        new_LR: Tensor,
+        current_LR: Tensor,
+        num_experts: int,
+        num_gpus: int,
+        num_nodes: int,
+    ) -> Tensor:
+        """See `Backend`."""
+        return self._host.align(new_LR, current_LR, num_experts, num_gpus, num_nodes)
+
+    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        return self._host.slot_maps(phy2log_LR, num_experts)
+
     def settle(self) -> None:
         """Wait until nothing is being compiled."""
         for thread in list(self._compiling.values()):

@@ -11,8 +11,10 @@ from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.reference.align import align
 from trimtab_server.solver.backends.reference.bound import lowest_imbalance
 from trimtab_server.solver.backends.reference.improve import improve
+from trimtab_server.solver.backends.reference.maps import slot_maps
 from trimtab_server.solver.backends.reference.packing import pack
 from trimtab_server.solver.backends.reference.replication import replicate
 from trimtab_server.solver.budget import Budget
@@ -67,6 +69,21 @@ class Reference:
     def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
         """See `Backend`."""
         return moves_between(current_LR, new_LR, num_experts, num_gpus)
+
+    def align(
+        self,
+        new_LR: Tensor,
+        current_LR: Tensor,
+        num_experts: int,
+        num_gpus: int,
+        num_nodes: int,
+    ) -> Tensor:
+        """See `Backend`."""
+        return align(new_LR, current_LR, num_experts, num_gpus, num_nodes)
+
+    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        return slot_maps(phy2log_LR, num_experts)
 
 
 def plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:

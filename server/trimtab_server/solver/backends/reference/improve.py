@@ -11,8 +11,8 @@ from torch import Tensor
 from trimtab_server.domain.balance import gpu_loads
 from trimtab_server.domain.moves import presence
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.align import keep_slots
 from trimtab_server.solver.backends.backend import Solved
+from trimtab_server.solver.backends.reference.align import keep_slots
 from trimtab_server.solver.backends.reference.candidates import Candidates, Layers, swaps, transfers
 from trimtab_server.solver.backends.reference.memory import split_rows
 from trimtab_server.solver.backends.reference.quantise import quantise

@@ -1,0 +1,210 @@
+"""What machine code is kept, and which process uses it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+WITHOUT_OVERRIDE = """
+import ctypes, os, sys
+
+# Root may read and write whatever permissions say, unless it gives up these two:
+# PR_CAPBSET_DROP, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+dropped = [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]
+assert dropped == [0, 0] or os.geteuid() != 0
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+# Prints the folder of the code, how often it was loaded, and how often it was compiled.
+MAPPED = """
+import numpy as np
+from trimtab_server.solver.backends.cpu import compiled, maps
+
+assert maps.slot_maps(np.array([[0, 1, 1]]), 2)[1].tolist() == [[1, 2]]
+stats = maps.slot_maps.stats
+print(compiled._CACHE, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+# Item 2 of two: whoever checks sees it, others read what lies behind the array.
+OUT_OF_BOUNDS = """
+import numpy as np
+from trimtab_server.solver.backends.cpu import rows
+
+items, experts, out = np.array([[0, 2]], np.int32), np.zeros((1, 2), np.int32), np.zeros((1, 2))
+try:
+    rows.experts_in_slots(items, experts, out.astype(np.int64))
+except IndexError:
+    print("checked")
+else:
+    print("unchecked")
+"""
+
+FOLDERS = """
+import os, sys
+from numba.core import config
+from trimtab_server.solver.backends.cpu import compiled
+
+print(compiled._cache_folder())
+for setting in sys.argv[1:]:
+    name, _, value = setting.partition("=")
+    os.environ[name] = value
+    config.reload_config()
+    print(compiled._cache_folder())
+    del os.environ[name]
+"""
+
+CHANGE_CODE = (
+    "NUMBA_BOUNDSCHECK=1",
+    "NUMBA_BOUNDSCHECK=0",
+    "NUMBA_OPT=0",
+    "NUMBA_OPT=2",
+    "NUMBA_OPT=max",
+    "NUMBA_LOOP_VECTORIZE=0",
+    "NUMBA_SLP_VECTORIZE=1",
+    "NUMBA_LLVM_REFPRUNE_PASS=0",
+    "NUMBA_LLVM_REFPRUNE_FLAGS=per_bb",
+    "NUMBA_DEBUGINFO=1",
+    "NUMBA_EXTEND_VARIABLE_LIFETIMES=1",
+    "NUMBA_DEBUG_JIT=1",
+    "NUMBA_DEBUG_NRT=1",
+    "NUMBA_DEBUG_NRT_STACK_LIMIT=3",
+    "NUMBA_CPU_NAME=generic",
+)
+CHANGE_NO_CODE = (
+    "NUMBA_OPT=3",
+    "NUMBA_COLOR_SCHEME=light_bg",
+    "NUMBA_FULL_TRACEBACKS=1",
+    "NUMBA_NUM_THREADS=1",
+    "NUMBA_DEBUG_CACHE=1",
+)
+
+
+def printed(program: str, *arguments: str, cache: Path, home: Path, **other: str) -> list[str]:
+    """The lines that a new process prints, for which permissions hold even if it is root's."""
+    environment = {name: value for name, value in os.environ.items() if "NUMBA" not in name}
+    environment |= {"NUMBA_CACHE_DIR": str(cache), "HOME": str(home), **other}
+    environment["PYTHONPATH"] = os.pathsep.join(("server", "protos"))
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OVERRIDE, "-W", "error", "-c", program, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    return ran.stdout.splitlines()
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """New folders for the arguments of `printed`."""
+    folders = {"cache": tmp_path / "cache", "home": tmp_path / "home"}
+    for path in folders.values():
+        path.mkdir()
+    yield folders
+    for path in folders.values():
+        allow(path, 0o755)
+
+
+def allow(folder: Path, mode: int) -> None:
+    """Set the permissions of a folder and of all folders in it."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            path.chmod(mode)
+
+
+def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
+    settings = (*CHANGE_CODE, *CHANGE_NO_CODE)
+    usual, *others = printed(FOLDERS, *settings, **places)
+    of_setting = dict(zip(settings, others, strict=True))
+    changing = {of_setting[setting] for setting in CHANGE_CODE}
+    assert len(changing - {usual}) == len(CHANGE_CODE), of_setting
+    assert {of_setting[setting] for setting in CHANGE_NO_CODE} == {usual}, of_setting
+
+
+def test_a_checked_run_does_not_get_the_code_of_one_that_is_not(places):
+    for _ in range(2):
+        assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
+        assert printed(OUT_OF_BOUNDS, **places, NUMBA_BOUNDSCHECK="1") == ["checked"]
+
+
+def test_a_cache_that_can_only_be_read_is_used(places):
+    cache, home = places["cache"], places["home"]
+    (first,) = printed(MAPPED, **places)
+    kept, *counts = first.split()
+    assert Path(kept).is_relative_to(cache)
+    assert counts == ["0", "1"]
+    allow(cache, 0o555)
+    before = sorted(cache.rglob("*"))
+    assert printed(MAPPED, **places) == [f"{kept} 1 0"]
+    assert sorted(cache.rglob("*")) == before
+    # The same in the user's own folder, where NUMBA_CACHE_DIR has nothing.
+    shutil.copytree(cache / "trimtab", home / ".cache" / "trimtab")
+    allow(home, 0o555)
+    mine = home / ".cache" / Path(kept).relative_to(cache)
+    nowhere = home / "nowhere"
+    assert printed(MAPPED, cache=nowhere, home=home) == [f"{mine} 1 0"]
+
+
+def test_what_a_cache_that_can_only_be_read_lacks_is_compiled(places):
+    (first,) = printed(MAPPED, **places)
+    allow(places["cache"], 0o555)
+    before = sorted(places["cache"].rglob("*"))
+    # Another function than the one that lies there.
+    assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
+    assert sorted(places["cache"].rglob("*")) == before
+    assert first.startswith(str(places["cache"]))
+
+
+def test_a_cache_that_cannot_be_written_is_passed_over_where_its_code_is_for_another_machine(
+    places,
+):
+    printed(MAPPED, **places, NUMBA_CPU_NAME="generic")
+    allow(places["cache"], 0o555)
+    (line,) = printed(MAPPED, **places)
+    assert line.startswith(str(places["home"]))
+    assert list(places["home"].rglob("*.nbc"))
+
+
+def test_a_cache_that_can_be_neither_read_nor_written_is_passed_over(places):
+    printed(MAPPED, **places)
+    for file in places["cache"].rglob("*.nb?"):
+        file.chmod(0)
+    allow(places["cache"], 0o555)
+    (line,) = printed(MAPPED, **places)
+    assert line.startswith(str(places["home"]))
+
+
+AFTER = """
+import os, resource, shutil
+from trimtab_server.solver.backends.cpu import compiled, maps
+{}
+"""
+BREAKS = {
+    "full": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+    "read-only": "[os.chmod(path, 0o555) for path, *_ in os.walk(compiled._CACHE)]",
+    # An index that is a folder can be neither read nor replaced.
+    "broken": "os.mkdir(maps.slot_maps._cache._cache_file._index_path)",
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_call_is_answered_though_its_code_can_no_longer_be_kept(how, places):
+    (line,) = printed(AFTER.format(BREAKS[how]) + MAPPED, **places)
+    assert line.split()[1:] == ["0", "1"]
+    assert not list(places["cache"].rglob("*.nbc"))
+
+
+def test_a_cache_that_was_deleted_is_made_again(places):
+    (line,) = printed(AFTER.format("shutil.rmtree(compiled._CACHE)") + MAPPED, **places)
+    assert line.split()[1:] == ["0", "1"]
+    assert list(places["cache"].rglob("*.nbc"))

@@ -1,0 +1,128 @@
+"""How many threads work, and which: none of torch's, and of ours none that has no core."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.solver.thread_counts import CONTROL, TASKS, calls
+from trimtab_server.solver.backends.cpu import cores
+from trimtab_server.solver.backends.cpu.cores import FreeCores
+from trimtab_server.solver.backends.cpu.threads import _WORTH_NS, for_parts
+
+ROOT = Path(__file__).parents[2]
+FREE_CORES = "trimtab_server.solver.backends.cpu.threads._free_cores"
+
+on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as Linux does")
+
+
+@pytest.fixture(scope="module")
+def woken() -> dict[str, int]:
+    """How many threads each call left that are not Trimtab's own, in a process that is new."""
+    command = [sys.executable, "-m", "tests.solver.thread_counts"]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    counts: dict[str, int] = json.loads(ran.stdout)
+    return counts
+
+
+@on_linux
+@pytest.mark.parametrize("name", [name for name in calls() if name != CONTROL])
+def test_a_call_wakes_no_thread_of_torch(woken, name):
+    assert woken[name] == 0
+
+
+@on_linux
+def test_threads_of_torch_would_be_seen(woken):
+    assert woken[CONTROL] == 3
+
+
+class Machine:
+    """One of two cores, in seconds: what its cores and this process have done."""
+
+    def __init__(self) -> None:
+        self.clock = self.idle = self.used = 0.0
+        self.free = FreeCores(lambda: self.idle, lambda: self.used, lambda: self.clock)
+
+    def goes_on(self, seconds: float, *, ours: float, others: float) -> float:
+        """How many cores are free after a while in which these computed on so many cores."""
+        self.clock += seconds
+        self.used += ours * seconds
+        self.idle += (2 - ours - others) * seconds
+        return self.free()
+
+
+def test_cores_are_free_that_were_idle_or_ours():
+    machine = Machine()
+    assert machine.goes_on(1, ours=0, others=0) == pytest.approx(2)
+    assert machine.goes_on(3, ours=2, others=0) == pytest.approx(2)
+    assert machine.goes_on(0.5, ours=1, others=1) == pytest.approx(1)
+    assert machine.goes_on(60, ours=0, others=0.5) == pytest.approx(1.5)
+    assert machine.goes_on(1, ours=0.5, others=1.5) == pytest.approx(0.5)
+
+
+def test_cores_are_judged_by_a_tenth_of_a_second_at_least():
+    machine = Machine()
+    assert machine.goes_on(0.05, ours=1, others=1) == math.inf
+    assert machine.goes_on(0.06, ours=1, others=1) == pytest.approx(1)
+    assert machine.goes_on(0.09, ours=0, others=0) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("said", ["", "12.5", "12.5 x", "12.5 0.00\n", None])
+def test_where_nobody_says_how_long_cores_were_idle_all_are_free(said, tmp_path, monkeypatch):
+    uptime = tmp_path / "uptime"
+    if said is not None:
+        uptime.write_text(said)
+    monkeypatch.setattr(cores, "_UPTIME", uptime)
+    seconds = iter(range(9))
+    free = FreeCores(clock=lambda: next(seconds))
+    assert free() == math.inf
+
+
+@on_linux
+def test_this_machine_says_how_long_its_cores_were_idle():
+    assert 0 < cores._idle_seconds() < math.inf
+
+
+def threads_of(batch: int, nanoseconds: float = math.inf) -> int:
+    """On how many threads a batch is worked that takes them all if it takes any other."""
+    threads: set[int] = set()
+    alone = threading.Event()
+
+    def work(first: int, end: int) -> None:
+        threads.add(threading.get_ident())
+        # Until all have begun, or surely none does.
+        alone.wait(0 if (first, end) == (0, batch) else 0.2)
+
+    for_parts(batch, work, nanoseconds=nanoseconds)
+    return len(threads)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("free", "wanted"), [(0.3, 1), (1.0, 1), (1.7, 1), (1.8, 2), (2.0, 2), (3.1, 3), (64.0, 4)]
+)
+def test_no_more_threads_work_than_cores_are_free(free, wanted, monkeypatch):
+    torch.set_num_threads(4)
+    monkeypatch.setattr(FREE_CORES, lambda: free)
+    assert threads_of(16) == wanted
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("share", "wanted"), [(0.1, 1), (1.9, 1), (2.0, 2), (3.5, 3), (9.0, 4)])
+def test_no_thread_is_woken_for_less_than_it_is_worth(share, wanted):
+    torch.set_num_threads(4)
+    assert threads_of(16, share * _WORTH_NS / 16) == wanted
+
+
+@pytest.mark.usefixtures("threads")
+def test_who_may_use_one_thread_does_not_ask_for_cores(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(FREE_CORES, lambda: pytest.fail("asked"))
+    assert threads_of(16) == 1
