@@ -136,6 +136,11 @@ class AioOperating(AioCalls):
             await self._call(self._deployments.Resume, request, timeout)
         )
 
+    async def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
+        """Forget a deployment's load. See `Client.forget_load`."""
+        request = wire_switching.forget_load_request(deployment)
+        await self._call(self._deployments.ForgetLoad, request, timeout)
+
     async def pin(
         self,
         deployment: str,

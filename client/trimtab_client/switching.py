@@ -86,6 +86,23 @@ class Switching(Calls):
             self._call(self._deployments.Resume, request, timeout)
         )
 
+    def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
+        """Forget a deployment's load: what its workers have reported so far is no traffic.
+
+        For after a warm-up or a benchmark that went through the workers. Nothing is decided
+        before there is enough load anew. Repeatable. Engines call `WorkerSession.forget_load`
+        by themselves, which also covers what a worker has not reported yet.
+
+        Args:
+            deployment: its name.
+            timeout: in seconds; None: the client's; `math.inf`: no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        request = wire_switching.forget_load_request(deployment)
+        self._call(self._deployments.ForgetLoad, request, timeout)
+
     def pin(
         self,
         deployment: str,

@@ -51,6 +51,11 @@ def resume_request(deployment: str) -> pb.ResumeRequest:
     return pb.ResumeRequest(deployment=text(deployment, "deployment"))
 
 
+def forget_load_request(deployment: str) -> pb.ForgetLoadRequest:
+    """The request of `forget_load`."""
+    return pb.ForgetLoadRequest(deployment=text(deployment, "deployment"))
+
+
 def pin_request(deployment: str, placement: Placement | npt.ArrayLike | None) -> pb.PinRequest:
     """The request of `pin`."""
     return pb.PinRequest(

@@ -227,7 +227,7 @@ class ScriptedDeployments(DeploymentServiceServicer):
         return self.answer
 
     CreateDeployment = GetDeployment = ListDeployments = UpdatePolicy = _answer
-    DeleteDeployment = GetPlacement = ListDecisions = _answer
+    DeleteDeployment = ForgetLoad = GetPlacement = ListDecisions = _answer
     Trigger = Pause = Resume = Pin = Unpin = RollBack = _answer
 
 

@@ -248,6 +248,15 @@ def test_an_update_of_nothing_is_a_usage_error(
     assert service.deployments.requests == []
 
 
+def test_forget_load_says_so(capsys: Capture, service: RunningService, at: list[str]) -> None:
+    service.deployments.answer = pb.ForgetLoadResponse()
+    line = "d: what its workers have reported so far is no traffic\n"
+    assert succeed(capsys, "deployments", "forget-load", "d", *at) == line
+    document = json.loads(succeed(capsys, "deployments", "forget-load", "d", "--json", *at))
+    assert document == {"deployment": "d", "load_forgotten": True}
+    assert service.deployments.requests == [pb.ForgetLoadRequest(deployment="d")] * 2
+
+
 def test_delete_says_so(capsys: Capture, service: RunningService, at: list[str]) -> None:
     service.deployments.answer = pb.DeleteDeploymentResponse()
     assert succeed(capsys, "deployments", "delete", "d", *at) == "d is deleted\n"
@@ -474,7 +483,10 @@ def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> No
 @pytest.mark.parametrize(
     "command",
     [
-        *(["deployments", each, "d"] for each in ("get", "delete", "unpin", "export", "pin")),
+        *(
+            ["deployments", each, "d"]
+            for each in ("get", "forget-load", "delete", "unpin", "export", "pin")
+        ),
         ["deployments", "rollback", "d", "3"],
         ["deployments", "update", "d", "--mode", "off"],
         ["history", "d"],
@@ -512,7 +524,10 @@ def test_a_command_line_that_is_wrong_is_a_usage_error(
     "command",
     [
         [],
-        *([each] for each in ("list", "get", "create", "update", "delete", "pin", "unpin")),
+        *(
+            [each]
+            for each in ("list", "get", "create", "update", "forget-load", "delete", "pin", "unpin")
+        ),
         *([each] for each in ("rollback", "export", "import")),
     ],
 )

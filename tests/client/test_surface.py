@@ -42,7 +42,7 @@ def test_both_clients_have_the_same_methods() -> None:
     deployments = {"create_deployment", "get_deployment", "deployments", "delete_deployment"}
     policy = {"update_policy", "decisions"}
     placements = {"get_placement", "watch_placement", "pin", "unpin", "roll_back"}
-    switches = {"trigger", "pause", "resume"}
+    switches = {"trigger", "pause", "resume", "forget_load"}
     server = {"health", "wait_ready", "close"}
     assert set(METHODS) == solver | deployments | policy | placements | switches | server
 

@@ -492,6 +492,7 @@ async def test_what_there_is_not_is_not_found_in_every_call(client):
         client.trigger("d"),
         client.pause("d", "maintenance"),
         client.resume("d"),
+        client.forget_load("d"),
         client.pin("d"),
         client.unpin("d"),
         client.roll_back("d", 0),

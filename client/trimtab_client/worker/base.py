@@ -86,6 +86,20 @@ class SessionBase:
         self._require_open()
         self._core.counters.record(counts, first_step, last_step, per_slot=per_slot)
 
+    def forget_load(self) -> None:
+        """What was recorded so far is no traffic. Takes microseconds; any thread may call it.
+
+        For after a warm-up, the capture of graphs, a benchmark: their tokens say nothing about
+        those to come, and would have experts moved for them. Each worker that has recorded any
+        calls it. The server forgets them with the next report, which goes out at once; while
+        there is no server, with the first one that gets there.
+
+        Raises:
+            ClientClosedError: the session is closed, or of another process.
+        """
+        self._require_open()
+        self._core.forget_load()
+
     def applied(self) -> None:
         """Staging is in the slots and the maps are replaced: go on with the step.
 

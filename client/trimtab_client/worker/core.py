@@ -54,6 +54,7 @@ class SessionCore:
         clock: Callable[[], float],
     ) -> None:
         self._exits = callbacks.exits
+        self._post = post
         self._shared = shared = Shared(options)
         self.counters = counters = Counters(options.placement, options.gpus)
         carrier = Carrier(shared, callbacks, post)
@@ -78,6 +79,11 @@ class SessionCore:
         """Whether the server has answered on the present stream."""
         link = self._shared.link
         return link is not None and link.is_open and link.greeted
+
+    def forget_load(self) -> None:
+        """What was counted so far is no traffic; the server hears of it at once."""
+        self.counters.forget()
+        self._post(self.streams.report_soon)
 
     def run(self, task: Task) -> None:
         """Run a task on the loop. What goes wrong stays here: the engine serves on."""

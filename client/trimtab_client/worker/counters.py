@@ -34,12 +34,14 @@ class Snapshot(NamedTuple):
             if there is none.
         last_step: the last step counted; -1 before the first.
         counts_LE: int64 [L, E], tokens of each logical expert, cumulative.
+        discard: whether all of these are no traffic.
     """
 
     seq: int
     first_step: int
     last_step: int
     counts_LE: Counts
+    discard: bool = False
 
 
 class Counters:
@@ -63,6 +65,10 @@ class Counters:
         self._seq, self._acknowledged = 1, False
         self._reported = self._covered = -1
         self._last = -1
+        # Whether the server still has to hear that what was counted is no traffic, and the
+        # first report that says so beyond doubt.
+        self._discard, self._said_in = False, 0
+        self._snapshots = 0
         # Of the last call, and in the engine's numbering, which a new group may begin anew.
         self._span = (0, 0)
         self._shift = 0
@@ -124,13 +130,26 @@ class Counters:
                 self._seq, self._covered = self._seq + 1, self._reported
             self._reported = self._last
             seq, first, last = self._seq, self._covered + 1, self._last
+            discard, alone = self._discard, self._acknowledged or self._snapshots == 0
+            self._snapshots += 1
+            # Before the first acknowledgement all reports have one number, and the server
+            # may have taken another of them.
+            if discard and alone and not self._said_in:
+                self._said_in = seq
         _fold(slots_LS, expert_of, counts_LE)
-        return Snapshot(seq, first, last, counts_LE)
+        return Snapshot(seq, first, last, counts_LE, discard)
 
     def acknowledged(self, seq: int) -> None:
         """The server has counted the report of this number; 0: none yet."""
         with self._lock:
             self._acknowledged = self._acknowledged or seq > 0
+            if self._said_in and seq >= self._said_in:
+                self._discard, self._said_in = False, 0
+
+    def forget(self) -> None:
+        """What was counted so far is no traffic: reports say so until one is acknowledged."""
+        with self._lock:
+            self._discard, self._said_in = True, 0
 
     def flipped(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
         """From `step` on, slots hold what `placement` says."""

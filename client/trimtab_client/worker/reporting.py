@@ -23,7 +23,12 @@ class ReportSchedule:
         self._patience = math.inf
         self._since: float | None = None  # the last report, or else the first Directive
         self._queued = False
+        self._hurried = False
         self._unacknowledged: int | None = None
+
+    def hurry(self) -> None:
+        """There is something to say: the next report goes out as soon as it may."""
+        self._hurried = True
 
     def directed(self, directive: Directive, now: float) -> None:
         """The server has said how to report."""
@@ -37,7 +42,7 @@ class ReportSchedule:
             return math.inf
         if self._unacknowledged is not None:
             return self._since + max(self._period, self._patience)
-        return self._since + self._period
+        return self._since if self._hurried else self._since + self._period
 
     def queued(self) -> None:
         """A report waits to be sent; which counts it has is decided as it leaves."""
@@ -45,7 +50,7 @@ class ReportSchedule:
 
     def sent(self, seq: int, now: float) -> None:
         """The report has left."""
-        self._queued, self._unacknowledged = False, seq
+        self._queued, self._hurried, self._unacknowledged = False, False, seq
         self._since = now
 
     def acknowledged(self, seq: int) -> None:

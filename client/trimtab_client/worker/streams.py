@@ -123,6 +123,12 @@ class Streams:
             link.reports.queued()
             link.outbox.put_nowait(Mark.REPORT)
 
+    def report_soon(self) -> None:
+        """There is something that a report has to say."""
+        link = self._shared.link
+        if link is not None:
+            link.reports.hurry()
+
     def leave_old_group(self) -> None:
         """A new group has formed: begin its stream at once."""
         self._backoff.reset()

@@ -124,6 +124,7 @@ def report_request(snapshot: Snapshot) -> Request:
             first_step=snapshot.first_step,
             last_step=snapshot.last_step,
             counts=tensor_message(snapshot.counts_LE),
+            discard=snapshot.discard,
         )
     )
 

@@ -407,6 +407,16 @@ class PauseResponse(_message.Message):
     previous_reason: str
     def __init__(self, previous_reason: _Optional[str] = ...) -> None: ...
 
+class ForgetLoadRequest(_message.Message):
+    __slots__ = ("deployment",)
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    def __init__(self, deployment: _Optional[str] = ...) -> None: ...
+
+class ForgetLoadResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ResumeRequest(_message.Message):
     __slots__ = ("deployment",)
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]

@@ -57,6 +57,11 @@ class DeploymentServiceStub(object):
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
                 )
+        self.ForgetLoad = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/ForgetLoad',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadResponse.FromString,
+                )
         self.Pin = channel.unary_unary(
                 '/trimtab.v1alpha1.DeploymentService/Pin',
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.PinRequest.SerializeToString,
@@ -159,6 +164,14 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetLoad(self, request, context):
+        """Forgets the load: what workers have reported so far is no traffic, but of a
+        warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Pin(self, request, context):
         """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
         switched to it as soon as it can be, and again where a new group comes with
@@ -248,6 +261,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.Resume,
                     request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.FromString,
                     response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.SerializeToString,
+            ),
+            'ForgetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLoad,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadResponse.SerializeToString,
             ),
             'Pin': grpc.unary_unary_rpc_method_handler(
                     servicer.Pin,
@@ -425,6 +443,23 @@ class DeploymentService(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/Resume',
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeRequest.SerializeToString,
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ResumeResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ForgetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/ForgetLoad',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ForgetLoadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -84,6 +84,14 @@ class DeploymentServiceStub:
     before has to be triggered anew. Repeated, it does nothing.
     """
 
+    ForgetLoad: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse,
+    ]
+    """Forgets the load: what workers have reported so far is no traffic, but of a
+    warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+    """
+
     Pin: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.PinRequest,
         trimtab.v1alpha1.deployment_service_pb2.PinResponse,
@@ -192,6 +200,14 @@ class DeploymentServiceAsyncStub:
     """Allows offers again, whoever paused: an operator, or the server itself,
     which does so where workers serve by what they cannot. What was on its way
     before has to be triggered anew. Repeated, it does nothing.
+    """
+
+    ForgetLoad: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse,
+    ]
+    """Forgets the load: what workers have reported so far is no traffic, but of a
+    warm-up or a benchmark, say. Nothing is decided before there is enough anew.
     """
 
     Pin: grpc.aio.UnaryUnaryMultiCallable[
@@ -318,6 +334,16 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         """Allows offers again, whoever paused: an operator, or the server itself,
         which does so where workers serve by what they cannot. What was on its way
         before has to be triggered anew. Repeated, it does nothing.
+        """
+
+    @abc.abstractmethod
+    def ForgetLoad(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse]]:
+        """Forgets the load: what workers have reported so far is no traffic, but of a
+        warm-up or a benchmark, say. Nothing is decided before there is enough anew.
         """
 
     @abc.abstractmethod

@@ -18,17 +18,17 @@ from trimtab.v1 import topology_pb2 as trimtab_dot_v1_dot_topology__pb2
 from trimtab.v1alpha1 import switch_pb2 as trimtab_dot_v1alpha1_dot_switch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trimtab/v1alpha1/session_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x17trimtab/v1/tensor.proto\x1a\x19trimtab/v1/topology.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"\x8d\x03\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.trimtab.v1alpha1.HelloH\x00\x12*\n\x06report\x18\x02 \x01(\x0b\x32\x18.trimtab.v1alpha1.ReportH\x00\x12.\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1a.trimtab.v1alpha1.AcceptedH\x00\x12.\n\x08prepared\x18\x04 \x01(\x0b\x32\x1a.trimtab.v1alpha1.PreparedH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.trimtab.v1alpha1.RefusedH\x00\x12\x30\n\tdiscarded\x18\x06 \x01(\x0b\x32\x1b.trimtab.v1alpha1.DiscardedH\x00\x12,\n\x07\x61pplied\x18\x07 \x01(\x0b\x32\x19.trimtab.v1alpha1.AppliedH\x00\x12,\n\x07goodbye\x18\x08 \x01(\x0b\x32\x19.trimtab.v1alpha1.GoodbyeH\x00\x42\t\n\x07message\"\xe7\x02\n\x0fSessionResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x30\n\tdirective\x18\x02 \x01(\x0b\x32\x1b.trimtab.v1alpha1.DirectiveH\x00\x12\x31\n\nreport_ack\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1alpha1.ReportAckH\x00\x12,\n\x07welcome\x18\x04 \x01(\x0b\x32\x19.trimtab.v1alpha1.WelcomeH\x00\x12(\n\x05offer\x18\x05 \x01(\x0b\x32\x17.trimtab.v1alpha1.OfferH\x00\x12*\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x18.trimtab.v1alpha1.CommitH\x00\x12(\n\x05\x61\x62ort\x18\x07 \x01(\x0b\x32\x17.trimtab.v1alpha1.AbortH\x00\x12(\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x17.trimtab.v1alpha1.DrainH\x00\x42\t\n\x07message\"\xcd\x04\n\x05Hello\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x0e\n\x06stream\x18\x05 \x01(\x04\x12\x0c\n\x04gpus\x18\x06 \x03(\r\x12&\n\x08topology\x18\x07 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x08 \x01(\r\x12(\n\tplacement\x18\t \x01(\x0b\x32\x15.trimtab.v1.Placement\x12+\n\x08in_force\x18\n \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12\x17\n\nflipped_at\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12$\n\x04held\x18\x0c \x01(\x0b\x32\x16.trimtab.v1alpha1.Held\x12&\n\x05scope\x18\r \x01(\x0e\x32\x17.trimtab.v1alpha1.Scope\x12,\n\x08transfer\x18\x0e \x01(\x0e\x32\x1a.trimtab.v1alpha1.Transfer\x12\x15\n\rstaging_slots\x18\x0f \x01(\r\x12\x1d\n\x15max_layers_per_switch\x18\x10 \x01(\r\x12\x18\n\x10\x62ytes_per_expert\x18\x11 \x01(\x04\x12\x0c\n\x04term\x18\x12 \x01(\x04\x12\r\n\x05\x65poch\x18\x13 \x01(\x04\x12\x12\n\ngeneration\x18\x14 \x01(\x04\x12\r\n\x05model\x18\x15 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x16 \x01(\rB\r\n\x0b_flipped_at\"`\n\x06Report\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x12\n\nfirst_step\x18\x02 \x01(\x03\x12\x11\n\tlast_step\x18\x03 \x01(\x03\x12\"\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"C\n\tDirective\x12\x1f\n\x17report_interval_seconds\x18\x01 \x01(\x01\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\"\x18\n\tReportAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"\x18\n\x05\x44rain\x12\x0f\n\x07seconds\x18\x01 \x01(\x01*S\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_SOURCE\x10\x01\x12\x0f\n\x0bSCOPE_LOCAL\x10\x02\x12\x10\n\x0cSCOPE_GLOBAL\x10\x03*P\n\x08Transfer\x12\x18\n\x14TRANSFER_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSFER_PULL\x10\x01\x12\x17\n\x13TRANSFER_COLLECTIVE\x10\x02\x32\x64\n\x0eSessionService\x12R\n\x07Session\x12 .trimtab.v1alpha1.SessionRequest\x1a!.trimtab.v1alpha1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trimtab/v1alpha1/session_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x17trimtab/v1/tensor.proto\x1a\x19trimtab/v1/topology.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"\x8d\x03\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.trimtab.v1alpha1.HelloH\x00\x12*\n\x06report\x18\x02 \x01(\x0b\x32\x18.trimtab.v1alpha1.ReportH\x00\x12.\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1a.trimtab.v1alpha1.AcceptedH\x00\x12.\n\x08prepared\x18\x04 \x01(\x0b\x32\x1a.trimtab.v1alpha1.PreparedH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.trimtab.v1alpha1.RefusedH\x00\x12\x30\n\tdiscarded\x18\x06 \x01(\x0b\x32\x1b.trimtab.v1alpha1.DiscardedH\x00\x12,\n\x07\x61pplied\x18\x07 \x01(\x0b\x32\x19.trimtab.v1alpha1.AppliedH\x00\x12,\n\x07goodbye\x18\x08 \x01(\x0b\x32\x19.trimtab.v1alpha1.GoodbyeH\x00\x42\t\n\x07message\"\xe7\x02\n\x0fSessionResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x30\n\tdirective\x18\x02 \x01(\x0b\x32\x1b.trimtab.v1alpha1.DirectiveH\x00\x12\x31\n\nreport_ack\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1alpha1.ReportAckH\x00\x12,\n\x07welcome\x18\x04 \x01(\x0b\x32\x19.trimtab.v1alpha1.WelcomeH\x00\x12(\n\x05offer\x18\x05 \x01(\x0b\x32\x17.trimtab.v1alpha1.OfferH\x00\x12*\n\x06\x63ommit\x18\x06 \x01(\x0b\x32\x18.trimtab.v1alpha1.CommitH\x00\x12(\n\x05\x61\x62ort\x18\x07 \x01(\x0b\x32\x17.trimtab.v1alpha1.AbortH\x00\x12(\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x17.trimtab.v1alpha1.DrainH\x00\x42\t\n\x07message\"\xcd\x04\n\x05Hello\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x0e\n\x06stream\x18\x05 \x01(\x04\x12\x0c\n\x04gpus\x18\x06 \x03(\r\x12&\n\x08topology\x18\x07 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x08 \x01(\r\x12(\n\tplacement\x18\t \x01(\x0b\x32\x15.trimtab.v1.Placement\x12+\n\x08in_force\x18\n \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12\x17\n\nflipped_at\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12$\n\x04held\x18\x0c \x01(\x0b\x32\x16.trimtab.v1alpha1.Held\x12&\n\x05scope\x18\r \x01(\x0e\x32\x17.trimtab.v1alpha1.Scope\x12,\n\x08transfer\x18\x0e \x01(\x0e\x32\x1a.trimtab.v1alpha1.Transfer\x12\x15\n\rstaging_slots\x18\x0f \x01(\r\x12\x1d\n\x15max_layers_per_switch\x18\x10 \x01(\r\x12\x18\n\x10\x62ytes_per_expert\x18\x11 \x01(\x04\x12\x0c\n\x04term\x18\x12 \x01(\x04\x12\r\n\x05\x65poch\x18\x13 \x01(\x04\x12\x12\n\ngeneration\x18\x14 \x01(\x04\x12\r\n\x05model\x18\x15 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x16 \x01(\rB\r\n\x0b_flipped_at\"q\n\x06Report\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x12\n\nfirst_step\x18\x02 \x01(\x03\x12\x11\n\tlast_step\x18\x03 \x01(\x03\x12\"\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12\x0f\n\x07\x64iscard\x18\x05 \x01(\x08\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"C\n\tDirective\x12\x1f\n\x17report_interval_seconds\x18\x01 \x01(\x01\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\"\x18\n\tReportAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"\x18\n\x05\x44rain\x12\x0f\n\x07seconds\x18\x01 \x01(\x01*S\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_SOURCE\x10\x01\x12\x0f\n\x0bSCOPE_LOCAL\x10\x02\x12\x10\n\x0cSCOPE_GLOBAL\x10\x03*P\n\x08Transfer\x12\x18\n\x14TRANSFER_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSFER_PULL\x10\x01\x12\x17\n\x13TRANSFER_COLLECTIVE\x10\x02\x32\x64\n\x0eSessionService\x12R\n\x07Session\x12 .trimtab.v1alpha1.SessionRequest\x1a!.trimtab.v1alpha1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1alpha1.session_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SCOPE']._serialized_start=1771
-  _globals['_SCOPE']._serialized_end=1854
-  _globals['_TRANSFER']._serialized_start=1856
-  _globals['_TRANSFER']._serialized_end=1936
+  _globals['_SCOPE']._serialized_start=1788
+  _globals['_SCOPE']._serialized_end=1871
+  _globals['_TRANSFER']._serialized_start=1873
+  _globals['_TRANSFER']._serialized_end=1953
   _globals['_SESSIONREQUEST']._serialized_start=172
   _globals['_SESSIONREQUEST']._serialized_end=569
   _globals['_SESSIONRESPONSE']._serialized_start=572
@@ -36,15 +36,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_HELLO']._serialized_start=934
   _globals['_HELLO']._serialized_end=1523
   _globals['_REPORT']._serialized_start=1525
-  _globals['_REPORT']._serialized_end=1621
-  _globals['_GOODBYE']._serialized_start=1623
-  _globals['_GOODBYE']._serialized_end=1648
-  _globals['_DIRECTIVE']._serialized_start=1650
-  _globals['_DIRECTIVE']._serialized_end=1717
-  _globals['_REPORTACK']._serialized_start=1719
-  _globals['_REPORTACK']._serialized_end=1743
-  _globals['_DRAIN']._serialized_start=1745
-  _globals['_DRAIN']._serialized_end=1769
-  _globals['_SESSIONSERVICE']._serialized_start=1938
-  _globals['_SESSIONSERVICE']._serialized_end=2038
+  _globals['_REPORT']._serialized_end=1638
+  _globals['_GOODBYE']._serialized_start=1640
+  _globals['_GOODBYE']._serialized_end=1665
+  _globals['_DIRECTIVE']._serialized_start=1667
+  _globals['_DIRECTIVE']._serialized_end=1734
+  _globals['_REPORTACK']._serialized_start=1736
+  _globals['_REPORTACK']._serialized_end=1760
+  _globals['_DRAIN']._serialized_start=1762
+  _globals['_DRAIN']._serialized_end=1786
+  _globals['_SESSIONSERVICE']._serialized_start=1955
+  _globals['_SESSIONSERVICE']._serialized_end=2055
 # @@protoc_insertion_point(module_scope)

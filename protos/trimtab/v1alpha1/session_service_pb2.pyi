@@ -119,16 +119,18 @@ class Hello(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., group_id: _Optional[str] = ..., worker: _Optional[str] = ..., incarnation: _Optional[int] = ..., stream: _Optional[int] = ..., gpus: _Optional[_Iterable[int]] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., flipped_at: _Optional[int] = ..., held: _Optional[_Union[_switch_pb2.Held, _Mapping]] = ..., scope: _Optional[_Union[Scope, str]] = ..., transfer: _Optional[_Union[Transfer, str]] = ..., staging_slots: _Optional[int] = ..., max_layers_per_switch: _Optional[int] = ..., bytes_per_expert: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("seq", "first_step", "last_step", "counts")
+    __slots__ = ("seq", "first_step", "last_step", "counts", "discard")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
     seq: int
     first_step: int
     last_step: int
     counts: _tensor_pb2.Tensor
-    def __init__(self, seq: _Optional[int] = ..., first_step: _Optional[int] = ..., last_step: _Optional[int] = ..., counts: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    discard: bool
+    def __init__(self, seq: _Optional[int] = ..., first_step: _Optional[int] = ..., last_step: _Optional[int] = ..., counts: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., discard: bool = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)

@@ -115,6 +115,11 @@ class Balancer:
         chosen = planned if planned and decision.reason is Reason.REPLANNED else improved
         return Verdict(decision, chosen.placement, urgent_first(chosen))
 
+    def forget(self) -> None:
+        """The load is forgotten, and with it what was made of it."""
+        self._decided_at = self._switched_at = -1
+        self._moving = False
+
     def switched(self) -> None:
         """What was decided last is on its way."""
         self._switched_at = self._decided_at

@@ -230,6 +230,8 @@ class Deployment:
             InvalidArgumentError: see `Counters.take`.
             SessionClosedError: a newer incarnation of the worker has reported.
         """
+        if report.discard:
+            self._steering.forget()
         return self._tallies.take(session.arrival.hello, report)
 
     def load(self) -> npt.NDArray[np.float64]:
@@ -409,6 +411,21 @@ class Deployment:
             )
             self._changes = offer.version, changes
         return self._changes[1].for_worker(session.arrival.hello.gpus)
+
+    async def forget_load(self) -> None:
+        """What workers have reported so far is no traffic.
+
+        Raises:
+            UnavailableError: the store failed: ask again, or it may come back with a restart.
+        """
+        self._tallies.forget_load()
+        self._steering.forget()
+        self._teller.noted(Note("load_forgotten", {}))
+        try:
+            await self.save_counters()
+        except StoreError as error:
+            self._teller.store_failed(f"the store failed: {error}")
+            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
 
     async def pause(self, reason: str) -> str | None:
         """Offer nothing until `resume`; returns what it was paused for before, if it was."""

@@ -75,6 +75,11 @@ class Steering:
             return Verdict(decision)
         return verdict
 
+    def forget(self) -> None:
+        """The load is forgotten: what is decided next is as after a start."""
+        if self._balancer is not None:
+            self._balancer.forget()
+
     def switched(self) -> None:
         """What was decided last is on its way."""
         if self._balancer is not None:

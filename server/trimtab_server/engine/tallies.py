@@ -48,6 +48,10 @@ class _Tally:
         self.last: Last | None = None
         self._late_LE: npt.NDArray[np.float64] | None = None
 
+    def forget(self, estimate: Estimate) -> None:
+        """What was reported so far is no traffic: begin with another estimate."""
+        self.estimate, self.last, self._late_LE = estimate, None, None
+
     def add(self, taken: Taken) -> None:
         """Take what a report adds to the load."""
         if taken.counted.gap:
@@ -102,7 +106,10 @@ class Tallies:
             raise
         self._heard_at[hello.worker] = asyncio.get_running_loop().time()
         if taken is not None:
-            tally.add(taken)
+            if report.discard:
+                tally.forget(self._smoothing.estimate(*self._shape))
+            else:
+                tally.add(taken)
             self.changes += 1
         self._teller.reported(hello, report.seq, None if taken is None else taken.counted)
         return tally.counters.seq
@@ -162,6 +169,14 @@ class Tallies:
         for worker in workers:
             del self._tallies[worker]
             self._heard_at.pop(worker, None)
+
+    def forget_load(self) -> None:
+        """What all have reported so far is no traffic."""
+        for tally in self._tallies.values():
+            tally.forget(self._smoothing.estimate(*self._shape))
+        self.changes += 1
+        # To be saved anew, though no report has come.
+        self._saved = {}
 
     def unsaved(self) -> Unsaved | None:
         """All there is, if it has changed since it was saved."""

@@ -23,12 +23,14 @@ class Report:
         first_step: the first step that no report of a lower number covers.
         last_step: the last step counted.
         counts_LE: int64 [L, E], tokens of each logical expert.
+        discard: whether all of it is no traffic, and none of it load.
     """
 
     seq: int
     first_step: int
     last_step: int
     counts_LE: Counts
+    discard: bool = False
 
 
 class Counted(NamedTuple):
@@ -36,7 +38,7 @@ class Counted(NamedTuple):
 
     Attributes:
         difference: added to the load.
-        gap: known to have been processed, but not when, and so not added.
+        gap: known to have been processed, but not when or not as traffic, and so not added.
         counts: of the report.
     """
 
@@ -83,7 +85,7 @@ class Counters:
         it came. Another one: a server has counted some of it, and has either lost its store
         or died before it saved the baseline. So it is a gap: the estimate that those counts
         went into is gone, nobody knows over how many steps they came together, and what may
-        be weeks old must not pass for fresh load.
+        be weeks old must not pass for fresh load. What a report discards is a gap as well.
 
         Raises:
             InvalidArgumentError: the shape is another, a count has fallen, or the steps have.
@@ -100,7 +102,7 @@ class Counters:
         missed = self.seq == 0 and report.seq > 1
         covered = report.last_step - (self.last_step if self.seq else report.first_step - 1)
         self.counts_LE, self.seq, self.last_step = report.counts_LE, report.seq, report.last_step
-        if missed:
+        if missed or report.discard:
             return Taken(Counted(0, total, counts), np.zeros_like(difference_LE), covered)
         return Taken(Counted(total, 0, counts), difference_LE, covered)
 

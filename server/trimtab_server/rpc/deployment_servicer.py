@@ -120,6 +120,14 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             before = await self._deployments.find(request.deployment).resume()
             return pb.ResumeResponse(previous_reason=before or "")
 
+    async def ForgetLoad(  # noqa: N802
+        self, request: pb.ForgetLoadRequest, context: Any
+    ) -> pb.ForgetLoadResponse:
+        """Forgets what workers have reported so far."""
+        with self._gate.admitted():
+            await self._deployments.find(request.deployment).forget_load()
+            return pb.ForgetLoadResponse()
+
     async def Pin(  # noqa: N802
         self, request: pb.PinRequest, context: Any
     ) -> pb.PinResponse:

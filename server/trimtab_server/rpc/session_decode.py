@@ -127,7 +127,7 @@ def decode_report(message: session_service_pb2.Report) -> Report:
     # In floating point, where a sum cannot wrap around to fit.
     total = counts_LE.sum(dtype=np.float64)
     require(total < _MOST_TOKENS, "report.counts", f"{total:.3g} tokens are more than can be")
-    return Report(message.seq, message.first_step, message.last_step, counts_LE)
+    return Report(message.seq, message.first_step, message.last_step, counts_LE, message.discard)
 
 
 def decode_answer(message: session_service_pb2.SessionRequest) -> Answer:

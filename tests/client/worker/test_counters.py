@@ -253,3 +253,45 @@ def test_many_counts_that_only_might_be_too_many_are_taken() -> None:
     for step in range(15):
         table.record(uneven, step, step)
     assert table.snapshot().counts_LE[0, 0] == 15 * 2**58
+
+
+def discards(table: Counters) -> bool:
+    """Whether the next report says that what it has is no traffic."""
+    return table.snapshot().discard
+
+
+def test_what_is_forgotten_is_said_until_it_is_acknowledged() -> None:
+    table = counters()
+    table.record(ONES, 0, 29)
+    table.acknowledged(table.snapshot().seq)
+    assert not discards(table)
+    table.forget()
+    first = table.snapshot()
+    assert first.discard
+    assert first.counts_LE.sum() == 6, "counts stay cumulative"
+    table.acknowledged(first.seq - 1)
+    assert discards(table), "an acknowledgement of an earlier report says nothing of it"
+    table.acknowledged(first.seq)
+    assert not discards(table)
+
+
+def test_what_is_forgotten_before_the_first_report_is_said_in_it() -> None:
+    table = counters()
+    table.record(ONES, 0, 29)
+    table.forget()
+    assert table.snapshot()[:1] == (1,)
+    table.acknowledged(1)
+    assert not discards(table)
+
+
+def test_an_acknowledgement_that_may_be_anothers_is_not_trusted() -> None:
+    """Before the first one all reports have number 1: the server may have taken either."""
+    table = counters()
+    table.snapshot()
+    table.forget()
+    assert discards(table)
+    table.acknowledged(1)
+    sure = table.snapshot()
+    assert (sure.seq, sure.discard) == (2, True)
+    table.acknowledged(2)
+    assert not discards(table)

@@ -172,3 +172,16 @@ def add_slots(counts: np.ndarray, per_slot: np.ndarray, phy2log: np.ndarray) -> 
     for layer, row in enumerate(phy2log):
         for slot, expert in enumerate(row):
             counts[layer, expert] += per_slot[layer, slot]
+
+
+def test_what_is_forgotten_is_reported_at_once(server: RunningSessions, engine: Engine) -> None:
+    stream = server.next_stream()
+    stream.direct(3600)
+    engine.record(ONES, 0, 29)
+    engine.session.forget_load()
+    report = stream.expect("report")
+    assert report.discard
+    assert counts_of(report) == ONES.tolist()
+    stream.acknowledge(report.seq)
+    engine.session.forget_load()
+    assert stream.expect("report").seq == report.seq + 1

@@ -1,4 +1,4 @@
-"""`trimtab deployments create`, `update` and `delete`."""
+"""`trimtab deployments create`, `update`, `forget-load` and `delete`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ _UPDATE = """\
   trimtab deployments update prod --mode shadow --max-moves-per-layer 2
 """
 
+_FORGET_LOAD = """\
+  trimtab deployments forget-load prod
+
+What its workers have reported so far is no traffic: of a warm-up or a benchmark, say.
+"""
+
 _DELETE = """\
   trimtab deployments delete prod
 
@@ -41,6 +47,8 @@ def add_to(commands: Any, server: str) -> None:
     add_subcommand(commands, server, "create", run_create, about, _CREATE, add_name, _add_spec)
     about = "Change when, how far and whether a deployment's experts move."
     add_subcommand(commands, server, "update", run_update, about, _UPDATE, add_name, _add_changes)
+    about = "Forget a deployment's load, and nothing else."
+    add_subcommand(commands, server, "forget-load", run_forget_load, about, _FORGET_LOAD, add_name)
     about = "Forget a deployment."
     add_subcommand(commands, server, "delete", run_delete, about, _DELETE, add_name)
 
@@ -73,6 +81,16 @@ def run_update(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         now = client.update_policy(arguments.deployment, policy)
     sys.stdout.write(as_json(now) if arguments.json else views.policy_text(now))
+    return 0
+
+
+def run_forget_load(arguments: argparse.Namespace) -> int:
+    """Forget its load."""
+    with connect(arguments) as client:
+        client.forget_load(arguments.deployment)
+    document = {"deployment": arguments.deployment, "load_forgotten": True}
+    line = f"{arguments.deployment}: what its workers have reported so far is no traffic\n"
+    sys.stdout.write(as_json(document) if arguments.json else line)
     return 0
 
 
