@@ -6,8 +6,28 @@ import numpy as np
 import pytest
 import torch
 
-from trimtab_server.domain.arrays import _SERIAL, as_amounts, as_indices, check_phy2log
+from trimtab_server.domain import arrays, balance, moves
+from trimtab_server.domain.arrays import (
+    _SERIAL,
+    as_amounts,
+    as_indices,
+    check_phy2log,
+    replica_counts,
+)
+from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.domain.moves import moves_between, presence
+
+# All of it twice: as on the host, and as on a device, where torch computes.
+pytestmark = pytest.mark.usefixtures("where")
+
+
+@pytest.fixture(params=["host", "device"])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "device":
+        for module in (arrays, balance, moves):
+            monkeypatch.setattr(module, "unthreaded", lambda tensor: tensor)
+
 
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.uint8, torch.int64)
 
@@ -89,3 +109,22 @@ def test_what_is_wrong_with_a_placement_is_named(entries, field, said):
         check_phy2log(phy2log, "current", 3)
     (violation,) = error.value.violations
     assert (violation.field, violation.description) == (field, said)
+
+
+def test_slots_are_counted_by_expert_and_by_gpu():
+    phy2log = torch.tensor([[0, 0, 2, 1], [2, 1, 2, 0]])
+    assert replica_counts(phy2log, 4).tolist() == [[2, 1, 1, 0], [1, 1, 2, 0]]
+    assert presence(phy2log, 3, 2).tolist() == [
+        [[True, False, False], [False, True, True]],
+        [[False, True, True], [True, False, True]],
+    ]
+
+
+def test_moves_are_counted_by_layer():
+    current = torch.tensor([[0, 1, 2, 1]] * 3)
+    new = torch.tensor([[0, 1, 2, 1], [2, 1, 0, 1], [0, 1, 2, 1]])
+    found = moves_between(current, new, 3, 2)
+    assert found.per_layer(3).tolist() == [0, 2, 0]
+    loads = torch.ones(3, 2), torch.ones(3), torch.ones(3)
+    assert Evaluation.of(*loads, found, 5).bytes_moved.tolist() == [0, 10, 0]
+    assert Evaluation.of(*loads).moves.tolist() == [0, 0, 0]

@@ -15,7 +15,7 @@ from tests.oracles.packing import quantised
 from tests.solver.strategies import placed_loads, shared_layers
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, improve, rebalance_experts
-from trimtab_server.solver.align import keep_slots
+from trimtab_server.solver.backends.reference.align import keep_slots
 
 MOVES = st.sampled_from([None, 0, 1, 2, 3, 4])
 MIN_GAINS = st.sampled_from([0.0, 2.0**-10, 2.0**-4])

@@ -93,13 +93,13 @@ def check_phy2log(
 
 def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
     """`logcnt` [L, E] int64: in how many slots each expert lies."""
-    layers = len(phy2log_LR)
-    if phy2log_LR.device.type == "cpu":
-        cell_LR = phy2log_LR.numpy() + np.arange(layers)[:, None] * num_experts
-        counts = np.bincount(cell_LR.ravel(), minlength=layers * num_experts)
-        return torch.from_numpy(counts.reshape(layers, num_experts))
-    counts_LE = phy2log_LR.new_zeros(layers, num_experts)
-    return counts_LE.scatter_add_(1, phy2log_LR, torch.ones_like(phy2log_LR))
+    layers, experts_LR = len(phy2log_LR), unthreaded(phy2log_LR)
+    if isinstance(experts_LR, Tensor):
+        counts_LE = experts_LR.new_zeros(layers, num_experts)
+        return counts_LE.scatter_add_(1, experts_LR, torch.ones_like(experts_LR))
+    cell_LR = experts_LR + np.arange(layers)[:, None] * num_experts
+    counts = np.bincount(cell_LR.ravel(), minlength=layers * num_experts)
+    return torch.from_numpy(counts.reshape(layers, num_experts))
 
 
 def _as_matrix(value: Any, name: str) -> Tensor:

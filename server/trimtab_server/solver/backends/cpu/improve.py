@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.align import keep_slots
 from trimtab_server.solver.backends.cpu.balance import Floats, gpu_loads
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import (
@@ -249,7 +250,7 @@ def _finish(
     gpu_loads(start_R, load_E, share_E, scratch_R, load_G)
     peak_before = highest(load_G)
     while True:
-        _keep_slots(new_R, start_R, kept_S)
+        keep_slots(new_R, start_R, kept_S)
         gpu_loads(new_R, load_E, share_E, scratch_R, load_G)
         if highest(load_G) <= peak_before:
             return
@@ -284,31 +285,3 @@ def _new_scratch(experts: int, replicas: int, gpus: int) -> _Scratch:
         np.empty(gpus),
         np.empty(replicas // gpus, np.bool_),
     )
-
-
-@compiled
-def _keep_slots(new_R: Int64s, current_R: Int64s, kept_S: npt.NDArray[np.bool_]) -> None:
-    """Reorder each GPU's slots in place: see `keep_slots` of align."""
-    slots = len(kept_S)
-    for first in range(0, len(new_R), slots):
-        for s in range(slots):
-            kept_S[s] = False
-        arrivals = 0
-        for i in range(first, first + slots):
-            # The k-th slot of an expert meets its k-th slot in `current`.
-            stays = False
-            for s in range(slots):
-                if not kept_S[s] and current_R[first + s] == new_R[i]:
-                    kept_S[s] = stays = True
-                    break
-            if not stays:
-                new_R[first + arrivals] = new_R[i]
-                arrivals += 1
-        # Arrivals stand in front, in order, and are as many as the free slots: from the
-        # last one on, each goes to its own, which is never before where it stands.
-        for s in range(slots - 1, -1, -1):
-            if kept_S[s]:
-                new_R[first + s] = current_R[first + s]
-            else:
-                arrivals -= 1
-                new_R[first + s] = new_R[first + arrivals]
