@@ -285,6 +285,24 @@ def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(back
             assert all(is_.count(e) <= max(1, was.count(e)) for e in is_)
 
 
+@pytest.mark.parametrize("chunk", [1, 10**9])
+def test_each_layer_has_a_least_gain_of_its_own(backend, chunk, monkeypatch):
+    """As if each had been improved by itself, with its own."""
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", chunk)
+    rng = np.random.default_rng(9)
+    start, load = torch.arange(20).repeat(5, 1) % 16, rng.gamma(0.5, 1.0, (5, 16))
+    gains = (0.0, 1e300, 0.01, 0.1, 0.5)
+    together, moves = improve(start, load, 4, min_gain=gains, backend=backend)
+    one_by_one = [
+        improve(start[x : x + 1], load[x : x + 1], 4, min_gain=gain, backend=backend)[0]
+        for x, gain in enumerate(gains)
+    ]
+    assert torch.equal(together, torch.cat(one_by_one))
+    counts = moves.per_layer(5).tolist()
+    assert counts[1] == 0
+    assert counts[0] > counts[3] > 0
+
+
 def test_chunking_for_memory_changes_no_layer(monkeypatch):
     rng = np.random.default_rng(6)
     start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4, backend="reference")[0]
@@ -317,6 +335,8 @@ def test_an_even_load_is_left_alone(backend, load):
         ({"max_moves_per_layer": -2}, "max_moves_per_layer", "-2"),
         ({"min_gain": -0.1}, "min_gain", "-0.1"),
         ({"min_gain": float("nan")}, "min_gain", "nan"),
+        ({"min_gain": (-0.1,)}, "min_gain", "-0.1"),
+        ({"min_gain": (0.1, 0.1)}, "min_gain", "has 2 numbers for 1 layers"),
         ({"cross_node_cost": 0.5}, "cross_node_cost", "0.5"),
         ({"top_k": 0}, "top_k", "0"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.domain.errors import require_all, store_integers
+from trimtab_server.domain.errors import require, require_all, store_integers
 
 DEFAULT_MIN_GAIN = 1e-3
 """Half the moves of 0 at nearly the same balance: `make bench ARGS=constants` on three
@@ -22,14 +22,15 @@ class Budget:
         max_moves_per_layer: most net moves in a layer; None: no limit.
         max_moves: most net moves over all layers; None: no limit.
         min_gain: least fall of a layer's sum of squared GPU loads for each net
-            move, where the mean GPU load is 1.
+            move, where the mean GPU load is 1: one number for all layers, or one for
+            each.
         cross_node_cost: what a move from another node counts, where one inside a
             node counts 1.
     """
 
     max_moves_per_layer: int | None = None
     max_moves: int | None = None
-    min_gain: float = DEFAULT_MIN_GAIN
+    min_gain: float | tuple[float, ...] = DEFAULT_MIN_GAIN
     cross_node_cost: float = 1.0
 
     def __post_init__(self) -> None:
@@ -41,13 +42,32 @@ class Budget:
         store_integers(self, **given)
         require_all(
             *((value >= 0, name, f"{value} is negative") for name, value in given.items()),
-            (0 <= self.min_gain < float("inf"), "min_gain", f"{self.min_gain} is not >= 0"),
+            *(
+                (0 <= gain < float("inf"), "min_gain", f"{gain} is not >= 0")
+                for gain in self._gains
+            ),
             (
                 1 <= self.cross_node_cost < float("inf"),
                 "cross_node_cost",
                 f"{self.cross_node_cost} is below 1",
             ),
         )
+
+    def min_gains(self, layers: int) -> list[float]:
+        """`min_gain` of each layer.
+
+        Raises:
+            InvalidArgumentError: it is given for another number of layers.
+        """
+        if not isinstance(self.min_gain, tuple):
+            return [float(self.min_gain)] * layers
+        seen = f"has {len(self.min_gain)} numbers for {layers} layers"
+        require(len(self.min_gain) == layers, "min_gain", seen)
+        return [float(gain) for gain in self.min_gain]
+
+    @property
+    def _gains(self) -> tuple[float, ...]:
+        return self.min_gain if isinstance(self.min_gain, tuple) else (self.min_gain,)
 
     @property
     def counted_cross_node_cost(self) -> float:

@@ -28,7 +28,7 @@ def improve(
     num_groups: int = 1,
     max_moves_per_layer: int | None = None,
     max_moves: int | None = None,
-    min_gain: float = DEFAULT_MIN_GAIN,
+    min_gain: float | tuple[float, ...] = DEFAULT_MIN_GAIN,
     cross_node_cost: float = 1.0,
     top_k: int = DEFAULT_TOP_K,
     backend: BackendName | Backend = "auto",

@@ -94,12 +94,12 @@ class Cpu:
             topology.num_nodes,
             topology.num_groups,
             budget.counted_cross_node_cost,
-            float(budget.min_gain),
         )
+        min_gain = np.array(budget.min_gains(len(load_LE)))
         total = _or_infinite(budget.max_moves)
         each = min(_or_infinite(budget.max_moves_per_layer), total)
         phy2log, steps, swaps = improve_layers(
-            _array(start_LR), _array(load_LE), topology.num_gpus, rules, each, total
+            _array(start_LR), _array(load_LE), topology.num_gpus, rules, min_gain, each, total
         )
         return Solved(_tensor(phy2log, load_LE), steps, swaps)
 

@@ -67,6 +67,7 @@ def improve_layers(
     load_LE: Floats,
     num_gpus: int,
     rules: Rules,
+    min_gain_L: Floats,
     left: float,
     max_moves: float,
 ) -> tuple[Int64s, int, int]:
@@ -77,6 +78,7 @@ def improve_layers(
         load_LE: float64 [L, E], finite, >= 0.
         num_gpus: G.
         rules: of the steps.
+        min_gain_L: float64 [L], least gain of each layer for each net move.
         left: most net moves of a layer.
         max_moves: most net moves of all layers.
 
@@ -85,10 +87,10 @@ def improve_layers(
     """
     answer = Answer(np.empty_like(start_LR), np.zeros(len(start_LR), np.int64))
     job = start_LR, load_LE, num_gpus
-    paths = _take_all_steps(*job, rules, left, _FIRST_ROOM, answer)
+    paths = _take_all_steps(*job, rules, min_gain_L, left, _FIRST_ROOM, answer)
     longest = int(paths.length_L.max())
     if longest > _FIRST_ROOM:
-        paths = _take_all_steps(*job, rules, left, longest, answer)
+        paths = _take_all_steps(*job, rules, min_gain_L, left, longest, answer)
     if max_moves < np.inf:
         kept_L = _spend(paths, max_moves)
         for_parts(
@@ -103,6 +105,7 @@ def _take_all_steps(
     load_LE: Floats,
     num_gpus: int,
     rules: Rules,
+    min_gain_L: Floats,
     left: float,
     room: int,
     answer: Answer,
@@ -116,7 +119,8 @@ def _take_all_steps(
     )
 
     def work(first: int, end: int) -> None:
-        _take_steps(start_LR, load_LE, num_gpus, rules, left, first, end, paths, answer)
+        parts = first, end, paths, answer
+        _take_steps(start_LR, load_LE, num_gpus, rules, min_gain_L, left, *parts)
 
     for_parts(layers, work)
     return paths
@@ -128,6 +132,7 @@ def _take_steps(
     load_LE: Floats,
     num_gpus: int,
     rules: Rules,
+    min_gain_L: Floats,
     left: float,
     first: int,
     end: int,
@@ -144,7 +149,7 @@ def _take_steps(
     for x in range(first, end):
         quantise(load_LE[x], experts, weight_E)
         begin(layer, start_LR[x], weight_E)
-        length = _walk(layer, rules, ends, takers, left, paths, x)
+        length = _walk(layer, rules, ends, takers, min_gain_L[x], left, paths, x)
         paths.length_L[x] = length
         if length <= paths.score_LZ.shape[1]:
             _finish(start_LR[x], load_LE[x], paths, x, length, scratch, answer)
@@ -152,12 +157,19 @@ def _take_steps(
 
 @compiled
 def _walk(
-    layer: Layer, rules: Rules, ends: Ends, takers: Takers, left: float, paths: Paths, x: int
+    layer: Layer,
+    rules: Rules,
+    ends: Ends,
+    takers: Takers,
+    min_gain: float,
+    left: float,
+    paths: Paths,
+    x: int,
 ) -> int:
     """Take steps while there are any; how many."""
     length = 0
     while True:
-        step = _best_step(layer, rules, ends, takers, left)
+        step = _best_step(layer, rules, ends, takers, min_gain, left)
         if step.score <= 0:
             return length
         if length < paths.score_LZ.shape[1]:
@@ -175,13 +187,15 @@ def _walk(
 
 
 @compiled
-def _best_step(layer: Layer, rules: Rules, ends: Ends, takers: Takers, left: float) -> Step:
+def _best_step(
+    layer: Layer, rules: Rules, ends: Ends, takers: Takers, min_gain: float, left: float
+) -> Step:
     """The step with the highest score that the moves left allow."""
     total = np.int64(0)
     for g in range(len(layer.load_G)):
         total += layer.load_G[g]
     mean = max(total / len(layer.load_G), 1.0)
-    terms = Terms(mean * mean, left, rules.min_gain)
+    terms = Terms(mean * mean, left, min_gain)
     best = Step(0.0, 0.0, NO_SLOT, NO_SLOT, NO_SLOT)
     find_ends(layer, ends)
     best = best_swap(layer, rules, ends, terms, best)

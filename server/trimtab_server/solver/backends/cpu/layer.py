@@ -27,14 +27,12 @@ class Rules(NamedTuple):
         num_nodes: N.
         num_groups: router groups; 1 for none.
         cross_node_cost: what a move from another node counts.
-        min_gain: least gain for each net move, where the mean GPU load is 1.
     """
 
     top_k: int
     num_nodes: int
     num_groups: int
     cross_node_cost: float
-    min_gain: float
 
 
 class Layer(NamedTuple):

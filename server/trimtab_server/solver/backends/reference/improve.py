@@ -59,11 +59,13 @@ def improve(
     """
     swapped = min(top_k, topology.num_gpus) * topology.slots_per_gpu
     candidates = swapped**2 + start_LR.shape[1] * load_LE.shape[1]
-    starts, loads = (split_rows(batch, candidates) for batch in (start_LR, load_LE))
+    least_L = torch.tensor(budget.min_gains(len(load_LE)), dtype=torch.float64)
+    batches = (start_LR, load_LE, least_L.to(load_LE.device))
+    parts = zip(*(split_rows(batch, candidates) for batch in batches), strict=True)
     paths = [
         path
-        for start, load in zip(starts, loads, strict=True)
-        for path in _paths(start, quantise(load), topology, budget, top_k)
+        for start, load, least in parts
+        for path in _paths(start, quantise(load), least, topology, budget, top_k)
     ]
     kept = _spend(paths, budget.max_moves)
     new_LR = _carried_out(kept, start_LR, topology.num_gpus)
@@ -81,7 +83,12 @@ def improve(
 
 
 def _paths(
-    start_LR: Tensor, weight_LE: Tensor, topology: Topology, budget: Budget, top_k: int
+    start_LR: Tensor,
+    weight_LE: Tensor,
+    least_L: Tensor,
+    topology: Topology,
+    budget: Budget,
+    top_k: int,
 ) -> list[list[_Taken]]:
     """Each layer's best steps within its own budget, to the end."""
     allowed_LEG, cost_LEG = _rules(start_LR, weight_LE.shape[1], topology, budget)
@@ -94,9 +101,9 @@ def _paths(
     while len(active_L):
         layers = Layers.of(slots_LR[active_L], weight_LE[active_L], topology.num_gpus)
         rules = allowed_LEG[active_L], cost_LEG[active_L]
-        left, least = left_L[active_L], budget.min_gain
-        swap = _best(layers, swaps(layers, *rules, top_k), left, least)
-        transfer = _best(layers, transfers(layers, *rules, top_k), left, least)
+        bounds = left_L[active_L], least_L[active_L]
+        swap = _best(layers, swaps(layers, *rules, top_k), *bounds)
+        transfer = _best(layers, transfers(layers, *rules, top_k), *bounds)
         swap_first_L = swap.score >= transfer.score
         step = _Step(
             *(torch.where(swap_first_L, *columns) for columns in zip(swap, transfer, strict=True))
@@ -131,7 +138,7 @@ def _rules(
     return allowed_LBeG.flatten(1, 2), cost_LEG
 
 
-def _best(layers: Layers, candidates: Candidates, left_L: Tensor, min_gain: float) -> _Step:
+def _best(layers: Layers, candidates: Candidates, left_L: Tensor, least_L: Tensor) -> _Step:
     """Each layer's step with the largest gain per net move; score 0 where there is none."""
     slot_LA, other_LB, gain_LAB, cost_LAB = candidates
     # Of the exact sum: a device's mean() may multiply by a rounded 1 / G.
@@ -139,7 +146,7 @@ def _best(layers: Layers, candidates: Candidates, left_L: Tensor, min_gain: floa
     mean_L11 = mean_L.clamp(min=1.0).view(-1, 1, 1)
     share_LAB = gain_LAB.double() / mean_L11.square()
     taken_LAB = (gain_LAB > 0) & (cost_LAB <= left_L.view(-1, 1, 1))
-    taken_LAB &= share_LAB >= min_gain * cost_LAB
+    taken_LAB &= share_LAB >= least_L.view(-1, 1, 1) * cost_LAB
     score_LAB = torch.where(taken_LAB, share_LAB / cost_LAB.clamp(min=_FREE), 0.0)
     score_L, best_L = score_LAB.flatten(1).max(1)
     a_L1 = (best_L // gain_LAB.shape[2]).unsqueeze(1)
