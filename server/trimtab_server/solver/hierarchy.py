@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trimtab_server.domain.arrays import replica_counts
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Packing, Solved
 from trimtab_server.solver.backends.reference.quantise import quantise
@@ -67,3 +68,16 @@ def _experts_of_nodes(
         iterations, swaps = packing.iterations, packing.swaps
     expert_LE = expert_BE[group_LB].flatten(1)
     return expert_LE.unflatten(1, (nodes, -1)), iterations, swaps
+
+
+def keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
+    """The layers whose router groups lie on one node each, as the topology asks, bool [L]."""
+    groups, nodes = topology.num_groups, topology.num_parts
+    layers, slots = phy2log_LR.shape
+    if nodes == 1:
+        return torch.ones(layers, dtype=torch.bool, device=phy2log_LR.device)
+    node_R = torch.arange(slots, device=phy2log_LR.device) // (slots // nodes)
+    cell_LR = phy2log_LR // (num_experts // groups) * nodes + node_R
+    held_LBN = replica_counts(cell_LR, groups * nodes).unflatten(1, (groups, nodes)) > 0
+    kept_L: Tensor = (held_LBN.sum(2) == 1).all(1)
+    return kept_L

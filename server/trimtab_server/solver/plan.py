@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from trimtab_server.domain.arrays import as_amounts, check_phy2log
@@ -15,6 +16,7 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Solved
 from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.hierarchy import keeps_groups
 from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import (
     DEFAULT_EFFORT,
@@ -23,6 +25,9 @@ from trimtab_server.solver.settings import (
     settings_for,
 )
 from trimtab_server.solver.stages import Stage, untimed
+
+_NO_BETTER = 1 - 2.0**-40
+"""An imbalance that falls by less than this factor differs by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ def place(
     """Place the experts of all layers, on the device of `load`.
 
     Without `current` the placement is planned from scratch; with it, planned
-    and then aligned so that few experts move; with `budget` too, `current` is
-    improved by the best few moves.
+    and then aligned so that few experts move, and none in layers that gain nothing
+    by it; with `budget` too, `current` is improved by the best few moves.
 
     Args:
         load: [L, E] of any real dtype, finite, >= 0.
@@ -148,7 +153,22 @@ def _solved(problem: _Problem, stage: Stage) -> Solved:
             topology.num_gpus,
             topology.num_parts,
         )
-    return full._replace(phy2log_LR=aligned_LR)
+        stays_L = _stays(current_LR, aligned_LR, problem)
+        return full._replace(phy2log_LR=torch.where(stays_L, current_LR, aligned_LR))
+
+
+def _stays(current_LR: Tensor, new_LR: Tensor, problem: _Problem) -> Tensor:
+    """The layers whose experts would move for nothing, bool [L, 1].
+
+    A layer that the new plan does not balance better stays as it is, unless its router groups
+    are to keep to nodes and do not.
+    """
+    load_LE, topology, backend = problem.load_LE, problem.topology, problem.backend
+    (_, before_L), (_, after_L) = (
+        backend.balance(plan_LR, load_LE, topology.num_gpus) for plan_LR in (current_LR, new_LR)
+    )
+    legal_L = keeps_groups(current_LR, topology, load_LE.shape[1])
+    return (legal_L & (after_L >= before_L * _NO_BETTER)).unsqueeze(1)
 
 
 def _judged(problem: _Problem, solved: Solved, stage: Stage) -> Plan:
