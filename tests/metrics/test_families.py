@@ -36,6 +36,7 @@ def busy_recorder() -> Recorder:
     recorder.imbalance("after", 1.0005, 1.0)
     recorder.imbalance_bound(1.25, 1.0)
     recorder.fallback("cuda", "shape")
+    recorder.follow_kinds("cuda", lambda: {"ready": 2, "compiling": 0, "failing": 1})
     recorder.moved(4)
     deployments = DeploymentMetrics(recorder.registry, clock=iter(range(100, 1000, 5)).__next__)
     for phase in ("offered", "idle"):
@@ -71,6 +72,8 @@ EXPECTED = {
     ("trimtab_imbalance_bound_ratio_sum", "worst"): 1.25,
     ("trimtab_imbalance_bound_ratio_sum", "median"): 1.0,
     ("trimtab_backend_fallbacks_total", "cuda", "shape"): 1,
+    ("trimtab_backend_kinds", "cuda", "ready"): 2,
+    ("trimtab_backend_kinds", "cuda", "failing"): 1,
     ("trimtab_solver_iterations_total",): 20,
     ("trimtab_solver_swaps_total",): 7,
     ("trimtab_moves_total",): 4,
