@@ -35,17 +35,19 @@ class DeploymentSpec:
 
 @dataclass(frozen=True)
 class Imbalance:
-    """Heaviest GPU load / mean GPU load, over layers.
+    """Heaviest GPU load / mean GPU load, over the layers that have load.
 
     Attributes:
         worst: of the worst layer.
         median: of the median layer.
         mean: over layers.
+        layers: how many have load; 0: a server that does not say.
     """
 
     worst: float
     median: float
     mean: float
+    layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

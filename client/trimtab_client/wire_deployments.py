@@ -163,4 +163,4 @@ def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
 
 def _imbalance(message: pb.BalanceStatus, field: str) -> Imbalance | None:
     seen = given(message, field)
-    return None if seen is None else Imbalance(seen.worst, seen.median, seen.mean)
+    return None if seen is None else Imbalance(seen.worst, seen.median, seen.mean, seen.layers)

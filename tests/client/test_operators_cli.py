@@ -119,9 +119,9 @@ def test_get_shows_everything(capsys: Capture, service: RunningService, at: list
         "workers": "1 connected, 1 absent",
         "step": "99",
         "oldest report": "1.5 s",
-        "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer",
-        "imbalance measured": "3.500 mean, 3.000 median, 4.000 worst layer",
-        "imbalance in shadow": "1.375 mean, 1.250 median, 1.500 worst layer",
+        "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer, of 7 with load",
+        "imbalance measured": "3.500 mean, 3.000 median, 4.000 worst layer, of 7 with load",
+        "imbalance in shadow": "1.375 mean, 1.250 median, 1.500 worst layer, of 7 with load",
         "last decision": "improved, step 90, 2026-11-23 15:04:05Z",
         "decisions": "2 improved, 1 of_the_future",
         "can go back to": "1.0, 2.0",
@@ -165,7 +165,12 @@ def test_json_is_all_that_the_client_knows(
     status = document["status"]
     assert (status["in_force"], status["past"]) == ("2.7", ["1.0", "2.0"])
     assert status["digest"] == PLACEMENT.digest.hex()
-    assert status["balance"]["measured"] == {"worst": 4.0, "median": 3.0, "mean": 3.5}
+    assert status["balance"]["measured"] == {
+        "worst": 4.0,
+        "median": 3.0,
+        "mean": 3.5,
+        "layers": 7,
+    }
     assert status["last_decision"]["time"] == "2026-11-23T15:04:05.250000+00:00"
     assert status["last_decision"]["reason"] == "improved"
     assert [worker["last_step"] for worker in status["workers"]] == [99, None]
@@ -185,6 +190,7 @@ def test_a_number_that_is_none_is_null(
         "worst": None,
         "median": None,
         "mean": 1.0,
+        "layers": 0,
     }
 
 

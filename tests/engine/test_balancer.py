@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.recording import Recording
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
@@ -18,7 +18,7 @@ from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Policy
-from trimtab_server.solver import evaluate
+from trimtab_server.solver import evaluate, place
 from trimtab_server.solver.backends.reference.backend import Reference
 
 # Two layers of 16 experts in 20 slots, five on each of four GPUs.
@@ -131,3 +131,66 @@ async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
     free = await balancer(planner, policy, size=1)
     await free.decide(view(16))
     assert (await free.decide(view(32)))[0].reason is Reason.IMPROVED
+
+
+FLAT = Topology(num_replicas=8, num_gpus=4)
+EIGHT = Placement.of(np.tile(np.arange(8), (8, 1)), 8, 4)
+
+
+async def flat_balancer(planner: Planner, policy: Policy) -> Balancer:
+    loop = Balancer(planner, FLAT, 0, policy)
+    await loop.decide(view(-1, served=EIGHT))
+    return loop
+
+
+async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(planner):
+    """Six of eight have none, as dense layers do: in the mean of all, the others would pass."""
+    load_LE = np.zeros((8, 8))
+    load_LE[[2, 5]] = [107, 107, 100, 100, 100, 100, 93, 93]
+    decision, target, _ = await (await flat_balancer(planner, Policy())).decide(
+        view(100, load_LE, served=EIGHT)
+    )
+    assert decision.reason is Reason.IMPROVED
+    assert decision.candidate.before == pytest.approx(1.07)
+    assert decision.candidate.after == pytest.approx(1.0)
+    assert decision.candidate.moves == 4
+    moved_L = (target.phy2log != EIGHT.phy2log).any(1)
+    assert moved_L.nonzero()[0].tolist() == [2, 5]
+
+
+async def test_without_any_load_there_is_nothing_to_decide(planner):
+    loop = await flat_balancer(planner, Policy())
+    decision, target, _ = await loop.decide(view(100, np.zeros((8, 8)), served=EIGHT))
+    assert (decision.reason, target) == (Reason.NO_LOAD, None)
+
+
+async def test_only_the_layers_whose_load_has_shifted_are_planned_anew(planner):
+    rng = np.random.default_rng(3)
+    load_LE = rng.gamma(0.5, 100.0, (8, 8))
+    loop = await flat_balancer(
+        planner, Policy(max_moves_per_layer=1, start_above=1.0, stop_below=1.0)
+    )
+    served = (await loop._plan(load_LE, EIGHT, None)).placement
+    # Of all layers one has shifted, and another one a little.
+    load_LE[6] = load_LE[6][::-1]
+    load_LE[1, 0] *= 1.1
+    decision, target, order = await loop.decide(view(100, load_LE, served=served))
+    assert decision.reason is Reason.REPLANNED
+    moved_L = (target.phy2log != served.phy2log).any(1)
+    assert set(moved_L.nonzero()[0].tolist()) <= {1, 6}
+    assert order[0] == 6, "the layer that gains most comes first"
+    loads = torch.from_numpy(load_LE)
+    found, best = (
+        evaluate(plan, loads, 4)
+        for plan in (target.tensor(), (await loop._plan(load_LE, served, None)).placement.tensor())
+    )
+    assert found.imbalance[6] == best.imbalance[6]
+    assert decision.candidate.after == pytest.approx(float(found.imbalance.mean()))
+    moves = count_moves(served, target)
+    assert decision.candidate.moves == moves
+    assert moves < count_moves(served, Placement.of(best_everywhere(load_LE), 8, 4))
+
+
+def best_everywhere(load_LE: np.ndarray) -> torch.Tensor:
+    """A new plan of all layers, as if nothing were in force."""
+    return place(load_LE, FLAT, backend="reference").phy2log

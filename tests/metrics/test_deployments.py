@@ -43,7 +43,7 @@ STATUS = Status(
     serving={"in_force": 1, "next": 0, "other": 0},
     step=9,
     known_seconds=50.0,
-    outlook=Outlook(predicted=OverLayers(1.5, 1.25, 1.3), shadow=OverLayers(1.1, 1.05, 1.07)),
+    outlook=Outlook(predicted=OverLayers(1.5, 1.25, 1.3, 4), shadow=OverLayers(1.1, 1.05, 1.07, 4)),
     moves_in_shadow=4,
     decided=None,
     decisions={},

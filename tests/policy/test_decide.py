@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,8 @@ from trimtab_server.policy.decide import (
     Situation,
     before_planning,
     decide,
+    far_off,
     is_balanced,
-    wants_plan,
 )
 from trimtab_server.policy.policy import Policy
 
@@ -97,12 +98,14 @@ def test_a_gain_that_its_moves_eat_up_is_left_alone():
 def test_where_the_load_has_shifted_a_new_plan_is_taken():
     plan = Candidate(before=1.9, after=1.01, moves=900, seconds=0.1)
     behind = Candidate(before=1.9, after=1.5, moves=100, seconds=0.01)
-    assert wants_plan(behind, 1.0, POLICY)
     decision = decided(behind, plan)
     assert (decision.reason, decision.candidate) == (Reason.REPLANNED, plan)
-    close = replace(behind, after=1.1)
-    assert not wants_plan(close, 1.0, POLICY)
-    assert decided(close, plan).candidate == close
+    assert decided(behind).candidate == behind
+
+
+def test_a_layer_far_above_what_a_plan_comes_to_has_shifted():
+    imbalance_L, least_L = np.array([1.5, 1.1, 1.0, 1.3]), np.array([1.0, 1.0, 1.0, 1.25])
+    assert far_off(imbalance_L, least_L, POLICY).tolist() == [True, False, False, False]
 
 
 candidates = st.builds(

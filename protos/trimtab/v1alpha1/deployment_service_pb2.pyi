@@ -95,14 +95,16 @@ class DeploymentSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ...) -> None: ...
 
 class Imbalance(_message.Message):
-    __slots__ = ("worst", "median", "mean")
+    __slots__ = ("worst", "median", "mean", "layers")
     WORST_FIELD_NUMBER: _ClassVar[int]
     MEDIAN_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
     worst: float
     median: float
     mean: float
-    def __init__(self, worst: _Optional[float] = ..., median: _Optional[float] = ..., mean: _Optional[float] = ...) -> None: ...
+    layers: int
+    def __init__(self, worst: _Optional[float] = ..., median: _Optional[float] = ..., mean: _Optional[float] = ..., layers: _Optional[int] = ...) -> None: ...
 
 class BalanceStatus(_message.Message):
     __slots__ = ("predicted", "predicted_smoothed", "measured", "measured_smoothed", "shadow", "shadow_smoothed", "shadow_moves")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -50,6 +51,23 @@ class Evaluation:
         bytes_L = torch.as_tensor(unthreaded(moves_L) * bytes_per_expert)
         return cls(gpu_load_LG, imbalance_L, bound_L, moves_L, bytes_L)
 
+    def with_layers(
+        self, layer_A: npt.NDArray[np.int64], other: Evaluation, row_A: npt.NDArray[np.int64]
+    ) -> Evaluation:
+        """The same, but in layers `layer_A` what `other` says of `row_A`."""
+
+        def mixed(name: str) -> Tensor:
+            values: Tensor = getattr(self, name).clone()
+            values[layer_A] = getattr(other, name)[row_A]
+            return values
+
+        return Evaluation(**{name: mixed(name) for name in vars(self)})
+
+    @property
+    def loaded(self) -> Tensor:
+        """Which layers have any load, bool [L]: of the others there is nothing to say."""
+        return self.gpu_load.amax(1) > 0
+
     @property
     def balancedness(self) -> Tensor:
         """1 / imbalance, float64 [L]."""
@@ -57,17 +75,26 @@ class Evaluation:
 
 
 class OverLayers(NamedTuple):
-    """An imbalance of many layers in three numbers."""
+    """An imbalance of many layers in three numbers, and how many layers these are of.
+
+    Layers without load are none of them: they would count as balanced. Dense layers are such,
+    where an engine numbers all.
+    """
 
     worst: float
     median: float
     mean: float
+    layers: int
 
     @classmethod
-    def of(cls, gpu_load_LG: Tensor) -> OverLayers:
-        """Heaviest GPU / mean GPU, of these loads."""
-        ratio_L = imbalance(gpu_load_LG)
-        return cls(float(ratio_L.max()), float(ratio_L.median()), float(ratio_L.mean()))
+    def of(cls, gpu_load_LG: Tensor) -> OverLayers | None:
+        """Heaviest GPU / mean GPU, of these loads; None: no layer has any."""
+        loaded_LG = gpu_load_LG[gpu_load_LG.amax(1) > 0]
+        if not len(loaded_LG):
+            return None
+        ratio_L = imbalance(loaded_LG)
+        numbers = float(ratio_L.max()), float(ratio_L.median()), float(ratio_L.mean())
+        return cls(*numbers, len(ratio_L))
 
 
 def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,6 +35,28 @@ class Moves:
         if isinstance(layer_M, Tensor):
             return torch.bincount(layer_M, minlength=num_layers)
         return torch.from_numpy(np.bincount(layer_M, minlength=num_layers))
+
+    def with_layers(
+        self, layer_A: npt.NDArray[np.int64], other: Moves, row_A: npt.NDArray[np.int64]
+    ) -> Moves:
+        """The same, but in layers `layer_A` the moves that `other` has in `row_A`."""
+        ours_M3, theirs_M3 = self.layer_slot_expert.numpy(), other.layer_slot_expert.numpy()
+        stay_M = ~np.isin(ours_M3[:, 0], layer_A)
+        come_M = np.isin(theirs_M3[:, 0], row_A)
+        theirs_M3 = theirs_M3[come_M]
+        theirs_M3[:, 0] = layer_A[np.searchsorted(row_A, theirs_M3[:, 0])]
+        both_M3 = np.concatenate([ours_M3[stay_M], theirs_M3])
+        sources = self.source_gpus.numpy()[stay_M], other.source_gpus.numpy()[come_M]
+        width = max(part.shape[1] for part in sources)
+        padded = [
+            np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1)
+            for part in sources
+        ]
+        order_M = np.lexsort((both_M3[:, 1], both_M3[:, 0]))
+        return Moves(
+            torch.from_numpy(both_M3[order_M]),
+            torch.from_numpy(np.concatenate(padded)[order_M]),
+        )
 
 
 def presence(phy2log_LR: Tensor, num_experts: int, num_gpus: int) -> Tensor:

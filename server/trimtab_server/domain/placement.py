@@ -50,6 +50,23 @@ class Placement:
         body = self.phy2log.astype("<i4", copy=False).tobytes()
         return hashlib.sha256(b"trimtab.placement.v1" + header + body).digest()
 
+    def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Placement:
+        """The same of some layers, in their order."""
+        return self._made_of(self.phy2log[layer_A])
+
+    def with_layers(
+        self, layer_A: npt.NDArray[np.int64], other: Placement, row_A: npt.NDArray[np.int64]
+    ) -> Placement:
+        """The same, but in layers `layer_A` what `other` has in `row_A`."""
+        phy2log_LR = self.phy2log.copy()
+        phy2log_LR[layer_A] = other.phy2log[row_A]
+        return self._made_of(phy2log_LR)
+
+    def _made_of(self, phy2log_LR: npt.NDArray[np.int32]) -> Placement:
+        """A placement of rows that have been checked."""
+        phy2log_LR.setflags(write=False)
+        return Placement(phy2log_LR, self.num_experts, self.num_gpus)
+
     def tensor(self) -> Tensor:
         """`phy2log` as a new int64 tensor [L, R] on the CPU."""
         return torch.from_numpy(self.phy2log.astype(np.int64))

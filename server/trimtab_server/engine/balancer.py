@@ -21,8 +21,8 @@ from trimtab_server.policy.decide import (
     Situation,
     before_planning,
     decide,
+    far_off,
     is_balanced,
-    wants_plan,
 )
 from trimtab_server.policy.policy import Policy
 from trimtab_server.solver.budget import Budget
@@ -97,13 +97,15 @@ class Balancer:
         reason = before_planning(self._situation(view), self.policy)
         if reason is not None or view.served is None:
             return Verdict(Decision(reason or Reason.NOT_READY))
-        self._decided_at = view.step
         load_LE, served = view.load(), view.served
+        if not load_LE.any():
+            return Verdict(Decision(Reason.NO_LOAD))
+        self._decided_at = view.step
         improved = await self._plan(load_LE, served, self._budget())
         few_moves = self._candidate(improved)
         planned = None
-        if self._is_far_off(few_moves, float(improved.after.bound.mean())):
-            planned = await self._plan(load_LE, served, None)
+        if not is_balanced(few_moves.before, self._moving, self.policy):
+            planned = await self._with_new_plans(load_LE, served, improved)
         decision = decide(
             few_moves,
             None if planned is None else self._candidate(planned),
@@ -160,18 +162,32 @@ class Balancer:
             max_moves_per_layer=policy.max_moves_per_layer, max_moves=policy.max_moves or None
         )
 
-    def _is_far_off(self, few_moves: Candidate, least: float) -> bool:
-        if is_balanced(few_moves.before, self._moving, self.policy):
-            return False
-        return wants_plan(few_moves, least, self.policy)
+    async def _with_new_plans(
+        self, load_LE: Loads, served: Placement, improved: Placed
+    ) -> Placed | None:
+        """The improvement, with new plans of the layers that it leaves far off; None: it does not.
+
+        Those layers alone are planned anew: the others keep what they have.
+        """
+        after = improved.after
+        imbalance_L, bound_L = after.imbalance.numpy(), after.bound.numpy()
+        (far_A,) = (far_off(imbalance_L, bound_L, self.policy) & after.loaded.numpy()).nonzero()
+        if not len(far_A):
+            return None
+        anew = await self._plan(load_LE[far_A], served.of_layers(far_A), None)
+        taken_A = far_off(imbalance_L[far_A], anew.after.imbalance.numpy(), self.policy)
+        if not taken_A.any():
+            return None
+        return improved.with_layers(far_A[taken_A], anew, taken_A.nonzero()[0])
 
     def _candidate(self, placed: Placed) -> Candidate:
         before, moves = placed.before, placed.moves
         if before is None or moves is None:
             raise LookupError("planned from nothing in force")
+        loaded_L = before.loaded
         return Candidate(
-            before=float(before.imbalance.mean()),
-            after=float(placed.after.imbalance.mean()),
+            before=float(before.imbalance[loaded_L].mean()),
+            after=float(placed.after.imbalance[loaded_L].mean()),
             moves=len(moves),
             seconds=busiest_seconds(
                 moves,

@@ -57,8 +57,6 @@ class Lookout:
 
 
 def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
-    if not load_LE.any():
-        return None
     loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
     return OverLayers.of(loads_LG)
 
@@ -68,6 +66,6 @@ def _measured(
 ) -> OverLayers | None:
     owned = [(gpus, rates[worker]) for worker, gpus in owners.items() if worker in rates]
     loads_LG = measured_loads(owned, placement.phy2log, placement.num_gpus)
-    if loads_LG is None or not loads_LG.any():
+    if loads_LG is None:
         return None
     return OverLayers.of(torch.from_numpy(loads_LG))

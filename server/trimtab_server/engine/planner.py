@@ -109,6 +109,20 @@ class Placed:
     before: Evaluation | None
     after: Evaluation
 
+    def with_layers(
+        self, layer_A: npt.NDArray[np.int64], other: Placed, row_A: npt.NDArray[np.int64]
+    ) -> Placed:
+        """The same, but in layers `layer_A`, ascending, what `other` has in `row_A`."""
+        moves = None
+        if self.moves is not None and other.moves is not None:
+            moves = self.moves.with_layers(layer_A, other.moves, row_A)
+        return Placed(
+            self.placement.with_layers(layer_A, other.placement, row_A),
+            moves,
+            self.before,
+            self.after.with_layers(layer_A, other.after, row_A),
+        )
+
 
 def urgent_first(placed: Placed) -> tuple[int, ...]:
     """All layers, those first whose imbalance falls most; none where nothing was in force."""

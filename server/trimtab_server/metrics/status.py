@@ -61,8 +61,8 @@ def _live(status: Status) -> Iterator[tuple[Labels, float]]:
     for name, labels in _OUTLOOKS.items():
         over_layers = getattr(status.outlook, name)
         if over_layers is not None:
-            for layers, value in over_layers._asdict().items():
-                yield (*labels, layers), value
+            for layers in ("worst", "median", "mean"):
+                yield (*labels, layers), getattr(over_layers, layers)
 
 
 def _known(seconds: float | None) -> Mapping[Labels, float]:

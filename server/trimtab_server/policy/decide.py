@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
 from trimtab_server.policy.policy import Policy
 
 
@@ -58,7 +61,7 @@ class Candidate:
     """A placement that could be next.
 
     Attributes:
-        before: predicted imbalance of what is in force, mean over layers.
+        before: predicted imbalance of what is in force, mean over the layers that have load.
         after: the same of this one.
         moves: net, over all layers.
         seconds: that the busiest GPU needs to send or receive them.
@@ -114,15 +117,17 @@ def is_balanced(before: float, moving: bool, policy: Policy) -> bool:
     return before <= (policy.stop_below if moving else policy.start_above)
 
 
-def wants_plan(improved: Candidate, least: float, policy: Policy) -> bool:
-    """Whether a new plan may do so much better than the improvement that it is worth making.
+def far_off(
+    imbalance_L: npt.NDArray[np.float64], least_L: npt.NDArray[np.float64], policy: Policy
+) -> npt.NDArray[np.bool_]:
+    """The layers that lie so far above an imbalance that their load has shifted, [L].
 
     Args:
-        improved: the best few moves.
-        least: an imbalance that no placement is below.
+        imbalance_L: [L], after the best few moves.
+        least_L: [L], that no placement is below, or that a new plan comes to.
         policy: the deployment's.
     """
-    return improved.after > least * (1.0 + policy.replan_gap)
+    return imbalance_L > least_L * (1.0 + policy.replan_gap)
 
 
 def decide(
@@ -137,7 +142,7 @@ def decide(
 
     Args:
         improved: the best few moves.
-        planned: a new plan, aligned with what is in force; None: not wanted.
+        planned: the same with new plans of the layers that they leave far off; None: none is.
         moving: whether the imbalance has been above `start_above`, and not been down at
             `stop_below` since.
         step_seconds: what a step takes now.
@@ -146,7 +151,7 @@ def decide(
     if is_balanced(improved.before, moving, policy):
         return Decision(Reason.BALANCED, improved)
     chosen, reason = improved, Reason.IMPROVED
-    if planned is not None and improved.after > planned.after * (1.0 + policy.replan_gap):
+    if planned is not None:
         chosen, reason = planned, Reason.REPLANNED
     if chosen.moves == 0 or chosen.gain < policy.min_gain:
         return Decision(Reason.SMALL_GAIN, chosen)

@@ -23,7 +23,8 @@ class Policy:
     """When experts move, and how many. The defaults are one set for all models.
 
     An imbalance is the mean over layers of heaviest GPU / mean GPU: layers run one after
-    another, so this is what a step takes longer than it could.
+    another, so this is what a step takes longer than it could. Layers without load, such as
+    dense ones that an engine numbers too, are left out.
 
     Attributes:
         mode: ACTIVE: offer what is decided. SHADOW: decide and report only. OFF: decide nothing.
@@ -36,8 +37,8 @@ class Policy:
         min_gain: least fall of the predicted imbalance, as a share of it, for a switch.
         max_moves_per_layer: most net moves in a layer of one decision's improvement.
         max_moves: the same over all layers; 0: no limit.
-        replan_gap: where an improvement stays this share of the imbalance above what a new
-            plan reaches, the new plan is taken: load has shifted.
+        replan_gap: a layer that an improvement leaves this share of the imbalance above what
+            a new plan reaches gets the new plan: its load has shifted.
         horizon_steps: over how many steps a gain has to pay for its moves.
         moe_share: of a step's time, how much the experts' layers take.
         node_bandwidth: bytes a second into or out of a GPU, inside its node.

@@ -186,7 +186,8 @@ def _imbalance(imbalance: Imbalance | None) -> str:
     if imbalance is None:
         return NONE
     worst, median = _ratio(imbalance.worst), _ratio(imbalance.median)
-    return f"{_ratio(imbalance.mean)} mean, {median} median, {worst} worst layer"
+    numbers = f"{_ratio(imbalance.mean)} mean, {median} median, {worst} worst layer"
+    return f"{numbers}, of {imbalance.layers} with load" if imbalance.layers else numbers
 
 
 def _seconds(value: float | None) -> str:
