@@ -38,7 +38,10 @@ def carried_out(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -> None:
-    asked, file = ["agreement", "plans", "phases", "place", "beside"], tmp_path / "figures.json"
+    asked, file = (
+        ["compile", "agreement", "plans", "phases", "place", "beside"],
+        tmp_path / "figures.json",
+    )
     done = carried_out("--rehearse", "--json", str(file), *asked)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(file.read_text())

@@ -36,7 +36,7 @@ from trimtab_server.store.errors import StoreError
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_server.store.store import Store
-from trimtab_server.warming import Shape, warm_shape
+from trimtab_server.warming import Shape, warm_shapes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -222,10 +222,12 @@ async def warm(config: ServerConfig, shapes: Sequence[Shape] = ()) -> None:
     finally:
         await app.queue.close()
     device = resolve_device(config.solver.device)
-    for shape in shapes:
-        began = time.perf_counter()
-        warm_shape(shape, config.solver.backend, device)
+    if shapes and device.type == "cpu":
+        log.warning("without a GPU there is nothing to compile for a shape", device=str(device))
+    began = time.perf_counter()
+    for shape in warm_shapes(shapes, config.solver.backend, device):
         log.info("warm", shape=str(shape), seconds=round(time.perf_counter() - began, 1))
+        began = time.perf_counter()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self, get_args
 
@@ -60,13 +61,18 @@ class Shape:
         return f"{text}:{spread.num_nodes}/{spread.num_groups}"
 
 
-def warm_shape(shape: Shape, backend: BackendName, device: torch.device) -> None:
-    """Have the backend plan for a shape once with each effort, which compiles what it needs.
+def warm_shapes(
+    shapes: Iterable[Shape], backend: BackendName, device: torch.device
+) -> Iterator[Shape]:
+    """Have a backend plan for each shape once with each effort, which compiles what it needs.
 
     Args:
-        shape: of a model that will be served.
+        shapes: of models that will be served.
         backend: see `backend_for`.
         device: likewise.
+
+    Yields:
+        Each shape, once it is done.
 
     Raises:
         CannotWarmError: the backend left a plan to another one.
@@ -76,9 +82,12 @@ def warm_shape(shape: Shape, backend: BackendName, device: torch.device) -> None
     def note(name: str, _reason: FallbackReason, detail: str) -> None:
         passed_on.append(f"{name}: {detail}")
 
+    # One for all of them: it makes room for the next shape by itself.
     chosen = backend_for(backend, device, note)
-    load_LE = torch.arange(shape.experts, dtype=torch.float64).expand(shape.layers, -1)
-    for effort in get_args(Effort):
-        chosen.plan(load_LE, shape.topology, settings_for(effort))
-    if passed_on:
-        raise CannotWarmError(f"{shape}: {'; '.join(passed_on)}")
+    for shape in shapes:
+        load_LE = torch.arange(shape.experts, dtype=torch.float64).expand(shape.layers, -1)
+        for effort in get_args(Effort):
+            chosen.plan(load_LE, shape.topology, settings_for(effort))
+        if passed_on:
+            raise CannotWarmError(f"{shape}: {'; '.join(passed_on)}")
+        yield shape

@@ -67,7 +67,7 @@ def _calls(client: Client, metrics: str, effort: str) -> tuple[float, float]:
     load, took = realistic(), []
     began, cold = time.perf_counter(), -1.0
     # The host answers until the kernels for this shape have been compiled.
-    while cold != (cold := _cold_requests(metrics)):
+    while cold != (cold := _sum(metrics, "trimtab_backend_fallbacks_total", 'reason="cold"')):
         client.place(load, topology, options=options)
         time.sleep(1)
     ready = time.perf_counter() - began
@@ -75,11 +75,15 @@ def _calls(client: Client, metrics: str, effort: str) -> tuple[float, float]:
         began = time.perf_counter()
         client.place(load, topology, options=options)
         took.append((time.perf_counter() - began) * 1e3)
+    passed_on = _sum(metrics, "trimtab_backend_fallbacks_total", "")
+    if passed_on != cold:
+        raise RuntimeError(f"the host answered {passed_on - cold:.0f} requests for other reasons")
     return ready, median(took)
 
 
-def _cold_requests(metrics: str) -> float:
+def _sum(metrics: str, name: str, label: str) -> float:
+    """Of all series of a metric that have a label."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
-    prefix = 'trimtab_backend_fallbacks_total{backend="cuda",reason="cold"}'
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(prefix))
+    values = (line.split()[-1] for line in lines if line.startswith(name) and label in line)
+    return sum(float(value) for value in values)

@@ -132,6 +132,13 @@ class FakeGpu:
         }.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
         monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+        clone = torch.Tensor.clone
+
+        def clone_there(tensor: Tensor) -> Tensor:
+            self.current_stream().work()
+            return clone(tensor)
+
+        monkeypatch.setattr(torch.Tensor, "clone", clone_there)
         monkeypatch.setattr(runners, "_pinned", torch.clone)
         monkeypatch.setattr(backends, "require_usable", lambda _device: None)
         monkeypatch.setattr(backends, "_host", FakeHost)

@@ -204,6 +204,25 @@ def test_a_call_is_answered_though_its_code_can_no_longer_be_kept(how, places):
     assert not list(places["cache"].rglob("*.nbc"))
 
 
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("kept", [0, 20])
+def test_half_a_file_is_made_anew(places, ending, kept):
+    """As a loss of power leaves it, or an image that was copied in part."""
+    printed(MAPPED, **places)
+    for file in places["cache"].rglob(f"maps.slot_maps*.{ending}"):
+        file.write_bytes(file.read_bytes()[:kept])
+    hits = [printed(MAPPED, **places)[0].split()[1:] for _ in range(2)]
+    assert hits == [["0", "1"], ["1", "0"]]
+
+
+def test_numbas_own_choice_of_places_is_passed_over(places):
+    """They know neither the sources nor the settings that code depends on."""
+    own = {"NUMBA_CACHE_LOCATOR_CLASSES": "InTreeCacheLocator"}
+    (line,) = printed(MAPPED, **places, **own)
+    assert line.startswith(str(places["cache"]))
+    assert list(places["cache"].rglob("*.nbc"))
+
+
 def test_a_cache_that_was_deleted_is_made_again(places):
     (line,) = printed(AFTER.format("shutil.rmtree(compiled._CACHE)") + MAPPED, **places)
     assert line.split()[1:] == ["0", "1"]

@@ -13,7 +13,7 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.cuda import backend as backends
 from trimtab_server.solver.backends.cuda.backend import Cuda
 from trimtab_server.solver.settings import Settings
-from trimtab_server.warming import CannotWarmError, Shape, warm_shape
+from trimtab_server.warming import CannotWarmError, Shape, warm_shapes
 
 HOST, DEVICE = -1, 0
 """What the slots of a plan say of who made it."""
@@ -106,6 +106,25 @@ def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> 
     assert cuda.kinds["failing"] == 256
 
 
+def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = gpu.cuda(patient=False)
+
+    def no_thread(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        assert planned_by(cuda, 1) == HOST
+    assert gpu.told[-1] == ("error", "can't start new thread")
+    assert cuda.kinds == {"ready": 0, "compiling": 0, "failing": 1}
+    gpu.now += 10
+    planned_by(cuda, 1)
+    cuda.settle()
+    assert planned_by(cuda, 1) == DEVICE
+
+
 class _Turns:
     """A lock that says when somebody has to wait for it."""
 
@@ -148,13 +167,16 @@ def test_nothing_is_replayed_during_a_capture(
 def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) -> None:
     cuda, of_caller = gpu.cuda(patient=False), FakeStream()
     gpu.buffers = "meta"
-    ordered: list[bool] = []
-    gpu.launched = lambda _: ordered.append(gpu.current_stream().after.get(of_caller, 0) >= 1)
+    launched: list[int] = []
+    gpu.launched = lambda _: launched.append(gpu.current_stream().after.get(of_caller, 0))
     with gpu.on_stream(of_caller):
-        # The caller's load is still being computed, on the caller's stream.
+        # The caller's load is still being computed, on the caller's stream; and then copied.
         of_caller.work()
         planned_by(cuda, 1, "meta")
+        asked = of_caller.after[of_caller]
     cuda.settle()
+    assert asked == 2, "what the caller computes, and the copy"
+    ordered = [amount >= asked for amount in launched]
     assert ordered
     assert all(ordered)
 
@@ -219,11 +241,18 @@ def test_two_threads_that_ask_for_a_new_kind_share_its_kernels(gpu: FakeGpu) -> 
 def test_warming_a_shape_compiles_and_captures_each_effort(gpu: FakeGpu) -> None:
     captured: list[bool] = []
     gpu.launched = lambda _: captured.append(gpu.current_stream().capturing)
-    warm_shape(Shape.parse("3x8:12/4"), "cuda", torch.device("cuda", 0))
+    list(warm_shapes([Shape.parse("3x8:12/4")], "cuda", torch.device("cuda", 0)))
     assert captured == [False, True] * 2
+
+
+def test_shapes_that_do_not_fit_together_are_warmed_one_after_another(gpu: FakeGpu) -> None:
+    gpu.memory = 100
+    shapes = [Shape.parse(f"{layers}x8:12/4") for layers in range(20, 26)]
+    warmed = list(warm_shapes(shapes, "cuda", torch.device("cuda", 0)))
+    assert warmed == shapes
 
 
 def test_warming_a_shape_that_does_not_compile_says_so(gpu: FakeGpu) -> None:
     gpu.launched = no_memory
     with pytest.raises(CannotWarmError, match=r"^3x8:12/4: cuda: no memory left"):
-        warm_shape(Shape.parse("3x8:12/4"), "cuda", torch.device("cuda", 0))
+        list(warm_shapes([Shape.parse("3x8:12/4")], "cuda", torch.device("cuda", 0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -48,7 +49,10 @@ class Machine:
 
     def __init__(self) -> None:
         self.clock = self.idle = self.used = 0.0
-        self.free = FreeCores(lambda: self.idle, lambda: self.used, lambda: self.clock)
+        self.left = math.inf
+        self.free = FreeCores(
+            lambda: self.idle, lambda: self.used, lambda: self.clock, lambda: self.left
+        )
 
     def goes_on(self, seconds: float, *, ours: float, others: float) -> float:
         """How many cores are free after a while in which these computed on so many cores."""
@@ -67,6 +71,27 @@ def test_cores_are_free_that_were_idle_or_ours():
     assert machine.goes_on(1, ours=0.5, others=1.5) == pytest.approx(0.5)
 
 
+def test_after_a_pause_it_counts_who_computes_now():
+    """An hour without a call, of which the last minute was another's: on average all was idle."""
+    machine = Machine()
+    machine.goes_on(3600, ours=0, others=0)
+    machine.left = 1
+    assert machine.goes_on(3600, ours=0, others=1 / 60) == 1
+    machine.left = 2
+    assert machine.goes_on(3600, ours=0, others=1 / 60) == pytest.approx(2, abs=0.02)
+
+
+def test_without_a_pause_a_moment_says_less_than_the_average():
+    machine = Machine()
+    machine.left = 0
+    assert machine.goes_on(0.5, ours=0, others=0) == pytest.approx(2)
+
+
+@on_linux
+def test_this_machine_says_how_many_cores_are_left():
+    assert cores._cores_left() <= (os.cpu_count() or 1)
+
+
 def test_cores_are_judged_by_a_tenth_of_a_second_at_least():
     machine = Machine()
     assert machine.goes_on(0.05, ours=1, others=1) == math.inf
@@ -83,6 +108,31 @@ def test_where_nobody_says_how_long_cores_were_idle_all_are_free(said, tmp_path,
     seconds = iter(range(9))
     free = FreeCores(clock=lambda: next(seconds))
     assert free() == math.inf
+
+
+@pytest.mark.parametrize("said", ["", "0.1 0.2 0.3", "0.1 0.2 0.3 x/100 4", None])
+def test_where_nobody_says_who_computes_all_are_left(said, tmp_path, monkeypatch):
+    loadavg = tmp_path / "loadavg"
+    if said is not None:
+        loadavg.write_text(said)
+    monkeypatch.setattr(cores, "_LOADAVG", loadavg)
+    assert cores._cores_left() == math.inf
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_child_has_threads_of_its_own():
+    """Its parent's are not in it: what it would hand them would wait for ever."""
+    code = """if True:
+        import os
+        from trimtab_server.solver.backends.cpu import threads
+        pool = threads._pool(1)
+        pool.submit(int).result()
+        if os.fork() == 0:
+            os._exit(threads._pool(1).submit(lambda: 7).result(timeout=30))
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "7\n", done.stderr
 
 
 @on_linux

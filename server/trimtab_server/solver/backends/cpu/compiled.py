@@ -6,8 +6,8 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,13 +110,20 @@ class _KeptCode(caching.FunctionCache):
     _impl_class = _KeptCodeImpl
 
     def load_overload(self, *what: Any) -> Any:
-        with suppress(OSError):
+        try:
             return super().load_overload(*what)  # type: ignore[no-untyped-call]
-        return None
+        except Exception:  # noqa: BLE001 - whatever half a file is read as: compile anew
+            return None
 
     def save_overload(self, *what: Any) -> None:
         with suppress(OSError):  # read-only, or full
-            super().save_overload(*what)  # type: ignore[no-untyped-call]
+            try:
+                super().save_overload(*what)  # type: ignore[no-untyped-call]
+            except OSError:
+                raise
+            except Exception:  # noqa: BLE001 - half an index: begin another one
+                self.flush()  # type: ignore[no-untyped-call]
+                super().save_overload(*what)  # type: ignore[no-untyped-call]
 
 
 def _compile(function: _Function, **options: Any) -> _Function:
@@ -124,9 +131,21 @@ def _compile(function: _Function, **options: Any) -> _Function:
     is_compiled = isinstance(dispatcher, Dispatcher)  # else NUMBA_DISABLE_JIT is set
     if is_compiled and _CACHE is not None:
         # As `cache=True` does, but that takes no folder that cannot be written to.
-        dispatcher._cache = _KeptCode(function)  # type: ignore[no-untyped-call] # noqa: SLF001
+        with _numbas_own_places_aside():
+            dispatcher._cache = _KeptCode(function)  # type: ignore[no-untyped-call] # noqa: SLF001
     compiled_function: _Function = dispatcher
     return compiled_function
+
+
+@contextmanager
+def _numbas_own_places_aside() -> Iterator[None]:
+    """NUMBA_CACHE_LOCATOR_CLASSES names places that know nothing of how code was generated."""
+    before = getattr(_settings, "CACHE_LOCATOR_CLASSES", None)
+    _settings.CACHE_LOCATOR_CLASSES = ""
+    try:
+        yield
+    finally:
+        _settings.CACHE_LOCATOR_CLASSES = before
 
 
 def _cache_folder() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,11 @@ _UPTIME = Path("/proc/uptime")
 
 _SPAN_S = 0.1
 """Shortest time that is judged: Linux tells how long cores idle in hundredths of a second."""
+
+_PAUSE_S = 1.0
+"""From here on what cores have done on average may be long ago."""
+
+_LOADAVG = Path("/proc/loadavg")
 
 
 class _Look(NamedTuple):
@@ -32,6 +38,8 @@ class FreeCores:
         idle: seconds that cores of this machine have been idle, added up; infinite: not known.
         used: CPU seconds of this process.
         clock: seconds.
+        left: how many cores nobody computes on at this moment. Asked after a pause, over which
+            an average says nothing of now.
     """
 
     def __init__(
@@ -39,7 +47,9 @@ class FreeCores:
         idle: Callable[[], float] | None = None,
         used: Callable[[], float] = time.process_time,
         clock: Callable[[], float] = time.monotonic,
+        left: Callable[[], float] | None = None,
     ) -> None:
+        self._left = left or _cores_left
         self._idle, self._used, self._clock = idle or _idle_seconds, used, clock
         self._last = self._look()
         self._cores = math.inf
@@ -51,7 +61,10 @@ class FreeCores:
             # Two threads may do this at once: both are right.
             now = self._last = self._look()
             ours_or_idle = now.idle - last.idle + now.used - last.used
-            self._cores = ours_or_idle / (now.clock - last.clock)
+            span = now.clock - last.clock
+            self._cores = ours_or_idle / span
+            if span > _PAUSE_S:
+                self._cores = min(self._cores, self._left())
         return self._cores if math.isfinite(self._cores) else math.inf
 
     def _look(self) -> _Look:
@@ -65,3 +78,12 @@ def _idle_seconds() -> float:
     except (OSError, IndexError, ValueError):  # another system
         return math.inf
     return idle or math.inf  # gVisor says 0
+
+
+def _cores_left() -> float:
+    """Cores less the threads that want one now, this one aside; infinite where nobody says."""
+    try:
+        running = int(_LOADAVG.read_bytes().split()[3].split(b"/")[0])
+    except (OSError, IndexError, ValueError):  # another system
+        return math.inf
+    return float((os.cpu_count() or 1) - max(0, running - 1))

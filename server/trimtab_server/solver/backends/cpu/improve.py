@@ -26,6 +26,12 @@ from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.backends.cpu.transfers import Takers, best_transfer, new_takers
 from trimtab_server.solver.backends.cpu.window import highest
 
+_NS_OF_SLOT = 20
+"""Of a layer's slot, for each step and to begin with, about; `make bench ARGS="busy improve"`."""
+
+_USUAL_STEPS = 4
+"""Of a layer that no budget ends, at least."""
+
 _FIRST_ROOM = 32
 """Steps of a layer that there is room for at first. If it took more, it takes them again."""
 
@@ -96,6 +102,7 @@ def improve_layers(
         for_parts(
             len(start_LR),
             lambda first, end: _cut_short(*job, paths, kept_L, first, end, answer),
+            nanoseconds=_NS_OF_SLOT * start_LR.shape[1],
         )
     return answer.new_LR, int(paths.length_L.sum()), int(answer.swaps_L.sum())
 
@@ -122,7 +129,8 @@ def _take_all_steps(
         parts = first, end, paths, answer
         _take_steps(start_LR, load_LE, num_gpus, rules, min_gain_L, left, *parts)
 
-    for_parts(layers, work)
+    steps = 1 + min(left, _USUAL_STEPS)
+    for_parts(layers, work, nanoseconds=_NS_OF_SLOT * start_LR.shape[1] * steps)
     return paths
 
 

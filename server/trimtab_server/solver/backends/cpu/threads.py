@@ -7,6 +7,7 @@ library that may not be there. Threads of Python do as well here: the loops hold
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -76,8 +77,18 @@ def _useful_threads(batch: int, nanoseconds: float) -> int:
     return max(1, int(min(allowed, _free_cores() + _ROUNDED_UP)))
 
 
+def _begin_anew() -> None:
+    """A child has none of its parent's threads, and has used no core yet."""
+    global _free_cores
+    _pool.cache_clear()
+    _free_cores = FreeCores()
+
+
 @cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
     # No larger than calls need: a pool does not see that a helper it has not begun was
     # cancelled, and would start one thread more for each.
     return ThreadPoolExecutor(helpers, "trimtab-cpu")
+
+
+os.register_at_fork(after_in_child=_begin_anew)

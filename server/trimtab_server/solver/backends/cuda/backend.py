@@ -195,10 +195,9 @@ class Cuda:
                 return None
             if self._patient:
                 return self._compiled(key, job, inputs, seed)
+            self._compile_meanwhile(key, job, inputs, seed)
         except Exception as error:  # noqa: BLE001 - compilers, drivers, disks: the host can still
             self._failed(key, error)
-            return None
-        self._compile_meanwhile(key, job, inputs, seed)
         return None
 
     def _compile_meanwhile(
@@ -207,12 +206,13 @@ class Cuda:
         def compile_it() -> None:
             try:
                 if ready is not None:
-                    torch.cuda.current_stream(self._device).wait_event(ready)
+                    torch.cuda.current_stream(there).wait_event(ready)
                 self._compiled(key, job, mine, seed)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(key, error)
             finally:
-                del self._compiling[key]
+                with _TURNS:
+                    self._compiling.pop(key, None)
 
         self._on_fallback(self.name, "cold", f"compiling for {key}")
         with _TURNS:
@@ -226,8 +226,8 @@ class Cuda:
             if there.type != "cpu":
                 ready = torch.cuda.current_stream(there).record_event()
             thread = threading.Thread(target=compile_it, name="trimtab-compile", daemon=True)
-            self._compiling[key] = thread
             thread.start()
+            self._compiling[key] = thread
 
     def _compiled(self, key: Hashable, job: JobOn, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """Compile for a kind of request, by carrying out the first."""

@@ -75,6 +75,9 @@ def build_driver_utilities() -> None:
         missing = _missing()
         hint = f"; missing: {', '.join(missing)}" if missing else ""
         raise RuntimeError(f"Triton cannot load kernels here: {error}{hint}") from error
+    if missing := _missing():
+        # They were in the cache. Triton 3.6 builds a launcher for each new signature too.
+        log.warning("kernels that are not in Triton's cache may fail; missing: %s", missing)
 
 
 def _missing() -> list[str]:

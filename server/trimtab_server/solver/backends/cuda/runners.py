@@ -10,7 +10,7 @@ import torch
 from trimtab_server.solver.backends.cuda.runner import Runner
 
 _SHARE = 2
-"""All runners together take at most one of so many parts of what the device would have free."""
+"""All runners together take at most 1 / _SHARE of what the device would have free without them."""
 
 
 class Runners:

@@ -38,7 +38,7 @@ class Warps:
         return Warps(
             self.row,
             self.order or _for(packs.items2, 512 if packs.starts >= _MANY_STARTS else 128),
-            self.deal or (1 if packs.packs2 <= 128 else _for(packs.packs2, 64)),
+            self.deal or (1 if packs.packs2 <= 128 else 4),
             self.refine or _for(_held_by_refine(packs), 640),
         )
 
