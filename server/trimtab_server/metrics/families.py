@@ -211,9 +211,9 @@ PREDICTED = Family(
     "trimtab_predicted_imbalance_ratio",
     "gauge",
     ("deployment", "of"),
-    "Mean over layers of heaviest GPU / mean GPU that the load estimate predicts, as of the last "
-    "decision: of the placement in force (in shadow mode: that would be), and of the one that was "
-    "planned; 0 before the first.",
+    "Mean over layers with load of heaviest GPU / mean GPU that the load estimate predicts, as of "
+    "the last decision: of the placement in force (in shadow mode: that would be), and of the one "
+    "that was planned; 0 before the first.",
 )
 LIVE = Family(
     "trimtab_live_imbalance_ratio",
