@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,7 @@ def backend(request: pytest.FixtureRequest) -> BackendName:
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Puts back the number of threads that a test sets, for all of which cores are free."""
     monkeypatch.setattr("trimtab_server.solver.backends.cpu.threads._free_cores", lambda: 64.0)
+    monkeypatch.setattr("trimtab_server.solver.backends.cpu.threads._quota_cores", math.inf)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from trimtab_server.solver.backends.cpu.threads import _WORTH_NS, for_parts
 
 ROOT = Path(__file__).parents[2]
 FREE_CORES = "trimtab_server.solver.backends.cpu.threads._free_cores"
+QUOTA_CORES = "trimtab_server.solver.backends.cpu.threads._quota_cores"
 
 on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as Linux does")
 
@@ -133,6 +134,27 @@ def test_a_child_has_threads_of_its_own():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "7\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"),
+    [("max 100000", math.inf), ("150000 100000", 1.5), ("", math.inf), (None, math.inf)],
+)
+def test_a_containers_quota_bounds_the_cores(quota, found, tmp_path, monkeypatch):
+    file = tmp_path / "cpu.max"
+    if quota is not None:
+        file.write_text(f"{quota}\n")
+    monkeypatch.setattr(cores, "_QUOTA", file)
+    assert cores.quota_cores() == found
+
+
+@pytest.mark.parametrize(("quota", "number"), [(1.5, 1), (1.8, 2), (3.0, 3), (math.inf, 4)])
+@pytest.mark.usefixtures("threads")
+def test_no_more_threads_work_than_the_quota_has_cores(quota, number, monkeypatch):
+    monkeypatch.setattr(FREE_CORES, lambda: 64.0)
+    monkeypatch.setattr(QUOTA_CORES, quota)
+    torch.set_num_threads(4)
+    assert threads_of(number) == number
 
 
 @on_linux

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import replica_counts
+from trimtab_server.domain.arrays import replica_counts, unthreaded
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Packing, Solved
 from trimtab_server.solver.backends.reference.quantise import quantise
@@ -71,13 +71,13 @@ def _experts_of_nodes(
 
 
 def keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
-    """The layers whose router groups lie on one node each, as the topology asks, bool [L]."""
+    """The layers whose router groups lie on one node each, bool [L]; nodes keep groups."""
     groups, nodes = topology.num_groups, topology.num_parts
-    layers, slots = phy2log_LR.shape
-    if nodes == 1:
-        return torch.ones(layers, dtype=torch.bool, device=phy2log_LR.device)
-    node_R = torch.arange(slots, device=phy2log_LR.device) // (slots // nodes)
-    cell_LR = phy2log_LR // (num_experts // groups) * nodes + node_R
-    held_LBN = replica_counts(cell_LR, groups * nodes).unflatten(1, (groups, nodes)) > 0
-    kept_L: Tensor = (held_LBN.sum(2) == 1).all(1)
+    numbers_LR = unthreaded(phy2log_LR)
+    slots = phy2log_LR.shape[1]
+    slot_R = unthreaded(torch.arange(slots, device=phy2log_LR.device))
+    cell_LR = numbers_LR // (num_experts // groups) * nodes + slot_R // (slots // nodes)
+    held_LC = unthreaded(replica_counts(torch.as_tensor(cell_LR), groups * nodes)) > 0
+    # Each group is on some node: on one each, if nodes and groups meet no more often.
+    kept_L: Tensor = torch.as_tensor(held_LC.sum(1) == groups)
     return kept_L

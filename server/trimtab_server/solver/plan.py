@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_amounts, check_phy2log
+from trimtab_server.domain.arrays import as_amounts, check_phy2log, unthreaded
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves
@@ -153,22 +154,26 @@ def _solved(problem: _Problem, stage: Stage) -> Solved:
             topology.num_gpus,
             topology.num_parts,
         )
-        stays_L = _stays(current_LR, aligned_LR, problem)
-        return full._replace(phy2log_LR=torch.where(stays_L, current_LR, aligned_LR))
+        kept_LR = _without_moves_for_nothing(aligned_LR, current_LR, problem)
+        return full._replace(phy2log_LR=kept_LR)
 
 
-def _stays(current_LR: Tensor, new_LR: Tensor, problem: _Problem) -> Tensor:
-    """The layers whose experts would move for nothing, bool [L, 1].
+def _without_moves_for_nothing(new_LR: Tensor, current_LR: Tensor, problem: _Problem) -> Tensor:
+    """The new plan, but layers that it does not balance better stay as they are.
 
-    A layer that the new plan does not balance better stays as it is, unless its router groups
-    are to keep to nodes and do not.
+    Not those whose router groups have left the nodes that the topology keeps them to.
     """
     load_LE, topology, backend = problem.load_LE, problem.topology, problem.backend
-    (_, before_L), (_, after_L) = (
-        backend.balance(plan_LR, load_LE, topology.num_gpus) for plan_LR in (current_LR, new_LR)
+    before_L, after_L = (
+        unthreaded(backend.balance(plan_LR, load_LE, topology.num_gpus)[1])
+        for plan_LR in (current_LR, new_LR)
     )
-    legal_L = keeps_groups(current_LR, topology, load_LE.shape[1])
-    return (legal_L & (after_L >= before_L * _NO_BETTER)).unsqueeze(1)
+    stays_L = after_L >= before_L * _NO_BETTER
+    if topology.num_parts > 1:
+        stays_L = stays_L & unthreaded(keeps_groups(current_LR, topology, load_LE.shape[1]))
+    if isinstance(stays_L, Tensor):
+        return torch.where(stays_L.unsqueeze(1), current_LR, new_LR)
+    return torch.from_numpy(np.where(stays_L[:, None], current_LR.numpy(), new_LR.numpy()))
 
 
 def _judged(problem: _Problem, solved: Solved, stage: Stage) -> Plan:

@@ -18,6 +18,7 @@ _PAUSE_S = 1.0
 """From here on what cores have done on average may be long ago."""
 
 _LOADAVG = Path("/proc/loadavg")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class _Look(NamedTuple):
@@ -87,3 +88,15 @@ def _cores_left() -> float:
     except (OSError, IndexError, ValueError):  # another system
         return math.inf
     return float((os.cpu_count() or 1) - max(0, running - 1))
+
+
+def quota_cores() -> float:
+    """How many cores this process's container may use; infinite where nothing says so.
+
+    As cgroup v2 shows a container its own quota, when the process begins.
+    """
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no quota ("max"), or no cgroups
+        return math.inf

@@ -15,7 +15,7 @@ from itertools import count
 
 import torch
 
-from trimtab_server.solver.backends.cpu.cores import FreeCores
+from trimtab_server.solver.backends.cpu.cores import FreeCores, quota_cores
 
 _PARTS_PER_THREAD = 4
 """More parts than threads, so that a thread that starts late, or is held up, does less."""
@@ -28,6 +28,7 @@ _ROUNDED_UP = 0.25
 """A core that others use for a quarter of the time is taken for a free one."""
 
 _free_cores: Callable[[], float] = FreeCores()
+_quota_cores = quota_cores()
 
 
 def for_parts(
@@ -71,7 +72,8 @@ def for_parts(
 
 
 def _useful_threads(batch: int, nanoseconds: float) -> int:
-    allowed = min(torch.get_num_threads(), batch, batch * nanoseconds / _WORTH_NS)
+    useful = min(batch, batch * nanoseconds / _WORTH_NS)
+    allowed = min(torch.get_num_threads(), _quota_cores + _ROUNDED_UP, useful)
     if allowed < 2:
         return 1
     return max(1, int(min(allowed, _free_cores() + _ROUNDED_UP)))
