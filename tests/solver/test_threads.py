@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import torch
 from tests.solver.thread_counts import CONTROL, TASKS, calls
 from trimtab_server.solver.backends.cpu import cores
 from trimtab_server.solver.backends.cpu.cores import FreeCores
-from trimtab_server.solver.backends.cpu.threads import _WORTH_NS, for_parts
+from trimtab_server.solver.backends.cpu.threads import _PARTS_PER_THREAD, _WORTH_NS, for_parts
 
 ROOT = Path(__file__).parents[2]
 FREE_CORES = "trimtab_server.solver.backends.cpu.threads._free_cores"
@@ -28,8 +27,14 @@ on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as
 @pytest.fixture(scope="module")
 def woken() -> dict[str, int]:
     """How many threads each call left that are not Trimtab's own, in a process that is new."""
-    command = [sys.executable, "-m", "tests.solver.thread_counts"]
-    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.solver.thread_counts"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(("server", "protos"))},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     counts: dict[str, int] = json.loads(ran.stdout)
     return counts
 
@@ -162,18 +167,11 @@ def test_this_machine_says_how_long_its_cores_were_idle():
     assert 0 < cores._idle_seconds() < math.inf
 
 
-def threads_of(batch: int, nanoseconds: float = math.inf) -> int:
-    """On how many threads a batch is worked that takes them all if it takes any other."""
-    threads: set[int] = set()
-    alone = threading.Event()
-
-    def work(first: int, end: int) -> None:
-        threads.add(threading.get_ident())
-        # Until all have begun, or surely none does.
-        alone.wait(0 if (first, end) == (0, batch) else 0.2)
-
-    for_parts(batch, work, nanoseconds=nanoseconds)
-    return len(threads)
+def threads_for(batch: int, nanoseconds: float = math.inf) -> int:
+    """For how many threads a batch is cut."""
+    parts: list[tuple[int, int]] = []
+    for_parts(batch, lambda *part: parts.append(part), nanoseconds=nanoseconds)
+    return max(1, len(parts) // _PARTS_PER_THREAD)
 
 
 @pytest.mark.usefixtures("threads")
@@ -183,18 +181,18 @@ def threads_of(batch: int, nanoseconds: float = math.inf) -> int:
 def test_no_more_threads_work_than_cores_are_free(free, wanted, monkeypatch):
     torch.set_num_threads(4)
     monkeypatch.setattr(FREE_CORES, lambda: free)
-    assert threads_of(16) == wanted
+    assert threads_for(64) == wanted
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("share", "wanted"), [(0.1, 1), (1.9, 1), (2.0, 2), (3.5, 3), (9.0, 4)])
 def test_no_thread_is_woken_for_less_than_it_is_worth(share, wanted):
     torch.set_num_threads(4)
-    assert threads_of(16, share * _WORTH_NS / 16) == wanted
+    assert threads_for(64, share * _WORTH_NS / 64) == wanted
 
 
 @pytest.mark.usefixtures("threads")
 def test_who_may_use_one_thread_does_not_ask_for_cores(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(FREE_CORES, lambda: pytest.fail("asked"))
-    assert threads_of(16) == 1
+    assert threads_for(64) == 1
