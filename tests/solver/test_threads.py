@@ -159,7 +159,7 @@ def test_no_more_threads_work_than_the_quota_has_cores(quota, number, monkeypatc
     monkeypatch.setattr(FREE_CORES, lambda: 64.0)
     monkeypatch.setattr(QUOTA_CORES, quota)
     torch.set_num_threads(4)
-    assert threads_of(number) == number
+    assert threads_for(64) == number
 
 
 @on_linux
