@@ -26,7 +26,8 @@ def shape(function: Any) -> list[tuple[str, Any, Any]]:
 def test_both_have_the_same_methods() -> None:
     members = inspect.getmembers(AsyncWorkerSession, callable)
     assert sorted(name for name, _ in members if not name.startswith("_")) == METHODS
-    assert METHODS == ["applied", "at_step_boundary", "close", "record", "regroup"]
+    steps = ["applied", "at_step_boundary", "close", "forget_load", "record", "regroup"]
+    assert METHODS == steps
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
