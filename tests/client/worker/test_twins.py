@@ -26,8 +26,8 @@ def shape(function: Any) -> list[tuple[str, Any, Any]]:
 def test_both_have_the_same_methods() -> None:
     members = inspect.getmembers(AsyncWorkerSession, callable)
     assert sorted(name for name, _ in members if not name.startswith("_")) == METHODS
-    steps = ["applied", "at_step_boundary", "close", "forget_load", "record", "regroup"]
-    assert METHODS == steps
+    called = {"applied", "at_step_boundary", "close", "forget_load", "record", "regroup"}
+    assert set(METHODS) == called
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
