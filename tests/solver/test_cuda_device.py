@@ -73,6 +73,8 @@ def test_a_compiler_that_does_not_work_is_told_with_its_own_name(
 
 
 def test_a_usable_device_is_logged_in_one_line(machine: dict[str, str]) -> None:
-    (line,) = said(machine, "built").splitlines()
+    warning, line = said(machine, "built").splitlines()
+    # What is in Triton's cache needs no compiler; what comes later may.
+    assert "missing: ['a C compiler" in warning
     for part in ("NVIDIA H100", "compute capability 9.0", "driver ", f"Triton {version('triton')}"):
         assert part in line
