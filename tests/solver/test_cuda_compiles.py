@@ -22,8 +22,8 @@ TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
 
 MOST_STACK = {"refine": 48, "deal": 24}
 """Bytes a thread, 0 for kernels not named: more means that values no longer fit its registers.
-With Triton 3.7.1 the most are 40 and 16 (7.5, 512 packs; 10.0, 1,024); with one warp for any number of packs, `deal`
-had 352 (9.0, 1,024 packs)."""
+With Triton 3.7.1 the most are 40 and 16 (7.5, 512 packs; 10.0, 1,024 packs); with one warp for any
+number of packs, `deal` had 352 (9.0, 1,024 packs)."""
 
 MOST_SHARED = 12 << 10
 """Bytes a program: `order` has 8 KiB at 1,024 items. GPUs since 7.5 have 64 KiB for programs."""
