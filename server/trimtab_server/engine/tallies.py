@@ -194,10 +194,13 @@ class Tallies:
         self._saved = what.upto
 
     def sum(self, rates: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        """Of all workers together, float64 [L, E]."""
+        """Of all workers together, float64 [L, E].
+
+        In order of their names, not of their coming: so the last bit is the same each time.
+        """
         total_LE = np.zeros(self._shape)
-        for rate_LE in rates.values():
-            total_LE += rate_LE
+        for worker in sorted(rates):
+            total_LE += rates[worker]
         return total_LE
 
     def _tally_of(self, hello: Hello) -> _Tally:
