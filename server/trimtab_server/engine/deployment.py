@@ -230,9 +230,10 @@ class Deployment:
             InvalidArgumentError: see `Counters.take`.
             SessionClosedError: a newer incarnation of the worker has reported.
         """
+        taken = self._tallies.take(session.arrival.hello, report)
         if report.discard:
             self._steering.forget()
-        return self._tallies.take(session.arrival.hello, report)
+        return taken
 
     def load(self) -> npt.NDArray[np.float64]:
         """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""

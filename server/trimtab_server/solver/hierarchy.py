@@ -71,7 +71,7 @@ def _experts_of_nodes(
 
 
 def keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
-    """The layers whose router groups lie on one node each, bool [L]; nodes keep groups."""
+    """The layers whose router groups lie on one node each, bool [L]; for several nodes."""
     groups, nodes = topology.num_groups, topology.num_parts
     numbers_LR = unthreaded(phy2log_LR)
     slots = phy2log_LR.shape[1]

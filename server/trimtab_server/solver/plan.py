@@ -161,7 +161,7 @@ def _solved(problem: _Problem, stage: Stage) -> Solved:
 def _without_moves_for_nothing(new_LR: Tensor, current_LR: Tensor, problem: _Problem) -> Tensor:
     """The new plan, but layers that it does not balance better stay as they are.
 
-    Not those whose router groups have left the nodes that the topology keeps them to.
+    A layer whose router groups have left their nodes is planned anew however balanced it is.
     """
     load_LE, topology, backend = problem.load_LE, problem.topology, problem.backend
     before_L, after_L = (
