@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,6 +20,8 @@ from trimtab_client.simulate.options import FleetOptions
 from trimtab_client.simulate.scenario import Balance, Plan, Scenario, check_end
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from trimtab_client.simulate.fleet import Fleet
 
 _DESCRIPTION = """\
@@ -70,13 +75,32 @@ def run(arguments: argparse.Namespace) -> int:
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     try:
-        with fleet, progress(fleet):
+        with _interrupts_kept(fleet), fleet, progress(fleet):
             report = play(fleet, scenario)
     except KeyboardInterrupt:
         sys.stderr.write("trimtab: interrupted\n")
         return _INTERRUPTED
     sys.stdout.write(as_json(report) if arguments.json else as_text(report))
     return 0 if report.ok else 1
+
+
+@contextmanager
+def _interrupts_kept(fleet: Fleet) -> Iterator[None]:
+    """Remember Ctrl-C: where Python runs a destructor or a callback, it drops what is raised."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield  # Whoever runs this has decided otherwise.
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        fleet.ledger.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:

@@ -102,6 +102,7 @@ class Ledger:
         complaints: what ranks have noted that broke the protocol, without effect.
         examples: of wrong tokens, the first ones.
         failures: why the fleet cannot go on.
+        interrupted: whether somebody wants it to end now.
         windows: of the trace, as they were served.
     """
 
@@ -116,6 +117,7 @@ class Ledger:
         self.complaints: list[str] = []
         self.examples: list[str] = []
         self.failures: list[str] = []
+        self.interrupted = False
         self._serving: set[int] = set()
         # Of processes that have ended.
         self._spent = _NONE
@@ -228,10 +230,13 @@ class Ledger:
 
         Raises:
             FleetError: the fleet cannot go on.
+            KeyboardInterrupt: it is `interrupted`.
         """
         end = time.monotonic() + timeout
         with self._changed:
             while (found := condition()) is None:
+                if self.interrupted:
+                    raise KeyboardInterrupt
                 if self.failures:
                     raise FleetError("; ".join(self.failures))
                 left = end - time.monotonic()
