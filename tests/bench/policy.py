@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,21 +16,30 @@ from tests.bench.loads import trace
 from tests.bench.options import Options
 from tests.bench.played import STEPS, Played
 from tests.bench.replay import REPLAYS
+from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
+from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.engine.tallies import Group, Tallies
+from trimtab_server.engine.teller import Teller
+from trimtab_server.history import NONE, History
+from trimtab_server.loads.counters import Report
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.policy.policy import Policy
+from trimtab_server.rollout.messages import Hello
 from trimtab_server.solver.backends.select import backend_for
 
 STEP_SECONDS = 0.03
+_HELLO = Hello("g", "w", 1, 1, (), Placement.of([[0]], 1, 1))
+_ONE = Group({"w"}, apart=False)
 
 POLICIES = {
     played.DEFAULT: Policy(),
-    "at most 2 moves a layer": Policy(max_moves_per_layer=2),
-    "least gain 2 %": Policy(min_gain=0.02),
+    "least gain 0.004": Policy(least_gain=0.004),
+    "half-life of 16 steps": Policy(half_life_steps=16),
 }
 
 
@@ -50,21 +62,34 @@ def looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
 
 
 async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
+    results, teller = [], Teller("", History(NONE), DeploymentObserver())
+    tallies = Tallies(*load_TLE.shape[1:], policy.smoothing, teller, lambda: _ONE)
+    served, counts_LE = played.untouched(load_TLE, topology), np.zeros(load_TLE.shape[1:], np.int64)
+    async with _planner() as planner:
+        loop = Balancer(planner, topology, 0, policy)
+        for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
+            before, last = served, STEPS * (window + 1) - 1
+            if not window:
+                # A server has looked before the first report: so it knows how long steps take.
+                await loop.decide(_view(tallies, served, -1))
+            counts_LE = counts_LE + now_LE.long().numpy()
+            tallies.take(_HELLO, Report(window + 1, last - STEPS + 1, last, counts_LE))
+            decision, target, *_ = await loop.decide(_view(tallies, served, last))
+            if decision.moves and target is not None:
+                served = target
+                loop.switched()
+            results.append(played.live(served.tensor(), before.tensor(), next_LE, topology))
+    return Played(*map(list, zip(*results, strict=True)))
+
+
+def _view(tallies: Tallies, served: Placement, step: int) -> View:
+    at = (step + 1) * STEP_SECONDS
+    return View(at, step, tallies.steps, None, tallies.known, tallies.counted, served)
+
+
+@asynccontextmanager
+async def _planner() -> AsyncIterator[Planner]:
     queue = SolverQueue(4, Recorder())
     backend = backend_for("cpu", torch.device("cpu"))
-    planner = Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())
-    loop = Balancer(planner, topology, 0, policy)
-    served, results = played.untouched(load_TLE, topology), []
-    # A server has looked before the first report: so it knows how long steps take.
-    await loop.decide(View(0.0, -1, 0.0, None, lambda: load_TLE[0].numpy(), served))
-    for window, (estimate_LE, next_LE) in enumerate(played.estimates(load_TLE, policy.smoothing)):
-        before, steps = served, STEPS * (window + 1)
-        at = steps * STEP_SECONDS
-        view = View(at, steps - 1, steps, None, partial(estimate_LE.numpy), served)
-        decision, target, _ = await loop.decide(view)
-        if decision.moves and target is not None:
-            served = target
-            loop.switched()
-        results.append(played.live(served.tensor(), before.tensor(), next_LE, topology))
+    yield Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())
     await queue.close()
-    return Played(*map(list, zip(*results, strict=True)))

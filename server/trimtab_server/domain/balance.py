@@ -63,6 +63,10 @@ class Evaluation:
 
         return Evaluation(**{name: mixed(name) for name in vars(self)})
 
+    def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Evaluation:
+        """Of some layers, in their order."""
+        return Evaluation(**{name: value[layer_A] for name, value in vars(self).items()})
+
     @property
     def loaded(self) -> Tensor:
         """Which layers have any load, bool [L]: of the others there is nothing to say."""

@@ -26,6 +26,11 @@ class Moves:
     layer_slot_expert: Tensor
     source_gpus: Tensor
 
+    @classmethod
+    def none(cls) -> Moves:
+        """Nothing to copy."""
+        return cls(*(torch.from_numpy(np.zeros((0, each), np.int64)) for each in (3, 0)))
+
     def __len__(self) -> int:
         return int(self.layer_slot_expert.shape[0])
 

@@ -9,23 +9,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.planner import Options, Placed, Planner, Terms, urgent_first
+from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.proposal import Layers, Proposal, Proposer
+from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.estimates import Loads
+from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.cost import busiest_seconds
 from trimtab_server.policy.decide import (
     Candidate,
+    Certainty,
     Decision,
     Reason,
     Situation,
     before_planning,
     decide,
     far_off,
-    is_balanced,
 )
+from trimtab_server.policy.floor import Floor, floor_of
 from trimtab_server.policy.policy import Policy
-from trimtab_server.solver.budget import Budget
+from trimtab_server.policy.trust import Judgement, Trust, squared_fall
+
+_JUDGED_AFTER = 64
+"""Steps after a switch: what it has promised is over a horizon that is much longer."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class View:
         step: the last that all of its workers have reported; -1: not all have yet.
         known_steps: for how many steps the load stands.
         not_ready: why nothing can be offered; None if it can.
-        load: gives tokens of each expert a step, float64 [L, E].
+        known: gives the load, and what it rests on.
+        counted: gives all that was counted, which the load is an average of.
         served: the placement in force; None: none is.
     """
 
@@ -45,7 +58,8 @@ class View:
     step: int
     known_steps: float
     not_ready: str | None
-    load: Callable[[], Loads]
+    known: Callable[[], Known]
+    counted: Callable[[], Counted]
     served: Placement | None
 
     def serving(self, placement: Placement | None) -> View:
@@ -56,12 +70,25 @@ class View:
 class Verdict(NamedTuple):
     """A decision, and the placement that it is about; None: none was planned.
 
-    `order` has the layers of the placement, those first that gain most.
+    `order` has the layers of the placement, those first that gain most. `judged` is what has come
+    of the switch before; None: it is not to be said yet.
     """
 
     decision: Decision
     target: Placement | None = None
     order: tuple[int, ...] = ()
+    judged: Judgement | None = None
+
+
+class _Promise(NamedTuple):
+    """A switch that is to be judged: from where, to where, in which layers, and upon what."""
+
+    step: int
+    was: Placement
+    is_now: Placement
+    layer_A: Layers
+    gain: float
+    counted: Counted
 
 
 class Balancer:
@@ -79,12 +106,15 @@ class Balancer:
     ) -> None:
         self.policy = policy
         self.bytes_per_expert = bytes_per_expert
-        self._planner = planner
+        self._proposer = Proposer(planner, topology)
         self._topology = topology
         self._decided_at = self._switched_at = -1
-        self._moving = False
+        self._settled = False
         self._seen: tuple[int, float] | None = None
         self._step_seconds = 0.0
+        self._trust = Trust()
+        self._last: _Promise | None = None
+        self._promise: _Promise | None = None
 
     async def decide(self, view: View) -> Verdict:
         """What to do now.
@@ -97,34 +127,50 @@ class Balancer:
         reason = before_planning(self._situation(view), self.policy)
         if reason is not None or view.served is None:
             return Verdict(Decision(reason or Reason.NOT_READY))
-        load_LE, served = view.load(), view.served
-        if not load_LE.any():
+        known, served = view.known(), view.served
+        if not known.load_LE.any():
             return Verdict(Decision(Reason.NO_LOAD))
         self._decided_at = view.step
-        improved = await self._plan(load_LE, served, self._budget())
-        few_moves = self._candidate(improved)
-        planned = None
-        if not is_balanced(few_moves.before, self._moving, self.policy):
-            planned = await self._with_new_plans(load_LE, served, improved)
-        decision = decide(
-            few_moves,
-            None if planned is None else self._candidate(planned),
-            moving=self._moving,
+        judged = self._judged(view, known, least=_JUDGED_AFTER)
+        floor = floor_of(known.evidence, self._topology, self._trust.distrust)
+        loads_LG = _gpu_loads(served, known.load_LE)
+        imbalance_L = imbalance(torch.from_numpy(loads_LG)).numpy()
+        certainty = self._certainty(known, floor, loads_LG)
+        layer_A = self._layers(floor, loads_LG, imbalance_L)
+        if not len(layer_A):
+            reason = Reason.BALANCED if self._settled else Reason.NOT_ENOUGH_EVIDENCE
+            still = self._candidate(None, loads_LG, imbalance_L)
+            return Verdict(Decision(reason, still, certainty), judged=judged)
+        proposal = await self._proposer.propose(known.load_LE, served, floor, self.policy, layer_A)
+        if known.evidence.halves_HLE is not None:
+            rows = await self._proposer.confirmed(
+                proposal, known.evidence.halves_HLE, served, floor, self.policy
+            )
+            proposal = proposal.only(rows)
+        candidate = self._candidate(proposal, loads_LG, imbalance_L)
+        reason = decide(
+            candidate,
+            planned=bool(proposal.planned_A.any()),
             step_seconds=self._step_seconds,
             policy=self.policy,
         )
-        self._moving = not is_balanced(few_moves.before, self._moving, self.policy)
-        chosen = planned if planned and decision.reason is Reason.REPLANNED else improved
-        return Verdict(decision, chosen.placement, urgent_first(chosen))
+        target = proposal.applied_to(served)
+        decision = Decision(reason, candidate, certainty)
+        if decision.moves:
+            judged = judged or self._judged(view, known, least=1)
+            self._last = self._promised(view, served, target, proposal, known.load_LE)
+        return Verdict(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
 
     def forget(self) -> None:
         """The load is forgotten, and with it what was made of it."""
         self._decided_at = self._switched_at = -1
-        self._moving = False
+        self._settled = False
+        self._promise = None
 
     def switched(self) -> None:
         """What was decided last is on its way."""
         self._switched_at = self._decided_at
+        self._promise = self._last
 
     def _take_step(self, view: View) -> None:
         """Learn how long a step takes; steps that begin anew are those of a new group.
@@ -150,50 +196,84 @@ class Balancer:
             step_seconds=self._step_seconds,
         )
 
-    async def _plan(self, load_LE: Loads, served: Placement, budget: Budget | None) -> Placed:
-        # A new plan is rare, and moves a lot: it is worth the better effort.
-        options = Options() if budget else Options("balanced")
-        terms = Terms(self._topology, budget, options)
-        return await self._planner.place(load_LE, terms, served)
+    def _layers(
+        self, floor: Floor, loads_LG: Loads, imbalance_L: npt.NDArray[np.float64]
+    ) -> Layers:
+        """Those that noise does not explain; at first, only what is far off of them."""
+        wanted_L = floor.exceeded(loads_LG)
+        self._settled = self._settled or floor.enough
+        if not self._settled:
+            wanted_L &= far_off(imbalance_L, np.ones_like(imbalance_L), floor, self.policy)
+        return np.asarray(wanted_L.nonzero()[0])
 
-    def _budget(self) -> Budget:
-        policy = self.policy
-        return Budget(
-            max_moves_per_layer=policy.max_moves_per_layer, max_moves=policy.max_moves or None
+    def _certainty(self, known: Known, floor: Floor, loads_LG: Loads) -> Certainty:
+        loaded_L = loads_LG.any(1)
+        return Certainty(
+            tokens=known.evidence.tokens,
+            overdispersion=known.evidence.overdispersion,
+            noise=1.0 + float(floor.excess_L[loaded_L].mean()),
+            sigma=float(np.sqrt(np.square(floor.sigma_L[loaded_L]).sum()) / loaded_L.sum()),
+            distrust=self._trust.distrust,
         )
 
-    async def _with_new_plans(
-        self, load_LE: Loads, served: Placement, improved: Placed
-    ) -> Placed | None:
-        """The improvement, with new plans of the layers that it leaves far off; None: it does not.
-
-        Those layers alone are planned anew: the others keep what they have.
-        """
-        after = improved.after
-        imbalance_L, bound_L = after.imbalance.numpy(), after.bound.numpy()
-        (far_A,) = (far_off(imbalance_L, bound_L, self.policy) & after.loaded.numpy()).nonzero()
-        if not len(far_A):
-            return None
-        anew = await self._plan(load_LE[far_A], served.of_layers(far_A), None)
-        taken_A = far_off(imbalance_L[far_A], anew.after.imbalance.numpy(), self.policy)
-        if not taken_A.any():
-            return None
-        return improved.with_layers(far_A[taken_A], anew, taken_A.nonzero()[0])
-
-    def _candidate(self, placed: Placed) -> Candidate:
-        before, moves = placed.before, placed.moves
-        if before is None or moves is None:
-            raise LookupError("planned from nothing in force")
-        loaded_L = before.loaded
+    def _candidate(
+        self,
+        proposal: Proposal | None,
+        loads_LG: Loads,
+        imbalance_L: npt.NDArray[np.float64],
+    ) -> Candidate:
+        loaded_L, after_L = loads_LG.any(1), imbalance_L.copy()
+        moves, seconds, policy = 0, 0.0, self.policy
+        if proposal is not None:
+            after_L[proposal.layer_A] = proposal.placed.after.imbalance.numpy()
+            to_make = proposal.moves()
+            moves = len(to_make)
+            bandwidths = policy.node_bandwidth, policy.cross_node_bandwidth
+            seconds = busiest_seconds(to_make, self._topology, self.bytes_per_expert, *bandwidths)
         return Candidate(
-            before=float(before.imbalance[loaded_L].mean()),
-            after=float(placed.after.imbalance[loaded_L].mean()),
-            moves=len(moves),
-            seconds=busiest_seconds(
-                moves,
-                self._topology,
-                self.bytes_per_expert,
-                self.policy.node_bandwidth,
-                self.policy.cross_node_bandwidth,
-            ),
+            float(imbalance_L[loaded_L].mean()), float(after_L[loaded_L].mean()), moves, seconds
         )
+
+    def _promised(
+        self, view: View, served: Placement, target: Placement, proposal: Proposal, load_LE: Loads
+    ) -> _Promise:
+        layer_A = proposal.layer_A[proposal.moves_of_layers > 0]
+        gain = _gain(served, target, layer_A, load_LE)
+        return _Promise(view.step, served, target, layer_A, gain, view.counted())
+
+    def _judged(self, view: View, known: Known, least: int) -> Judgement | None:
+        """What has come of the last switch, if so many steps were counted since it was decided."""
+        promise = self._promise
+        if promise is None or view.step < promise.step + least:
+            return None
+        self._promise, now = None, view.counted()
+        if now.by != promise.counted.by:
+            return None
+        fresh_LE = (now.tokens_LE - promise.counted.tokens_LE).astype(np.float64)
+        fresh_L = fresh_LE[promise.layer_A].sum(1)
+        if not fresh_L.all():
+            return None
+        realised = _gain(promise.was, promise.is_now, promise.layer_A, fresh_LE)
+        judged = Judgement(promise.step, view.step - promise.step, promise.gain, realised)
+        fresh = Evidence(fresh_L, known.evidence.overdispersion)
+        self._trust.judge(judged, float(floor_of(fresh, self._topology).gain_L.mean()))
+        return judged
+
+
+def _gpu_loads(placement: Placement, load_LE: Loads) -> Loads:
+    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
+    return np.asarray(loads_LG.numpy())
+
+
+def _gain(was: Placement, is_now: Placement, layer_A: Layers, load_LE: Loads) -> float:
+    load_AE = np.ascontiguousarray(load_LE[layer_A])
+    before, after = (_gpu_loads(each.of_layers(layer_A), load_AE) for each in (was, is_now))
+    return squared_fall(before, after)
+
+
+def _urgent_first(proposal: Proposal, layers: int) -> tuple[int, ...]:
+    """All layers, those first whose imbalance falls most."""
+    gain_L, placed = np.zeros(layers), proposal.placed
+    if placed.before is not None:
+        gain_L[proposal.layer_A] = (placed.before.imbalance - placed.after.imbalance).numpy()
+    return tuple((-gain_L).argsort(kind="stable").tolist())

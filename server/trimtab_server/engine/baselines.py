@@ -11,6 +11,7 @@ from trimtab_server.loads.estimates import Estimate
 from trimtab_server.store.counters import SavedCounters
 
 _STEPS = struct.Struct("<d")
+"""Those that an estimate stands for, before its rate; and those that it is sure of, after."""
 
 
 def baseline_of(counters: Counters, estimate: Estimate) -> SavedCounters:
@@ -21,7 +22,7 @@ def baseline_of(counters: Counters, estimate: Estimate) -> SavedCounters:
         counters.seq,
         counters.last_step,
         counters.counts_LE,
-        _STEPS.pack(estimate.steps) + rate,
+        _STEPS.pack(estimate.steps) + rate + _STEPS.pack(estimate.effective_steps),
     )
 
 
@@ -31,7 +32,10 @@ def restore(saved: SavedCounters, estimate: Estimate) -> Counters:
     counters.seq, counters.last_step = saved.seq, saved.last_step
     counters.counts_LE = saved.counts_LE
     (steps,) = _STEPS.unpack_from(saved.estimate)
-    rate = np.frombuffer(saved.estimate, "<f8", offset=_STEPS.size)
+    rate = np.frombuffer(saved.estimate, "<f8", saved.counts_LE.size, offset=_STEPS.size)
+    end = _STEPS.size + rate.nbytes
+    # Earlier versions did not save it.
+    (effective,) = _STEPS.unpack_from(saved.estimate, end) if saved.estimate[end:] else (steps,)
     if steps:
-        estimate.add(rate.reshape(saved.counts_LE.shape) * steps, steps)
+        estimate.go_on(rate.reshape(saved.counts_LE.shape), steps, effective)
     return counters

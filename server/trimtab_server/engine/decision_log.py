@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from trimtab_server.policy.decide import Decision, Reason
 from trimtab_server.policy.policy import Mode
+from trimtab_server.policy.trust import Judgement
 
 _MOST = 256
 
@@ -23,6 +24,7 @@ class Decided:
         decision: what came of it.
         seconds: that it has taken.
         detail: what stood in the way, for NOT_READY.
+        judged: what has come of an earlier switch, if it has come out with this decision.
         times: how many times in a row, the last one at `at`: only where nothing was planned.
     """
 
@@ -32,6 +34,7 @@ class Decided:
     decision: Decision
     seconds: float = 0.0
     detail: str = ""
+    judged: Judgement | None = None
     times: int = 1
 
 

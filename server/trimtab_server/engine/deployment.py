@@ -31,7 +31,7 @@ from trimtab_server.engine.status import Status
 from trimtab_server.engine.steering import Steering
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switching import RETRY_AFTER_S, Event, Switching
-from trimtab_server.engine.tallies import Tallies
+from trimtab_server.engine.tallies import Group, Tallies
 from trimtab_server.engine.teller import Teller
 from trimtab_server.loads.counters import Report
 from trimtab_server.policy.decide import Decision
@@ -88,7 +88,8 @@ class Deployment:
             self._save_spec,
             self._moved,
         )
-        self._tallies = Tallies(facts.num_layers, facts.num_experts, policy.smoothing, teller)
+        shape = facts.num_layers, facts.num_experts
+        self._tallies = Tallies(*shape, policy.smoothing, teller, self._counting)
         self._changes: tuple[Version, Differences] | None = None
         self._steering = Steering(facts, policy, planner, teller)
         self._lookout = Lookout(self._tallies)
@@ -277,7 +278,15 @@ class Deployment:
             return None
         now, tallies = asyncio.get_running_loop().time(), self._tallies
         not_ready = self.rollout.why_not() or self._backoff.why_not(now) or self._why_unknown()
-        view = View(now, self._step, tallies.steps, not_ready, self.load, record.placement)
+        view = View(
+            now,
+            self._step,
+            tallies.steps,
+            not_ready,
+            tallies.known,
+            tallies.counted,
+            record.placement,
+        )
         self._look()
         verdict = await self._steering.decide(view)
         if verdict is None:
@@ -293,6 +302,12 @@ class Deployment:
             return None
         silent = next(each for each in workers if self._tallies.last_step_of(each) < 0)
         return f"{silent!r} has reported no load yet, and others have"
+
+    def _counting(self) -> Group:
+        workers, scope = self._connections.workers, self.facts.scope
+        # Each counts the whole group's, and one is enough.
+        awaited = workers & self._tallies.workers if scope == "global" else workers
+        return Group(awaited, apart=scope == "source")
 
     @property
     def _step(self) -> int:

@@ -45,7 +45,7 @@ class Lookout:
             return
         self._seen, tallies = seen, self._tallies
         last, smoothed = tallies.last_rates(), tallies.rates()
-        last_LE, smoothed_LE = tallies.sum(last), tallies.sum(smoothed)
+        last_LE, smoothed_LE = tallies.sum(last), tallies.load()
         self.outlook = Outlook(
             predicted=_predicted(served, last_LE),
             predicted_smoothed=_predicted(served, smoothed_LE),

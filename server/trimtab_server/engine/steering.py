@@ -10,7 +10,7 @@ from trimtab_server.engine.decision_log import Decided, DecisionLog
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.shadow import Shadow
 from trimtab_server.engine.teller import Teller
-from trimtab_server.policy.decide import Decision, Reason
+from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 
 
@@ -62,7 +62,7 @@ class Steering:
         begun = time.perf_counter()
         verdict = await self._balancer.decide(view)
         decision, target = verdict.decision, verdict.target
-        self._note(view, mode, decision, time.perf_counter() - begun)
+        self._note(view, mode, verdict, time.perf_counter() - begun)
         if target is None or not decision.moves:
             return Verdict(decision)
         if mode is not self.policy.mode:
@@ -85,7 +85,8 @@ class Steering:
         if self._balancer is not None:
             self._balancer.switched()
 
-    def _note(self, view: View, mode: Mode, decision: Decision, seconds: float) -> None:
+    def _note(self, view: View, mode: Mode, verdict: Verdict, seconds: float) -> None:
+        decision = verdict.decision
         detail = (view.not_ready or "") if decision.reason is Reason.NOT_READY else ""
-        decided = Decided(time.time(), view.step, mode, decision, seconds, detail)
+        decided = Decided(time.time(), view.step, mode, decision, seconds, detail, verdict.judged)
         self._teller.decided(decided, news=self.decisions.add(decided))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
 from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.teller import Teller
+from trimtab_server.loads.adaptive import Adaptive
 from trimtab_server.loads.counters import Counters, Report, Taken
 from trimtab_server.loads.estimates import Estimate, Smoothing
+from trimtab_server.loads.evidence import Evidence, Known, from_rates
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.messages import Hello
 from trimtab_server.store.counters import SavedCounters
@@ -36,6 +38,25 @@ class Last:
     steps: int
 
 
+class Counted(NamedTuple):
+    """Tokens int64 [L, E], which only rise as long as it is `by` the same processes."""
+
+    by: object
+    tokens_LE: npt.NDArray[np.int64]
+
+
+class Group(NamedTuple):
+    """Who counts.
+
+    Attributes:
+        awaited: workers whose counts are waited for.
+        apart: whether each counts the tokens of its own requests, and no others.
+    """
+
+    awaited: AbstractSet[str]
+    apart: bool
+
+
 class _Tally:
     """One worker: what its newest incarnation has counted, and what it comes to a step.
 
@@ -52,10 +73,10 @@ class _Tally:
         """What was reported so far is no traffic: begin with another estimate."""
         self.estimate, self.last, self._late_LE = estimate, None, None
 
-    def add(self, taken: Taken) -> None:
-        """Take what a report adds to the load."""
+    def add(self, taken: Taken) -> Last | None:
+        """Take what a report adds to the load; None: nothing yet."""
         if taken.counted.gap:
-            return
+            return None
         tokens_LE = taken.tokens_LE.astype(np.float64)
         if self._late_LE is not None:
             tokens_LE += self._late_LE
@@ -64,22 +85,39 @@ class _Tally:
             self.last = Last(tokens_LE, taken.steps)
         # More of a step that the report before had counted: it goes with the next ones.
         self._late_LE = None if taken.steps else tokens_LE
+        return self.last if taken.steps else None
 
 
 class Tallies:
     """The tally of each worker. Lives on the event loop.
+
+    Args:
+        num_layers: L.
+        num_experts: E.
+        smoothing: over how many steps counts are averaged.
+        teller: told of reports.
+        group: says who counts now.
 
     Attributes:
         changes: how often the load has changed.
     """
 
     def __init__(
-        self, num_layers: int, num_experts: int, smoothing: Smoothing, teller: Teller
+        self,
+        num_layers: int,
+        num_experts: int,
+        smoothing: Smoothing,
+        teller: Teller,
+        group: Callable[[], Group],
     ) -> None:
         self._shape = num_layers, num_experts
+        self._group = group
         self._smoothing = smoothing
         self._teller = teller
         self._tallies: dict[str, _Tally] = {}
+        self._halves: dict[str, int] = {}
+        self._adaptive: Adaptive | None = None
+        self._start_adaptive()
         self._heard_at: dict[str, float] = {}
         self.changes = 0
         self._saved: Mapping[str, tuple[int, int]] = {}
@@ -90,6 +128,7 @@ class Tallies:
             if baseline.counts_LE.shape == self._shape:
                 estimate = self._smoothing.estimate(*self._shape)
                 self._count_from(worker, _Tally(restore(baseline, estimate), estimate))
+        self._start_adaptive()
 
     def take(self, hello: Hello, report: Report) -> int:
         """Count a worker's report; returns the number to acknowledge.
@@ -108,8 +147,10 @@ class Tallies:
         if taken is not None:
             if report.discard:
                 tally.forget(self._smoothing.estimate(*self._shape))
-            else:
-                tally.add(taken)
+                if self._adaptive is not None:
+                    self._adaptive.discard(hello.worker)
+            elif (last := tally.add(taken)) is not None and self._adaptive is not None:
+                self._adaptive.add(hello.worker, last.tokens_LE, last.steps)
             self.changes += 1
         self._teller.reported(hello, report.seq, None if taken is None else taken.counted)
         return tally.counters.seq
@@ -119,7 +160,26 @@ class Tallies:
 
         Who is away counts as it did last: the others' tokens do not show what it would have.
         """
-        return self.sum(self.rates())
+        return self.known().load_LE
+
+    def known(self) -> Known:
+        """The same, and what it rests on."""
+        known = self._remembered()
+        if known is not None:
+            return known
+        rates = self._counting()
+        if not rates:
+            return Known(np.zeros(self._shape), Evidence(np.zeros(self._shape[0]), 1.0))
+        steps = {who: self._tallies[who].estimate.effective_steps for who in rates}
+        return Known(self.sum(rates), from_rates(rates, steps, self._halves_of(self._group())))
+
+    def counted(self) -> Counted:
+        """All that their processes have counted."""
+        by = frozenset((who, each.counters.incarnation) for who, each in self._tallies.items())
+        tokens_LE = np.zeros(self._shape, np.int64)
+        for tally in self._tallies.values():
+            tokens_LE += tally.counters.counts_LE
+        return Counted(by, tokens_LE)
 
     def rates(self) -> dict[str, npt.NDArray[np.float64]]:
         """Tokens a step of each worker, float64 [L, E]."""
@@ -146,7 +206,8 @@ class Tallies:
         for tally in self._tallies.values():
             before, tally.estimate = tally.estimate, smoothing.estimate(*self._shape)
             if before.steps:
-                tally.estimate.add(before.rate() * before.steps, before.steps)
+                tally.estimate.go_on(before.rate(), before.steps, before.effective_steps)
+        self._start_adaptive()
 
     @property
     def step(self) -> int:
@@ -169,11 +230,15 @@ class Tallies:
         for worker in workers:
             del self._tallies[worker]
             self._heard_at.pop(worker, None)
+            self._halves.pop(worker, None)
+            if self._adaptive is not None:
+                self._adaptive.forget(worker)
 
     def forget_load(self) -> None:
         """What all have reported so far is no traffic."""
         for tally in self._tallies.values():
             tally.forget(self._smoothing.estimate(*self._shape))
+        self._start_adaptive()
         self.changes += 1
         # To be saved anew, though no report has come.
         self._saved = {}
@@ -203,6 +268,36 @@ class Tallies:
             total_LE += rates[worker]
         return total_LE
 
+    def _start_adaptive(self) -> None:
+        """Remember what the estimates say, and nothing else."""
+        self._adaptive = Adaptive(*self._shape) if self._smoothing.adaptive else None
+        rates = self._counting()
+        if self._adaptive is not None and rates:
+            steps = min(self._tallies[worker].estimate.effective_steps for worker in rates)
+            self._adaptive.start(rates, steps, self._halves_of(self._group()))
+
+    def _remembered(self) -> Known | None:
+        """What is known with the newest cells; None: nothing yet, or it is not adaptive."""
+        if self._adaptive is None:
+            return None
+        group = self._group()
+        self._adaptive.remember(group.awaited, self._counting, self._halves_of(group))
+        return self._adaptive.known()
+
+    def _counting(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Tokens a step of those who have counted any step."""
+        tallies = self._tallies.items()
+        return {who: each.estimate.rate() for who, each in tallies if each.estimate.steps}
+
+    def _halves_of(self, group: Group) -> Mapping[str, int] | None:
+        """A half for each worker, for good; None: two may count tokens of one request."""
+        if not group.apart:
+            return None
+        for worker in sorted(self._tallies.keys() - self._halves.keys()):
+            taken = list(self._halves.values())
+            self._halves[worker] = int(taken.count(1) < taken.count(0))
+        return self._halves
+
     def _tally_of(self, hello: Hello) -> _Tally:
         tally = self._tallies.get(hello.worker)
         if tally is None:
@@ -211,6 +306,8 @@ class Tallies:
             self._count_from(hello.worker, tally)
         elif tally.counters.incarnation < hello.incarnation:
             tally.counters = Counters(hello.incarnation, *self._shape)
+            if self._adaptive is not None:
+                self._adaptive.forget(hello.worker)
             self._count_from(hello.worker, tally)
         elif tally.counters.incarnation > hello.incarnation:
             raise SessionClosedError("a newer incarnation of this worker has reported")

@@ -20,6 +20,9 @@ Loads = npt.NDArray[np.float64]
 _LEAST, _MOST = 0.01, 1e9
 """Steps: of a half-life or a window."""
 
+_BRIEF = 16.0
+"""Half-life in steps of what one worker is known by, where the deployment's load is adaptive."""
+
 _HALVINGS = 50
 """After so many half-lives nothing of a count is left, to the last bit."""
 
@@ -32,11 +35,12 @@ class Smoothing:
     """Over how many steps counts are averaged.
 
     Attributes:
-        half_life_steps: after so many steps a count weighs half; 0: a window instead.
-        window_steps: counts of so many steps weigh the same, and older ones nothing.
+        half_life_steps: after so many steps a count weighs half.
+        window_steps: counts of so many steps weigh the same, and older ones nothing. Both 0: over
+            as many as have foretold the load best, see `Memory`.
 
     Raises:
-        InvalidArgumentError: not exactly one of them is above 0.
+        InvalidArgumentError: both are above 0, or one is out of range.
     """
 
     half_life_steps: float = 0.0
@@ -54,19 +58,24 @@ class Smoothing:
                 for name, value in given.items()
             )
         )
-        one = sum(value > 0 for value in given.values()) == 1
-        require(one, "half_life_steps", f"exactly one of {given} has to be above 0")
+        both = all(value > 0 for value in given.values())
+        require(not both, "half_life_steps", f"only one of {given} may be above 0")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the steps follow from the load."""
+        return not (self.half_life_steps or self.window_steps)
 
     @property
     def most_steps(self) -> float:
         """For how many steps an estimate can stand."""
-        return self.window_steps or _HALVINGS * self.half_life_steps
+        return self.window_steps or _HALVINGS * (self.half_life_steps or _BRIEF)
 
     def estimate(self, num_layers: int, num_experts: int) -> Estimate:
-        """One that has seen nothing yet."""
-        if self.half_life_steps:
-            return Decaying(self.half_life_steps, num_layers, num_experts)
-        return Windowed(self.window_steps, num_layers, num_experts)
+        """Of one worker, which has seen nothing yet."""
+        if self.window_steps:
+            return Windowed(self.window_steps, num_layers, num_experts)
+        return Decaying(self.half_life_steps or _BRIEF, num_layers, num_experts)
 
 
 class Estimate(Protocol):
@@ -75,12 +84,19 @@ class Estimate(Protocol):
     def add(self, tokens_LE: Loads, steps: float) -> None:
         """Take what was counted in so many steps, above 0."""
 
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
+        """As another one that had come to this, of the same kind or not; before all else."""
+
     def rate(self) -> Loads:
         """Tokens a step, float64 [L, E]; zeros before anything was added."""
 
     @property
     def steps(self) -> float:
         """How many steps it stands for: of as many, at this rate, the same one would come."""
+
+    @property
+    def effective_steps(self) -> float:
+        """Of how many steps of equal weight the mean would be as sure: Kish's rule."""
 
 
 class Decaying:
@@ -90,6 +106,8 @@ class Decaying:
         self._half_life = half_life
         self._sum_LE = np.zeros((num_layers, num_experts))
         self._weight = 0.0
+        # Of the weights of all steps, the sum of squares.
+        self._squares = 0.0
 
     def add(self, tokens_LE: Loads, steps: float) -> None:
         """See `Estimate`."""
@@ -97,6 +115,12 @@ class Decaying:
         self._sum_LE *= keep
         self._sum_LE += tokens_LE * ((1.0 - keep) / steps)
         self._weight = self._weight * keep + 1.0 - keep
+        self._squares = self._squares * keep**2 + (1.0 - keep) ** 2 / steps
+
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
+        """See `Estimate`."""
+        self.add(rate_LE * steps, steps)
+        self._squares = self._weight**2 / effective_steps
 
     def rate(self) -> Loads:
         """See `Estimate`."""
@@ -108,6 +132,11 @@ class Decaying:
         # Beyond so many half-lives nothing is left of what was before, to the last bit.
         least = 2.0**-_HALVINGS
         return -self._half_life * float(np.log2(max(1.0 - self._weight, least)))
+
+    @property
+    def effective_steps(self) -> float:
+        """See `Estimate`."""
+        return self._weight**2 / self._squares if self._squares else 0.0
 
 
 class Windowed:
@@ -127,6 +156,10 @@ class Windowed:
         while self.steps - self._buckets[0][0] >= self._window:
             self._buckets.popleft()
 
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
+        """See `Estimate`."""
+        self.add(rate_LE * effective_steps, effective_steps)
+
     def rate(self) -> Loads:
         """See `Estimate`."""
         if not self._buckets:
@@ -138,3 +171,8 @@ class Windowed:
     def steps(self) -> float:
         """See `Estimate`."""
         return sum(steps for steps, _ in self._buckets)
+
+    @property
+    def effective_steps(self) -> float:
+        """See `Estimate`."""
+        return self.steps

@@ -11,7 +11,9 @@ Taken of estimates rather than of single counts, it sees requests that last as w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,37 @@ class Evidence:
         """Of the median layer that has any; 0: none has."""
         known_L = self.tokens_L[self.tokens_L > 0]
         return float(np.median(known_L)) if len(known_L) else 0.0
+
+
+class Known(NamedTuple):
+    """A load, float64 [L, E] in tokens a step, and what it rests on."""
+
+    load_LE: Loads
+    evidence: Evidence
+
+
+def from_rates(
+    rates: Mapping[str, Loads], steps: Mapping[str, float], halves: Mapping[str, int] | None
+) -> Evidence:
+    """What a sum of workers' rates rests on.
+
+    Args:
+        rates: tokens a step of each worker, float64 [L, E]; at least one.
+        steps: how many steps of equal weight each rate is of, in effect; above 0.
+        halves: 0 or 1 for each worker, where no two count the same requests; else None.
+    """
+    total_LE = np.sum([rates[worker] for worker in sorted(rates)], axis=0)
+    total_L = total_LE.sum(1)
+    # Of independent tokens, n in s steps, a rate has the variance rate / s; they add up.
+    variance_L = sum(rates[worker].sum(1) / steps[worker] for worker in sorted(rates))
+    steps_L = np.divide(total_L, variance_L, out=np.zeros_like(total_L), where=variance_L > 0)
+    if halves is None or len(set(halves.values())) < 2:
+        return Evidence(total_L * steps_L, 1.0)
+    halves_HLE = np.stack([np.zeros_like(total_LE)] * 2)
+    for worker in sorted(rates):
+        halves_HLE[halves[worker]] += rates[worker]
+    spread = overdispersion(*(halves_HLE * steps_L[:, None]))
+    return Evidence(total_L * steps_L, spread, halves_HLE)
 
 
 def overdispersion(first_LE: Loads, second_LE: Loads) -> float:

@@ -12,6 +12,7 @@ over them and judged once: as often as it spans cells, it would seem to foretell
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +20,6 @@ import numpy.typing as npt
 
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence, overdispersion
-
-CELL_STEPS = 16
-"""Steps of a cell: what no decision looks into."""
 
 HALF_LIVES = tuple(0.5 * 2**power for power in range(10))
 """In cells: from the last one alone to some four thousand steps."""
@@ -35,6 +33,12 @@ _TEMPER = 0.3
 _UNSEEN = 0.5
 """Tokens that an expert is taken to have had before the first: or the first were a miracle."""
 
+_NEIGHBOURS = 9
+"""Of so many pairs of neighbouring spans the median overdispersion counts, in one half."""
+
+_DRIFT = 1.25
+"""By how much more they may differ since the load itself goes on, not by chance."""
+
 
 class Memory:
     """The load of one deployment, in two halves that share no request, or in one.
@@ -44,6 +48,9 @@ class Memory:
         num_layers: L.
         num_experts: E.
         half_lives: in cells; one: nothing is weighted.
+
+    Attributes:
+        halves: as given.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Memory:
         num_experts: int,
         half_lives: Sequence[float] = HALF_LIVES,
     ) -> None:
+        self.halves = halves
         self._half_lives_A = np.array(half_lives)
         self._sum_AHLE = np.zeros((len(half_lives), halves, num_layers, num_experts))
         # Of each average: the weights of all cells added up; and of each two of them, the
@@ -60,6 +68,8 @@ class Memory:
         self._weight_A = np.zeros(len(half_lives))
         self._squares_AA = np.zeros((len(half_lives), len(half_lives)))
         self._belief_A = np.zeros(len(half_lives))
+        self._last_LE: Loads | None = None
+        self._spreads = deque[float](maxlen=_NEIGHBOURS)
 
     def add(self, tokens_HLE: Loads, cells: float) -> None:
         """Take what came in the next so many cells, spread evenly over them.
@@ -68,8 +78,12 @@ class Memory:
             tokens_HLE: float64 [H, L, E], of all these cells together.
             cells: above 0.
         """
+        tokens_LE = tokens_HLE.sum(0)
         if self.cells:
-            self._judge(tokens_HLE.sum(0), cells)
+            self._judge(tokens_LE, cells)
+        if self._last_LE is not None and len(tokens_HLE) == 1:
+            self._spreads.append(overdispersion(self._last_LE, tokens_LE))
+        self._last_LE = tokens_LE
         keep_A = 2.0 ** (-cells / self._half_lives_A)
         gain_A = 1.0 - keep_A
         self._sum_AHLE *= keep_A[:, None, None, None]
@@ -101,7 +115,8 @@ class Memory:
         cells, rate_HLE = self.cells, self.rate()
         tokens_L = rate_HLE.sum((0, 2)) * cells
         if len(rate_HLE) == 1:
-            return Evidence(tokens_L, 1.0)
+            spread = float(np.median(self._spreads)) if self._spreads else 1.0
+            return Evidence(tokens_L, max(1.0, spread / _DRIFT))
         return Evidence(tokens_L, overdispersion(*(rate_HLE * cells)), rate_HLE)
 
     def _parts(self) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
 
 
@@ -21,6 +22,7 @@ class Reason(Enum):
     NOT_READY = "not_ready"
     TOO_SOON = "too_soon"
     NO_LOAD = "no_load"
+    NOT_ENOUGH_EVIDENCE = "not_enough_evidence"
     COOLDOWN = "cooldown"
     BALANCED = "balanced"
     SMALL_GAIN = "small_gain"
@@ -60,8 +62,12 @@ class Situation:
 class Candidate:
     """A placement that could be next.
 
+    An imbalance is heaviest GPU / mean GPU, in the mean over the layers that have load: they run
+    one after another, so this is what a step takes longer than it could. Layers without load, such
+    as dense ones that an engine numbers too, are left out.
+
     Attributes:
-        before: predicted imbalance of what is in force, mean over the layers that have load.
+        before: predicted imbalance of what is in force.
         after: the same of this one.
         moves: net, over all layers.
         seconds: that the busiest GPU needs to send or receive them.
@@ -79,16 +85,38 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Certainty:
+    """How much a decision knew.
+
+    Attributes:
+        tokens: effective ones of the load estimate, of the median layer that has any.
+        overdispersion: see `Evidence`.
+        noise: imbalance that noise alone may look like, in the mean over layers with load.
+        sigma: standard deviation of the predicted imbalances, by noise.
+        distrust: how many times as much moves have to gain since earlier switches have not kept
+            what they promised; 1: they have.
+    """
+
+    tokens: float
+    overdispersion: float
+    noise: float
+    sigma: float
+    distrust: float
+
+
+@dataclass(frozen=True)
 class Decision:
     """What came of it.
 
     Attributes:
         reason: why.
         candidate: that was chosen, or that was not good enough; None: none was planned.
+        certainty: of the load it rests on; None: there was none.
     """
 
     reason: Reason
     candidate: Candidate | None = None
+    certainty: Certainty | None = None
 
     @property
     def moves(self) -> bool:
@@ -112,52 +140,38 @@ def before_planning(situation: Situation, policy: Policy) -> Reason | None:
     return None
 
 
-def is_balanced(before: float, moving: bool, policy: Policy) -> bool:
-    """Whether the imbalance is one to leave alone: with hysteresis, so that it does not flutter."""
-    return before <= (policy.stop_below if moving else policy.start_above)
-
-
 def far_off(
-    imbalance_L: npt.NDArray[np.float64], least_L: npt.NDArray[np.float64], policy: Policy
+    imbalance_L: npt.NDArray[np.float64],
+    least_L: npt.NDArray[np.float64],
+    floor: Floor,
+    policy: Policy,
 ) -> npt.NDArray[np.bool_]:
     """The layers that lie so far above an imbalance that their load has shifted, [L].
 
     Args:
-        imbalance_L: [L], after the best few moves.
+        imbalance_L: [L], of a placement.
         least_L: [L], that no placement is below, or that a new plan comes to.
+        floor: of what noise may look like.
         policy: the deployment's.
     """
-    return imbalance_L > least_L * (1.0 + policy.replan_gap)
+    explained_L = least_L * (1.0 + floor.excess_L) * (1.0 + policy.replan_gap)
+    return np.asarray(imbalance_L > explained_L)
 
 
-def decide(
-    improved: Candidate,
-    planned: Candidate | None,
-    *,
-    moving: bool,
-    step_seconds: float,
-    policy: Policy,
-) -> Decision:
-    """Keep what is in force, improve it, or take a new plan.
+def decide(candidate: Candidate, *, planned: bool, step_seconds: float, policy: Policy) -> Reason:
+    """Keep what is in force, or take what was planned.
 
     Args:
-        improved: the best few moves.
-        planned: the same with new plans of the layers that they leave far off; None: none is.
-        moving: whether the imbalance has been above `start_above`, and not been down at
-            `stop_below` since.
+        candidate: that.
+        planned: whether any layer of it has a new plan.
         step_seconds: what a step takes now.
         policy: the deployment's.
     """
-    if is_balanced(improved.before, moving, policy):
-        return Decision(Reason.BALANCED, improved)
-    chosen, reason = improved, Reason.IMPROVED
-    if planned is not None:
-        chosen, reason = planned, Reason.REPLANNED
-    if chosen.moves == 0 or chosen.gain < policy.min_gain:
-        return Decision(Reason.SMALL_GAIN, chosen)
-    if not _pays(chosen, step_seconds, policy):
-        return Decision(Reason.TOO_COSTLY, chosen)
-    return Decision(reason, chosen)
+    if candidate.moves == 0:
+        return Reason.SMALL_GAIN
+    if not _pays(candidate, step_seconds, policy):
+        return Reason.TOO_COSTLY
+    return Reason.REPLANNED if planned else Reason.IMPROVED
 
 
 def _pays(candidate: Candidate, step_seconds: float, policy: Policy) -> bool:

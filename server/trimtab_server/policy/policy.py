@@ -22,23 +22,22 @@ class Mode(Enum):
 class Policy:
     """When experts move, and how many. The defaults are one set for all models.
 
-    An imbalance is the mean over layers of heaviest GPU / mean GPU: layers run one after
-    another, so this is what a step takes longer than it could. Layers without load, such as
-    dense ones that an engine numbers too, are left out.
+    What noise may explain is left alone, without any setting: see `Floor`.
 
     Attributes:
         mode: ACTIVE: offer what is decided. SHADOW: decide and report only. OFF: decide nothing.
-        half_life_steps: of the load estimate; 0: a window instead.
-        window_steps: over so many steps the estimate is a mean; 0: a half-life instead.
+        half_life_steps: of the load estimate.
+        window_steps: over so many steps the estimate is a mean. Both 0: over as many as have
+            foretold the load best.
         every_steps: least steps from one decision to the next.
         cooldown_steps: least steps from a switch to the next.
-        start_above: predicted imbalance above which experts begin to move.
-        stop_below: predicted imbalance at which they stop to.
-        min_gain: least fall of the predicted imbalance, as a share of it, for a switch.
+        least_gain: of each move: least fall of a layer's sum of squared GPU loads, where their
+            mean is 1, however sure it is.
         max_moves_per_layer: most net moves in a layer of one decision's improvement.
         max_moves: the same over all layers; 0: no limit.
-        replan_gap: a layer that an improvement leaves this share of the imbalance above what
-            a new plan reaches gets the new plan: its load has shifted.
+        replan_gap: a layer that an improvement leaves this share of the imbalance above what it
+            could be has shifted: it gets all the moves that gain, or, where they leave it as far
+            above what a new plan reaches, the new plan.
         horizon_steps: over how many steps a gain has to pay for its moves.
         moe_share: of a step's time, how much the experts' layers take.
         node_bandwidth: bytes a second into or out of a GPU, inside its node.
@@ -49,13 +48,11 @@ class Policy:
     """
 
     mode: Mode = Mode.ACTIVE
-    half_life_steps: float = 16.0
+    half_life_steps: float = 0.0
     window_steps: float = 0.0
     every_steps: int = 16
     cooldown_steps: int = 0
-    start_above: float = 1.02
-    stop_below: float = 1.01
-    min_gain: float = 0.01
+    least_gain: float = 0.001
     max_moves_per_layer: int = 4
     max_moves: int = 0
     replan_gap: float = 0.1
@@ -68,18 +65,12 @@ class Policy:
         _ = self.smoothing
         above_0 = ("node_bandwidth", "cross_node_bandwidth")
         least = {"every_steps": 1, "cooldown_steps": 0, "max_moves_per_layer": 0}
-        least |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "min_gain": 0}
+        least |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "least_gain": 0}
         values = {name: getattr(self, name) for name in (*above_0, *least)}
         require_all(
             *((0 < values[n] < math.inf, n, f"{values[n]} is not above 0") for n in above_0),
             *((values[n] >= low, n, f"{values[n]} is below {low}") for n, low in least.items()),
             (0 < self.moe_share <= 1, "moe_share", f"{self.moe_share} is not in (0, 1]"),
-            (self.stop_below >= 1, "stop_below", f"{self.stop_below} is below 1"),
-            (
-                self.start_above >= self.stop_below,
-                "start_above",
-                f"{self.start_above} is below stop_below, {self.stop_below}",
-            ),
         )
 
     @property

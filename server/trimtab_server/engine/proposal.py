@@ -1,0 +1,164 @@
+"""What a placement could become, layer by layer: kept, improved, or planned anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.moves import Moves
+from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.planner import Options, Placed, Planner, Terms
+from trimtab_server.loads.estimates import Loads
+from trimtab_server.policy.decide import far_off
+from trimtab_server.policy.floor import Floor
+from trimtab_server.policy.policy import Policy
+from trimtab_server.solver.budget import Budget
+
+Layers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What some layers could become.
+
+    Attributes:
+        layer_A: those, ascending.
+        placed: what they would be, [A, ...].
+        planned_A: which of them have a new plan, bool.
+    """
+
+    layer_A: Layers
+    placed: Placed
+    planned_A: npt.NDArray[np.bool_]
+
+    @property
+    def moves_of_layers(self) -> npt.NDArray[np.int64]:
+        """Net moves of each of its layers."""
+        moves = self.placed.moves
+        if moves is None:
+            raise LookupError("planned from nothing in force")
+        return np.asarray(moves.per_layer(len(self.layer_A)).numpy())
+
+    def only(self, row_B: Layers) -> Proposal:
+        """The same of some of its layers, given by their rows."""
+        placed, kept = self.placed, np.arange(len(row_B))
+        moves = placed.moves
+        return Proposal(
+            self.layer_A[row_B],
+            Placed(
+                placed.placement.of_layers(row_B),
+                None if moves is None else Moves.none().with_layers(kept, moves, row_B),
+                None if placed.before is None else placed.before.of_layers(row_B),
+                placed.after.of_layers(row_B),
+            ),
+            self.planned_A[row_B],
+        )
+
+    def applied_to(self, served: Placement) -> Placement:
+        """All layers, with these."""
+        rows = np.arange(len(self.layer_A))
+        return served.with_layers(self.layer_A, self.placed.placement, rows)
+
+    def moves(self) -> Moves:
+        """From what is in force."""
+        rows = np.arange(len(self.layer_A))
+        if self.placed.moves is None:
+            raise LookupError("planned from nothing in force")
+        return Moves.none().with_layers(self.layer_A, self.placed.moves, rows)
+
+
+class Proposer:
+    """Makes them.
+
+    Args:
+        planner: carries out the planning.
+        topology: of the deployment.
+    """
+
+    def __init__(self, planner: Planner, topology: Topology) -> None:
+        self._planner = planner
+        self._topology = topology
+
+    async def propose(
+        self, load_LE: Loads, served: Placement, floor: Floor, policy: Policy, layer_A: Layers
+    ) -> Proposal:
+        """The moves of some layers that gain more than noise may seem to.
+
+        Those that a few moves leave far off get all that gain, and those that these leave far
+        from what a new plan reaches get that.
+
+        Args:
+            load_LE: of all layers, [L, E], as all that follows.
+            served: the placement in force.
+            floor: of what noise may seem to give.
+            policy: the deployment's.
+            layer_A: the layers to plan, ascending, at least one.
+        """
+        load_AE, served_A, floor_A = load_LE[layer_A], served.of_layers(layer_A), floor.of(layer_A)
+        least = np.maximum(floor_A.gain_L, policy.least_gain)
+        few = Budget(policy.max_moves_per_layer, policy.max_moves or None, tuple(least))
+        placed = await self._plan(load_AE, served_A, few)
+        planned_A = np.zeros(len(layer_A), np.bool_)
+        (far_B,) = self._far(placed, floor_A, policy).nonzero()
+        if len(far_B):
+            # All moves that gain, however many.
+            more = await self._plan(
+                load_AE[far_B], served_A.of_layers(far_B), Budget(min_gain=tuple(least[far_B]))
+            )
+            placed = placed.with_layers(far_B, more, np.arange(len(far_B)))
+            (far_B,) = self._far(placed, floor_A, policy).nonzero()
+        if len(far_B):
+            anew = await self._plan(load_AE[far_B], served_A.of_layers(far_B), None)
+            reached_B, best_B = placed.after.imbalance[far_B].numpy(), anew.after.imbalance.numpy()
+            (row_C,) = far_off(reached_B, best_B, floor_A.of(far_B), policy).nonzero()
+            if len(row_C):
+                placed = placed.with_layers(far_B[row_C], anew, row_C)
+                planned_A[far_B[row_C]] = True
+        return Proposal(layer_A, placed, planned_A)
+
+    async def confirmed(
+        self,
+        proposal: Proposal,
+        halves_HLE: Loads,
+        served: Placement,
+        floor: Floor,
+        policy: Policy,
+    ) -> Layers:
+        """Rows of a proposal that independent halves of the load confirm.
+
+        What one half would have its layers become is judged on the other half, both ways: a
+        gain that is there in both is no accident of either's counts. A layer stays unless the
+        mean of both is one.
+        """
+        (row_B,) = proposal.moves_of_layers.nonzero()
+        if not len(row_B):
+            return np.asarray(row_B)
+        layer_B = proposal.layer_A[row_B]
+        gain_B = np.zeros(len(row_B))
+        for plan_LE, judge_LE in (halves_HLE, halves_HLE[::-1]):
+            other = await self.propose(plan_LE, served, floor, policy, layer_B)
+            was_B, is_B = (
+                _imbalance(placement, judge_LE[layer_B])
+                for placement in (served.of_layers(layer_B), other.placed.placement)
+            )
+            gain_B += 1.0 - is_B / was_B
+        return np.asarray(row_B[gain_B > 0])
+
+    async def _plan(self, load: Loads, served: Placement, budget: Budget | None) -> Placed:
+        # A new plan is rare, and moves a lot: it is worth the better effort.
+        options = Options() if budget else Options("balanced")
+        return await self._planner.place(load, Terms(self._topology, budget, options), served)
+
+    def _far(self, placed: Placed, floor: Floor, policy: Policy) -> npt.NDArray[np.bool_]:
+        after = placed.after
+        return far_off(after.imbalance.numpy(), after.bound.numpy(), floor, policy)
+
+
+def _imbalance(placement: Placement, load_LE: Loads) -> npt.NDArray[np.float64]:
+    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
+    return np.asarray(imbalance(loads_LG).numpy())
