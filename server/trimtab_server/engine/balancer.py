@@ -30,7 +30,6 @@ from trimtab_server.policy.decide import (
     Situation,
     before_planning,
     decide,
-    far_off,
 )
 from trimtab_server.policy.floor import Floor, floor_of
 from trimtab_server.policy.policy import Policy
@@ -199,11 +198,11 @@ class Balancer:
     def _layers(
         self, floor: Floor, loads_LG: Loads, imbalance_L: npt.NDArray[np.float64]
     ) -> Layers:
-        """Those that noise does not explain; at first, only what is far off of them."""
+        """Those that noise does not explain; at first, only what is plain."""
         wanted_L = floor.exceeded(loads_LG)
         self._settled = self._settled or floor.enough
         if not self._settled:
-            wanted_L &= far_off(imbalance_L, np.ones_like(imbalance_L), floor, self.policy)
+            wanted_L &= floor.plain(imbalance_L)
         return np.asarray(wanted_L.nonzero()[0])
 
     def _certainty(self, known: Known, floor: Floor, loads_LG: Loads) -> Certainty:

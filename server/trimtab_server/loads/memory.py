@@ -36,7 +36,7 @@ _UNSEEN = 0.5
 _NEIGHBOURS = 9
 """Of so many pairs of neighbouring spans the median overdispersion counts, in one half."""
 
-_DRIFT = 1.25
+_DRIFT = 1.5
 """By how much more they may differ since the load itself goes on, not by chance."""
 
 

@@ -41,13 +41,16 @@ import numpy.typing as npt
 from trimtab_server.domain.topology import Topology
 from trimtab_server.loads.evidence import Evidence
 
-MARGIN = 1.25
+MARGIN = 1.15
 """Chosen by the cases of `make bench ARGS=null`, as the next ones."""
 
 _SIGNIFICANT = 3.0
 
 _ENOUGH = 0.1
-"""Before noise looks like less imbalance than this, only what is far off is mended."""
+"""Before noise looks like less imbalance than this, only what is plain is mended."""
+
+_PLAIN = 0.05
+"""Of an imbalance, beyond what noise looks like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,10 @@ class Floor:
         return Floor(
             self.parts, self.gain_L[layer_A], self.excess_L[layer_A], self.sigma_L[layer_A]
         )
+
+    def plain(self, imbalance_L: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """The layers that are so far out of balance that little evidence will do, bool [L]."""
+        return np.asarray(imbalance_L > (1.0 + self.excess_L) * (1.0 + _PLAIN))
 
     def exceeded(self, gpu_load_LG: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """The layers whose GPUs' loads noise alone does not explain, bool [L]."""
