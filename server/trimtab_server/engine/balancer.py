@@ -156,6 +156,7 @@ class Balancer:
         target = proposal.applied_to(served)
         decision = Decision(reason, candidate, certainty)
         if decision.moves:
+            self._settled = True
             judged = judged or self._judged(view, known, least=1)
             self._last = self._promised(view, served, target, proposal, known.load_LE)
         return Verdict(decision, target, _urgent_first(proposal, len(loads_LG)), judged)

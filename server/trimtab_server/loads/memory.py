@@ -69,7 +69,8 @@ class Memory:
         self._squares_AA = np.zeros((len(half_lives), len(half_lives)))
         self._belief_A = np.zeros(len(half_lives))
         self._last_LE: Loads | None = None
-        self._spreads = deque[float](maxlen=_NEIGHBOURS)
+        # At first as if all were alike: a single shift is no dispersion.
+        self._spreads = deque([1.0] * _NEIGHBOURS, _NEIGHBOURS)
 
     def add(self, tokens_HLE: Loads, cells: float) -> None:
         """Take what came in the next so many cells, spread evenly over them.
@@ -115,7 +116,7 @@ class Memory:
         cells, rate_HLE = self.cells, self.rate()
         tokens_L = rate_HLE.sum((0, 2)) * cells
         if len(rate_HLE) == 1:
-            spread = float(np.median(self._spreads)) if self._spreads else 1.0
+            spread = float(np.median(self._spreads))
             return Evidence(tokens_L, max(1.0, spread / _DRIFT))
         return Evidence(tokens_L, overdispersion(*(rate_HLE * cells)), rate_HLE)
 

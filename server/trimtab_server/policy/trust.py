@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_KEPT = 0.8
-"""Of what earlier switches weigh, with each that is judged."""
+_EARLIER = 0.8
+"""What all earlier switches weigh, with each that is judged: one alone says little."""
 
 _ENOUGH = 0.5
-"""Who keeps this share of what it promised is trusted."""
+"""Who keeps this share of what was promised, in the mean, is trusted."""
 
-MOST_DISTRUST = 4.0
+_MOST_DISTRUST = 4.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,14 @@ class Judgement:
 
 
 class Trust:
-    """Of one deployment."""
+    """Of one deployment.
+
+    Attributes:
+        kept: share of what switches have promised, in the mean over the last ones; from 0 to 1.
+    """
 
     def __init__(self) -> None:
-        self._promised = self._realised = 0.0
+        self.kept = 1.0
 
     def judge(self, judgement: Judgement, noise: float) -> None:
         """Take one more.
@@ -52,16 +56,13 @@ class Trust:
             judgement: it.
             noise: what it may be wrong by.
         """
-        self._promised = self._promised * _KEPT + judgement.promised + noise
-        self._realised = self._realised * _KEPT + judgement.realised + noise
+        share = (judgement.realised + noise) / (judgement.promised + noise)
+        self.kept = _EARLIER * self.kept + (1.0 - _EARLIER) * min(max(share, 0.0), 1.0)
 
     @property
     def distrust(self) -> float:
-        """How many times as much moves have to gain: from 1 to `MOST_DISTRUST`."""
-        least = self._promised * _ENOUGH
-        if self._realised >= least:
-            return 1.0
-        return least / max(self._realised, least / MOST_DISTRUST)
+        """How many times as much moves have to gain: from 1 to 4."""
+        return max(1.0, _ENOUGH / max(self.kept, _ENOUGH / _MOST_DISTRUST))
 
 
 def squared_fall(before_LG: npt.NDArray[np.float64], after_LG: npt.NDArray[np.float64]) -> float:
