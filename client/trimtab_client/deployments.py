@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
-from trimtab_client.policies import Decision, Policy
+from trimtab_client.policies import Decision, Judgement, Policy
 from trimtab_client.version import Version
 
 
@@ -120,6 +120,7 @@ class DeploymentStatus:
         decisions: how many since the server's start, by the name of their reason, as in
             "improved".
         past: the versions that `roll_back` can go back to, the oldest first.
+        last_judged: what has come of the last switch that could be judged; None: none could.
         workers: by name. Empty in what `deployments` answers.
     """
 
@@ -139,6 +140,7 @@ class DeploymentStatus:
     last_decision: Decision | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
+    last_judged: Judgement | None
     workers: tuple[WorkerStatus, ...]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trimtab_server.domain.balance import OverLayers
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.decision_log import Decided
+from trimtab_server.policy.trust import Judgement
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Status:
         outlook: how balanced it is.
         moves_in_shadow: that shadow mode would have taken.
         decided: the last decision; None: none yet.
+        judged: what has come of the last switch that could be judged; None: none could.
         decisions: how many since the server's start, by reason.
         past: versions to which it can be rolled back, the oldest first.
     """
@@ -96,6 +98,7 @@ class Status:
     outlook: Outlook
     moves_in_shadow: int
     decided: Decided | None
+    judged: Judgement | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
 
