@@ -120,8 +120,8 @@ class DeploymentStatus:
         decisions: how many since the server's start, by the name of their reason, as in
             "improved".
         past: the versions that `roll_back` can go back to, the oldest first.
-        last_judged: what has come of the last switch that could be judged; None: none could.
         workers: by name. Empty in what `deployments` answers.
+        last_judged: what has come of the last switch that could be judged; None: none could.
     """
 
     in_force: Version | None
@@ -140,8 +140,8 @@ class DeploymentStatus:
     last_decision: Decision | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
-    last_judged: Judgement | None
     workers: tuple[WorkerStatus, ...]
+    last_judged: Judgement | None = None
 
 
 @dataclass(frozen=True)

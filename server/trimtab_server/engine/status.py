@@ -77,9 +77,9 @@ class Status:
         outlook: how balanced it is.
         moves_in_shadow: that shadow mode would have taken.
         decided: the last decision; None: none yet.
-        judged: what has come of the last switch that could be judged; None: none could.
         decisions: how many since the server's start, by reason.
         past: versions to which it can be rolled back, the oldest first.
+        judged: what has come of the last switch that could be judged; None: none could.
     """
 
     in_force: Version | None
@@ -98,9 +98,9 @@ class Status:
     outlook: Outlook
     moves_in_shadow: int
     decided: Decided | None
-    judged: Judgement | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
+    judged: Judgement | None = None
 
     @property
     def absent(self) -> int:
