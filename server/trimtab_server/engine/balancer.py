@@ -80,14 +80,24 @@ class Verdict(NamedTuple):
 
 
 class _Promise(NamedTuple):
-    """A switch that is to be judged: from where, to where, in which layers, and upon what."""
+    """A switch that is to be judged: from where, to where, in which layers, and upon what load."""
 
     step: int
     was: Placement
     is_now: Placement
     layer_A: Layers
-    gain: float
+    load_LE: Loads
     counted: Counted
+
+    def gain(self, load_LE: Loads) -> float:
+        """By this load."""
+        load_AE = np.ascontiguousarray(load_LE[self.layer_A])
+        return squared_fall(
+            *(
+                _gpu_loads(placement.of_layers(self.layer_A), load_AE)
+                for placement in (self.was, self.is_now)
+            )
+        )
 
 
 class Balancer:
@@ -158,7 +168,9 @@ class Balancer:
         if decision.moves:
             self._settled = True
             judged = judged or self._judged(view, known, least=1)
-            self._last = self._promised(view, served, target, proposal, known.load_LE)
+            moved_A = proposal.layer_A[proposal.moves_of_layers > 0]
+            terms = served, target, moved_A, known.load_LE, view.counted()
+            self._last = _Promise(view.step, *terms)
         return Verdict(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
 
     def forget(self) -> None:
@@ -234,13 +246,6 @@ class Balancer:
             float(imbalance_L[loaded_L].mean()), float(after_L[loaded_L].mean()), moves, seconds
         )
 
-    def _promised(
-        self, view: View, served: Placement, target: Placement, proposal: Proposal, load_LE: Loads
-    ) -> _Promise:
-        layer_A = proposal.layer_A[proposal.moves_of_layers > 0]
-        gain = _gain(served, target, layer_A, load_LE)
-        return _Promise(view.step, served, target, layer_A, gain, view.counted())
-
     def _judged(self, view: View, known: Known, least: int) -> Judgement | None:
         """What has come of the last switch, if so many steps were counted since it was decided."""
         promise = self._promise
@@ -253,8 +258,8 @@ class Balancer:
         fresh_L = fresh_LE[promise.layer_A].sum(1)
         if not fresh_L.all():
             return None
-        realised = _gain(promise.was, promise.is_now, promise.layer_A, fresh_LE)
-        judged = Judgement(promise.step, view.step - promise.step, promise.gain, realised)
+        gains = promise.gain(promise.load_LE), promise.gain(fresh_LE)
+        judged = Judgement(promise.step, view.step - promise.step, *gains)
         fresh = Evidence(fresh_L, known.evidence.overdispersion)
         self._trust.judge(judged, float(floor_of(fresh, self._topology).gain_L.mean()))
         return judged
@@ -263,12 +268,6 @@ class Balancer:
 def _gpu_loads(placement: Placement, load_LE: Loads) -> Loads:
     loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
     return np.asarray(loads_LG.numpy())
-
-
-def _gain(was: Placement, is_now: Placement, layer_A: Layers, load_LE: Loads) -> float:
-    load_AE = np.ascontiguousarray(load_LE[layer_A])
-    before, after = (_gpu_loads(each.of_layers(layer_A), load_AE) for each in (was, is_now))
-    return squared_fall(before, after)
 
 
 def _urgent_first(proposal: Proposal, layers: int) -> tuple[int, ...]:

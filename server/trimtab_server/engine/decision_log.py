@@ -85,6 +85,6 @@ class DecisionLog:
 
 def _says(decided: Decided) -> object:
     """What decisions have in common that are kept as one; those that planned are kept each."""
-    if decided.decision.candidate is not None:
+    if decided.decision.planned or decided.judged is not None:
         return object()
     return decided.decision.reason, decided.mode

@@ -27,6 +27,7 @@ from trimtab_server.engine.observer import Observer, When
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver.backends.backend import Backend
 from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.packing import pack
 from trimtab_server.solver.plan import Plan, place
 from trimtab_server.solver.settings import Effort, Settings, settings_for
@@ -50,11 +51,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a load is placed under; all loads of a stream share it."""
+    """What a load is placed under; all loads of a stream share it.
+
+    Attributes:
+        topology: slots, GPUs, nodes and groups.
+        budget: of moves, if any.
+        options: how hard to try.
+        top_k: of `improve`, where there is a budget.
+    """
 
     topology: Topology
     budget: Budget | None = None
     options: Options = Options()
+    top_k: int = DEFAULT_TOP_K
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,7 @@ class Planner:
                 current=None if start is None else start.tensor().to(self._device),
                 budget=terms.budget,
                 settings=settings,
+                top_k=terms.top_k,
                 backend=self._backend,
                 stage=self._stage(effort),
             )

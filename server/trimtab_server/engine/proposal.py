@@ -18,6 +18,10 @@ from trimtab_server.policy.decide import far_off
 from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
 from trimtab_server.solver.budget import Budget
+from trimtab_server.solver.improve import DEFAULT_TOP_K
+
+_QUICK_TOP_K = 1
+"""Of `improve`, where many steps are taken: as good, and three times as fast."""
 
 Layers = npt.NDArray[np.int64]
 
@@ -29,11 +33,13 @@ class Proposal:
     Attributes:
         layer_A: those, ascending.
         placed: what they would be, [A, ...].
-        planned_A: which of them have a new plan, bool.
+        shifted_A: which of them a few moves would leave far off, bool.
+        planned_A: which of those have a new plan, bool.
     """
 
     layer_A: Layers
     placed: Placed
+    shifted_A: npt.NDArray[np.bool_]
     planned_A: npt.NDArray[np.bool_]
 
     @property
@@ -46,6 +52,8 @@ class Proposal:
 
     def only(self, row_B: Layers) -> Proposal:
         """The same of some of its layers, given by their rows."""
+        if len(row_B) == len(self.layer_A):
+            return self
         placed, kept = self.placed, np.arange(len(row_B))
         moves = placed.moves
         return Proposal(
@@ -56,6 +64,7 @@ class Proposal:
                 None if placed.before is None else placed.before.of_layers(row_B),
                 placed.after.of_layers(row_B),
             ),
+            self.shifted_A[row_B],
             self.planned_A[row_B],
         )
 
@@ -100,16 +109,15 @@ class Proposer:
             layer_A: the layers to plan, ascending, at least one.
         """
         load_AE, served_A, floor_A = load_LE[layer_A], served.of_layers(layer_A), floor.of(layer_A)
-        least = np.maximum(floor_A.gain_L, policy.least_gain)
-        few = Budget(policy.max_moves_per_layer, policy.max_moves or None, tuple(least))
+        few = Budget(policy.max_moves_per_layer, policy.max_moves or None, _least(floor_A, policy))
         placed = await self._plan(load_AE, served_A, few)
         planned_A = np.zeros(len(layer_A), np.bool_)
-        (far_B,) = self._far(placed, floor_A, policy).nonzero()
+        shifted_A = self._far(placed, floor_A, policy)
+        (far_B,) = shifted_A.nonzero()
         if len(far_B):
             # All moves that gain, however many.
-            more = await self._plan(
-                load_AE[far_B], served_A.of_layers(far_B), Budget(min_gain=tuple(least[far_B]))
-            )
+            every = Budget(min_gain=_least(floor_A.of(far_B), policy))
+            more = await self._plan(load_AE[far_B], served_A.of_layers(far_B), every, _QUICK_TOP_K)
             placed = placed.with_layers(far_B, more, np.arange(len(far_B)))
             (far_B,) = self._far(placed, floor_A, policy).nonzero()
         if len(far_B):
@@ -119,7 +127,7 @@ class Proposer:
             if len(row_C):
                 placed = placed.with_layers(far_B[row_C], anew, row_C)
                 planned_A[far_B[row_C]] = True
-        return Proposal(layer_A, placed, planned_A)
+        return Proposal(layer_A, placed, shifted_A, planned_A)
 
     async def confirmed(
         self,
@@ -133,26 +141,38 @@ class Proposer:
 
         What one half would have its layers become is judged on the other half, both ways: a
         gain that is there in both is no accident of either's counts. A layer stays unless the
-        mean of both is one.
+        mean of both is one, or it is so far off that there can be no doubt.
         """
-        (row_B,) = proposal.moves_of_layers.nonzero()
-        if not len(row_B):
-            return np.asarray(row_B)
-        layer_B = proposal.layer_A[row_B]
-        gain_B = np.zeros(len(row_B))
-        for plan_LE, judge_LE in (halves_HLE, halves_HLE[::-1]):
-            other = await self.propose(plan_LE, served, floor, policy, layer_B)
-            was_B, is_B = (
-                _imbalance(placement, judge_LE[layer_B])
-                for placement in (served.of_layers(layer_B), other.placed.placement)
+        kept_A = proposal.shifted_A.copy()
+        (row_B,) = ((proposal.moves_of_layers > 0) & ~kept_A).nonzero()
+        if len(row_B):
+            # Both halves in one call, one after the other.
+            layer_2B = np.tile(proposal.layer_A[row_B], 2)
+            plan_2BE, judge_2BE = (
+                np.concatenate([half_LE[proposal.layer_A[row_B]] for half_LE in halves])
+                for halves in (halves_HLE, halves_HLE[::-1])
             )
-            gain_B += 1.0 - is_B / was_B
-        return np.asarray(row_B[gain_B > 0])
+            served_2B = served.of_layers(layer_2B)
+            few = Budget(policy.max_moves_per_layer, None, _least(floor.of(layer_2B), policy))
+            other = await self._plan(plan_2BE, served_2B, few, _QUICK_TOP_K)
+            was_2B, is_2B = (
+                _imbalance(placement, judge_2BE) for placement in (served_2B, other.placement)
+            )
+            gain_B = (1.0 - is_2B / was_2B).reshape(2, -1).sum(0)
+            kept_A[row_B[gain_B > 0]] = True
+        return np.asarray(kept_A.nonzero()[0])
 
-    async def _plan(self, load: Loads, served: Placement, budget: Budget | None) -> Placed:
+    async def _plan(
+        self,
+        load: Loads,
+        served: Placement,
+        budget: Budget | None,
+        top_k: int = DEFAULT_TOP_K,
+    ) -> Placed:
         # A new plan is rare, and moves a lot: it is worth the better effort.
         options = Options() if budget else Options("balanced")
-        return await self._planner.place(load, Terms(self._topology, budget, options), served)
+        terms = Terms(self._topology, budget, options, top_k)
+        return await self._planner.place(load, terms, served)
 
     def _far(self, placed: Placed, floor: Floor, policy: Policy) -> npt.NDArray[np.bool_]:
         after = placed.after
@@ -162,3 +182,8 @@ class Proposer:
 def _imbalance(placement: Placement, load_LE: Loads) -> npt.NDArray[np.float64]:
     loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
     return np.asarray(imbalance(loads_LG).numpy())
+
+
+def _least(floor: Floor, policy: Policy) -> tuple[float, ...]:
+    """What each move has to gain, by layer."""
+    return tuple(np.maximum(floor.gain_L, policy.least_gain).tolist())

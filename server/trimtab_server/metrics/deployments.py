@@ -165,7 +165,7 @@ class DeploymentMetrics(DeploymentObserver):
                 ("realised",): judged.realised,
             }
             self._gain.show(deployment, gains)
-        if decision.candidate is not None:
+        if decision.planned:
             self._deciding.observe(seconds)
         self._decisions.labels(deployment, decision.reason.value).inc()
         if decision.candidate is not None:

@@ -36,6 +36,8 @@ _ROUNDING = 1e-6
 MOVES = frozenset({Reason.IMPROVED, Reason.REPLANNED})
 """With these, experts move."""
 
+_PLANNED = MOVES | {Reason.SMALL_GAIN, Reason.TOO_COSTLY}
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -110,7 +112,8 @@ class Decision:
 
     Attributes:
         reason: why.
-        candidate: that was chosen, or that was not good enough; None: none was planned.
+        candidate: that was chosen, or that was not good enough, or what is in force where nothing
+            was planned; None: nothing was looked at.
         certainty: of the load it rests on; None: there was none.
     """
 
@@ -122,6 +125,11 @@ class Decision:
     def moves(self) -> bool:
         """Whether experts are to move."""
         return self.reason in MOVES
+
+    @property
+    def planned(self) -> bool:
+        """Whether anything was planned."""
+        return self.reason in _PLANNED
 
 
 def before_planning(situation: Situation, policy: Policy) -> Reason | None:

@@ -61,6 +61,7 @@ class _Problem(NamedTuple):
     budget: Budget | None
     settings: Settings
     backend: Backend
+    top_k: int = DEFAULT_TOP_K
 
 
 def place(
@@ -72,6 +73,7 @@ def place(
     effort: Effort = DEFAULT_EFFORT,
     seed: int = 0,
     settings: Settings | None = None,
+    top_k: int = DEFAULT_TOP_K,
     backend: BackendName | Backend = "auto",
     stage: Stage = untimed,
 ) -> Plan:
@@ -89,6 +91,7 @@ def place(
         effort: "fast" or "balanced".
         seed: of the restarts.
         settings: of the packings; in place of `effort` and `seed`.
+        top_k: of `improve`, where there is a budget.
         backend: see `backend_for`.
         stage: entered around each stage, for a caller that has a clock.
 
@@ -97,6 +100,7 @@ def place(
     """
     settings = settings or settings_for(effort, seed=seed)
     problem = _checked(as_amounts(load, "load"), topology, current, budget, settings, backend)
+    problem = problem._replace(top_k=top_k)
     return _judged(problem, _solved(problem, stage), stage)
 
 
@@ -138,10 +142,10 @@ def _checked(
 
 
 def _solved(problem: _Problem, stage: Stage) -> Solved:
-    load_LE, topology, current_LR, budget, settings, backend = problem
+    load_LE, topology, current_LR, budget, settings, backend, _ = problem
     if current_LR is not None and budget is not None:
         with stage("improve"):
-            return backend.improve(current_LR, load_LE, topology, budget, DEFAULT_TOP_K)
+            return backend.improve(current_LR, load_LE, topology, budget, problem.top_k)
     with stage("plan"):
         full = backend.plan(load_LE, topology, settings)
     if current_LR is None:
@@ -177,7 +181,7 @@ def _without_moves_for_nothing(new_LR: Tensor, current_LR: Tensor, problem: _Pro
 
 
 def _judged(problem: _Problem, solved: Solved, stage: Stage) -> Plan:
-    load_LE, topology, current_LR, _, _, backend = problem
+    load_LE, topology, current_LR, _, _, backend, _ = problem
     phy2log_LR, iterations, swaps = solved
     with stage("evaluate"):
         bound_L = backend.bound(load_LE, topology)
