@@ -70,8 +70,9 @@ def test_what_is_worth_its_moves_is_made():
     assert decided(planned=True) is Reason.REPLANNED
 
 
-def test_without_moves_there_was_nothing_to_gain():
-    assert decided(replace(GOOD, moves=0)) is Reason.SMALL_GAIN
+@pytest.mark.parametrize("changes", [{"moves": 0}, {"after": 1.2, "seconds": 0.0}])
+def test_without_moves_or_where_the_heaviest_stays_as_heavy_nothing_is_gained(changes):
+    assert decided(replace(GOOD, **changes)) is Reason.SMALL_GAIN
 
 
 def test_a_gain_that_its_moves_eat_up_is_left_alone():

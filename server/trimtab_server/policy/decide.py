@@ -175,7 +175,7 @@ def decide(candidate: Candidate, *, planned: bool, step_seconds: float, policy: 
         step_seconds: what a step takes now.
         policy: the deployment's.
     """
-    if candidate.moves == 0:
+    if candidate.moves == 0 or candidate.gain <= 0:
         return Reason.SMALL_GAIN
     if not _pays(candidate, step_seconds, policy):
         return Reason.TOO_COSTLY
