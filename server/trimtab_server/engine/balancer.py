@@ -5,6 +5,7 @@ Nothing here offers anything: what comes of a decision is up to whoever asked fo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -80,24 +81,19 @@ class Verdict(NamedTuple):
 
 
 class _Promise(NamedTuple):
-    """A switch that is to be judged: from where, to where, in which layers, and upon what load."""
+    """A switch that is to be judged: of which layers, from where to where, and upon what load."""
 
     step: int
-    was: Placement
-    is_now: Placement
     layer_A: Layers
-    load_LE: Loads
-    counted: Counted
+    was_A: Placement
+    is_now_A: Placement
+    load_AE: Loads
+    counted_AE: npt.NDArray[np.int64]
+    counted_by: object
 
-    def gain(self, load_LE: Loads) -> float:
+    def gain(self, load_AE: Loads) -> float:
         """By this load."""
-        load_AE = np.ascontiguousarray(load_LE[self.layer_A])
-        return squared_fall(
-            *(
-                _gpu_loads(placement.of_layers(self.layer_A), load_AE)
-                for placement in (self.was, self.is_now)
-            )
-        )
+        return squared_fall(*(_gpu_loads(each, load_AE) for each in (self.was_A, self.is_now_A)))
 
 
 class Balancer:
@@ -123,7 +119,7 @@ class Balancer:
         self._step_seconds = 0.0
         self._trust = Trust()
         self._last: _Promise | None = None
-        self._promise: _Promise | None = None
+        self._promises = deque[_Promise]()
 
     async def decide(self, view: View) -> Verdict:
         """What to do now.
@@ -140,7 +136,7 @@ class Balancer:
         if not known.load_LE.any():
             return Verdict(Decision(Reason.NO_LOAD))
         self._decided_at = view.step
-        judged = self._judged(view, known, least=_JUDGED_AFTER)
+        judged = self._judged(view, known)
         floor = floor_of(known.evidence, self._topology, self._trust.distrust)
         loads_LG = _gpu_loads(served, known.load_LE)
         imbalance_L = imbalance(torch.from_numpy(loads_LG)).numpy()
@@ -167,22 +163,20 @@ class Balancer:
         decision = Decision(reason, candidate, certainty)
         if decision.moves:
             self._settled = True
-            judged = judged or self._judged(view, known, least=1)
-            moved_A = proposal.layer_A[proposal.moves_of_layers > 0]
-            terms = served, target, moved_A, known.load_LE, view.counted()
-            self._last = _Promise(view.step, *terms)
+            self._last = self._promised(view, known, proposal, target)
         return Verdict(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
 
     def forget(self) -> None:
         """The load is forgotten, and with it what was made of it."""
         self._decided_at = self._switched_at = -1
         self._settled = False
-        self._promise = None
+        self._promises.clear()
 
     def switched(self) -> None:
         """What was decided last is on its way."""
         self._switched_at = self._decided_at
-        self._promise = self._last
+        if self._last is not None:
+            self._promises.append(self._last)
 
     def _take_step(self, view: View) -> None:
         """Learn how long a step takes; steps that begin anew are those of a new group.
@@ -246,21 +240,30 @@ class Balancer:
             float(imbalance_L[loaded_L].mean()), float(after_L[loaded_L].mean()), moves, seconds
         )
 
-    def _judged(self, view: View, known: Known, least: int) -> Judgement | None:
-        """What has come of the last switch, if so many steps were counted since it was decided."""
-        promise = self._promise
-        if promise is None or view.step < promise.step + least:
+    def _promised(
+        self, view: View, known: Known, proposal: Proposal, target: Placement
+    ) -> _Promise | None:
+        layer_A, counted = proposal.layer_A[proposal.moves_of_layers > 0], view.counted()
+        if view.served is None:
             return None
-        self._promise, now = None, view.counted()
-        if now.by != promise.counted.by:
+        placements = view.served.of_layers(layer_A), target.of_layers(layer_A)
+        loads = known.load_LE[layer_A], counted.tokens_LE[layer_A]
+        return _Promise(view.step, layer_A, *placements, *loads, counted.by)
+
+    def _judged(self, view: View, known: Known) -> Judgement | None:
+        """What has come of the oldest switch that has not been judged, if it is time to."""
+        if not self._promises or view.step < self._promises[0].step + _JUDGED_AFTER:
             return None
-        fresh_LE = (now.tokens_LE - promise.counted.tokens_LE).astype(np.float64)
-        fresh_L = fresh_LE[promise.layer_A].sum(1)
-        if not fresh_L.all():
+        promise, now = self._promises.popleft(), view.counted()
+        if now.by != promise.counted_by:
             return None
-        gains = promise.gain(promise.load_LE), promise.gain(fresh_LE)
+        fresh_AE = (now.tokens_LE[promise.layer_A] - promise.counted_AE).astype(np.float64)
+        fresh_A = fresh_AE.sum(1)
+        if not fresh_A.all():
+            return None
+        gains = promise.gain(promise.load_AE), promise.gain(fresh_AE)
         judged = Judgement(promise.step, view.step - promise.step, *gains)
-        fresh = Evidence(fresh_L, known.evidence.overdispersion)
+        fresh = Evidence(fresh_A, known.evidence.overdispersion)
         self._trust.judge(judged, float(floor_of(fresh, self._topology).gain_L.mean()))
         return judged
 
