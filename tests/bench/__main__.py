@@ -20,6 +20,7 @@ from tests.bench import (
     growth,
     improving,
     leak,
+    null,
     policy,
     replay,
     rpc,
@@ -42,6 +43,7 @@ SECTIONS: dict[str, list[Section]] = {
     "policy": [policy.run],
     "served": [served.run],
     "aside": [aside.run],
+    "null": [null.run],
     "rpc": [rpc.run, concurrency.run, start.run],
     "sessions": [engine_calls.run, sessions.run, switching.run],
     "crowd": [crowd.run],
@@ -106,6 +108,7 @@ def _arguments() -> tuple[list[str], Options]:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the figures of `served` there"
     )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of `null` (default: 3)")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     unknown = [section for section in given.sections if section not in SECTIONS]
@@ -113,6 +116,8 @@ def _arguments() -> tuple[list[str], Options]:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     if given.repeats < 1:
         parser.error(f"--repeats {given.repeats} is below 1")
+    if given.seeds < 1:
+        parser.error(f"--seeds {given.seeds} is below 1")
     missing = [str(path) for path in given.peers if not path.is_file()]
     if missing:
         parser.error(f"--peer: no file {', '.join(missing)}")
@@ -122,6 +127,7 @@ def _arguments() -> tuple[list[str], Options]:
         peers=tuple(given.peers),
         memory=given.memory,
         json=given.json,
+        seeds=given.seeds,
         quick=given.quick,
     )
 

@@ -100,7 +100,7 @@ def by_slots(placement: Placement, load_LE: Counts, workers: int) -> list[Counts
     """What the slots of each worker have processed, by expert, int64 [L, E]; GPUs are divided."""
     shares_LR = divided(placement, load_LE)
     gpus = np.arange(placement.num_gpus).reshape(workers, -1)
-    return [sum(counted(placement, shares_LR, gpu) for gpu in own) for own in gpus]
+    return [np.sum([counted(placement, shares_LR, gpu) for gpu in own], axis=0) for own in gpus]
 
 
 def divided(placement: Placement, load_LE: Counts) -> Counts:
