@@ -137,13 +137,14 @@ def _row(case: Case, scope: Scope, outcomes: Sequence[Outcome]) -> list[str]:
     moves, distances = zip(*outcomes, strict=True)
     cells = [case.name, scope.value, _worst(moves, ".2f"), "", _worst(distances, ".4f"), "", "none"]
     if scope not in case.without_goal:
-        met = sum(_met(case.goal, outcome) for outcome in outcomes)
+        good = sum(met(case.goal, outcome) for outcome in outcomes)
         cells[3], cells[5] = f"{case.goal.moves:g}", f"{case.goal.distance:.3f}"
-        cells[6] = "met" if met == len(outcomes) else f"missed: met by {met} of {len(outcomes)}"
+        cells[6] = "met" if good == len(outcomes) else f"missed: met by {good} of {len(outcomes)}"
     return cells
 
 
-def _met(goal: Outcome, outcome: Outcome) -> bool:
+def met(goal: Outcome, outcome: Outcome) -> bool:
+    """Whether an outcome is no more than its goal."""
     return outcome.moves <= goal.moves and outcome.distance <= goal.distance
 
 
