@@ -88,15 +88,15 @@ def traffic_of(case: Case, seed: int) -> Traffic:
 async def looped(planner: Planner, case: Case, scope: Scope, traffic: Traffic) -> Outcome:
     """What the server's loop makes of it, each decision in force before the next window."""
     first = case.first(traffic.share_LE)
-    hellos = _hellos(1 if scope is Scope.GLOBAL else RANKS)
+    hellos = _hellos(1 if scope is Scope.GLOBAL else traffic.counts_TWLE.shape[1])
     group = Group({hello.worker for hello in hellos}, apart=scope is Scope.SOURCE)
-    shape, policy = traffic.share_LE.shape, Policy()
+    (layers, experts), policy = traffic.share_LE.shape, Policy()
     teller = Teller("", History(NONE), DeploymentObserver())
-    tallies = Tallies(*shape, policy.smoothing, teller, lambda: group)
+    tallies = Tallies(layers, experts, policy.smoothing, teller, lambda: group)
     topology = Topology(first.phy2log.shape[1], first.num_gpus)
     loop, placements = Balancer(planner, topology, 0, policy), [first]
     await loop.decide(_view(tallies, first, -1))
-    counts_WLE = np.zeros((len(hellos), *shape), np.int64)
+    counts_WLE = np.zeros((len(hellos), layers, experts), np.int64)
     for window, recorded_by in enumerate(stationary.recorded(traffic, scope)):
         last = STEPS * (window + 1) - 1
         counts_WLE = counts_WLE + np.stack(recorded_by(placements[-1]))
