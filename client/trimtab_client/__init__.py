@@ -51,7 +51,7 @@ from trimtab_client.exceptions import (
 )
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
-from trimtab_client.policies import Decision, Mode, Policy, Reason
+from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.version import Version
@@ -85,6 +85,7 @@ __all__ = [
     "Balance",
     "BalanceStatus",
     "CallCancelledError",
+    "Certainty",
     "Client",
     "ClientClosedError",
     "DeadlineExceededError",
@@ -99,6 +100,7 @@ __all__ = [
     "Imbalance",
     "InternalError",
     "InvalidArgumentError",
+    "Judgement",
     "Mode",
     "MoveBudget",
     "Moves",

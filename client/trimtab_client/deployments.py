@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
-from trimtab_client.policies import Decision, Policy
+from trimtab_client.policies import Decision, Judgement, Policy
 from trimtab_client.version import Version
 
 
@@ -121,6 +121,7 @@ class DeploymentStatus:
             "improved".
         past: the versions that `roll_back` can go back to, the oldest first.
         workers: by name. Empty in what `deployments` answers.
+        last_judged: what has come of the last switch that could be judged; None: none could.
     """
 
     in_force: Version | None
@@ -140,6 +141,7 @@ class DeploymentStatus:
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
     workers: tuple[WorkerStatus, ...]
+    last_judged: Judgement | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from trimtab_client.deployments import (
 )
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.version import Version
-from trimtab_client.wire_policies import decision_value, policy_message, policy_value
+from trimtab_client.wire_policies import (
+    decision_value,
+    judgement_value,
+    policy_message,
+    policy_value,
+)
 from trimtab_client.wire_values import (
     given,
     step_value,
@@ -134,6 +139,9 @@ def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
         last_decision=last,
         decisions=dict(message.decisions),
         past=tuple(Version(past.epoch, past.generation) for past in message.past),
+        last_judged=judgement_value(message.last_judged)
+        if message.HasField("last_judged")
+        else None,
         workers=tuple(_worker_value(worker) for worker in message.workers),
     )
 

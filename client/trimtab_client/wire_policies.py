@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client.exceptions import ProtocolError, invalid
-from trimtab_client.policies import Decision, Mode, Policy, Reason
+from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.wire_values import given, optional_real, optional_uint32, step_value
 
 _MODES = {
@@ -22,6 +23,7 @@ _REASONS_BACK: dict[int, Reason] = {
     pb.REASON_NOT_READY: Reason.NOT_READY,
     pb.REASON_TOO_SOON: Reason.TOO_SOON,
     pb.REASON_NO_LOAD: Reason.NO_LOAD,
+    pb.REASON_NOT_ENOUGH_EVIDENCE: Reason.NOT_ENOUGH_EVIDENCE,
     pb.REASON_COOLDOWN: Reason.COOLDOWN,
     pb.REASON_BALANCED: Reason.BALANCED,
     pb.REASON_SMALL_GAIN: Reason.SMALL_GAIN,
@@ -30,7 +32,7 @@ _REASONS_BACK: dict[int, Reason] = {
     pb.REASON_REPLANNED: Reason.REPLANNED,
 }
 _REALS = (
-    *("half_life_steps", "window_steps", "start_above", "stop_below", "min_gain", "replan_gap"),
+    *("half_life_steps", "window_steps", "least_gain", "replan_gap"),
     *("moe_share", "node_bandwidth", "cross_node_bandwidth"),
 )
 _INTEGERS = ("every_steps", "cooldown_steps", "max_moves_per_layer", "max_moves", "horizon_steps")
@@ -79,7 +81,23 @@ def decision_value(message: pb.Decision) -> Decision:
         moves=message.moves,
         move_seconds=message.move_seconds,
         times=message.times,
+        certainty=_certainty(message.certainty) if message.HasField("certainty") else None,
+        judged=judgement_value(message.judged) if message.HasField("judged") else None,
     )
+
+
+def judgement_value(message: pb.Judgement) -> Judgement:
+    """What has come of a switch."""
+    return Judgement(
+        step=step_value(message.step),
+        steps=message.steps,
+        promised=message.promised,
+        realised=message.realised,
+    )
+
+
+def _certainty(message: pb.Certainty) -> Certainty:
+    return Certainty(**{field.name: getattr(message, field.name) for field in fields(Certainty)})
 
 
 def _mode(number: int) -> Mode:

@@ -18,16 +18,22 @@ from tests.bench.tables import print_table
 from trimtab_server.domain.topology import Topology
 from trimtab_server.policy.policy import Policy
 
-LEAST_OF_FULL = 0.985
-MOST_MOVES = 0.10
+LEAST_OF_FULL = 0.982
 LEAST_ABOVE = 0.01
+
+
+def most_moves(topology: Topology) -> float:
+    """Of the moves of the full re-plan every window, the share that may be taken."""
+    return 1 / 17 if topology.num_gpus <= 8 else 1 / 15
+
 
 CAPTION = (
     "The default policy, as the server's loop decides in this process, on windows of the traces "
     "in an order of which no policy was chosen, and in topologies of which none was. `above`: "
     "points of live balancedness above the best of the full, aligned re-plans that spend as many "
-    f"moves. Missed: less than {LEAST_OF_FULL:.1%} of the full re-plan every window, more than "
-    f"{MOST_MOVES:.0%} of its moves, or less than {100 * LEAST_ABOVE:.0f} point above."
+    f"moves. Missed: less than {LEAST_OF_FULL:.1%} of the full re-plan every window, more than a "
+    "seventeenth of its moves (on 16 GPUs: a fifteenth), or less than "
+    f"{100 * LEAST_ABOVE:.0f} point above."
 )
 _PHASES, _MIXED, _TASKS = "gptoss20b_phases", "gptoss20b_mixed", "esft_dsv2lite"
 _SMALL, _LARGE = Topology(40, 8), Topology(80, 8)
@@ -70,7 +76,7 @@ def _cells(load_TLE: Tensor, topology: Topology) -> list[str]:
     above = ours.balancedness - rare.balancedness
     missed = [
         *(["balance"] if of_full < LEAST_OF_FULL else []),
-        *(["moves"] if of_moves > MOST_MOVES else []),
+        *(["moves"] if of_moves > most_moves(topology) else []),
         *(["above"] if above < LEAST_ABOVE else []),
     ]
     return [

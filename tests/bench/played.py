@@ -24,6 +24,9 @@ UNTOUCHED = "untouched"
 FULL = "full, aligned, every 1"
 EVERY = {f"full, aligned, every {n}": n for n in (1, 4, 16)}
 DEFAULT = "default policy"
+KNOB = {f"least gain {least:g}": least for least in (0.0, 0.004, 0.016, 0.064)}
+"""The one setting that weighs balance against moves, beside its default."""
+
 AS_MANY = "full, aligned, with the default policy's moves"
 
 _RARE = range(6, 33)
@@ -31,8 +34,8 @@ _MORE_MOVES = 1.1
 
 CAPTION = (
     f"A window is {STEPS} steps. A placement is judged on the window after the one that it was "
-    "decided upon, in the mean over layers. Re-plans are of effort balanced, on the same estimate "
-    "as the default policy, a half-life of one window. The last row is the best of the re-plans "
+    "decided upon, in the mean over layers. Re-plans are of effort balanced, on an estimate with a "
+    "half-life of one window. The last row is the best of the re-plans "
     f"every {_RARE.start} to {_RARE.stop - 1} windows whose moves are at most a tenth more than "
     "the default policy's."
 )

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from tests.bench.played import DEFAULT, EVERY, UNTOUCHED
+from tests.bench.played import DEFAULT, EVERY, KNOB, UNTOUCHED
 
 FOLDER = Path(__file__).parent / "plots"
 
@@ -22,10 +22,9 @@ TITLES = {
     "gptoss20b_mixed": "gpt-oss-20b, mixed domains",
     "esft_dsv2lite": "DeepSeek-V2-Lite, abrupt shifts",
 }
-BUDGETS = {
-    "at most 2 moves a layer": ("^", "Trimtab, at most 2 moves a layer"),
-    "least gain 2 %": ("s", "Trimtab, least gain 2 %"),
-}
+BEFORE = json.loads((FOLDER / "before.json").read_text())
+"""What the default policy came to before it knew of noise, at commit a4914e5."""
+
 GREY, BLUE, ORANGE = "#6b6b6b", "#0b5fa5", "#d9480f"
 
 STYLE: Any = {
@@ -47,7 +46,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
             1, len(figures), figsize=(9.2, 3.9), squeeze=False, layout="constrained"
         )
         for axis, (name, replay) in zip(axes[0], figures.items(), strict=True):
-            _panel(axis, replay["plans"])
+            _panel(axis, replay["plans"], BEFORE.get(name))
             axis.set_title(
                 f"{TITLES.get(name, name)}\n{replay['slots']} slots, {replay['gpus']} GPUs",
                 fontsize=9,
@@ -59,7 +58,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         plt.close(figure)
 
 
-def _panel(axis: Any, plans: dict[str, dict[str, float]]) -> None:
+def _panel(axis: Any, plans: dict[str, dict[str, float]], before: dict[str, float] | None) -> None:
     still = plans[UNTOUCHED]["balancedness"]
     axis.axhline(still, color=GREY, linestyle=":", linewidth=1.2, label="untouched")
     points = [_point(plans[label]) for label in EVERY]
@@ -74,13 +73,18 @@ def _panel(axis: Any, plans: dict[str, dict[str, float]]) -> None:
     for every, point in zip(EVERY.values(), points, strict=True):
         below = {"xytext": (0, -13), "textcoords": "offset points", "ha": "center"}
         axis.annotate(str(every), point, color=GREY, fontsize=8, **below)
+    if before is not None:
+        words = "Trimtab before"
+        axis.plot(*_point(before), "s", color=BLUE, markersize=6, mfc="none", label=words)
+    knob = sorted(_point(plans[label]) for label in (DEFAULT, *KNOB))
+    words = "Trimtab, least gain from 0.064 to 0"
+    axis.plot(*zip(*knob, strict=True), marker=".", color=ORANGE, linewidth=1.2, label=words)
     axis.plot(*_point(plans[DEFAULT]), "*", color=ORANGE, markersize=11, label="Trimtab, default")
-    for label, (marker, words) in BUDGETS.items():
-        axis.plot(*_point(plans[label]), marker, color=BLUE, markersize=6, mfc="none", label=words)
     axis.set_xscale("log")
-    axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(1, 80)
+    axis.set_xlim(0.2, 80)
     axis.set_ylim(0.55, 0.97)
     axis.set_xlabel("net moves a layer and window")
     axis.grid(color="#e4e4e4", linewidth=0.6)

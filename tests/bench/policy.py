@@ -38,8 +38,9 @@ _ONE = Group({"w"}, apart=False)
 
 POLICIES = {
     played.DEFAULT: Policy(),
-    "least gain 0.004": Policy(least_gain=0.004),
     "half-life of 16 steps": Policy(half_life_steps=16),
+    "window of 64 steps": Policy(window_steps=64),
+    "at most 2 moves a layer": Policy(max_moves_per_layer=2),
 }
 
 

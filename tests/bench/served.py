@@ -28,8 +28,7 @@ CAPTION = (
 
 POLICIES = {
     played.DEFAULT: Policy(),
-    "at most 2 moves a layer": Policy(max_moves_per_layer=2),
-    "least gain 2 %": Policy(min_gain=0.02),
+    **{label: Policy(least_gain=least) for label, least in played.KNOB.items()},
 }
 
 

@@ -13,11 +13,13 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import (
     BalanceStatus,
+    Certainty,
     Decision,
     Deployment,
     DeploymentSpec,
     DeploymentStatus,
     Imbalance,
+    Judgement,
     Mode,
     Placement,
     Policy,
@@ -37,9 +39,7 @@ POLICY = Policy(
     window_steps=0.0,
     every_steps=8,
     cooldown_steps=4,
-    start_above=1.05,
-    stop_below=1.01,
-    min_gain=0.02,
+    least_gain=0.02,
     max_moves_per_layer=3,
     max_moves=0,
     replan_gap=0.25,
@@ -54,9 +54,7 @@ POLICY_MESSAGE = pb.Policy(
     window_steps=0.0,
     every_steps=8,
     cooldown_steps=4,
-    start_above=1.05,
-    stop_below=1.01,
-    min_gain=0.02,
+    least_gain=0.02,
     max_moves_per_layer=3,
     max_moves=0,
     replan_gap=0.25,
@@ -76,6 +74,9 @@ SPEC_MESSAGE = pb.DeploymentSpec(
     topology=topology_pb2.Topology(num_replicas=6, num_gpus=2, num_nodes=2, num_groups=2),
 )
 
+JUDGED = Judgement(step=26, steps=64, promised=0.5, realised=0.375)
+JUDGED_MESSAGE = pb.Judgement(step=26, steps=64, promised=0.5, realised=0.375)
+
 DECISION = Decision(
     time=datetime(2026, 11, 23, 15, 4, 5, 250_000, tzinfo=UTC),
     step=90,
@@ -87,6 +88,8 @@ DECISION = Decision(
     moves=7,
     move_seconds=0.25,
     times=1,
+    certainty=Certainty(tokens=4096.0, overdispersion=1.5, noise=1.25, sigma=0.125, distrust=2.0),
+    judged=JUDGED,
 )
 DECISION_MESSAGE = pb.Decision(
     time=Timestamp(seconds=1_795_446_245, nanos=250_000_000),
@@ -98,6 +101,10 @@ DECISION_MESSAGE = pb.Decision(
     moves=7,
     move_seconds=0.25,
     times=1,
+    certainty=pb.Certainty(
+        tokens=4096.0, overdispersion=1.5, noise=1.25, sigma=0.125, distrust=2.0
+    ),
+    judged=JUDGED_MESSAGE,
 )
 
 STATUS = DeploymentStatus(
@@ -143,8 +150,10 @@ STATUS = DeploymentStatus(
             report_age_seconds=None,
         ),
     ),
+    last_judged=JUDGED,
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
+    last_judged=JUDGED_MESSAGE,
     in_force=switch_pb2.Version(epoch=2, generation=7),
     digest=DIGEST,
     in_force_seconds=12.5,

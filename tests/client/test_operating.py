@@ -241,6 +241,7 @@ def test_what_is_absent_is_none(service: RunningService, client: Any) -> None:
     assert absent == {
         *("in_force", "in_force_seconds", "switching_to", "not_ready", "paused_reason"),
         *("pinned_digest", "step", "estimate_age_seconds", "last_decision"),
+        "last_judged",
     }
     balance = dataclasses.asdict(found.status.balance)
     assert {name for name, value in balance.items() if value is not None} == {"shadow_moves"}
@@ -252,6 +253,7 @@ def test_what_is_absent_is_none(service: RunningService, client: Any) -> None:
     [decision] = client.call("decisions", "d")
     assert decision.step is None
     assert (decision.imbalance_before, decision.imbalance_after) == (None, None)
+    assert (decision.certainty, decision.judged) == (None, None)
     assert decision.detail == "why"
     service.deployments.answer = pb.UnpinResponse()
     assert client.call("unpin", "d") is None
@@ -274,8 +276,8 @@ def spec(**changes: Any) -> DeploymentSpec:
             "spec.topology.num_gpus: 2.0 is not an integer",
         ),
         (
-            ("create_deployment", SPEC, Policy(min_gain=math.nan)),
-            "policy.min_gain: nan is not a real number",
+            ("create_deployment", SPEC, Policy(least_gain=math.nan)),
+            "policy.least_gain: nan is not a real number",
         ),
         (("update_policy", "d", Policy(every_steps=-1)), "policy.every_steps: -1 is not in"),
         (("update_policy", "d", Policy(max_moves=True)), "policy.max_moves: True is not an"),

@@ -123,9 +123,15 @@ def test_get_shows_everything(capsys: Capture, service: RunningService, at: list
         "imbalance measured": "3.500 mean, 3.000 median, 4.000 worst layer, of 7 with load",
         "imbalance in shadow": "1.375 mean, 1.250 median, 1.500 worst layer, of 7 with load",
         "last decision": "improved, step 90, 2026-11-23 15:04:05Z",
+        "last switch kept": "75%, of step 26",
         "decisions": "2 improved, 1 of_the_future",
         "can go back to": "1.0, 2.0",
     }
+    (known,) = (line for line in status.splitlines() if line.startswith("  known"))
+    assert known.split("  ")[-1].strip() == (
+        "4096 tokens a layer, 1.50 times as spread as independent ones: imbalance up to 1.250 may "
+        "be noise, predictions are right to 0.1250, 2.0 times distrusted"
+    )
     assert [line.split() for line in policy.splitlines()][1:4] == [
         ["mode", "shadow"],
         ["half_life_steps", "16"],
@@ -203,13 +209,13 @@ def test_create_sends_what_it_is_given(
 ) -> None:
     service.deployments.answer = pb.CreateDeploymentResponse(deployment=deployment())
     more = ["--nodes", "2", "--groups", "2", "--model", "m", "--first-layer", "5"]
-    out = succeed(capsys, *CREATE, *more, "--mode", "shadow", "--min-gain", "0.5", *at)
+    out = succeed(capsys, *CREATE, *more, "--mode", "shadow", "--least-gain", "0.5", *at)
 
     assert out == (
         "d: 3 layers of 4 experts in 6 slots on 2 GPUs, 2 nodes, 2 router groups, of m, "
         "from its layer 5 on; active\n"
     )
-    policy = pb.Policy(mode=pb.MODE_SHADOW, min_gain=0.5)
+    policy = pb.Policy(mode=pb.MODE_SHADOW, least_gain=0.5)
     assert service.deployments.requests == [
         pb.CreateDeploymentRequest(spec=SPEC_MESSAGE, policy=policy)
     ]
@@ -219,6 +225,18 @@ def test_create_sends_what_it_is_given(
     assert (request.spec.topology.num_nodes, request.spec.topology.num_groups) == (1, 1)
     assert (request.spec.model, request.spec.first_layer) == ("", 0)
     assert request.policy.ListFields() == []
+
+
+@pytest.mark.parametrize("flag", ["--start-above", "--stop-below", "--min-gain"])
+def test_a_setting_that_is_none_any_more_is_a_usage_error(
+    capsys: Capture, service: RunningService, at: list[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["deployments", "update", "d", flag, "1.05", *at])
+    assert ended.value.code == 2
+    field = flag.strip("-").replace("-", "_")
+    assert f"policy.{field}: '1.05': it is no longer a setting" in capsys.readouterr().err
+    assert service.deployments.requests == []
 
 
 def test_there_is_a_flag_for_every_field_of_a_policy() -> None:
@@ -242,7 +260,7 @@ def test_update_sends_what_is_to_be_otherwise_and_shows_all(
         )
     ]
     document = json.loads(succeed(capsys, *update, "--json", *at))
-    assert document["start_above"] == 1.05
+    assert document["least_gain"] == 0.02
 
 
 def test_an_update_of_nothing_is_a_usage_error(
@@ -417,14 +435,17 @@ def test_history_is_a_table_with_the_newest_last(
 
     rows = [[cell.strip() for cell in row] for row in columns(out)]
     assert rows == [
-        ["time", "step", "reason", "mode", "before", "after", "moves", "moving", "times", "detail"],
         [
-            *("2026-11-23 15:04:05Z", "90", "improved", "shadow"),
-            *("1.500", "1.125", "7", "250.0 ms", "1"),
+            *("time", "step", "reason", "mode", "before", "after", "sigma", "noise", "tokens"),
+            *("spread", "moves", "moving", "kept", "times", "detail"),
+        ],
+        [
+            *("2026-11-23 15:04:05Z", "90", "improved", "shadow", "1.500", "1.125"),
+            *("0.1250", "1.250", "4096", "1.50", "7", "250.0 ms", "75%", "1"),
         ],
         [
             *("2026-11-23 15:04:06Z", "-", "not_ready", "active"),
-            *("-", "-", "0", "0.0 ms", "12", "a switch is open"),
+            *("-", "-", "-", "-", "-", "-", "0", "0.0 ms", "-", "12", "a switch is open"),
         ],
     ]
     assert service.deployments.requests == [pb.ListDecisionsRequest(deployment="d", limit=2)]

@@ -104,7 +104,6 @@ def test_one_span_of_its_rate_and_steps_stands_for_all_that_came(smoothing, span
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({}, "half_life_steps"),
         ({"half_life_steps": 1.0, "window_steps": 1.0}, "half_life_steps"),
         ({"half_life_steps": -1.0, "window_steps": 1.0}, "half_life_steps"),
         ({"half_life_steps": float("nan")}, "half_life_steps"),

@@ -20,11 +20,14 @@ from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment_observer import Standing
 from trimtab_server.engine.status import Outlook, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
-from trimtab_server.policy.decide import Candidate, Decision, Reason
+from trimtab_server.policy.decide import Candidate, Certainty, Decision, Reason
+from trimtab_server.policy.trust import Judgement
 
 IDLE = Standing(1, "idle", None, None)
 OFFERED = Standing(1, "offered", Version(1, 1), None)
 
+CERTAINTY = Certainty(4096.0, 1.5, 1.25, 0.125, 2.0)
+JUDGED = Judgement(26, 64, 0.5, 0.375)
 CANDIDATE = Candidate(before=1.5, after=1.2, moves=3, seconds=0.1)
 STATUS = Status(
     in_force=Version(2, 7),
@@ -125,10 +128,11 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
     for tell in (metrics.delayed, metrics.ignored, metrics.alarmed, metrics.mismatched):
         tell("d")
     for reason in Reason:
-        metrics.decided("d", Decision(reason, CANDIDATE), 0.1)
+        metrics.decided("d", Decision(reason, CANDIDATE), 0.1, None)
     metrics.moved("d", 3, 300)
     assert len(lines(registry)) == len(two)
     metrics.looked("d", STATUS)
+    metrics.decided("d", Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
     metrics.stands("d", OFFERED._replace(paused="an operator asked"))
     assert len(lines(registry)) > len(two)
     for _ in range(2):  # harmless when repeated
@@ -142,7 +146,7 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     metrics = DeploymentMetrics(registry)
     metrics.stands("d", IDLE)
     for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
-        metrics.decided("d", decision, 0.1)
+        metrics.decided("d", decision, 0.1, None)
     shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
     counted = [line for line in shown if line.endswith(" 1.0")]
     assert len(shown) == len(Reason)
@@ -156,6 +160,24 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
         for of in ("in_force", "planned")
     ]
     assert ratios == [1.5, 1.2]
+
+
+def test_how_sure_a_decision_was_is_shown_and_what_a_switch_has_kept(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = DeploymentMetrics(registry)
+    metrics.stands("d", IDLE)
+    before = set(lines(registry))
+    metrics.decided("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
+    metrics.decided("d", Decision(Reason.TOO_SOON), 0.1, None)
+    assert set(lines(registry)) - before >= {
+        'trimtab_evidence_tokens{deployment="d"} 4096.0',
+        'trimtab_overdispersion_ratio{deployment="d"} 1.5',
+        'trimtab_noise_imbalance_ratio{deployment="d"} 1.25',
+        'trimtab_distrust_ratio{deployment="d"} 2.0',
+        'trimtab_switch_gain_ratio{as="promised",deployment="d"} 0.5',
+        'trimtab_switch_gain_ratio{as="realised",deployment="d"} 0.375',
+    }
 
 
 def live(layers: str, of: str, value: float) -> str:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.metrics.test_deployments import STATUS
+from tests.metrics.test_deployments import CERTAINTY, JUDGED, STATUS
 from tests.services import program
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.version import Version
@@ -16,6 +16,7 @@ from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.families import FAMILIES
 from trimtab_server.metrics.recorder import Recorder
+from trimtab_server.policy.decide import Decision, Reason
 
 
 def busy_recorder() -> Recorder:
@@ -45,6 +46,7 @@ def busy_recorder() -> Recorder:
     deployments.stands("d", Standing(3, "idle", None, None))
     deployments.stands("d", Standing(2, "committed", Version(1, 7), "an operator asked"))
     deployments.looked("d", STATUS)
+    deployments.decided("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
     deployments.heard("report")
     deployments.delayed("d")
     deployments.reported("d", "gap")

@@ -81,3 +81,56 @@ def test_pure_noise_looks_like_what_it_says(gpus: int, tokens: int) -> None:
     assert 0.5 * floor < excess_L.mean() < floor
     assert (excess_L > floor).mean() < 0.15
     assert (excess_L > 2 * floor).mean() < 1e-3
+
+
+def loads(rng: np.random.Generator, gpus: int, tokens: int, layers: int) -> np.ndarray:
+    """Of equal GPUs, as noise has it, float64 [L, G]."""
+    return rng.multinomial(tokens, np.full(gpus, 1 / gpus), layers).astype(float)
+
+
+@pytest.mark.parametrize(("gpus", "layers"), [(4, 1), (32, 4), (16, 24)])
+def test_noise_alone_seldom_exceeds_it(gpus: int, layers: int) -> None:
+    """A layer in one of a hundred looks: chi-squared is as far from normal as that."""
+    rng = np.random.default_rng(gpus)
+    tokens = 200 * gpus
+    floor = floor_of(evidence(*[float(tokens)] * layers), Topology(gpus, gpus))
+    looks = [floor.exceeded(loads(rng, gpus, tokens, layers)) for _ in range(1000)]
+    assert np.mean(looks) < 0.02
+
+
+def test_a_layer_out_of_balance_exceeds_it_alone() -> None:
+    rng = np.random.default_rng(0)
+    loads_LG = loads(rng, 32, 32_000, 3)
+    loads_LG[1, 5] *= 1.5
+    floor = floor_of(evidence(32_000.0, 32_000.0, 0.0), Topology(32, 32))
+    assert floor.exceeded(loads_LG)[1]
+
+
+def test_many_layers_a_little_out_of_balance_exceed_it_together() -> None:
+    rng = np.random.default_rng(1)
+    loads_LG = loads(rng, 8, 8000, 60) * rng.normal(1.0, 0.03, (60, 8))
+    known = evidence(*[8000.0] * 60)
+    floor = floor_of(known, Topology(8, 8))
+    assert floor.exceeded(loads_LG).all()
+    alone = [floor.of(np.array([layer])).exceeded(loads_LG[[layer]])[0] for layer in range(60)]
+    assert np.mean(alone) < 0.3
+
+
+def test_inside_nodes_what_lies_between_nodes_is_no_signal() -> None:
+    """Groups stay on their nodes: that one of them has more is nothing that moves could mend."""
+    loads_LG = np.array([[1100.0, 1100, 1100, 1100, 900, 900, 900, 900]])
+    known = evidence(8000.0)
+    assert floor_of(known, Topology(16, 8)).exceeded(loads_LG)[0]
+    assert not floor_of(known, Topology(16, 8, 2, 4)).exceeded(loads_LG)[0]
+
+
+def test_layers_without_load_and_single_gpus_exceed_nothing() -> None:
+    floor = floor_of(evidence(0.0, 4000.0), Topology(4, 4))
+    assert floor.exceeded(np.array([[0.0] * 4, [4000.0, 0, 0, 0]])).tolist() == [False, True]
+    assert not floor_of(evidence(100.0), Topology(8, 1)).exceeded(np.array([[100.0]]))[0]
+
+
+def test_what_is_plain_is_so_with_little_evidence() -> None:
+    floor = floor_of(evidence(2000.0), Topology(4, 4))
+    assert not floor.plain(np.array([1.0 + floor.excess_L[0]]))[0]
+    assert floor.plain(np.array([1.6]))[0]

@@ -34,7 +34,8 @@ from tests.rpc.peers import (
 from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab.v1alpha1.deployment_service_pb2 import WatchPlacementRequest
+from trimtab.v1alpha1.deployment_service_pb2 import Policy as PolicyMessage
+from trimtab.v1alpha1.deployment_service_pb2 import UpdatePolicyRequest, WatchPlacementRequest
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import (
     AlreadyExistsError,
@@ -198,15 +199,24 @@ async def test_all_are_listed_by_name_without_their_workers(endpoint, client):
 
 async def test_a_policy_changes_in_what_is_given(client):
     before = (await client.create_deployment(SPEC)).policy
-    after = await client.update_policy("d", Policy(mode="shadow", min_gain=0.5))
-    assert after == Policy(**{**vars(before), "mode": Mode.SHADOW, "min_gain": 0.5})
+    after = await client.update_policy("d", Policy(mode="shadow", least_gain=0.5))
+    assert after == Policy(**{**vars(before), "mode": Mode.SHADOW, "least_gain": 0.5})
     assert (await client.get_deployment("d")).policy == after
     with pytest.raises(InvalidArgumentError) as caught:
-        await client.update_policy("d", Policy(stop_below=0.5, moe_share=2.0))
+        await client.update_policy("d", Policy(replan_gap=-0.5, moe_share=2.0))
     assert {violation.field for violation in caught.value.field_violations} == {
-        *("policy.stop_below", "policy.moe_share")
+        *("policy.replan_gap", "policy.moe_share")
     }
     assert (await client.get_deployment("d")).policy == after
+
+
+@pytest.mark.parametrize("field", ["start_above", "stop_below", "min_gain"])
+async def test_a_setting_that_is_none_any_more_is_refused_with_its_name(endpoint, client, field):
+    """As clients of earlier versions give it."""
+    await client.create_deployment(SPEC)
+    request = UpdatePolicyRequest(deployment="d", policy=PolicyMessage(**{field: 1.5}))
+    with pytest.raises(grpc.aio.AioRpcError, match=f"policy.{field}: is no longer a setting"):
+        await DeploymentServiceStub(endpoint.channel).UpdatePolicy(request)
 
 
 async def test_a_pin_is_gone_to_and_kept_until_it_is_unpinned(endpoint, client):

@@ -17,7 +17,10 @@ examples:
   trimtab history prod --limit 20 --json
 
 before, after: predicted imbalance of what was in force and of what was planned, mean over layers;
-moving: how long the busiest GPU would send or receive; times: decided so in a row.
+sigma: their standard deviation by noise; noise: imbalance that noise alone may look like; tokens:
+of a layer, as the estimate remembers; spread: variance of the counts by that of independent tokens;
+moving: how long the busiest GPU would send or receive; kept: what an earlier switch has realised of
+the gain that it promised, as it was judged with this decision; times: decided so in a row.
 """
 
 

@@ -29,6 +29,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_TOO_COSTLY: _ClassVar[Reason]
     REASON_IMPROVED: _ClassVar[Reason]
     REASON_REPLANNED: _ClassVar[Reason]
+    REASON_NOT_ENOUGH_EVIDENCE: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_OFF: Mode
 MODE_SHADOW: Mode
@@ -43,9 +44,10 @@ REASON_SMALL_GAIN: Reason
 REASON_TOO_COSTLY: Reason
 REASON_IMPROVED: Reason
 REASON_REPLANNED: Reason
+REASON_NOT_ENOUGH_EVIDENCE: Reason
 
 class Policy(_message.Message):
-    __slots__ = ("mode", "half_life_steps", "window_steps", "every_steps", "cooldown_steps", "start_above", "stop_below", "min_gain", "max_moves_per_layer", "max_moves", "replan_gap", "horizon_steps", "moe_share", "node_bandwidth", "cross_node_bandwidth")
+    __slots__ = ("mode", "half_life_steps", "window_steps", "every_steps", "cooldown_steps", "start_above", "stop_below", "min_gain", "max_moves_per_layer", "max_moves", "replan_gap", "horizon_steps", "moe_share", "node_bandwidth", "cross_node_bandwidth", "least_gain")
     MODE_FIELD_NUMBER: _ClassVar[int]
     HALF_LIFE_STEPS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +63,7 @@ class Policy(_message.Message):
     MOE_SHARE_FIELD_NUMBER: _ClassVar[int]
     NODE_BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
     CROSS_NODE_BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    LEAST_GAIN_FIELD_NUMBER: _ClassVar[int]
     mode: Mode
     half_life_steps: float
     window_steps: float
@@ -76,7 +79,8 @@ class Policy(_message.Message):
     moe_share: float
     node_bandwidth: float
     cross_node_bandwidth: float
-    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., half_life_steps: _Optional[float] = ..., window_steps: _Optional[float] = ..., every_steps: _Optional[int] = ..., cooldown_steps: _Optional[int] = ..., start_above: _Optional[float] = ..., stop_below: _Optional[float] = ..., min_gain: _Optional[float] = ..., max_moves_per_layer: _Optional[int] = ..., max_moves: _Optional[int] = ..., replan_gap: _Optional[float] = ..., horizon_steps: _Optional[int] = ..., moe_share: _Optional[float] = ..., node_bandwidth: _Optional[float] = ..., cross_node_bandwidth: _Optional[float] = ...) -> None: ...
+    least_gain: float
+    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., half_life_steps: _Optional[float] = ..., window_steps: _Optional[float] = ..., every_steps: _Optional[int] = ..., cooldown_steps: _Optional[int] = ..., start_above: _Optional[float] = ..., stop_below: _Optional[float] = ..., min_gain: _Optional[float] = ..., max_moves_per_layer: _Optional[int] = ..., max_moves: _Optional[int] = ..., replan_gap: _Optional[float] = ..., horizon_steps: _Optional[int] = ..., moe_share: _Optional[float] = ..., node_bandwidth: _Optional[float] = ..., cross_node_bandwidth: _Optional[float] = ..., least_gain: _Optional[float] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
     __slots__ = ("name", "model", "first_layer", "num_layers", "num_experts", "topology")
@@ -141,7 +145,7 @@ class WorkerStatus(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., gpus: _Optional[_Iterable[int]] = ..., connected: bool = ..., incarnation: _Optional[int] = ..., last_step: _Optional[int] = ..., report_age_seconds: _Optional[float] = ...) -> None: ...
 
 class DeploymentStatus(_message.Message):
-    __slots__ = ("in_force", "digest", "in_force_seconds", "phase", "switching_to", "not_ready", "paused_reason", "pinned_digest", "workers_connected", "workers_absent", "step", "estimate_age_seconds", "balance", "last_decision", "decisions", "past", "workers")
+    __slots__ = ("in_force", "digest", "in_force_seconds", "phase", "switching_to", "not_ready", "paused_reason", "pinned_digest", "workers_connected", "workers_absent", "step", "estimate_age_seconds", "balance", "last_decision", "decisions", "past", "workers", "last_judged")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +170,7 @@ class DeploymentStatus(_message.Message):
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     PAST_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    LAST_JUDGED_FIELD_NUMBER: _ClassVar[int]
     in_force: _switch_pb2.Version
     digest: bytes
     in_force_seconds: float
@@ -183,7 +188,8 @@ class DeploymentStatus(_message.Message):
     decisions: _containers.ScalarMap[str, int]
     past: _containers.RepeatedCompositeFieldContainer[_switch_pb2.Version]
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., digest: _Optional[bytes] = ..., in_force_seconds: _Optional[float] = ..., phase: _Optional[str] = ..., switching_to: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., not_ready: _Optional[str] = ..., paused_reason: _Optional[str] = ..., pinned_digest: _Optional[bytes] = ..., workers_connected: _Optional[int] = ..., workers_absent: _Optional[int] = ..., step: _Optional[int] = ..., estimate_age_seconds: _Optional[float] = ..., balance: _Optional[_Union[BalanceStatus, _Mapping]] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., decisions: _Optional[_Mapping[str, int]] = ..., past: _Optional[_Iterable[_Union[_switch_pb2.Version, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    last_judged: Judgement
+    def __init__(self, in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., digest: _Optional[bytes] = ..., in_force_seconds: _Optional[float] = ..., phase: _Optional[str] = ..., switching_to: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., not_ready: _Optional[str] = ..., paused_reason: _Optional[str] = ..., pinned_digest: _Optional[bytes] = ..., workers_connected: _Optional[int] = ..., workers_absent: _Optional[int] = ..., step: _Optional[int] = ..., estimate_age_seconds: _Optional[float] = ..., balance: _Optional[_Union[BalanceStatus, _Mapping]] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., decisions: _Optional[_Mapping[str, int]] = ..., past: _Optional[_Iterable[_Union[_switch_pb2.Version, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., last_judged: _Optional[_Union[Judgement, _Mapping]] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("spec", "policy", "status")
@@ -196,7 +202,7 @@ class Deployment(_message.Message):
     def __init__(self, spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., status: _Optional[_Union[DeploymentStatus, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("time", "step", "reason", "detail", "mode", "imbalance_before", "imbalance_after", "moves", "move_seconds", "times")
+    __slots__ = ("time", "step", "reason", "detail", "mode", "imbalance_before", "imbalance_after", "moves", "move_seconds", "times", "certainty", "judged")
     TIME_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +213,8 @@ class Decision(_message.Message):
     MOVES_FIELD_NUMBER: _ClassVar[int]
     MOVE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
+    CERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     step: int
     reason: Reason
@@ -217,7 +225,35 @@ class Decision(_message.Message):
     moves: int
     move_seconds: float
     times: int
-    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., step: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., imbalance_before: _Optional[float] = ..., imbalance_after: _Optional[float] = ..., moves: _Optional[int] = ..., move_seconds: _Optional[float] = ..., times: _Optional[int] = ...) -> None: ...
+    certainty: Certainty
+    judged: Judgement
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., step: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., imbalance_before: _Optional[float] = ..., imbalance_after: _Optional[float] = ..., moves: _Optional[int] = ..., move_seconds: _Optional[float] = ..., times: _Optional[int] = ..., certainty: _Optional[_Union[Certainty, _Mapping]] = ..., judged: _Optional[_Union[Judgement, _Mapping]] = ...) -> None: ...
+
+class Certainty(_message.Message):
+    __slots__ = ("tokens", "overdispersion", "noise", "sigma", "distrust")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OVERDISPERSION_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    SIGMA_FIELD_NUMBER: _ClassVar[int]
+    DISTRUST_FIELD_NUMBER: _ClassVar[int]
+    tokens: float
+    overdispersion: float
+    noise: float
+    sigma: float
+    distrust: float
+    def __init__(self, tokens: _Optional[float] = ..., overdispersion: _Optional[float] = ..., noise: _Optional[float] = ..., sigma: _Optional[float] = ..., distrust: _Optional[float] = ...) -> None: ...
+
+class Judgement(_message.Message):
+    __slots__ = ("step", "steps", "promised", "realised")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_FIELD_NUMBER: _ClassVar[int]
+    REALISED_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    steps: int
+    promised: float
+    realised: float
+    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., promised: _Optional[float] = ..., realised: _Optional[float] = ...) -> None: ...
 
 class CreateDeploymentRequest(_message.Message):
     __slots__ = ("spec", "policy")

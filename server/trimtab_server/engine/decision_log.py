@@ -39,11 +39,16 @@ class Decided:
 
 
 class DecisionLog:
-    """Since the server's start, the last 256; how many of each reason, of all."""
+    """Since the server's start, the last 256; how many of each reason, of all.
+
+    Attributes:
+        judged: what has come of the last switch that could be judged.
+    """
 
     def __init__(self) -> None:
         self._newest: deque[Decided] = deque(maxlen=_MOST)
         self._counts = Counter[str]()
+        self.judged: Judgement | None = None
 
     def add(self, decided: Decided) -> bool:
         """Take one; whether it says anything that the one before did not.
@@ -51,6 +56,7 @@ class DecisionLog:
         What comes too soon is counted only: it is so most of the time.
         """
         reason = decided.decision.reason
+        self.judged = decided.judged or self.judged
         self._counts[reason.value] += 1
         if reason is Reason.TOO_SOON:
             return False

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.status import Status
 from trimtab_server.policy.decide import Decision
+from trimtab_server.policy.trust import Judgement
 
 Taken = Literal["accepted", "gap", "repeated", "refused"]
 """What became of a report: `gap` where its counts are known to be of no known time."""
@@ -60,8 +61,10 @@ class DeploymentObserver:
     def reported(self, deployment: str, taken: Taken) -> None:
         """A worker's report was taken, or was not."""
 
-    def decided(self, deployment: str, decision: Decision, seconds: float) -> None:
-        """It was decided whether experts move, and why; that has taken so long."""
+    def decided(
+        self, deployment: str, decision: Decision, seconds: float, judged: Judgement | None
+    ) -> None:
+        """It was decided whether experts move, and why, in so long; `judged`: an earlier switch."""
 
     def looked(self, deployment: str, status: Status) -> None:
         """How the deployment is, told each time that reports are due."""

@@ -41,6 +41,7 @@ def inspect(
         outlook=outlook,
         moves_in_shadow=steering.shadow.moves,
         decided=steering.decisions.last,
+        judged=steering.decisions.judged,
         decisions=steering.decisions.counts,
         past=tuple(served.version for served in record.past),
     )

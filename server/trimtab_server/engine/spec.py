@@ -36,6 +36,23 @@ class Spec:
             values = json.loads(text)
             facts, policy = values["facts"], values["policy"]
             topology, mode = Topology(**facts["topology"]), Mode(policy["mode"])
-            return cls(Facts(**{**facts, "topology": topology}), Policy(**{**policy, "mode": mode}))
+            kept = _migrated(policy)
+            return cls(Facts(**{**facts, "topology": topology}), Policy(**{**kept, "mode": mode}))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreCorruptError(f"a spec cannot be read: {error!r}") from error
+
+
+_NO_LONGER = ("start_above", "stop_below", "min_gain")
+_FORMER_HALF_LIFE = 16.0
+
+
+def _migrated(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy as this version has it.
+
+    Those of earlier versions have settings that are of no use any more, and a half-life that was
+    the default, and is the load's own choice now.
+    """
+    kept = {name: value for name, value in policy.items() if name not in _NO_LONGER}
+    if len(kept) < len(policy) and kept.get("half_life_steps") == _FORMER_HALF_LIFE:
+        kept["half_life_steps"] = 0.0
+    return kept

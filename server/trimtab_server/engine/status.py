@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trimtab_server.domain.balance import OverLayers
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.decision_log import Decided
+from trimtab_server.policy.trust import Judgement
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Status:
         decided: the last decision; None: none yet.
         decisions: how many since the server's start, by reason.
         past: versions to which it can be rolled back, the oldest first.
+        judged: what has come of the last switch that could be judged; None: none could.
     """
 
     in_force: Version | None
@@ -98,6 +100,7 @@ class Status:
     decided: Decided | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
+    judged: Judgement | None = None
 
     @property
     def absent(self) -> int:

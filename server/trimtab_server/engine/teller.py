@@ -92,8 +92,9 @@ class Teller:
     def decided(self, decided: Decided, *, news: bool) -> None:
         """It was decided whether experts move; no news is what was decided before as well."""
         decision, candidate = decided.decision, decided.decision.candidate
-        self._observer.decided(self.deployment, decision, decided.seconds)
+        self._observer.decided(self.deployment, decision, decided.seconds, decided.judged)
         if news:
+            certainty, judged = decision.certainty, decided.judged
             values = {
                 "reason": decision.reason.value,
                 "mode": decided.mode.value,
@@ -101,6 +102,8 @@ class Teller:
                 "before": candidate and candidate.before,
                 "after": candidate and candidate.after,
                 "moves": candidate and candidate.moves,
+                "certainty": certainty and vars(certainty),
+                "judged": judged and vars(judged),
             }
             self.noted(Note("decided", values))
 

@@ -17,9 +17,10 @@ from trimtab_server.engine.deployment_observer import (
 )
 from trimtab_server.engine.status import Status
 from trimtab_server.metrics import families, series
-from trimtab_server.metrics.passing import Passing
+from trimtab_server.metrics.passing import Labels, Passing
 from trimtab_server.metrics.status import StatusMetrics
 from trimtab_server.policy.decide import Decision, Reason
+from trimtab_server.policy.trust import Judgement
 
 _MOST_REASON = 100
 _PHASES = ("idle", "offered", "committed", "aborting")
@@ -51,6 +52,13 @@ class DeploymentMetrics(DeploymentObserver):
         self._alarms = series.counter(families.ALARMS, registry)
         self._decisions = series.counter(families.DECISIONS, registry)
         self._predicted = series.gauge(families.PREDICTED, registry)
+        self._certainty = {
+            "tokens": Passing(series.gauge(families.EVIDENCE, registry)),
+            "overdispersion": Passing(series.gauge(families.OVERDISPERSION, registry)),
+            "noise": Passing(series.gauge(families.NOISE, registry)),
+            "distrust": Passing(series.gauge(families.DISTRUST, registry)),
+        }
+        self._gain = Passing(series.gauge(families.SWITCH_GAIN, registry))
         self._deciding = series.histogram(families.DECISION_DURATION, registry)
         self._status = StatusMetrics(registry)
         self._paused_for = Passing(series.gauge(families.PAUSED_FOR, registry))
@@ -101,6 +109,8 @@ class DeploymentMetrics(DeploymentObserver):
         self._standing.pop(deployment, None)
         self._paused_for.show(deployment, {})
         self._status.gone(deployment)
+        for passing in (*self._certainty.values(), self._gain):
+            passing.show(deployment, {})
         for metric, labels in self._series(deployment):
             metric.remove(*labels)
 
@@ -142,8 +152,19 @@ class DeploymentMetrics(DeploymentObserver):
         """See `DeploymentObserver`."""
         self._mismatches.labels(deployment).inc()
 
-    def decided(self, deployment: str, decision: Decision, seconds: float) -> None:
+    def decided(
+        self, deployment: str, decision: Decision, seconds: float, judged: Judgement | None
+    ) -> None:
         """See `DeploymentObserver`."""
+        if decision.certainty is not None:
+            for name, passing in self._certainty.items():
+                passing.show(deployment, {(): getattr(decision.certainty, name)})
+        if judged is not None:
+            gains: dict[Labels, float] = {
+                ("promised",): judged.promised,
+                ("realised",): judged.realised,
+            }
+            self._gain.show(deployment, gains)
         if decision.candidate is not None:
             self._deciding.observe(seconds)
         self._decisions.labels(deployment, decision.reason.value).inc()

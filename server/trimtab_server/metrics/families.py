@@ -204,8 +204,8 @@ DECISIONS = Family(
     "counter",
     ("deployment", "reason"),
     "Decisions of the online loop. Experts move: by the best few moves (improved), or to a new "
-    "plan, as the load has shifted (replanned). They stay: not_ready, too_soon, no_load, cooldown, "
-    "balanced, small_gain, too_costly.",
+    "plan, as the load has shifted (replanned). They stay: not_ready, too_soon, no_load, "
+    "not_enough_evidence, cooldown, balanced, small_gain, too_costly.",
 )
 PREDICTED = Family(
     "trimtab_predicted_imbalance_ratio",
@@ -214,6 +214,42 @@ PREDICTED = Family(
     "Mean over layers with load of heaviest GPU / mean GPU that the load estimate predicts, as of "
     "the last decision: of the placement in force (in shadow mode: that would be), and of the one "
     "that was planned; 0 before the first.",
+)
+EVIDENCE = Family(
+    "trimtab_evidence_tokens",
+    "gauge",
+    ("deployment",),
+    "Tokens that the load estimate remembers of a layer, in effect, as of the last decision that "
+    "had a load: of the median layer.",
+)
+OVERDISPERSION = Family(
+    "trimtab_overdispersion_ratio",
+    "gauge",
+    ("deployment",),
+    "Variance of the counts by that of independent tokens, as of the last decision that had a "
+    "load.",
+)
+NOISE = Family(
+    "trimtab_noise_imbalance_ratio",
+    "gauge",
+    ("deployment",),
+    "Imbalance that noise alone may look like, mean over layers with load, as of the last decision "
+    "that had a load: nothing moves for less.",
+)
+DISTRUST = Family(
+    "trimtab_distrust_ratio",
+    "gauge",
+    ("deployment",),
+    "How many times as much moves have to gain, since switches have not kept what they promised; "
+    "1: they have.",
+)
+SWITCH_GAIN = Family(
+    "trimtab_switch_gain_ratio",
+    "gauge",
+    ("deployment", "as"),
+    "Fall of the sum of squared GPU loads, where their mean is 1, mean over the layers that "
+    "changed, of the last switch that could be judged: as promised, and as realised by what was "
+    "counted afterwards.",
 )
 LIVE = Family(
     "trimtab_live_imbalance_ratio",
@@ -340,6 +376,11 @@ FAMILIES = (
     ALARMS,
     DECISIONS,
     PREDICTED,
+    EVIDENCE,
+    OVERDISPERSION,
+    NOISE,
+    DISTRUST,
+    SWITCH_GAIN,
     DECISION_DURATION,
     LIVE,
     WORKERS,

@@ -31,7 +31,18 @@ MODES: Mapping[int, Mode] = {
     pb.MODE_SHADOW: Mode.SHADOW,
     pb.MODE_ACTIVE: Mode.ACTIVE,
 }
-POLICY_FIELDS = [field.name for field in pb.Policy.DESCRIPTOR.fields if field.name != "mode"]
+_NO_LONGER: Mapping[str, str] = {
+    "start_above": "what noise may explain is left alone, and all else is looked at",
+    "stop_below": "what noise may explain is left alone, and all else is looked at",
+    "min_gain": "each move has to gain more than noise may seem to, and than least_gain",
+}
+"""Settings that there were, and why they have no use any more."""
+
+POLICY_FIELDS = [
+    field.name
+    for field in pb.Policy.DESCRIPTOR.fields
+    if field.name != "mode" and field.name not in _NO_LONGER
+]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
 
@@ -77,8 +88,15 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     """What a policy becomes: the same, with the fields that are set.
 
     Raises:
-        InvalidArgumentError: there is no such mode; of what it returns, the fields at fault.
+        InvalidArgumentError: there is no such mode, or a setting is none any more; of what it
+            returns, the fields at fault.
     """
+    require_all(
+        *(
+            (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
+            for name, why in _NO_LONGER.items()
+        )
+    )
     given: dict[str, Any] = {
         name: getattr(message, name) for name in POLICY_FIELDS if message.HasField(name)
     }

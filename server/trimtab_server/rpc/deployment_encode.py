@@ -18,6 +18,7 @@ from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS
 from trimtab_server.rpc.encode import encode_placement
@@ -90,7 +91,16 @@ def encode_decision(decided: Decided) -> pb.Decision:
         message.imbalance_after = candidate.after
         message.moves = candidate.moves
         message.move_seconds = candidate.seconds
+    certainty = decided.decision.certainty
+    if certainty is not None:
+        message.certainty.CopyFrom(pb.Certainty(**vars(certainty)))
+    if decided.judged is not None:
+        message.judged.CopyFrom(_judgement(decided.judged))
     return message
+
+
+def _judgement(judgement: Judgement) -> pb.Judgement:
+    return pb.Judgement(**vars(judgement))
 
 
 def _spec(name: str, facts: Facts) -> pb.DeploymentSpec:
@@ -121,6 +131,7 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         balance=_balance(status),
         last_decision=None if status.decided is None else encode_decision(status.decided),
         decisions=status.decisions,
+        last_judged=None if status.judged is None else _judgement(status.judged),
         past=[switch_pb2.Version(**version._asdict()) for version in status.past],
         workers=[_worker(each) for each in status.workers] if workers else [],
     )

@@ -5,24 +5,27 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from trimtab_client.cli.errors import UsageError
+from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_client.policies import Mode, Policy
 
 _FLAGS: tuple[tuple[str, type[Any], str, str], ...] = (
-    ("half_life_steps", float, "STEPS", "of the load estimate; 0: a window instead"),
-    ("window_steps", float, "STEPS", "that the estimate is a mean over; 0: a half-life instead"),
+    ("half_life_steps", float, "STEPS", "of the load estimate"),
+    ("window_steps", float, "STEPS", "that it is a mean over; both 0: as the load suggests"),
     ("every_steps", int, "STEPS", "least from one decision to the next"),
     ("cooldown_steps", int, "STEPS", "least from a switch to the next"),
-    ("start_above", float, "X", "predicted imbalance above which experts begin to move"),
-    ("stop_below", float, "X", "predicted imbalance at which they stop to"),
-    ("min_gain", float, "SHARE", "least fall of the imbalance for a switch"),
+    ("least_gain", float, "X", "least fall of the squared GPU loads for a move, above noise"),
     ("max_moves_per_layer", int, "N", "most moves in a layer of one improvement"),
     ("max_moves", int, "N", "the same over all layers; 0: no limit"),
-    ("replan_gap", float, "SHARE", "by which a new plan has to be better than an improvement"),
+    ("replan_gap", float, "SHARE", "above what it could be, where a layer gets a new plan"),
     ("horizon_steps", int, "STEPS", "over which a gain has to pay for its moves"),
     ("moe_share", float, "SHARE", "of a step's time that the experts' layers take"),
     ("node_bandwidth", float, "B/S", "bytes a second of a GPU, inside its node"),
     ("cross_node_bandwidth", float, "B/S", "the same from or to another node"),
 )
+
+_FORMER = ("start_above", "stop_below", "min_gain")
+"""No longer settings: who gives them is told so."""
 
 
 def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
@@ -32,9 +35,20 @@ def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
     group.add_argument("--mode", choices=modes, help="what is made of a decision")
     for name, kind, unit, about in _FLAGS:
         group.add_argument(f"--{name.replace('_', '-')}", metavar=unit, type=kind, help=about)
+    for name in _FORMER:
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, dest=name, help=argparse.SUPPRESS)
 
 
 def policy_of(arguments: argparse.Namespace) -> Policy:
-    """The policy that the flags ask for."""
+    """The policy that the flags ask for.
+
+    Raises:
+        UsageError: a flag is of a setting that is none any more.
+    """
     mode = None if arguments.mode is None else Mode(arguments.mode)
-    return Policy(mode=mode, **{name: getattr(arguments, name) for name, *_ in _FLAGS})
+    names = (*(name for name, *_ in _FLAGS), *_FORMER)
+    try:
+        return Policy(mode=mode, **{name: getattr(arguments, name) for name in names})
+    except InvalidArgumentError as error:
+        raise UsageError(str(error)) from error

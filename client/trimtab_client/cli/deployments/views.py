@@ -9,7 +9,7 @@ from enum import Enum
 
 from trimtab_client.cli.tables import table
 from trimtab_client.deployments import Deployment, DeploymentSpec, Imbalance, WorkerStatus
-from trimtab_client.policies import Decision, Policy
+from trimtab_client.policies import Certainty, Decision, Judgement, Policy
 
 NONE = "-"
 """What a table shows where there is nothing."""
@@ -42,9 +42,10 @@ def policy_text(policy: Policy) -> str:
 
 def decisions_text(decisions: Sequence[Decision]) -> str:
     """A table with a line for each decision."""
-    header = ["time", "step", "reason", "mode", "before", "after", "moves", "moving", "times"]
+    header = ["time", "step", "reason", "mode", "before", "after", "sigma", "noise", "tokens"]
+    header += ["spread", "moves", "moving", "kept", "times", "detail"]
     rows = [_decision_row(decision) for decision in decisions]
-    return table([*header, "detail"], rows, left=["reason", "mode", "detail"])
+    return table(header, rows, left=["reason", "mode", "detail"])
 
 
 def shape(spec: DeploymentSpec) -> str:
@@ -117,6 +118,11 @@ def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
         yield "  smoothed", _imbalance(balance.shadow_smoothed)
         yield "  moves", str(balance.shadow_moves)
     yield "last decision", _decision(status.last_decision)
+    if status.last_decision is not None and status.last_decision.certainty is not None:
+        yield "  known", _known(status.last_decision.certainty)
+    if status.last_judged is not None:
+        judged = status.last_judged
+        yield "last switch kept", f"{_kept(judged)}, of step {_shown(judged.step)}"
     often = sorted(status.decisions.items(), key=lambda each: (-each[1], each[0]))
     yield "decisions", ", ".join(f"{count} {reason}" for reason, count in often) or NONE
     yield "can go back to", ", ".join(map(str, status.past)) or NONE
@@ -139,6 +145,15 @@ def _workers(workers: Sequence[WorkerStatus]) -> str:
 
 
 def _decision_row(decision: Decision) -> list[str]:
+    certainty = decision.certainty
+    known = [NONE] * 4
+    if certainty is not None:
+        known = [
+            f"{certainty.sigma:.4f}",
+            _ratio(certainty.noise),
+            f"{certainty.tokens:.0f}",
+            f"{certainty.overdispersion:.2f}",
+        ]
     return [
         moment(decision.time),
         _shown(decision.step),
@@ -146,8 +161,10 @@ def _decision_row(decision: Decision) -> list[str]:
         decision.mode.value,
         _ratio(decision.imbalance_before),
         _ratio(decision.imbalance_after),
+        *known,
         str(decision.moves),
         f"{decision.move_seconds * 1e3:.1f} ms",
+        NONE if decision.judged is None else _kept(decision.judged),
         str(decision.times),
         decision.detail,
     ]
@@ -158,6 +175,21 @@ def _decision(decision: Decision | None) -> str:
         return NONE
     why = f": {decision.detail}" if decision.detail else ""
     return f"{decision.reason.value}{why}, step {_shown(decision.step)}, {moment(decision.time)}"
+
+
+def _known(certainty: Certainty) -> str:
+    distrust = f", {certainty.distrust:.1f} times distrusted" if certainty.distrust > 1 else ""
+    return (
+        f"{certainty.tokens:.0f} tokens a layer, {certainty.overdispersion:.2f} times as spread as "
+        f"independent ones: imbalance up to {_ratio(certainty.noise)} may be noise, predictions "
+        f"are right to {certainty.sigma:.4f}{distrust}"
+    )
+
+
+def _kept(judged: Judgement) -> str:
+    """What was realised of what was promised."""
+    share = judged.realised / judged.promised if judged.promised > 0 else 0.0
+    return f"{share:.0%}"
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,66 @@
+"""Whether switches keep what they promise, and what is made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trimtab_server.policy.trust import Judgement, Trust, squared_fall
+
+
+def judged(*shares: float, noise: float = 0.0) -> Trust:
+    trust = Trust()
+    for share in shares:
+        trust.judge(Judgement(100, 64, 0.02, 0.02 * share), noise)
+    return trust
+
+
+def test_who_keeps_half_of_what_was_promised_is_trusted() -> None:
+    assert Trust().distrust == 1
+    assert judged(*[0.6] * 50).distrust == 1
+    assert judged(*[1.5] * 50).kept == pytest.approx(1)
+
+
+def test_a_single_promise_that_was_not_kept_is_forgiven() -> None:
+    assert judged(0.0).distrust == 1
+    assert judged(-5.0).distrust == 1
+
+
+def test_who_keeps_nothing_has_to_promise_four_times_as_much_and_no_more() -> None:
+    found = [judged(*[-1.0] * times).distrust for times in (1, 4, 8, 50)]
+    assert found == sorted(found)
+    assert found[1] > 1
+    assert found[-1] == 4
+
+
+def test_trust_comes_back() -> None:
+    assert judged(*[0.0] * 50, *[1.0] * 10).distrust == 1
+
+
+def test_what_noise_explains_breaks_no_promise() -> None:
+    assert judged(*[0.0] * 50, noise=0.2).distrust == 1
+
+
+def test_the_fall_is_of_squared_loads_of_a_mean_of_one() -> None:
+    before_LG = np.array([[3.0, 1.0], [0.0, 0.0], [20.0, 20.0]])
+    after_LG = np.array([[2.0, 2.0], [0.0, 0.0], [20.0, 20.0]])
+    # 1.5**2 + 0.5**2 is 2.5, and 2 after it; of two layers with load.
+    assert squared_fall(before_LG, after_LG) == pytest.approx(0.25)
+    assert squared_fall(before_LG[1:2], after_LG[1:2]) == 0
+
+
+def test_noise_adds_the_same_to_both_so_that_a_judgement_has_no_bias() -> None:
+    """In the mean over many, though a single one is rough."""
+    rng = np.random.default_rng(0)
+    share_G = np.array([0.3, 0.3, 0.2, 0.2])
+    counts_NG = rng.multinomial(400, share_G, 4000).astype(float)
+    # A switch that exchanges what makes GPU 0 heavy for what makes GPU 2 light, in half.
+    swapped_NG = counts_NG.copy()
+    moved_N = rng.binomial(counts_NG[:, 0].astype(int), 1 / 6)
+    swapped_NG[:, 0] -= moved_N
+    swapped_NG[:, 2] += moved_N
+    true = np.square(4 * share_G).sum() - np.square(4 * np.array([0.25, 0.3, 0.25, 0.2])).sum()
+    found = np.mean(
+        [squared_fall(a[None], b[None]) for a, b in zip(counts_NG, swapped_NG, strict=True)]
+    )
+    assert found == pytest.approx(true, rel=0.1)
