@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from tests.bench import aside, crowd, lockstep, policy, shifts
+from tests.bench import aside, crowd, lockstep, policy, shifts, stationary
 from tests.bench.loads import trace
 from tests.bench.replay import REPLAYS
 from tests.servers import server_process
-from trimtab_client import Placement, Policy
+from trimtab_client import Placement, Policy, Scope
 from trimtab_server.policy.policy import Policy as ServerPolicy
 
 PLACEMENT = Placement.of([[0, 1, 2, 0, 0, 1], [2, 1, 0, 2, 1, 0]], 3, 3)
@@ -29,6 +30,18 @@ def test_what_all_gpus_count_is_the_load():
     counted = [lockstep.counted(PLACEMENT, shares, gpu) for gpu in range(3)]
     assert counted[1].tolist() == [[3, 0, 0], [1, 0, 2]]
     assert sum(counted).tolist() == LOAD.tolist()
+
+
+@pytest.mark.parametrize(
+    "draw", [stationary.correlated, partial(stationary.independent, tokens=100)]
+)
+@pytest.mark.parametrize("scope", Scope)
+def test_workers_record_the_whole_window_in_any_scope(draw, scope):
+    traffic = draw(np.random.default_rng(0), stationary.uniform_shares(2, 3), windows=4, ranks=3)
+    recorded = [each(PLACEMENT) for each in stationary.recorded(traffic, scope)]
+    assert {len(counts) for counts in recorded} == {1 if scope is Scope.GLOBAL else 3}
+    totals = [sum(counts).tolist() for counts in recorded]
+    assert totals == traffic.counts_TWLE.sum(1).tolist()
 
 
 @pytest.mark.parametrize(

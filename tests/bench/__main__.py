@@ -21,6 +21,7 @@ from tests.bench import (
     growth,
     improving,
     leak,
+    null,
     policy,
     replay,
     rpc,
@@ -44,6 +45,7 @@ SECTIONS: dict[str, list[Section]] = {
     "decision": [deciding.run],
     "served": [served.run],
     "aside": [aside.run],
+    "null": [null.run],
     "rpc": [rpc.run, concurrency.run, start.run],
     "sessions": [engine_calls.run, sessions.run, switching.run],
     "crowd": [crowd.run],
@@ -108,6 +110,7 @@ def _arguments() -> tuple[list[str], Options]:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the figures of `served` there"
     )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of `null` (default: 3)")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     unknown = [section for section in given.sections if section not in SECTIONS]
@@ -115,6 +118,8 @@ def _arguments() -> tuple[list[str], Options]:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     if given.repeats < 1:
         parser.error(f"--repeats {given.repeats} is below 1")
+    if given.seeds < 1:
+        parser.error(f"--seeds {given.seeds} is below 1")
     missing = [str(path) for path in given.peers if not path.is_file()]
     if missing:
         parser.error(f"--peer: no file {', '.join(missing)}")
@@ -124,6 +129,7 @@ def _arguments() -> tuple[list[str], Options]:
         peers=tuple(given.peers),
         memory=given.memory,
         json=given.json,
+        seeds=given.seeds,
         quick=given.quick,
     )
 

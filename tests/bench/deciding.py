@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.bench.loads import realistic
 from tests.bench.options import Options
-from tests.bench.policy import planner
+from tests.bench.policy import make_planner
 from tests.bench.tables import print_table
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
@@ -53,7 +53,7 @@ async def _rows(load_LE: Loads, served: Placement, repeats: int) -> list[list[ob
         "the same, confirmed ": (shifted_LE, np.stack([shifted_LE, shifted_LE]) / 2),
     }
     rows = []
-    async with planner() as plans:
+    async with make_planner() as plans:
         for label, (now_LE, halves_HLE) in cases.items():
             loop = Balancer(plans, TOPOLOGY, 0, Policy(every_steps=1))
             evidence = Evidence(np.full(58, 1e6), 1.0, halves_HLE)

@@ -13,6 +13,7 @@ import numpy as np
 from trimtab_client import (
     AsyncWorkerSession,
     Placement,
+    Scope,
     StateEvent,
     Topology,
     WorkerOptions,
@@ -30,7 +31,7 @@ def small(workers: int) -> Placement:
 
 
 class LightGroup:
-    """All workers of a group, one GPU each. An asynchronous context manager.
+    """All workers of a group. An asynchronous context manager.
 
     They step together, and have nothing to copy: what a switch takes is the server's part,
     the sessions' and the wire's. They have room for any plan in one switch.
@@ -39,18 +40,29 @@ class LightGroup:
         target: the server.
         placement: what they load at first.
         deployment: its name.
+        workers: how many, which own as many GPUs each; None: one for each GPU.
+        scope: what they record.
 
     Attributes:
         placement: what they have loaded at first.
-        sessions: of the workers, by GPU.
+        deployment: its name.
+        sessions: of the workers, in the order of their GPUs.
     """
 
-    def __init__(self, target: str, placement: Placement, deployment: str = DEPLOYMENT) -> None:
+    def __init__(
+        self,
+        target: str,
+        placement: Placement,
+        deployment: str = DEPLOYMENT,
+        workers: int | None = None,
+        scope: Scope = Scope.LOCAL,
+    ) -> None:
         self.placement = placement
         self.sessions: list[AsyncWorkerSession] = []
         self._target = target
-        self._deployment = deployment
-        self._slots, self._workers = placement.phy2log.shape[1], placement.num_gpus
+        self.deployment = deployment
+        self._workers = workers or placement.num_gpus
+        self._scope = scope
         self._events: asyncio.Queue[StateEvent] = asyncio.Queue()
         self._barrier = asyncio.Barrier(self._workers)
         self._brought: list[Sequence[int]] = []
@@ -94,16 +106,18 @@ class LightGroup:
         return Placement.of(rows, self.placement.num_experts, self._workers)
 
     def _options(self, index: int) -> WorkerOptions:
+        slots, gpus = self.placement.phy2log.shape[1], self.placement.num_gpus
+        each = gpus // self._workers
         return WorkerOptions(
-            deployment=self._deployment,
+            deployment=self.deployment,
             worker=f"worker {index}",
-            topology=Topology(self._slots, self._workers),
+            topology=Topology(slots, gpus),
             placement=self.placement,
-            scope="local",
+            scope=self._scope,
             bytes_per_expert=1,
-            gpus=(index,),
+            gpus=tuple(range(index * each, (index + 1) * each)),
             group_id="group",
-            staging_slots=self.placement.phy2log.size // self._workers,
+            staging_slots=self.placement.phy2log.size // gpus,
         )
 
     async def _step(self) -> None:

@@ -1,13 +1,15 @@
 """A trace served by a real server and real sessions, in lockstep: window after window.
 
-A worker of one GPU records what its own slots have processed. A decision waits until all have
-reported, and the next one is due a window later, so nothing depends on the clock.
+In a trace's replay, a worker of one GPU records what its own slots have processed. A decision
+waits until all have reported, and the next one is due a window later; and an expert has a byte, so
+that its move pays however short a step is. So nothing depends on the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +31,8 @@ from trimtab_client import (
 from trimtab_server.domain.topology import Topology
 
 Counts = npt.NDArray[np.int64]
+Recorded = Callable[[Placement], Sequence[Counts]]
+"""What each worker records of a window, int64 [L, E], under the placement in force."""
 
 PATIENCE_S = 60.0
 POLL_S = 0.001
@@ -51,23 +55,52 @@ async def serve(
     layers, experts = load_TLE.shape[1:]
     slots, gpus = topology.num_replicas, topology.num_gpus
     first = Placement.untouched(layers, experts, slots, gpus)
-    async with (
-        LightGroup(address, first, deployment) as group,
-        AsyncClient(address) as client,
-    ):
-        await group.until_all("in_force", first.digest)
-        await client.update_policy(deployment, policy)
-        results, served = [], first
-        for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
-            before, last = served, (window + 1) * STEPS - 1
-            version = (await client.get_deployment(deployment)).status.in_force
-            _report(group, served, now_LE.long().numpy(), last)
-            served = await _decided(group, client, deployment, last, version)
-            results.append(live(_tensor(served), _tensor(before), next_LE, topology))
-        decisions = (await client.get_deployment(deployment)).status.decisions
-    # What moves cost depends on how long a step takes, which is the only clock in a decision.
-    assert "too_costly" not in decisions, decisions
+    counts_TLE = load_TLE[:-1].long().numpy()
+    recorded = [partial(by_slots, load_LE=now_LE, workers=gpus) for now_LE in counts_TLE]
+    placements = await play(LightGroup(address, first, deployment), address, recorded, policy)
+    results = [
+        live(_tensor(served), _tensor(before), next_LE, topology)
+        for (before, served), next_LE in zip(pairwise(placements), load_TLE[1:], strict=True)
+    ]
     return Played(*map(list, zip(*results, strict=True)))
+
+
+async def play(
+    group: LightGroup,
+    address: str,
+    recorded: Iterable[Recorded],
+    policy: Policy = Policy(),  # noqa: B008 - it cannot change
+) -> list[Placement]:
+    """What is in force at first, and after each window.
+
+    Args:
+        group: of a deployment that the server does not know yet; entered here.
+        address: of the server, which makes new deployments active.
+        recorded: of each window, what the workers record.
+        policy: what is to be otherwise than in a new deployment.
+    """
+    deployment = group.deployment
+    async with group, AsyncClient(address) as client:
+        await group.until_all("in_force", group.placement.digest)
+        if policy != Policy():
+            await client.update_policy(deployment, policy)
+        placements = [group.placement]
+        for window, recorded_by in enumerate(recorded):
+            last = (window + 1) * STEPS - 1
+            version = (await client.get_deployment(deployment)).status.in_force
+            counts_WLE = recorded_by(placements[-1])
+            # In scope GLOBAL the first one records for all.
+            for session, counts_LE in zip(group.sessions, counts_WLE, strict=False):
+                session.record(counts_LE, last - STEPS + 1, last)
+            placements.append(await _decided(group, client, deployment, last, version))
+    return placements
+
+
+def by_slots(placement: Placement, load_LE: Counts, workers: int) -> list[Counts]:
+    """What the slots of each worker have processed, by expert, int64 [L, E]; GPUs are divided."""
+    shares_LR = divided(placement, load_LE)
+    gpus = np.arange(placement.num_gpus).reshape(workers, -1)
+    return [np.sum([counted(placement, shares_LR, gpu) for gpu in own], axis=0) for own in gpus]
 
 
 def divided(placement: Placement, load_LE: Counts) -> Counts:
@@ -90,13 +123,6 @@ def counted(placement: Placement, shares_LR: Counts, gpu: int) -> Counts:
     layers_L1 = np.arange(len(counts_LE))[:, None]
     np.add.at(counts_LE, (layers_L1, placement.phy2log[:, own]), shares_LR[:, own])
     return counts_LE
-
-
-def _report(group: LightGroup, served: Placement, load_LE: Counts, last: int) -> None:
-    """Have each worker report a window."""
-    shares_LR = divided(served, load_LE)
-    for gpu, session in enumerate(group.sessions):
-        session.record(counted(served, shares_LR, gpu), last - STEPS + 1, last)
 
 
 async def _decided(

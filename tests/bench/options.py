@@ -19,6 +19,7 @@ class Options:
         peers: files with the field's `rebalance_experts`, to measure beside ours.
         memory: also measure peak memory, in a process for each figure.
         json: where `served` writes its figures; None: nowhere.
+        seeds: how many `null` draws its traffic with.
         quick: tiny shapes and few calls, to see that everything runs.
     """
 
@@ -27,6 +28,7 @@ class Options:
     peers: tuple[Path, ...] = ()
     memory: bool = False
     json: Path | None = None
+    seeds: int = 3
     quick: bool = False
 
     @property

@@ -66,8 +66,8 @@ async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Playe
     results, teller = [], Teller("", History(NONE), DeploymentObserver())
     tallies = Tallies(*load_TLE.shape[1:], policy.smoothing, teller, lambda: _ONE)
     served, counts_LE = played.untouched(load_TLE, topology), np.zeros(load_TLE.shape[1:], np.int64)
-    async with planner() as plans:
-        loop = Balancer(plans, topology, 0, policy)
+    async with make_planner() as planner:
+        loop = Balancer(planner, topology, 0, policy)
         for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
             before, last = served, STEPS * (window + 1) - 1
             if not window:
@@ -89,8 +89,8 @@ def _view(tallies: Tallies, served: Placement, step: int) -> View:
 
 
 @asynccontextmanager
-async def planner() -> AsyncIterator[Planner]:
-    """The compiled solver, as a server has it."""
+async def make_planner() -> AsyncIterator[Planner]:
+    """A server's, with the compiled backend."""
     queue = SolverQueue(4, Recorder())
     backend = backend_for("cpu", torch.device("cpu"))
     yield Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())

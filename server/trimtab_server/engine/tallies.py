@@ -290,8 +290,11 @@ class Tallies:
         return {who: each.estimate.rate() for who, each in tallies if each.estimate.steps}
 
     def _halves_of(self, group: Group) -> Mapping[str, int] | None:
-        """A half for each worker, for good; None: two may count tokens of one request."""
-        if not group.apart:
+        """A half for each worker, for good; None: two may count tokens of one request.
+
+        Dealt in order of their names, once all have reported: not in that of their coming.
+        """
+        if not group.apart or not group.awaited <= self._tallies.keys():
             return None
         for worker in sorted(self._tallies.keys() - self._halves.keys()):
             taken = list(self._halves.values())
