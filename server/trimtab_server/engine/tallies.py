@@ -294,9 +294,12 @@ class Tallies:
 
         Dealt in order of their names, once all have reported: not in that of their coming.
         """
-        if not group.apart or not group.awaited <= self._tallies.keys():
+        if not group.apart:
             return None
-        for worker in sorted(self._tallies.keys() - self._halves.keys()):
+        new = self._tallies.keys() - self._halves.keys()
+        if new and not group.awaited <= self._tallies.keys():
+            return None
+        for worker in sorted(new):
             taken = list(self._halves.values())
             self._halves[worker] = int(taken.count(1) < taken.count(0))
         return self._halves
