@@ -24,7 +24,7 @@ UNTOUCHED = "untouched"
 FULL = "full, aligned, every 1"
 EVERY = {f"full, aligned, every {n}": n for n in (1, 4, 16)}
 DEFAULT = "default policy"
-KNOB = {f"least gain {least:g}": least for least in (0.0, 0.004, 0.016, 0.064)}
+KNOB = {f"least gain {least:g}": least for least in (0.0, 0.004, 0.008, 0.016, 0.032)}
 """The one setting that weighs balance against moves, beside its default."""
 
 AS_MANY = "full, aligned, with the default policy's moves"

@@ -77,7 +77,7 @@ def _panel(axis: Any, plans: dict[str, dict[str, float]], before: dict[str, floa
         words = "Trimtab before"
         axis.plot(*_point(before), "s", color=BLUE, markersize=6, mfc="none", label=words)
     knob = sorted(_point(plans[label]) for label in (DEFAULT, *KNOB))
-    words = "Trimtab, least gain from 0.064 to 0"
+    words = "Trimtab, least gain from 0 to 0.032"
     axis.plot(*zip(*knob, strict=True), marker=".", color=ORANGE, linewidth=1.2, label=words)
     axis.plot(*_point(plans[DEFAULT]), "*", color=ORANGE, markersize=11, label="Trimtab, default")
     axis.set_xscale("log")
