@@ -1,0 +1,47 @@
+"""Counters and estimates out of the store and back, also those of earlier versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from trimtab_server.engine.baselines import baseline_of, restore
+from trimtab_server.loads.counters import Counters
+from trimtab_server.loads.estimates import Estimate, Smoothing
+
+TOKENS = np.array([[3.0, 5.0]])
+KINDS = [Smoothing(half_life_steps=16), Smoothing(window_steps=64), Smoothing()]
+
+
+def estimate(smoothing: Smoothing) -> Estimate:
+    return smoothing.estimate(1, 2)
+
+
+@pytest.mark.parametrize("smoothing", KINDS)
+def test_an_estimate_goes_on_as_sure_as_it_was(smoothing):
+    before, after = estimate(smoothing), estimate(smoothing)
+    for steps in (10, 30, 5):
+        before.add(TOKENS * steps, steps)
+    restore(baseline_of(Counters(1, 1, 2), before), after)
+    assert after.rate() == pytest.approx(before.rate())
+    assert after.steps == pytest.approx(before.steps)
+    assert after.effective_steps == pytest.approx(before.effective_steps)
+    assert after.effective_steps < 46
+
+
+def test_what_an_earlier_version_saved_is_read_though_it_did_not_say_how_sure_it_was():
+    before, after = estimate(KINDS[0]), estimate(KINDS[0])
+    before.add(TOKENS * 20, 20)
+    saved = baseline_of(Counters(1, 1, 2), before)
+    restore(replace(saved, estimate=saved.estimate[:-8]), after)
+    assert after.rate() == pytest.approx(before.rate())
+    assert after.steps == pytest.approx(20)
+
+
+@pytest.mark.parametrize("smoothing", KINDS)
+def test_where_nothing_was_counted_nothing_is_known(smoothing):
+    after = estimate(smoothing)
+    restore(baseline_of(Counters(1, 1, 2), estimate(smoothing)), after)
+    assert (after.steps, after.effective_steps) == (0, 0)

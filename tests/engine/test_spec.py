@@ -1,0 +1,51 @@
+"""What the store has of a deployment, also of earlier versions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.arrival import Facts
+from trimtab_server.engine.spec import Spec
+from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.store.errors import StoreCorruptError
+
+FACTS = Facts(Topology(12, 4), 3, 8, "local", "pull", 100)
+
+
+def stored(**policy: object) -> str:
+    values = json.loads(Spec(FACTS, Policy(mode=Mode.SHADOW, every_steps=7)).encode())
+    values["policy"] |= policy
+    return json.dumps(values)
+
+
+def test_a_spec_is_read_as_it_was_written():
+    spec = Spec(FACTS, Policy(mode=Mode.SHADOW, window_steps=64.0, least_gain=0.01))
+    assert Spec.decode(spec.encode()) == spec
+
+
+def test_settings_of_earlier_versions_are_left_out_and_the_former_half_life_is_the_loads_choice():
+    former = {"start_above": 1.02, "stop_below": 1.01, "min_gain": 0.01, "half_life_steps": 16.0}
+    assert Spec.decode(stored(**former)).policy == Policy(mode=Mode.SHADOW, every_steps=7)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"start_above": 1.05, "half_life_steps": 8.0},
+        {"start_above": 1.05, "half_life_steps": 0.0, "window_steps": 50.0},
+        {"half_life_steps": 16.0},
+    ],
+    ids=["another half-life", "a window", "a half-life of this version"],
+)
+def test_what_an_operator_has_chosen_stays(chosen):
+    policy = Spec.decode(stored(**chosen)).policy
+    kept = {name: value for name, value in chosen.items() if name != "start_above"}
+    assert {name: getattr(policy, name) for name in kept} == kept
+
+
+def test_what_is_no_spec_is_said_to_be_none():
+    with pytest.raises(StoreCorruptError, match="cannot be read"):
+        Spec.decode(stored(of_the_future=1))
