@@ -81,10 +81,10 @@ def _panel(axis: Any, plans: dict[str, dict[str, float]], before: dict[str, floa
     axis.plot(*zip(*knob, strict=True), marker=".", color=ORANGE, linewidth=1.2, label=words)
     axis.plot(*_point(plans[DEFAULT]), "*", color=ORANGE, markersize=11, label="Trimtab, default")
     axis.set_xscale("log")
-    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(0.2, 80)
+    axis.set_xlim(0.1, 80)
     axis.set_ylim(0.55, 0.97)
     axis.set_xlabel("net moves a layer and window")
     axis.grid(color="#e4e4e4", linewidth=0.6)

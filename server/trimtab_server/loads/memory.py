@@ -36,6 +36,10 @@ _UNSEEN = 0.5
 _NEIGHBOURS = 9
 """Of so many pairs of neighbouring spans the median overdispersion counts, in one half."""
 
+_REMEMBERED = 32
+"""Spans over which the overdispersion between two halves is averaged, since a few requests leave
+it uncertain: what seems to gain does so where it seems low."""
+
 _DRIFT = 1.5
 """By how much more they may differ since the load itself goes on, not by chance."""
 
@@ -69,6 +73,7 @@ class Memory:
         self._squares_AA = np.zeros((len(half_lives), len(half_lives)))
         self._belief_A = np.zeros(len(half_lives))
         self._last_LE: Loads | None = None
+        self._between = deque[float](maxlen=_REMEMBERED)
         # At first as if all were alike: a single shift is no dispersion.
         self._spreads = deque([1.0] * _NEIGHBOURS, _NEIGHBOURS)
 
@@ -93,6 +98,8 @@ class Memory:
         self._squares_AA *= np.outer(keep_A, keep_A)
         # All tokens of the span weigh the same, whichever of its cells they came in.
         self._squares_AA += np.outer(gain_A, gain_A) / cells
+        if self.halves == 2:
+            self._between.append(overdispersion(*(self.rate() * self.cells)))
 
     @property
     def cells(self) -> float:
@@ -118,7 +125,8 @@ class Memory:
         if len(rate_HLE) == 1:
             spread = float(np.median(self._spreads))
             return Evidence(tokens_L, max(1.0, spread / _DRIFT))
-        return Evidence(tokens_L, overdispersion(*(rate_HLE * cells)), rate_HLE)
+        spread = max(self._between[-1], float(np.mean(self._between))) if self._between else 1.0
+        return Evidence(tokens_L, spread, rate_HLE)
 
     def _parts(self) -> npt.NDArray[np.float64]:
         """What each average is to be multiplied by to be its part of the mixture."""
