@@ -243,6 +243,15 @@ async def test_promises_that_are_not_kept_raise_the_floor(planner):
     assert 1 < distrust[-1] <= 4
 
 
+async def test_what_was_promised_to_a_group_that_is_gone_is_not_judged(planner):
+    loop = await balancer(planner)
+    await loop.decide(view(1000))
+    loop.switched()
+    await loop.decide(view(20, known_steps=1000, served=IDEAL, known=lambda: known(EVEN)))
+    later = view(1100, known_steps=1000, served=IDEAL, known=lambda: known(EVEN))
+    assert (await loop.decide(later)).judged is None
+
+
 async def test_counts_of_other_processes_judge_nothing(planner):
     loop = await balancer(planner)
     await loop.decide(view(100))

@@ -5,7 +5,6 @@ Nothing here offers anything: what comes of a decision is up to whoever asked fo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.promises import Promise, Promises
 from trimtab_server.engine.proposal import Layers, Proposal, Proposer
 from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.estimates import Loads
@@ -34,10 +34,7 @@ from trimtab_server.policy.decide import (
 )
 from trimtab_server.policy.floor import Floor, floor_of
 from trimtab_server.policy.policy import Policy
-from trimtab_server.policy.trust import Judgement, Trust, squared_fall
-
-_JUDGED_AFTER = 64
-"""Steps after a switch: what it has promised is over a horizon that is much longer."""
+from trimtab_server.policy.trust import Judgement
 
 
 @dataclass(frozen=True)
@@ -71,29 +68,13 @@ class Verdict(NamedTuple):
     """A decision, and the placement that it is about; None: none was planned.
 
     `order` has the layers of the placement, those first that gain most. `judged` is what has come
-    of the switch before; None: it is not to be said yet.
+    of an earlier switch; None: it is not to be said yet.
     """
 
     decision: Decision
     target: Placement | None = None
     order: tuple[int, ...] = ()
     judged: Judgement | None = None
-
-
-class _Promise(NamedTuple):
-    """A switch that is to be judged: of which layers, from where to where, and upon what load."""
-
-    step: int
-    layer_A: Layers
-    was_A: Placement
-    is_now_A: Placement
-    load_AE: Loads
-    counted_AE: npt.NDArray[np.int64]
-    counted_by: object
-
-    def gain(self, load_AE: Loads) -> float:
-        """By this load."""
-        return squared_fall(*(_gpu_loads(each, load_AE) for each in (self.was_A, self.is_now_A)))
 
 
 class Balancer:
@@ -117,9 +98,8 @@ class Balancer:
         self._settled = False
         self._seen: tuple[int, float] | None = None
         self._step_seconds = 0.0
-        self._trust = Trust()
-        self._last: _Promise | None = None
-        self._promises = deque[_Promise]()
+        self._promises = Promises(topology)
+        self._decided: Promise | None = None
 
     async def decide(self, view: View) -> Verdict:
         """What to do now.
@@ -135,48 +115,52 @@ class Balancer:
         known, served = view.known(), view.served
         if not known.load_LE.any():
             return Verdict(Decision(Reason.NO_LOAD))
-        self._decided_at = view.step
-        judged = self._judged(view, known)
-        floor = floor_of(known.evidence, self._topology, self._trust.distrust)
+        self._decided_at, evidence = view.step, known.evidence
+        judged = self._promises.judged(view.step, view.counted, evidence.overdispersion)
+        floor = floor_of(evidence, self._topology, self._promises.trust.distrust)
         loads_LG = _gpu_loads(served, known.load_LE)
-        imbalance_L = imbalance(torch.from_numpy(loads_LG)).numpy()
-        certainty = self._certainty(known, floor, loads_LG)
-        layer_A = self._layers(floor, loads_LG, imbalance_L)
+        certainty = self._certainty(evidence, floor, loads_LG)
+        layer_A = self._layers(floor, loads_LG)
         if not len(layer_A):
             reason = Reason.BALANCED if self._settled else Reason.NOT_ENOUGH_EVIDENCE
-            still = self._candidate(None, loads_LG, imbalance_L)
-            return Verdict(Decision(reason, still, certainty), judged=judged)
-        proposal = await self._proposer.propose(known.load_LE, served, floor, self.policy, layer_A)
-        if known.evidence.halves_HLE is not None:
-            rows = await self._proposer.confirmed(
-                proposal, known.evidence.halves_HLE, served, floor, self.policy
-            )
-            proposal = proposal.only(rows)
-        candidate = self._candidate(proposal, loads_LG, imbalance_L)
+            as_it_is = self._candidate(None, loads_LG)
+            return Verdict(Decision(reason, as_it_is, certainty), judged=judged)
+        proposal = await self._proposed(known, served, floor, layer_A)
+        candidate, planned = self._candidate(proposal, loads_LG), bool(proposal.planned_A.any())
         reason = decide(
-            candidate,
-            planned=bool(proposal.planned_A.any()),
-            step_seconds=self._step_seconds,
-            policy=self.policy,
+            candidate, planned=planned, step_seconds=self._step_seconds, policy=self.policy
         )
-        target = proposal.applied_to(served)
         decision = Decision(reason, candidate, certainty)
+        target = proposal.applied_to(served)
         if decision.moves:
             self._settled = True
-            self._last = self._promised(view, known, proposal, target)
+            moved_A = proposal.layer_A[proposal.moves_of_layers > 0]
+            upon = known.load_LE, view.counted()
+            self._decided = Promise.of(view.step, moved_A, served, target, *upon)
         return Verdict(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
+
+    async def _proposed(
+        self, known: Known, served: Placement, floor: Floor, layer_A: Layers
+    ) -> Proposal:
+        """What these layers could become, as far as independent halves of the load confirm it."""
+        terms, halves_HLE = (served, floor, self.policy), known.evidence.halves_HLE
+        proposal = await self._proposer.propose(known.load_LE, *terms, layer_A)
+        if halves_HLE is None:
+            return proposal
+        return proposal.only(await self._proposer.confirmed(proposal, halves_HLE, *terms))
 
     def forget(self) -> None:
         """The load is forgotten, and with it what was made of it."""
         self._decided_at = self._switched_at = -1
         self._settled = False
-        self._promises.clear()
+        self._promises.forget()
 
     def switched(self) -> None:
         """What was decided last is on its way."""
         self._switched_at = self._decided_at
-        if self._last is not None:
-            self._promises.append(self._last)
+        if self._decided is not None:
+            self._promises.make(self._decided)
+        self._decided = None
 
     def _take_step(self, view: View) -> None:
         """Learn how long a step takes; steps that begin anew are those of a new group.
@@ -187,6 +171,7 @@ class Balancer:
         step, at = self._seen or (view.step, view.at)
         if view.step < step:
             self._decided_at = self._switched_at = -1
+            self._promises.forget()
         elif step < view.step:
             self._step_seconds = (view.at - at) / (view.step - step)
         if view.step != step or self._seen is None:
@@ -202,75 +187,45 @@ class Balancer:
             step_seconds=self._step_seconds,
         )
 
-    def _layers(
-        self, floor: Floor, loads_LG: Loads, imbalance_L: npt.NDArray[np.float64]
-    ) -> Layers:
+    def _layers(self, floor: Floor, loads_LG: Loads) -> Layers:
         """Those that noise does not explain; at first, only what is plain."""
         wanted_L = floor.exceeded(loads_LG)
         self._settled = self._settled or floor.enough
         if not self._settled:
-            wanted_L &= floor.plain(imbalance_L)
+            wanted_L &= floor.plain(_imbalance(loads_LG))
         return np.asarray(wanted_L.nonzero()[0])
 
-    def _certainty(self, known: Known, floor: Floor, loads_LG: Loads) -> Certainty:
+    def _certainty(self, evidence: Evidence, floor: Floor, loads_LG: Loads) -> Certainty:
         loaded_L = loads_LG.any(1)
         return Certainty(
-            tokens=known.evidence.tokens,
-            overdispersion=known.evidence.overdispersion,
+            tokens=evidence.tokens,
+            overdispersion=evidence.overdispersion,
             noise=1.0 + float(floor.excess_L[loaded_L].mean()),
             sigma=float(np.sqrt(np.square(floor.sigma_L[loaded_L]).sum()) / loaded_L.sum()),
-            distrust=self._trust.distrust,
+            distrust=self._promises.trust.distrust,
         )
 
-    def _candidate(
-        self,
-        proposal: Proposal | None,
-        loads_LG: Loads,
-        imbalance_L: npt.NDArray[np.float64],
-    ) -> Candidate:
-        loaded_L, after_L = loads_LG.any(1), imbalance_L.copy()
-        moves, seconds, policy = 0, 0.0, self.policy
+    def _candidate(self, proposal: Proposal | None, loads_LG: Loads) -> Candidate:
+        """The placement with a proposal; None: as it is."""
+        loaded_L, before_L = loads_LG.any(1), _imbalance(loads_LG)
+        after_L, moves, seconds = before_L.copy(), 0, 0.0
         if proposal is not None:
             after_L[proposal.layer_A] = proposal.placed.after.imbalance.numpy()
-            to_make = proposal.moves()
-            moves = len(to_make)
+            to_make, policy = proposal.moves(), self.policy
             bandwidths = policy.node_bandwidth, policy.cross_node_bandwidth
+            moves = len(to_make)
             seconds = busiest_seconds(to_make, self._topology, self.bytes_per_expert, *bandwidths)
-        return Candidate(
-            float(imbalance_L[loaded_L].mean()), float(after_L[loaded_L].mean()), moves, seconds
-        )
-
-    def _promised(
-        self, view: View, known: Known, proposal: Proposal, target: Placement
-    ) -> _Promise | None:
-        layer_A, counted = proposal.layer_A[proposal.moves_of_layers > 0], view.counted()
-        if view.served is None:
-            return None
-        placements = view.served.of_layers(layer_A), target.of_layers(layer_A)
-        loads = known.load_LE[layer_A], counted.tokens_LE[layer_A]
-        return _Promise(view.step, layer_A, *placements, *loads, counted.by)
-
-    def _judged(self, view: View, known: Known) -> Judgement | None:
-        """What has come of the oldest switch that has not been judged, if it is time to."""
-        if not self._promises or view.step < self._promises[0].step + _JUDGED_AFTER:
-            return None
-        promise, now = self._promises.popleft(), view.counted()
-        if now.by != promise.counted_by:
-            return None
-        fresh_AE = (now.tokens_LE[promise.layer_A] - promise.counted_AE).astype(np.float64)
-        fresh_A = fresh_AE.sum(1)
-        if not fresh_A.all():
-            return None
-        gains = promise.gain(promise.load_AE), promise.gain(fresh_AE)
-        judged = Judgement(promise.step, view.step - promise.step, *gains)
-        fresh = Evidence(fresh_A, known.evidence.overdispersion)
-        self._trust.judge(judged, float(floor_of(fresh, self._topology).gain_L.mean()))
-        return judged
+        before, after = (float(each_L[loaded_L].mean()) for each_L in (before_L, after_L))
+        return Candidate(before, after, moves, seconds)
 
 
 def _gpu_loads(placement: Placement, load_LE: Loads) -> Loads:
     loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
     return np.asarray(loads_LG.numpy())
+
+
+def _imbalance(loads_LG: Loads) -> npt.NDArray[np.float64]:
+    return np.asarray(imbalance(torch.from_numpy(loads_LG)).numpy())
 
 
 def _urgent_first(proposal: Proposal, layers: int) -> tuple[int, ...]:
