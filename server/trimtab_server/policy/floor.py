@@ -49,7 +49,7 @@ _SIGNIFICANT = 3.0
 _ENOUGH = 0.08
 """Before noise looks like less imbalance than this, only what is plain is mended."""
 
-_PLAIN = 0.1
+_PLAIN = 0.2
 """Of an imbalance, beyond what noise looks like."""
 
 
