@@ -43,7 +43,7 @@ class Adaptive:
         self, rates: Mapping[str, Loads], steps: float, halves: Mapping[str, int] | None
     ) -> None:
         """Begin with workers' tokens a step, as sure as those of so many steps."""
-        self._add(self._halved(rates, halves) * steps, steps / CELL_STEPS)
+        self._add(self._halved(rates, halves) * steps, steps / CELL_STEPS, ends=True, longest=0.0)
 
     def remember(
         self,
@@ -58,8 +58,9 @@ class Adaptive:
             last: "
             halves: 0 or 1 for each worker, where no two count the same requests; else None.
         """
-        for tokens, cells in self._cells.completed(awaited, last):
-            self._add(self._halved(tokens, halves), cells)
+        for piece in self._cells.completed(awaited, last):
+            tokens_HLE = self._halved(piece.tokens, halves)
+            self._add(tokens_HLE, piece.cells, ends=piece.ends, longest=piece.longest)
 
     def known(self) -> Known | None:
         """What is remembered; None: nothing yet."""
@@ -75,9 +76,9 @@ class Adaptive:
             tokens_HLE[halves[worker] if two and halves is not None else 0] += tokens_LE
         return tokens_HLE
 
-    def _add(self, tokens_HLE: Loads, cells: float) -> None:
+    def _add(self, tokens_HLE: Loads, cells: float, *, ends: bool, longest: float) -> None:
         # Where the number of halves becomes another, it begins anew.
         if self._memory is None or self._memory.halves != len(tokens_HLE):
             self._memory = Memory(len(tokens_HLE), *self._shape)
-        self._memory.add(tokens_HLE, cells)
+        self._memory.add(tokens_HLE, cells, ends=ends, longest=longest)
         self._known = None

@@ -7,13 +7,15 @@ what was right long ago must not outweigh what is right now (dynamic model avera
 Karny and Ettler, Online Prediction Under Model Uncertainty, 2010).
 
 Time is counted in cells of so many steps. What a report says of several cells is spread evenly
-over them and judged once: as often as it spans cells, it would seem to foretell itself.
+over them: whoever has seen some of them knows the others. So averages are judged by blocks at least
+as long as a report, and never by what they have seen a part of.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +36,32 @@ _UNSEEN = 0.5
 """Tokens that an expert is taken to have had before the first: or the first were a miracle."""
 
 _NEIGHBOURS = 9
-"""Of so many pairs of neighbouring spans the median overdispersion counts, in one half."""
+"""Of so many pairs of neighbouring blocks the median overdispersion counts, in one half."""
 
 _REMEMBERED = 32
-"""Spans over which the overdispersion between two halves is averaged, since a few requests leave
+"""Blocks over which the overdispersion between two halves is averaged, since a few requests leave
 it uncertain: what seems to gain does so where it seems low."""
 
 _DRIFT = 1.5
 """By how much more they may differ since the load itself goes on, not by chance."""
+
+
+class _Block(NamedTuple):
+    """What is judged at once: at least as long as a report.
+
+    Attributes:
+        means_ALE: what each average was before it; None: there was none.
+        tokens_LE: that came in it, float64 [L, E].
+        cells: its length.
+    """
+
+    means_ALE: Loads | None
+    tokens_LE: Loads
+    cells: float
+
+    def with_more(self, tokens_LE: Loads, cells: float) -> _Block:
+        """The same, longer."""
+        return self._replace(tokens_LE=self.tokens_LE + tokens_LE, cells=self.cells + cells)
 
 
 class Memory:
@@ -72,24 +92,29 @@ class Memory:
         self._weight_A = np.zeros(len(half_lives))
         self._squares_AA = np.zeros((len(half_lives), len(half_lives)))
         self._belief_A = np.zeros(len(half_lives))
-        self._last_LE: Loads | None = None
+        # What is not judged yet; and the block before it, whose last report may go on in it.
+        self._block: _Block | None = None
+        self._before: _Block | None = None
+        self._earlier_LE: Loads | None = None
+        self._goes_on = False
         self._between = deque[float](maxlen=_REMEMBERED)
         # At first as if all were alike: a single shift is no dispersion.
-        self._spreads = deque([1.0] * _NEIGHBOURS, _NEIGHBOURS)
+        self._spreads = deque([1.0] * (_NEIGHBOURS // 3), _NEIGHBOURS)
 
-    def add(self, tokens_HLE: Loads, cells: float) -> None:
+    def add(
+        self, tokens_HLE: Loads, cells: float, *, ends: bool = True, longest: float = 0.0
+    ) -> None:
         """Take what came in the next so many cells, spread evenly over them.
 
         Args:
             tokens_HLE: float64 [H, L, E], of all these cells together.
             cells: above 0.
+            ends: whether no report goes on beyond them, into what will be added next.
+            longest: cells of the longest report that is in them.
         """
-        tokens_LE = tokens_HLE.sum(0)
-        if self.cells:
-            self._judge(tokens_LE, cells)
-        if self._last_LE is not None and len(tokens_HLE) == 1:
-            self._spreads.append(overdispersion(self._last_LE, tokens_LE))
-        self._last_LE = tokens_LE
+        if self._block is None:
+            self._block = _Block(self._means(), np.zeros_like(tokens_HLE[0]), 0.0)
+        self._block = self._block.with_more(tokens_HLE.sum(0), cells)
         keep_A = 2.0 ** (-cells / self._half_lives_A)
         gain_A = 1.0 - keep_A
         self._sum_AHLE *= keep_A[:, None, None, None]
@@ -98,8 +123,9 @@ class Memory:
         self._squares_AA *= np.outer(keep_A, keep_A)
         # All tokens of the span weigh the same, whichever of its cells they came in.
         self._squares_AA += np.outer(gain_A, gain_A) / cells
-        if self.halves == 2:
-            self._between.append(overdispersion(*(self.rate() * self.cells)))
+        if ends or self._block.cells >= longest:
+            self._judge(self._block, ends)
+            self._block = None
 
     @property
     def cells(self) -> float:
@@ -138,13 +164,37 @@ class Memory:
         )
         return parts
 
-    def _judge(self, tokens_LE: Loads, cells: float) -> None:
-        """Believe those more that have foretold these shares."""
-        sum_ALE = self._sum_AHLE.sum(1) / self._weight_A[:, None, None]
-        foretold_ALE = sum_ALE + _UNSEEN / sum_ALE.shape[2]
-        foretold_ALE /= foretold_ALE.sum(2, keepdims=True)
-        likely_A = np.einsum("le,ale->a", tokens_LE, np.log(foretold_ALE))
-        self._belief_A *= _KEPT_BELIEF**cells
-        self._belief_A += _TEMPER * likely_A
-        # Only differences matter, and these stay small.
-        self._belief_A -= self._belief_A.max()
+    def _means(self) -> Loads | None:
+        """What each average is now, float64 [A, L, E]; None: nothing yet."""
+        if not self._weight_A.any():
+            return None
+        return np.asarray(self._sum_AHLE.sum(1) / self._weight_A[:, None, None])
+
+    def _judge(self, block: _Block, ends: bool) -> None:
+        """Believe those averages more that have foretold these shares.
+
+        Those that had seen a part of a report do not foretell the rest of it. So a block that
+        begins within one is judged by what was known a block earlier, which shares none with it.
+        """
+        before = self._before if self._goes_on else block
+        if before is not None and before.means_ALE is not None:
+            foretold_ALE = before.means_ALE + _UNSEEN / block.tokens_LE.shape[1]
+            foretold_ALE /= foretold_ALE.sum(2, keepdims=True)
+            likely_A = np.einsum("le,ale->a", block.tokens_LE, np.log(foretold_ALE))
+            self._belief_A *= _KEPT_BELIEF**block.cells
+            self._belief_A += _TEMPER * likely_A
+            # Only differences matter, and these stay small.
+            self._belief_A -= self._belief_A.max()
+        self._compare(block)
+        self._goes_on, self._before = not ends, block
+
+    def _compare(self, block: _Block) -> None:
+        """See how far blocks or halves differ."""
+        if self.halves == 2:
+            self._between.append(overdispersion(*(self.rate() * self.cells)))
+            return
+        if not self._goes_on and self._before is not None:
+            self._spreads.append(overdispersion(self._before.tokens_LE, block.tokens_LE))
+        elif self._goes_on and self._earlier_LE is not None:
+            self._spreads.append(overdispersion(self._earlier_LE, block.tokens_LE))
+        self._earlier_LE = None if self._before is None else self._before.tokens_LE
