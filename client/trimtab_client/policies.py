@@ -157,7 +157,8 @@ class Decision:
         detail: what stands in the way, for people; empty but for NOT_READY.
         mode: the policy's then: only in ACTIVE are moves offered.
         imbalance_before: predicted, of what was in force; None: none was looked at.
-        imbalance_after: the same of what was planned, chosen or not; None: nothing was.
+        imbalance_after: the same of what was planned, chosen or not; as before where nothing
+            was planned; None: none was looked at.
         moves: its net moves, over all layers.
         move_seconds: for which the busiest GPU would send or receive them.
         times: how many times in a row it was decided so; above 1 only where nothing was

@@ -21,6 +21,7 @@ from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Policy
+from trimtab_server.policy.trust import Judgement
 from trimtab_server.solver import evaluate, place
 from trimtab_server.solver.backends.reference.backend import Reference
 
@@ -250,6 +251,37 @@ async def test_what_was_promised_to_a_group_that_is_gone_is_not_judged(planner):
     await loop.decide(view(20, known_steps=1000, served=IDEAL, known=lambda: known(EVEN)))
     later = view(1100, known_steps=1000, served=IDEAL, known=lambda: known(EVEN))
     assert (await loop.decide(later)).judged is None
+
+
+async def test_what_is_forgotten_while_it_is_planned_upon_moves_nothing(planner):
+    """A warm-up that ends just then."""
+
+    class Forgetting(Planner):
+        async def place(self, *args, **named):
+            loop.forget()
+            return await super().place(*args, **named)
+
+    planner.__class__ = Forgetting
+    loop = Balancer(planner, TOPOLOGY, 0, Policy())
+    await loop.decide(view(-1))
+    verdict = await loop.decide(view(100))
+    assert (verdict.decision.reason, verdict.target) == (Reason.NO_LOAD, None)
+
+
+async def test_with_the_load_distrust_is_forgotten(planner):
+    loop = await balancer(planner)
+    for _ in range(20):
+        loop._promises.trust.judge(Judgement(0, 64, 1.0, -1.0), 0.0)
+    assert (await loop.decide(view(100))).decision.certainty.distrust == 4
+    loop.forget()
+    assert (await loop.decide(view(200))).decision.certainty.distrust == 1
+
+
+async def test_moves_of_all_layers_are_held_to_their_limit_where_the_load_has_shifted_too(planner):
+    loop = await balancer(planner, Policy(max_moves_per_layer=1, max_moves=3, replan_gap=0.5))
+    decision = (await loop.decide(view(100))).decision
+    assert decision.reason is Reason.IMPROVED
+    assert decision.candidate.moves <= 3
 
 
 async def test_counts_of_other_processes_judge_nothing(planner):

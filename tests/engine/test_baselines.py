@@ -38,6 +38,11 @@ def test_what_an_earlier_version_saved_is_read_though_it_did_not_say_how_sure_it
     restore(replace(saved, estimate=saved.estimate[:-8]), after)
     assert after.rate() == pytest.approx(before.rate())
     assert after.steps == pytest.approx(20)
+    for _ in range(500):
+        before.add(TOKENS * 10, 10)
+    after, saved = estimate(KINDS[0]), baseline_of(Counters(1, 1, 2), before)
+    restore(replace(saved, estimate=saved.estimate[:-8]), after)
+    assert after.effective_steps == pytest.approx(2 / np.log(2) * 16)
 
 
 @pytest.mark.parametrize("smoothing", KINDS)

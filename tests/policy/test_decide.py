@@ -115,6 +115,8 @@ def test_experts_move_only_for_a_gain_that_pays(candidate, planned, step_seconds
         ("every_steps", 0),
         ("cooldown_steps", -1),
         ("least_gain", -0.1),
+        ("least_gain", float("inf")),
+        ("replan_gap", float("inf")),
         ("moe_share", 1.5),
         ("node_bandwidth", float("inf")),
     ],

@@ -116,12 +116,21 @@ def test_many_layers_a_little_out_of_balance_exceed_it_together() -> None:
     assert np.mean(alone) < 0.3
 
 
-def test_inside_nodes_what_lies_between_nodes_is_no_signal() -> None:
-    """Groups stay on their nodes: that one of them has more is nothing that moves could mend."""
-    loads_LG = np.array([[1100.0, 1100, 1100, 1100, 900, 900, 900, 900]])
-    known = evidence(8000.0)
-    assert floor_of(known, Topology(16, 8)).exceeded(loads_LG)[0]
-    assert not floor_of(known, Topology(16, 8, 2, 4)).exceeded(loads_LG)[0]
+@pytest.mark.parametrize("gpus", [2, 8], ids=["one GPU a node", "four"])
+def test_what_lies_between_nodes_is_a_signal_too(gpus: int) -> None:
+    """Though groups keep to their nodes: a new plan deals them anew."""
+    each = 8000.0 / gpus
+    loads_LG = np.repeat([[1.1 * each, 0.9 * each]], gpus // 2, axis=1)
+    floor = floor_of(evidence(8000.0), Topology(2 * gpus, gpus, 2, 4))
+    assert floor.exceeded(loads_LG)[0]
+    assert not floor.exceeded(np.full((1, gpus), each))[0]
+
+
+def test_inside_a_node_its_gpus_are_compared_with_each_other() -> None:
+    """What is a little for all GPUs together is much for those of one node."""
+    loads_LG = np.array([[1000.0, 1000, 1000, 1000, 1070, 930, 1070, 930]])
+    alone = floor_of(evidence(80_000.0), Topology(8, 4)).exceeded(loads_LG[:, 4:])
+    assert floor_of(evidence(160_000.0), Topology(16, 8, 2, 4)).exceeded(loads_LG)[0] == alone[0]
 
 
 def test_layers_without_load_and_single_gpus_exceed_nothing() -> None:

@@ -94,10 +94,10 @@ class Balancer:
         self.bytes_per_expert = bytes_per_expert
         self._proposer = Proposer(planner, topology)
         self._topology = topology
-        self._decided_at = self._switched_at = -1
-        self._settled = False
         self._seen: tuple[int, float] | None = None
         self._step_seconds = 0.0
+        self._decided_at = self._switched_at = -1
+        self._settled = False
         self._promises = Promises(topology)
         self._decided: Promise | None = None
 
@@ -125,7 +125,11 @@ class Balancer:
             reason = Reason.BALANCED if self._settled else Reason.NOT_ENOUGH_EVIDENCE
             as_it_is = self._candidate(None, loads_LG)
             return Verdict(Decision(reason, as_it_is, certainty), judged=judged)
+        promises = self._promises
         proposal = await self._proposed(known, served, floor, layer_A)
+        if promises is not self._promises:
+            # The load has been forgotten meanwhile.
+            return Verdict(Decision(Reason.NO_LOAD))
         candidate, planned = self._candidate(proposal, loads_LG), bool(proposal.planned_A.any())
         reason = decide(
             candidate, planned=planned, step_seconds=self._step_seconds, policy=self.policy
@@ -153,7 +157,7 @@ class Balancer:
         """The load is forgotten, and with it what was made of it."""
         self._decided_at = self._switched_at = -1
         self._settled = False
-        self._promises.forget()
+        self._promises, self._decided = Promises(self._topology), None
 
     def switched(self) -> None:
         """What was decided last is on its way."""

@@ -35,7 +35,7 @@ def restore(saved: SavedCounters, estimate: Estimate) -> Counters:
     rate = np.frombuffer(saved.estimate, "<f8", saved.counts_LE.size, offset=_STEPS.size)
     end = _STEPS.size + rate.nbytes
     # Earlier versions did not save it.
-    (effective,) = _STEPS.unpack_from(saved.estimate, end) if saved.estimate[end:] else (steps,)
+    (effective,) = _STEPS.unpack_from(saved.estimate, end) if saved.estimate[end:] else (None,)
     if steps:
         estimate.go_on(rate.reshape(saved.counts_LE.shape), steps, effective)
     return counters

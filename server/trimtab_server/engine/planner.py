@@ -118,6 +118,16 @@ class Placed:
     before: Evaluation | None
     after: Evaluation
 
+    def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Placed:
+        """Some layers, ascending."""
+        kept_A = np.arange(len(layer_A))
+        return Placed(
+            self.placement.of_layers(layer_A),
+            None if self.moves is None else Moves.none().with_layers(kept_A, self.moves, layer_A),
+            None if self.before is None else self.before.of_layers(layer_A),
+            self.after.of_layers(layer_A),
+        )
+
     def with_layers(
         self, layer_A: npt.NDArray[np.int64], other: Placed, row_A: npt.NDArray[np.int64]
     ) -> Placed:

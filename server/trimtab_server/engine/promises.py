@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from trimtab_server.domain.balance import gpu_loads
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.estimates import Loads
@@ -87,7 +87,7 @@ class Promises:
         self._open.append(promise)
 
     def forget(self) -> None:
-        """The load is forgotten, or steps begin anew: what was promised cannot be judged."""
+        """Steps begin anew: what was promised cannot be judged."""
         self._open.clear()
 
     def judged(
@@ -113,6 +113,7 @@ class Promises:
             return None
         gains = promise.gain(promise.load_AE), promise.gain(fresh_AE)
         judgement = Judgement(promise.step, step - promise.step, *gains)
-        noise = floor_of(Evidence(fresh_A, overdispersion), self._topology).gain_L.mean()
-        self.trust.judge(judgement, float(noise))
+        each_move = floor_of(Evidence(fresh_A, overdispersion), self._topology).gain_L.mean()
+        moves = count_moves(promise.was_A, promise.is_next_A) / len(promise.layer_A)
+        self.trust.judge(judgement, float(each_move) * moves)
         return judgement

@@ -54,19 +54,8 @@ class Proposal:
         """The same of some of its layers, given by their rows."""
         if len(row_B) == len(self.layer_A):
             return self
-        placed, kept = self.placed, np.arange(len(row_B))
-        moves = placed.moves
-        return Proposal(
-            self.layer_A[row_B],
-            Placed(
-                placed.placement.of_layers(row_B),
-                None if moves is None else Moves.none().with_layers(kept, moves, row_B),
-                None if placed.before is None else placed.before.of_layers(row_B),
-                placed.after.of_layers(row_B),
-            ),
-            self.shifted_A[row_B],
-            self.planned_A[row_B],
-        )
+        placed = self.placed.of_layers(row_B)
+        return Proposal(self.layer_A[row_B], placed, self.shifted_A[row_B], self.planned_A[row_B])
 
     def applied_to(self, served: Placement) -> Placement:
         """All layers, with these."""
@@ -98,8 +87,8 @@ class Proposer:
     ) -> Proposal:
         """The moves of some layers that gain more than noise may seem to.
 
-        Those that a few moves leave far off get all that gain, and those that these leave far
-        from what a new plan reaches get that.
+        Those that a few moves leave far off what can be reached get all that gain, and those
+        that these leave far from what a new plan reaches get that.
 
         Args:
             load_LE: of all layers, [L, E], as all that follows.
@@ -111,23 +100,37 @@ class Proposer:
         load_AE, served_A, floor_A = load_LE[layer_A], served.of_layers(layer_A), floor.of(layer_A)
         few = Budget(policy.max_moves_per_layer, policy.max_moves or None, _least(floor_A, policy))
         placed = await self._plan(load_AE, served_A, few)
-        planned_A = np.zeros(len(layer_A), np.bool_)
-        shifted_A = self._far(placed, floor_A, policy)
-        (far_B,) = shifted_A.nonzero()
+        shifted_A = planned_A = np.zeros(len(layer_A), np.bool_)
+        (far_B,) = self._far(placed, floor_A, policy).nonzero()
         if len(far_B):
-            # All moves that gain, however many.
-            every = Budget(min_gain=_least(floor_A.of(far_B), policy))
-            more = await self._plan(load_AE[far_B], served_A.of_layers(far_B), every, _QUICK_TOP_K)
-            placed = placed.with_layers(far_B, more, np.arange(len(far_B)))
-            (far_B,) = self._far(placed, floor_A, policy).nonzero()
-        if len(far_B):
-            anew = await self._plan(load_AE[far_B], served_A.of_layers(far_B), None)
-            reached_B, best_B = placed.after.imbalance[far_B].numpy(), anew.after.imbalance.numpy()
-            (row_C,) = far_off(reached_B, best_B, floor_A.of(far_B), policy).nonzero()
-            if len(row_C):
-                placed = placed.with_layers(far_B[row_C], anew, row_C)
-                planned_A[far_B[row_C]] = True
+            floor_B, served_B = floor_A.of(far_B), served_A.of_layers(far_B)
+            better, planned_B = await self._reached(load_AE[far_B], served_B, floor_B, policy)
+            few_B, best_B = (
+                each.after.imbalance.numpy() for each in (placed.of_layers(far_B), better)
+            )
+            # No placement may get near the bound: then few moves are as good as any.
+            shifted_B = far_off(few_B, best_B, floor_B, policy)
+            shifted_A, planned_A = shifted_A.copy(), planned_A.copy()
+            shifted_A[far_B], planned_A[far_B] = shifted_B, shifted_B & planned_B
+            placed = placed.with_layers(far_B[shifted_B], better, shifted_B.nonzero()[0])
         return Proposal(layer_A, placed, shifted_A, planned_A)
+
+    async def _reached(
+        self, load_BE: Loads, served_B: Placement, floor_B: Floor, policy: Policy
+    ) -> tuple[Placed, npt.NDArray[np.bool_]]:
+        """All moves that gain, and a new plan of the layers that they leave far from one."""
+        every = Budget(None, policy.max_moves or None, _least(floor_B, policy))
+        placed = await self._plan(load_BE, served_B, every, _QUICK_TOP_K)
+        planned_B = np.zeros(len(load_BE), np.bool_)
+        (far_C,) = self._far(placed, floor_B, policy).nonzero()
+        if len(far_C):
+            anew = await self._plan(load_BE[far_C], served_B.of_layers(far_C), None)
+            reached_C, best_C = placed.after.imbalance[far_C].numpy(), anew.after.imbalance.numpy()
+            (row_D,) = far_off(reached_C, best_C, floor_B.of(far_C), policy).nonzero()
+            if len(row_D):
+                placed = placed.with_layers(far_C[row_D], anew, row_D)
+                planned_B[far_C[row_D]] = True
+        return placed, planned_B
 
     async def confirmed(
         self,
@@ -140,8 +143,8 @@ class Proposer:
         """Rows of a proposal that independent halves of the load confirm.
 
         What one half would have its layers become is judged on the other half, both ways: a
-        gain that is there in both is no accident of either's counts. A layer stays unless the
-        mean of both is one, or it is so far off that there can be no doubt.
+        gain that is there in both is no accident of either's counts. Layers stay whose
+        gain is none in the mean of both, unless they are so far off that there is no doubt.
         """
         kept_A = proposal.shifted_A.copy()
         (row_B,) = ((proposal.moves_of_layers > 0) & ~kept_A).nonzero()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,6 +87,12 @@ class _Tally:
         # More of a step that the report before had counted: it goes with the next ones.
         self._late_LE = None if taken.steps else tokens_LE
         return self.last if taken.steps else None
+
+
+def _uneven(halves: Collection[int]) -> bool:
+    """Whether one is so much larger than the other that they are dealt anew, if they can be."""
+    fewest = min(Counter(halves)[half] for half in (0, 1))
+    return len(halves) > 1 and 3 * fewest < len(halves)
 
 
 class Tallies:
@@ -233,6 +240,9 @@ class Tallies:
             self._halves.pop(worker, None)
             if self._adaptive is not None:
                 self._adaptive.forget(worker)
+        if self._halves and _uneven(self._halves.values()):
+            self._halves.clear()
+            self._start_adaptive()
 
     def forget_load(self) -> None:
         """What all have reported so far is no traffic."""

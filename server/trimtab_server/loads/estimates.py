@@ -6,6 +6,7 @@ no less than another. Workers of a group step together: their rates add up.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,8 +85,14 @@ class Estimate(Protocol):
     def add(self, tokens_LE: Loads, steps: float) -> None:
         """Take what was counted in so many steps, above 0."""
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
-        """As another one that had come to this, of the same kind or not; before all else."""
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
+        """As another one that had come to this, of the same kind or not; before all else.
+
+        Args:
+            rate_LE: tokens a step, [L, E].
+            steps: that it stood for.
+            effective_steps: that it was sure of; None: not known.
+        """
 
     def rate(self) -> Loads:
         """Tokens a step, float64 [L, E]; zeros before anything was added."""
@@ -117,9 +124,12 @@ class Decaying:
         self._weight = self._weight * keep + 1.0 - keep
         self._squares = self._squares * keep**2 + (1.0 - keep) ** 2 / steps
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
         """See `Estimate`."""
         self.add(rate_LE * steps, steps)
+        if effective_steps is None:
+            # Of steps that came one by one.
+            effective_steps = min(steps, 2 / math.log(2) * self._half_life)
         self._squares = self._weight**2 / effective_steps
 
     def rate(self) -> Loads:
@@ -156,9 +166,10 @@ class Windowed:
         while self.steps - self._buckets[0][0] >= self._window:
             self._buckets.popleft()
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float) -> None:
+    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
         """See `Estimate`."""
-        self.add(rate_LE * effective_steps, effective_steps)
+        sure = steps if effective_steps is None else effective_steps
+        self.add(rate_LE * sure, sure)
 
     def rate(self) -> Loads:
         """See `Estimate`."""

@@ -28,7 +28,8 @@ class Evidence:
     Attributes:
         tokens_L: float64 [L], effective tokens of each layer; 0 for one without load.
         overdispersion: variance of the counts, as a multiple of that of independent tokens; >= 1.
-        halves_HLE: float64 [2, L, E], tokens a step of each half; None: there are no two halves.
+        halves_HLE: float64 [2, L, E], tokens of each half in a time, the same for both; None:
+            there are no two halves.
     """
 
     tokens_L: npt.NDArray[np.float64]
@@ -69,6 +70,8 @@ def from_rates(
     halves_HLE = np.stack([np.zeros_like(total_LE)] * 2)
     for worker in sorted(rates):
         halves_HLE[halves[worker]] += rates[worker]
+    if not halves_HLE.any((1, 2)).all():
+        return Evidence(total_L * steps_L, 1.0)
     spread = overdispersion(*(halves_HLE * steps_L[:, None]))
     return Evidence(total_L * steps_L, spread, halves_HLE)
 

@@ -213,7 +213,7 @@ PREDICTED = Family(
     ("deployment", "of"),
     "Mean over layers with load of heaviest GPU / mean GPU that the load estimate predicts, as of "
     "the last decision: of the placement in force (in shadow mode: that would be), and of the one "
-    "that was planned; 0 before the first.",
+    "that was planned, the same where none was; 0 before the first.",
 )
 EVIDENCE = Family(
     "trimtab_evidence_tokens",

@@ -27,7 +27,8 @@ whose mean is G - 1 and whose variance 2 (G - 1); and those of all layers add up
 a layer nor all together lie `_SIGNIFICANT` standard deviations above that, there is no signal, and
 nothing moves.
 
-Where groups keep to their nodes, experts move inside them only: with the GPUs and tokens of one.
+Where groups keep to their nodes, few moves go inside them only: ln G is that of one node's GPUs,
+and s2, with its tokens, is the same. What lies between nodes a new plan can mend.
 """
 
 from __future__ import annotations
@@ -86,19 +87,31 @@ class Floor:
         return np.asarray(imbalance_L > (1.0 + self.excess_L) * (1.0 + _PLAIN))
 
     def exceeded(self, gpu_load_LG: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """The layers whose GPUs' loads noise alone does not explain, bool [L]."""
+        """The layers whose GPUs' loads noise alone does not explain, bool [L].
+
+        Where groups keep to nodes, GPUs are compared inside each, and the nodes with each other.
+        """
         load_LNg = gpu_load_LG.reshape(len(gpu_load_LG), self.parts, -1)
-        mean_LN1 = load_LNg.mean(2, keepdims=True)
-        share_LNg = np.divide(load_LNg, mean_LN1, np.ones_like(load_LNg), where=mean_LN1 > 0)
-        freedom = load_LNg.shape[1] * (load_LNg.shape[2] - 1)
-        known_L = np.isfinite(self.sigma_L)
+        inside_L = self._unexplained(load_LNg, self.sigma_L)
+        if self.parts == 1:
+            return inside_L
+        gpus = load_LNg.shape[2]
+        between_L = self._unexplained(load_LNg.sum(2)[:, None], self.sigma_L / math.sqrt(gpus))
+        return inside_L | between_L
+
+    def _unexplained(
+        self, load_LXY: npt.NDArray[np.float64], sigma_L: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """The layers in which loads [L, X, Y] differ over Y by more than they would by chance."""
+        mean_LX1 = load_LXY.mean(2, keepdims=True)
+        share_LXY = np.divide(load_LXY, mean_LX1, np.ones_like(load_LXY), where=mean_LX1 > 0)
+        freedom, known_L = load_LXY.shape[1] * (load_LXY.shape[2] - 1), np.isfinite(sigma_L)
         if freedom == 0 or not known_L.any():
-            return np.zeros(len(gpu_load_LG), np.bool_)
-        chi_L = np.square(share_LNg - 1.0).sum((1, 2)) / np.square(self.sigma_L)
+            return np.zeros(len(load_LXY), np.bool_)
+        chi_L = np.square(share_LXY - 1.0).sum((1, 2)) / np.square(sigma_L)
         above_L = (chi_L - freedom) / math.sqrt(2 * freedom)
         together = above_L[known_L].sum() / math.sqrt(known_L.sum())
-        exceeded_L = (above_L > _SIGNIFICANT) | (together > _SIGNIFICANT)
-        return np.asarray(exceeded_L & known_L)
+        return np.asarray(((above_L > _SIGNIFICANT) | (together > _SIGNIFICANT)) & known_L)
 
 
 def floor_of(evidence: Evidence, topology: Topology, distrust: float = 1.0) -> Floor:
@@ -110,9 +123,12 @@ def floor_of(evidence: Evidence, topology: Topology, distrust: float = 1.0) -> F
         distrust: how many times as high gains have to be, where a deployment's switches have
             not kept what they promised; >= 1.
     """
-    gpus = topology.num_gpus // topology.num_parts
-    tokens_L = evidence.tokens_L / topology.num_parts
-    unknown_L = np.full_like(tokens_L, math.inf)
-    variance_L = np.divide(evidence.overdispersion * gpus, tokens_L, unknown_L, where=tokens_L > 0)
-    gain_L = np.where(tokens_L > 0, MARGIN * distrust * 2 * math.log(gpus) * variance_L, math.inf)
-    return Floor(topology.num_parts, gain_L, np.sqrt(gain_L), np.sqrt(variance_L))
+    gpus, inside = topology.num_gpus, topology.num_gpus // topology.num_parts
+    known_L = evidence.tokens_L >= 1.0
+    variance_L = np.full_like(evidence.tokens_L, math.inf)
+    np.divide(evidence.overdispersion * gpus, evidence.tokens_L, variance_L, where=known_L)
+    least_L = np.where(known_L, MARGIN * distrust * 2 * variance_L, math.inf)
+    gain_L, excess_L = (
+        np.where(known_L, math.log(number) * least_L, math.inf) for number in (inside, gpus)
+    )
+    return Floor(topology.num_parts, gain_L, np.sqrt(excess_L), np.sqrt(variance_L))

@@ -33,8 +33,8 @@ class Policy:
         cooldown_steps: least steps from a switch to the next.
         least_gain: of each move: least fall of a layer's sum of squared GPU loads, where their
             mean is 1, however sure it is.
-        max_moves_per_layer: most net moves in a layer of one decision's improvement.
-        max_moves: the same over all layers; 0: no limit.
+        max_moves_per_layer: most net moves in a layer of one decision, unless it has shifted.
+        max_moves: the same over all layers; 0: no limit. A new plan is not held to it.
         replan_gap: a layer that an improvement leaves this share of the imbalance above what it
             could be has shifted: it gets all the moves that gain, or, where they leave it as far
             above what a new plan reaches, the new plan.
@@ -64,12 +64,14 @@ class Policy:
     def __post_init__(self) -> None:
         _ = self.smoothing
         above_0 = ("node_bandwidth", "cross_node_bandwidth")
+        finite = ("least_gain", "replan_gap")
         least = {"every_steps": 1, "cooldown_steps": 0, "max_moves_per_layer": 0}
         least |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "least_gain": 0}
         values = {name: getattr(self, name) for name in (*above_0, *least)}
         require_all(
             *((0 < values[n] < math.inf, n, f"{values[n]} is not above 0") for n in above_0),
             *((values[n] >= low, n, f"{values[n]} is below {low}") for n, low in least.items()),
+            *((values[n] < math.inf, n, f"{values[n]} is not finite") for n in finite),
             (0 < self.moe_share <= 1, "moe_share", f"{self.moe_share} is not in (0, 1]"),
         )
 

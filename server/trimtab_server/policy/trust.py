@@ -56,7 +56,8 @@ class Trust:
             judgement: it.
             noise: what it may be wrong by.
         """
-        share = (judgement.realised + noise) / (judgement.promised + noise)
+        promised = judgement.promised + noise
+        share = (judgement.realised + noise) / promised if promised > 0 else 1.0
         self.kept = _EARLIER * self.kept + (1.0 - _EARLIER) * min(max(share, 0.0), 1.0)
 
     @property

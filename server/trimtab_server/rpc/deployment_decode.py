@@ -100,7 +100,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     given: dict[str, Any] = {
         name: getattr(message, name) for name in POLICY_FIELDS if message.HasField(name)
     }
-    # One of the two has to be above 0: who sets one of them does not want the other.
+    # At most one of the two is above 0: who sets one of them does not want the other.
     for name, other in _EITHER:
         if given.get(name, 0) > 0:
             given.setdefault(other, 0.0)
