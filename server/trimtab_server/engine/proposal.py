@@ -33,7 +33,7 @@ class Proposal:
     Attributes:
         layer_A: those, ascending.
         placed: what they would be, [A, ...].
-        shifted_A: which of them a few moves would leave far off, bool.
+        shifted_A: which of them a few moves would leave far off what can be reached, bool.
         planned_A: which of those have a new plan, bool.
     """
 
@@ -87,8 +87,8 @@ class Proposer:
     ) -> Proposal:
         """The moves of some layers that gain more than noise may seem to.
 
-        Those that a few moves leave far off what can be reached get all that gain, and those
-        that these leave far from what a new plan reaches get that.
+        Those that a few moves leave far off get all that gain, and those that these leave far
+        from what a new plan reaches get that.
 
         Args:
             load_LE: of all layers, [L, E], as all that follows.
@@ -108,11 +108,11 @@ class Proposer:
             few_B, best_B = (
                 each.after.imbalance.numpy() for each in (placed.of_layers(far_B), better)
             )
-            # No placement may get near the bound: then few moves are as good as any.
-            shifted_B = far_off(few_B, best_B, floor_B, policy)
             shifted_A, planned_A = shifted_A.copy(), planned_A.copy()
-            shifted_A[far_B], planned_A[far_B] = shifted_B, shifted_B & planned_B
-            placed = placed.with_layers(far_B[shifted_B], better, shifted_B.nonzero()[0])
+            # No placement may get near the bound: then there can be doubt.
+            shifted_A[far_B] = far_off(few_B, best_B, floor_B, policy)
+            planned_A[far_B] = planned_B
+            placed = placed.with_layers(far_B, better, np.arange(len(far_B)))
         return Proposal(layer_A, placed, shifted_A, planned_A)
 
     async def _reached(
