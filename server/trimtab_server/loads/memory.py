@@ -46,6 +46,10 @@ _DRIFT = 1.5
 """By how much more they may differ since the load itself goes on, not by chance."""
 
 
+Means = npt.NDArray[np.float32]
+"""Tokens of a cell in each average, [A, L, E]."""
+
+
 class _Block(NamedTuple):
     """What is judged at once: at least as long as a report.
 
@@ -55,7 +59,7 @@ class _Block(NamedTuple):
         cells: its length.
     """
 
-    means_ALE: Loads | None
+    means_ALE: Means | None
     tokens_LE: Loads
     cells: float
 
@@ -164,11 +168,13 @@ class Memory:
         )
         return parts
 
-    def _means(self) -> Loads | None:
-        """What each average is now, float64 [A, L, E]; None: nothing yet."""
+    def _means(self) -> Means | None:
+        """What each average is now; None: nothing yet."""
         if not self._weight_A.any():
             return None
-        return np.asarray(self._sum_AHLE.sum(1) / self._weight_A[:, None, None])
+        # Single precision: it is kept twice, and nobody looks at its last digits.
+        sum_ALE = self._sum_AHLE.sum(1, dtype=np.float32)
+        return np.asarray(sum_ALE / self._weight_A.astype(np.float32)[:, None, None])
 
     def _judge(self, block: _Block, ends: bool) -> None:
         """Believe those averages more that have foretold these shares.
@@ -178,7 +184,7 @@ class Memory:
         """
         before = self._before if self._goes_on else block
         if before is not None and before.means_ALE is not None:
-            foretold_ALE = before.means_ALE + _UNSEEN / block.tokens_LE.shape[1]
+            foretold_ALE = before.means_ALE + np.float32(_UNSEEN / block.tokens_LE.shape[1])
             foretold_ALE /= foretold_ALE.sum(2, keepdims=True)
             likely_A = np.einsum("le,ale->a", block.tokens_LE, np.log(foretold_ALE))
             self._belief_A *= _KEPT_BELIEF**block.cells
