@@ -94,3 +94,36 @@ def test_a_single_shift_is_no_overdispersion() -> None:
         adaptive.add("w", share_LE * 16_000, 16)
         adaptive.remember({"w"}, none, None)
     assert known(adaptive).evidence.overdispersion == 1
+
+
+def staggered(workers: int, every: int, held: int, steps: int = 4800) -> Known:
+    """A constant load, of which each worker reports its part each so many steps, in its own phase.
+
+    So many tokens at a time go to the same expert.
+    """
+    rng, adaptive, names = (
+        np.random.default_rng(3),
+        Adaptive(L, E),
+        [f"w{n}" for n in range(workers)],
+    )
+    per_step = 200 // held
+    counts_WTLE = held * rng.poisson(per_step * SHARE, (workers, steps, L, E)).astype(float)
+    sent = dict.fromkeys(names, 0)
+    for step in range(1, steps + 1):
+        for number, worker in enumerate(names):
+            if step % every == number * every // workers % every:
+                span_TLE = counts_WTLE[number, sent[worker] : step]
+                adaptive.add(worker, span_TLE.sum(0), len(span_TLE))
+                sent[worker] = step
+        if step % 16 == 0:
+            adaptive.remember(set(names), none, None)
+    return known(adaptive)
+
+
+@pytest.mark.parametrize(("workers", "every"), [(1, 100), (1, 24), (8, 30), (8, 33), (8, 100)])
+def test_a_report_does_not_foretell_itself_wherever_cells_cut_it(workers: int, every: int) -> None:
+    """So a constant load is remembered for long, and tokens that hold together are seen."""
+    apart, together = (staggered(workers, every, held).evidence for held in (1, 10))
+    assert apart.tokens > 0.3 * 4800 * 200 * workers
+    assert apart.overdispersion == 1
+    assert together.overdispersion > 3
