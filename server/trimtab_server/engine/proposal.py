@@ -100,15 +100,12 @@ class Proposer:
         load_AE, served_A, floor_A = load_LE[layer_A], served.of_layers(layer_A), floor.of(layer_A)
         few = Budget(policy.max_moves_per_layer, policy.max_moves or None, _least(floor_A, policy))
         placed = await self._plan(load_AE, served_A, few)
-        shifted_A = planned_A = np.zeros(len(layer_A), np.bool_)
+        shifted_A, planned_A = np.zeros((2, len(layer_A)), np.bool_)
         (far_B,) = self._far(placed, floor_A, policy).nonzero()
         if len(far_B):
             floor_B, served_B = floor_A.of(far_B), served_A.of_layers(far_B)
             better, planned_B = await self._reached(load_AE[far_B], served_B, floor_B, policy)
-            few_B, best_B = (
-                each.after.imbalance.numpy() for each in (placed.of_layers(far_B), better)
-            )
-            shifted_A, planned_A = shifted_A.copy(), planned_A.copy()
+            few_B, best_B = placed.after.imbalance[far_B].numpy(), better.after.imbalance.numpy()
             # No placement may get near the bound: then there can be doubt.
             shifted_A[far_B] = far_off(few_B, best_B, floor_B, policy)
             planned_A[far_B] = planned_B
