@@ -83,11 +83,13 @@ def test_a_gain_that_its_moves_eat_up_is_left_alone():
 
 
 def test_a_layer_far_above_what_noise_and_a_plan_come_to_has_shifted():
-    imbalance_L, least_L = np.array([1.5, 1.1, 1.0, 1.3, 1.5]), np.array([1.0, 1.0, 1.0, 1.25, 1.0])
-    excess_L = np.array([0.0, 0.0, 0.0, 0.0, 0.4])
+    imbalance_L = np.array([1.5, 1.1, 1.0, 1.3, 1.49, 1.51])
+    least_L = np.array([1.0, 1.0, 1.0, 1.25, 1.0, 1.0])
+    excess_L = np.array([0.0, 0.0, 0.0, 0.0, 0.4, 0.4])
     floor = Floor(1, excess_L, excess_L, excess_L)
-    found = far_off(imbalance_L, least_L, floor, POLICY)
-    assert found.tolist() == [True, False, False, False, False]
+    policy = replace(POLICY, replan_gap=0.3)
+    found = far_off(imbalance_L, least_L, floor, policy)
+    assert found.tolist() == [True, False, False, False, False, True]
 
 
 candidates = st.builds(

@@ -156,13 +156,16 @@ def far_off(
 ) -> npt.NDArray[np.bool_]:
     """The layers that lie so far above an imbalance that their load has shifted, [L].
 
+    Further than noise looks like, and than `replan_gap`: both, which have nothing to do with each
+    other, in the sum of their squares.
+
     Args:
         imbalance_L: [L], of a placement.
         least_L: [L], that no placement is below, or that a new plan comes to.
         floor: of what noise may look like.
         policy: the deployment's.
     """
-    explained_L = least_L * (1.0 + floor.excess_L) * (1.0 + policy.replan_gap)
+    explained_L = least_L * (1.0 + np.hypot(floor.excess_L, policy.replan_gap))
     return np.asarray(imbalance_L > explained_L)
 
 
