@@ -130,7 +130,7 @@ class Certainty:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What has come of a switch, by what was counted after it was decided.
+    """What a switch was worth, by what was counted after it was decided; also of an aborted one.
 
     Attributes:
         step: the last one that workers had reported when it was decided; None: none.

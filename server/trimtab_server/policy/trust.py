@@ -23,7 +23,7 @@ _MOST_DISTRUST = 4.0
 
 @dataclass(frozen=True)
 class Judgement:
-    """What has come of a switch.
+    """What a switch was worth, whether it took place or was aborted.
 
     Attributes:
         step: the last one counted before it was decided.
