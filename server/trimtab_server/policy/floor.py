@@ -23,9 +23,9 @@ factor 2 ln G that the loads at hand may exceed.
 That is a floor under one decision. Of the many that a deployment sees some would be above it by
 chance. But noise alone spreads the G loads of a layer by s2: the sum of their squared distances
 from the mean over s2 is then a chi-squared number with G - 1 degrees of freedom (Cochran, 1934),
-whose mean is G - 1 and whose variance 2 (G - 1); and those of all layers add up. As long as neither
-a layer nor all together lie `_SIGNIFICANT` standard deviations above that, there is no signal, and
-nothing moves.
+whose mean is G - 1 and whose variance 2 (G - 1); and those of layers add up. A layer that does not
+lie `_SIGNIFICANT` standard deviations above that, neither alone nor together with all others that
+do not, shows no signal, and stays as it is.
 
 Where groups keep to their nodes, few moves go inside them only: ln G is that of one node's GPUs,
 and s2, with its tokens, is the same. What lies between nodes a new plan can mend.
@@ -110,8 +110,10 @@ class Floor:
             return np.zeros(len(load_LXY), np.bool_)
         chi_L = np.square(share_LXY - 1.0).sum((1, 2)) / np.square(sigma_L)
         above_L = (chi_L - freedom) / math.sqrt(2 * freedom)
-        together = above_L[known_L].sum() / math.sqrt(known_L.sum())
-        return np.asarray(((above_L > _SIGNIFICANT) | (together > _SIGNIFICANT)) & known_L)
+        alone_L = (above_L > _SIGNIFICANT) & known_L
+        others_L = known_L & ~alone_L
+        together = above_L[others_L].sum() / math.sqrt(max(1, others_L.sum()))
+        return np.asarray(alone_L | (others_L & (together > _SIGNIFICANT)))
 
 
 def floor_of(evidence: Evidence, topology: Topology, distrust: float = 1.0) -> Floor:
