@@ -19,6 +19,7 @@ from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history import NONE, History
 from trimtab_server.loads.counters import Report
+from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.messages import Applied, Discarded, Hello, Prepared, Refused
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
@@ -40,8 +41,8 @@ class Watching(DeploymentObserver):
     def switched(self, deployment: str, outcome: str) -> None:
         self.told.append((deployment, outcome))
 
-    def aborted(self, deployment: str, cause: str) -> None:
-        self.told.append((deployment, "cause", cause))
+    def aborted(self, deployment: str, cause: Cause) -> None:
+        self.told.append((deployment, "cause", cause.value))
 
     def reported(self, deployment: str, taken: str) -> None:
         self.told.append((deployment, "report", taken))

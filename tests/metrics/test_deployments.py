@@ -22,6 +22,7 @@ from trimtab_server.engine.status import Outlook, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.policy.decide import Candidate, Certainty, Decision, Reason
 from trimtab_server.policy.trust import Judgement
+from trimtab_server.rollout.effects import Cause
 
 IDLE = Standing(1, "idle", None, None)
 OFFERED = Standing(1, "offered", Version(1, 1), None)
@@ -121,7 +122,7 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
     metrics.stands("d", OFFERED)
     for outcome in ("offered", "committed", "applied", "aborted"):
         metrics.switched("d", outcome)
-    for cause in ("refused", "late", "lost", "paused", "drain", "restart", "other"):
+    for cause in Cause:
         metrics.aborted("d", cause)
     for taken in ("accepted", "gap", "repeated", "refused"):
         metrics.reported("d", taken)

@@ -17,6 +17,7 @@ from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.families import FAMILIES
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.policy.decide import Decision, Reason
+from trimtab_server.rollout.effects import Cause
 
 
 def busy_recorder() -> Recorder:
@@ -52,7 +53,7 @@ def busy_recorder() -> Recorder:
     deployments.reported("d", "gap")
     deployments.ignored("d")
     deployments.switched("d", "aborted")
-    deployments.aborted("d", "late")
+    deployments.aborted("d", Cause.LATE)
     deployments.alarmed("d")
     deployments.store_failed()
     return recorder

@@ -11,7 +11,7 @@ from trimtab_client.history import events, read_history
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import notes
-from trimtab_server.rollout.effects import Note
+from trimtab_server.rollout.effects import Cause, Note
 from trimtab_server.rollout.lines import line_of
 from trimtab_server.rollout.messages import Discarded, Prepared
 from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
@@ -50,7 +50,7 @@ READ_BACK = [
     ),
     (notes.committed(SWITCH), events.Committed(*WHERE, FIRST, NEW.digest)),
     (notes.commit_sent(SWITCH, "a"), events.CommitSent(*WHERE, FIRST, "a")),
-    (notes.aborting(SWITCH, "no room"), events.Aborting(*WHERE, FIRST, "no room")),
+    (notes.aborting(SWITCH, Cause.REFUSED, "no room"), events.Aborting(*WHERE, FIRST, "no room")),
     (ABORTED, events.Aborted(*WHERE, FIRST)),
     (notes.applied(SWITCH), events.Applied(*WHERE, FIRST, NEW.digest)),
     (Note("report", {**WORKER, **COUNTED}), events.Reported(*WHERE, A, 3, 20, 1, 70)),
@@ -100,7 +100,7 @@ def test_a_line_says_of_which_deployment_it_is(note):
 
 def test_a_note_is_one_line_of_text_whatever_it_says():
     reason = 'refused by "a":\r\n no room\u2028für 3 Experten'
-    line = line_of(notes.aborting(SWITCH, reason))
+    line = line_of(notes.aborting(SWITCH, Cause.REFUSED, reason))
     assert len(line.splitlines()) == 1
     (event,) = read_history([line.encode()])
     assert event.reason == reason

@@ -380,7 +380,7 @@ def test_a_newer_stream_of_a_member_aborts_what_is_offered():
     rollout = offered()
     assert joined(rollout, 3, "a", stream=2, in_force=BASE) == [
         Close(1, "a newer session of this worker began", final=True),
-        note_of("aborting", reason="the session of 'a' was lost"),
+        note_of("aborting", cause="lost", reason="the session of 'a' was lost"),
         Send(2, Abort(FIRST)),
         Send(3, Welcome(BASE, OLD.digest)),
     ]
@@ -661,7 +661,7 @@ def test_what_was_applied_last_is_the_base_of_the_next_offer():
 def test_a_refusal_aborts_an_offer_and_says_that_the_member_holds_nothing():
     rollout = offered()
     assert rollout.answered(1, Refused(FIRST, NEW.digest, "no room")) == [
-        note_of("aborting", reason="refused by 'a': no room"),
+        note_of("aborting", cause="refused", reason="refused by 'a': no room"),
         Send(2, Abort(FIRST)),
     ]
     assert rollout.phase is Phase.ABORTING
@@ -672,7 +672,7 @@ def test_an_offer_that_expires_is_aborted_and_the_note_says_who_was_late():
     rollout = offered()
     rollout.answered(1, Prepared(FIRST, NEW.digest))
     assert rollout.expired(FIRST) == [
-        note_of("aborting", reason="not prepared in time by b"),
+        note_of("aborting", cause="late", reason="not prepared in time by b"),
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
@@ -682,7 +682,10 @@ def test_an_offer_that_expires_is_aborted_and_the_note_says_who_was_late():
 def test_a_lost_session_of_a_member_aborts_an_offer():
     rollout = offered()
     reason = "the session of 'a' was lost"
-    assert rollout.left(1) == [note_of("aborting", reason=reason), Send(2, Abort(FIRST))]
+    assert rollout.left(1) == [
+        note_of("aborting", cause="lost", reason=reason),
+        Send(2, Abort(FIRST)),
+    ]
     assert rollout.waiting_for == ("a", "b")
 
 
@@ -690,7 +693,7 @@ def test_a_pause_is_durable_and_aborts_an_offer():
     rollout = offered()
     assert rollout.pause("maintenance") == [
         Save(rollout.record),
-        note_of("aborting", reason="paused: maintenance"),
+        note_of("aborting", cause="paused", reason="paused: maintenance"),
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
@@ -700,7 +703,7 @@ def test_a_pause_is_durable_and_aborts_an_offer():
 def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
     rollout = offered()
     assert rollout.drain() == [
-        note_of("aborting", reason="the server drains"),
+        note_of("aborting", cause="drain", reason="the server drains"),
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]

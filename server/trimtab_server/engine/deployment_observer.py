@@ -8,14 +8,12 @@ from trimtab_server.domain.version import Version
 from trimtab_server.engine.status import Status
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.trust import Judgement
+from trimtab_server.rollout.effects import Cause as Cause
 
 Taken = Literal["accepted", "gap", "repeated", "refused"]
 """What became of a report: `gap` where its counts are known to be of no known time."""
 
 Outcome = Literal["offered", "committed", "applied", "aborted"]
-
-Cause = Literal["refused", "late", "lost", "paused", "drain", "restart", "other"]
-"""Why a switch was aborted."""
 
 
 class Standing(NamedTuple):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from trimtab_server.engine.decision_log import Decided
 from trimtab_server.engine.deployment_observer import (
-    Cause,
     DeploymentObserver,
     Outcome,
     Standing,
@@ -16,18 +14,9 @@ from trimtab_server.engine.deployment_observer import (
 from trimtab_server.engine.status import Status
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.loads.counters import Counted
-from trimtab_server.rollout.effects import Note
+from trimtab_server.rollout.effects import Cause, Note
 from trimtab_server.rollout.messages import Hello
 from trimtab_server.rollout.rollout import Rollout
-
-_CAUSES: Mapping[str, Cause] = {
-    "refused by ": "refused",
-    "not prepared in time": "late",
-    "the session of ": "lost",
-    "paused: ": "paused",
-    "the server drains": "drain",
-}
-"""How the rollout's reasons to abort begin."""
 
 _OUTCOMES: Mapping[str, Outcome] = {
     "offered": "offered",
@@ -72,9 +61,9 @@ class Teller:
         elif note.values.get("again"):
             # What was offered and not committed when the server ended is aborted.
             if note.kind == "offered":
-                self._aborted("restart")
+                self._aborted(Cause.RESTART)
         elif note.kind == "aborting":
-            self._aborted(_cause_of(note.values))
+            self._aborted(Cause(note.values["cause"]))
         elif note.kind in _OUTCOMES:
             self._observer.switched(self.deployment, _OUTCOMES[note.kind])
 
@@ -130,9 +119,3 @@ class Teller:
     def _aborted(self, cause: Cause) -> None:
         self._observer.switched(self.deployment, "aborted")
         self._observer.aborted(self.deployment, cause)
-
-
-def _cause_of(values: Mapping[str, Any]) -> Cause:
-    reason = str(values["reason"])
-    causes = (cause for start, cause in _CAUSES.items() if reason.startswith(start))
-    return next(causes, "other")

@@ -74,7 +74,7 @@ class DeploymentMetrics(DeploymentObserver):
             **dict.fromkeys((self._mismatches, self._moves, self._bytes), ((),)),
             self._reports: tuple((taken,) for taken in get_args(Taken)),
             self._switches: tuple((outcome,) for outcome in get_args(Outcome)),
-            self._aborts: tuple((cause,) for cause in get_args(Cause)),
+            self._aborts: tuple((cause.value,) for cause in Cause),
             self._phase: tuple((phase,) for phase in _PHASES),
             self._decisions: tuple((reason.value,) for reason in Reason),
             self._predicted: (_IN_FORCE, _PLANNED),
@@ -120,7 +120,7 @@ class DeploymentMetrics(DeploymentObserver):
 
     def aborted(self, deployment: str, cause: Cause) -> None:
         """See `DeploymentObserver`."""
-        self._aborts.labels(deployment, cause).inc()
+        self._aborts.labels(deployment, cause.value).inc()
 
     def heard(self, kind: str) -> None:
         """See `DeploymentObserver`."""

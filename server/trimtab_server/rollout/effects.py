@@ -8,11 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout.messages import Order
 from trimtab_server.rollout.record import Record
+
+
+class Cause(Enum):
+    """Why a switch was aborted.
+
+    REFUSED: by a worker. LATE: not all were prepared in time. LOST: a session has ended. PAUSED:
+    an operator, or an alarm, has paused the deployment. DRAIN: the server is about to end.
+    RESTART: the server has ended over the offer.
+    """
+
+    REFUSED = "refused"
+    LATE = "late"
+    LOST = "lost"
+    PAUSED = "paused"
+    DRAIN = "drain"
+    RESTART = "restart"
 
 
 @dataclass(frozen=True)

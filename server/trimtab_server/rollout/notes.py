@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trimtab_server.domain.version import Version
-from trimtab_server.rollout.effects import Note
+from trimtab_server.rollout.effects import Cause, Note
 from trimtab_server.rollout.messages import Answer, Prepared
 from trimtab_server.rollout.record import Epoch, Record, Stage, Switch
 
@@ -49,9 +49,10 @@ def commit_sent(switch: Switch, worker: str) -> Note:
     return Note("commit_sent", {"version": switch.version, "worker": worker})
 
 
-def aborting(switch: Switch, reason: str) -> Note:
+def aborting(switch: Switch, cause: Cause, reason: str) -> Note:
     """The switch will not take place."""
-    return Note("aborting", {"version": switch.version, "reason": reason})
+    values = {"version": switch.version, "cause": cause.value, "reason": reason}
+    return Note("aborting", values)
 
 
 def aborted(switch: Switch | None) -> Iterator[Note]:

@@ -13,7 +13,7 @@ from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import notes
-from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Save, Send
+from trimtab_server.rollout.effects import Alarm, Cause, Close, Effect, Expire, Save, Send
 from trimtab_server.rollout.epochs import next_record, why_refused
 from trimtab_server.rollout.groups import (
     armed_with,
@@ -128,7 +128,9 @@ class Rollout:
             return []
         self._sessions.end(session)
         if is_member(self.record.epoch, session.hello):
-            effects = self._abort_offer(f"the session of {session.hello.worker!r} was lost")
+            effects = self._abort_offer(
+                Cause.LOST, f"the session of {session.hello.worker!r} was lost"
+            )
         else:
             effects = []
         # A group may have waited for this worker of another one to be gone.
@@ -160,12 +162,14 @@ class Rollout:
         """An offer was open for as long as it may be: see `Expire`."""
         if self.record.switch is None or self.record.switch.version != version:
             return []
-        return self._abort_offer(f"not prepared in time by {', '.join(self.waiting_for)}")
+        return self._abort_offer(
+            Cause.LATE, f"not prepared in time by {', '.join(self.waiting_for)}"
+        )
 
     def pause(self, reason: str) -> list[Effect]:
         """Offer nothing until `resume`; what is committed goes on."""
         self.record = replace(self.record, paused=reason)
-        return [Save(self.record), *self._abort_offer(f"paused: {reason}")]
+        return [Save(self.record), *self._abort_offer(Cause.PAUSED, f"paused: {reason}")]
 
     def resume(self) -> list[Effect]:
         """Allow offers again."""
@@ -180,7 +184,7 @@ class Rollout:
     def drain(self) -> list[Effect]:
         """Offer nothing any more: this server is about to end."""
         self._draining = True
-        return self._abort_offer("the server drains")
+        return self._abort_offer(Cause.DRAIN, "the server drains")
 
     def why_not(self) -> str | None:
         """Why nothing can be offered now; None if it can."""
@@ -378,7 +382,9 @@ class Rollout:
         if not member or self._asked(answer, Phase.OFFERED, Phase.ABORTING) is None:
             return None
         session.held = None
-        abort = self._abort_offer(f"refused by {session.hello.worker!r}: {answer.reason}")
+        abort = self._abort_offer(
+            Cause.REFUSED, f"refused by {session.hello.worker!r}: {answer.reason}"
+        )
         return [*abort, *self._rid_of(switch, session)]
 
     def _discarded(self, session: Session, answer: Discarded) -> list[Effect] | None:
@@ -394,7 +400,7 @@ class Rollout:
         session.held = None
         return []
 
-    def _abort_offer(self, reason: str) -> list[Effect]:
+    def _abort_offer(self, cause: Cause, reason: str) -> list[Effect]:
         """Abort the open switch if it is only offered."""
         switch = self.record.switch
         if switch is None or self.phase is not Phase.OFFERED:
@@ -403,7 +409,7 @@ class Rollout:
         self._done.clear()
         holders = [session for session in self._present() if session.held == switch.version]
         sends = [Send(session.number, Abort(switch.version)) for session in holders]
-        return [notes.aborting(switch, reason), *sends]
+        return [notes.aborting(switch, cause, reason), *sends]
 
     def _rid_of(self, switch: Switch, session: Session) -> list[Effect]:
         """A member holds nothing of an aborted version; the last one ends the switch."""
