@@ -111,7 +111,7 @@ class Forward:
         return _Batch(layer_N[order_N], expert_N[order_N], slot_N[order_N], token_NH)
 
     def _turns(self, layer_N: IntArray, expert_N: IntArray) -> npt.NDArray[np.int64]:
-        """The how manieth of its expert each token is, from the first step on."""
+        """Index of each token among those of its expert, counted from the first step on."""
         key_N = layer_N * self._options.experts + expert_N
         order_N = np.argsort(key_N, kind="stable")
         sorted_N = key_N[order_N]

@@ -11,7 +11,7 @@ from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.effects import Cause as Cause
 
 Taken = Literal["accepted", "gap", "repeated", "refused"]
-"""What became of a report: `gap` where its counts are known to be of no known time."""
+"""What became of a report. `gap`: its tokens cannot be assigned to a time."""
 
 Outcome = Literal["offered", "committed", "applied", "aborted"]
 

@@ -228,7 +228,7 @@ class Tallies:
 
     @property
     def workers(self) -> AbstractSet[str]:
-        """Whose there are."""
+        """The workers that have a tally."""
         return self._tallies.keys()
 
     def forget(self, workers: AbstractSet[str]) -> None:

@@ -24,22 +24,24 @@ RPC_REQUESTS = Family(
     "trimtab_rpc_requests_total",
     "counter",
     ("method", "code"),
-    "Calls that ended, by method and gRPC status code. A stream that its caller cancels "
+    "RPCs that ended, by method and gRPC status code. A stream that its caller cancels "
     "between two loads may count as OK.",
 )
 RPC_DURATION = Family(
     "trimtab_rpc_duration_seconds",
     "histogram",
     ("method",),
-    "Time from the start of a call to its end; for a stream, its whole life.",
+    "Time from the start of an RPC to its end; for a stream, its whole life.",
     _SECONDS,
 )
-RPC_IN_FLIGHT = Family("trimtab_rpc_in_flight", "gauge", ("method",), "Calls being carried out.")
+RPC_IN_FLIGHT = Family(
+    "trimtab_rpc_in_flight", "gauge", ("method",), "RPCs that the server is working on."
+)
 STREAM_LOADS = Family(
     "trimtab_stream_loads_total",
     "counter",
     ("code",),
-    "Loads of PlaceStream that were answered, by OK or the code of their error.",
+    "Loads of PlaceStream that were answered, by OK or by the status code of their error.",
 )
 STAGE_DURATION = Family(
     "trimtab_solver_stage_duration_seconds",
@@ -52,19 +54,19 @@ FALLBACKS = Family(
     "trimtab_backend_fallbacks_total",
     "counter",
     ("backend", "reason"),
-    "Times that work went to the next best backend: once at start where this one cannot run "
-    "(missing); and for each request that is beyond it (shape), that its kernels are still "
-    "being compiled for (cold), that it failed at (error), or that came too early after a "
-    "failure for another attempt (backoff).",
+    "Requests that the next slower solver backend answered instead of this one, by reason: "
+    "the shape is too large for it (shape), its kernels are still compiling (cold), it failed "
+    "(error), or it failed a moment ago and is not tried again yet (backoff). Also 1 at start "
+    "if this backend cannot run at all (missing).",
 )
 BACKEND_KINDS = Family(
     "trimtab_backend_kinds",
     "gauge",
     ("backend", "state"),
-    "Kinds of request (sizes and settings) that a GPU backend is ready for, is compiling kernels "
-    "for, or failed at when it last tried (failing); it tries again after a while.",
+    "Kinds of request (sizes and settings) by the state of a GPU backend's kernels for them: "
+    "ready, compiling, or failing. A failing kind is tried again after a while.",
 )
-QUEUE_DEPTH = Family("trimtab_queue_depth", "gauge", (), "Jobs that wait for the solver.")
+QUEUE_DEPTH = Family("trimtab_queue_depth", "gauge", (), "Jobs that are waiting for the solver.")
 QUEUE_WAIT = Family(
     "trimtab_queue_wait_seconds",
     "histogram",
@@ -76,22 +78,24 @@ QUEUE_REJECTED = Family(
     "trimtab_queue_rejected_total",
     "counter",
     ("reason",),
-    "Jobs never started: queue full, deadline passed or caller gone (cancelled).",
+    "Jobs that were never started, by reason: the queue was full, the deadline had passed, or "
+    "the caller had gone (cancelled).",
 )
 IMBALANCE = Family(
     "trimtab_imbalance_ratio",
     "histogram",
     ("when", "layers"),
-    "Heaviest GPU load / mean GPU load, predicted, with the current placement (before) and "
-    "the one answered (after): worst and median layer of each load.",
+    "Predicted imbalance (heaviest GPU load / mean GPU load) of each load placed: with the "
+    "current placement (before) and with the new one (after), of the worst and of the median "
+    "layer.",
     _RATIOS,
 )
 IMBALANCE_BOUND = Family(
     "trimtab_imbalance_bound_ratio",
     "histogram",
     ("layers",),
-    "Lower bound on the imbalance of any placement, of the worst and the median layer of each "
-    "load: what trimtab_imbalance_ratio could come down to at best.",
+    "Lower bound on the imbalance of any placement of each load placed, of the worst and of "
+    "the median layer. trimtab_imbalance_ratio cannot fall below it.",
     _RATIOS,
 )
 ITERATIONS = Family(
@@ -110,239 +114,245 @@ MOVES = Family(
     "trimtab_moves_total",
     "counter",
     (),
-    "Expert weight copies that the placements answered ask for.",
+    "Expert weights to be copied to another GPU, in all placements that were answered.",
 )
 DEVICE_INFO = Family(
     "trimtab_device_info",
     "gauge",
     ("device", "name", "backend"),
-    "Always 1; what the solver runs on.",
+    "Always 1. The labels say what the solver runs on.",
 )
 BUILD_INFO = Family(
     "trimtab_build_info",
     "gauge",
     ("version", "python", "torch"),
-    "Always 1; versions of the server and of what it runs on.",
+    "Always 1. The labels say the versions of the server, Python and torch.",
 )
-SESSIONS = Family(
-    "trimtab_sessions", "gauge", ("deployment",), "Sessions of workers that are open."
-)
+SESSIONS = Family("trimtab_sessions", "gauge", ("deployment",), "Open sessions of workers.")
 MESSAGES = Family(
     "trimtab_session_messages_total",
     "counter",
     ("kind",),
-    "Messages of workers that were read, by their kind.",
+    "Messages received from workers, by kind.",
 )
 DELAYED = Family(
     "trimtab_session_messages_delayed_total",
     "counter",
     ("deployment",),
-    "Messages of workers that were left unread for a while, because their worker sends more "
-    "than messages_per_second.",
+    "Messages from workers that were read late because the worker sends more than "
+    "messages_per_second.",
 )
 REPORTS = Family(
     "trimtab_reports_total",
     "counter",
     ("deployment", "result"),
-    "Reports of workers: counted (accepted); known to be of no known time (gap); counted "
-    "before (repeated); or with counts or steps that run backwards, or of another shape (refused).",
+    "Load reports from workers, by result: counted (accepted); its tokens cannot be assigned "
+    "to a time (gap); already counted (repeated); or its counts or steps went backwards, or "
+    "its shape is wrong (refused).",
 )
 IGNORED = Family(
     "trimtab_answers_ignored_total",
     "counter",
     ("deployment",),
-    "Answers of workers to what the server does not wait for: late, or of another version or "
-    "digest.",
+    "Answers from workers that the server was not waiting for: too late, or about another "
+    "version or digest.",
 )
 SWITCHES = Family(
     "trimtab_switches_total",
     "counter",
     ("deployment", "outcome"),
-    "Switches that have come so far: offered, committed, applied by all workers, or aborted.",
+    "Switches by outcome: offered, committed, applied by all workers, or aborted.",
 )
 ABORTS = Family(
     "trimtab_switch_aborts_total",
     "counter",
     ("deployment", "cause"),
-    "Switches that were aborted: by a worker (refused), not prepared in time (late), a session "
-    "lost, the deployment paused, the server's drain or restart.",
+    "Aborted switches by cause: a worker refused (refused), not all were prepared in time "
+    "(late), a session ended (lost), the deployment was paused (paused), or the server shut "
+    "down (drain) or restarted (restart).",
 )
 PHASE = Family(
     "trimtab_switch_phase",
     "gauge",
     ("deployment", "phase"),
-    "1 for the phase that the switch is in: offered, committed, aborting, or idle where none is "
-    "open; 0 for the others.",
+    "1 for the current phase of the switch (offered, committed, aborting; idle if no switch "
+    "is open), 0 for the other phases.",
 )
 AGE = Family(
     "trimtab_switch_phase_age_seconds",
     "gauge",
     ("deployment",),
-    "Time for which the open switch has been in its phase; 0 where none is open. An engine that "
-    "takes no steps does not flip, so a committed switch may be old.",
+    "Time since the open switch entered its phase; 0 if no switch is open. A committed switch "
+    "waits for the engine's next step, so an idle engine makes it old.",
 )
 PAUSED = Family(
     "trimtab_deployment_paused",
     "gauge",
     ("deployment",),
-    "1 where nothing is offered until an operator resumes; else 0.",
+    "1 if the deployment is paused: nothing is offered until an operator resumes it. Else 0.",
 )
 ALARMS = Family(
     "trimtab_alarms_total",
     "counter",
     ("deployment",),
-    "Times that a person should have looked: the log says at what, as alarm.",
+    "Alarms: events that an operator should look at. The server's log has the reason of each.",
 )
 STORE_FAILURES = Family(
     "trimtab_store_failures_total",
     "counter",
     (),
-    "Times that the store failed. Sessions end with it, unless only counts were not saved.",
+    "Failed operations of the store. A failure ends the sessions concerned, unless only "
+    "counts could not be saved.",
 )
 DECISIONS = Family(
     "trimtab_decisions_total",
     "counter",
     ("deployment", "reason"),
-    "Decisions of the online loop. Experts move: by the best few moves (improved), or to a new "
-    "plan, as the load has shifted (replanned). They stay: not_ready, too_soon, no_load, "
-    "not_enough_evidence, cooldown, balanced, small_gain, too_costly.",
+    "Decisions of the online loop by reason. Experts move by the moves that gain most "
+    "(improved) or to a new plan because the load has shifted (replanned). They stay because "
+    "of: not_ready, too_soon, no_load, not_enough_evidence, cooldown, balanced, small_gain, "
+    "too_costly.",
 )
 PREDICTED = Family(
     "trimtab_predicted_imbalance_ratio",
     "gauge",
     ("deployment", "of"),
-    "Mean over layers with load of heaviest GPU / mean GPU that the load estimate predicts, as of "
-    "the last decision: of the placement in force (in shadow mode: that would be), and of the one "
-    "that was planned, the same where none was; 0 before the first.",
+    "Imbalance (heaviest GPU / mean GPU, mean over layers with load) that the load estimate "
+    "predicted at the last decision: of the current placement (in_force; in shadow mode, the "
+    "simulated one) and of the planned one (planned; equal if nothing was planned). 0 before "
+    "the first decision.",
 )
 EVIDENCE = Family(
     "trimtab_evidence_tokens",
     "gauge",
     ("deployment",),
-    "Tokens that the load estimate remembers of a layer, in effect, as of the last decision that "
-    "had a load: of the median layer.",
+    "Effective number of tokens per layer behind the load estimate at the last decision: of "
+    "the median layer that has load.",
 )
 OVERDISPERSION = Family(
     "trimtab_overdispersion_ratio",
     "gauge",
     ("deployment",),
-    "Variance of the counts by that of independent tokens, as of the last decision that had a "
-    "load.",
+    "Variance of the token counts divided by that of independent tokens, at the last "
+    "decision; 1 if tokens are routed independently.",
 )
 NOISE = Family(
     "trimtab_noise_imbalance_ratio",
     "gauge",
     ("deployment",),
-    "Imbalance that noise alone may look like, mean over layers with load, as of the last decision "
-    "that had a load: nothing moves for less.",
+    "Imbalance that random noise alone can look like at the last decision, mean over layers "
+    "with load. A smaller imbalance moves no experts.",
 )
 DISTRUST = Family(
     "trimtab_distrust_ratio",
     "gauge",
     ("deployment",),
-    "How many times as much moves have to gain, since switches have not kept what they promised; "
-    "1: they have.",
+    "Factor by which moves must gain more because earlier switches did not keep their "
+    "promise; 1 if they did, at most 4.",
 )
 SWITCH_GAIN = Family(
     "trimtab_switch_gain_ratio",
     "gauge",
     ("deployment", "as"),
-    "Fall of the sum of squared GPU loads, where their mean is 1, mean over the layers that "
-    "changed, of the last switch that could be judged: as promised, and as realised by what was "
+    "Gain of the last switch that was judged: fall of the sum of squared GPU loads (mean load "
+    "1), mean over the layers changed, as promised by the plan and as realised by the tokens "
     "counted afterwards.",
 )
 LIVE = Family(
     "trimtab_live_imbalance_ratio",
     "gauge",
     ("deployment", "of", "over", "layers"),
-    "Heaviest GPU / mean GPU with the placement in force: as the load predicts it, as the GPUs "
-    "have had it (measured; only where workers count what their slots process), or as it would be "
-    "had shadow mode's decisions been carried out (shadow). Over the last reports or the load "
-    "estimate; of the worst and the median layer, and the mean. Not there while nobody can say.",
+    "Imbalance (heaviest GPU / mean GPU) now: predicted from the load, measured by the GPUs "
+    "(only if workers count what their own slots process), or in shadow mode with the moves "
+    "it would have made (shadow). Over the last reports or over the load estimate; of the "
+    "worst layer, the median layer, and the mean of layers. Absent while unknown.",
 )
 WORKERS = Family(
     "trimtab_workers",
     "gauge",
     ("deployment", "state"),
-    "Workers of the group that have a session (connected) or none (absent). What those who are "
-    "absent reported last counts on.",
+    "Workers of the group with a session (connected) and without one (absent). The last load "
+    "of an absent worker still counts.",
 )
 RANKS = Family(
     "trimtab_ranks",
     "gauge",
     ("deployment", "serving"),
-    "Connected workers that serve by what is in force (in_force), by what the open switch leads "
-    "to (next), or by anything else (other).",
+    "Connected workers by the placement they serve with: the current one (in_force), that of "
+    "the open switch (next), or any other (other).",
 )
 EPOCH = Family(
     "trimtab_placement_epoch",
     "gauge",
     ("deployment",),
-    "Epoch of the placement in force: a group each. 0 before the first.",
+    "Epoch of the current placement; each new group of workers begins one. 0 before the first "
+    "group.",
 )
 GENERATION = Family(
     "trimtab_placement_generation",
     "gauge",
     ("deployment",),
-    "Generation of the placement in force: 0 is what the group came with.",
+    "Generation of the current placement within its deployment; 0 is the placement that the "
+    "group came with.",
 )
 PLACEMENT_AGE = Family(
     "trimtab_placement_age_seconds",
     "gauge",
     ("deployment",),
-    "Time for which the placement in force has been; not there where that is longer than the "
-    "server runs.",
+    "Age of the current placement; absent if it predates this server process.",
 )
 ESTIMATE_AGE = Family(
     "trimtab_estimate_age_seconds",
     "gauge",
     ("deployment",),
-    "Time since the report of the worker that has been silent for longest; not there before all "
-    "have reported.",
+    "Time since the last report of the worker that has been silent for longest; absent before "
+    "all workers have reported.",
 )
 MODE = Family(
     "trimtab_deployment_mode",
     "gauge",
     ("deployment", "mode"),
-    "1 for what the deployment does by itself: off, shadow, active, or staying where it is pinned; "
-    "0 for the others.",
+    "1 for the current mode of the deployment (off, shadow, active, pinned), 0 for the other "
+    "modes.",
 )
 PAUSED_FOR = Family(
     "trimtab_deployment_paused_info",
     "gauge",
     ("deployment", "reason"),
-    "1 while it is paused, with the first 100 characters of why; else not there.",
+    "1 while the deployment is paused; the label has the first 100 characters of the reason. "
+    "Absent if it is not paused.",
 )
 MISMATCHES = Family(
     "trimtab_digest_mismatches_total",
     "counter",
     ("deployment",),
-    "Times that workers served by, or flipped to, another placement than they should have.",
+    "Times that a worker served with, or flipped to, a placement other than the expected one.",
 )
 APPLIED_MOVES = Family(
     "trimtab_applied_moves_total",
     "counter",
     ("deployment",),
-    "Expert weights that went to other GPUs in switches that were applied.",
+    "Expert weights that were moved to another GPU by applied switches.",
 )
 APPLIED_BYTES = Family(
     "trimtab_applied_bytes_total",
     "counter",
     ("deployment",),
-    "Bytes of these, by the size of an expert that workers say.",
+    "Bytes of expert weights that were moved to another GPU by applied switches, by the "
+    "expert size that workers report.",
 )
 PHASE_DURATION = Family(
     "trimtab_switch_phase_duration_seconds",
     "histogram",
     ("phase",),
-    "Time that switches of all deployments spent offered, committed or aborting.",
+    "Time that switches spent in each phase (offered, committed, aborting), over all deployments.",
     (*_SECONDS, 60, 120, 600),
 )
 DECISION_DURATION = Family(
     "trimtab_decision_duration_seconds",
     "histogram",
     (),
-    "Time of a decision for which something was planned, waiting for the solver included.",
+    "Time of a decision that planned something, including the wait for the solver.",
     _SECONDS,
 )
 FAMILIES = (
