@@ -32,7 +32,7 @@ class Reason(Enum):
     NOT_READY: nothing can be offered now. TOO_SOON: the last decision is less than
     `every_steps` ago. NO_LOAD: no worker has reported any. NOT_ENOUGH_EVIDENCE: too few tokens
     to tell a small imbalance from noise. COOLDOWN: the last switch is less than `cooldown_steps`
-    ago. BALANCED: the imbalance is no more than noise may look like. SMALL_GAIN: no move gains
+    ago. BALANCED: noise explains how the loads of the GPUs differ. SMALL_GAIN: no move gains
     more than noise may seem to. TOO_COSTLY: less than the moves cost. IMPROVED: the best few
     moves. REPLANNED: a new plan. UNKNOWN: what a newer server says and this client does not know.
     """

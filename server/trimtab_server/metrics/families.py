@@ -240,8 +240,8 @@ NOISE = Family(
     "trimtab_noise_imbalance_ratio",
     "gauge",
     ("deployment",),
-    "Imbalance that random noise alone can look like at the last decision, mean over layers "
-    "with load. A smaller imbalance moves no experts.",
+    "Imbalance that random noise alone can look like, at the last decision; mean over layers "
+    "with load. It falls as tokens are counted.",
 )
 DISTRUST = Family(
     "trimtab_distrust_ratio",
