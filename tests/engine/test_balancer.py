@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
@@ -335,6 +336,22 @@ async def test_without_any_load_there_is_nothing_to_decide(planner):
     loop = await flat_balancer(planner, Policy())
     decision, target, *_ = await loop.decide(view(100, np.zeros((8, 8)), served=EIGHT))
     assert (decision.reason, target) == (Reason.NO_LOAD, None)
+
+
+async def test_a_load_that_has_all_but_faded_is_no_evidence(planner):
+    """In a layer, or in all: what is written down of it are numbers that JSON knows."""
+    loop = await flat_balancer(planner, Policy())
+    load_LE = np.ones((8, 8))
+    for step, tokens_L in ((100, np.full(8, 1e-9)), (200, np.array([1e-9] * 7 + [1e9]))):
+        seen = Known(load_LE, Evidence(tokens_L, 1.0))
+        certainty = (
+            await loop.decide(view(step, served=EIGHT, known=lambda s=seen: s))
+        ).decision.certainty
+        if step == 100:
+            assert certainty is None
+        else:
+            json.dumps(vars(certainty), allow_nan=False)
+            assert certainty.noise < 1.001
 
 
 async def test_only_the_layers_whose_load_has_shifted_move(planner):

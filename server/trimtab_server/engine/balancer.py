@@ -119,7 +119,7 @@ class Balancer:
         judged = self._promises.judged(view.step, view.counted, evidence.overdispersion)
         floor = floor_of(evidence, self._topology, self._promises.trust.distrust)
         loads_LG = _gpu_loads(served, known.load_LE)
-        certainty = self._certainty(evidence, floor, loads_LG)
+        certainty = self._certainty(evidence, floor)
         layer_A = self._layers(floor, loads_LG)
         if not len(layer_A):
             reason = Reason.BALANCED if self._settled else Reason.NOT_ENOUGH_EVIDENCE
@@ -199,13 +199,16 @@ class Balancer:
             wanted_L &= floor.plain(_imbalance(loads_LG))
         return np.asarray(wanted_L.nonzero()[0])
 
-    def _certainty(self, evidence: Evidence, floor: Floor, loads_LG: Loads) -> Certainty:
-        loaded_L = loads_LG.any(1)
+    def _certainty(self, evidence: Evidence, floor: Floor) -> Certainty | None:
+        """None: no layer has as much as a token."""
+        known_L = np.isfinite(floor.sigma_L)
+        if not known_L.any():
+            return None
         return Certainty(
             tokens=evidence.tokens,
             overdispersion=evidence.overdispersion,
-            noise=1.0 + float(floor.excess_L[loaded_L].mean()),
-            sigma=float(np.sqrt(np.square(floor.sigma_L[loaded_L]).sum()) / loaded_L.sum()),
+            noise=1.0 + float(floor.excess_L[known_L].mean()),
+            sigma=float(np.sqrt(np.square(floor.sigma_L[known_L]).sum()) / known_L.sum()),
             distrust=self._promises.trust.distrust,
         )
 
