@@ -102,7 +102,7 @@ def i5(past: Past, event: Event) -> Iterator[str]:
 
 
 def i6(past: Past, event: Event) -> Iterator[str]:
-    """An offer is on the version applied last in the newest epoch, with a new generation."""
+    """An offer is on the version applied last in the newest epoch, with a generation not used."""
     if not isinstance(event, Offered):
         return
     if not past.is_newest(event.version.epoch):
