@@ -8,6 +8,9 @@ from enum import Enum
 
 from trimtab_client.exceptions import invalid
 
+FORMER = ("start_above", "stop_below", "min_gain")
+"""Settings of a policy that there were."""
+
 NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
 """Said of what was one."""
 
@@ -99,8 +102,7 @@ class Policy:
     min_gain: InitVar[object] = None
 
     def __post_init__(self, start_above: object, stop_below: object, min_gain: object) -> None:
-        former = {"start_above": start_above, "stop_below": stop_below, "min_gain": min_gain}
-        for name, value in former.items():
+        for name, value in zip(FORMER, (start_above, stop_below, min_gain), strict=True):
             if value is not None:
                 raise invalid(f"policy.{name}", f"{value!r}: {NO_LONGER}")
         if self.mode is not None:

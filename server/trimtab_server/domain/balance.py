@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trimtab_server.domain.arrays import replica_counts, unthreaded
 from trimtab_server.domain.moves import Moves
+from trimtab_server.domain.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:
     """Load of each GPU, float64 [L, G]."""
     share_LE = load_LE / replica_counts(phy2log_LR, load_LE.shape[1])
     return fold_sum(share_LE.gather(1, phy2log_LR).unflatten(1, (num_gpus, -1)))
+
+
+def loads_with(placement: Placement, load_LE: npt.NDArray[np.float64]) -> Tensor:
+    """Load of each GPU with a placement, float64 [L, G]."""
+    return gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
 
 
 def imbalance(gpu_load_LG: Tensor) -> Tensor:

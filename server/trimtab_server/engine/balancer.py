@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.balance import imbalance, loads_with
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.planner import Planner, largest_first
 from trimtab_server.engine.promises import Promise, Promises
 from trimtab_server.engine.proposal import Layers, Proposal, Proposer
 from trimtab_server.engine.tallies import Counted
@@ -118,7 +118,7 @@ class Balancer:
         self._decided_at, evidence = view.step, known.evidence
         judged = self._promises.judged(view.step, view.counted, evidence.overdispersion)
         floor = floor_of(evidence, self._topology, self._promises.trust.distrust)
-        loads_LG = _gpu_loads(served, known.load_LE)
+        loads_LG = loads_with(served, known.load_LE).numpy()
         certainty = self._certainty(evidence, floor)
         layer_A = self._layers(floor, loads_LG)
         if not len(layer_A):
@@ -226,11 +226,6 @@ class Balancer:
         return Candidate(before, after, moves, seconds)
 
 
-def _gpu_loads(placement: Placement, load_LE: Loads) -> Loads:
-    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
-    return np.asarray(loads_LG.numpy())
-
-
 def _imbalance(loads_LG: Loads) -> npt.NDArray[np.float64]:
     return np.asarray(imbalance(torch.from_numpy(loads_LG)).numpy())
 
@@ -240,4 +235,4 @@ def _urgent_first(proposal: Proposal, layers: int) -> tuple[int, ...]:
     gain_L, placed = np.zeros(layers), proposal.placed
     if placed.before is not None:
         gain_L[proposal.layer_A] = (placed.before.imbalance - placed.after.imbalance).numpy()
-    return tuple((-gain_L).argsort(kind="stable").tolist())
+    return largest_first(gain_L)

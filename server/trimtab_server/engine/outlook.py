@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from trimtab_server.domain.balance import OverLayers, gpu_loads
+from trimtab_server.domain.balance import OverLayers, loads_with
 from trimtab_server.domain.placement import Placement
 from trimtab_server.engine.status import Outlook
 from trimtab_server.engine.tallies import Tallies
@@ -57,8 +57,7 @@ class Lookout:
 
 
 def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
-    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
-    return OverLayers.of(loads_LG)
+    return OverLayers.of(loads_with(placement, load_LE))
 
 
 def _measured(

@@ -147,8 +147,12 @@ def urgent_first(placed: Placed) -> tuple[int, ...]:
     """All layers, those first whose imbalance falls most; none where nothing was in force."""
     if placed.before is None:
         return ()
-    gain_L = placed.before.imbalance - placed.after.imbalance
-    return tuple(gain_L.argsort(descending=True, stable=True).tolist())
+    return largest_first((placed.before.imbalance - placed.after.imbalance).numpy())
+
+
+def largest_first(gain_L: npt.NDArray[np.float64]) -> tuple[int, ...]:
+    """All layers, those first that gain most."""
+    return tuple((-gain_L).argsort(kind="stable").tolist())
 
 
 class Planner:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from trimtab_server.domain.balance import gpu_loads
+from trimtab_server.domain.balance import loads_with
 from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.tallies import Counted
@@ -59,12 +58,8 @@ class Promise(NamedTuple):
 
     def gain(self, load_AE: Loads) -> float:
         """By a load of its layers."""
-        return squared_fall(
-            *(
-                gpu_loads(each.tensor(), torch.from_numpy(load_AE), each.num_gpus).numpy()
-                for each in (self.was_A, self.is_next_A)
-            )
-        )
+        placements = self.was_A, self.is_next_A
+        return squared_fall(*(loads_with(each, load_AE).numpy() for each in placements))
 
 
 class Promises:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from trimtab_server.domain.balance import gpu_loads, imbalance
+from trimtab_server.domain.balance import imbalance, loads_with
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
@@ -180,8 +179,7 @@ class Proposer:
 
 
 def _imbalance(placement: Placement, load_LE: Loads) -> npt.NDArray[np.float64]:
-    loads_LG = gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
-    return np.asarray(imbalance(loads_LG).numpy())
+    return np.asarray(imbalance(loads_with(placement, load_LE)).numpy())
 
 
 def _least(floor: Floor, policy: Policy) -> tuple[float, ...]:

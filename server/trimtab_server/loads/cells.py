@@ -151,11 +151,13 @@ class Cells:
             last: gives tokens a step, float64 [L, E], of all who count: those who are not
                 awaited, or far behind, count by these.
         """
+        rates: Mapping[str, Loads] | None = None
         while awaited:
             heads = {who: each.spans[0] for who, each in self._cutters.items() if each.spans}
             if not heads or not (self._is_far_ahead() or self._all_have(awaited, heads)):
                 return
-            yield self._taken(min(span.cells for span in heads.values()), last())
+            rates = last() if rates is None else rates
+            yield self._taken(min(span.cells for span in heads.values()), rates)
 
     def _is_far_ahead(self) -> bool:
         cutters = self._cutters.values()

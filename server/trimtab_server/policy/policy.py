@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,6 +17,14 @@ class Mode(Enum):
     OFF = "off"
     SHADOW = "shadow"
     ACTIVE = "active"
+
+
+NO_LONGER: Mapping[str, str] = {
+    "start_above": "what noise may explain is left alone, and all else is looked at",
+    "stop_below": "what noise may explain is left alone, and all else is looked at",
+    "min_gain": "each move has to gain more than noise may seem to, and than least_gain",
+}
+"""Settings that there were, and why they have no use any more."""
 
 
 @dataclass(frozen=True)

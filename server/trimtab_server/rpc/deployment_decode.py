@@ -13,7 +13,7 @@ from trimtab_server.domain.errors import NotFoundError, require, require_all
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Facts
-from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
 from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import named_as
@@ -31,17 +31,10 @@ MODES: Mapping[int, Mode] = {
     pb.MODE_SHADOW: Mode.SHADOW,
     pb.MODE_ACTIVE: Mode.ACTIVE,
 }
-_NO_LONGER: Mapping[str, str] = {
-    "start_above": "what noise may explain is left alone, and all else is looked at",
-    "stop_below": "what noise may explain is left alone, and all else is looked at",
-    "min_gain": "each move has to gain more than noise may seem to, and than least_gain",
-}
-"""Settings that there were, and why they have no use any more."""
-
 POLICY_FIELDS = [
     field.name
     for field in pb.Policy.DESCRIPTOR.fields
-    if field.name != "mode" and field.name not in _NO_LONGER
+    if field.name != "mode" and field.name not in NO_LONGER
 ]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
@@ -94,7 +87,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     require_all(
         *(
             (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
-            for name, why in _NO_LONGER.items()
+            for name, why in NO_LONGER.items()
         )
     )
     given: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab_client.cli.errors import UsageError
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_client.policies import Mode, Policy
+from trimtab_client.policies import FORMER, Mode, Policy
 
 _FLAGS: tuple[tuple[str, type[Any], str, str], ...] = (
     ("half_life_steps", float, "STEPS", "of the load estimate"),
@@ -24,9 +24,6 @@ _FLAGS: tuple[tuple[str, type[Any], str, str], ...] = (
     ("cross_node_bandwidth", float, "B/S", "the same from or to another node"),
 )
 
-_FORMER = ("start_above", "stop_below", "min_gain")
-"""No longer settings: who gives them is told so."""
-
 
 def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
     """Add a flag for each field; `absent` says what holds where it is left out."""
@@ -35,7 +32,8 @@ def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
     group.add_argument("--mode", choices=modes, help="what is made of a decision")
     for name, kind, unit, about in _FLAGS:
         group.add_argument(f"--{name.replace('_', '-')}", metavar=unit, type=kind, help=about)
-    for name in _FORMER:
+    # Who gives one is told that it is none any more.
+    for name in FORMER:
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, dest=name, help=argparse.SUPPRESS)
 
@@ -47,7 +45,7 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
         UsageError: a flag is of a setting that is none any more.
     """
     mode = None if arguments.mode is None else Mode(arguments.mode)
-    names = (*(name for name, *_ in _FLAGS), *_FORMER)
+    names = (*(name for name, *_ in _FLAGS), *FORMER)
     try:
         return Policy(mode=mode, **{name: getattr(arguments, name) for name in names})
     except InvalidArgumentError as error:
