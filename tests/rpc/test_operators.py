@@ -119,11 +119,13 @@ async def in_force(client: AsyncClient, wanted: Version) -> Deployment:
 
 
 async def switch(client: AsyncClient, peers: Sequence[Peer], placement: Any) -> Version:
-    """Go to a placement, and return its version once it is in force."""
+    """Go to a placement, and return its version once it is in force, and that is durable."""
     await client.trigger("d", placement=value(placement))
     offered = await carry_out(peers)
     reached = Version(offered.epoch, offered.generation)
     await in_force(client, reached)
+    # A status says so a moment earlier than placements can be read: those are what is durable.
+    await once(lambda: client.get_placement("d"), lambda each: each.version == reached)
     return reached
 
 
