@@ -9,7 +9,7 @@ from enum import Enum
 from trimtab_client.exceptions import invalid
 
 FORMER = ("start_above", "stop_below", "min_gain")
-"""Settings of a policy that there were."""
+"""Former settings of a policy."""
 
 NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
 """Said of what was one."""
@@ -80,7 +80,7 @@ class Policy:
         cross_node_bandwidth: the same from or to another node.
 
     Raises:
-        InvalidArgumentError: `mode` is none, or a setting is given that is none any more:
+        InvalidArgumentError: `mode` is unknown, or a setting is given that no longer exists:
             `start_above`, `stop_below` or `min_gain`.
     """
 

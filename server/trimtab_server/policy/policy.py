@@ -24,7 +24,7 @@ NO_LONGER: Mapping[str, str] = {
     "stop_below": "what noise may explain is left alone, and all else is looked at",
     "min_gain": "each move has to gain more than noise may seem to, and than least_gain",
 }
-"""Settings that there were, and why they have no use any more."""
+"""Former settings, and why they are no longer needed."""
 
 
 @dataclass(frozen=True)

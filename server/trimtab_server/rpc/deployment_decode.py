@@ -81,7 +81,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     """What a policy becomes: the same, with the fields that are set.
 
     Raises:
-        InvalidArgumentError: there is no such mode, or a setting is none any more; of what it
+        InvalidArgumentError: there is no such mode, or a setting no longer exists; of what it
             returns, the fields at fault.
     """
     require_all(

@@ -32,7 +32,7 @@ def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
     group.add_argument("--mode", choices=modes, help="what is made of a decision")
     for name, kind, unit, about in _FLAGS:
         group.add_argument(f"--{name.replace('_', '-')}", metavar=unit, type=kind, help=about)
-    # Who gives one is told that it is none any more.
+    # Accepted only to say that it no longer exists.
     for name in FORMER:
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, dest=name, help=argparse.SUPPRESS)
@@ -42,7 +42,7 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
     """The policy that the flags ask for.
 
     Raises:
-        UsageError: a flag is of a setting that is none any more.
+        UsageError: a flag names a setting that no longer exists.
     """
     mode = None if arguments.mode is None else Mode(arguments.mode)
     names = (*(name for name, *_ in _FLAGS), *FORMER)
