@@ -30,10 +30,12 @@ FROM torch-${VARIANT} AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY protos protos
-COPY server server
+COPY protocol protocol
 COPY client client
+COPY server server
+COPY tools tools
 # torch brings the Triton that it was built for, where it brings one at all.
-RUN pip install --no-cache-dir -c constraints.txt '.[server]'
+RUN pip install --no-cache-dir -c constraints.txt . ./server ./tools
 ENV NUMBA_CACHE_DIR=/var/cache/trimtab
 RUN trimtab-server warm --device cpu
 

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+EDITABLE := -e . -e ./server -e ./tools
 PROTOS := $(shell find protos -name '*.proto')
 ARGS   ?=
 OUT    ?= protos
@@ -14,18 +15,18 @@ OUT    ?= protos
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-$(VENV)/.server: pyproject.toml constraints.txt
+$(VENV)/.server: pyproject.toml server/pyproject.toml tools/pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; torch makes it take a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) -e '.[server]'
+	@$(PIP) $(EDITABLE)
 	@echo "compiling the solver for this machine (once)"
 	@$(BIN)/trimtab-server warm --device cpu
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.server
-	@$(PIP) -e '.[server,dev]'
+	@$(PIP) $(EDITABLE) -e '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.dev  ## Set up .venv with everything a developer needs
@@ -64,7 +65,7 @@ bench: $(VENV)/.dev  ## Measure: balance, moves and RPC overhead (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 plot: $(VENV)/.server  ## Draw what `make bench ARGS="served --json FILE"` wrote (ARGS="FILE SVG")
-	@$(PIP) -e '.[server,plots]'
+	@$(PIP) $(EDITABLE) -e '.[plots]'
 	$(BIN)/python -m tests.bench.plot $(ARGS)
 
 $(VENV)-protos/.ready: protos/requirements.txt

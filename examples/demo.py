@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from trimtab_client import TrimtabError
-from trimtab_client.cli.fleet_progress import progress
-from trimtab_client.cli.fleet_report import as_json, decisions, faults
-from trimtab_client.cli.simulate import parse_windows
-from trimtab_client.simulate.faults import parse_fault
-from trimtab_client.simulate.fleet import Fleet
-from trimtab_client.simulate.options import FleetOptions
-from trimtab_client.simulate.play import carry_out
-from trimtab_client.simulate.report import Replayed, Report
-from trimtab_client.simulate.scenario import Scenario
+from trimtab_tools.cli.fleet_progress import progress
+from trimtab_tools.cli.fleet_report import as_json, decisions, faults
+from trimtab_tools.cli.simulate import parse_windows
+from trimtab_tools.simulate.faults import parse_fault
+from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.play import carry_out
+from trimtab_tools.simulate.report import Replayed, Report
+from trimtab_tools.simulate.scenario import Scenario
 
 TRACES = Path(__file__).parent / "traces"
 SLOTS = {"esft_dsv2lite": 80, "gptoss20b_phases": 40, "gptoss20b_mixed": 40}

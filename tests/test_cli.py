@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.servers import ServerProcess
+from trimtab_server import __version__
 from trimtab_server.cli import main
 from trimtab_server.config import sections
 
@@ -44,7 +44,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"trimtab-server {version('trimtab')}\n"
+    assert capsys.readouterr().out == f"trimtab-server {__version__}\n"
 
 
 def test_print_config_prints_what_is_in_effect(

@@ -115,7 +115,7 @@ def test_the_commands_of_the_readme_run(server: ServerProcess, command):
 
 def test_the_commands_for_engines_run(tmp_path):
     (tmp_path / "my_engine.py").write_text(
-        "from trimtab_client.engine.inprocess import make_group as make_group\n"
+        "from trimtab_tools.conformance.inprocess import make_group as make_group\n"
     )
     (tmp_path / "history.jsonl").write_text('{"kind": "started", "term": 1}\n')
     lines = [line for block in blocks("sh", ENGINES) for line in block.splitlines()]
@@ -158,7 +158,7 @@ def test_links_to_files_lead_somewhere(document):
 
 SOURCES = [
     str(path.relative_to(ROOT))
-    for folder in ("server/trimtab_server", "client/trimtab_client")
+    for folder in ("protocol", "client", "server", "tools")
     for path in sorted((ROOT / folder).rglob("*.py"))
     if path.name not in ("__init__.py", "__main__.py")
 ]

@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SERVER = ROOT / "server" / "trimtab_server"
-CLIENT = ROOT / "client" / "trimtab_client"
 STDLIB = set(sys.stdlib_module_names)
 
 # What the modules of each layer may import: other layers, then libraries.
@@ -96,24 +95,38 @@ def test_the_server_imports_downwards_only(path):
             assert top in STDLIB | libraries, f"{layer} imports {name}"
 
 
+PACKAGES = {
+    "protocol": {"trimtab_protocol", "numpy"},
+    "client": {"trimtab_client", "trimtab_protocol", "trimtab", "google.protobuf", "grpc", "numpy"},
+    "tools": {
+        "trimtab_server",
+        "trimtab_tools",
+        "trimtab_client",
+        "trimtab_protocol",
+        "trimtab",
+        "grpc",
+        "numpy",
+    },
+}
+"""What each package may import beside the standard library: itself, packages, libraries."""
+
+
 @pytest.mark.parametrize(
-    "path", list(modules(CLIENT)), ids=lambda path: str(path.relative_to(CLIENT))
+    ("package", "path"),
+    [
+        pytest.param(package, path, id=str(path.relative_to(ROOT / package)))
+        for package in PACKAGES
+        for path in modules(ROOT / package)
+    ],
 )
-def test_the_client_needs_grpc_protobuf_and_numpy_only(path):
+def test_a_package_imports_only_what_its_distribution_depends_on(package, path):
     for name in imported(path):
-        top = name.split(".")[0]
-        if top == "trimtab_server" or top == "torch":
-            # The in-process solver of `trimtab place --local`, imported when asked for.
-            assert path.name == "local.py", f"{path.name} imports {name}"
-        elif top == "google":
-            assert name.startswith("google.protobuf"), f"{path.name} imports {name}"
-        else:
-            allowed = {"grpc", "numpy", "trimtab", "trimtab_client"}
-            assert top in STDLIB | allowed, f"{path.name} imports {name}"
+        library = "google.protobuf" if name.startswith("google.protobuf") else name.split(".")[0]
+        assert library in STDLIB | PACKAGES[package], f"{path.name} imports {name}"
 
 
-def test_importing_the_client_loads_no_heavy_library():
-    code = "import sys, trimtab_client, trimtab_client.cli; print('\\n'.join(sys.modules))"
+def test_importing_the_command_line_loads_no_heavy_library():
+    code = "import sys, trimtab_client, trimtab_tools.cli; print('\\n'.join(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

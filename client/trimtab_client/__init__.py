@@ -76,6 +76,8 @@ _LATER = {
 }
 """Modules of `trimtab_client.worker` by what is loaded from them when first used."""
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AbortedError",
     "AccessDeniedError",

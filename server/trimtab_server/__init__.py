@@ -1,1 +1,3 @@
 """The Trimtab server: expert placement as a service."""
+
+__version__ = "0.1.0"

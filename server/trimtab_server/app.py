@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
 import structlog
 import torch
 
+from trimtab_server import __version__
 from trimtab_server.config import ServerConfig
 from trimtab_server.device import device_name, resolve_device
 from trimtab_server.domain.errors import invalid
@@ -180,7 +180,7 @@ class App:
         device = str(self._device)
         self._recorder.runs_on(device, device_name(self._device), self._backend.name)
         self._recorder.follow_kinds(self._backend.name, lambda: self._backend.kinds)
-        self._recorder.built_from(version("trimtab"), torch.__version__)
+        self._recorder.built_from(__version__, torch.__version__)
 
 
 async def serve(config: ServerConfig) -> bool:
@@ -197,7 +197,7 @@ async def serve(config: ServerConfig) -> bool:
             address=app.address,
             metrics=app.metrics_address or OFF,
             device=str(resolve_device(config.solver.device)),
-            version=version("trimtab"),
+            version=__version__,
         )
         await stop.wait()
         log.info("draining", seconds=config.rpc.drain_seconds)

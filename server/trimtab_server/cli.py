@@ -6,27 +6,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-try:
-    import uvloop
+import uvloop
 
-    from trimtab_server.config import (
-        FILE_VARIABLE,
-        Option,
-        ServerConfig,
-        load_config,
-        sections,
-        to_toml,
-    )
-    from trimtab_server.domain.errors import InvalidArgumentError
-    from trimtab_server.logs import configure_logs
-    from trimtab_server.rpc.healthcheck import health_complaint
-except ModuleNotFoundError as error:
-    # The base install is the client; the command comes along with it.
-    sys.exit(f"trimtab-server: no module {error.name}: pip install 'trimtab[server]'")
+from trimtab_server import __version__
+from trimtab_server.config import (
+    FILE_VARIABLE,
+    Option,
+    ServerConfig,
+    load_config,
+    sections,
+    to_toml,
+)
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.logs import configure_logs
+from trimtab_server.rpc.healthcheck import health_complaint
 
 _UNHEALTHY = 1
 _NOT_COMPILED = 1
@@ -145,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=_Formatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('trimtab')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     serving = commands.add_parser(
         "serve",

@@ -14,13 +14,13 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench.tables import machine, print_table
-from trimtab_client.simulate.fleet import Fleet
-from trimtab_client.simulate.messages import Point
-from trimtab_client.simulate.noted import Noted
-from trimtab_client.simulate.options import FleetOptions
-from trimtab_client.simulate.report import Report
-from trimtab_client.simulate.targets import RandomTargets
 from trimtab_server.store.failpoints import STAGES
+from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.messages import Point
+from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.report import Report
+from trimtab_tools.simulate.targets import RandomTargets
 
 COLUMNS = ("killed", "times", "switches offered / applied / aborted", "tokens (wrong)")
 COLUMNS += ("violations", "recovered after s, p50 / most")

@@ -14,7 +14,6 @@ import pytest
 
 from tests.rpc.peers import AFTER, BEFORE, counted, until
 from tests.servers import make_config
-from trimtab_client.history import check_history, read_history
 from trimtab_server.app import App
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
@@ -47,6 +46,7 @@ from trimtab_server.rollout.rollout import Phase
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.sqlite import SqliteStore
+from trimtab_tools.history import check_history, read_history
 
 FACTS = Facts(Topology(6, 2), 2, 4, "local", "pull", 100)
 

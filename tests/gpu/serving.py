@@ -33,7 +33,7 @@ def run(report: Report, _beside: str | None) -> bool:
     missing = [name for name in _NEEDED if not _found(name)]
     if missing:
         raise LeftOutError(f"a server needs {', '.join(missing)}, which this machine lacks")
-    if not list(importlib.metadata.distributions(name="trimtab")):
+    if not list(importlib.metadata.distributions(name="trimtab-server")):
         raise LeftOutError("a server says its version, and trimtab is not installed here")
     report.table("A server on the device, over loopback", _COLUMNS, _rows())
     return True

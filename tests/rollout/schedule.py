@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from tests.rollout.world import Shape, World
-from trimtab_client.history import Violation, check_history, read_history
+from trimtab_tools.history import Violation, check_history, read_history
 
 # How often an action is picked where all others that can happen count 1; the rare ones
 # end, or begin anew, what the others have built up.

@@ -1,4 +1,4 @@
-"""Notes become lines from which trimtab_client.history reads back what they say."""
+"""Notes become lines from which trimtab_tools.history reads back what they say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import pytest
 
 from trimtab_client import Placement as ClientPlacement
-from trimtab_client.history import events, read_history
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.rollout import notes
@@ -15,6 +14,7 @@ from trimtab_server.rollout.effects import Cause, Note
 from trimtab_server.rollout.lines import line_of
 from trimtab_server.rollout.messages import Discarded, Prepared
 from trimtab_server.rollout.record import Epoch, Member, Record, Stage, Switch
+from trimtab_tools.history import events, read_history
 
 OLD, NEW = (Placement.of([[0, 1, 2, last], [last, 2, 1, 0]], 3, 2) for last in (0, 1))
 OLD_READ, NEW_READ = (ClientPlacement.of(each.phy2log, 3, 2) for each in (OLD, NEW))

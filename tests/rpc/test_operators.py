@@ -54,10 +54,10 @@ from trimtab_client import (
     Topology,
     Version,
 )
-from trimtab_client.cli import main
 from trimtab_server.app import App
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
+from trimtab_tools.cli import main
 
 SPEC = DeploymentSpec("d", LAYERS, EXPERTS, Topology(SLOTS, GPUS), model="deepseek", first_layer=3)
 SAID = {"model": "deepseek", "first_layer": 3}

@@ -14,10 +14,10 @@ from tests.rpc.endpoint import Endpoint, endpoint_of
 from tests.rpc.peers import GPUS, Peer, group, report
 from tests.servers import make_config
 from trimtab_client import AsyncClient
-from trimtab_client.history import check_history, read_history
 from trimtab_server.app import App
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.policy.decide import Decision, Reason
+from trimtab_tools.history import check_history, read_history
 
 WARM_UP = np.array([[900, 1, 1, 1], [1, 1, 1, 900]])
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""The protocol of Trimtab, once for the server, the client and the tools."""

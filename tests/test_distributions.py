@@ -1,0 +1,87 @@
+"""What each distribution installs: an engine gets the client's alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import trimtab_client
+import trimtab_server
+import trimtab_tools
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"client": ROOT, "server": ROOT / "server", "tools": ROOT / "tools"}
+PACKAGES = {
+    "client": {"trimtab", "trimtab_protocol", "trimtab_client"},
+    "server": {"trimtab_server"},
+    "tools": {"trimtab_tools"},
+}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
+    subprocess.run([*pip, *map(str, FOLDERS.values())], check=True)
+    return {
+        name: next(folder.glob(f"trimtab_{name}-{trimtab_client.__version__}-*.whl"))
+        for name in FOLDERS
+    }
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_wheel_holds_its_packages_and_says_that_they_are_typed(wheels, name):
+    files = zipfile.ZipFile(wheels[name]).namelist()
+
+    packages = {file.split("/")[0] for file in files if ".dist-info/" not in file}
+    assert packages == PACKAGES[name]
+    assert {f"{package}/py.typed" for package in packages} <= set(files)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_module_of_a_package_is_in_its_wheel(wheels, name):
+    files = set(zipfile.ZipFile(wheels[name]).namelist())
+
+    folders = {"trimtab": "protos", "trimtab_protocol": "protocol"}
+    for package in PACKAGES[name]:
+        folder = ROOT / folders.get(package, name)
+        modules = {str(path.relative_to(folder)) for path in (folder / package).rglob("*.py")}
+        assert modules
+        assert modules <= files
+
+
+def test_the_clients_wheel_alone_has_no_command_and_runs(wheels, tmp_path):
+    """Installed where nothing else is: no server, no tools, no torch."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    python = tmp_path / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, wheels["client"]], check=True)
+
+    def ask(code: str) -> set[str]:
+        done = subprocess.run(
+            [python, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+        )
+        return set(done.stdout.split())
+
+    names = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    assert ask(names) - {"pip", "setuptools"} == {
+        *("trimtab-client", "grpcio", "numpy", "protobuf", "typing_extensions")
+    }
+    assert not [path for path in (tmp_path / "bin").iterdir() if path.name.startswith("trimtab")]
+    assert ask("import trimtab_client; print(trimtab_client.__version__)") == {
+        trimtab_client.__version__
+    }
+
+
+def test_all_distributions_have_one_version_and_depend_on_it():
+    assert trimtab_client.__version__ == trimtab_server.__version__ == trimtab_tools.__version__
+    for name in ("server", "tools"):
+        text = (FOLDERS[name] / "pyproject.toml").read_text()
+        pins = re.findall(r"trimtab-[a-z]+==([0-9.]+)", text)
+        assert pins
+        assert set(pins) == {trimtab_client.__version__}

@@ -1,0 +1,166 @@
+"""`trimtab check-engine`: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trimtab_tools.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+SMALL = ["--layers", "2", "--experts", "4", "--slots", "6", "--gpus", "2", "--transfer", "pull"]
+
+ENGINES = """
+import threading
+
+from trimtab_tools.conformance import inprocess
+from trimtab_tools.conformance.reference import NumpyEngine
+
+
+class Forgetful(NumpyEngine):
+    def _incoming(self, offer):
+        return self._staged
+
+
+class Stuck(NumpyEngine):
+    def on_offer(self, offer):
+        threading.Thread(target=threading.Event().wait).start()
+        threading.Event().wait()
+
+
+def forgetful(spec):
+    return inprocess.make_group(spec, Forgetful)
+
+
+def stuck(spec):
+    if len(spec.gpus) > 1:
+        raise NotImplementedError("one owner only")
+    return inprocess.make_group(spec, Stuck)
+
+
+nothing = None
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current one; it has a module of engines, and one that cannot be imported."""
+    (tmp_path / "my_engines.py").write_text(ENGINES)
+    (tmp_path / "broken_engine.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_engines", raising=False)
+    return tmp_path
+
+
+def check(capsys: Capture, *arguments: str, code: int) -> str:
+    assert main(["check-engine", *SMALL, *arguments]) == code
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def refuse(capsys: Capture, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exited:
+        main(["check-engine", *arguments])
+    assert exited.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+def test_without_a_factory_the_reference_is_checked(capsys: Capture) -> None:
+    header, *cases, skipped, summed_up = check(capsys, code=0).splitlines()
+
+    assert header.split() == ["pull", "each", "pull", "several", "pull", "one"]
+    assert cases[0].split() == ["start", "ok", "-", "ok"]
+    assert skipped == "16 skipped: two ranks with several GPUs take three GPUs at least"
+    assert summed_up == "29 ok, 0 failed, 16 skipped"
+
+
+def test_each_failure_is_a_line_that_says_what_should_hold(capsys: Capture, folder: Path) -> None:
+    out = check(capsys, "my_engines:forgetful", code=1)
+
+    (line,) = (line for line in out.splitlines() if line.startswith("pull-chain-each: "))
+    assert "a copy reads what was in force before the flip: rank " in line
+    assert "computes as expert" in line
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("chain "))
+    assert row == ["chain", "FAILED", "-", "FAILED"]
+
+
+def test_json_holds_the_same(capsys: Capture, folder: Path) -> None:
+    right = json.loads(check(capsys, "--json", "--seed", "3", code=0))
+    wrong = json.loads(check(capsys, "my_engines:forgetful", "--json", code=1))
+
+    assert right["ok"] is True
+    assert right["seed"] == 3
+    assert right["shape"]["slots"] == 6
+    assert {case["verdict"] for case in right["cases"]} == {"ok", "skipped"}
+    assert wrong["ok"] is False
+    (chain,) = (case for case in wrong["cases"] if case["case"] == "pull-chain-each")
+    assert chain["verdict"] == "failed"
+    assert "computes as expert" in chain["message"]
+    assert chain["reason"]
+
+
+def test_both_kinds_of_transfer_are_checked_unless_one_is_asked_for(capsys: Capture) -> None:
+    assert main(["check-engine", *SMALL[:-2], "--json"]) == 0
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}
+
+
+def test_an_engine_that_is_stuck_does_not_keep_the_command_from_ending(folder: Path) -> None:
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("trimtab"),
+            *("check-engine", "my_engines:stuck", *SMALL, "--patience", "0.1"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert (
+        "pull-prepare-one: a transfer changes nothing that is in force: rank 0 (GPUs 0, 1): "
+        in (done.stdout)
+    )
+    assert "on_offer of 1.1 has not ended after 0.1 s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("factory", "complaint"),
+    [
+        ("my_engines", "'my_engines' is not MODULE:FACTORY"),
+        ("no_engine:make", "no_engine:make: ModuleNotFoundError"),
+        ("my_engines:make", "my_engines:make: AttributeError"),
+        ("my_engines:nothing", "my_engines:nothing: None cannot be called"),
+        ("broken_engine:make", "broken_engine:make: ZeroDivisionError"),
+    ],
+)
+def test_a_factory_that_cannot_be_imported_is_named(
+    capsys: Capture, folder: Path, factory: str, complaint: str
+) -> None:
+    assert complaint in refuse(capsys, factory)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--gpus", "5"], "gpus: 5 does not divide the number of slots (12)"),
+        (["--staging-slots", "0"], "staging_slots: 0 is not in [1, inf]"),
+        (["--transfer", "magic"], "--transfer: invalid choice: 'magic'"),
+        (["--seed", "-1"], "--seed has to be at least 0"),
+        (["--patience", "0"], "--patience above it"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_wrong_command_line(
+    capsys: Capture, arguments: list[str], complaint: str
+) -> None:
+    assert complaint in refuse(capsys, *arguments)

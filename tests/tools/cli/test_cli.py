@@ -1,0 +1,338 @@
+"""`trimtab`, against the real server and the in-process solver."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.client.service import RunningService
+from tests.servers import ServerProcess
+from trimtab_client import Placement
+from trimtab_server.solver import evaluate
+from trimtab_tools.cli import main
+
+TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
+LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
+TLS = Path(__file__).parent / "tls"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def load_file(tmp_path: Path) -> str:
+    np.savez(tmp_path / "load.npz", load=LOAD, other=np.arange(3))
+    return str(tmp_path / "load.npz")
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> str:
+    (tmp_path / "trace.json").write_text(json.dumps({"counts": [LOAD.tolist()] * 2}))
+    return str(tmp_path / "trace.json")
+
+
+def succeed(capsys: Capture, *arguments: str) -> str:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def fail(capsys: Capture, *arguments: str, code: int = 1) -> str:
+    if code == 2:
+        with pytest.raises(SystemExit) as exited:
+            main(arguments)
+        assert exited.value.code == 2
+    else:
+        assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+@pytest.fixture(params=["server", "local"])
+def solver(request: pytest.FixtureRequest) -> list[str]:
+    if request.param == "local":
+        return ["--local"]
+    return ["--server", request.getfixturevalue("server").address]
+
+
+def test_place_prints_a_table(capsys: Capture, solver: list[str], load_file: str) -> None:
+    out = succeed(capsys, "place", load_file, *TOPOLOGY, *solver)
+
+    untouched = Placement.untouched(2, 8, 12, 4).balance(LOAD).imbalance
+    title, _, header, before, after, _, moves = out.splitlines()
+    assert title.startswith("2 layers of 8 experts in 12 slots on 4 GPUs, planned by ")
+    assert header.split() == ["imbalance", "worst", "median", "mean", "balancedness", "gap"]
+    assert before.split()[:2] == ["untouched", f"{untouched.max():.4f}"]
+    assert after.split()[0] == "placed"
+    assert moves == "moves: not counted without --current"
+
+
+def test_json_holds_the_whole_answer(capsys: Capture, solver: list[str], load_file: str) -> None:
+    document = json.loads(succeed(capsys, "place", load_file, *TOPOLOGY, *solver, "--json"))
+
+    placement = Placement.of(document["placement"]["phy2log"], 8, 4)
+    assert document["placement"]["digest"] == placement.digest.hex()
+    imbalance = np.array(document["after"]["imbalance"])
+    np.testing.assert_allclose(imbalance, placement.balance(LOAD).imbalance, rtol=1e-12)
+    assert document["before"]["layout"] == "untouched"
+    assert document["moves"] == []
+    summary = document["summary"]
+    assert summary["after"]["worst"] == max(document["after"]["imbalance"])
+    assert summary["num_gpus"] == 4
+    assert summary["moves"] == 0
+
+
+def test_the_gap_is_told_against_the_lowest_imbalance_there_could_be(
+    capsys: Capture, solver: list[str], load_file: str
+) -> None:
+    command = ["place", load_file, "--gpus", "4", "--replicas", "8", *solver]
+    untouched = Placement.untouched(2, 8, 8, 4)
+    bound = evaluate(untouched.phy2log.copy(), LOAD, 4).bound.numpy()
+    assert bound.max() > 1
+
+    rows = succeed(capsys, *command).splitlines()[3:5]
+    document = json.loads(succeed(capsys, *command, "--json"))
+
+    for row, name in zip(rows, ("before", "after"), strict=True):
+        told, summary = document[name], document["summary"][name]
+        assert told["bound"] == bound.tolist()
+        assert told["gap"] == np.maximum(np.array(told["imbalance"]) / bound - 1, 0).tolist()
+        assert summary["gap"] == np.mean(told["gap"])
+        assert row.split()[-1] == f"{summary['gap']:.4f}"
+    assert document["summary"]["after"]["gap"] < document["summary"]["before"]["gap"]
+
+
+def test_server_and_local_solver_place_alike(
+    capsys: Capture, server: ServerProcess, trace_file: str
+) -> None:
+    options = [
+        *(*TOPOLOGY, "--nodes", "2", "--groups", "4", "--effort", "balanced", "--seed", "7"),
+        *("--max-iterations", "-1", "--restarts", "3", "--top-k", "2", "--objective", "range"),
+    ]
+    remote, local = (
+        json.loads(succeed(capsys, "place", trace_file, "--sum", *options, *where, "--json"))
+        for where in (["--server", server.address], ["--local"])
+    )
+
+    for document in (remote, local):
+        del document["summary"]["solver"], document["summary"]["seconds"]
+    assert remote == local
+
+
+@pytest.mark.parametrize("suffix", ["npz", "json"])
+def test_a_written_placement_is_the_next_ones_current(
+    capsys: Capture, solver: list[str], load_file: str, tmp_path: Path, suffix: str
+) -> None:
+    first, second = str(tmp_path / f"first.{suffix}"), str(tmp_path / f"second.{suffix}")
+    other = str(tmp_path / "other.json")
+    Path(other).write_text(json.dumps(LOAD[:, ::-1].tolist()))
+    succeed(capsys, "place", load_file, *TOPOLOGY, *solver, "--output", first)
+    command = ["place", other, *TOPOLOGY, *solver, "--current", first, "--output", second]
+
+    out = succeed(capsys, *command, "--max-moves-per-layer", "1", "--json")
+
+    document = json.loads(out)
+    assert document["before"]["layout"] == "current"
+    assert 1 <= len(document["moves"]) <= 2
+    for move in document["moves"]:
+        assert document["placement"]["phy2log"][move["layer"]][move["slot"]] == move["expert"]
+        assert move["source_gpus"]
+    assert _written(second) == document["placement"]["phy2log"]
+    assert "moves: " in succeed(capsys, *command, "--max-moves", "1")
+
+
+def _written(path: str) -> Any:
+    if path.endswith(".json"):
+        return json.loads(Path(path).read_text())["placement"]["phy2log"]
+    with np.load(path) as arrays:
+        assert arrays["log2phy"].shape[:2] == arrays["logcnt"].shape == (2, 8)
+        assert (arrays["imbalance_after"] >= arrays["imbalance_bound"]).all()
+        return arrays["phy2log"].tolist()
+
+
+@pytest.mark.parametrize("choice", [["--index", "1"], ["--index", "-1"], ["--sum"]])
+def test_one_load_of_a_trace_is_chosen(capsys: Capture, trace_file: str, choice: list[str]) -> None:
+    out = succeed(capsys, "place", trace_file, *TOPOLOGY, "--local", "--json", *choice)
+
+    after = json.loads(out)["after"]["imbalance"]
+    assert Placement.of(json.loads(out)["placement"]["phy2log"], 8, 4).balance(
+        LOAD
+    ).imbalance.tolist() == pytest.approx(after)
+
+
+def test_a_named_array_is_read(capsys: Capture, tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=LOAD, b=LOAD)
+    command = ["place", str(tmp_path / "two.npz"), *TOPOLOGY, "--local"]
+
+    assert "holds no 'load', but a, b: choose by --key" in fail(capsys, *command)
+    assert "placed" in succeed(capsys, *command, "--key", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("load.txt", b"1 2", "must be an .npz or a .json file"),
+        ("load.json", b"[1, ", "is not JSON"),
+        ("load.json", b"[[1, 2], [3]]", "is not an array"),
+        ("load.json", b"[1, 2]", "has rank 1, not 2"),
+        ("load.npz", b"no zip", "is not an .npz file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    capsys: Capture, tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    err = fail(capsys, "place", str(path), *TOPOLOGY, "--local")
+
+    assert err.startswith("trimtab: ")
+    assert complaint in err
+
+
+def test_a_missing_file_is_named(capsys: Capture) -> None:
+    assert "nowhere.npz" in fail(capsys, "place", "nowhere.npz", *TOPOLOGY, "--local")
+
+
+def test_a_rule_that_the_request_breaks_is_told(
+    capsys: Capture, solver: list[str], load_file: str
+) -> None:
+    err = fail(capsys, "place", load_file, "--gpus", "5", "--replicas", "12", *solver)
+
+    assert "num_" in err
+    assert "12" in err
+
+
+@pytest.mark.parametrize("choice", [["--index", "0"], ["--sum"]])
+def test_a_choice_needs_a_trace(capsys: Capture, load_file: str, choice: list[str]) -> None:
+    err = fail(capsys, "place", load_file, *TOPOLOGY, "--local", *choice, code=2)
+
+    assert "holds one load, not a trace" in err
+
+
+def test_json_stays_json_where_an_imbalance_is_no_number(
+    capsys: Capture, service: RunningService, tmp_path: Path
+) -> None:
+    """The scripted server takes loads whose sum is beyond float64."""
+    (tmp_path / "load.json").write_text(json.dumps([[1.5e308] * 8, [1.0] * 8]))
+    command = ["place", str(tmp_path / "load.json"), *TOPOLOGY, "--server", service.target]
+
+    out = succeed(capsys, *command, "--json")
+
+    document = json.loads(out, parse_constant=pytest.fail)
+    first, second = document["before"]["imbalance"]
+    assert first is None
+    assert second >= 1
+    assert document["summary"]["after"]["mean"] is None
+
+
+def test_a_trace_needs_a_choice(capsys: Capture, trace_file: str) -> None:
+    err = fail(capsys, "place", trace_file, *TOPOLOGY, "--local", code=2)
+    assert "holds 2 loads: choose one by --index, or --sum them" in err
+    err = fail(capsys, "place", trace_file, *TOPOLOGY, "--local", "--index", "2")
+    assert "--index 2: " in err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--gpus", "4"], "required: --replicas"),
+        ([*TOPOLOGY, "--effort", "heroic"], "invalid choice: 'heroic'"),
+        ([*TOPOLOGY, "--max-moves", "3"], "a move budget needs --current"),
+        ([*TOPOLOGY, "--index", "0", "--sum"], "not allowed with"),
+        ([*TOPOLOGY, "--output", "placement.txt"], "must end in .npz or .json"),
+        ([*TOPOLOGY, "--timeout", "0"], "timeout: 0.0 is not above 0"),
+        ([*TOPOLOGY, "--tls-cert", "c.pem"], "cert and key belong together"),
+        ([*TOPOLOGY, "--tls-key", "c.key"], "cert and key belong together"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(
+    capsys: Capture, load_file: str, options: list[str], complaint: str
+) -> None:
+    assert complaint in fail(capsys, "place", load_file, *options, code=2)
+
+
+def test_status_is_a_table_or_json(capsys: Capture, server: ServerProcess) -> None:
+    out = succeed(capsys, "status", "--server", server.address)
+    document = json.loads(succeed(capsys, "status", "--server", server.address, "--json"))
+
+    assert server.address in out
+    assert out.count("SERVING") == 2
+    assert document["serving"] is True
+    assert [s["status"] for s in document["services"]] == ["SERVING", "SERVING"]
+    assert all(s["latency_seconds"] > 0 for s in document["services"])
+
+
+def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, service: Any) -> None:
+    """The scripted server knows of no solver service."""
+    service.health.set("", 1)
+
+    assert main(["status", "--server", service.target]) == 1
+    assert "SERVICE_UNKNOWN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--tls"],
+        ["--tls-ca", str(TLS / "ca.pem")],
+        ["--tls-cert", str(TLS / "client.pem"), "--tls-key", str(TLS / "client.key")],
+        ["--tls-server-name", "trimtab.test"],
+        ["--tls-server-name", ""],
+    ],
+    ids=" ".join,
+)
+def test_no_tls_option_lets_a_call_go_out_in_plain_text(
+    capsys: Capture, server: ServerProcess, options: list[str]
+) -> None:
+    err = fail(capsys, "status", "--server", server.address, *options)
+
+    assert "Check the address" in err
+
+
+def test_status_of_nobody_is_a_failure(capsys: Capture) -> None:
+    assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
+
+
+def test_the_environment_names_the_server(
+    capsys: Capture, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_SERVER", server.address)
+    assert server.address in succeed(capsys, "status")
+
+    assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
+
+
+def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
+    code = (
+        "import sys; sys.modules['trimtab_server'] = None\n"
+        "from trimtab_tools.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "place", load_file, *TOPOLOGY, "--local"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "pip install 'trimtab-tools[server]'" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["place"], ["status"], ["trigger"], ["pause"], ["resume"]])
+def test_help_shows_what_can_be_asked(capsys: Capture, command: list[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main([*command, "--help"])
+
+    assert exited.value.code == 0
+    assert ("examples:" if command else "exit codes:") in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+
+    assert capsys.readouterr().out.startswith("trimtab 0.")

@@ -1,0 +1,565 @@
+"""`trimtab deployments`, `watch` and `history`, against a scripted server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.client.operated import (
+    DECISION_MESSAGE,
+    DEPLOYMENT_MESSAGE,
+    OTHER,
+    PLACEMENT,
+    POLICY_MESSAGE,
+    SPEC_MESSAGE,
+    placement_message,
+    served_message,
+)
+from tests.client.service import Failure, RunningService, array_of
+from tests.tools.cli.test_cli import Capture, fail, succeed
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab.v1alpha1 import switch_pb2
+from trimtab_client import Placement, Policy, Version
+from trimtab_tools.cli import main
+from trimtab_tools.cli.deployments import policy_flags
+
+V27 = switch_pb2.Version(epoch=2, generation=7)
+
+
+@pytest.fixture
+def at(service: RunningService) -> list[str]:
+    return ["--server", service.target]
+
+
+def deployment(**status: Any) -> pb.Deployment:
+    """With this status, and nothing else said."""
+    return pb.Deployment(
+        spec=SPEC_MESSAGE,
+        policy=pb.Policy(mode=pb.MODE_ACTIVE),
+        status=pb.DeploymentStatus(**{"phase": "idle", "step": -1, **status}),
+    )
+
+
+def columns(text: str) -> list[list[str]]:
+    """The cells of a table, whose columns are two blanks apart."""
+    return [[cell for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
+
+
+def test_a_list_has_a_line_for_each_deployment(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.ListDeploymentsResponse(
+        deployments=[DEPLOYMENT_MESSAGE, deployment()]
+    )
+    out = succeed(capsys, "deployments", *at)
+
+    assert out == succeed(capsys, "deployments", "list", *at)
+    header, busy, bare = ([cell.strip() for cell in line if cell.strip()] for line in columns(out))
+    assert header == [
+        *("deployment", "mode", "workers", "absent", "in force", "predicted", "measured"),
+        *("switch", "last decision"),
+    ]
+    assert busy == ["d", "paused", "1", "1", "2.7", "1.750", "2.250", "offered", "improved"]
+    first, second, _ = out.splitlines()
+    for name, words in (("mode", "paused"), ("last decision", "improved")):
+        assert first.index(name) == second.index(words)
+    assert bare == ["d", "active", "0", "0", "-", "-", "-", "idle", "-"]
+
+
+def test_what_holds_first_is_the_mode_shown(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    paused = {"paused_reason": "maintenance"}
+    pinned = {"pinned_digest": OTHER.digest}
+    modes = [deployment(**status) for status in ({**paused, **pinned}, pinned, paused, {})]
+    service.deployments.answer = pb.ListDeploymentsResponse(deployments=modes)
+
+    rows = succeed(capsys, "deployments", *at).splitlines()[1:]
+    assert [row.split()[1] for row in rows] == ["paused", "pinned", "paused", "active"]
+
+
+def test_without_deployments_there_is_a_header(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.ListDeploymentsResponse()
+    assert succeed(capsys, "deployments", *at).split()[0] == "deployment"
+    assert json.loads(succeed(capsys, "deployments", "--json", *at)) == []
+
+
+def test_get_shows_everything(capsys: Capture, service: RunningService, at: list[str]) -> None:
+    service.deployments.answer = pb.GetDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
+    out = succeed(capsys, "deployments", "get", "d", *at)
+
+    head, status, policy, workers = out.split("\n\n")
+    assert head == (
+        "d: 3 layers of 4 experts in 6 slots on 2 GPUs, 2 nodes, 2 router groups, of m, "
+        "from its layer 5 on"
+    )
+    said = dict(line.split("  ", 1) for line in status.splitlines() if not line.startswith(" "))
+    said = {name: value.strip() for name, value in said.items()}
+    assert said == {
+        "mode": "paused",
+        "paused": "maintenance",
+        "pinned to": OTHER.digest.hex(),
+        "in force": "2.7",
+        "digest": PLACEMENT.digest.hex(),
+        "in force for": "12.5 s",
+        "switch": "offered",
+        "switching to": "2.8",
+        "not ready": "the switch to 2.8 is offered",
+        "workers": "1 connected, 1 absent",
+        "step": "99",
+        "oldest report": "1.5 s",
+        "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer, of 7 with load",
+        "imbalance measured": "3.500 mean, 3.000 median, 4.000 worst layer, of 7 with load",
+        "imbalance in shadow": "1.375 mean, 1.250 median, 1.500 worst layer, of 7 with load",
+        "last decision": "improved, step 90, 2026-11-23 15:04:05Z",
+        "last switch kept": "75%, of step 26",
+        "decisions": "2 improved, 1 of_the_future",
+        "can go back to": "1.0, 2.0",
+    }
+    (known,) = (line for line in status.splitlines() if line.startswith("  known"))
+    assert known.split("  ")[-1].strip() == (
+        "4096 tokens a layer, 1.50 times as spread as independent ones: imbalance up to 1.250 may "
+        "be noise, predictions are right to 0.1250, 2.0 times distrusted"
+    )
+    assert [line.split() for line in policy.splitlines()][1:4] == [
+        ["mode", "shadow"],
+        ["half_life_steps", "16"],
+        ["window_steps", "0"],
+    ]
+    assert [line.split() for line in workers.splitlines()[1:]] == [
+        ["w0", "connected", "0", "5", "99", "0.5", "s"],
+        ["w1", "absent", "1", "4", "-", "-"],
+    ]
+
+
+def test_what_is_not_there_is_not_shown(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.GetDeploymentResponse(deployment=deployment())
+    out = succeed(capsys, "deployments", "get", "d", *at)
+
+    names = {line.split("  ")[0] for line in out.splitlines()}
+    assert not names & {"paused", "pinned to", "switching to", "not ready", "imbalance in shadow"}
+    assert names >= {"in force", "last decision", "can go back to"}
+
+
+def test_json_is_all_that_the_client_knows(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.GetDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
+    document = json.loads(succeed(capsys, "deployments", "get", "d", "--json", *at))
+
+    assert document["spec"]["topology"] == {
+        "num_replicas": 6,
+        "num_gpus": 2,
+        "num_nodes": 2,
+        "num_groups": 2,
+    }
+    assert document["policy"]["mode"] == "shadow"
+    assert document["policy"]["replan_gap"] == 0.25
+    status = document["status"]
+    assert (status["in_force"], status["past"]) == ("2.7", ["1.0", "2.0"])
+    assert status["digest"] == PLACEMENT.digest.hex()
+    assert status["balance"]["measured"] == {
+        "worst": 4.0,
+        "median": 3.0,
+        "mean": 3.5,
+        "layers": 7,
+    }
+    assert status["last_decision"]["time"] == "2026-11-23T15:04:05.250000+00:00"
+    assert status["last_decision"]["reason"] == "improved"
+    assert [worker["last_step"] for worker in status["workers"]] == [99, None]
+
+
+def test_a_number_that_is_none_is_null(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    odd = pb.Imbalance(worst=float("inf"), median=float("nan"), mean=1.0)
+    balance = pb.BalanceStatus(predicted=odd)
+    service.deployments.answer = pb.ListDeploymentsResponse(
+        deployments=[deployment(balance=balance)]
+    )
+
+    [document] = json.loads(succeed(capsys, "deployments", "--json", *at))
+    assert document["status"]["balance"]["predicted"] == {
+        "worst": None,
+        "median": None,
+        "mean": 1.0,
+        "layers": 0,
+    }
+
+
+CREATE = ["deployments", "create", "d", "--layers", "3", "--experts", "4"]
+CREATE += ["--slots", "6", "--gpus", "2"]
+
+
+def test_create_sends_what_it_is_given(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.CreateDeploymentResponse(deployment=deployment())
+    more = ["--nodes", "2", "--groups", "2", "--model", "m", "--first-layer", "5"]
+    out = succeed(capsys, *CREATE, *more, "--mode", "shadow", "--least-gain", "0.5", *at)
+
+    assert out == (
+        "d: 3 layers of 4 experts in 6 slots on 2 GPUs, 2 nodes, 2 router groups, of m, "
+        "from its layer 5 on; active\n"
+    )
+    policy = pb.Policy(mode=pb.MODE_SHADOW, least_gain=0.5)
+    assert service.deployments.requests == [
+        pb.CreateDeploymentRequest(spec=SPEC_MESSAGE, policy=policy)
+    ]
+    document = json.loads(succeed(capsys, *CREATE, "--json", *at))
+    assert document["spec"]["num_layers"] == 3
+    request = service.deployments.requests[-1]
+    assert (request.spec.topology.num_nodes, request.spec.topology.num_groups) == (1, 1)
+    assert (request.spec.model, request.spec.first_layer) == ("", 0)
+    assert request.policy.ListFields() == []
+
+
+@pytest.mark.parametrize("flag", ["--start-above", "--stop-below", "--min-gain"])
+def test_a_setting_that_is_none_any_more_is_a_usage_error(
+    capsys: Capture, service: RunningService, at: list[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["deployments", "update", "d", flag, "1.05", *at])
+    assert ended.value.code == 2
+    field = flag.strip("-").replace("-", "_")
+    assert f"policy.{field}: '1.05': it is no longer a setting" in capsys.readouterr().err
+    assert service.deployments.requests == []
+
+
+def test_there_is_a_flag_for_every_field_of_a_policy() -> None:
+    flags = {name for name, *_ in policy_flags._FLAGS} | {"mode"}
+    assert flags == {field.name for field in dataclasses.fields(Policy)}
+
+
+def test_update_sends_what_is_to_be_otherwise_and_shows_all(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.answer = pb.UpdatePolicyResponse(policy=POLICY_MESSAGE)
+    update = ["deployments", "update", "d", "--max-moves-per-layer", "2", "--half-life-steps", "8"]
+    out = succeed(capsys, *update, *at)
+
+    rows = dict(line.split() for line in out.splitlines()[1:])
+    assert rows.keys() == {field.name for field in dataclasses.fields(Policy)}
+    assert (rows["mode"], rows["node_bandwidth"]) == ("shadow", "1e+11")
+    assert service.deployments.requests == [
+        pb.UpdatePolicyRequest(
+            deployment="d", policy=pb.Policy(max_moves_per_layer=2, half_life_steps=8.0)
+        )
+    ]
+    document = json.loads(succeed(capsys, *update, "--json", *at))
+    assert document["least_gain"] == 0.02
+
+
+def test_an_update_of_nothing_is_a_usage_error(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    err = fail(capsys, "deployments", "update", "d", *at, code=2)
+    assert "nothing is to be changed" in err
+    assert "update NAME" in err
+    assert service.deployments.requests == []
+
+
+def test_forget_load_says_so(capsys: Capture, service: RunningService, at: list[str]) -> None:
+    service.deployments.answer = pb.ForgetLoadResponse()
+    line = "d: what its workers have reported so far is no traffic\n"
+    assert succeed(capsys, "deployments", "forget-load", "d", *at) == line
+    document = json.loads(succeed(capsys, "deployments", "forget-load", "d", "--json", *at))
+    assert document == {"deployment": "d", "load_forgotten": True}
+    assert service.deployments.requests == [pb.ForgetLoadRequest(deployment="d")] * 2
+
+
+def test_delete_says_so(capsys: Capture, service: RunningService, at: list[str]) -> None:
+    service.deployments.answer = pb.DeleteDeploymentResponse()
+    assert succeed(capsys, "deployments", "delete", "d", *at) == "d is deleted\n"
+    document = json.loads(succeed(capsys, "deployments", "delete", "d", "--json", *at))
+    assert document == {"deployment": "d", "deleted": True}
+    assert service.deployments.requests == [pb.DeleteDeploymentRequest(deployment="d")] * 2
+
+
+PINNED = {"in_force": V27, "target": placement_message(OTHER)}
+TOLD = {"deployment": "d", "in_force": "2.7", "target": OTHER.digest.hex()}
+
+
+@pytest.mark.parametrize(
+    ("command", "request_sent", "response"),
+    [
+        (["pin", "d"], pb.PinRequest(deployment="d"), pb.PinResponse(**PINNED)),
+        (
+            ["rollback", "d", "2.7"],
+            pb.RollBackRequest(deployment="d", version=V27),
+            pb.RollBackResponse(**PINNED),
+        ),
+        (
+            ["rollback", "d", "7"],
+            pb.RollBackRequest(deployment="d", version=switch_pb2.Version(generation=7)),
+            pb.RollBackResponse(**PINNED),
+        ),
+    ],
+    ids=["pin", "rollback", "rollback to a generation"],
+)
+def test_pin_and_rollback_say_where_it_goes(
+    capsys: Capture,
+    service: RunningService,
+    at: list[str],
+    command: list[str],
+    request_sent: Any,
+    response: Any,
+) -> None:
+    service.deployments.answer = response
+    out = succeed(capsys, "deployments", *command, *at)
+    assert out == f"d is pinned to {OTHER.digest.hex()}, and serves by 2.7\n"
+    assert json.loads(succeed(capsys, "deployments", *command, "--json", *at)) == TOLD
+    assert service.deployments.requests == [request_sent] * 2
+
+
+def test_unpin_says_what_was_before(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    unpin = ["deployments", "unpin", "d"]
+    service.deployments.answer = pb.UnpinResponse(previous_digest=OTHER.digest)
+    out = succeed(capsys, *unpin, *at)
+    assert out == f"d is unpinned; it was pinned to {OTHER.digest.hex()}\n"
+    service.deployments.answer = pb.UnpinResponse()
+    assert succeed(capsys, *unpin, *at) == "d was not pinned\n"
+    document = json.loads(succeed(capsys, *unpin, "--json", *at))
+    assert document == {"deployment": "d", "previous_digest": None}
+
+
+def export(service: RunningService) -> None:
+    message = served_message(Version(2, 7)).SerializeToString()
+    service.deployments.answer = pb.GetPlacementResponse.FromString(message)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "json"])
+def test_what_is_exported_can_be_imported_pinned_and_triggered(
+    capsys: Capture, service: RunningService, at: list[str], tmp_path: Path, suffix: str
+) -> None:
+    path = str(tmp_path / f"placement.{suffix}")
+    export(service)
+    out = succeed(capsys, "deployments", "export", "d", path, "--version", "2.7", *at)
+    assert out == f"d 2.7 is in {path}\n"
+    [asked] = service.deployments.requests
+    assert asked == pb.GetPlacementRequest(deployment="d", version=V27)
+
+    service.deployments.answer = pb.PinResponse(**PINNED)
+    to, digest = ["deployments", "import", "d", path], OTHER.digest.hex()
+    assert succeed(capsys, *to, *at) == f"d goes to {digest}, and serves by 2.7\n"
+    assert json.loads(succeed(capsys, *to, "--json", *at)) == TOLD
+    pinned = f"d is pinned to {digest}, and serves by 2.7\n"
+    assert succeed(capsys, *to, "--pin", *at) == pinned
+    assert succeed(capsys, "deployments", "pin", "d", path, *at) == pinned
+    succeed(capsys, "trigger", "d", "--placement", path, *at)
+
+    imported = service.deployments.requests[1:]
+    kinds = [pb.TriggerRequest, pb.TriggerRequest, pb.PinRequest, pb.PinRequest]
+    assert [type(request) for request in imported] == [*kinds, pb.TriggerRequest]
+    for request in imported:
+        assert array_of(request.placement.phy2log).tolist() == PLACEMENT.phy2log.tolist()
+
+
+def test_an_npz_is_what_numpy_needs(
+    capsys: Capture, service: RunningService, at: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "placement.npz"
+    export(service)
+    out = succeed(capsys, "deployments", "export", "d", str(path), "--json", *at)
+
+    told = json.loads(out)
+    assert (told["version"], told["file"]) == ("2.7", str(path))
+    assert told["placement"] == PLACEMENT.digest.hex()
+    with np.load(path) as arrays:
+        sizes = (int(arrays[name]) for name in ("num_experts", "num_gpus"))
+        assert Placement.of(arrays["phy2log"], *sizes) == PLACEMENT
+        assert arrays["digest"].tobytes() == PLACEMENT.digest
+        assert arrays["log2phy"].tolist() == PLACEMENT.log2phy.tolist()
+        assert arrays["version"].tolist() == [2, 7]
+        assert [int(arrays[name]) for name in ("num_nodes", "num_groups")] == [1, 1]
+
+
+def test_without_a_file_json_is_printed_that_can_be_read_again(
+    capsys: Capture, service: RunningService, at: list[str], tmp_path: Path
+) -> None:
+    export(service)
+    out = succeed(capsys, "deployments", "export", "d", *at)
+
+    document = json.loads(out)
+    assert (document["deployment"], document["version"]) == ("d", "2.7")
+    assert document["topology"]["num_replicas"] == 6
+    assert document["placement"]["digest"] == PLACEMENT.digest.hex()
+    assert not service.deployments.requests[0].HasField("version")
+    (tmp_path / "placement.json").write_text(out)
+    load = tmp_path / "load.json"
+    load.write_text(json.dumps(np.ones((3, 4)).tolist()))
+    sizes = ["--gpus", "2", "--replicas", "6", "--local", "--json"]
+    current = ["--current", str(tmp_path / "placement.json")]
+    answer = json.loads(succeed(capsys, "place", str(load), *sizes, *current))
+    assert answer["before"]["layout"] == "current"
+
+
+def test_files_that_cannot_be_are_named_before_anything_is_asked(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    err = fail(capsys, "deployments", "export", "d", "placement.txt", *at, code=2)
+    assert "FILE placement.txt: must end in .npz or .json" in err
+    for command in ("import", "pin"):
+        assert "nowhere.npz" in fail(capsys, "deployments", command, "d", "nowhere.npz", *at)
+    assert service.deployments.requests == []
+
+
+def test_history_is_a_table_with_the_newest_last(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    waiting = pb.Decision(
+        time=Timestamp(seconds=1_795_446_246),
+        step=-1,
+        reason=pb.REASON_NOT_READY,
+        detail="a switch is open",
+        mode=pb.MODE_ACTIVE,
+        times=12,
+    )
+    service.deployments.answer = pb.ListDecisionsResponse(decisions=[DECISION_MESSAGE, waiting])
+    out = succeed(capsys, "history", "d", "--limit", "2", *at)
+
+    rows = [[cell.strip() for cell in row] for row in columns(out)]
+    assert rows == [
+        [
+            *("time", "step", "reason", "mode", "before", "after", "sigma", "noise", "tokens"),
+            *("spread", "moves", "moving", "kept", "times", "detail"),
+        ],
+        [
+            *("2026-11-23 15:04:05Z", "90", "improved", "shadow", "1.500", "1.125"),
+            *("0.1250", "1.250", "4096", "1.50", "7", "250.0 ms", "75%", "1"),
+        ],
+        [
+            *("2026-11-23 15:04:06Z", "-", "not_ready", "active"),
+            *("-", "-", "-", "-", "-", "-", "0", "0.0 ms", "-", "12", "a switch is open"),
+        ],
+    ]
+    assert service.deployments.requests == [pb.ListDecisionsRequest(deployment="d", limit=2)]
+    first, second = json.loads(succeed(capsys, "history", "d", "--json", *at))
+    assert (first["reason"], first["moves"], first["imbalance_after"]) == ("improved", 7, 1.125)
+    assert (second["imbalance_before"], second["times"]) == (None, 12)
+    assert service.deployments.requests[-1].limit == 0
+
+
+def test_watch_prints_a_line_for_each_placement(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    away = Failure(grpc.StatusCode.UNAVAILABLE)
+    other = served_message(Version(2, 8), OTHER)
+    service.deployments.watches.extend([[served_message(Version(2, 7)), away], [other, away]])
+    first, second = succeed(capsys, "watch", "d", "--count", "2", *at).splitlines()
+
+    assert first.split()[2:] == ["d", "2.7", PLACEMENT.digest.hex()]
+    changed = str(np.count_nonzero(PLACEMENT.phy2log != OTHER.phy2log))
+    assert second.split()[2:] == ["d", "2.8", OTHER.digest.hex(), changed, "slots", "changed"]
+
+
+def test_watch_prints_json_a_line(capsys: Capture, service: RunningService, at: list[str]) -> None:
+    small = Placement.untouched(1, 4, 6, 2)
+    service.deployments.watches.append(
+        [served_message(Version(2, 7)), served_message(Version(2, 8), small)]
+    )
+    out = succeed(capsys, "watch", "d", "--count", "2", "--json", *at)
+
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first.pop("time").endswith("+00:00")
+    digest = PLACEMENT.digest.hex()
+    assert first == {"deployment": "d", "version": "2.7", "digest": digest, "changed_slots": None}
+    assert (second["version"], second["changed_slots"]) == ("2.8", None)
+
+
+def test_watch_ends_with_the_error_that_ends_it(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
+    service.deployments.watches.append([Failure(grpc.StatusCode.NOT_FOUND, "'d' is no more")])
+    assert fail(capsys, "watch", "d", *at) == "trimtab: 'd' is no more\n"
+    assert "0 is not at least 1" in fail(capsys, "watch", "d", "--count", "0", *at, code=2)
+
+
+def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> None:
+    service.deployments.watches.append([served_message(Version(2, 7)), "hold"])
+    # As at a terminal: what a shell starts in the background ignores the signal.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from trimtab_tools.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "watch", "d", "--server", service.target]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"d 2.7" in process.stdout.readline()
+        process.send_signal(2)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, b"", b"")
+    assert service.deployments.watch_over.acquire(timeout=20)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            ["deployments", each, "d"]
+            for each in ("get", "forget-load", "delete", "unpin", "export", "pin")
+        ),
+        ["deployments", "rollback", "d", "3"],
+        ["deployments", "update", "d", "--mode", "off"],
+        ["history", "d"],
+    ],
+    ids=lambda command: command[-2],
+)
+def test_a_refusal_is_a_failure_in_the_servers_words(
+    capsys: Capture, service: RunningService, at: list[str], command: list[str]
+) -> None:
+    service.deployments.failures.append(Failure(grpc.StatusCode.NOT_FOUND, "there is no 'd'"))
+    assert fail(capsys, *command, *at) == "trimtab: there is no 'd'\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["deployments", "get"], "required: NAME"),
+        (["deployments", "create", "d"], "required: --layers, --experts, --slots, --gpus"),
+        (["deployments", "update", "d", "--mode", "on"], "invalid choice: 'on'"),
+        (["deployments", "rollback", "d"], "required: VERSION"),
+        (["deployments", "import", "d"], "required: FILE"),
+        (["deployments", "frobnicate"], "invalid choice: 'frobnicate'"),
+        (["deployments", "--json", "list"], "unrecognized arguments: list"),
+        (["history"], "required: NAME"),
+        (["watch"], "required: NAME"),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_a_usage_error(
+    capsys: Capture, command: list[str], complaint: str
+) -> None:
+    assert complaint in fail(capsys, *command, code=2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        *(
+            [each]
+            for each in ("list", "get", "create", "update", "forget-load", "delete", "pin", "unpin")
+        ),
+        *([each] for each in ("rollback", "export", "import")),
+    ],
+)
+def test_help_has_examples(capsys: Capture, command: list[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["deployments", *command, "--help"])
+    assert exited.value.code == 0
+    assert "examples:\n  trimtab deployments" in capsys.readouterr().out

@@ -1,0 +1,182 @@
+"""`trimtab simulate`: what it prints, how it exits, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from trimtab_tools.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+SMALL = ("--ranks", "3", "--layers", "2", "--experts", "6", "--hidden", "8", "--tokens", "4")
+WAIT = 60
+
+
+def test_a_run_with_faults_is_summed_up_and_its_history_holds(capsys: Capture, tmp_path: Path):
+    history = tmp_path / "run.jsonl"
+    faults = ("kill-rank:2@armed", "slow:0@0.1s+0.3", "refuse:1@0.2s", "stop-rank:0@0.5s+0.3")
+    flags = [word for fault in faults for word in ("--fault", fault)]
+
+    code = main(["simulate", *SMALL, "--switches", "2", *flags, "--history", str(history)])
+    out, err = capsys.readouterr()
+
+    assert (code, err) == (0, "")
+    assert re.match(r"[\d.]+ s, \d+ steps, \d+ tokens, none wrong\n", out)
+    assert "given up: " in out
+    assert "groups: 2" in out
+    assert "no violations\nat rest\n" in out
+    struck = [line.split()[0] for line in out.split("\n\n")[1].splitlines()[1:]]
+    assert sorted(struck) == [
+        *("kill-rank:2@armed", "refuse:1@prepared", "slow:0@prepared", "stop-rank:0")
+    ]
+    assert main(["check-history", str(history), "--complete"]) == 0
+
+
+def test_json_holds_all_of_it_and_a_killed_server_is_started_again(capsys: Capture):
+    fault = ("--fault", "kill-server@committed")
+
+    code = main(["simulate", *SMALL, "--switches", "1", "--plan", "server", *fault, "--json"])
+    report = json.loads(capsys.readouterr().out)
+
+    assert code == 0
+    assert report["ok"] is True
+    assert report["wrong"] == 0
+    assert report["trouble"] == ""
+    assert report["groups"] == 1
+    assert report["verdict"]["violations"] == []
+    assert [fault["fault"] for fault in report["faults"]] == ["kill-server"]
+    assert len(report["target_seconds"]) >= 1
+    assert report["faults"][0]["flipped_after"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--fault", "kill-rank:9@2s"], "fault: 'kill-rank:9@2s' names no rank in [0, 2]"),
+        (["--slots", "10"], "slots: 10 is no multiple of ranks (3)"),
+        (["--switches", "-1"], "switches: -1"),
+        (["--server", "x:1", "--fault", "kill-server@2s"], "is not the simulation's to stop"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_before_anything_starts(
+    capsys: Capture, arguments: list[str], complaint: str
+):
+    with pytest.raises(SystemExit) as exited:
+        main(["simulate", *SMALL, *arguments])
+
+    assert exited.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_without_the_server_it_says_what_to_install(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "trimtab_server", None)
+
+    assert main(["simulate", *SMALL]) == 1
+    assert "pip install 'trimtab-tools[server]'" in capsys.readouterr().err
+
+
+def test_a_run_that_comes_to_nothing_says_why_and_fails(capsys: Capture):
+    nobody = ("--server", "127.0.0.1:1", "--patience", "0.5")
+
+    assert main(["simulate", *SMALL, *nobody]) == 1
+    out = capsys.readouterr().out
+    assert "history: none\n" in out
+    assert "trouble: waited 0.5 s for all ranks to be in one epoch: rank 0 " in out
+
+
+def processes_with(folder: Path) -> list[int]:
+    """Those that have a folder in their environment: all that were started by one that has."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if str(folder).encode() in environment:
+            found.append(int(entry.name))
+    return found
+
+
+def until_none_is_left(folder: Path) -> None:
+    end = time.monotonic() + WAIT
+    while processes_with(folder) or list(folder.iterdir()):
+        assert time.monotonic() < end, (processes_with(folder), list(folder.iterdir()))
+        time.sleep(0.02)
+
+
+# As in a terminal: whoever runs the tests in the background may have SIGINT ignored. And SIGALRM
+# is a Ctrl-C that comes while an object is deleted, where Python drops what is raised.
+LISTENING = """
+import os, signal
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGALRM, lambda *_: Last() and None)
+"""
+
+
+@contextmanager
+def simulation(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """One that would go on, whose ranks all serve, and of which one hangs."""
+    program = f"{LISTENING}\nimport sys; from trimtab_tools.cli import main; sys.exit(main())"
+    history = folder.parent / "history.jsonl"
+    flags = ("--seconds", "600", "--fault", "stop-rank:1@0s+600", "--history", str(history))
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, "simulate", *SMALL, *flags],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + WAIT
+        while not history.exists() or history.read_text().count('"in_force"') < 3:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        # Ranks, the server, the guard, and itself.
+        assert len(processes_with(folder)) == 3 + 3
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+linux_only = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, "trimtab: interrupted\n"),
+        (signal.SIGALRM, 130, "trimtab: interrupted\n"),
+        (signal.SIGKILL, -9, ""),
+    ],
+)
+def test_nothing_is_left_behind_however_it_ends(
+    tmp_path: Path, number: signal.Signals, code: int, says: str
+):
+    """Not even what hangs, and not even where it had no time to clean up."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with simulation(folder) as running:
+        running.send_signal(number)
+        _, said = running.communicate(timeout=WAIT)
+        until_none_is_left(folder)
+
+    assert running.returncode == code
+    assert number != signal.SIGALRM or "KeyboardInterrupt" in said  # Python's report of it.
+    assert said.endswith(says) if says else not said

@@ -1,0 +1,123 @@
+"""A trace on real processes, balanced by the server itself, while things go wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab_client import InvalidArgumentError
+from trimtab_tools.cli import main
+from trimtab_tools.simulate.faults import parse_fault
+from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.injector import Injector
+from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.play import play
+from trimtab_tools.simulate.scenario import Scenario
+
+Capture = pytest.CaptureFixture[str]
+
+ROOT = Path(__file__).parents[3]
+WINDOWS = 24
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Four ranks of three slots begin with the three hot experts on one of them."""
+    load_TLE = np.full((WINDOWS, 3, 8), 20)
+    load_TLE[:, :, 3:6] = 200
+    np.savez(tmp_path / "trace.npz", load=load_TLE)
+    return tmp_path / "trace.npz"
+
+
+def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture, tmp_path: Path):
+    sizes = ("--trace", str(trace), "--ranks", "4", "--slots", "12")
+    faults = ("--fault", "kill-rank:2@w3", "--fault", "kill-server@w8")
+    history = tmp_path / "history.jsonl"
+
+    code = main(["simulate", *sizes, *faults, "--history", str(history), "--json"])
+    report = json.loads(capsys.readouterr().out)
+
+    assert code == 0, report
+    assert (report["wrong"], report["trouble"], report["verdict"]["violations"]) == (0, "", [])
+    assert report["groups"] == 2
+    assert report["applied"] > 0
+    # So that no switch is on its way when the ranks leave.
+    assert Noted(history).count("paused") == 1
+    assert report["moves"] > 0
+    # A decision that moves experts is in the history; what it says of others is its own affair.
+    assert {"improved", "replanned"} & set(report["decisions"])
+    replayed = report["replayed"]
+    assert replayed["windows"] == WINDOWS
+    assert replayed["left_out"] in (0, 1), "the rank may have died between two windows"
+    assert len(replayed["by_window"]) == WINDOWS - replayed["left_out"]
+    assert replayed["moves_per_layer"] == report["moves"] / 3 / WINDOWS
+    # By hand: the hot experts' GPU has 100 + 200 + 200 of 700, and the mean is 175.
+    assert replayed["untouched"] == pytest.approx(500 / 175)
+    assert replayed["worst_untouched"] == pytest.approx(500 / 175)
+    assert replayed["by_window"][-1]["served"] < 0.6 * replayed["untouched"]
+    assert replayed["served"] < replayed["untouched"]
+    assert [each["fault"] for each in report["faults"]] == ["kill-rank:2", "kill-server"]
+    assert report["faults"][0]["served_after"] > 0
+
+
+def test_a_shadow_moves_nothing_and_a_fault_strikes_when_its_window_begins(trace: Path):
+    options = FleetOptions(trace=trace, ranks=4, slots=12, windows=(0, 8), layers=1)
+    fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
+    with Fleet(options, balance="shadow") as fleet:
+        fleet.wait_in_force()
+        with Injector(fleet, [fault]):
+            fleet.wait("the fault", lambda: fleet.ledger.faults or None)
+            step = fleet.ledger.total().step
+        report = play(fleet, Scenario(plan="balance"))
+
+    assert report.ok, report
+    assert (report.moves, report.accepted) == (0, 0)
+    assert step >= 5 * 16 - 1
+    assert report.replayed is not None
+    assert report.replayed.windows == 8
+    # Replicas take turns, so it is nearly what is foreseen of them.
+    assert report.replayed.served == pytest.approx(report.replayed.untouched, rel=0.02)
+
+
+def test_a_plan_is_refused_that_is_not_the_fleets_or_has_no_end():
+    options = FleetOptions(ranks=2)
+
+    with pytest.raises(InvalidArgumentError, match="seconds: 0 is no time to balance"):
+        play(Fleet(options, balance="active"), Scenario(plan="balance"))
+    with pytest.raises(
+        InvalidArgumentError, match="plan: 'random' of a fleet whose balance is 'ac"
+    ):
+        play(Fleet(options, balance="active"), Scenario())
+    with pytest.raises(InvalidArgumentError, match="balance: 'on' is not one of"):
+        Fleet(options, balance="on")
+
+
+def test_the_demo_shows_what_happens_and_what_came_of_it():
+    flags = ("--windows", "12:20", "--ranks", "4", "--layers", "2", "--step-seconds", "0.01")
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "demo.py"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    for shown in (
+        "8 windows of esft_dsv2lite, 2 layers of 64 experts",
+        "* kill-rank:3",
+        "* the group has formed again",
+        "* kill-server",
+        "replayed   8 windows",
+        "own maps said: none wrong",
+        "rules of PROTOCOL.md: none broken",
+        "since the server's last start:",
+    ):
+        assert shown in done.stdout, done.stdout

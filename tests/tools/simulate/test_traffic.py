@@ -1,0 +1,149 @@
+"""What is routed: a trace, exactly, however many ranks and steps share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab_client import InvalidArgumentError
+from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.traffic import Replay, Routed, tokens_of, traffic_of
+
+WINDOWS, LAYERS, EXPERTS = 3, 4, 6
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """One of uneven counts, with an idle layer and an idle expert."""
+    rng = np.random.default_rng(0)
+    load_TLE = rng.integers(0, 40, (WINDOWS, LAYERS, EXPERTS))
+    load_TLE[1, 2], load_TLE[:, :, 4], load_TLE[0, 0, 0] = 0, 0, 300
+    return write(tmp_path / "trace.npz", load_TLE)
+
+
+def write(path: Path, load: object) -> Path:
+    np.savez(path, load=np.asarray(load))
+    return path
+
+
+def counted(steps: list[Routed]) -> np.ndarray:
+    counts_LE = np.zeros((LAYERS, EXPERTS), np.int64)
+    for routed in steps:
+        np.add.at(counts_LE, (routed.layer_N, routed.expert_N), 1)
+    return counts_LE
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 8])
+@pytest.mark.parametrize("steps", [1, 5, 16])
+def test_all_ranks_together_route_what_the_trace_says_in_each_window(trace, ranks, steps):
+    options = FleetOptions(trace=trace, ranks=ranks, steps_per_window=steps)
+    traffic = [traffic_of(options, rank) for rank in range(ranks)]
+    load_TLE = options.loads().load_TLE
+    for window in range(WINDOWS):
+        by_step = [
+            [each.of_step(step) for each in traffic]
+            for step in range(window * steps, (window + 1) * steps)
+        ]
+
+        all_LE = counted([routed for step in by_step for routed in step])
+        np.testing.assert_array_equal(all_LE, load_TLE[window])
+        # Evenly: over steps for each expert and each layer, and in a step over ranks.
+        in_step_SLE = np.stack([counted(step) for step in by_step])
+        assert np.ptp(in_step_SLE, axis=0).max() <= 1
+        assert np.ptp(in_step_SLE.sum(axis=2), axis=0).max() <= 1
+        of_rank_SRL = np.array(
+            [[counted([routed]).sum(axis=1) for routed in step] for step in by_step]
+        )
+        assert np.ptp(of_rank_SRL, axis=1).max() <= 1
+
+
+def test_no_rank_has_one_expert_only(trace):
+    options = FleetOptions(trace=trace, ranks=3, steps_per_window=1)
+    shares = [counted([traffic_of(options, rank).of_step(0)]) for rank in range(3)]
+
+    for share_LE in shares:
+        assert ((share_LE > 0).sum(axis=1) > 1).all()
+
+
+def test_whoever_asks_and_whenever_gets_the_same(trace):
+    options = FleetOptions(trace=trace, ranks=3, steps_per_window=4)
+    in_order, backwards = Replay(options, 1), Replay(options, 1)
+    forth = [in_order.of_step(step) for step in range(WINDOWS * 4)]
+    back = [backwards.of_step(step) for step in reversed(range(WINDOWS * 4))]
+
+    for one, other in zip(forth, reversed(back), strict=True):
+        np.testing.assert_array_equal(one.layer_N, other.layer_N)
+        np.testing.assert_array_equal(one.expert_N, other.expert_N)
+
+
+def test_after_the_last_window_it_goes_on_with_that(trace):
+    options = FleetOptions(trace=trace, ranks=1, steps_per_window=4)
+    traffic = Replay(options, 0)
+    after = counted([traffic.of_step(WINDOWS * 4 + step) for step in range(4)])
+
+    np.testing.assert_array_equal(after, options.loads().load_TLE[-1])
+
+
+def test_a_part_of_a_trace_is_some_windows_and_evenly_spaced_layers(trace):
+    whole_TLE = FleetOptions(trace=trace).loads().load_TLE
+    options = FleetOptions(trace=trace, windows=(1, 3), layers=2)
+
+    assert (options.num_windows, options.layers, options.experts) == (2, 2, EXPERTS)
+    np.testing.assert_array_equal(options.loads().load_TLE, whole_TLE[1:3, [0, 2]])
+
+
+def test_tokens_differ_from_rank_to_rank_and_step_to_step():
+    options = FleetOptions()
+    seen = {tokens_of(options, rank, step, 4).tobytes() for rank in (0, 1) for step in (0, 1)}
+
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"experts": 8}, r"experts: 8 is not what the trace has \(6\)"),
+        ({"layers": 5}, r"layers: 5 is more than the trace has \(4\)"),
+        ({"tokens": 3}, "tokens: 3 are asked for, but the trace says how many"),
+        ({"windows": (0, 4)}, "windows: 0:4 is not within 0:3"),
+        ({"windows": (2, 2)}, "windows: 2:2 is not within"),
+        ({"steps_per_window": 0}, "steps_per_window: 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_trace_are_refused(trace, values, complaint):
+    with pytest.raises(InvalidArgumentError, match=complaint):
+        FleetOptions(trace=trace, **values)
+
+
+def test_windows_of_no_trace_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"windows: \(0, 4\) of no trace"):
+        FleetOptions(windows=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("load", "complaint"),
+    [
+        (np.ones((2, 3, 4)), r"float64 \[2, 3, 4\], is not int64"),
+        (np.ones((3, 4), np.int64), r"int64 \[3, 4\], is not int64 \[windows"),
+        (np.full((1, 2, 3), -1), "negative count, -1"),
+    ],
+)
+def test_what_is_no_trace_is_refused(tmp_path, load, complaint):
+    path = write(tmp_path / "trace.npz", load)
+
+    with pytest.raises(InvalidArgumentError, match=complaint) as refused:
+        FleetOptions(trace=path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_file_without_a_load_or_that_is_not_there_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", counts=np.ones((1, 1, 1), np.int64))
+    (tmp_path / "text.npz").write_text("load")
+
+    for name, complaint in (("other", "holds no 'load'"), ("text", "cannot"), ("no", "cannot")):
+        with pytest.raises(
+            InvalidArgumentError, match="trace: .*" + complaint.replace("cannot", "is not an")
+        ):
+            FleetOptions(trace=tmp_path / f"{name}.npz")

@@ -1,0 +1,168 @@
+"""`trimtab check-engine`: does an engine's adapter keep the contract of ENGINES.md?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections import Counter
+from dataclasses import asdict, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_client.worker.options import Transfer
+from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.tables import table
+from trimtab_tools.conformance import Owners, Report, Result, Shape, Verdict, check_engine
+from trimtab_tools.conformance.adapter import MakeGroup
+from trimtab_tools.conformance.case import DEFAULT_PATIENCE
+from trimtab_tools.conformance.inprocess import make_group
+
+_EPILOG = """\
+examples:
+  trimtab check-engine
+  trimtab check-engine my_engine.adapter:make_group --transfer collective
+  trimtab check-engine my_engine.adapter:make_group --hidden 4096 --patience 60 --json
+
+The factory takes a GroupSpec and returns an EngineAdapter for each rank; see
+trimtab_tools.conformance.adapter, and ENGINES.md for what adapters have to do.
+Modules are also looked for in the current folder. Without a factory, the
+reference is checked.
+
+Each case is tried with a rank for each GPU ("each"), with two ranks that own
+the even and the odd GPUs ("several"), and with a rank that owns all ("one").
+
+The exit code is 0 if no case failed, 1 if one did, and 2 if the factory cannot
+be imported.
+"""
+
+_HELP = {
+    "layers": "MoE layers",
+    "experts": "experts of a layer",
+    "slots": "expert slots of a layer, over all GPUs",
+    "gpus": "GPUs",
+    "staging_slots": "expert weights that the staging of each GPU has room for",
+    "hidden": "width of tokens",
+}
+
+
+def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check-engine",
+        help="check an engine's adapter against the contract",
+        description="Check an engine's adapter against the contract, without any server.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("factory", metavar="MODULE:FACTORY", nargs="?", help="what makes groups")
+    for option in fields(Shape):
+        parser.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            type=int,
+            default=option.default,
+            metavar="N",
+            help=f"{_HELP[option.name]} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--transfer",
+        choices=[*(transfer.value for transfer in Transfer), "both"],
+        default="both",
+        help="how weights come into staging (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all that is chosen at random"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=DEFAULT_PATIENCE,
+        metavar="SECONDS",
+        help="longest that a call, or a transfer, may take (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what came of it; 0 if no case failed, 1 if one did."""
+    before = set(threading.enumerate())
+    make = _imported(arguments.factory) if arguments.factory else make_group
+    try:
+        shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
+    except InvalidArgumentError as error:
+        raise UsageError(str(error)) from error
+    if arguments.seed < 0 or arguments.patience <= 0:
+        raise UsageError("--seed has to be at least 0, and --patience above it")
+    transfers = [t for t in Transfer if arguments.transfer in (t.value, "both")]
+    report = check_engine(
+        make, shape, transfers=transfers, seed=arguments.seed, patience=arguments.patience
+    )
+    sys.stdout.write(
+        _as_json(report, shape, arguments.seed) if arguments.json else _as_text(report)
+    )
+    code = 0 if report.ok else 1
+    if not all(thread.daemon for thread in set(threading.enumerate()) - before):
+        # An adapter is stuck, and Python would wait for its threads.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _imported(name: str) -> MakeGroup:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"{name!r} is not MODULE:FACTORY")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        factory: MakeGroup = getattr(import_module(module), attribute)
+    except Exception as error:
+        # Whatever the module does as it is imported.
+        raise UsageError(f"{name}: {error!r}") from error
+    if not callable(factory):
+        raise UsageError(f"{name}: {factory!r} cannot be called")
+    return factory
+
+
+def _as_text(report: Report) -> str:
+    results = {str(result.case): result for result in report.results}
+    columns = [
+        (transfer, owners)
+        for transfer in dict.fromkeys(result.case.transfer for result in report.results)
+        for owners in Owners
+    ]
+    rows = []
+    for name in dict.fromkeys(result.case.name for result in report.results):
+        cells = (f"{transfer.value}-{name}-{owners.value}" for transfer, owners in columns)
+        rows.append([name, *(_short(results.get(cell)) for cell in cells)])
+    header = ["", *(f"{transfer.value} {owners.value}" for transfer, owners in columns)]
+    skipped = Counter(result.message for result in report.having(Verdict.SKIPPED))
+    lines = [f"{number} skipped: {reason}" for reason, number in skipped.items()]
+    lines += [f"{r.case}: {r.case.reason}: {r.message}" for r in report.having(Verdict.FAILED)]
+    lines.append(", ".join(f"{len(report.having(verdict))} {verdict.value}" for verdict in Verdict))
+    return table(header, rows) + "\n".join(lines) + "\n"
+
+
+def _short(result: Result | None) -> str:
+    if result is None:
+        return ""
+    return {Verdict.OK: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "-"}[result.verdict]
+
+
+def _as_json(report: Report, shape: Shape, seed: int) -> str:
+    cases = [
+        {
+            "case": str(result.case),
+            "reason": result.case.reason,
+            "verdict": result.verdict.value,
+            "message": result.message,
+        }
+        for result in report.results
+    ]
+    values = {"ok": report.ok, "shape": asdict(shape), "seed": seed, "cases": cases}
+    return json.dumps(values, indent=2) + "\n"

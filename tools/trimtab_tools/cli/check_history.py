@@ -1,0 +1,94 @@
+"""`trimtab check-history`: did the invariants of PROTOCOL.md hold in a run?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools.history import Report, check_history, read_history
+
+_EPILOG = """\
+examples:
+  trimtab check-history history.jsonl
+  trimtab check-history history.jsonl --complete
+  zcat history.jsonl.gz | trimtab check-history - --json
+
+The exit code is 0 if nothing is wrong, 1 if rules were broken, and 2 if the
+file cannot be read. PROTOCOL.md says what the rules are, and what a history
+holds.
+"""
+
+
+def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check-history",
+        help="check the record of a run against the protocol",
+        description="Check the record of a run against the invariants of the protocol.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="JSON lines; -: standard input")
+    parser.add_argument(
+        "--complete",
+        action="store_true",
+        help="the run has come to rest: every switch must have ended, everywhere",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what was found; 0 if nothing is wrong, 1 if something is, 2 if it cannot be read."""
+    try:
+        with _opened(arguments.file) as lines:
+            report = check_history(read_history(lines), complete=arguments.complete)
+    except InvalidArgumentError as error:
+        sys.stderr.write(f"trimtab: {arguments.file}: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"trimtab: {error}\n")
+        return 2
+    sys.stdout.write(_as_json(report) if arguments.json else _as_text(report))
+    return 1 if report.violations else 0
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[Iterable[bytes]]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    with Path(name).open("rb") as lines:
+        yield lines
+
+
+def _as_text(report: Report) -> str:
+    events, deployments = _count(report.events, "event"), _count(report.deployments, "deployment")
+    epochs, flips = _count(report.epochs, "epoch"), _count(report.flips, "flip")
+    offered, committed, aborted = report.offered, report.committed, report.aborted
+    lines = [
+        f"{events} of {deployments}: {epochs}, {flips}",
+        f"switches: {offered} offered, {committed} committed, {aborted} aborted",
+    ]
+    if report.unplaced:
+        lines.append(f"I8 is not checked for {_count(report.unplaced, 'version')}: no placement")
+    for kind, number in report.other_kinds.items():
+        lines.append(f"not judged: {_count(number, 'event')} of kind {kind!r}")
+    lines.append(_count(len(report.violations), "violation"))
+    lines += map(str, report.violations)
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(report: Report) -> str:
+    return json.dumps({"clean": not report.violations, **asdict(report)}, indent=2) + "\n"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

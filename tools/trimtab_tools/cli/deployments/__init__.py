@@ -1,0 +1,46 @@
+"""`trimtab deployments`: show, create, change, pin and delete them, and their placements."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab_tools.cli.deployments import change, placements, show
+from trimtab_tools.cli.deployments.show import run_list as run
+
+__all__ = ["add_to", "run", "spelled_out"]
+
+_NAME = "deployments"
+
+_EPILOG = """\
+examples:
+  trimtab deployments
+  trimtab deployments create prod --layers 58 --experts 256 --slots 288 --gpus 32 --mode shadow
+  trimtab deployments update prod --mode active
+  trimtab deployments get prod --json
+
+Without a command, it lists them: `trimtab deployments COMMAND --help` says more of each.
+"""
+
+
+def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+    """Add the command, and those below it."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        _NAME,
+        help="show, create, change, pin and delete deployments",
+        description="Show, create, change, pin and delete deployments.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in (show, change, placements):
+        family.add_to(below, server)
+    return parser
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The command line with `list` where `trimtab deployments` names no command."""
+    first, rest = words[:1], list(words[1:])
+    lists = not rest or (rest[0].startswith("-") and rest[0] not in ("-h", "--help"))
+    return [*first, *(["list"] if list(first) == [_NAME] and lists else []), *rest]

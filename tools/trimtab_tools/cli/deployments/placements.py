@@ -1,0 +1,159 @@
+"""`trimtab deployments pin`, `unpin`, `rollback`, `export` and `import`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab_client.deployments import ServedPlacement
+from trimtab_client.results import TriggerResult
+from trimtab_tools.cli.connection import connect
+from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
+from trimtab_tools.cli.documents import as_document, as_json
+from trimtab_tools.cli.files import check_output, placement_arrays, read_placement
+
+_PIN = """\
+  trimtab deployments pin prod
+  trimtab deployments pin prod placement.npz
+
+Without a file: at what is in force.
+"""
+
+_UNPIN = """\
+  trimtab deployments unpin prod
+"""
+
+_ROLLBACK = """\
+  trimtab deployments rollback prod 2.3
+  trimtab deployments rollback prod 3
+
+`trimtab deployments get` shows what it can go back to. It is pinned there until it is unpinned.
+"""
+
+_EXPORT = """\
+  trimtab deployments export prod placement.npz
+  trimtab deployments export prod --version 2.3 > placement.json
+
+Both kinds of files are read by import, pin, `trimtab trigger --placement` and `trimtab place
+--current`. An .npz holds phy2log [layers, slots] and the sizes, for numpy.load.
+"""
+
+_IMPORT = """\
+  trimtab deployments import prod placement.npz
+  trimtab deployments import prod placement.npz --pin
+
+Without --pin the policy may move experts on from there.
+"""
+
+
+def add_to(commands: Any, server: str) -> None:
+    """Add the commands."""
+    about = "Keep a deployment at one placement, whatever its loads."
+    add_subcommand(commands, server, "pin", run_pin, about, _PIN, add_name, _add_pinned)
+    about = "Let a deployment's policy decide again."
+    add_subcommand(commands, server, "unpin", run_unpin, about, _UNPIN, add_name)
+    about = "Pin a deployment to what was in force before."
+    arguments = add_name, _add_past
+    add_subcommand(commands, server, "rollback", run_roll_back, about, _ROLLBACK, *arguments)
+    about = "Write a placement to a file."
+    add_subcommand(commands, server, "export", run_export, about, _EXPORT, add_name, _add_exported)
+    about = "Switch a deployment to the placement in a file."
+    add_subcommand(commands, server, "import", run_import, about, _IMPORT, add_name, _add_imported)
+
+
+def run_pin(arguments: argparse.Namespace) -> int:
+    """Pin, and tell to what."""
+    placement = None if arguments.file is None else read_placement(arguments.file)
+    with connect(arguments) as client:
+        result = client.pin(arguments.deployment, placement)
+    return _tell(arguments, result, "is pinned to")
+
+
+def run_unpin(arguments: argparse.Namespace) -> int:
+    """Unpin, and tell from what."""
+    with connect(arguments) as client:
+        before = client.unpin(arguments.deployment)
+    was = "was not pinned" if before is None else f"is unpinned; it was pinned to {before.hex()}"
+    document = {"deployment": arguments.deployment, "previous_digest": before}
+    sys.stdout.write(as_json(document) if arguments.json else f"{arguments.deployment} {was}\n")
+    return 0
+
+
+def run_roll_back(arguments: argparse.Namespace) -> int:
+    """Roll back, and tell to what."""
+    with connect(arguments) as client:
+        result = client.roll_back(arguments.deployment, arguments.version)
+    return _tell(arguments, result, "is pinned to")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Write a placement."""
+    check_output(arguments.file, "FILE")
+    with connect(arguments) as client:
+        served = client.get_placement(arguments.deployment, arguments.version)
+    document = {"deployment": arguments.deployment, **as_document(served)}
+    if arguments.file is None:
+        sys.stdout.write(as_json(document, indent=None))
+        return 0
+    if arguments.file.suffix == ".json":
+        arguments.file.write_text(as_json(document, indent=None))
+    else:
+        _write_npz(served, arguments.file)
+    told = {**document, "placement": served.placement.digest, "file": str(arguments.file)}
+    line = f"{arguments.deployment} {served.version} is in {arguments.file}\n"
+    sys.stdout.write(as_json(told) if arguments.json else line)
+    return 0
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Switch, and tell to what."""
+    placement = read_placement(arguments.file)
+    with connect(arguments) as client:
+        if arguments.pin:
+            return _tell(arguments, client.pin(arguments.deployment, placement), "is pinned to")
+        result = client.trigger(arguments.deployment, placement=placement)
+    return _tell(arguments, result, "goes to")
+
+
+def _add_pinned(parser: argparse.ArgumentParser) -> None:
+    _add_file(parser, "where to keep it (default: what is in force)", nargs="?")
+
+
+def _add_past(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="such as 2.3, or a generation: 3")
+
+
+def _add_exported(parser: argparse.ArgumentParser) -> None:
+    _add_file(parser, "an .npz or .json file (default: JSON to standard output)", nargs="?")
+    parser.add_argument("--version", metavar="V", help="which (default: what is in force)")
+
+
+def _add_imported(parser: argparse.ArgumentParser) -> None:
+    _add_file(parser, "where to go")
+    parser.add_argument("--pin", action="store_true", help="and keep it there")
+
+
+def _add_file(parser: argparse.ArgumentParser, about: str, **options: Any) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help=about, **options)
+
+
+def _write_npz(served: ServedPlacement, path: Path) -> None:
+    np.savez_compressed(
+        path,
+        **placement_arrays(served.placement),
+        num_nodes=served.topology.num_nodes,
+        num_groups=served.topology.num_groups,
+        version=np.array(served.version, np.uint64),
+    )
+
+
+def _tell(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> int:
+    name, digest = arguments.deployment, result.target.digest
+    document = {"deployment": name, "in_force": result.in_force, "target": digest}
+    line = f"{name} {verb} {digest.hex()}, and serves by {result.in_force}\n"
+    sys.stdout.write(as_json(document) if arguments.json else line)
+    return 0

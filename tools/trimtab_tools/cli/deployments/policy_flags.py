@@ -1,0 +1,52 @@
+"""The flags of a policy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_client.policies import FORMER, Mode, Policy
+from trimtab_tools.cli.errors import UsageError
+
+_FLAGS: tuple[tuple[str, type[Any], str, str], ...] = (
+    ("half_life_steps", float, "STEPS", "of the load estimate"),
+    ("window_steps", float, "STEPS", "that it is a mean over; both 0: as the load suggests"),
+    ("every_steps", int, "STEPS", "least from one decision to the next"),
+    ("cooldown_steps", int, "STEPS", "least from a switch to the next"),
+    ("least_gain", float, "X", "least fall of the squared GPU loads for a move, above noise"),
+    ("max_moves_per_layer", int, "N", "most moves in a layer of one improvement"),
+    ("max_moves", int, "N", "the same over all layers; 0: no limit"),
+    ("replan_gap", float, "SHARE", "above what it could be, where a layer gets a new plan"),
+    ("horizon_steps", int, "STEPS", "over which a gain has to pay for its moves"),
+    ("moe_share", float, "SHARE", "of a step's time that the experts' layers take"),
+    ("node_bandwidth", float, "B/S", "bytes a second of a GPU, inside its node"),
+    ("cross_node_bandwidth", float, "B/S", "the same from or to another node"),
+)
+
+
+def add_policy_flags(parser: argparse.ArgumentParser, absent: str) -> None:
+    """Add a flag for each field; `absent` says what holds where it is left out."""
+    group = parser.add_argument_group("policy", description=f"What is left out {absent}.")
+    modes = [mode.value for mode in Mode if mode is not Mode.UNKNOWN]
+    group.add_argument("--mode", choices=modes, help="what is made of a decision")
+    for name, kind, unit, about in _FLAGS:
+        group.add_argument(f"--{name.replace('_', '-')}", metavar=unit, type=kind, help=about)
+    # Accepted only to say that it no longer exists.
+    for name in FORMER:
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, dest=name, help=argparse.SUPPRESS)
+
+
+def policy_of(arguments: argparse.Namespace) -> Policy:
+    """The policy that the flags ask for.
+
+    Raises:
+        UsageError: a flag names a setting that no longer exists.
+    """
+    mode = None if arguments.mode is None else Mode(arguments.mode)
+    names = (*(name for name, *_ in _FLAGS), *FORMER)
+    try:
+        return Policy(mode=mode, **{name: getattr(arguments, name) for name in names})
+    except InvalidArgumentError as error:
+        raise UsageError(str(error)) from error

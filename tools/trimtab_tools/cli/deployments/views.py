@@ -1,0 +1,226 @@
+"""Deployments and decisions as text, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from datetime import datetime
+from enum import Enum
+
+from trimtab_client.deployments import Deployment, DeploymentSpec, Imbalance, WorkerStatus
+from trimtab_client.policies import Certainty, Decision, Judgement, Policy
+from trimtab_tools.cli.tables import table
+
+NONE = "-"
+"""What a table shows where there is nothing."""
+
+
+def overview(deployments: Sequence[Deployment]) -> str:
+    """A table with a line for each deployment."""
+    header = ["deployment", "mode", "workers", "absent", "in force", "predicted", "measured"]
+    words = ["mode", "switch", "last decision"]
+    rows = [_overview_row(deployment) for deployment in deployments]
+    return table([*header, "switch", "last decision"], rows, left=words)
+
+
+def details(deployment: Deployment) -> str:
+    """All that there is to say of one deployment."""
+    parts = [
+        f"{deployment.spec.name}: {shape(deployment.spec)}\n",
+        _pairs(_status_pairs(deployment)),
+        policy_text(deployment.policy),
+        _workers(deployment.status.workers),
+    ]
+    return "\n".join(parts)
+
+
+def policy_text(policy: Policy) -> str:
+    """A table of a policy."""
+    values = ((field.name, getattr(policy, field.name)) for field in fields(policy))
+    return table(["policy", ""], [[name, _shown(value)] for name, value in values])
+
+
+def decisions_text(decisions: Sequence[Decision]) -> str:
+    """A table with a line for each decision."""
+    header = ["time", "step", "reason", "mode", "before", "after", "sigma", "noise", "tokens"]
+    header += ["spread", "moves", "moving", "kept", "times", "detail"]
+    rows = [_decision_row(decision) for decision in decisions]
+    return table(header, rows, left=["reason", "mode", "detail"])
+
+
+def shape(spec: DeploymentSpec) -> str:
+    """How large a deployment is, and of which model."""
+    topology = spec.topology
+    size = (
+        f"{spec.num_layers} layers of {spec.num_experts} experts in {topology.num_replicas} "
+        f"slots on {topology.num_gpus} GPUs, {topology.num_nodes} nodes, "
+        f"{topology.num_groups} router groups"
+    )
+    model = f", of {spec.model}" if spec.model else ""
+    first = f", from its layer {spec.first_layer} on" if spec.first_layer else ""
+    return size + model + first
+
+
+def mode_of(deployment: Deployment) -> str:
+    """What holds first: paused, pinned, or the policy's mode."""
+    if deployment.status.paused_reason is not None:
+        return "paused"
+    if deployment.status.pinned_digest is not None:
+        return "pinned"
+    return _shown(deployment.policy.mode)
+
+
+def moment(time: datetime) -> str:
+    """A moment in UTC, to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%SZ}"
+
+
+def _overview_row(deployment: Deployment) -> list[str]:
+    status = deployment.status
+    decision = status.last_decision
+    return [
+        deployment.spec.name,
+        mode_of(deployment),
+        str(status.workers_connected),
+        str(status.workers_absent),
+        _shown(status.in_force),
+        _mean(status.balance.predicted_smoothed),
+        _mean(status.balance.measured_smoothed),
+        status.phase,
+        NONE if decision is None else decision.reason.value,
+    ]
+
+
+def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
+    status, balance = deployment.status, deployment.status.balance
+    yield "mode", mode_of(deployment)
+    if status.paused_reason is not None:
+        yield "paused", status.paused_reason
+    if status.pinned_digest is not None:
+        yield "pinned to", status.pinned_digest.hex()
+    yield "in force", _shown(status.in_force)
+    yield "digest", status.digest.hex() or NONE
+    yield "in force for", _seconds(status.in_force_seconds)
+    yield "switch", status.phase
+    if status.switching_to is not None:
+        yield "switching to", str(status.switching_to)
+    if status.not_ready is not None:
+        yield "not ready", status.not_ready
+    yield "workers", f"{status.workers_connected} connected, {status.workers_absent} absent"
+    yield "step", _shown(status.step)
+    yield "oldest report", _seconds(status.estimate_age_seconds)
+    yield "imbalance predicted", _imbalance(balance.predicted)
+    yield "  smoothed", _imbalance(balance.predicted_smoothed)
+    yield "imbalance measured", _imbalance(balance.measured)
+    yield "  smoothed", _imbalance(balance.measured_smoothed)
+    if balance.shadow is not None:
+        yield "imbalance in shadow", _imbalance(balance.shadow)
+        yield "  smoothed", _imbalance(balance.shadow_smoothed)
+        yield "  moves", str(balance.shadow_moves)
+    yield "last decision", _decision(status.last_decision)
+    if status.last_decision is not None and status.last_decision.certainty is not None:
+        yield "  known", _known(status.last_decision.certainty)
+    if status.last_judged is not None:
+        judged = status.last_judged
+        yield "last switch kept", f"{_kept(judged)}, of step {_shown(judged.step)}"
+    often = sorted(status.decisions.items(), key=lambda each: (-each[1], each[0]))
+    yield "decisions", ", ".join(f"{count} {reason}" for reason, count in often) or NONE
+    yield "can go back to", ", ".join(map(str, status.past)) or NONE
+
+
+def _workers(workers: Sequence[WorkerStatus]) -> str:
+    header = ["worker", "session", "GPUs", "incarnation", "step", "last report"]
+    rows = [
+        [
+            worker.worker,
+            "connected" if worker.connected else "absent",
+            ",".join(map(str, worker.gpus)),
+            str(worker.incarnation),
+            _shown(worker.last_step),
+            _seconds(worker.report_age_seconds),
+        ]
+        for worker in workers
+    ]
+    return table(header, rows, left=["session", "GPUs"])
+
+
+def _decision_row(decision: Decision) -> list[str]:
+    certainty = decision.certainty
+    known = [NONE] * 4
+    if certainty is not None:
+        known = [
+            f"{certainty.sigma:.4f}",
+            _ratio(certainty.noise),
+            f"{certainty.tokens:.0f}",
+            f"{certainty.overdispersion:.2f}",
+        ]
+    return [
+        moment(decision.time),
+        _shown(decision.step),
+        decision.reason.value,
+        decision.mode.value,
+        _ratio(decision.imbalance_before),
+        _ratio(decision.imbalance_after),
+        *known,
+        str(decision.moves),
+        f"{decision.move_seconds * 1e3:.1f} ms",
+        NONE if decision.judged is None else _kept(decision.judged),
+        str(decision.times),
+        decision.detail,
+    ]
+
+
+def _decision(decision: Decision | None) -> str:
+    if decision is None:
+        return NONE
+    why = f": {decision.detail}" if decision.detail else ""
+    return f"{decision.reason.value}{why}, step {_shown(decision.step)}, {moment(decision.time)}"
+
+
+def _known(certainty: Certainty) -> str:
+    distrust = f", {certainty.distrust:.1f} times distrusted" if certainty.distrust > 1 else ""
+    return (
+        f"{certainty.tokens:.0f} tokens a layer, {certainty.overdispersion:.2f} times as spread as "
+        f"independent ones: imbalance up to {_ratio(certainty.noise)} may be noise, predictions "
+        f"are right to {certainty.sigma:.4f}{distrust}"
+    )
+
+
+def _kept(judged: Judgement) -> str:
+    """What was realised of what was promised."""
+    share = judged.realised / judged.promised if judged.promised > 0 else 0.0
+    return f"{share:.0%}"
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    lines = list(pairs)
+    width = max(len(name) for name, _ in lines)
+    return "".join(f"{name.ljust(width)}  {value}\n" for name, value in lines)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, Enum):
+        return str(value.value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ratio(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
+
+
+def _mean(imbalance: Imbalance | None) -> str:
+    return _ratio(None if imbalance is None else imbalance.mean)
+
+
+def _imbalance(imbalance: Imbalance | None) -> str:
+    if imbalance is None:
+        return NONE
+    worst, median = _ratio(imbalance.worst), _ratio(imbalance.median)
+    numbers = f"{_ratio(imbalance.mean)} mean, {median} median, {worst} worst layer"
+    return f"{numbers}, of {imbalance.layers} with load" if imbalance.layers else numbers
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f} s"

@@ -1,0 +1,89 @@
+"""What `trimtab simulate` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from trimtab_tools.cli.tables import table
+
+if TYPE_CHECKING:
+    from trimtab_tools.simulate.report import Report
+
+
+def as_text(report: Report) -> str:
+    """For people."""
+    wrong = f"{report.wrong} wrong" if report.wrong else "none wrong"
+    moved = f"{report.moved_bytes / 1e6:.1f} MB of weights moved"
+    lines = [
+        f"{report.seconds:.1f} s, {report.steps} steps, {report.tokens} tokens, {wrong}",
+        *(f"wrong: {example}" for example in report.examples[:10]),
+        *_replayed(report),
+        f"switches: {report.accepted} accepted, {report.applied} applied by all, {moved}",
+        f"given up: {report.discarded}; groups: {report.groups}",
+    ]
+    if report.decisions:
+        lines.append(f"decisions: {decisions(report.decisions)}")
+    if report.switch_seconds:
+        lines.append(f"from first accepted to last flipped: {_spread(report.switch_seconds)}")
+    if report.target_seconds:
+        lines.append(f"from asked for to served by all: {_spread(report.target_seconds)}")
+    lines += [f"alarm: {alarm}" for alarm in report.alarms]
+    lines += [f"complaint: {complaint}" for complaint in report.complaints]
+    if report.verdict is None:
+        lines.append("history: none")
+    else:
+        lines.append(f"history: {report.verdict.events} events, {_violations(report)}")
+        lines += map(str, report.verdict.violations)
+    lines.append(f"trouble: {report.trouble}" if report.trouble else "at rest")
+    return "\n".join(lines) + "\n" + (f"\n{faults(report)}" if report.faults else "")
+
+
+def _replayed(report: Report) -> list[str]:
+    replayed = report.replayed
+    if replayed is None:
+        return []
+    left_out = f", {replayed.left_out} of them not judged: a rank died" if replayed.left_out else ""
+    worst = f"in the worst windows {replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
+    return [
+        f"replayed: {replayed.windows} windows{left_out}",
+        f"imbalance: untouched {replayed.untouched:.3f}, served {replayed.served:.3f}; {worst}",
+        f"moves: {report.moves} experts, {replayed.moves_per_layer:.2f} a layer and window",
+    ]
+
+
+def decisions(number: Mapping[str, int]) -> str:
+    """By reason, the most frequent first."""
+    ordered = sorted(number.items(), key=lambda each: -each[1])
+    return ", ".join(f"{count} {reason}" for reason, count in ordered)
+
+
+def faults(report: Report) -> str:
+    """What has struck, and what followed."""
+    header = ["fault", "at", "steps again after", "next flip after"]
+    rows = [
+        [each.fault, f"{each.at:.2f} s", _after(each.served_after), _after(each.flipped_after)]
+        for each in report.faults
+    ]
+    return table(header, rows)
+
+
+def _after(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.3f} s"
+
+
+def _violations(report: Report) -> str:
+    number = 0 if report.verdict is None else len(report.verdict.violations)
+    return f"{number or 'no'} violation{'' if number == 1 else 's'}"
+
+
+def _spread(ascending: tuple[float, ...]) -> str:
+    half, most = ascending[len(ascending) // 2], ascending[-1]
+    return f"median {half * 1e3:.1f} ms, longest {most * 1e3:.1f} ms, of {len(ascending)}"
+
+
+def as_json(report: Report) -> str:
+    """All of it, for scripts."""
+    return json.dumps({"ok": report.ok, **asdict(report)}, indent=2) + "\n"

@@ -1,0 +1,39 @@
+"""`trimtab pause`: forbid a deployment to switch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.connection import add_server_options, connect
+
+_EPILOG = """\
+examples:
+  trimtab pause prod "maintenance until 18:00, ask Ada"
+"""
+
+
+def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "pause",
+        help="forbid a deployment to switch",
+        description="Abort what a deployment is offered, and offer it nothing until it is resumed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("deployment", metavar="DEPLOYMENT", help="its name")
+    parser.add_argument("reason", metavar="REASON", help="why, for people: at most 1000 characters")
+    add_server_options(parser, server, DEFAULT_TIMEOUT)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pause, and tell what it was paused for before."""
+    with connect(arguments) as client:
+        before = client.pause(arguments.deployment, arguments.reason)
+    was = "" if before is None else f", and was before: {before}"
+    sys.stdout.write(f"{arguments.deployment} is paused{was}\n")
+    return 0

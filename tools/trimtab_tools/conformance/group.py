@@ -1,0 +1,185 @@
+"""A group under test: things happen to it as they would in a run, and each time it is judged."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from trimtab_client.placement import Placement
+from trimtab_client.version import Version
+from trimtab_client.worker.offer import Flip, SwitchOffer
+from trimtab_client.worker.options import Transfer
+from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
+from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
+from trimtab_tools.conformance.offers import Work
+from trimtab_tools.conformance.ranks import Ranks, failure_of
+from trimtab_tools.conformance.targets import Feature, crowded, featured
+from trimtab_tools.conformance.truth import Truth
+
+_TOKENS = 4
+
+Offers = dict[int, SwitchOffer]
+"""What each rank is offered."""
+
+
+class Group:
+    """The group. A context manager.
+
+    Whatever happens to it, each rank has to compute and to route by what is in force there.
+    All methods raise `BrokenContractError` where one does not, or fails, or blocks.
+
+    Args:
+        make_group: makes the adapters.
+        spec: of which kind.
+        rng: for all that is chosen at random.
+        patience: seconds that a call, or a transfer, may take.
+
+    Attributes:
+        spec: what it was made by.
+        ranks: its ranks.
+        truth: what its experts compute.
+        placement: what all serve by.
+
+    Raises:
+        NotApplicableError: the engine has no such groups.
+    """
+
+    def __init__(
+        self, make_group: MakeGroup, spec: GroupSpec, rng: np.random.Generator, patience: float
+    ) -> None:
+        self.spec, self._rng = spec, rng
+        self.placement, self._version = spec.placement, Version(1, 0)
+        self._generation = self._step = 0
+        # The same for all groups, so that what they compute can be compared.
+        tokens_TH = np.random.default_rng(0).standard_normal((_TOKENS, spec.hidden))
+        self._tokens_TH = tokens_TH.astype(np.float32)
+        self.ranks = Ranks(make_group, spec, patience)
+        self._in_force = dict.fromkeys(self.ranks.alive(), spec.placement)
+
+    def __enter__(self) -> Self:
+        try:
+            seen = self.ranks.look(self._tokens_TH, "at the start")
+            self.truth = Truth(self.placement, seen.values())
+            self.check("at the start")
+            self.truth.require_distinct()
+        except BrokenContractError as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.ranks.close(self.ranks.alive())
+        except BrokenContractError:
+            # What went wrong first says more.
+            if exc is None:
+                raise
+
+    # What happens.
+
+    def switch(self, target: Placement) -> None:
+        """A whole switch."""
+        self.flip(self.prepare(self.offers(target)))
+
+    def offers(self, target: Placement) -> Offers:
+        """A new offer to each rank."""
+        self._generation += 1
+        offers = Work.between(self.placement, target).offers(
+            self.spec.gpus,
+            self.spec.staging_slots,
+            self._version,
+            Version(1, self._generation),
+            self._rng,
+        )
+        return {rank: offers[rank] for rank in self.ranks.alive()}
+
+    def prepare(self, offers: Offers) -> Offers:
+        """The ranks prepare these offers at once, and all of them can; returns the offers."""
+        for rank, failure in self.attempt(offers).items():
+            if failure is not None:
+                what = f"cannot prepare {offers[rank].version}: {failure}"
+                raise BrokenContractError(f"{self.ranks.name(rank)}: {what}")
+        return offers
+
+    def attempt(self, offers: Offers) -> dict[int, str | None]:
+        """The ranks prepare these offers at once; why each could not, or None."""
+        collective = self.spec.transfer is Transfer.COLLECTIVE
+        call = self.ranks.call_engine if collective else self.ranks.call_session
+        calls = {rank: call(rank, "on_offer", offer) for rank, offer in offers.items()}
+        what = _version(offers)
+        if collective:
+            self.ranks.wait(calls, f"on_offer of {what}")
+        # Else it goes on meanwhile, and the engine has to serve.
+        self.check(f"while {what} is being prepared")
+        self.ranks.wait(calls, f"on_offer of {what}")
+        transfers = {
+            rank: call.result()
+            for rank, call in calls.items()
+            if call.exception() is None and isinstance(call.result(), Future)
+        }
+        self.ranks.wait(transfers, f"the transfer of {what}")
+        self.check(f"after {what} was prepared")
+        return {rank: failure_of(transfers.get(rank, call)) for rank, call in calls.items()}
+
+    def abort(self, offers: Offers) -> None:
+        """The ranks are told to give up these offers."""
+        aborts = {rank: self.ranks.call_session(rank, "on_abort", o) for rank, o in offers.items()}
+        self.ranks.results(aborts, f"on_abort of {_version(offers)}")
+        self.check(f"after {_version(offers)} was aborted")
+
+    def flip(self, offers: Offers) -> None:
+        """The ranks flip, one after another: a flip waits for no rank, and reads from none."""
+        self._step += 1
+        order = self._rng.permutation(list(offers)).tolist()
+        for rank in order:
+            flip = Flip(offers[rank], self._step)
+            call = self.ranks.call_engine(rank, "flip", flip)
+            self.ranks.results({rank: call}, f"the flip to {flip.version}")
+            self._in_force[rank], self.placement = flip.placement, flip.placement
+            if rank == order[0]:
+                self.check(f"after {self.ranks.name(rank)} alone has flipped to {flip.version}")
+        self.check(f"after the flip to {_version(offers)}")
+        self._version = _version(offers)
+
+    def check(self, when: str) -> None:
+        """Judge all ranks, by what they compute and how they route."""
+        for rank, seen in self.ranks.look(self._tokens_TH, when).items():
+            fault = self.truth.fault_of(seen, self._in_force[rank])
+            if fault is not None:
+                raise BrokenContractError(f"{self.ranks.name(rank)}, {when}: {fault}")
+
+    # Where to switch to.
+
+    def crowded(self) -> Placement:
+        """A placement that differs wherever staging allows it.
+
+        Raises:
+            NotApplicableError: none is found.
+        """
+        return _found(crowded(self.placement, self.spec.staging_slots, self._rng))
+
+    def featured(self, feature: Feature) -> Placement:
+        """A placement that differs in little, but has a feature.
+
+        Raises:
+            NotApplicableError: none is found.
+        """
+        return _found(featured(self.placement, self.spec.staging_slots, self._rng, feature))
+
+
+def _found(target: Placement | None) -> Placement:
+    if target is None:
+        raise NotApplicableError("no such switch is found for this shape")
+    return target
+
+
+def _version(offers: Offers) -> Version:
+    return next(iter(offers.values())).version

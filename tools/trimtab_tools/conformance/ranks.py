@@ -1,0 +1,167 @@
+"""The ranks of a group under test, and the threads that call their adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import CancelledError, Future, wait
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trimtab_client.worker.slots import slots_of
+from trimtab_tools.conformance.adapter import EngineAdapter, FloatArray, GroupSpec, MakeGroup
+from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
+from trimtab_tools.conformance.lane import Lane
+from trimtab_tools.conformance.truth import Seen
+
+
+class _Rank(NamedTuple):
+    adapter: EngineAdapter
+    session: Lane
+    engine: Lane
+
+
+class Ranks:
+    """Each rank's adapter, with one thread as its session has it and one as its engine has.
+
+    Nothing is waited for longer than the patience: so an adapter that blocks is found, and its
+    threads are left to it.
+
+    Args:
+        make_group: makes the adapters.
+        spec: of which kind.
+        patience: seconds that a call, or a transfer, may take.
+
+    Raises:
+        NotApplicableError: the engine has no such groups.
+        BrokenContractError: they cannot be made.
+    """
+
+    def __init__(self, make_group: MakeGroup, spec: GroupSpec, patience: float) -> None:
+        self._spec, self._patience = spec, patience
+        self._ranks = {
+            i: _Rank(adapter, Lane(f"session {i}"), Lane(f"engine {i}"))
+            for i, adapter in enumerate(self._made(make_group))
+        }
+
+    def alive(self) -> list[int]:
+        """The index of each rank that is not closed."""
+        return list(self._ranks)
+
+    def name(self, rank: int) -> str:
+        """What a rank is called in messages."""
+        gpus = self._spec.gpus[rank]
+        return f"rank {rank} (GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))})"
+
+    def call_session(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
+        """Have the session's thread call a method of the adapter."""
+        return self._ranks[rank].session.do(getattr(self._ranks[rank].adapter, method), *arguments)
+
+    def call_engine(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
+        """Have the engine's thread call a method of the adapter."""
+        return self._ranks[rank].engine.do(getattr(self._ranks[rank].adapter, method), *arguments)
+
+    def look(self, tokens_TH: FloatArray, when: str) -> dict[int, Seen]:
+        """What each rank shows of itself, on its engine's thread."""
+        looks = {
+            i: rank.engine.do(self._show, rank.adapter, self._spec.gpus[i], tokens_TH)
+            for i, rank in self._ranks.items()
+        }
+        return self.results(looks, f"a look at it {when}")
+
+    def close(self, ranks: Collection[int]) -> None:
+        """Ranks end, at once. The threads that call them end when they are free."""
+        closing = {i: self._ranks.pop(i) for i in ranks}
+        # Not behind what an engine's thread may be stuck in.
+        ends = {i: _once(f"end of {i}", rank.adapter.close) for i, rank in closing.items()}
+        for rank in closing.values():
+            rank.session.end()
+            rank.engine.end()
+        self.results(ends, "close")
+
+    def results(self, calls: Mapping[int, Future[Any]], what: str) -> dict[int, Any]:
+        """What calls gave, which must end and must not fail.
+
+        Raises:
+            BrokenContractError: one does.
+        """
+        self.wait(calls, what)
+        for rank, call in calls.items():
+            if call.exception() is not None:
+                raise BrokenContractError(f"{self.name(rank)}: {what}: {failure_of(call)}")
+        return {rank: call.result() for rank, call in calls.items()}
+
+    def wait(self, calls: Mapping[int, Future[Any]], what: str) -> None:
+        """Wait for calls, which must end.
+
+        Raises:
+            BrokenContractError: one does not.
+        """
+        wait(calls.values(), self._patience)
+        stuck = [rank for rank, call in calls.items() if not call.done()]
+        if stuck:
+            ended = {rank: call for rank, call in calls.items() if call.done()}
+            # What has failed on one rank is often what another waits for.
+            failures = [
+                f"; {self.name(rank)}: {failure_of(call)}"
+                for rank, call in ended.items()
+                if call.cancelled() or call.exception() is not None
+            ]
+            raise BrokenContractError(
+                f"{self.name(stuck[0])}: {what} has not ended after {self._patience:g} s"
+                + "".join(failures)
+            )
+
+    def _made(self, make_group: MakeGroup) -> Iterable[EngineAdapter]:
+        made = _once("maker", make_group, self._spec)
+        wait([made], self._patience)
+        if not made.done():
+            raise BrokenContractError(f"make_group has not ended after {self._patience:g} s")
+        error = made.exception()
+        if isinstance(error, NotImplementedError):
+            raise NotApplicableError(f"the engine has no such groups: {error}")
+        if error is not None:
+            raise BrokenContractError(f"make_group failed: {error!r}") from error
+        adapters: list[EngineAdapter] = list(made.result())
+        if len(adapters) != len(self._spec.gpus):
+            wanted = len(self._spec.gpus)
+            raise BrokenContractError(f"make_group made {len(adapters)} ranks, not {wanted}")
+        return adapters
+
+    def _show(self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray) -> Seen:
+        placement = self._spec.placement
+        slots_O = slots_of(gpus, placement)
+        outputs_LOTH = np.empty((len(placement.phy2log), len(slots_O), *tokens_TH.shape))
+        for layer, i in np.ndindex(outputs_LOTH.shape[:2]):
+            try:
+                output = adapter.compute(layer, int(slots_O[i]), tokens_TH.copy())
+                outputs_LOTH[layer, i] = _shaped(np.asarray(output), tokens_TH.shape)
+            except Exception as error:
+                error.add_note(f"(compute: layer {layer}, slot {slots_O[i]})")
+                raise
+        return Seen(np.array(adapter.phy2log()), slots_O, outputs_LOTH.astype(np.float32))
+
+
+def failure_of(transfer: Future[Any]) -> str | None:
+    """Why a transfer that has ended has failed, as a session sees it; None: it has not."""
+    try:
+        result = transfer.result()
+    except CancelledError:
+        return "the transfer was cancelled"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is an answer
+        return " ".join([repr(error), *getattr(error, "__notes__", [])])
+    return None if result is None or result is True else f"the answer is {result!r}"
+
+
+def _once(name: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Have a thread of its own call something."""
+    lane = Lane(name)
+    done = lane.do(call, *arguments)
+    lane.end()
+    return done
+
+
+def _shaped(output: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    if output.shape != shape:
+        raise ValueError(f"output of shape {output.shape}, not {shape}")
+    return output

@@ -1,0 +1,97 @@
+"""Placements to switch to: at random, as much as staging takes, or with some feature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trimtab_client.placement import Placement
+from trimtab_tools.conformance.offers import Work
+
+Feature = Callable[[Work], bool]
+"""Whether a switch has what a case is about."""
+
+_LONGEST_WALK = 6
+_WALKS = 200
+_TRIES = 10
+
+
+def some_placement(
+    layers: int, experts: int, slots: int, gpus: int, rng: np.random.Generator
+) -> Placement:
+    """Every expert somewhere, and otherwise at random.
+
+    Raises:
+        InvalidArgumentError: there is none.
+    """
+    row_R = np.arange(slots) % experts
+    row_R[experts:] = rng.integers(0, experts, max(0, slots - experts))
+    return Placement.of(rng.permuted(np.tile(row_R, (layers, 1)), axis=1), experts, gpus)
+
+
+def crowded(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement | None:
+    """All layers at random, as far as no GPU receives more than it has room for.
+
+    None where that is the base again and again.
+    """
+    tries = (_crowded_once(base, staging_slots, rng) for _ in range(_TRIES))
+    return next((target for target in tries if target != base), None)
+
+
+def featured(
+    base: Placement, staging_slots: int, rng: np.random.Generator, feature: Feature
+) -> Placement | None:
+    """A switch with a feature, in about as few steps as can be; None where none is found.
+
+    It is looked for by random steps in one layer, between two GPUs at most: so what breaks in
+    it is easy to see.
+    """
+    layers, slots = base.phy2log.shape
+    per_gpu = slots // base.num_gpus
+    for length in range(1, _LONGEST_WALK + 1):
+        for _ in range(_WALKS):
+            phy2log_LR = base.phy2log.copy()
+            near_G = rng.permutation(base.num_gpus)[:2]
+            near_R = (near_G[:, None] * per_gpu + np.arange(per_gpu)).ravel()
+            layer = rng.integers(layers)
+            for _ in range(length):
+                _step(phy2log_LR[layer], near_R, rng)
+            if (phy2log_LR[layer] == base.phy2log[layer]).all():
+                continue
+            target = Placement.of(phy2log_LR, base.num_experts, base.num_gpus)
+            work = Work.between(base, target)
+            if work.arrivals(range(base.num_gpus)) <= staging_slots and feature(work):
+                return target
+    return None
+
+
+def _crowded_once(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement:
+    phy2log_LR = base.phy2log.copy()
+    room_G = np.full(base.num_gpus, staging_slots)
+    for layer in rng.permutation(len(phy2log_LR)):
+        row, taken_G = phy2log_LR[layer], np.zeros_like(room_G)
+        for _ in range(2 * len(row)):
+            stepped = row.copy()
+            _step(stepped, np.arange(len(row)), rng)
+            arrivals_G = _arrivals(base.phy2log[layer], stepped, base.num_gpus)
+            if (arrivals_G <= room_G).all():
+                row, taken_G = stepped, arrivals_G
+        phy2log_LR[layer] = row
+        room_G -= taken_G
+    return Placement.of(phy2log_LR, base.num_experts, base.num_gpus)
+
+
+def _step(row_R: np.ndarray, near: np.ndarray, rng: np.random.Generator) -> None:
+    """Exchange two of these slots, or overwrite one by another: but lose no expert."""
+    i, j = rng.choice(near, 2)
+    if rng.random() < 0.5 and (row_R == row_R[j]).sum() > 1:
+        row_R[j] = row_R[i]
+    else:
+        row_R[[i, j]] = row_R[[j, i]]
+
+
+def _arrivals(old_R: np.ndarray, new_R: np.ndarray, gpus: int) -> np.ndarray:
+    """How many experts are new to each GPU, [G]."""
+    pairs = zip(old_R.reshape(gpus, -1).tolist(), new_R.reshape(gpus, -1).tolist(), strict=True)
+    return np.array([len(set(new) - set(old)) for old, new in pairs])

@@ -1,0 +1,186 @@
+"""The invariants I1-I8 and liveness of PROTOCOL.md, a function each.
+
+Each takes what has been and what comes next, and says what of that breaks the invariant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab_client.placement import Placement
+from trimtab_tools.history.events import (
+    Aborted,
+    Aborting,
+    CommitSent,
+    Committed,
+    Digested,
+    EpochOpened,
+    Event,
+    Flipped,
+    InForce,
+    Offered,
+    Reported,
+)
+from trimtab_tools.history.past import Past
+
+
+def i1(past: Past, event: Event) -> Iterator[str]:
+    """The versions in force at a worker never fall: within an epoch, and as epochs rise."""
+    if isinstance(event, InForce | Flipped):
+        before = past.in_force.get(event.process)
+        if before is not None and event.version < before.version:
+            yield (
+                f"{event.process} goes back to {event.version} "
+                f"from {before.version} in line {before.line}"
+            )
+
+
+def i2(past: Past, event: Event) -> Iterator[str]:
+    """A version has one digest, and where its placement is recorded, it is that one's."""
+    if not isinstance(event, Digested):
+        return
+    first = past.digests.get(event.version, event)
+    if event.digest != first.digest:
+        yield (
+            f"{event.version} has digest {_short(event.digest)}, "
+            f"but {_short(first.digest)} in line {first.line}"
+        )
+    placement = event.placement if isinstance(event, EpochOpened | Offered) else None
+    if placement is not None and placement.digest != event.digest:
+        yield (
+            f"{event.version} has digest {_short(event.digest)}, "
+            f"but that of its placement is {_short(placement.digest)}"
+        )
+
+
+def i3(past: Past, event: Event) -> Iterator[str]:
+    """What is sent as committed, flipped to, or served by beyond generation 0 is committed."""
+    if not isinstance(event, CommitSent | InForce | Flipped) or event.version in past.committed:
+        return
+    match event:
+        case CommitSent():
+            yield f"Commit of {event.version} is sent to {event.worker!r} before it is durable"
+        case Flipped():
+            yield f"{event.process} flips to {event.version}, which is not committed"
+        case InForce() if event.version.generation > 0:
+            yield f"{event.process} serves by {event.version}, which is not committed"
+
+
+def i4(past: Past, event: Event) -> Iterator[str]:
+    """A commit comes after Prepared by every member; what is committed is never aborted."""
+    if isinstance(event, Aborting | Aborted) and event.version in past.committed:
+        line = past.committed[event.version]
+        yield f"{event.version} is aborted, but line {line} commits it"
+    if not isinstance(event, Committed):
+        return
+    if event.version in past.aborted:
+        line = past.aborted[event.version]
+        yield f"{event.version} is committed, but line {line} aborts it"
+    epoch = past.epochs.get(event.version.epoch)
+    if epoch is None:
+        yield f"{event.version} is committed, but its epoch was never opened"
+        return
+    for process in epoch.processes:
+        if (event.version, event.digest, process) not in past.prepared:
+            yield (
+                f"{event.version} is committed with digest {_short(event.digest)}, "
+                f"which {process} has not prepared"
+            )
+
+
+def i5(past: Past, event: Event) -> Iterator[str]:
+    """All ranks flip to a version at the same step."""
+    if isinstance(event, Flipped):
+        first = past.flips.get(event.version, event)
+        if event.step != first.step:
+            yield (
+                f"{event.process} flips to {event.version} at step {event.step}, "
+                f"but {first.process} at step {first.step} in line {first.line}"
+            )
+
+
+def i6(past: Past, event: Event) -> Iterator[str]:
+    """An offer is on the version applied last in the newest epoch, with a generation not used."""
+    if not isinstance(event, Offered):
+        return
+    if not past.is_newest(event.version.epoch):
+        newest = f"the newest is {past.newest.epoch}" if past.newest else "there is none yet"
+        yield f"{event.version} is offered in epoch {event.version.epoch}, but {newest}"
+        return
+    if event.base != past.applied:
+        yield f"{event.version} is offered on {event.base}, but {past.applied} was applied last"
+    if event.version.generation <= past.highest:
+        yield f"{event.version} is offered, but generation {past.highest} was given out before"
+
+
+def i7(past: Past, event: Event) -> Iterator[str]:
+    """Of each process: applied differences + recorded gaps = last accepted counts."""
+    if not isinstance(event, Reported):
+        return
+    last = past.seqs.get(event.process)
+    if last is not None and event.seq <= last:
+        yield f"{event.process} is taken at report {event.seq} after report {last}"
+    for name, value in (("difference", event.difference), ("gap", event.gap)):
+        if value < 0:
+            yield f"report {event.seq} of {event.process} has a {name} of {value}"
+    before = past.counted.get(event.process, 0)
+    if before + event.difference + event.gap != event.counts:
+        yield (
+            f"report {event.seq} of {event.process} counts {event.counts}, but {before} before "
+            f"+ difference {event.difference} + gap {event.gap} are "
+            f"{before + event.difference + event.gap}"
+        )
+
+
+def i8(_: Past, event: Event) -> Iterator[str]:
+    """Every expert has a slot in each layer, and each slot one of the experts."""
+    if isinstance(event, EpochOpened | Offered) and event.placement is not None:
+        for fault in _faults(event.placement):
+            yield f"{event.version}: {fault}"
+
+
+def _faults(placement: Placement) -> Iterator[str]:
+    """At most one of each layer."""
+    experts = placement.num_experts
+    for layer, row_R in enumerate(placement.phy2log):
+        outside = np.flatnonzero((row_R < 0) | (row_R >= experts))
+        # Without duplicates and ascending; complete if it is 0, 1, 2 and so on up to E - 1.
+        present = np.unique(row_R)
+        if outside.size:
+            slot = outside[0]
+            yield f"layer {layer}, slot {slot}: {row_R[slot]} is not an expert in [0, {experts})"
+        elif present.size < experts:
+            gaps = np.flatnonzero(present != np.arange(present.size))
+            missing = gaps[0] if gaps.size else present.size
+            yield f"layer {layer}: expert {missing} has no slot"
+
+
+def liveness(past: Past) -> Iterator[tuple[int, str]]:
+    """At the end no switch is open, and all members of the newest epoch have the last version.
+
+    Yields:
+        Line and fault. Members that have written no lines are not judged.
+    """
+    if past.switch is not None:
+        stage = "committed" if past.switch.committed else "offered"
+        yield past.switch.line, f"the switch to {past.switch.version} is still {stage} at the end"
+    if past.newest is None:
+        return
+    for process in past.newest.processes:
+        last = past.in_force.get(process)
+        if last is None and process.worker in past.speaking:
+            yield (
+                past.newest.line,
+                f"{process} never came to serve in epoch {past.newest.epoch}",
+            )
+        elif last is not None and last.version != past.applied:
+            yield (
+                last.line,
+                f"{process} is at {last.version} at the end, but {past.applied} was applied last",
+            )
+
+
+def _short(digest: bytes) -> str:
+    return digest.hex()[:12]

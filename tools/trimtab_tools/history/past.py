@@ -1,0 +1,169 @@
+"""What the history of a deployment has said so far: all that a rule may look back on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trimtab_client.worker.messages import Version
+from trimtab_tools.history.events import (
+    Aborted,
+    Aborting,
+    Applied,
+    Committed,
+    Digested,
+    EpochOpened,
+    Event,
+    Flipped,
+    InForce,
+    Offered,
+    Prepared,
+    Process,
+    Reported,
+    Restored,
+)
+
+
+class Switch(NamedTuple):
+    """The open switch: since which line, and whether it is committed."""
+
+    version: Version
+    line: int
+    committed: bool
+
+
+class Past:
+    """One deployment, up to a line. Rules read it, and only `add` changes it.
+
+    Attributes:
+        newest: the epoch opened last; None before the first.
+        epochs: by number.
+        groups: the epoch of each group.
+        applied: the version that was applied last in the newest epoch.
+        highest: the highest generation ever offered in the newest epoch.
+        switch: the open one.
+        offered: versions, each with its line.
+        committed: versions, each with its line.
+        aborted: versions whose abort has at least begun, each with its line.
+        prepared: who has prepared a version, and by which digest.
+        digests: what said first which digest a version has.
+        placed: versions whose placement is recorded.
+        in_force: what each process said last of the version that it serves by.
+        flips: the first flip to each version.
+        flipped: who has flipped to a version.
+        speaking: workers that have written lines of their own.
+        counted: tokens that are accounted for, of each process.
+        seqs: the number of the last report of each process.
+    """
+
+    def __init__(self) -> None:
+        self.newest: EpochOpened | None = None
+        self.epochs: dict[int, EpochOpened] = {}
+        self.groups: dict[str, int] = {}
+        self.applied: Version | None = None
+        self.highest = 0
+        self.switch: Switch | None = None
+        self.offered: dict[Version, int] = {}
+        self.committed: dict[Version, int] = {}
+        self.aborted: dict[Version, int] = {}
+        self.prepared: set[tuple[Version, bytes, Process]] = set()
+        self.digests: dict[Version, Digested] = {}
+        self.placed: set[Version] = set()
+        self.in_force: dict[Process, InForce | Flipped] = {}
+        self.flips: dict[Version, Flipped] = {}
+        self.flipped: set[tuple[Version, Process]] = set()
+        self.speaking: set[str] = set()
+        self.counted: dict[Process, int] = {}
+        self.seqs: dict[Process, int] = {}
+
+    def has(self, event: Event) -> bool:
+        """Whether something durable has been noted already."""
+        match event:
+            case EpochOpened():
+                return event.epoch in self.epochs
+            case Offered():
+                return event.version in self.offered
+            case Committed():
+                return event.version in self.committed
+            case Aborted():
+                return self.switch is None or self.switch.version != event.version
+            case Applied():
+                return self.applied == event.version
+            case _:
+                return False
+
+    def is_open(self, version: Version, *, committed: bool) -> bool:
+        """Whether this version is the open switch, and it has come so far."""
+        switch = self.switch
+        return switch is not None and (switch.version, switch.committed) == (version, committed)
+
+    def is_newest(self, epoch: int) -> bool:
+        """Whether this is the epoch that was opened last."""
+        return self.newest is not None and self.newest.epoch == epoch
+
+    def add(self, event: Event) -> None:
+        """Take note of the next event, right or wrong."""
+        if isinstance(event, Digested):
+            self.digests.setdefault(event.version, event)
+        if isinstance(event, EpochOpened | Offered) and event.placement is not None:
+            self.placed.add(event.version)
+        match event:
+            case EpochOpened():
+                self._open(event)
+            case Offered():
+                self._offer(event)
+            case Prepared():
+                self.prepared.add((event.version, event.digest, event.process))
+            case Committed():
+                self._commit(event)
+            case Aborting() | Aborted():
+                self._abort(event)
+            case Applied():
+                self._apply(event)
+            case InForce() | Flipped():
+                self._speak(event)
+            case Reported() | Restored():
+                self._count(event)
+
+    def _open(self, event: EpochOpened) -> None:
+        self.newest = self.epochs[event.epoch] = event
+        self.groups[event.group] = event.epoch
+        self.applied, self.highest, self.switch = event.version, 0, None
+
+    def _offer(self, event: Offered) -> None:
+        self.offered[event.version] = event.line
+        if self.is_newest(event.version.epoch):
+            self.switch = Switch(event.version, event.line, committed=False)
+            self.highest = max(self.highest, event.version.generation)
+
+    def _commit(self, event: Committed) -> None:
+        self.committed[event.version] = event.line
+        if self.is_newest(event.version.epoch):
+            line = self.offered.get(event.version, event.line)
+            self.switch = Switch(event.version, line, committed=True)
+
+    def _abort(self, event: Aborting | Aborted) -> None:
+        self.aborted.setdefault(event.version, event.line)
+        # There is no way from COMMITTED to ABORTING: I4 has said so, and the switch is still open.
+        if isinstance(event, Aborted) and self.is_open(event.version, committed=False):
+            self.switch = None
+
+    def _apply(self, event: Applied) -> None:
+        if self.is_newest(event.version.epoch):
+            self.applied = event.version
+        if self.switch is not None and self.switch.version == event.version:
+            self.switch = None
+
+    def _speak(self, event: InForce | Flipped) -> None:
+        self.speaking.add(event.process.worker)
+        self.in_force[event.process] = event
+        if isinstance(event, Flipped):
+            self.flips.setdefault(event.version, event)
+            self.flipped.add((event.version, event.process))
+
+    def _count(self, event: Reported | Restored) -> None:
+        self.counted[event.process] = event.counts
+        if isinstance(event, Reported):
+            self.seqs[event.process] = event.seq
+        else:
+            # Reports after the baseline that was saved may come again.
+            self.seqs.pop(event.process, None)

@@ -1,0 +1,110 @@
+"""The rules P1, P2 and P4 of PROTOCOL.md, as far as a history shows whether they were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trimtab_tools.history.events import (
+    Applied,
+    CommitSent,
+    Committed,
+    EpochOpened,
+    Event,
+    Flipped,
+    InForce,
+    Offered,
+    Started,
+)
+from trimtab_tools.history.past import Past
+
+
+def p1(last: Started | None, event: Started) -> Iterator[str]:
+    """Each start of the server has a higher term. The one rule for all deployments together."""
+    if last is not None and event.term <= last.term:
+        yield f"the server starts in term {event.term} after term {last.term} in line {last.line}"
+
+
+def p2(past: Past, event: Event) -> Iterator[str]:
+    """Epochs have numbers, groups and members as they should, and one at a time is served."""
+    match event:
+        case EpochOpened():
+            yield from _follows(past, event)
+            yield from _owners(event)
+        case InForce() | Flipped():
+            yield from _belongs(past, event)
+        case Committed() | CommitSent() if past.newest and not past.is_newest(event.version.epoch):
+            yield f"{event.version} is committed, but epoch {past.newest.epoch} is the newest"
+
+
+def p4(past: Past, event: Event) -> Iterator[str]:
+    """At most one switch is open: offered, then committed, then applied by all."""
+    match event:
+        case Offered() if past.switch is not None:
+            open_since = f"{past.switch.version} is open since line {past.switch.line}"
+            yield f"{event.version} is offered while the switch to {open_since}"
+        case Committed():
+            yield from _commits(past, event)
+        case Applied() if not past.is_open(event.version, committed=True):
+            yield f"{event.version} is applied, but is not an open switch that is committed"
+        case Applied():
+            yield from _flipped_by_all(past, event)
+
+
+def _follows(past: Past, event: EpochOpened) -> Iterator[str]:
+    """The first epoch of a history may have any number."""
+    if past.newest is not None and event.epoch != past.newest.epoch + 1:
+        yield f"epoch {event.epoch} follows epoch {past.newest.epoch}"
+    if event.group in past.groups:
+        earlier = past.groups[event.group]
+        yield f"group {event.group!r} opens epoch {event.epoch}, but has had epoch {earlier}"
+
+
+def _owners(event: EpochOpened) -> Iterator[str]:
+    owner: dict[int, str] = {}
+    for worker, member in event.members.items():
+        for gpu in member.gpus:
+            if gpu in owner:
+                yield f"epoch {event.epoch}: GPU {gpu} is owned by {owner[gpu]!r} and {worker!r}"
+            owner[gpu] = worker
+    if not event.members:
+        yield f"epoch {event.epoch} has no members"
+    if event.placement is None:
+        return
+    expected = set(range(event.placement.num_gpus))
+    for gpu in sorted(expected - owner.keys()):
+        yield f"epoch {event.epoch}: nobody owns GPU {gpu}"
+    for gpu in sorted(owner.keys() - expected):
+        yield f"epoch {event.epoch}: {owner[gpu]!r} owns GPU {gpu}, of only {len(expected)}"
+
+
+def _belongs(past: Past, event: InForce | Flipped) -> Iterator[str]:
+    epoch = past.epochs.get(event.version.epoch)
+    if epoch is None:
+        yield f"{event.process} serves by {event.version}, but its epoch was never opened"
+    elif event.process not in epoch.processes:
+        yield f"{event.process} serves by {event.version}, but is no member of its epoch"
+    elif isinstance(event, InForce) and event.group != epoch.group:
+        yield (
+            f"{event.process} serves by {event.version} in group {event.group!r}, "
+            f"but the epoch is that of {epoch.group!r}"
+        )
+
+
+def _commits(past: Past, event: Committed) -> Iterator[str]:
+    version = event.version
+    if past.is_open(version, committed=False):
+        return
+    if version not in past.offered:
+        yield f"{version} is committed, but was never offered"
+    elif version in past.committed:
+        yield f"{version} is committed, but line {past.committed[version]} has done so"
+    elif past.switch is not None:
+        yield f"{version} is committed while the switch to {past.switch.version} is open"
+    # Else an abort or a new epoch has closed the switch: I4 and P2 say so.
+
+
+def _flipped_by_all(past: Past, event: Applied) -> Iterator[str]:
+    """Only workers that have written any line are judged: see the package's docstring."""
+    for process in past.epochs[event.version.epoch].processes:
+        if process.worker in past.speaking and (event.version, process) not in past.flipped:
+            yield f"{event.version} is applied, but {process} has not flipped to it"
