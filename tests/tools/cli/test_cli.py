@@ -19,7 +19,7 @@ from trimtab_tools.cli import main
 
 TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
 LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
-TLS = Path(__file__).parent / "tls"
+TLS = Path(__file__).parents[2] / "client" / "tls"
 Capture = pytest.CaptureFixture[str]
 
 
