@@ -54,15 +54,16 @@ from trimtab_client.placement import Balance, Placement
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
+from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
     from trimtab_client.worker.aio import AsyncWorkerSession
     from trimtab_client.worker.events import StateEvent
     from trimtab_client.worker.offer import Flip, SwitchOffer
-    from trimtab_client.worker.options import Scope, Transfer, WorkerOptions
+    from trimtab_client.worker.options import WorkerOptions
     from trimtab_client.worker.session import WorkerSession
+    from trimtab_protocol.messages import Scope, Transfer
 
 _LATER = {
     "AsyncWorkerSession": "aio",

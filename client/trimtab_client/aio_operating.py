@@ -17,7 +17,7 @@ from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
 from trimtab_client.retry import Deadline, check_timeout
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
     from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub

@@ -12,7 +12,7 @@ from trimtab_client.calling import Calls
 from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.retry import Deadline, check_timeout
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 class Operating(Calls):

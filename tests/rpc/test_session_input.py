@@ -9,7 +9,7 @@ from tests.rpc.peers import BEFORE, Peer, group, hello, report
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.carrying import Callbacks
 from trimtab_client.worker.core import SessionCore
@@ -21,6 +20,7 @@ from trimtab_client.worker.counters import MAX_STEP
 from trimtab_client.worker.offer import Flip
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Post
+from trimtab_protocol.version import Version
 
 
 class SessionBase:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from trimtab_client.worker import wire
 from trimtab_client.worker.effects import Complain, Discard, Effect, Note, Prepare, Send
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.link import Link
-from trimtab_client.worker.messages import Answer, Refused
 from trimtab_client.worker.offer import SwitchOffer
 from trimtab_client.worker.shared import Post, Shared
+from trimtab_protocol.lines import kind_of, values_of
+from trimtab_protocol.messages import Answer, Refused
+from trimtab_protocol.wire.requests import encode_answer
 
 logger = logging.getLogger(__package__)
 
@@ -65,9 +66,9 @@ class Carrier:
                     self._discard(offer)
                 case Complain(reason):
                     self.complain(reason)
-                case Note(kind, values):
-                    logger.info("%s: %s", kind, values.get("version"))
-                    self.tell(kind, **values)
+                case Note(event):
+                    logger.info("%s: %s", kind_of(event), event.version)
+                    self.tell(kind_of(event), **values_of(event))
 
     def prepare(self, offer: SwitchOffer, exits: Exits = EXITS) -> None:
         """Have the engine begin; on the engine's thread for a collective transfer."""
@@ -105,7 +106,7 @@ class Carrier:
         if isinstance(answer, Refused):
             logger.warning("refused %s: %s", answer.version, answer.reason)
         if link is not None:
-            link.outbox.put_nowait(wire.answer_request(answer))
+            link.outbox.put_nowait(encode_answer(answer))
 
     def _discard(self, offer: SwitchOffer) -> None:
         logger.info("discarding %s", offer.version)

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable
 
 from trimtab_client.placement import Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.carrying import Callbacks, Carrier
 from trimtab_client.worker.counters import Counters
@@ -24,7 +23,8 @@ from trimtab_client.worker.link import Link
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Post, Shared, Task
 from trimtab_client.worker.streams import Streams
-from trimtab_client.worker.wire import Response
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.responses import Response
 
 logger = logging.getLogger(__package__)
 

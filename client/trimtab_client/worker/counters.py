@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -14,34 +14,12 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
 from trimtab_client.worker.slots import slots_of
+from trimtab_protocol.messages import MAX_TOKENS, Report
 
 Counts = npt.NDArray[np.int64]
 
 MAX_STEP = 2**63 - 2
 """A step and the one after it are int64 in messages."""
-
-
-MAX_TOKENS = 2**62
-"""Of one worker, all together: a server refuses the report of more."""
-
-
-class Snapshot(NamedTuple):
-    """The counts at one moment.
-
-    Attributes:
-        seq: 1 until the server has acknowledged a report, and then one more each time.
-        first_step: the first step that is not covered by one of a lower seq; last_step + 1
-            if there is none.
-        last_step: the last step counted; -1 before the first.
-        counts_LE: int64 [L, E], tokens of each logical expert, cumulative.
-        discard: whether all of these are no traffic.
-    """
-
-    seq: int
-    first_step: int
-    last_step: int
-    counts_LE: Counts
-    discard: bool = False
 
 
 class Counters:
@@ -117,7 +95,7 @@ class Counters:
             self._most_tokens = most_tokens
             self._note_span(span)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Report:
         """The counts as they are now.
 
         All have number 1 until one has been acknowledged. So a server that sees this number
@@ -137,7 +115,7 @@ class Counters:
             if discard and alone and not self._said_in:
                 self._said_in = seq
         _fold(slots_LS, expert_of, counts_LE)
-        return Snapshot(seq, first, last, counts_LE, discard)
+        return Report(seq, first, last, counts_LE, discard)
 
     def acknowledged(self, seq: int) -> None:
         """The server has counted the report of this number; 0: none yet."""

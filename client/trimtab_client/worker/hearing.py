@@ -6,16 +6,27 @@ import logging
 from collections.abc import Callable
 
 from trimtab_client.exceptions import ProtocolError
-from trimtab_client.worker import wire
 from trimtab_client.worker.carrying import Carrier
 from trimtab_client.worker.counters import Counters
-from trimtab_client.worker.effects import Send
+from trimtab_client.worker.effects import Order, Send
 from trimtab_client.worker.link import Link
-from trimtab_client.worker.messages import Abort, Commit, Order, Refused, Welcome
-from trimtab_client.worker.notices import Directive, Drain, ReportAck, UnreadableOffer
 from trimtab_client.worker.options import WorkerOptions
-from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.proposal import Room, check_offer
 from trimtab_client.worker.shared import Shared
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.messages import (
+    Abort,
+    Commit,
+    Directive,
+    Drain,
+    Offer,
+    Refused,
+    ReportAck,
+    ServerMessage,
+    UnreadableOffer,
+    Welcome,
+)
+from trimtab_protocol.wire.responses import Response, decode_response
 
 logger = logging.getLogger(__package__)
 
@@ -46,7 +57,7 @@ class Hearing:
         self._clock = clock
         self._lower_term: int | None = None
 
-    def heard(self, link: Link, response: wire.Response) -> None:
+    def heard(self, link: Link, response: Response) -> None:
         """The server has said something on the newest stream, which is open."""
         with self._shared.lock:
             heard = self._shared.switch.heard(response.term)
@@ -59,8 +70,8 @@ class Hearing:
             logger.info("session %d: connected", link.stream)
             self._carrier.tell("connected", stream=link.stream)
         try:
-            said = wire.said(response)
-        except ProtocolError as error:
+            said = decode_response(response)
+        except MalformedError as error:
             self._carrier.complain(str(error))
             return
         self._heed(link, said)
@@ -75,7 +86,7 @@ class Hearing:
             "heard: another server has followed it"
         )
 
-    def _heed(self, link: Link, said: wire.Said) -> None:
+    def _heed(self, link: Link, said: ServerMessage) -> None:
         match said:
             case Directive():
                 link.reports.directed(said, self._clock())
@@ -88,18 +99,18 @@ class Hearing:
                 link.leave_at = min(link.leave_at, self._clock() + said.seconds)
             case UnreadableOffer():
                 self._refuse(link, Refused(*said))
-            case Proposal():
+            case Offer():
                 self._offered(link, said)
             case Welcome() | Commit() | Abort():
                 self._order(link, said)
 
-    def _offered(self, link: Link, proposal: Proposal) -> None:
+    def _offered(self, link: Link, proposal: Offer) -> None:
         switch = self._shared.switch
         if switch.in_force is not None and proposal.version <= switch.in_force:
             return  # late, and its base may be gone
         limits = self._options.staging_slots, self._options.max_layers_per_switch
         try:
-            offer = proposal.on(switch.placement, Room(switch.gpus, *limits))
+            offer = check_offer(proposal, switch.placement, Room(switch.gpus, *limits))
         except ProtocolError as error:
             self._refuse(link, Refused(proposal.version, proposal.digest, str(error)))
         else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.version import Version
-from trimtab_client.worker.messages import Offer
+from trimtab_client.worker.effects import OfferedSwitch
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True, eq=False)
-class SwitchOffer(Offer):
+class SwitchOffer(OfferedSwitch):
     """A placement to prepare, checked, and what this worker has to do for it.
 
     It differs from the placement in force in `layers` only. Only staging may be written

@@ -13,34 +13,12 @@ from trimtab_client.checks import integer, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
+from trimtab_protocol.messages import Scope, TopologySizes, Transfer, WorkerSetup
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
 
 _Choice = TypeVar("_Choice", bound=Enum)
-
-
-class Scope(Enum):
-    """What a worker's counts count, so that nothing is summed twice.
-
-    SOURCE: what this rank's router has sent out. LOCAL: what this rank's slots have
-    processed. GLOBAL: all ranks' counts, reduced already; one worker of the group reports.
-    """
-
-    SOURCE = "source"
-    LOCAL = "local"
-    GLOBAL = "global"
-
-
-class Transfer(Enum):
-    """How weights come into staging.
-
-    PULL: the receiver reads them by itself, at any time. COLLECTIVE: all ranks take part,
-    at the same step.
-    """
-
-    PULL = "pull"
-    COLLECTIVE = "collective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +89,21 @@ class WorkerOptions:
     def owns_all(self) -> bool:
         """Whether the worker is the only one of its group."""
         return len(self.gpus) == self.topology.num_gpus
+
+    def setup(self) -> WorkerSetup:
+        """What the first message of each session says, however far the worker has come."""
+        return WorkerSetup(
+            deployment=self.deployment,
+            topology=TopologySizes(**vars(self.topology)),
+            num_experts=self.num_experts,
+            scope=self.scope,
+            transfer=self.transfer,
+            staging_slots=self.staging_slots,
+            max_layers_per_switch=self.max_layers_per_switch,
+            bytes_per_expert=self.bytes_per_expert,
+            model=self.model,
+            first_layer=self.first_layer,
+        )
 
     def _checked_group(self) -> str:
         if self.group_id == "" and self.owns_all:

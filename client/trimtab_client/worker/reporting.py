@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trimtab_client.worker.notices import Directive
+from trimtab_protocol.messages import Directive
 
 _LEASE_PARTS = 3  # so that one late report does not end a session
 _LEAST_PERIOD = 0.01

@@ -26,7 +26,7 @@ from trimtab_client.worker.link import Link, Mark
 from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Task
-from trimtab_client.worker.wire import Request
+from trimtab_protocol.wire.requests import Request
 
 logger = logging.getLogger(__package__)
 

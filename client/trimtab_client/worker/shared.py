@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable
 
 from trimtab_client.worker.link import Link
-from trimtab_client.worker.options import Transfer, WorkerOptions
+from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.messages import Transfer
 
 Task = Callable[[], object]
 Post = Callable[[Task], object]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from grpc import StatusCode
 
 from trimtab_client.exceptions import TrimtabError
-from trimtab_client.worker import wire
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.carrying import Carrier
 from trimtab_client.worker.counters import Counters
 from trimtab_client.worker.link import Link, Mark, Outbox
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.shared import Post, Shared
+from trimtab_protocol.wire.requests import Request, encode_goodbye, encode_hello, encode_report
 
 logger = logging.getLogger(__package__)
 
@@ -74,15 +74,15 @@ class Streams:
             self._shared.link = link
         if link.waits:
             link.leave_at = now + _PATIENCE_S
-        outbox.put_nowait(wire.hello_request(hello, self._options))
+        outbox.put_nowait(encode_hello(hello, self._options.setup()))
         self._post(link.be_ready)
         return link
 
-    def report(self, link: Link) -> wire.Request:
+    def report(self, link: Link) -> Request:
         """The counts as they are now: the stream's writer asks for them as it sends."""
         snapshot = self._counters.snapshot()
         self._post(lambda: link.reports.sent(snapshot.seq, self._clock()))
-        return wire.report_request(snapshot)
+        return encode_report(snapshot)
 
     def is_open(self, link: Link) -> bool:
         """Whether this is the newest stream, and the session is to go on with it."""
@@ -147,7 +147,7 @@ class Streams:
             link.is_open = False
             return
         link.leave_at = self._clock() + patience
-        link.outbox.put_nowait(wire.goodbye_request(reason))
+        link.outbox.put_nowait(encode_goodbye(reason))
         link.outbox.put_nowait(Mark.END)
 
     def abandon(self) -> None:

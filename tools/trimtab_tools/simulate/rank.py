@@ -24,8 +24,9 @@ from trimtab_client.placement import IntArray, Placement
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Scope, WorkerOptions
+from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.session import WorkerSession
+from trimtab_protocol.messages import Scope
 from trimtab_tools.conformance.reference import NumpyEngine
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.control import Control, GroupBrokenError
