@@ -127,8 +127,7 @@ class WorkerSetup(NamedTuple):
     first_layer: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+class Report(NamedTuple):
     """What a worker has counted since its process began.
 
     Attributes:

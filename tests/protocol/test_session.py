@@ -120,6 +120,8 @@ def plain(value: Any) -> Any:
     """A value that can be compared: arrays as their type, shape and numbers."""
     if isinstance(value, np.ndarray):
         return str(value.dtype), value.shape, value.tolist()
+    if isinstance(value, messages.Report):
+        return [plain(each) for each in value]
     if is_dataclass(value) and not isinstance(value, Placement):
         return type(value), [plain(getattr(value, each.name)) for each in fields(value)]
     return type(value), value

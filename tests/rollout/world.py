@@ -19,7 +19,7 @@ import numpy as np
 from trimtab_client.placement import Placement as ClientPlacement
 from trimtab_client.worker import effects as worker_effects
 from trimtab_client.worker.switch import WorkerSwitch
-from trimtab_protocol.history import Again, Event
+from trimtab_protocol.history import Again, Event, Started
 from trimtab_protocol.lines import encode_line, kind_of
 from trimtab_protocol.messages import Hello
 from trimtab_protocol.placement import Placement
@@ -179,7 +179,7 @@ class World:
         self.die_after = None
         self.rollout = Rollout(self.record, self.shape.gpus)
         self.expiries.clear()
-        self.note("started", {"term": self.term})
+        self.note(Started(self.term))
         self.perform(self.rollout.started())
 
     def kill_server(self) -> None:
