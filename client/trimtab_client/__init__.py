@@ -55,6 +55,7 @@ from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
+from trimtab_protocol.messages import Scope, Transfer
 from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
@@ -63,15 +64,12 @@ if TYPE_CHECKING:
     from trimtab_client.worker.offer import Flip, SwitchOffer
     from trimtab_client.worker.options import WorkerOptions
     from trimtab_client.worker.session import WorkerSession
-    from trimtab_protocol.messages import Scope, Transfer
 
 _LATER = {
     "AsyncWorkerSession": "aio",
     "Flip": "offer",
-    "Scope": "options",
     "StateEvent": "events",
     "SwitchOffer": "offer",
-    "Transfer": "options",
     "WorkerOptions": "options",
     "WorkerSession": "session",
 }

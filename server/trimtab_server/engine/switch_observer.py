@@ -17,6 +17,9 @@ class SwitchObserver(Protocol):
     def noted(self, event: Event) -> None:
         """An event of a deployment's history."""
 
+    async def flush(self) -> None:
+        """Return once all events so far are where others can read them, or soon after."""
+
     def reported(
         self, deployment: str, worker: str, incarnation: int, seq: int, counted: Counted
     ) -> None:

@@ -189,6 +189,9 @@ class Switching:
 
     async def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Send):
+                # Workers may write to the same history: their lines must follow these.
+                await self._teller.flush()
             match effect:
                 case Save(record):
                     await self._save(record)

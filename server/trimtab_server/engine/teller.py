@@ -77,6 +77,10 @@ class Teller:
             case _ if type(event) in _OUTCOMES:
                 self._observer.switched(self.deployment, _OUTCOMES[type(event)])
 
+    async def flush(self) -> None:
+        """Return once the history has what it was told so far."""
+        await self._history.flush()
+
     def reported(self, hello: Hello, seq: int, counted: Counted | None) -> None:
         """A report was counted; None: it had been before."""
         taken: Taken = "repeated" if counted is None else "gap" if counted.gap else "accepted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -68,6 +69,11 @@ class History:
         server that is killed would leave a history that seems to break the rules.
         """
         return _nothing if self._writer is None else self._writer.barrier()
+
+    async def flush(self) -> None:
+        """See SwitchObserver."""
+        if self._writer is not None and not self._writer.idle:
+            await asyncio.to_thread(self._writer.barrier())
 
     def close(self) -> None:
         """Write nothing any more. Harmless when repeated."""

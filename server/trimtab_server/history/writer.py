@@ -21,8 +21,8 @@ _MAX_WAITING = 100_000
 """Events that may wait for the disk. Each is a few hundred bytes beside what is shared."""
 
 _MAX_WAIT_S = 1.0
-"""How long a write to the store waits for the lines before it. The history is for diagnosis: a
-disk that hangs must not stop switches."""
+"""How long a write to the store, or a message to a worker, waits for the lines before it. The
+history is for diagnosis: a disk that hangs must not stop switches."""
 
 
 class HistoryWriter:
@@ -61,6 +61,11 @@ class HistoryWriter:
             self._lose(event, f"{_MAX_WAITING} events are waiting for the disk")
         else:
             self._put += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether all events put so far are written."""
+        return self._done == self._put
 
     def barrier(self) -> Callable[[], None]:
         """A function that returns once all events put so far are written, or after a second."""
