@@ -36,7 +36,7 @@ def broken_file(tmp_path: Path) -> str:
     """Two ranks flip to 1.4 at different steps, and the last line says nothing of the rules."""
     lines = with_terms(clean().lines)
     a_rank_flips_at_another_step(lines)
-    del find(lines, "offered", version=[2, 1])["placement"]
+    del find(lines, "offered", version=[2, 6])["placement"]
     return written(tmp_path / "broken.jsonl", [*lines, {"kind": "ignored"}])
 
 
@@ -107,7 +107,7 @@ def test_only_a_complete_run_has_to_have_come_to_rest(capsys: Capture, open_file
 
     out = check(capsys, open_file, "--complete", code=1)
 
-    assert "liveness: d: the switch to 2.1 is still committed at the end" in out
+    assert "liveness: d: the switch to 2.6 is still committed at the end" in out
 
 
 @pytest.mark.parametrize(("complete", "code"), [([], 0), (["--complete"], 1)])

@@ -36,6 +36,12 @@ def p2(past: Past, event: Event) -> Iterator[str]:
             yield f"{event.version} is committed, but epoch {past.newest.epoch} is the newest"
 
 
+def p3(past: Past, event: Event) -> Iterator[str]:
+    """Generations rise over all epochs of a deployment, so none is used again."""
+    if isinstance(event, Offered) and event.version.generation <= past.highest:
+        yield f"{event.version} is offered, but generation {past.highest} was given out before"
+
+
 def p4(past: Past, event: Event) -> Iterator[str]:
     """At most one switch is open: offered, then committed, then applied by all."""
     match event:
