@@ -775,8 +775,9 @@ def test_a_server_that_has_lost_its_store_may_use_generations_again() -> None:
     """Its terms begin anew, and P1 says so: what the lost store knew is not held against it."""
     run = clean()
     run.started()
+    run.opened()
     run._generation = 0
-    run.switched()  # 2.1
+    run.switched()  # 3.1
     lines = with_terms(run.lines)
     lines[-1 - lines[::-1].index(find(lines[::-1], "started"))]["term"] = 1
 
