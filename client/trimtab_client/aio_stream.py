@@ -1,4 +1,4 @@
-"""A stream's two halves for asyncio: a task pumps, the caller's task consumes."""
+"""The two halves of a stream for asyncio: a task pumps, the caller's task consumes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ import numpy.typing as npt
 from trimtab_client.aio_status import close_is_an_error, reveal
 from trimtab_client.results import StreamItem
 from trimtab_client.status import error_of_call
-from trimtab_client.streaming import Broken, Mark, Request, Setup, Taken, check_end, prepare, settle
+from trimtab_client.streaming import (
+    LoadsFailed,
+    Request,
+    StreamEnd,
+    StreamSetup,
+    Taken,
+    check_end,
+    decode_item,
+    encode_load,
+)
 
 Loads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
 
 
 class Pump:
-    """Takes loads from the caller's iterator while fewer than `max_in_flight` are out."""
+    """Takes loads from the caller's iterator, at most `max_in_flight` beyond the results read."""
 
-    def __init__(self, setup: Setup, loads: Loads) -> None:
+    def __init__(self, setup: StreamSetup, loads: Loads) -> None:
         self._config = setup.config
         self._loads = aiter(loads) if isinstance(loads, AsyncIterable) else _aiter(iter(loads))
         self._slots = asyncio.Semaphore(setup.max_in_flight)
@@ -39,10 +48,6 @@ class Pump:
         """Let one more load be taken."""
         self._slots.release()
 
-    def end(self) -> None:
-        """Wake the consumer: the call is over."""
-        self.taken.put_nowait(Mark.CALL_ENDED)
-
     async def _send(self, call: Any) -> None:
         await call.write(self._config)
         for index in itertools.count():
@@ -57,49 +62,49 @@ class Pump:
 
     async def _take(self, index: int) -> tuple[Taken, Request | None]:
         try:
-            return prepare(index, await anext(self._loads))
+            return encode_load(index, await anext(self._loads))
         except StopAsyncIteration:
-            return Mark.NO_MORE_LOADS, None
+            return StreamEnd.NO_MORE_LOADS, None
         except BaseException as error:  # noqa: BLE001 - raised again, by the consumer
-            return Broken(error), None
+            return LoadsFailed(error), None
 
 
 async def stream_items(
     start: Callable[[], Any], pump: Pump, num_gpus: int
 ) -> AsyncGenerator[StreamItem]:
-    """What became of each load, in order. The call starts with the first `anext`."""
+    """Yield the result of each load, in order. The call starts with the first `anext`."""
     call = start()
     pumping = asyncio.create_task(pump.run(call))
 
     def end(_: object) -> None:
         pumping.cancel()
-        pump.end()
+        pump.taken.put_nowait(StreamEnd.CALL_ENDED)
 
     call.add_done_callback(end)
-    # Not `call.read()`: once the call is done, that leaves answers unread.
-    answers = aiter(call)
+    # `call.read()` would leave answers unread once the call is done.
+    responses = aiter(call)
     try:
-        while not isinstance(taken := await pump.taken.get(), Mark):
-            if isinstance(taken, Broken):
+        while not isinstance(taken := await pump.taken.get(), StreamEnd):
+            if isinstance(taken, LoadsFailed):
                 raise taken.error
             if isinstance(taken, StreamItem):
                 yield taken
             else:
-                yield settle(taken, await _read(call, answers), num_gpus)
-            # Freed only now, when the caller is back for more: so a load may depend
-            # on all results but the last `max_in_flight` - 1.
+                yield decode_item(taken, await _next(call, responses), num_gpus)
+            # The slot is freed only now, when the caller asks for the next result: so a load
+            # may depend on all results but the last `max_in_flight` - 1.
             pump.free_slot()
-        check_end(taken, await _read(call, answers))
+        check_end(taken, await _next(call, responses))
     finally:
         call.cancel()  # and so, by `end`, the pump
         await asyncio.wait([pumping])
 
 
-async def _read(call: Any, answers: AsyncIterator[Any]) -> Any:
-    """The next answer, or None at the end of the stream."""
+async def _next(call: Any, responses: AsyncIterator[Any]) -> Any:
+    """The next response, or None at the end of the stream."""
     try:
         with close_is_an_error():
-            return await anext(answers, None)
+            return await anext(responses, None)
     except grpc.RpcError as failure:
         raise error_of_call(await reveal(call, failure)) from failure
 

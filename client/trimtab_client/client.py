@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -21,33 +21,32 @@ from trimtab_client.channel import (
     TlsOptions,
     open_channel,
 )
+from trimtab_client.deployment_calls import DeploymentCalls
 from trimtab_client.exceptions import TrimtabError
-from trimtab_client.operating import Operating
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
 from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
-from trimtab_client.streaming import Request
-from trimtab_client.switching import Switching
+from trimtab_client.streaming import Request, stream_setup
 from trimtab_client.wire import ServingStatus
 
 
-class Client(Operating, Switching):
+class Client(DeploymentCalls):
     """A connection to a Trimtab server.
 
-    It connects at the first call, and again by itself when the connection was lost.
-    Any number of threads may share one. It does not survive a fork: make it in the
-    process that uses it. Use it as a context manager, or call `close`.
+    The client connects at the first call, and reconnects when the connection is lost.
+    Any number of threads may share one client. A client does not survive a fork: make it in
+    the process that uses it. Use it as a context manager, or call `close`.
 
-    Calls do not wait for a server that is down: they fail at once, are retried as
+    If the server is down, calls do not wait for it: they fail at once, are retried as
     `retry` says, and then raise UnavailableError. `wait_ready` waits.
 
-    All calls raise TrimtabError; `trimtab_client.exceptions` draws its tree.
+    All calls raise TrimtabError; `trimtab_client.exceptions` draws the tree of errors.
 
     Args:
         target: "host:port", "unix:path", or any other gRPC target.
-        tls: how to reach a server that speaks TLS; None: plain text.
-        timeout: of each call, retries included, in seconds; `math.inf`: no limit.
+        tls: how to reach a server that speaks TLS; None for plain text.
+        timeout: of each call, retries included, in seconds; `math.inf` for no limit.
         retry: when a call is tried again.
         max_message_bytes: largest message sent or received, at most 2**31 - 1.
     """
@@ -82,14 +81,14 @@ class Client(Operating, Switching):
 
         Args:
             weight: [X, n], the weight of each item; each row is a problem of its own.
-            num_packs: P; it divides n.
+            num_packs: P, which divides n.
             item_group: int [X, n]; items of a row with the same group share a pack
-                only where that cannot be avoided.
+                only if that cannot be avoided.
             options: settings of the solver.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
         request = wire.pack_request(weight, num_packs, item_group, options)
-        return wire.pack_result(self._call(self._solver.Pack, request, timeout))
+        return self._call(self._solver.Pack, request, wire.pack_result, timeout)
 
     def place(
         self,
@@ -106,17 +105,18 @@ class Client(Operating, Switching):
         Args:
             load: [L, E], tokens routed to each logical expert, in any unit: a numpy
                 array, a torch tensor, nested lists, or anything with `__array__`.
-            topology: where the experts may lie.
-            current: the placement in force, or its `phy2log` [L, R]. With it, the new
-                one is chosen so that few experts move.
-            budget: with it, `current` is improved by the best few moves instead of
+            topology: the slots, GPUs and nodes that experts may be placed on.
+            current: the current placement, or its `phy2log` [L, R]. If given, the new
+                placement is chosen so that few experts move.
+            budget: if given, `current` is improved by the best few moves instead of
                 being planned anew.
             options: settings of the solver.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
         request = wire.place_request(load, topology, current, budget, options)
-        response = self._call(self._solver.Place, request, timeout)
-        return wire.place_result(response, request.load.shape[1], topology.num_gpus)
+        num_experts, num_gpus = request.load.shape[1], topology.num_gpus
+        decode = partial(wire.place_result, num_experts=num_experts, num_gpus=num_gpus)
+        return self._call(self._solver.Place, request, decode, timeout)
 
     def place_stream(
         self,
@@ -129,31 +129,31 @@ class Client(Operating, Switching):
         max_in_flight: int = 8,
         timeout: float = math.inf,
     ) -> Generator[StreamItem]:
-        """Place again and again, each time from the placement answered last.
+        """Place load after load, each starting from the placement answered last.
 
-        Results come in the order of the loads. A load that cannot be placed becomes
-        an item with `error` set, and the stream goes on. `loads` is iterated on
+        Results come in the order of the loads. A load that cannot be placed yields
+        an item with `error` set, and the stream continues. `loads` is iterated on
         another thread; an exception that it raises is raised here, after the results
         of the loads before it. Leaving the loop early, or closing the generator,
         cancels the call.
 
-        A stream is not retried: the placement in force is its own. If it fails, answers
-        not consumed yet are lost. To go on, open another one with `current` set to the
-        last placement received.
+        A stream is not retried, because the server holds its current placement. If the stream
+        fails, answers that you have not consumed yet are lost. To continue, open another one
+        with `current` set to the last placement received.
 
         Args:
             loads: [L, E] each, as in `place`.
-            topology: where the experts may lie.
-            current: the placement in force at the start, as in `place`.
-            budget: with it, each load improves the placement in force by the best few
-                moves; without it, each is planned anew and aligned with the one in
-                force.
+            topology: the slots, GPUs and nodes that experts may be placed on.
+            current: the placement to start from, as in `place`.
+            budget: if given, each load improves the current placement by the best few
+                moves; if not, each is planned anew and aligned with the current placement.
             options: settings of the solver.
-            max_in_flight: most loads taken whose results have not been consumed. 1
-                lets each load depend on the result before it.
+            max_in_flight: maximum number of loads taken whose results have not been
+                consumed. With 1, each load may depend on the result before it.
             timeout: of the whole stream, in seconds.
         """
-        setup = self._stream_setup(topology, current, budget, options, max_in_flight, timeout)
+        self._require_open()
+        setup = stream_setup(topology, current, budget, options, max_in_flight, timeout)
         pump = thread_stream.Pump(setup, loads)
 
         def start(requests: Iterator[Request]) -> Any:
@@ -163,49 +163,42 @@ class Client(Operating, Switching):
         return thread_stream.stream_items(start, pump, setup.num_gpus)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
-        """What the server says about itself, or about one of its services. Not retried.
+        """The health of the server, or of one of its services. Not retried.
 
         Args:
-            service: full name of a service; empty: the server as a whole.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            service: full name of a service; empty for the server as a whole.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
-        deadline = Deadline(self._timeout_of(timeout))
-        return self._health(service, deadline, wait_for_ready=False)
+        return self._health(service, self._deadline(timeout))
 
     def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
-        """Wait until the server is there and SERVING.
+        """Wait until the server answers and its health is SERVING.
 
         Args:
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
             service: as in `health`.
 
         Raises:
-            DeadlineExceededError: it was not ready in time.
+            DeadlineExceededError: the server was not ready in time.
         """
-        readiness = health.Readiness(self._timeout_of(timeout))
-        while True:
-            outcome = self._outcome(service, readiness.deadline)
-            if readiness.ended_by(outcome):
-                return
+        readiness = health.Readiness(self._deadline(timeout))
+        while not readiness.reached(self._outcome(service, readiness.deadline)):
             time.sleep(health.POLL_SECONDS)
 
     def close(self) -> None:
-        """Cancel what is under way, and disconnect. May be called again."""
+        """Cancel all running calls, and disconnect. May be called again."""
         self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _health(self, service: str, deadline: Deadline, *, wait_for_ready: bool) -> ServingStatus:
+    def _health(
+        self, service: str, deadline: Deadline, *, wait_for_ready: bool = False
+    ) -> ServingStatus:
         self._require_open()
         request = wire.health_request(service)
         limit = grpc_timeout(deadline.remaining())

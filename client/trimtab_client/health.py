@@ -1,4 +1,4 @@
-"""The standard health service, and waiting until a server is ready."""
+"""The standard gRPC health service, and waiting until a server is ready."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from trimtab_client.status import error_of_call
 from trimtab_client.wire import ServingStatus
 
 SOLVER_SERVICE = "trimtab.v1.SolverService"
-"""Name under which the server reports the health of the solver's calls."""
+"""The name under which the server reports the health of the solver's calls."""
 
 CHECK: dict[str, Any] = {
     "method": "/grpc.health.v1.Health/Check",
     "request_serializer": standard_pb2.HealthCheckRequest.SerializeToString,
     "response_deserializer": standard_pb2.HealthCheckResponse.FromString,
 }
-"""How a channel is asked for the health check."""
+"""Arguments of a channel's `unary_unary` for the health check."""
 
 POLL_SECONDS = 0.1
 """Pause between two checks while waiting."""
 
 
 def status_of_failure(failure: grpc.RpcError) -> ServingStatus:
-    """What a failed health check says.
+    """The status that a failed health check implies.
 
     Raises:
-        TrimtabError: it says nothing about the service.
+        TrimtabError: the failure says nothing about the service.
     """
     if failure.code() is grpc.StatusCode.NOT_FOUND:
         return ServingStatus.SERVICE_UNKNOWN
@@ -38,18 +38,21 @@ def status_of_failure(failure: grpc.RpcError) -> ServingStatus:
 
 
 class Readiness:
-    """The wait for SERVING: when it ends, and how."""
+    """Decides when a wait for SERVING ends, and how.
 
-    def __init__(self, timeout: float) -> None:
-        self.deadline = Deadline(timeout)
-        self._timeout = timeout
+    Args:
+        deadline: when the wait ends without success.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
         self._last = "no server answered"
 
-    def ended_by(self, outcome: ServingStatus | TrimtabError) -> bool:
+    def reached(self, outcome: ServingStatus | TrimtabError) -> bool:
         """Whether the server is ready, by the outcome of a check.
 
         Raises:
-            DeadlineExceededError: it is not, and the time is up.
+            DeadlineExceededError: the server is not ready, and the time is up.
             TrimtabError: the check failed in a way that waiting does not cure.
         """
         if outcome is ServingStatus.SERVING:
@@ -61,5 +64,6 @@ class Readiness:
         elif not isinstance(outcome, DeadlineExceededError):
             raise outcome
         if self.deadline.remaining() <= 0:
-            raise DeadlineExceededError(f"not ready within {self._timeout:g} s: {self._last}")
+            limit = f"{self.deadline.timeout:g} s"
+            raise DeadlineExceededError(f"not ready within {limit}: {self._last}")
         return False

@@ -33,7 +33,7 @@ from trimtab_client import (
     aio_stream,
     wire,
 )
-from trimtab_client.streaming import Setup
+from trimtab_client.streaming import StreamSetup
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)
@@ -338,7 +338,7 @@ async def test_the_pump_leaves_it_to_the_consumer_to_tell_why_a_call_ended() -> 
         await call.code()
 
         config = wire.stream_config(TOPOLOGY, None, None, None)
-        setup = Setup(config, max_in_flight=1, timeout=None, num_gpus=TOPOLOGY.num_gpus)
+        setup = StreamSetup(config, max_in_flight=1, timeout=None, num_gpus=TOPOLOGY.num_gpus)
         await aio_stream.Pump(setup, [LOAD]).run(call)
 
 
