@@ -134,7 +134,7 @@ class AsyncClient(AioCalls):
     async def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
         """Wait until the server is SERVING. See `Client.wait_ready`."""
         readiness = health.Readiness(self._deadline(timeout))
-        while not readiness.reached(await self._outcome(service, readiness.deadline)):
+        while not readiness.reached(await self._outcome(service, readiness.deadline)):  # noqa: ASYNC110
             await asyncio.sleep(health.POLL_SECONDS)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a session tells whoever watches it."""
+"""The events that a session passes to `on_state`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StateEvent:
-    """Something has changed.
-
-    `kind` says what, and `values` has what belongs to it:
-
-    connected: `stream`; the server has answered. disconnected: `stream`, `reason`, `retry_in`
-    in seconds. complaint: `reason`; the server broke the protocol, without effect.
-    in_force, flipped: the line of the deployment's history, as PROTOCOL.md describes it.
+    """A change of a session's state.
 
     Attributes:
-        kind: what has changed.
-        values: what belongs to it.
+        kind: "connected": the server has answered. "disconnected": a stream has ended.
+            "complaint": the server broke the protocol, and its message was ignored.
+            "in_force" or "flipped": a line of the deployment's history (PROTOCOL.md).
+        values: details by name. connected: `stream`. disconnected: `stream`, `reason` and
+            `retry_in`, seconds until the next attempt. complaint: `reason`. in_force and
+            flipped: the values that PROTOCOL.md describes.
     """
 
     kind: str

@@ -55,7 +55,7 @@ def test_a_callback_that_exits_has_failed_and_the_session_goes_on(
     stream.fence()
     assert engine.session.connected
     assert engine.boundary() is None
-    for name in ("on_state failed at 'connected'", "on_offer failed for 1.1", "on_abort failed"):
+    for name in ("on_state failed for 'connected'", "on_offer failed for 1.1", "on_abort failed"):
         assert name in caplog.text
     engine.close(timeout=0.1)
 

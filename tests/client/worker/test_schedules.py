@@ -76,7 +76,7 @@ def test_a_stream_that_lasted_begins_anew() -> None:
 
 def test_where_there_is_no_connection_the_channel_backs_off() -> None:
     waits = backoff(0.5)
-    assert [waits.out_of_reach() for _ in range(5)] == [0.5] * 5
+    assert [waits.unreachable() for _ in range(5)] == [0.5] * 5
     assert waits.ended(AWAY, 0.0, drained=False) == 0.5
 
 

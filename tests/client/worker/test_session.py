@@ -30,7 +30,7 @@ from trimtab_client import (
     Topology,
     Version,
 )
-from trimtab_client.worker import streams
+from trimtab_client.worker import connector
 
 ZERO, ONE, TWO = (Version(1, generation) for generation in range(3))
 ALL = (0, 1)
@@ -357,7 +357,7 @@ def raises(_: object) -> bool:
     [
         (raises, "out of pinned memory"),
         (lambda _: False, "the engine declined"),
-        (lambda _: 7, "on_offer gave 7"),
+        (lambda _: 7, "on_offer returned 7"),
     ],
     ids=["raises", "declines", "returns nonsense"],
 )
@@ -696,7 +696,7 @@ def test_a_stream_that_waits_in_vain_gives_way_to_one_that_asks_why(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(streams, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(connector, "_MAX_WAIT_FOR_READY_SECONDS", 0.02)
     engine = start(retry=RetryPolicy(initial_backoff=0.0, max_backoff=0.0))
     server.joined()
     engine.event("in_force")
@@ -875,7 +875,7 @@ def test_callbacks_that_raise_are_logged(
 
     stream.expect("discarded")
     assert "on_abort failed for 1.1" in caplog.text
-    assert "on_state failed at 'connected'" in caplog.text
+    assert "on_state failed for 'connected'" in caplog.text
 
 
 # Groups.
