@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import aio_stream, health, watching, wire
+from trimtab_client import health, streaming, watching, wire
 from trimtab_client.aio_status import close_is_an_error
 from trimtab_client.calling import AioCalls, awaited
 from trimtab_client.channel import (
@@ -30,7 +30,6 @@ from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import StreamItem
 from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
-from trimtab_client.streaming import stream_setup
 from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
 
@@ -90,7 +89,7 @@ class AsyncClient(AioCalls):
 
     def place_stream(
         self,
-        loads: aio_stream.Loads,
+        loads: streaming.AioLoads,
         topology: Topology,
         *,
         current: Placement | npt.ArrayLike | None = None,
@@ -106,13 +105,13 @@ class AsyncClient(AioCalls):
         sure that the call is cancelled at once, use `contextlib.aclosing`.
         """
         self._require_open()
-        setup = stream_setup(topology, current, budget, options, max_in_flight, timeout)
-        pump = aio_stream.Pump(setup, loads)
-        return aio_stream.stream_items(
-            lambda: self._start(self._solver.PlaceStream, timeout=setup.timeout),
-            pump,
-            setup.num_gpus,
-        )
+        config = wire.stream_config(topology, current, budget, options)
+        setup = streaming.StreamSetup(config, topology.num_gpus, max_in_flight, timeout)
+
+        def start() -> Any:
+            return self._start(self._solver.PlaceStream, timeout=setup.timeout)
+
+        return streaming.aio_stream_items(start, streaming.AioPump(setup, loads))
 
     def watch_placement(
         self, deployment: str, known: Version | None = None, *, timeout: float = math.inf
@@ -124,12 +123,11 @@ class AsyncClient(AioCalls):
         """
         self._require_open()
         watch = watching.Watch(deployment, known, self._retry, self._deadline(timeout))
-        return watching.aio_placements(
-            watch,
-            lambda request, seconds: self._start(
-                self._deployments.WatchPlacement, request, timeout=seconds
-            ),
-        )
+
+        def start(request: Any, seconds: float | None) -> Any:
+            return self._start(self._deployments.WatchPlacement, request, timeout=seconds)
+
+        return watching.aio_placements(watch, start)
 
     async def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
         """Wait until the server is SERVING. See `Client.wait_ready`."""

@@ -1,4 +1,4 @@
-"""What both clients ask of their gRPC channel: security, limits, keepalive."""
+"""The gRPC channel of both clients: security, limits, keepalive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC counts in a C int
 Channel = TypeVar("Channel")
 
 Pem = str | os.PathLike[str] | bytes
-"""A file of PEM text, or, as bytes, the text itself."""
+"""The path of a file of PEM text, or the text itself as bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class TlsOptions:
     """How to reach a server that speaks TLS.
 
     Attributes:
-        ca: certificates to trust; None: those of the system.
-        cert: this client's certificate chain, where the server asks for one.
-        key: the private key that belongs to `cert`.
-        server_name: name to expect in the server's certificate, where it is not
+        ca: certificates to trust; None for those of the system.
+        cert: this client's certificate chain, if the server asks for one.
+        key: the private key of `cert`.
+        server_name: name to expect in the server's certificate, if it is not
             the one in the address.
 
     Raises:
-        InvalidArgumentError: `cert` without `key`, or `key` without `cert`.
+        InvalidArgumentError: `cert` is given without `key`, or `key` without `cert`.
     """
 
     ca: Pem | None = None
@@ -65,7 +65,8 @@ def open_channel(
     options = _channel_options(max_message_bytes, tls)
     if tls is None:
         return insecure(target, options)
-    return secure(target, _credentials(tls), options)
+    credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
+    return secure(target, credentials, options)
 
 
 def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
@@ -73,30 +74,22 @@ def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tup
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", limit),
         ("grpc.max_receive_message_length", limit),
-        # Retries are the client's own: it knows about RetryInfo and the timeout.
+        # The client itself retries: it knows about RetryInfo and the timeout.
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
-        # gRPC's own reconnect backoff grows to two minutes. A server that came
-        # back should be found within seconds.
+        # gRPC's own reconnect backoff grows to two minutes. A server that is back
+        # should be found within seconds.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
-        # An idle stream to a host that vanished ends after this. Servers close
-        # connections that ping more often than every 5 minutes, by default.
+        # An idle stream to a host that vanished ends after this. By default, servers close
+        # connections that ping more often than every 5 minutes.
         ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
-
-
-def _credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_pem(tls.ca),
-        private_key=_pem(tls.key),
-        certificate_chain=_pem(tls.cert),
-    )
 
 
 def _pem(source: Pem | None) -> bytes | None:

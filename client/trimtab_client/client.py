@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import health, thread_stream, wire
+from trimtab_client import health, streaming, wire
 from trimtab_client.channel import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TARGET,
@@ -27,7 +27,6 @@ from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
 from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
-from trimtab_client.streaming import Request, stream_setup
 from trimtab_client.wire import ServingStatus
 
 
@@ -153,14 +152,14 @@ class Client(DeploymentCalls):
             timeout: of the whole stream, in seconds.
         """
         self._require_open()
-        setup = stream_setup(topology, current, budget, options, max_in_flight, timeout)
-        pump = thread_stream.Pump(setup, loads)
+        config = wire.stream_config(topology, current, budget, options)
+        setup = streaming.StreamSetup(config, topology.num_gpus, max_in_flight, timeout)
 
-        def start(requests: Iterator[Request]) -> Any:
+        def start(requests: Iterator[streaming.Request]) -> Any:
             self._require_open()
             return self._solver.PlaceStream(requests, timeout=setup.timeout)
 
-        return thread_stream.stream_items(start, pump, setup.num_gpus)
+        return streaming.stream_items(start, streaming.Pump(setup, loads))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """The health of the server, or of one of its services. Not retried.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -30,10 +31,9 @@ from trimtab_client import (
     SolverOptions,
     Topology,
     UnavailableError,
-    aio_stream,
     wire,
 )
-from trimtab_client.streaming import StreamSetup
+from trimtab_client.streaming import AioPump, StreamSetup
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)
@@ -338,8 +338,8 @@ async def test_the_pump_leaves_it_to_the_consumer_to_tell_why_a_call_ended() -> 
         await call.code()
 
         config = wire.stream_config(TOPOLOGY, None, None, None)
-        setup = StreamSetup(config, max_in_flight=1, timeout=None, num_gpus=TOPOLOGY.num_gpus)
-        await aio_stream.Pump(setup, [LOAD]).run(call)
+        setup = StreamSetup(config, TOPOLOGY.num_gpus, max_in_flight=1, timeout=math.inf)
+        await AioPump(setup, [LOAD]).run(call)
 
 
 def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:
