@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakSet
 
@@ -13,23 +13,17 @@ import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import health, streaming, watching, wire
+from trimtab_client import channel, health, streaming, watching, wire
 from trimtab_client.aio_status import close_is_an_error
-from trimtab_client.calling import AioCalls, awaited
-from trimtab_client.channel import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    TlsOptions,
-    open_channel,
-)
+from trimtab_client.calling import ClientBase, T, awaited
+from trimtab_client.channel import TlsOptions, open_channel
 from trimtab_client.client import Client
 from trimtab_client.deployments import ServedPlacement
-from trimtab_client.exceptions import TrimtabError
+from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import StreamItem
-from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
+from trimtab_client.retry import DEFAULT_RETRY, RetryPolicy
 from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
 
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
     from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
 
 
-class AsyncClient(AioCalls):
+class AsyncClient(ClientBase):
     """`Client` for asyncio: the same calls and arguments, awaited.
 
     The arguments are those of `Client`. A client belongs to the event loop that runs when it is
@@ -50,18 +44,16 @@ class AsyncClient(AioCalls):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str = channel.DEFAULT_TARGET,
         *,
         tls: TlsOptions | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = channel.DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(timeout, retry)
         asyncio.get_running_loop()
-        self._channel = open_channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, target, tls, max_message_bytes
-        )
+        self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
         # Each stub is one class at run time; only its type has an asynchronous twin.
         self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
         self._deployments = cast("DeploymentServiceAsyncStub", DeploymentServiceStub(self._channel))
@@ -70,7 +62,7 @@ class AsyncClient(AioCalls):
 
     pack = awaited(Client.pack)
     place = awaited(Client.place)
-    health = awaited(Client.health)
+    wait_ready = awaited(Client.wait_ready)
 
     create_deployment = awaited(Client.create_deployment)
     get_deployment = awaited(Client.get_deployment)
@@ -129,11 +121,14 @@ class AsyncClient(AioCalls):
 
         return watching.aio_placements(watch, start)
 
-    async def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
-        """Wait until the server is SERVING. See `Client.wait_ready`."""
-        readiness = health.Readiness(self._deadline(timeout))
-        while not readiness.reached(await self._outcome(service, readiness.deadline)):  # noqa: ASYNC110
-            await asyncio.sleep(health.POLL_SECONDS)
+    async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
+        """The health of the server or of a service. See `Client.health`."""
+        check: Any = self._health(service, timeout)
+        try:
+            status: ServingStatus = await check
+        except NotFoundError:
+            return ServingStatus.SERVICE_UNKNOWN
+        return status
 
     async def close(self) -> None:
         """Cancel all running calls, and disconnect. May be called again."""
@@ -156,21 +151,15 @@ class AsyncClient(AioCalls):
         self._streams.add(call)
         return call
 
-    async def _health(
-        self, service: str, deadline: Deadline, *, wait_for_ready: bool = False
-    ) -> ServingStatus:
-        self._require_open()
-        request = wire.health_request(service)
-        limit = grpc_timeout(deadline.remaining())
-        try:
-            with close_is_an_error():
-                response = await self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
-        except grpc.RpcError as failure:
-            return health.status_of_failure(failure)
-        return wire.serving_status(response)
-
-    async def _outcome(self, service: str, deadline: Deadline) -> ServingStatus | TrimtabError:
-        try:
-            return await self._health(service, deadline, wait_for_ready=True)
-        except TrimtabError as error:
-            return error
+    async def _repeat(  # type: ignore[override]  # see `ClientBase`
+        self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any
+    ) -> T:
+        while True:
+            self._require_open()
+            try:
+                with close_is_an_error():
+                    response = await method(request, timeout=attempts.timeout())
+                return decode(response)
+            except grpc.RpcError as failure:
+                delay = attempts.delay_after(failure)
+            await asyncio.sleep(delay)

@@ -1,16 +1,12 @@
-"""How each client makes a call, and repeats it. The two differ only in how they wait."""
+"""How both clients make calls. They differ only in how they wait."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import grpc
-
-from trimtab_client.aio_status import close_is_an_error
+from trimtab_client import wire
 from trimtab_client.exceptions import ClientClosedError
 from trimtab_client.retry import Attempts, Deadline, RetryPolicy, check_timeout
 
@@ -21,6 +17,8 @@ T = TypeVar("T")
 class ClientBase:
     """The defaults of a client's calls, and whether the client is still open."""
 
+    _check: Any
+
     def __init__(self, timeout: float, retry: RetryPolicy) -> None:
         self._timeout = check_timeout(timeout)
         self._retry = retry
@@ -30,16 +28,9 @@ class ClientBase:
         """The deadline of a call that was given `timeout`; None stands for the client's."""
         return Deadline(self._timeout if timeout is None else check_timeout(timeout))
 
-    def _attempts(self, timeout: float | None, *, idempotent: bool) -> Attempts:
-        return Attempts(self._retry, self._deadline(timeout), idempotent=idempotent)
-
     def _require_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client is closed: make another one")
-
-
-class BlockingCalls(ClientBase):
-    """Calls for threads."""
 
     def _call(
         self,
@@ -50,43 +41,23 @@ class BlockingCalls(ClientBase):
         *,
         idempotent: bool = True,
     ) -> T:
-        """Call `method` of a stub until it answers or may not be repeated; decode the answer."""
-        attempts = self._attempts(timeout, idempotent=idempotent)
-        while True:
-            self._require_open()
-            try:
-                response = method(request, timeout=attempts.timeout())
-            except grpc.RpcError as failure:
-                delay = attempts.delay_after(failure)
-            else:
-                return decode(response)
-            time.sleep(delay)
+        """Call `method` of a stub, repeat that if it may help, and decode the answer."""
+        attempts = Attempts(self._retry, self._deadline(timeout), idempotent=idempotent)
+        return self._repeat(method, request, decode, attempts)
 
+    def _health(self, service: str, timeout: float | None) -> wire.ServingStatus:
+        """Ask for the health of a service, once."""
+        attempts = Attempts(RetryPolicy(max_attempts=1), self._deadline(timeout))
+        request = wire.health_request(service)
+        return self._repeat(self._check, request, wire.serving_status, attempts)
 
-class AioCalls(ClientBase):
-    """Calls for asyncio."""
+    def _repeat(self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any) -> T:
+        """Call `method` until there is an answer, or `attempts` raise an error.
 
-    async def _call(
-        self,
-        method: Any,
-        request: Any,
-        decode: Callable[[Any], T],
-        timeout: float | None,
-        *,
-        idempotent: bool = True,
-    ) -> T:
-        """See `BlockingCalls._call`."""
-        attempts = self._attempts(timeout, idempotent=idempotent)
-        while True:
-            self._require_open()
-            try:
-                with close_is_an_error():
-                    response = await method(request, timeout=attempts.timeout())
-            except grpc.RpcError as failure:
-                delay = attempts.delay_after(failure)
-            else:
-                return decode(response)
-            await asyncio.sleep(delay)
+        In an `AsyncClient` this is a coroutine function, and so all of the above return
+        coroutines, which `awaited` awaits.
+        """
+        raise NotImplementedError
 
 
 def awaited(
@@ -94,8 +65,7 @@ def awaited(
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     """The method of `AsyncClient` that makes the same call as this method of `Client`.
 
-    `method` has to return what `self._call` or another method of both clients returns: in an
-    `AsyncClient` that is a coroutine, which is awaited here. So the signature, the docstring and
+    `method` has to return what `_call` or `_repeat` returns. So the signature, the docstring and
     the conversion of arguments and answers are written once.
     """
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import grpc
 
@@ -17,8 +16,6 @@ DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
 _MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC counts in a C int
-
-Channel = TypeVar("Channel")
 
 Pem = str | os.PathLike[str] | bytes
 """The path of a file of PEM text, or the text itself as bytes."""
@@ -49,14 +46,8 @@ class TlsOptions:
             raise invalid("tls", "cert and key belong together: give both or none")
 
 
-def open_channel(
-    insecure: Callable[..., Channel],
-    secure: Callable[..., Channel],
-    target: str,
-    tls: TlsOptions | None,
-    max_message_bytes: int,
-) -> Channel:
-    """A channel to `target`, made by gRPC's `insecure_channel` or `secure_channel`.
+def open_channel(library: Any, target: str, tls: TlsOptions | None, max_message_bytes: int) -> Any:
+    """A channel to `target`, made by `library`: `grpc` or `grpc.aio`.
 
     Raises:
         InvalidArgumentError: `max_message_bytes` is not an integer in [1, 2**31 - 1].
@@ -64,9 +55,9 @@ def open_channel(
     """
     options = _channel_options(max_message_bytes, tls)
     if tls is None:
-        return insecure(target, options)
+        return library.insecure_channel(target, options)
     credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
-    return secure(target, credentials, options)
+    return library.secure_channel(target, credentials, options)
 
 
 def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -13,20 +13,15 @@ import numpy.typing as npt
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import health, streaming, wire
-from trimtab_client.channel import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    TlsOptions,
-    open_channel,
-)
+from trimtab_client import channel, health, streaming, wire
+from trimtab_client.calling import T
+from trimtab_client.channel import TlsOptions, open_channel
 from trimtab_client.deployment_calls import DeploymentCalls
-from trimtab_client.exceptions import TrimtabError
+from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
-from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
+from trimtab_client.retry import DEFAULT_RETRY, RetryPolicy
 from trimtab_client.wire import ServingStatus
 
 
@@ -52,17 +47,15 @@ class Client(DeploymentCalls):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str = channel.DEFAULT_TARGET,
         *,
         tls: TlsOptions | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = channel.DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(timeout, retry)
-        self._channel = open_channel(
-            grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
-        )
+        self._channel = open_channel(grpc, target, tls, max_message_bytes)
         self._solver = SolverServiceStub(self._channel)
         self._deployments = DeploymentServiceStub(self._channel)
         self._check = self._channel.unary_unary(**health.CHECK)
@@ -168,7 +161,10 @@ class Client(DeploymentCalls):
             service: full name of a service; empty for the server as a whole.
             timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
-        return self._health(service, self._deadline(timeout))
+        try:
+            return self._health(service, timeout)
+        except NotFoundError:
+            return ServingStatus.SERVICE_UNKNOWN
 
     def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
         """Wait until the server answers and its health is SERVING.
@@ -181,8 +177,8 @@ class Client(DeploymentCalls):
             DeadlineExceededError: the server was not ready in time.
         """
         readiness = health.Readiness(self._deadline(timeout))
-        while not readiness.reached(self._outcome(service, readiness.deadline)):
-            time.sleep(health.POLL_SECONDS)
+        check = partial(self._check, wait_for_ready=True)
+        return self._repeat(check, wire.health_request(service), readiness.decode, readiness)
 
     def close(self) -> None:
         """Cancel all running calls, and disconnect. May be called again."""
@@ -195,20 +191,11 @@ class Client(DeploymentCalls):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _health(
-        self, service: str, deadline: Deadline, *, wait_for_ready: bool = False
-    ) -> ServingStatus:
-        self._require_open()
-        request = wire.health_request(service)
-        limit = grpc_timeout(deadline.remaining())
-        try:
-            response = self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
-        except grpc.RpcError as failure:
-            return health.status_of_failure(failure)
-        return wire.serving_status(response)
-
-    def _outcome(self, service: str, deadline: Deadline) -> ServingStatus | TrimtabError:
-        try:
-            return self._health(service, deadline, wait_for_ready=True)
-        except TrimtabError as error:
-            return error
+    def _repeat(self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any) -> T:
+        while True:
+            self._require_open()
+            try:
+                return decode(method(request, timeout=attempts.timeout()))
+            except grpc.RpcError as failure:
+                delay = attempts.delay_after(failure)
+            time.sleep(delay)

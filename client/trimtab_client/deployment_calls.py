@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import watching, wire_deployments, wire_policies, wire_switching
-from trimtab_client.calling import BlockingCalls
+from trimtab_client.calling import ClientBase
 from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
@@ -20,11 +20,11 @@ from trimtab_client.results import TriggerResult
 from trimtab_client.version import Version
 
 
-class DeploymentCalls(BlockingCalls):
+class DeploymentCalls(ClientBase):
     """A mixin for a client that has a stub of DeploymentService.
 
-    `AsyncClient` reuses these methods by `calling.awaited`: each has to return what `_call`
-    returns. A call is idempotent unless it says otherwise.
+    `AsyncClient` makes its methods of these by `calling.awaited`. All calls but `trigger` are
+    idempotent.
     """
 
     _deployments: DeploymentServiceStub
@@ -62,11 +62,7 @@ class DeploymentCalls(BlockingCalls):
         return self._call(self._deployments.GetDeployment, request, _deployment, timeout)
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
-        """All deployments, sorted by name, without their workers.
-
-        Args:
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-        """
+        """All deployments, sorted by name, without their workers."""
         request = wire_deployments.list_request()
         decode = wire_deployments.deployments_value
         return self._call(self._deployments.ListDeployments, request, decode, timeout)
@@ -247,14 +243,8 @@ class DeploymentCalls(BlockingCalls):
 
         Call it after a warm-up or a benchmark that went through the workers. The server decides
         nothing until it has enough load again. Engines should call `WorkerSession.forget_load`
-        instead, which also covers what a worker has not reported yet.
-
-        Args:
-            deployment: its name.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
-        Raises:
-            NotFoundError: there is no such deployment.
+        instead, which also covers what a worker has not reported yet. Arguments and errors are
+        those of `get_deployment`.
         """
         request = wire_switching.forget_load_request(deployment)
         return self._call(self._deployments.ForgetLoad, request, _nothing, timeout)
@@ -286,16 +276,11 @@ class DeploymentCalls(BlockingCalls):
     def unpin(self, deployment: str, *, timeout: float | None = None) -> bytes | None:
         """Let the policy of a deployment decide again.
 
-        Args:
-            deployment: its name.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        Arguments and errors are those of `get_deployment`.
 
         Returns:
             The digest of the pinned placement; None if the deployment was not pinned. If an
             attempt failed and was repeated, the first attempt may have removed the pin.
-
-        Raises:
-            NotFoundError: there is no such deployment.
         """
         request = wire_switching.unpin_request(deployment)
         decode = wire_switching.previous_digest

@@ -103,6 +103,10 @@ class Deadline:
         """Seconds left, at least 0; infinite if the call has no limit."""
         return max(0.0, self._end - time.monotonic())
 
+    def grpc_timeout(self) -> float | None:
+        """The same as gRPC wants it: None if the call has no limit."""
+        return grpc_timeout(self.remaining())
+
 
 class Attempts:
     """The attempts of one call: how long the next may take, and when it may start.
@@ -120,10 +124,7 @@ class Attempts:
         self._deadline = deadline
         self._idempotent = idempotent
         self.failed = 0
-
-    def timeout(self) -> float | None:
-        """Timeout of the next attempt, as gRPC wants it."""
-        return grpc_timeout(self._deadline.remaining())
+        self.timeout = deadline.grpc_timeout
 
     def delay_after(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt.

@@ -77,9 +77,7 @@ class AsyncWorkerSession(SessionBase):
             options, callbacks, self._run_soon, barrier, barrier_every, retry, clock, random
         )
         self._barrier = barrier
-        self._channel = open_channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, target, tls, max_message_bytes
-        )
+        self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
         self._max_backoff = retry.max_backoff
         # The stub is one class at run time; only its type has an asynchronous twin.
         self._stub = cast("SessionServiceAsyncStub", SessionServiceStub(self._channel))

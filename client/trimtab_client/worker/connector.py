@@ -47,7 +47,11 @@ class Connector:
         with context.lock:
             hello = context.switch.connected(self._opened)
             context.stream = stream = Stream(
-                self._opened, hello.group_id, outbox, now, wait_for_ready=self._unreachable
+                number=self._opened,
+                group_id=hello.group_id,
+                outbox=outbox,
+                opened_at=now,
+                wait_for_ready=self._unreachable,
             )
         if stream.wait_for_ready:
             stream.leave_at = now + _MAX_WAIT_FOR_READY_SECONDS

@@ -100,9 +100,7 @@ class WorkerSession(SessionBase):
             options, callbacks, self._jobs.put, barrier, barrier_every, retry, clock, random
         )
         self._barrier = barrier
-        self._channel = open_channel(
-            grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
-        )
+        self._channel = open_channel(grpc, target, tls, max_message_bytes)
         self._stub = SessionServiceStub(self._channel)
         self._max_backoff = retry.max_backoff
         name = f"trimtab-{options.worker}"

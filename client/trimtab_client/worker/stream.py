@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
@@ -26,6 +27,7 @@ class Outbox(Protocol):
         """Add an item."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Stream:
     """A stream: its queue of messages to send, and its progress.
 
@@ -43,20 +45,17 @@ class Stream:
         drained: whether the server has announced that it stops.
     """
 
-    def __init__(
-        self, number: int, group_id: str, outbox: Outbox, opened_at: float, *, wait_for_ready: bool
-    ) -> None:
-        self.number = number
-        self.group_id = group_id
-        self.outbox = outbox
-        self.reports = ReportSchedule()
-        self.opened_at = opened_at
-        self.wait_for_ready = wait_for_ready
-        self.is_open = True
-        self.ready = False
-        self.leave_at = math.inf
-        self.greeted = False
-        self.drained = False
+    number: int
+    group_id: str
+    outbox: Outbox
+    opened_at: float
+    wait_for_ready: bool
+    reports: ReportSchedule = field(default_factory=ReportSchedule)
+    is_open: bool = True
+    ready: bool = False
+    leave_at: float = math.inf
+    greeted: bool = False
+    drained: bool = False
 
     def set_ready(self) -> None:
         """Let the stream start. Posted after the jobs that have to run before it."""
