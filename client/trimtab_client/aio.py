@@ -56,7 +56,7 @@ class AsyncClient(ClientBase):
         self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
         # Each stub is one class at run time; only its type has an asynchronous twin.
         self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
-        self._deployments = cast("DeploymentServiceAsyncStub", DeploymentServiceStub(self._channel))
+        self._service = cast("DeploymentServiceAsyncStub", DeploymentServiceStub(self._channel))
         self._check = self._channel.unary_unary(**health.CHECK)
         self._streams: WeakSet[Any] = WeakSet()
 
@@ -117,7 +117,7 @@ class AsyncClient(ClientBase):
         watch = watching.Watch(deployment, known, self._retry, self._deadline(timeout))
 
         def start(request: Any, seconds: float | None) -> Any:
-            return self._start(self._deployments.WatchPlacement, request, timeout=seconds)
+            return self._start(self._service.WatchPlacement, request, timeout=seconds)
 
         return watching.aio_placements(watch, start)
 

@@ -57,7 +57,7 @@ class Client(DeploymentCalls):
         super().__init__(timeout, retry)
         self._channel = open_channel(grpc, target, tls, max_message_bytes)
         self._solver = SolverServiceStub(self._channel)
-        self._deployments = DeploymentServiceStub(self._channel)
+        self._service = DeploymentServiceStub(self._channel)
         self._check = self._channel.unary_unary(**health.CHECK)
 
     def pack(

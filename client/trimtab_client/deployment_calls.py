@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import watching, wire_deployments, wire_policies, wire_switching
+from trimtab_client import watching, wire_deployments, wire_policies
+from trimtab_client import wire_switching as switching
 from trimtab_client.calling import ClientBase
 from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
 from trimtab_client.options import MoveBudget
@@ -27,7 +28,7 @@ class DeploymentCalls(ClientBase):
     idempotent.
     """
 
-    _deployments: DeploymentServiceStub
+    _service: DeploymentServiceStub
 
     def create_deployment(
         self, spec: DeploymentSpec, policy: Policy | None = None, *, timeout: float | None = None
@@ -46,7 +47,7 @@ class DeploymentCalls(ClientBase):
             AlreadyExistsError: a deployment of that name has another spec or policy.
         """
         request = wire_deployments.create_request(spec, policy)
-        return self._call(self._deployments.CreateDeployment, request, _deployment, timeout)
+        return self._call(self._service.CreateDeployment, request, _deployment, timeout)
 
     def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
         """Everything that is known about one deployment.
@@ -59,13 +60,13 @@ class DeploymentCalls(ClientBase):
             NotFoundError: there is no such deployment.
         """
         request = wire_deployments.get_request(deployment)
-        return self._call(self._deployments.GetDeployment, request, _deployment, timeout)
+        return self._call(self._service.GetDeployment, request, _deployment, timeout)
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
         """All deployments, sorted by name, without their workers."""
         request = wire_deployments.list_request()
         decode = wire_deployments.deployments_value
-        return self._call(self._deployments.ListDeployments, request, decode, timeout)
+        return self._call(self._service.ListDeployments, request, decode, timeout)
 
     def update_policy(
         self, deployment: str, policy: Policy, *, timeout: float | None = None
@@ -84,7 +85,7 @@ class DeploymentCalls(ClientBase):
             NotFoundError: there is no such deployment.
         """
         request = wire_deployments.update_request(deployment, policy)
-        return self._call(self._deployments.UpdatePolicy, request, _policy, timeout)
+        return self._call(self._service.UpdatePolicy, request, _policy, timeout)
 
     def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
         """Delete a deployment and all that the server remembers about it.
@@ -99,7 +100,7 @@ class DeploymentCalls(ClientBase):
             FailedPreconditionError: workers of the deployment have sessions.
         """
         request = wire_deployments.delete_request(deployment)
-        return self._call(self._deployments.DeleteDeployment, request, _nothing, timeout)
+        return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
 
     def decisions(
         self, deployment: str, limit: int = 0, *, timeout: float | None = None
@@ -118,7 +119,7 @@ class DeploymentCalls(ClientBase):
         """
         request = wire_deployments.decisions_request(deployment, limit)
         decode = wire_deployments.decisions_value
-        return self._call(self._deployments.ListDecisions, request, decode, timeout)
+        return self._call(self._service.ListDecisions, request, decode, timeout)
 
     def get_placement(
         self,
@@ -137,9 +138,8 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment, or it no longer has that version.
         """
-        request = wire_switching.get_placement_request(deployment, version)
-        decode = wire_switching.served_placement
-        return self._call(self._deployments.GetPlacement, request, decode, timeout)
+        request = switching.get_placement_request(deployment, version)
+        return self._call(self._service.GetPlacement, request, switching.served_placement, timeout)
 
     def watch_placement(
         self, deployment: str, known: Version | None = None, *, timeout: float = math.inf
@@ -166,7 +166,7 @@ class DeploymentCalls(ClientBase):
 
         def start(request: Any, seconds: float | None) -> Any:
             self._require_open()
-            return self._deployments.WatchPlacement(request, timeout=seconds)
+            return self._service.WatchPlacement(request, timeout=seconds)
 
         return watching.placements(watch, start, lambda: self._closed)
 
@@ -202,8 +202,8 @@ class DeploymentCalls(ClientBase):
                 complete group, is paused or pinned, another switch is open, or no load has been
                 reported.
         """
-        request = wire_switching.trigger_request(deployment, placement, budget)
-        method, decode = self._deployments.Trigger, wire_switching.trigger_result
+        request = switching.trigger_request(deployment, placement, budget)
+        method, decode = self._service.Trigger, switching.trigger_result
         return self._call(method, request, decode, timeout, idempotent=False)
 
     def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
@@ -223,9 +223,8 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire_switching.pause_request(deployment, reason)
-        decode = wire_switching.previous_reason
-        return self._call(self._deployments.Pause, request, decode, timeout)
+        request = switching.pause_request(deployment, reason)
+        return self._call(self._service.Pause, request, switching.previous_reason, timeout)
 
     def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
         """Allow offers again, after any pause. Arguments, result and errors are those of `pause`.
@@ -234,9 +233,8 @@ class DeploymentCalls(ClientBase):
         flipped at different steps: repair that first. A switch that the pause aborted is not
         taken up again.
         """
-        request = wire_switching.resume_request(deployment)
-        decode = wire_switching.previous_reason
-        return self._call(self._deployments.Resume, request, decode, timeout)
+        request = switching.resume_request(deployment)
+        return self._call(self._service.Resume, request, switching.previous_reason, timeout)
 
     def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
         """Discard the load of a deployment that its workers have reported so far.
@@ -246,8 +244,8 @@ class DeploymentCalls(ClientBase):
         instead, which also covers what a worker has not reported yet. Arguments and errors are
         those of `get_deployment`.
         """
-        request = wire_switching.forget_load_request(deployment)
-        return self._call(self._deployments.ForgetLoad, request, _nothing, timeout)
+        request = switching.forget_load_request(deployment)
+        return self._call(self._service.ForgetLoad, request, _nothing, timeout)
 
     def pin(
         self,
@@ -270,8 +268,8 @@ class DeploymentCalls(ClientBase):
             NotFoundError: there is no such deployment.
             FailedPreconditionError: `placement` is None, and the deployment has no placement.
         """
-        request = wire_switching.pin_request(deployment, placement)
-        return self._call(self._deployments.Pin, request, wire_switching.trigger_result, timeout)
+        request = switching.pin_request(deployment, placement)
+        return self._call(self._service.Pin, request, switching.trigger_result, timeout)
 
     def unpin(self, deployment: str, *, timeout: float | None = None) -> bytes | None:
         """Let the policy of a deployment decide again.
@@ -282,9 +280,8 @@ class DeploymentCalls(ClientBase):
             The digest of the pinned placement; None if the deployment was not pinned. If an
             attempt failed and was repeated, the first attempt may have removed the pin.
         """
-        request = wire_switching.unpin_request(deployment)
-        decode = wire_switching.previous_digest
-        return self._call(self._deployments.Unpin, request, decode, timeout)
+        request = switching.unpin_request(deployment)
+        return self._call(self._service.Unpin, request, switching.previous_digest, timeout)
 
     def roll_back(
         self,
@@ -309,9 +306,8 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment, or it no longer has that version.
         """
-        request = wire_switching.roll_back_request(deployment, version)
-        decode = wire_switching.trigger_result
-        return self._call(self._deployments.RollBack, request, decode, timeout)
+        request = switching.roll_back_request(deployment, version)
+        return self._call(self._service.RollBack, request, switching.trigger_result, timeout)
 
 
 def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:

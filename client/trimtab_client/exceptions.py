@@ -52,6 +52,9 @@ class TrimtabError(Exception):
 
     default_code: ClassVar[StatusCode] = StatusCode.UNKNOWN
 
+    def __init_subclass__(cls, code: StatusCode | None = None) -> None:
+        cls.default_code = code or cls.default_code
+
     def __init__(
         self, message: str, *, details: str | None = None, code: StatusCode | None = None
     ) -> None:
@@ -60,14 +63,12 @@ class TrimtabError(Exception):
         self.code = code or self.default_code
 
 
-class InvalidArgumentError(TrimtabError, ValueError):
+class InvalidArgumentError(TrimtabError, ValueError, code=StatusCode.INVALID_ARGUMENT):
     """The request breaks a rule. It was refused locally or by the server.
 
     Attributes:
         field_violations: each wrong field; empty if the server named none.
     """
-
-    default_code = StatusCode.INVALID_ARGUMENT
 
     def __init__(
         self,
@@ -81,35 +82,27 @@ class InvalidArgumentError(TrimtabError, ValueError):
         self.field_violations = tuple(field_violations)
 
 
-class NotFoundError(TrimtabError):
+class NotFoundError(TrimtabError, code=StatusCode.NOT_FOUND):
     """There is no such deployment, or it has no such version: `details` says which."""
 
-    default_code = StatusCode.NOT_FOUND
 
-
-class AlreadyExistsError(TrimtabError):
+class AlreadyExistsError(TrimtabError, code=StatusCode.ALREADY_EXISTS):
     """Another deployment has that name already: `details` says how it differs."""
 
-    default_code = StatusCode.ALREADY_EXISTS
 
-
-class FailedPreconditionError(TrimtabError):
+class FailedPreconditionError(TrimtabError, code=StatusCode.FAILED_PRECONDITION):
     """The request is right, but the current state forbids it: `details` says why.
 
     Examples are a Trigger while a switch is open or the deployment is paused, or a worker that
     does not fit its deployment. The state may pass, or a person has to change something first.
     """
 
-    default_code = StatusCode.FAILED_PRECONDITION
 
-
-class AbortedError(TrimtabError):
+class AbortedError(TrimtabError, code=StatusCode.ABORTED):
     """The server ended what it had begun, for a reason that may pass: `details` says which.
 
     An example is the session of a worker that has been silent for too long.
     """
-
-    default_code = StatusCode.ABORTED
 
 
 class _RetryableError(TrimtabError):
@@ -127,7 +120,7 @@ class _RetryableError(TrimtabError):
         self.retry_after = retry_after
 
 
-class ResourceExhaustedError(_RetryableError):
+class ResourceExhaustedError(_RetryableError, code=StatusCode.RESOURCE_EXHAUSTED):
     """A limit of the server was reached: its queue, or the size of a message or tensor.
 
     Attributes:
@@ -135,10 +128,8 @@ class ResourceExhaustedError(_RetryableError):
             does not help.
     """
 
-    default_code = StatusCode.RESOURCE_EXHAUSTED
 
-
-class UnavailableError(_RetryableError):
+class UnavailableError(_RetryableError, code=StatusCode.UNAVAILABLE):
     """No server answers at this address, or it is warming up or draining.
 
     Attributes:
@@ -146,49 +137,33 @@ class UnavailableError(_RetryableError):
             did not say.
     """
 
-    default_code = StatusCode.UNAVAILABLE
 
-
-class DeadlineExceededError(TrimtabError, TimeoutError):
+class DeadlineExceededError(TrimtabError, TimeoutError, code=StatusCode.DEADLINE_EXCEEDED):
     """The timeout ran out, retries included."""
 
-    default_code = StatusCode.DEADLINE_EXCEEDED
 
-
-class CallCancelledError(TrimtabError):
+class CallCancelledError(TrimtabError, code=StatusCode.CANCELLED):
     """The call was cancelled before it ended: the client was closed, or the server stopped."""
 
-    default_code = StatusCode.CANCELLED
 
-
-class AccessDeniedError(TrimtabError):
+class AccessDeniedError(TrimtabError, code=StatusCode.PERMISSION_DENIED):
     """The server wants other credentials: UNAUTHENTICATED or PERMISSION_DENIED."""
 
-    default_code = StatusCode.PERMISSION_DENIED
 
-
-class UnimplementedError(TrimtabError):
+class UnimplementedError(TrimtabError, code=StatusCode.UNIMPLEMENTED):
     """The server does not offer this call: it has another version, or is no Trimtab server."""
 
-    default_code = StatusCode.UNIMPLEMENTED
 
-
-class InternalError(TrimtabError):
+class InternalError(TrimtabError, code=StatusCode.INTERNAL):
     """The server failed in a way that the request cannot explain."""
 
-    default_code = StatusCode.INTERNAL
 
-
-class ProtocolError(TrimtabError):
+class ProtocolError(TrimtabError, code=StatusCode.DATA_LOSS):
     """The server's answer breaks the contract, such as a placement with a wrong digest."""
 
-    default_code = StatusCode.DATA_LOSS
 
-
-class ClientClosedError(TrimtabError):
+class ClientClosedError(TrimtabError, code=StatusCode.CANCELLED):
     """The client was used after `close`."""
-
-    default_code = StatusCode.CANCELLED
 
 
 def invalid(field: str, description: str) -> InvalidArgumentError:

@@ -20,7 +20,7 @@ STREAMS = ("place_stream", "watch_placement")
 SUBMODULES = (
     *("aio", "channel", "client", "deployments", "exceptions", "options", "placement"),
     *("policies", "results", "retry", "version"),
-    *("worker.aio", "worker.events", "worker.offer", "worker.options", "worker.session"),
+    *("worker.aio", "worker.offer", "worker.options", "worker.session"),
 )
 
 

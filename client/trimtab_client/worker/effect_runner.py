@@ -10,9 +10,8 @@ from typing import Any
 from trimtab_client.worker import wire
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effects import Complain, Discard, Effect, Note, Prepare, Send
-from trimtab_client.worker.events import StateEvent
 from trimtab_client.worker.messages import Answer, Refused
-from trimtab_client.worker.offer import SwitchOffer
+from trimtab_client.worker.offer import StateEvent, SwitchOffer
 from trimtab_client.worker.stream import Stream
 
 logger = logging.getLogger(__package__)

@@ -1,8 +1,10 @@
-"""What a session gives to the engine: a switch to prepare, and a flip to make."""
+"""What a session gives to the engine: a switch to prepare, a flip to make, and events."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.version import Version
@@ -85,3 +87,20 @@ class Flip:
     def layers(self) -> IntArray:
         """The layers whose maps have to be replaced, int32 [K], ascending."""
         return self.offer.layers
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """A change of a session's state.
+
+    Attributes:
+        kind: "connected": the server has answered. "disconnected": a stream has ended.
+            "complaint": the server broke the protocol, and its message was ignored.
+            "in_force" or "flipped": a line of the deployment's history (PROTOCOL.md).
+        values: details by name. connected: `stream`. disconnected: `stream`, `reason` and
+            `retry_in`, seconds until the next attempt. complaint: `reason`. in_force and
+            flipped: the values that PROTOCOL.md describes.
+    """
+
+    kind: str
+    values: Mapping[str, Any]

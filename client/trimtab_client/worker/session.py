@@ -21,8 +21,7 @@ from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase, default_random
 from trimtab_client.worker.context import Job
 from trimtab_client.worker.effect_runner import EngineCallbacks
-from trimtab_client.worker.events import StateEvent
-from trimtab_client.worker.offer import Flip, SwitchOffer
+from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.stream import OutboxSignal, Stream
 from trimtab_client.worker.wire import Request
