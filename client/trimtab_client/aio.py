@@ -5,31 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakSet
+from functools import partial
+from typing import Any, Self
 
 import grpc
 import numpy.typing as npt
 
-from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
-from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import channel, health, streaming, watching, wire
+from trimtab_client import streaming, watching, wire
 from trimtab_client.aio_status import close_is_an_error
 from trimtab_client.calling import ClientBase, T, awaited
-from trimtab_client.channel import TlsOptions, open_channel
 from trimtab_client.client import Client
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import StreamItem
-from trimtab_client.retry import DEFAULT_RETRY, RetryPolicy
 from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
-
-if TYPE_CHECKING:
-    from trimtab.v1.solver_service_pb2_grpc import SolverServiceAsyncStub
-    from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
 
 
 class AsyncClient(ClientBase):
@@ -41,24 +33,6 @@ class AsyncClient(ClientBase):
     Raises:
         RuntimeError: no event loop is running.
     """
-
-    def __init__(
-        self,
-        target: str = channel.DEFAULT_TARGET,
-        *,
-        tls: TlsOptions | None = None,
-        timeout: float = channel.DEFAULT_TIMEOUT,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
-    ) -> None:
-        super().__init__(timeout, retry)
-        asyncio.get_running_loop()
-        self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
-        # Each stub is one class at run time; only its type has an asynchronous twin.
-        self._solver = cast("SolverServiceAsyncStub", SolverServiceStub(self._channel))
-        self._service = cast("DeploymentServiceAsyncStub", DeploymentServiceStub(self._channel))
-        self._check = self._channel.unary_unary(**health.CHECK)
-        self._streams: WeakSet[Any] = WeakSet()
 
     pack = awaited(Client.pack)
     place = awaited(Client.place)
@@ -99,10 +73,7 @@ class AsyncClient(ClientBase):
         self._require_open()
         config = wire.stream_config(topology, current, budget, options)
         setup = streaming.StreamSetup(config, topology.num_gpus, max_in_flight, timeout)
-
-        def start() -> Any:
-            return self._start(self._solver.PlaceStream, timeout=setup.timeout)
-
+        start = partial(self._start, self._solver.PlaceStream, timeout=setup.timeout)
         return streaming.aio_stream_items(start, streaming.AioPump(setup, loads))
 
     def watch_placement(
@@ -115,11 +86,7 @@ class AsyncClient(ClientBase):
         """
         self._require_open()
         watch = watching.Watch(deployment, known, self._retry, self._deadline(timeout))
-
-        def start(request: Any, seconds: float | None) -> Any:
-            return self._start(self._service.WatchPlacement, request, timeout=seconds)
-
-        return watching.aio_placements(watch, start)
+        return watching.aio_placements(watch, partial(self._start, self._service.WatchPlacement))
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """The health of the server or of a service. See `Client.health`."""
@@ -134,8 +101,8 @@ class AsyncClient(ClientBase):
         """Cancel all running calls, and disconnect. May be called again."""
         self._closed = True
         # Older versions of grpc.aio let a stream continue if no task waits for it.
-        for call in tuple(self._streams):
-            call.cancel()
+        for stream in tuple(self._streams):
+            stream.cancel()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -144,12 +111,9 @@ class AsyncClient(ClientBase):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _start(self, method: Any, *request: Any, timeout: float | None) -> Any:
-        """Start a stream, which `close` cancels."""
-        self._require_open()
-        call = method(*request, timeout=timeout)
-        self._streams.add(call)
-        return call
+    def _library(self) -> Any:
+        asyncio.get_running_loop()
+        return grpc.aio
 
     async def _repeat(  # type: ignore[override]  # see `ClientBase`
         self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any

@@ -5,24 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
-from trimtab_client import wire
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
+from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
+from trimtab_client import channel, health, wire
 from trimtab_client.exceptions import ClientClosedError
-from trimtab_client.retry import Attempts, Deadline, RetryPolicy, check_timeout
+from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, check_timeout
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class ClientBase:
-    """The defaults of a client's calls, and whether the client is still open."""
+    """The channel and the stubs of a client, the defaults of its calls, and whether it is open."""
 
-    _check: Any
-
-    def __init__(self, timeout: float, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        target: str = channel.DEFAULT_TARGET,
+        *,
+        tls: channel.TlsOptions | None = None,
+        timeout: float = channel.DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
         self._timeout = check_timeout(timeout)
         self._retry = retry
         self._closed = False
+        library = self._library()
+        self._channel = channel.open_channel(library, target, tls, max_message_bytes)
+        self._solver = SolverServiceStub(self._channel)
+        self._service = DeploymentServiceStub(self._channel)
+        self._check = self._channel.unary_unary(**health.CHECK)
+        self._streams: WeakSet[Any] = WeakSet()
+
+    def _library(self) -> Any:
+        """`grpc` or `grpc.aio`."""
+        raise NotImplementedError
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that was given `timeout`; None stands for the client's."""
@@ -31,6 +50,13 @@ class ClientBase:
     def _require_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client is closed: make another one")
+
+    def _start(self, method: Any, *request: Any, timeout: float | None) -> Any:
+        """Start a stream, and remember it for `close`."""
+        self._require_open()
+        stream = method(*request, timeout=timeout)
+        self._streams.add(stream)
+        return stream
 
     def _call(
         self,

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, Self
 
 import grpc
 import numpy.typing as npt
 
-from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
-from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import channel, health, streaming, wire
+from trimtab_client import health, streaming, wire
 from trimtab_client.calling import T
-from trimtab_client.channel import TlsOptions, open_channel
 from trimtab_client.deployment_calls import DeploymentCalls
 from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
-from trimtab_client.retry import DEFAULT_RETRY, RetryPolicy
 from trimtab_client.wire import ServingStatus
 
 
@@ -44,21 +40,6 @@ class Client(DeploymentCalls):
         retry: when a call is tried again.
         max_message_bytes: largest message sent or received, at most 2**31 - 1.
     """
-
-    def __init__(
-        self,
-        target: str = channel.DEFAULT_TARGET,
-        *,
-        tls: TlsOptions | None = None,
-        timeout: float = channel.DEFAULT_TIMEOUT,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
-    ) -> None:
-        super().__init__(timeout, retry)
-        self._channel = open_channel(grpc, target, tls, max_message_bytes)
-        self._solver = SolverServiceStub(self._channel)
-        self._service = DeploymentServiceStub(self._channel)
-        self._check = self._channel.unary_unary(**health.CHECK)
 
     def pack(
         self,
@@ -147,11 +128,7 @@ class Client(DeploymentCalls):
         self._require_open()
         config = wire.stream_config(topology, current, budget, options)
         setup = streaming.StreamSetup(config, topology.num_gpus, max_in_flight, timeout)
-
-        def start(requests: Iterator[streaming.Request]) -> Any:
-            self._require_open()
-            return self._solver.PlaceStream(requests, timeout=setup.timeout)
-
+        start = partial(self._start, self._solver.PlaceStream, timeout=setup.timeout)
         return streaming.stream_items(start, streaming.Pump(setup, loads))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
@@ -190,6 +167,9 @@ class Client(DeploymentCalls):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _library(self) -> Any:
+        return grpc
 
     def _repeat(self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any) -> T:
         while True:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any, SupportsIndex
+from functools import partial
+from typing import SupportsIndex
 
 import numpy.typing as npt
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import watching, wire_deployments, wire_policies
 from trimtab_client import wire_switching as switching
 from trimtab_client.calling import ClientBase
@@ -22,13 +22,11 @@ from trimtab_client.version import Version
 
 
 class DeploymentCalls(ClientBase):
-    """A mixin for a client that has a stub of DeploymentService.
+    """The calls of DeploymentService.
 
     `AsyncClient` makes its methods of these by `calling.awaited`. All calls but `trigger` are
     idempotent.
     """
-
-    _service: DeploymentServiceStub
 
     def create_deployment(
         self, spec: DeploymentSpec, policy: Policy | None = None, *, timeout: float | None = None
@@ -163,11 +161,7 @@ class DeploymentCalls(ClientBase):
         """
         self._require_open()
         watch = watching.Watch(deployment, known, self._retry, self._deadline(timeout))
-
-        def start(request: Any, seconds: float | None) -> Any:
-            self._require_open()
-            return self._service.WatchPlacement(request, timeout=seconds)
-
+        start = partial(self._start, self._service.WatchPlacement)
         return watching.placements(watch, start, lambda: self._closed)
 
     def trigger(

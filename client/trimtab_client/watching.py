@@ -93,7 +93,7 @@ def _as_temporary(error: TrimtabError) -> TrimtabError:
 
 
 def placements(
-    watch: Watch, start: Callable[[Any, float | None], Any], closed: Callable[[], bool]
+    watch: Watch, start: Callable[..., Any], closed: Callable[[], bool]
 ) -> Generator[ServedPlacement]:
     """Yield each new placement. The first call starts with the first `next`.
 
@@ -103,7 +103,7 @@ def placements(
         closed: whether the client was closed, which ends the calls that wait.
     """
     while True:
-        call, failure = start(watch.request(), watch.timeout()), None
+        call, failure = start(watch.request(), timeout=watch.timeout()), None
         try:
             while (response := next(call, None)) is not None:
                 if (served := watch.news(response)) is not None:
@@ -118,11 +118,11 @@ def placements(
 
 
 async def aio_placements(
-    watch: Watch, start: Callable[[Any, float | None], Any]
+    watch: Watch, start: Callable[..., Any]
 ) -> AsyncGenerator[ServedPlacement]:
     """`placements` for asyncio."""
     while True:
-        call, failure = start(watch.request(), watch.timeout()), None
+        call, failure = start(watch.request(), timeout=watch.timeout()), None
         responses = aiter(call)
         try:
             while (response := await _next(responses)) is not None:

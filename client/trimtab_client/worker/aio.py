@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random as random_module
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ from trimtab_client.exceptions import CallCancelledError, TrimtabError
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
-from trimtab_client.worker.base import SessionBase, default_random
+from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
 from trimtab_client.worker.effect_runner import EXITS, EngineCallbacks
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
@@ -64,7 +65,7 @@ class AsyncWorkerSession(SessionBase):
         retry: RetryPolicy = DEFAULT_RECONNECT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = default_random,
+        random: Callable[[], float] = random_module.random,
     ) -> None:
         self._event_loop = asyncio.get_running_loop()
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()

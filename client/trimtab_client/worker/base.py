@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random as random_module
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, SupportsIndex
@@ -235,8 +234,3 @@ class SessionBase:
             raise
         except BaseException:
             logger.exception("the session failed at %r, and goes on", job)
-
-
-def default_random() -> float:
-    """A random number in [0, 1), which spreads load and guards nothing."""
-    return random_module.random()  # noqa: S311

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random as random_module
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from trimtab_client.channel import DEFAULT_MAX_MESSAGE_BYTES, TlsOptions, open_c
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
-from trimtab_client.worker.base import SessionBase, default_random
+from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
 from trimtab_client.worker.effect_runner import EngineCallbacks
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
@@ -91,7 +92,7 @@ class WorkerSession(SessionBase):
         retry: RetryPolicy = DEFAULT_RECONNECT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = default_random,
+        random: Callable[[], float] = random_module.random,
     ) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         callbacks = EngineCallbacks(on_offer, on_abort, on_state)
