@@ -17,6 +17,21 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
 _MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC counts in a C int
 
+_OPTIONS = (
+    # The client itself retries: it knows about RetryInfo and the timeout.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # gRPC's own reconnect backoff grows to two minutes. A server that is back should be found
+    # within seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # An idle stream to a host that vanished ends after this. By default, servers close
+    # connections that ping more often than every 5 minutes.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
 Pem = str | os.PathLike[str] | bytes
 """The path of a file of PEM text, or the text itself as bytes."""
 
@@ -53,34 +68,18 @@ def open_channel(library: Any, target: str, tls: TlsOptions | None, max_message_
         InvalidArgumentError: `max_message_bytes` is not an integer in [1, 2**31 - 1].
         OSError: a file that `tls` names cannot be read.
     """
-    options = _channel_options(max_message_bytes, tls)
-    if tls is None:
-        return library.insecure_channel(target, options)
-    credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
-    return library.secure_channel(target, credentials, options)
-
-
-def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
     limit = integer(max_message_bytes, "max_message_bytes", 1, _MAX_MESSAGE_BYTES)
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", limit),
         ("grpc.max_receive_message_length", limit),
-        # The client itself retries: it knows about RetryInfo and the timeout.
-        ("grpc.enable_retries", 0),
-        ("grpc.service_config_disable_resolution", 1),
-        # gRPC's own reconnect backoff grows to two minutes. A server that is back
-        # should be found within seconds.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 2_000),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        # An idle stream to a host that vanished ends after this. By default, servers close
-        # connections that ping more often than every 5 minutes.
-        ("grpc.keepalive_time_ms", 310_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        *_OPTIONS,
     ]
-    if tls is not None and tls.server_name is not None:
+    if tls is None:
+        return library.insecure_channel(target, options)
+    if tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return options
+    credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
+    return library.secure_channel(target, credentials, options)
 
 
 def _pem(source: Pem | None) -> bytes | None:

@@ -24,12 +24,12 @@ from trimtab_client.wire import ServingStatus
 class Client(DeploymentCalls):
     """A connection to a Trimtab server.
 
-    The client connects at the first call, and reconnects when the connection is lost.
-    Any number of threads may share one client. A client does not survive a fork: make it in
-    the process that uses it. Use it as a context manager, or call `close`.
+    The client connects at the first call, and reconnects when the connection is lost. Any number of
+    threads may share one client. A client does not survive a fork: make it in the process that uses
+    it. Use it as a context manager, or call `close`.
 
-    If the server is down, calls do not wait for it: they fail at once, are retried as
-    `retry` says, and then raise UnavailableError. `wait_ready` waits.
+    If the server is down, calls do not wait for it: they fail at once, are retried as `retry` says,
+    and then raise UnavailableError. `wait_ready` waits.
 
     All calls raise TrimtabError; `trimtab_client.exceptions` draws the tree of errors.
 
@@ -55,8 +55,8 @@ class Client(DeploymentCalls):
         Args:
             weight: [X, n], the weight of each item; each row is a problem of its own.
             num_packs: P, which divides n.
-            item_group: int [X, n]; items of a row with the same group share a pack
-                only if that cannot be avoided.
+            item_group: int [X, n]; items of a row with the same group share a pack only if that
+                cannot be avoided.
             options: settings of the solver.
             timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
@@ -76,13 +76,13 @@ class Client(DeploymentCalls):
         """Place the experts of all layers on GPUs.
 
         Args:
-            load: [L, E], tokens routed to each logical expert, in any unit: a numpy
-                array, a torch tensor, nested lists, or anything with `__array__`.
+            load: [L, E], tokens routed to each logical expert, in any unit: a numpy array, a torch
+                tensor, nested lists, or anything with `__array__`.
             topology: the slots, GPUs and nodes that experts may be placed on.
-            current: the current placement, or its `phy2log` [L, R]. If given, the new
-                placement is chosen so that few experts move.
-            budget: if given, `current` is improved by the best few moves instead of
-                being planned anew.
+            current: the current placement, or its `phy2log` [L, R]. If given, the new placement is
+                chosen so that few experts move.
+            budget: if given, `current` is improved by the best few moves instead of being planned
+                anew.
             options: settings of the solver.
             timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
@@ -104,25 +104,24 @@ class Client(DeploymentCalls):
     ) -> Generator[StreamItem]:
         """Place load after load, each starting from the placement answered last.
 
-        Results come in the order of the loads. A load that cannot be placed yields
-        an item with `error` set, and the stream continues. `loads` is iterated on
-        another thread; an exception that it raises is raised here, after the results
-        of the loads before it. Leaving the loop early, or closing the generator,
-        cancels the call.
+        Results come in the order of the loads. A load that cannot be placed yields an item with
+        `error` set, and the stream continues. `loads` is iterated on another thread; an exception
+        that it raises is raised here, after the results of the loads before it. Leaving the loop
+        early, or closing the generator, cancels the call.
 
         A stream is not retried, because the server holds its current placement. If the stream
-        fails, answers that you have not consumed yet are lost. To continue, open another one
-        with `current` set to the last placement received.
+        fails, answers that you have not consumed yet are lost. To continue, open another one with
+        `current` set to the last placement received.
 
         Args:
             loads: [L, E] each, as in `place`.
             topology: the slots, GPUs and nodes that experts may be placed on.
             current: the placement to start from, as in `place`.
-            budget: if given, each load improves the current placement by the best few
-                moves; if not, each is planned anew and aligned with the current placement.
+            budget: if given, each load improves the current placement by the best few moves; if
+                not, each is planned anew and aligned with the current placement.
             options: settings of the solver.
-            max_in_flight: maximum number of loads taken whose results have not been
-                consumed. With 1, each load may depend on the result before it.
+            max_in_flight: maximum number of loads taken whose results have not been consumed. With
+                1, each load may depend on the result before it.
             timeout: of the whole stream, in seconds.
         """
         self._require_open()

@@ -10,7 +10,8 @@ from typing import SupportsIndex
 import numpy.typing as npt
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab_client import watching, wire_deployments, wire_policies
+from trimtab_client import watching, wire_policies
+from trimtab_client import wire_deployments as wire
 from trimtab_client import wire_switching as switching
 from trimtab_client.calling import ClientBase
 from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
@@ -33,8 +34,8 @@ class DeploymentCalls(ClientBase):
     ) -> Deployment:
         """Create a deployment before its workers connect, which then have to agree with it.
 
-        You need not call this: the first worker creates the deployment too. If the same
-        deployment exists already, it is returned.
+        You need not call this: the first worker creates the deployment too. If the same deployment
+        exists already, it is returned.
 
         Args:
             spec: the name and the shape of the deployment.
@@ -44,7 +45,7 @@ class DeploymentCalls(ClientBase):
         Raises:
             AlreadyExistsError: a deployment of that name has another spec or policy.
         """
-        request = wire_deployments.create_request(spec, policy)
+        request = wire.create_request(spec, policy)
         return self._call(self._service.CreateDeployment, request, _deployment, timeout)
 
     def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
@@ -57,14 +58,13 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire_deployments.get_request(deployment)
+        request = wire.get_request(deployment)
         return self._call(self._service.GetDeployment, request, _deployment, timeout)
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
         """All deployments, sorted by name, without their workers."""
-        request = wire_deployments.list_request()
-        decode = wire_deployments.deployments_value
-        return self._call(self._service.ListDeployments, request, decode, timeout)
+        request = wire.list_request()
+        return self._call(self._service.ListDeployments, request, wire.deployments_value, timeout)
 
     def update_policy(
         self, deployment: str, policy: Policy, *, timeout: float | None = None
@@ -82,7 +82,7 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire_deployments.update_request(deployment, policy)
+        request = wire.update_request(deployment, policy)
         return self._call(self._service.UpdatePolicy, request, _policy, timeout)
 
     def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
@@ -93,11 +93,11 @@ class DeploymentCalls(ClientBase):
             timeout: in seconds; None for the client's, `math.inf` for no limit.
 
         Raises:
-            NotFoundError: there is no such deployment. Also raised if an earlier attempt of
-                this call deleted it, and its answer was lost.
+            NotFoundError: there is no such deployment. Also raised if an earlier attempt of this
+                call deleted it, and its answer was lost.
             FailedPreconditionError: workers of the deployment have sessions.
         """
-        request = wire_deployments.delete_request(deployment)
+        request = wire.delete_request(deployment)
         return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
 
     def decisions(
@@ -115,9 +115,8 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire_deployments.decisions_request(deployment, limit)
-        decode = wire_deployments.decisions_value
-        return self._call(self._service.ListDecisions, request, decode, timeout)
+        request = wire.decisions_request(deployment, limit)
+        return self._call(self._service.ListDecisions, request, wire.decisions_value, timeout)
 
     def get_placement(
         self,
@@ -144,11 +143,10 @@ class DeploymentCalls(ClientBase):
     ) -> Generator[ServedPlacement]:
         """Yield the current placement, and then each new one as it comes into force.
 
-        A slow reader may miss placements, but never the latest. No version is yielded twice in
-        a row. If the server stops or restarts, the watch continues from the last version once
-        the server is back: between attempts it waits as the client's `retry` says, but it never
-        gives up. Leaving the loop early, closing the generator or closing the client cancels
-        the call.
+        A slow reader may miss placements, but never the latest. No version is yielded twice in a
+        row. If the server stops or restarts, the watch continues from the last version once the
+        server is back: between attempts it waits as the client's `retry` says, but it never gives
+        up. Leaving the loop early, closing the generator or closing the client cancels the call.
 
         Args:
             deployment: its name. It may have no placement yet.
@@ -174,27 +172,26 @@ class DeploymentCalls(ClientBase):
     ) -> TriggerResult:
         """Switch a deployment to another placement, in as many switches as that takes.
 
-        Returns once the first switch is offered to the workers. They may still refuse it, and
-        if a switch is aborted, the server gives up the target. If the target is in force
-        already, nothing is offered.
+        Returns once the first switch is offered to the workers. They may still refuse it, and if a
+        switch is aborted, the server gives up the target. If the target is in force already,
+        nothing is offered.
 
-        This call is not idempotent. So it is tried again only if the server turned it away and
-        said when to come back. After an UnavailableError or a DeadlineExceededError the switch
-        may have begun all the same.
+        This call is not idempotent. So it is tried again only if the server turned it away and said
+        when to come back. After an UnavailableError or a DeadlineExceededError the switch may have
+        begun all the same.
 
         Args:
             deployment: its name.
-            placement: the target, or its `phy2log` [L, R]; None for a placement planned from
-                the loads that the workers have reported.
-            budget: if given, the current placement is improved by the best few moves instead
-                of being planned anew. Not together with `placement`.
+            placement: the target, or its `phy2log` [L, R]; None for a placement planned from the
+                loads that the workers have reported.
+            budget: if given, the current placement is improved by the best few moves instead of
+                being planned anew. Not together with `placement`.
             timeout: in seconds; None for the client's, `math.inf` for no limit.
 
         Raises:
             NotFoundError: there is no such deployment.
-            FailedPreconditionError: nothing can be offered now: the deployment has no
-                complete group, is paused or pinned, another switch is open, or no load has been
-                reported.
+            FailedPreconditionError: nothing can be offered now: the deployment has no complete
+                group, is paused or pinned, another switch is open, or no load has been reported.
         """
         request = switching.trigger_request(deployment, placement, budget)
         method, decode = self._service.Trigger, switching.trigger_result
@@ -211,8 +208,8 @@ class DeploymentCalls(ClientBase):
             timeout: in seconds; None for the client's, `math.inf` for no limit.
 
         Returns:
-            The reason of the previous pause; None if the deployment was not paused. If an
-            attempt failed and was repeated, this may be what the first attempt set.
+            The reason of the previous pause; None if the deployment was not paused. If an attempt
+            failed and was repeated, this may be what the first attempt set.
 
         Raises:
             NotFoundError: there is no such deployment.
@@ -224,8 +221,8 @@ class DeploymentCalls(ClientBase):
         """Allow offers again, after any pause. Arguments, result and errors are those of `pause`.
 
         The server itself pauses a deployment whose workers serve with a wrong placement or have
-        flipped at different steps: repair that first. A switch that the pause aborted is not
-        taken up again.
+        flipped at different steps: repair that first. A switch that the pause aborted is not taken
+        up again.
         """
         request = switching.resume_request(deployment)
         return self._call(self._service.Resume, request, switching.previous_reason, timeout)
@@ -250,8 +247,8 @@ class DeploymentCalls(ClientBase):
     ) -> TriggerResult:
         """Keep a deployment at one placement, whatever its loads, until `unpin`.
 
-        The deployment is switched to it as soon as possible, and again if a new group starts
-        with another placement. It replaces an earlier pin.
+        The deployment is switched to it as soon as possible, and again if a new group starts with
+        another placement. It replaces an earlier pin.
 
         Args:
             deployment: its name.
@@ -271,8 +268,8 @@ class DeploymentCalls(ClientBase):
         Arguments and errors are those of `get_deployment`.
 
         Returns:
-            The digest of the pinned placement; None if the deployment was not pinned. If an
-            attempt failed and was repeated, the first attempt may have removed the pin.
+            The digest of the pinned placement; None if the deployment was not pinned. If an attempt
+            failed and was repeated, the first attempt may have removed the pin.
         """
         request = switching.unpin_request(deployment)
         return self._call(self._service.Unpin, request, switching.previous_digest, timeout)
@@ -286,15 +283,15 @@ class DeploymentCalls(ClientBase):
     ) -> TriggerResult:
         """Pin a deployment to an earlier placement, which becomes a new generation.
 
-        The call may be repeated: the deployment is then pinned to the same placement, and
-        switched once. The server remembers 16 versions. If the answer of an attempt is lost and
-        that attempt pushed the version out of these, the next attempt raises NotFoundError.
+        The call may be repeated: the deployment is then pinned to the same placement, and switched
+        once. The server remembers 16 versions. If the answer of an attempt is lost and that attempt
+        pushed the version out of these, the next attempt raises NotFoundError.
 
         Args:
             deployment: its name.
             version: the version to go back to, one of `DeploymentStatus.past`: a Version, a
-                generation, or either as text, such as "2.3" or "3". A generation alone means
-                the newest version with it.
+                generation, or either as text, such as "2.3" or "3". A generation alone means the
+                newest version with it.
             timeout: in seconds; None for the client's, `math.inf` for no limit.
 
         Raises:
@@ -305,7 +302,7 @@ class DeploymentCalls(ClientBase):
 
 
 def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:
-    return wire_deployments.deployment_value(response.deployment)
+    return wire.deployment_value(response.deployment)
 
 
 def _policy(response: pb.UpdatePolicyResponse) -> Policy:

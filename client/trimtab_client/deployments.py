@@ -57,11 +57,11 @@ class BalanceStatus:
     Attributes:
         predicted: by the load of the last reports; None if none has come yet.
         predicted_smoothed: by the load estimate, on which decisions rest.
-        measured: on the GPUs themselves, in the last reports; None unless the workers' counts
-            have scope LOCAL, and all workers have reported.
+        measured: on the GPUs themselves, in the last reports; None unless the workers' counts have
+            scope LOCAL, and all workers have reported.
         measured_smoothed: the same, smoothed like the load estimate.
-        shadow: by the load of the last reports, as if the decisions of shadow mode had been
-            carried out; None in other modes.
+        shadow: by the load of the last reports, as if the decisions of shadow mode had been carried
+            out; None in other modes.
         shadow_smoothed: the same by the load estimate.
         shadow_moves: net moves of those decisions since shadow mode began, or since another
             placement came into force.
@@ -105,8 +105,7 @@ class DeploymentStatus:
     Attributes:
         in_force: version of the current placement; None before the first complete group.
         digest: of the current placement; empty if there is none.
-        in_force_seconds: time since it came into force; None if that was before the server's
-            start.
+        in_force_seconds: time since it came into force; None if that was before the server's start.
         phase: of the switch: "idle", "offered", "committed" or "aborting".
         switching_to: the target of the open switch; None if none is open.
         not_ready: why nothing can be offered now; None if something can.

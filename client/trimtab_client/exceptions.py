@@ -93,8 +93,8 @@ class AlreadyExistsError(TrimtabError, code=StatusCode.ALREADY_EXISTS):
 class FailedPreconditionError(TrimtabError, code=StatusCode.FAILED_PRECONDITION):
     """The request is right, but the current state forbids it: `details` says why.
 
-    Examples are a Trigger while a switch is open or the deployment is paused, or a worker that
-    does not fit its deployment. The state may pass, or a person has to change something first.
+    Examples are a Trigger while a switch is open or the deployment is paused, or a worker that does
+    not fit its deployment. The state may pass, or a person has to change something first.
     """
 
 
@@ -124,8 +124,7 @@ class ResourceExhaustedError(_RetryableError, code=StatusCode.RESOURCE_EXHAUSTED
     """A limit of the server was reached: its queue, or the size of a message or tensor.
 
     Attributes:
-        retry_after: minimum wait before another attempt, in seconds; None if waiting
-            does not help.
+        retry_after: minimum wait before another attempt, in seconds; None if waiting does not help.
     """
 
 
@@ -133,8 +132,8 @@ class UnavailableError(_RetryableError, code=StatusCode.UNAVAILABLE):
     """No server answers at this address, or it is warming up or draining.
 
     Attributes:
-        retry_after: minimum wait before another attempt, in seconds; None if the server
-            did not say.
+        retry_after: minimum wait before another attempt, in seconds; None if the server did not
+            say.
     """
 
 

@@ -18,13 +18,12 @@ class Topology:
     """The slots, GPUs and nodes of one model instance.
 
     Attributes:
-        num_replicas: R, physical expert slots of one layer over all GPUs; a
-            multiple of `num_gpus`, at least the number of experts. Slot r lies on
-            GPU r // (R / G).
+        num_replicas: R, physical expert slots of one layer over all GPUs; a multiple of `num_gpus`,
+            at least the number of experts. Slot r lies on GPU r // (R / G).
         num_gpus: G, GPUs (expert-parallel ranks); a multiple of `num_nodes`.
         num_nodes: N, nodes. GPU g lies on node g // (G / N).
-        num_groups: router groups of consecutive experts. With 1, an expert may lie on
-            any GPU. With more, all experts of a group stay on one node.
+        num_groups: router groups of consecutive experts. With 1, an expert may lie on any GPU. With
+            more, all experts of a group stay on one node.
     """
 
     num_replicas: int
@@ -41,10 +40,10 @@ class MoveBudget:
         max_moves_per_layer: maximum number of moves in any one layer; None for no limit.
         max_moves: maximum number of moves over all layers, which are made where they gain most;
             None for no limit.
-        min_gain: minimum gain per move, as the fall of a layer's sum of squared GPU
-            loads where the mean GPU load is 1; None for the server's default.
-        cross_node_cost: cost of a move from another node, where a move inside a
-            node costs 1; at least 1. None for 1.
+        min_gain: minimum gain per move, as the fall of a layer's sum of squared GPU loads where the
+            mean GPU load is 1; None for the server's default.
+        cross_node_cost: cost of a move from another node, where a move inside a node costs 1; at
+            least 1. None for 1.
     """
 
     max_moves_per_layer: int | None = None
@@ -59,12 +58,12 @@ class SolverOptions:
 
     Attributes:
         effort: preset for all options that are not set below; None for the server's default.
-            Without a GPU, "balanced" can take seconds for a large model: give the call a timeout
-            to match.
-        seed: of the restarts, any integer, taken modulo 2**64. The same request
-            with the same seed has the same answer.
-        objective: what a refinement swap has to lower: the sum of squared GPU
-            loads ("l2"), or max - min ("range"). None for "l2".
+            Without a GPU, "balanced" can take seconds for a large model: give the call a timeout to
+            match.
+        seed: of the restarts, any integer, taken modulo 2**64. The same request with the same seed
+            has the same answer.
+        objective: what a refinement swap has to lower: the sum of squared GPU loads ("l2"), or the
+            heaviest minus the lightest load ("range"). None for "l2".
         top_k: K, number of heaviest and of lightest GPUs considered in a refinement step.
         max_iterations: maximum number of refinement steps of a layer; 0 for none, -1 to continue
             until no swap gains.

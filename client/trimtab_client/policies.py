@@ -11,8 +11,7 @@ from trimtab_client.exceptions import invalid
 FORMER = ("start_above", "stop_below", "min_gain")
 """Former settings of a policy."""
 
-NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
-"""What to say about a former setting."""
+_NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
 
 
 class Mode(Enum):
@@ -106,7 +105,7 @@ class Policy:
     def __post_init__(self, start_above: object, stop_below: object, min_gain: object) -> None:
         for name, value in zip(FORMER, (start_above, stop_below, min_gain), strict=True):
             if value is not None:
-                raise invalid(f"policy.{name}", f"{value!r}: {NO_LONGER}")
+                raise invalid(f"policy.{name}", f"{value!r}: {_NO_LONGER}")
         if self.mode is not None:
             object.__setattr__(self, "mode", _mode(self.mode))
 

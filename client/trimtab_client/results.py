@@ -24,8 +24,7 @@ class Moves:
         layer: int32 [M].
         slot: int32 [M], the destination.
         expert: int32 [M].
-        source_gpus: int32 [M, X], padded with -1: the GPUs that held the expert
-            before, ascending.
+        source_gpus: int32 [M, X], padded with -1: the GPUs that held the expert before, ascending.
     """
 
     layer: IntArray

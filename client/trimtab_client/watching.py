@@ -73,9 +73,8 @@ class Watch:
         Raises:
             TrimtabError: there is no next call.
         """
-        if failure is None:
-            error: TrimtabError = UnavailableError("the server ended the watch")
-        else:
+        error: TrimtabError = UnavailableError("the server ended the watch")
+        if failure is not None:
             error = error_of_call(failure)
         delay = self._attempts.delay(_as_temporary(error))
         if delay is None:

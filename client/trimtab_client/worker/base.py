@@ -40,17 +40,18 @@ class SessionBase:
         options: WorkerOptions,
         callbacks: EngineCallbacks,
         run_soon: Callable[[Job], object],
-        barrier: object,
+        barrier: Any,
         barrier_every: int,
         retry: RetryPolicy,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         self._topology = options.topology
-        self._has_barrier = barrier is not None
+        self._barrier = barrier
         self._check_ownership(len(options.gpus))
         self._barrier_every = integer(barrier_every, "barrier_every", low=1)
         self._exits = callbacks.exits
+        self._max_backoff = retry.max_backoff
         self._context = context = SessionContext(options, run_soon, clock)
         self._effects = EffectRunner(context, callbacks)
         self._inbound = Inbound(context, self._effects)
@@ -179,7 +180,7 @@ class SessionBase:
 
     def _check_ownership(self, owned: int) -> None:
         num_gpus = self._topology.num_gpus
-        if not self._has_barrier and owned != num_gpus:
+        if self._barrier is None and owned != num_gpus:
             seen = f"None, but this worker owns {owned} of {num_gpus} GPUs"
             raise invalid("barrier", f"{seen}: only a worker that owns all GPUs needs no barrier")
 

@@ -46,13 +46,8 @@ class Connector:
         context, now = self._context, self._context.clock()
         with context.lock:
             hello = context.switch.connected(self._opened)
-            context.stream = stream = Stream(
-                number=self._opened,
-                group_id=hello.group_id,
-                outbox=outbox,
-                opened_at=now,
-                wait_for_ready=self._unreachable,
-            )
+            stream = Stream(self._opened, hello.group_id, outbox, now, self._unreachable)
+            context.stream = stream
         if stream.wait_for_ready:
             stream.leave_at = now + _MAX_WAIT_FOR_READY_SECONDS
         outbox.put_nowait(wire.hello_request(hello, context.options))

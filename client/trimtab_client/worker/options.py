@@ -36,8 +36,8 @@ class Scope(Enum):
 class Transfer(Enum):
     """How weights get into staging.
 
-    PULL: the receiver reads them on its own, at any time. COLLECTIVE: all ranks take part,
-    at the same step.
+    PULL: the receiver reads them on its own, at any time. COLLECTIVE: all ranks take part, at the
+    same step.
     """
 
     PULL = "pull"
@@ -57,12 +57,11 @@ class WorkerOptions:
         scope: which tokens it records: SOURCE, LOCAL or GLOBAL, or these names in lower case.
         bytes_per_expert: size of the weights of one expert in one layer.
         gpus: the GPUs that it owns, ascending. Empty for all.
-        group_id: name of the expert-parallel group, which the engine makes when the group
-            forms and gives to all ranks. Only a worker that owns all GPUs may leave it empty:
-            it gets a new one.
+        group_id: name of the expert-parallel group, which the engine makes when the group forms and
+            gives to all ranks. Only a worker that owns all GPUs may leave it empty: it gets a new
+            one.
         incarnation: rises with each start of the process. 0 for the nanoseconds since 1970.
-        transfer: how weights get into staging: PULL or COLLECTIVE, or these names in
-            lower case.
+        transfer: how weights get into staging: PULL or COLLECTIVE, or these names in lower case.
         staging_slots: number of expert weights that the staging of each GPU has room for.
         max_layers_per_switch: maximum number of layers that one switch may change; 0 for no limit.
         model: name of the model, for people; may be empty.

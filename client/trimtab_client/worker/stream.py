@@ -27,7 +27,7 @@ class Outbox(Protocol):
         """Add an item."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Stream:
     """A stream: its queue of messages to send, and its progress.
 
