@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random as random_module
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from trimtab_client.exceptions import CallCancelledError, TrimtabError
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
-from trimtab_client.worker.base import SessionBase, logger
+from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
 from trimtab_client.worker.effect_runner import EXITS, EngineCallbacks
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
@@ -30,6 +31,8 @@ from trimtab_client.worker.stream import OutboxSignal, Stream
 
 if TYPE_CHECKING:
     from trimtab.v1alpha1.session_service_pb2_grpc import SessionServiceAsyncStub
+
+logger = logging.getLogger(__package__)
 
 OnOffer = Callable[[SwitchOffer], Future[Any] | Awaitable[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int] | Awaitable[Sequence[int]]]

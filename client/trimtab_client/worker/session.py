@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random as random_module
 import threading
@@ -18,13 +19,15 @@ from trimtab_client.channel import DEFAULT_MAX_MESSAGE_BYTES, TlsOptions, open_c
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
 from trimtab_client.worker.backoff import DEFAULT_RECONNECT
-from trimtab_client.worker.base import SessionBase, logger
+from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
 from trimtab_client.worker.effect_runner import EngineCallbacks
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.stream import OutboxSignal, Stream
 from trimtab_client.worker.wire import Request
+
+logger = logging.getLogger(__package__)
 
 OnOffer = Callable[[SwitchOffer], Future[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int]]
