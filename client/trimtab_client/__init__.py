@@ -54,8 +54,8 @@ from trimtab_client.placement import Balance, Placement
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
+from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
     from trimtab_client.worker.aio import AsyncWorkerSession

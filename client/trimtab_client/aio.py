@@ -20,8 +20,8 @@ from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import StreamItem
-from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
+from trimtab_protocol.version import Version
 
 
 class AsyncClient(ClientBase):

@@ -19,7 +19,7 @@ from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 class DeploymentCalls(ClientBase):

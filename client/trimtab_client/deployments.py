@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Judgement, Policy
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.placement import Balance, Placement
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 IntArray = npt.NDArray[np.int32]
 

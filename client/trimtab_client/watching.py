@@ -22,7 +22,7 @@ from trimtab_client.exceptions import (
 )
 from trimtab_client.retry import Attempts, Deadline, RetryPolicy
 from trimtab_client.status import error_of_call
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 class Watch:

@@ -23,7 +23,7 @@ from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import History
+from trimtab_server.history.history import History
 from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
@@ -71,8 +71,8 @@ class App:
         )
         if config.sessions.failpoints != _NO_FAILPOINTS:
             failpoints.configure(config.sessions.failpoints)
-        self._history = History(config.sessions.history)
-        store = StoreThread(partial(_make_store, config.sessions.store))
+        self._history = History(config.history, self._recorder.history_lost)
+        store = StoreThread(partial(_make_store, config.sessions.store), self._history.barrier)
         self._deployments = Deployments(
             config.sessions,
             store,

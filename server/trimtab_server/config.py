@@ -15,8 +15,10 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from trimtab_server.domain.errors import InvalidArgumentError, Violation, invalid
+from trimtab_protocol.errors import Violation
+from trimtab_server.domain.errors import InvalidArgumentError, invalid
 from trimtab_server.engine.config import Limits, SessionConfig, SolverConfig
+from trimtab_server.history.config import HistoryConfig
 from trimtab_server.logs import LogConfig
 from trimtab_server.metrics.config import MetricsConfig
 from trimtab_server.rpc.config import RpcConfig
@@ -34,6 +36,7 @@ class ServerConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     limits: Limits = field(default_factory=Limits)
     sessions: SessionConfig = field(default_factory=SessionConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     logs: LogConfig = field(default_factory=LogConfig)
 

@@ -26,7 +26,7 @@ from tests.bench.sessions import LARGE, join, report_once, resident_bytes
 from tests.bench.tables import in_ms, print_table
 from tests.servers import ServerProcess, server_process
 from trimtab_client import AsyncClient, Client, Mode, Policy
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 
 DEPLOYMENTS = 100
 WARM_UP_S, SECONDS = 30.0, 60.0

@@ -13,7 +13,8 @@ from tests.bench.loads import realistic
 from tests.bench.options import Options
 from tests.bench.policy import make_planner
 from tests.bench.tables import print_table
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.tallies import Counted
@@ -33,7 +34,7 @@ CAPTION = (
 def run(options: Options) -> None:
     """Print medians."""
     before_LE = realistic()
-    served = Placement.of(place(before_LE, TOPOLOGY).phy2log, 256, 32)
+    served = placement_of(place(before_LE, TOPOLOGY).phy2log, 256, 32)
     rows = asyncio.run(_rows(before_LE, served, max(5, options.repeats)))
     print_table(
         "A decision", ["what", "ms", "reason", "moves"], [*rows, *_memory(before_LE)], CAPTION

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tests.bench.replay import Outcome
 from tests.bench.tables import print_table
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.loads.estimates import Smoothing
 from trimtab_server.solver import evaluate, place, settings_for
@@ -67,7 +68,7 @@ def untouched(load_TLE: Tensor, topology: Topology) -> Placement:
     """What engines load before any balancing."""
     layers, experts = load_TLE.shape[1:]
     row_R = np.arange(topology.num_replicas) % experts
-    return Placement.of(np.tile(row_R, (layers, 1)), experts, topology.num_gpus)
+    return placement_of(np.tile(row_R, (layers, 1)), experts, topology.num_gpus)
 
 
 def replans(load_TLE: Tensor, topology: Topology) -> dict[str, Played]:

@@ -16,7 +16,9 @@ from tests.bench.loads import trace
 from tests.bench.options import Options
 from tests.bench.played import STEPS, Played
 from tests.bench.replay import REPLAYS
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Hello, Report
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
@@ -25,15 +27,14 @@ from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.tallies import Group, Tallies
 from trimtab_server.engine.teller import Teller
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.policy.policy import Policy
-from trimtab_server.rollout.messages import Hello
 from trimtab_server.solver.backends.select import backend_for
 
 STEP_SECONDS = 0.03
-_HELLO = Hello("g", "w", 1, 1, (), Placement.of([[0]], 1, 1))
+_HELLO = Hello("g", "w", 1, 1, (), placement_of([[0]], 1, 1))
 _ONE = Group({"w"}, apart=False)
 
 POLICIES = {
@@ -63,7 +64,7 @@ def looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
 
 
 async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
-    results, teller = [], Teller("", History(NONE), DeploymentObserver())
+    results, teller = [], Teller("", History(HistoryConfig()), DeploymentObserver())
     tallies = Tallies(*load_TLE.shape[1:], policy.smoothing, teller, lambda: _ONE)
     served, counts_LE = played.untouched(load_TLE, topology), np.zeros(load_TLE.shape[1:], np.int64)
     async with make_planner() as planner:
@@ -79,7 +80,7 @@ async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Playe
             if decision.moves and target is not None:
                 served = target
                 loop.switched()
-            results.append(played.live(served.tensor(), before.tensor(), next_LE, topology))
+            results.append(played.live(tensor_of(served), tensor_of(before), next_LE, topology))
     return Played(*map(list, zip(*results, strict=True)))
 
 

@@ -21,8 +21,8 @@ from tests.rpc.peers import Peer
 from tests.servers import ServerProcess, server_process
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
+from trimtab_server.domain.placement import placement_of
 
 SECONDS = 10.0
 STREAMS = (1, 4, 16)
@@ -154,7 +154,7 @@ async def join(open_: AsyncExitStack, address: str, model: Model, sessions: int)
     slots = max(model.slots, -(-model.experts // gpus) * gpus)
     slots += -slots % gpus
     row = np.arange(slots) % model.experts
-    placement = Placement.of(np.tile(row, (model.layers, 1)), model.experts, gpus)
+    placement = placement_of(np.tile(row, (model.layers, 1)), model.experts, gpus)
     wire = placement_pb2.Placement(
         phy2log=encode_tensor(placement.phy2log, "i4"), digest=placement.digest
     )

@@ -19,7 +19,7 @@ from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
 

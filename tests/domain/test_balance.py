@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import Evaluation, OverLayers
 from trimtab_server.domain.moves import moves_between
-from trimtab_server.domain.placement import Placement, count_moves
+from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
 
 
 def test_layers_without_load_are_none_of_them() -> None:
@@ -27,7 +28,7 @@ def test_layers_of_two_placements_make_a_third(seed: int) -> None:
 
     def placement(layers: int) -> Placement:
         rows = [[*rng.permutation(6), *rng.integers(6, size=3)] for _ in range(layers)]
-        return Placement.of(np.array(rows), 6, 3)
+        return placement_of(np.array(rows), 6, 3)
 
     current, first, second = placement(5), placement(5), placement(3)
     layer_A, row_A = np.array([1, 4]), np.array([0, 2])
@@ -38,11 +39,11 @@ def test_layers_of_two_placements_make_a_third(seed: int) -> None:
 
     below = current.of_layers(np.array([1, 2, 4]))
     ours, theirs = (
-        moves_between(was.tensor(), new.tensor(), 6, 3)
+        moves_between(tensor_of(was), tensor_of(new), 6, 3)
         for was, new in ((current, first), (below, second))
     )
     found = ours.with_layers(layer_A, theirs, row_A)
-    expected = moves_between(current.tensor(), mixed.tensor(), 6, 3)
+    expected = moves_between(tensor_of(current), tensor_of(mixed), 6, 3)
     assert found.layer_slot_expert.tolist() == expected.layer_slot_expert.tolist()
     width = expected.source_gpus.shape[1]
     assert found.source_gpus[:, :width].tolist() == expected.source_gpus.tolist()

@@ -16,11 +16,11 @@ from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Client, FailedPreconditionError, Placement
-from trimtab_client.version import Version
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.history import Flipped
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_tools.history import check_history, read_history
-from trimtab_tools.history.events import Flipped
 
 
 def test_deployments_of_one_process_know_nothing_of_each_other(tmp_path):

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.recording import Recording
-from trimtab_server.domain.placement import Placement, count_moves
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
@@ -28,13 +29,13 @@ from trimtab_server.solver.backends.reference.backend import Reference
 
 # Two layers of 16 experts in 20 slots, five on each of four GPUs.
 TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
-UNTOUCHED = Placement.of(np.tile(np.arange(20) % 16, (2, 1)), 16, 4)
+UNTOUCHED = placement_of(np.tile(np.arange(20) % 16, (2, 1)), 16, 4)
 RNG = np.random.default_rng(0)
 SKEWED = RNG.gamma(0.5, 100.0, (2, 16))
 # Each expert once or twice, and as many of either on each GPU.
 EVEN = np.tile(np.where(np.arange(16) < 4, 20.0, 10.0), (2, 1))
 _ROW = [0, 1, 4, 5, 6, 1, 2, 7, 8, 9, 2, 3, 10, 11, 12, 3, 0, 13, 14, 15]
-IDEAL = Placement.of([_ROW, _ROW], 16, 4)
+IDEAL = placement_of([_ROW, _ROW], 16, 4)
 NEARLY = EVEN * np.linspace(0.9999, 1.0001, 16)
 SHIFT = Policy(max_moves_per_layer=1)
 """So little that a load which is all new needs a new plan."""
@@ -83,7 +84,7 @@ async def balancer(
 
 
 def imbalance(placement: Placement, load_LE) -> float:
-    return float(evaluate(placement.tensor(), torch.from_numpy(load_LE), 4).imbalance.mean())
+    return float(evaluate(tensor_of(placement), torch.from_numpy(load_LE), 4).imbalance.mean())
 
 
 async def test_a_load_that_is_out_of_balance_moves_experts(planner):
@@ -101,7 +102,7 @@ async def test_where_a_few_moves_do_not_get_far_all_that_gain_are_made(planner):
     decision, target, *_ = await (await balancer(planner, SHIFT)).decide(view(100))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.moves > 2
-    best = place(torch.from_numpy(SKEWED), TOPOLOGY, current=UNTOUCHED.tensor())
+    best = place(torch.from_numpy(SKEWED), TOPOLOGY, current=tensor_of(UNTOUCHED))
     assert imbalance(target, SKEWED) <= 1.1 * float(best.after.imbalance.mean())
     assert decision.candidate.moves < len(best.moves)
 
@@ -111,12 +112,12 @@ async def test_where_no_moves_get_far_there_is_a_new_plan(planner):
     load_LE = np.full((1, 8), 1.0)
     load_LE[0, 0] = 50.0
     topology = Topology(num_replicas=16, num_gpus=8)
-    served = Placement.of([np.arange(16) % 8], 8, 8)
+    served = placement_of([np.arange(16) % 8], 8, 8)
     loop = Balancer(planner, topology, 0, Policy(replan_gap=0.0))
     await loop.decide(view(-1, load_LE, served))
     decision, target, *_ = await loop.decide(view(100, load_LE, served))
-    best = place(torch.from_numpy(load_LE), topology, current=served.tensor())
-    after = float(evaluate(target.tensor(), torch.from_numpy(load_LE), 8).imbalance[0])
+    best = place(torch.from_numpy(load_LE), topology, current=tensor_of(served))
+    after = float(evaluate(tensor_of(target), torch.from_numpy(load_LE), 8).imbalance[0])
     assert after == pytest.approx(float(best.after.imbalance[0]))
     assert decision.moves
 
@@ -308,7 +309,7 @@ async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
 
 
 FLAT = Topology(num_replicas=8, num_gpus=4)
-EIGHT = Placement.of(np.tile(np.arange(8), (8, 1)), 8, 4)
+EIGHT = placement_of(np.tile(np.arange(8), (8, 1)), 8, 4)
 
 
 async def flat_balancer(planner: Planner, policy: Policy) -> Balancer:
@@ -357,7 +358,7 @@ async def test_a_load_that_has_all_but_faded_is_no_evidence(planner):
 async def test_only_the_layers_whose_load_has_shifted_move(planner):
     rng = np.random.default_rng(3)
     load_LE = rng.uniform(50.0, 150.0, (8, 8))
-    served = Placement.of(place(torch.from_numpy(load_LE), FLAT).phy2log, 8, 4)
+    served = placement_of(place(torch.from_numpy(load_LE), FLAT).phy2log, 8, 4)
     loop = await flat_balancer(planner, Policy(max_moves_per_layer=1))
     # Of all layers one has shifted.
     load_LE[6] = 67.0
@@ -368,7 +369,7 @@ async def test_only_the_layers_whose_load_has_shifted_move(planner):
     assert moved_L[6]
     assert order[0] == 6, "the layer that gains most comes first"
     before, after = (
-        evaluate(each.tensor(), torch.from_numpy(load_LE), 4) for each in (served, target)
+        evaluate(tensor_of(each), torch.from_numpy(load_LE), 4) for each in (served, target)
     )
     best = place(torch.from_numpy(load_LE), FLAT).after
     assert float(after.imbalance[6]) <= 1.1 * float(best.imbalance[6])

@@ -14,6 +14,18 @@ import pytest
 
 from tests.rpc.peers import AFTER, BEFORE, counted, until
 from tests.servers import make_config
+from trimtab_protocol.messages import (
+    Applied,
+    Commit,
+    Held,
+    HeldState,
+    Hello,
+    Prepared,
+    Refused,
+    Report,
+    Welcome,
+)
+from trimtab_protocol.version import Version
 from trimtab_server.app import App
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
@@ -24,24 +36,13 @@ from trimtab_server.domain.errors import (
     UnavailableError,
 )
 from trimtab_server.domain.moves import moves_between
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import History
-from trimtab_server.loads.counters import Report
-from trimtab_server.rollout.messages import (
-    Applied,
-    Commit,
-    Held,
-    HeldState,
-    Hello,
-    Prepared,
-    Refused,
-    Welcome,
-)
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.rollout.rollout import Phase
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import configure
@@ -63,7 +64,7 @@ def arrival(
 async def server(folder, **settings) -> AsyncIterator[Deployments]:
     """A start of the server, with a store and a history in the folder."""
     config = make_config(**settings).sessions
-    history = History(str(folder / "history.jsonl"))
+    history = History(HistoryConfig(str(folder / "history.jsonl")))
     store = StoreThread(lambda: SqliteStore(folder / "trimtab.db"))
     deployments = Deployments(config, store, history)
     await deployments.open()
@@ -160,7 +161,7 @@ class SavesFail(SqliteStore):
 
 async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind(tmp_path):
     """Else a group would wait for ever for the session of a worker that never had one."""
-    history, store = History("none"), StoreThread(lambda: SavesFail(tmp_path / "db"))
+    history, store = History(HistoryConfig()), StoreThread(lambda: SavesFail(tmp_path / "db"))
     deployments = Deployments(make_config().sessions, store, history)
     await deployments.open()
     deployment, _ = await deployments.join(arrival())
@@ -195,7 +196,7 @@ async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
             deployment, _ = await deployments.join(Arrival("d", FACTS, hello, room, 0))
         await deployment.move_to(AFTER)
         offered = deployment.rollout.record.switch.placement
-        moves = moves_between(BEFORE.tensor(), offered.tensor(), 4, 2)
+        moves = moves_between(tensor_of(BEFORE), tensor_of(offered), 4, 2)
         received = np.bincount(moves.layer_slot_expert[:, 1] // 3, minlength=2)
         assert received.max() == 1
 
@@ -271,7 +272,7 @@ async def test_counts_go_on_from_what_was_saved(tmp_path):
 async def test_a_stored_deployment_keeps_its_sizes(tmp_path):
     async with server(tmp_path) as deployments:
         await deployments.join(arrival())
-    wider = Placement.of(np.array([[0, 1, 2, 3] * 2]), 4, 2)
+    wider = placement_of(np.array([[0, 1, 2, 3] * 2]), 4, 2)
     facts = Facts(Topology(8, 2), 1, 4, "local", "pull", 100)
     async with server(tmp_path) as deployments:
         with pytest.raises(

@@ -18,20 +18,20 @@ from tests.engine.test_steering import (
     reported,
     server,
 )
+from trimtab_protocol.messages import Applied, Hello, Prepared, Refused
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
     SessionClosedError,
     UnavailableError,
 )
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.backoff import Backoff
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.turns import Turns
 from trimtab_server.policy.policy import Mode
-from trimtab_server.rollout.messages import Applied, Hello, Prepared, Refused
 from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk

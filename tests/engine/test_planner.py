@@ -19,6 +19,7 @@ from trimtab_server.domain.errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
 )
+from trimtab_server.domain.placement import tensor_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.planner import InForce, Options, PlaceStream, Planner, Terms
@@ -69,7 +70,7 @@ async def test_place_from_a_current_placement_counts_the_moves(planner: Planner)
     current = (await planner.place(skewed_load(0), TERMS)).placement
     placed = await planner.place(skewed_load(1), TERMS, current)
     moved = evaluate(
-        placed.placement.tensor(), skewed_load(1).copy(), 4, current=current.tensor()
+        tensor_of(placed.placement), skewed_load(1).copy(), 4, current=tensor_of(current)
     ).moves.sum()
     assert placed.moves is not None
     assert len(placed.moves) == moved > 0

@@ -12,10 +12,12 @@ import torch
 
 from tests.recording import Recording
 from tests.servers import make_config
+from trimtab_protocol.messages import Applied, Hello, Prepared, Report
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
-from trimtab_server.domain.placement import Placement, count_moves
+from trimtab_server.domain.placement import count_moves, placement_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
@@ -23,11 +25,10 @@ from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
-from trimtab_server.rollout.messages import Applied, Hello, Prepared
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
@@ -35,8 +36,8 @@ from trimtab_server.store.memory import MemoryDisk, MemoryStore
 # Three layers of 8 experts in 12 slots, three on each of four GPUs.
 TOPOLOGY = Topology(num_replicas=12, num_gpus=4)
 FACTS = Facts(TOPOLOGY, 3, 8, "local", "pull", 100)
-UNTOUCHED = Placement.of(np.tile(np.arange(12) % 8, (3, 1)), 8, 4)
-OTHER = Placement.of(np.tile(np.arange(12)[::-1] % 8, (3, 1)), 8, 4)
+UNTOUCHED = placement_of(np.tile(np.arange(12) % 8, (3, 1)), 8, 4)
+OTHER = placement_of(np.tile(np.arange(12)[::-1] % 8, (3, 1)), 8, 4)
 SKEWED = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
 
 
@@ -48,7 +49,7 @@ async def server(disk: MemoryDisk | None = None, **settings: object) -> AsyncIte
     queue = SolverQueue(4, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
     store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config.sessions, store, History(NONE), planner=planner)
+    deployments = Deployments(config.sessions, store, History(HistoryConfig()), planner=planner)
     await deployments.open()
     try:
         yield deployments

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Hello, Report
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.engine.tallies import Group, Tallies
 from trimtab_server.engine.teller import Teller
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.loads.estimates import Smoothing
-from trimtab_server.rollout.messages import Hello
 
 TOKENS = np.array([[40, 20, 10, 10], [5, 5, 5, 65]])
 """Of 16 steps."""
@@ -23,14 +23,14 @@ class Workers:
 
     def __init__(self, *names: str, apart: bool = True, **smoothing: float) -> None:
         self.group = Group(set(names), apart)
-        teller = Teller("", History(NONE), DeploymentObserver())
+        teller = Teller("", History(HistoryConfig()), DeploymentObserver())
         self.tallies = Tallies(2, 4, Smoothing(**smoothing), teller, lambda: self.group)
         self.reports: dict[tuple[str, int], int] = {}
 
     def report(self, *names: str, incarnation: int = 1, times: int = 1) -> None:
         for name in names * times:
             seq = self.reports[name, incarnation] = self.reports.get((name, incarnation), 0) + 1
-            hello = Hello("g", name, incarnation, 1, (), Placement.of([[0]], 1, 1))
+            hello = Hello("g", name, incarnation, 1, (), placement_of([[0]], 1, 1))
             self.tallies.take(hello, Report(seq, 16 * seq - 16, 16 * seq - 1, TOKENS * seq))
 
     def leave(self, *names: str) -> None:

@@ -12,15 +12,15 @@ import pytest
 from tests.engine.test_deployments import FACTS, arrival
 from tests.rpc.peers import AFTER
 from tests.servers import make_config
+from trimtab_protocol.messages import Applied, Discarded, Hello, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
 from trimtab_server.engine.arrival import Arrival
 from trimtab_server.engine.deployment_observer import DeploymentObserver, Standing
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.rollout.effects import Cause
-from trimtab_server.rollout.messages import Applied, Discarded, Hello, Prepared, Refused
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 
@@ -62,7 +62,7 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
     """A start of the server on a disk, and who watches it."""
     watching, config = Watching(), make_config(**settings).sessions
     store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config, store, History(NONE), watching)
+    deployments = Deployments(config, store, History(HistoryConfig()), watching)
     await deployments.open()
     try:
         yield deployments, watching

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from trimtab_client import Placement
 from trimtab_client.worker.counters import Counters as WorkerCounters
+from trimtab_protocol.messages import Report
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.engine.baselines import baseline_of, restore
-from trimtab_server.loads.counters import Counted, Counters, Report
+from trimtab_server.loads.counters import Counted, Counters
 from trimtab_server.loads.estimates import Smoothing
 
 

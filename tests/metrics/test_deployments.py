@@ -14,9 +14,9 @@ from tests.rpc.peers import AFTER, about, group, hello, joined, report, trigger,
 from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.version import Version
 from trimtab_server.app import App
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment_observer import Standing
 from trimtab_server.engine.status import Outlook, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics

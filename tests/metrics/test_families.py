@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.metrics.test_deployments import CERTAINTY, JUDGED, STATUS
 from tests.services import program
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment_observer import Standing
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics

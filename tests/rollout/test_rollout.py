@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from trimtab_server.domain.errors import FailedPreconditionError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
-from trimtab_server.rollout.messages import (
+from trimtab_protocol import history
+from trimtab_protocol.history import Member
+from trimtab_protocol.messages import (
     Abort,
     Accepted,
     Answer,
@@ -21,21 +19,34 @@ from trimtab_server.rollout.messages import (
     Held,
     HeldState,
     Hello,
-    Offer,
     Prepared,
     Refused,
     Welcome,
 )
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
+from trimtab_protocol.version import Version
+from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.rollout.effects import (
+    Alarm,
+    Close,
+    Effect,
+    Expire,
+    GroupOffer,
+    Note,
+    Save,
+    Send,
+)
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.rollout.rollout import Phase, Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
 # worker "a" on GPU 0, in session 1, and worker "b" on GPU 1, in session 2.
 GPUS = {"a": (0,), "b": (1,)}
 MEMBERS = {worker: Member(1, gpus) for worker, gpus in GPUS.items()}
-OLD, NEW, OTHER = (Placement.of([[0, 1, 2, last]], 3, 2) for last in range(3))
+OLD, NEW, OTHER = (placement_of([[0, 1, 2, last]], 3, 2) for last in range(3))
 BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
-OFFER = Offer(FIRST, BASE, OLD, NEW)
+OFFER = GroupOffer(FIRST, BASE, OLD, NEW)
+EPOCH_OPENED = history.EpochOpened(1, "g1", MEMBERS, OLD.digest, OLD)
 COMMIT = Commit(FIRST, NEW.digest)
 OPEN = Switch(FIRST, NEW, Stage.OFFERED)
 HELD = Held(FIRST, HeldState.PREPARED)
@@ -116,11 +127,13 @@ def only(kind: type, effects: list[Effect]) -> list[Effect]:
 
 def ignored(answer: Answer, worker: str | None = "a") -> list[Effect]:
     values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
-    return [Note("ignored", values)]
+    return [Note(history.Other("ignored", values))]
 
 
 def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
-    return Note(kind, {"version": version, **values})
+    if "worker" in values and "incarnation" in values:
+        values["process"] = history.Process(values.pop("worker"), values.pop("incarnation"))
+    return Note(history.KINDS[kind](version=version, **values))
 
 
 # P2: epochs.
@@ -167,11 +180,9 @@ def test_an_epoch_is_durable_before_anybody_is_welcomed_to_it():
     rollout = empty()
     assert joined(rollout, 1, "a") == []
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=0)
-    members = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
-    values = {"epoch": 1, "group": "g1", "members": members}
     assert joined(rollout, 2, "b") == [
         Save(record),
-        Note("epoch", {**values, "digest": OLD.digest, "placement": OLD}),
+        Note(EPOCH_OPENED),
         Send(1, Welcome(BASE, OLD.digest)),
         Send(2, Welcome(BASE, OLD.digest)),
     ]
@@ -398,7 +409,7 @@ def test_a_new_epoch_ends_the_open_switch_of_the_old_one(state, aborted):
     assert saved == Save(rollout.record)
     assert rollout.record.switch is None
     assert noted == aborted
-    assert opened.kind == "epoch"
+    assert isinstance(opened.event, history.EpochOpened)
     assert [to_a.order, to_b.order] == [Welcome(Version(2, 0), OLD.digest)] * 2
 
 
@@ -451,13 +462,13 @@ def test_a_generation_that_was_aborted_is_never_used_again():
     answers(rollout, Discarded(FIRST))
     saved, _, to_a, *_ = rollout.propose(NEW)
     assert saved.record.last_generation == 2
-    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+    assert to_a == Send(1, GroupOffer(SECOND, BASE, OLD, NEW))
 
 
 def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
     rollout = serving(restarted(offered()))
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+    assert to_a == Send(1, GroupOffer(SECOND, BASE, OLD, NEW))
 
 
 def test_generations_go_on_from_epoch_to_epoch():
@@ -466,7 +477,7 @@ def test_generations_go_on_from_epoch_to_epoch():
     for number, worker in enumerate("ab", start=3):
         joined(rollout, number, worker, group_id="g2")
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(3, Offer(Version(2, 2), Version(2, 0), OLD, NEW))
+    assert to_a == Send(3, GroupOffer(Version(2, 2), Version(2, 0), OLD, NEW))
 
 
 def test_a_generation_is_higher_than_any_that_a_worker_knows():
@@ -474,7 +485,7 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
     joined(rollout, 1, "a", in_force=Version(7, 3))
     joined(rollout, 2, "b", generation=5)
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(1, Offer(Version(8, 6), Version(8, 0), OLD, NEW))
+    assert to_a == Send(1, GroupOffer(Version(8, 6), Version(8, 0), OLD, NEW))
 
 
 @pytest.mark.parametrize(
@@ -633,7 +644,7 @@ def test_nothing_aborts_what_is_committed(event):
     assert rollout.phase is Phase.COMMITTED
     assert rollout.record.switch == Switch(FIRST, NEW, Stage.COMMITTED)
     assert [send.order for send in only(Send, effects) if isinstance(send.order, Abort)] == []
-    assert [note for note in only(Note, effects) if note.kind == "aborting"] == []
+    assert [note for note in only(Note, effects) if isinstance(note.event, history.Aborting)] == []
 
 
 def test_a_switch_ends_durably_when_all_have_applied_it():
@@ -651,7 +662,7 @@ def test_a_switch_ends_durably_when_all_have_applied_it():
 
 def test_what_was_applied_last_is_the_base_of_the_next_offer():
     _, _, to_a, to_b, _ = applied().propose(OTHER)
-    offer = Offer(SECOND, FIRST, NEW, OTHER)
+    offer = GroupOffer(SECOND, FIRST, NEW, OTHER)
     assert [to_a, to_b] == [Send(1, offer), Send(2, offer)]
 
 
@@ -792,7 +803,7 @@ def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
     # Each another one: the bits of the generation say which expert has a second slot where.
     slots = [[0, 1, *(generation >> bit & 1 for bit in range(5))] for generation in range(31)]
     for generation in range(1, 31):
-        placement = Placement.of([slots[generation]], 2, 1)
+        placement = placement_of([slots[generation]], 2, 1)
         version = Version(1, generation)
         past = record.followed_by(placement)
         record = replace(record, in_force=version, placement=placement, past=past)
@@ -1038,7 +1049,7 @@ def test_after_a_restart_the_epoch_goes_on():
         effects = joined(rollout, number, worker, **FLIPPED)
         assert effects == [Send(number, Welcome(FIRST, NEW.digest))]
     _, _, to_a, *_ = rollout.propose(OTHER)
-    assert to_a == Send(1, Offer(SECOND, FIRST, NEW, OTHER))
+    assert to_a == Send(1, GroupOffer(SECOND, FIRST, NEW, OTHER))
 
 
 # Histories: what a restarted server found durable.
@@ -1050,14 +1061,10 @@ def aborted() -> Rollout:
     return rollout
 
 
-MEMBERS_NOTED = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
-EPOCH_NOTED = {"epoch": 1, "group": "g1", "members": MEMBERS_NOTED}
-
-
 @pytest.mark.parametrize(
     ("state", "note"),
     [
-        (serving, Note("epoch", {**EPOCH_NOTED, "digest": OLD.digest, "placement": OLD})),
+        (serving, Note(EPOCH_OPENED)),
         (offered, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
         (aborting, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
         (committed, note_of("committed", digest=NEW.digest)),
@@ -1067,8 +1074,7 @@ EPOCH_NOTED = {"epoch": 1, "group": "g1", "members": MEMBERS_NOTED}
     ],
 )
 def test_a_server_that_starts_notes_again_what_is_durable(state, note):
-    again = Note(note.kind, {**note.values, "again": True})
-    assert restarted(state()).started() == [again]
+    assert restarted(state()).started() == [Note(history.Again(note.event))]
 
 
 def test_a_server_that_starts_with_nothing_durable_has_nothing_to_note():

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.rollout.schedule import play, play_many, shape_of, verdict
 from tests.rollout.world import World
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.messages import Discarded, Refused
 from trimtab_server.rollout import rollout
 from trimtab_server.rollout.effects import Save
-from trimtab_server.rollout.messages import Discarded, Refused
 from trimtab_server.rollout.rollout import Phase, Rollout
 from trimtab_server.rollout.sessions import is_member
 

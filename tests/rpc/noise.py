@@ -23,17 +23,17 @@ from tests.bench.policy import STEP_SECONDS, make_planner
 from tests.bench.stationary import Traffic
 from trimtab_client import Placement as ClientPlacement
 from trimtab_client import Scope
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Hello, Report
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.tallies import Group, Tallies
 from trimtab_server.engine.teller import Teller
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.policy.policy import Policy
-from trimtab_server.rollout.messages import Hello
 
 LAYERS, EXPERTS, TOPOLOGY = 2, 64, Topology(72, 8)
 RANKS = 2
@@ -91,7 +91,7 @@ async def looped(planner: Planner, case: Case, scope: Scope, traffic: Traffic) -
     hellos = _hellos(1 if scope is Scope.GLOBAL else traffic.counts_TWLE.shape[1])
     group = Group({hello.worker for hello in hellos}, apart=scope is Scope.SOURCE)
     (layers, experts), policy = traffic.share_LE.shape, Policy()
-    teller = Teller("", History(NONE), DeploymentObserver())
+    teller = Teller("", History(HistoryConfig()), DeploymentObserver())
     tallies = Tallies(layers, experts, policy.smoothing, teller, lambda: group)
     topology = Topology(first.phy2log.shape[1], first.num_gpus)
     loop, placements = Balancer(planner, topology, 0, policy), [first]
@@ -112,12 +112,12 @@ async def looped(planner: Planner, case: Case, scope: Scope, traffic: Traffic) -
 
 
 def _hellos(workers: int) -> list[Hello]:
-    nothing = Placement.of([[0]], 1, 1)
+    nothing = placement_of([[0]], 1, 1)
     return [Hello("g", f"worker {each}", 1, 1, (), nothing) for each in range(workers)]
 
 
 def _view(tallies: Tallies, served: ClientPlacement, step: int) -> View:
-    placement = Placement.of(served.phy2log, served.num_experts, served.num_gpus)
+    placement = placement_of(served.phy2log, served.num_experts, served.num_gpus)
     at = (step + 1) * STEP_SECONDS
     return View(at, step, tallies.steps, None, tallies.known, tallies.counted, placement)
 

@@ -24,9 +24,10 @@ from tests.servers import make_config
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc, switch_pb2
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.app import App
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_server.domain.placement import placement_of
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
         grpc.StatusCode.INVALID_ARGUMENT,
         "budget: has no meaning beside a placement",
     )
-    small = Placement.of(np.array([[0, 1, 2, 3]]), EXPERTS, GPUS)
+    small = placement_of(np.array([[0, 1, 2, 3]]), EXPERTS, GPUS)
     code, said = await refusal(endpoint, placement=wire(small))
     assert (code, said) == (
         grpc.StatusCode.INVALID_ARGUMENT,

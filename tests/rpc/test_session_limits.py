@@ -30,9 +30,9 @@ from tests.rpc.peers import (
 )
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.engine.deployment_observer import DeploymentObserver
 from trimtab_server.rollout.rollout import Phase
-from trimtab_server.rpc.tensors import encode_tensor
 
 EXHAUSTED, ABORTED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED
 

@@ -12,9 +12,10 @@ from hypothesis import given
 
 from tests.store.scenes import FIRST, NEW, OLD, PINNED, SWITCHING, counters, plain, plain_counters
 from tests.store.strategies import placements, records, saved_counters
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rollout.record import Epoch, Member, Record, Switch
+from trimtab_server.rollout.record import Epoch, Record, Switch
 from trimtab_server.store.codec import (
     decode_counters,
     decode_placement,

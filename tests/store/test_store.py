@@ -27,8 +27,8 @@ from tests.store.scenes import (
     prepare,
     write,
 )
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreError, StoreLockedError

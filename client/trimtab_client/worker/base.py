@@ -14,7 +14,6 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.connector import Connector
 from trimtab_client.worker.context import Job, SessionContext
@@ -25,6 +24,7 @@ from trimtab_client.worker.effects import Flip as FlipEffect
 from trimtab_client.worker.inbound import Inbound
 from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions, check_gpus, check_placement
+from trimtab_protocol.version import Version
 
 logger = logging.getLogger(__package__)
 

@@ -8,11 +8,11 @@ import math
 from grpc import StatusCode
 
 from trimtab_client.exceptions import TrimtabError
-from trimtab_client.worker import wire
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effect_runner import EffectRunner
 from trimtab_client.worker.stream import Outbox, OutboxSignal, Stream
+from trimtab_protocol.wire.requests import Request, encode_goodbye, encode_hello, encode_report
 
 logger = logging.getLogger(__package__)
 
@@ -50,16 +50,16 @@ class Connector:
             context.stream = stream
         if stream.wait_for_ready:
             stream.leave_at = now + _MAX_WAIT_FOR_READY_SECONDS
-        outbox.put_nowait(wire.hello_request(hello, context.options))
+        outbox.put_nowait(encode_hello(hello, context.options.setup()))
         context.run_soon(stream.set_ready)
         return stream
 
-    def report(self, stream: Stream) -> wire.Request:
+    def report(self, stream: Stream) -> Request:
         """A report of the current counts; the stream's writer calls this as it sends."""
         snapshot = self._context.counters.snapshot()
         now = self._context.clock
         self._context.run_soon(lambda: stream.reports.sent(snapshot.seq, now()))
-        return wire.report_request(snapshot)
+        return encode_report(snapshot)
 
     def ended(self, stream: Stream, error: TrimtabError | None) -> None:
         """Note that a stream has ended, with `error` or, if that is None, without one."""
@@ -117,7 +117,7 @@ class Connector:
             self.abandon()
             return
         stream.leave_at = self._context.clock() + patience
-        stream.outbox.put_nowait(wire.goodbye_request(reason))
+        stream.outbox.put_nowait(encode_goodbye(reason))
         stream.outbox.put_nowait(OutboxSignal.END)
 
     def abandon(self) -> None:

@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable
 
 from trimtab_client.worker.counters import Counters
-from trimtab_client.worker.options import Transfer, WorkerOptions
+from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.stream import Stream
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.messages import Transfer
 
 Job = Callable[[], object]
 

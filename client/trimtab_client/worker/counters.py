@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -17,33 +17,12 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
 from trimtab_client.worker.slots import slots_of
+from trimtab_protocol.messages import MAX_TOKENS, Report
 
 Counts = npt.NDArray[np.int64]
 
 MAX_STEP = 2**63 - 2
 """A step and the one after it are int64 in messages."""
-
-MAX_TOKENS = 2**62
-"""A server refuses a report of this many tokens or more."""
-
-
-class Snapshot(NamedTuple):
-    """The counts at one moment.
-
-    Attributes:
-        seq: 1 until the server has acknowledged a report, and then one more each time.
-        first_step: the first step that no report of a lower seq covers; last_step + 1
-            if there is none.
-        last_step: the last step counted; -1 before the first.
-        counts_LE: int64 [L, E], cumulative tokens of each logical expert.
-        discard: whether the server has to discard all of these as load.
-    """
-
-    seq: int
-    first_step: int
-    last_step: int
-    counts_LE: Counts
-    discard: bool = False
 
 
 class Counters:
@@ -111,7 +90,7 @@ class Counters:
             self._tokens_bound = tokens_bound
             self._note_span(span)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Report:
         """The counts as they are now.
 
         All snapshots have number 1 until one has been acknowledged. So a server that sees
@@ -133,7 +112,7 @@ class Counters:
             if discard and unambiguous and not self._discard_seq:
                 self._discard_seq = seq
         _fold(slots_LS, expert_of, counts_LE)
-        return Snapshot(seq, first, last, counts_LE, discard)
+        return Report(seq, first, last, counts_LE, discard)
 
     def acknowledged(self, seq: int) -> None:
         """Note that the server has counted the report of this number; 0 if it has none yet."""

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_client.worker import wire
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effects import Complain, Discard, Effect, Note, Prepare, Send
-from trimtab_client.worker.messages import Answer, Refused
 from trimtab_client.worker.offer import StateEvent, SwitchOffer
 from trimtab_client.worker.stream import Stream
+from trimtab_protocol.lines import kind_of, values_of
+from trimtab_protocol.messages import Answer, Refused
+from trimtab_protocol.wire.requests import encode_answer
 
 logger = logging.getLogger(__package__)
 
@@ -57,9 +58,9 @@ class EffectRunner:
                     self._call("on_abort", offer.version, self._callbacks.on_abort, offer)
                 case Complain(reason):
                     self.complain(reason)
-                case Note(kind, values):
-                    logger.info("%s: %s", kind, values.get("version"))
-                    self.tell(kind, **values)
+                case Note(event):
+                    logger.info("%s: %s", kind_of(event), event.version)
+                    self.tell(kind_of(event), **values_of(event))
 
     def prepare(self, offer: SwitchOffer, exits: Exits = EXITS) -> None:
         """Let the engine start a transfer; on the engine's thread if it is collective."""
@@ -102,7 +103,7 @@ class EffectRunner:
         if isinstance(answer, Refused):
             logger.warning("refused %s: %s", answer.version, answer.reason)
         if stream is not None:
-            stream.outbox.put_nowait(wire.answer_request(answer))
+            stream.outbox.put_nowait(encode_answer(answer))
 
     def _end_transfer(self, offer: SwitchOffer, failure: str | None) -> None:
         """Called on any thread, the one on which the transfer ended."""

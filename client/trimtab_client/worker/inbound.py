@@ -5,14 +5,25 @@ from __future__ import annotations
 import logging
 
 from trimtab_client.exceptions import ProtocolError
-from trimtab_client.worker import wire
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effect_runner import EffectRunner
-from trimtab_client.worker.effects import Send
-from trimtab_client.worker.messages import Abort, Commit, Order, Refused, Welcome
-from trimtab_client.worker.notices import Directive, Drain, ReportAck, UnreadableOffer
-from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.effects import Order, Send
+from trimtab_client.worker.proposal import Room, check_offer
 from trimtab_client.worker.stream import Stream
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.messages import (
+    Abort,
+    Commit,
+    Directive,
+    Drain,
+    Offer,
+    Refused,
+    ReportAck,
+    ServerMessage,
+    UnreadableOffer,
+    Welcome,
+)
+from trimtab_protocol.wire.responses import Response, decode_response
 
 logger = logging.getLogger(__package__)
 
@@ -28,7 +39,7 @@ class Inbound:
         self._effects = effects
         self._lower_term: int | None = None
 
-    def received(self, stream: Stream, response: wire.Response) -> None:
+    def received(self, stream: Stream, response: Response) -> None:
         """Handle a message, unless the session no longer uses the stream that it came on."""
         if stream is not self._context.open_stream:
             return
@@ -43,8 +54,8 @@ class Inbound:
             logger.info("session %d: connected", stream.number)
             self._effects.tell("connected", stream=stream.number)
         try:
-            message = wire.said(response)
-        except ProtocolError as error:
+            message = decode_response(response)
+        except MalformedError as error:
             self._effects.complain(str(error))
             return
         self._handle(stream, message)
@@ -59,7 +70,7 @@ class Inbound:
             "heard: another server has followed it"
         )
 
-    def _handle(self, stream: Stream, message: wire.Said) -> None:
+    def _handle(self, stream: Stream, message: ServerMessage) -> None:
         match message:
             case Directive():
                 stream.reports.directed(message, self._context.clock())
@@ -72,18 +83,18 @@ class Inbound:
                 stream.leave_at = min(stream.leave_at, self._context.clock() + message.seconds)
             case UnreadableOffer():
                 self._refuse(stream, Refused(*message))
-            case Proposal():
+            case Offer():
                 self._check_offer(stream, message)
             case Welcome() | Commit() | Abort():
                 self._order(stream, message)
 
-    def _check_offer(self, stream: Stream, proposal: Proposal) -> None:
+    def _check_offer(self, stream: Stream, proposal: Offer) -> None:
         switch, options = self._context.switch, self._context.options
         if switch.in_force is not None and proposal.version <= switch.in_force:
             return  # It comes late, and its base may no longer be in force.
         room = Room(switch.gpus, options.staging_slots, options.max_layers_per_switch)
         try:
-            offer = proposal.on(switch.placement, room)
+            offer = check_offer(proposal, switch.placement, room)
         except ProtocolError as error:
             self._refuse(stream, Refused(proposal.version, proposal.digest, str(error)))
         else:

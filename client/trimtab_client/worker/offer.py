@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.version import Version
-from trimtab_client.worker.messages import Offer
+from trimtab_client.worker.effects import OfferedSwitch
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True, eq=False)
-class SwitchOffer(Offer):
+class SwitchOffer(OfferedSwitch):
     """A placement to prepare, checked, and the work of this worker for it.
 
     It differs from the current placement in `layers` only. Until the flip only staging may be

@@ -13,35 +13,14 @@ from trimtab_client.checks import integer, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
+from trimtab_protocol.messages import Scope as Scope
+from trimtab_protocol.messages import TopologySizes, WorkerSetup
+from trimtab_protocol.messages import Transfer as Transfer
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
 
 _Choice = TypeVar("_Choice", bound=Enum)
-
-
-class Scope(Enum):
-    """Which tokens a worker counts, so that no token is counted twice.
-
-    SOURCE: the tokens that this rank's router has sent out. LOCAL: the tokens that this rank's
-    slots have processed. GLOBAL: the counts of all ranks, already reduced; only one worker of the
-    group reports them.
-    """
-
-    SOURCE = "source"
-    LOCAL = "local"
-    GLOBAL = "global"
-
-
-class Transfer(Enum):
-    """How weights get into staging.
-
-    PULL: the receiver reads them on its own, at any time. COLLECTIVE: all ranks take part, at the
-    same step.
-    """
-
-    PULL = "pull"
-    COLLECTIVE = "collective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +93,21 @@ class WorkerOptions:
     def owns_all(self) -> bool:
         """Whether the worker is the only one of its group."""
         return len(self.gpus) == self.topology.num_gpus
+
+    def setup(self) -> WorkerSetup:
+        """The part of the first message of each session that stays the same."""
+        return WorkerSetup(
+            deployment=self.deployment,
+            topology=TopologySizes(**vars(self.topology)),
+            num_experts=self.num_experts,
+            scope=self.scope,
+            transfer=self.transfer,
+            staging_slots=self.staging_slots,
+            max_layers_per_switch=self.max_layers_per_switch,
+            bytes_per_expert=self.bytes_per_expert,
+            model=self.model,
+            first_layer=self.first_layer,
+        )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

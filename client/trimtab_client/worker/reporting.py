@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trimtab_client.worker.notices import Directive
+from trimtab_protocol.messages import Directive
 
 _REPORTS_PER_LEASE = 3  # One late report does not end a session.
 _MIN_PERIOD = 0.01

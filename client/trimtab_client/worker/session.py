@@ -25,7 +25,7 @@ from trimtab_client.worker.effect_runner import EngineCallbacks
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.stream import OutboxSignal, Stream
-from trimtab_client.worker.wire import Request
+from trimtab_protocol.wire.requests import Request
 
 logger = logging.getLogger(__package__)
 

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from trimtab_client.worker.reporting import ReportSchedule
-from trimtab_client.worker.wire import Request
+from trimtab_protocol.wire.requests import Request
 
 
 class OutboxSignal(Enum):

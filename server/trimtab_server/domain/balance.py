@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.arrays import replica_counts, unthreaded
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import tensor_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:
 
 def loads_with(placement: Placement, load_LE: npt.NDArray[np.float64]) -> Tensor:
     """Load of each GPU with a placement, float64 [L, G]."""
-    return gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
+    return gpu_loads(tensor_of(placement), torch.from_numpy(load_LE), placement.num_gpus)
 
 
 def imbalance(gpu_load_LG: Tensor) -> Tensor:

@@ -13,17 +13,10 @@ TrimtabError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import index
 from typing import Any, SupportsIndex
 
-
-@dataclass(frozen=True)
-class Violation:
-    """One argument that broke a rule: its path, and the value seen with the rule."""
-
-    field: str
-    description: str
+from trimtab_protocol.errors import Violation
 
 
 class TrimtabError(Exception):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trimtab_protocol.messages import Hello
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.topology import Topology
 from trimtab_server.rollout.cutting import Limits
-from trimtab_server.rollout.messages import Hello
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_server.domain.version import Version
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.record import Record
 
 _FIRST_S, _MOST_S = 1.0, 60.0

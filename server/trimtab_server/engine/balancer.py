@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import imbalance, loads_with
-from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.planner import Planner, largest_first
 from trimtab_server.engine.promises import Promise, Promises

@@ -121,13 +121,6 @@ class SessionConfig:
             "to a file.",
         ),
     )
-    history: str = field(
-        default="none",
-        metadata=setting(
-            "File to append the history of all switches to, or none. PROTOCOL.md says what is "
-            "in it.",
-        ),
-    )
     failpoints: str = field(
         default="none",
         metadata=setting(

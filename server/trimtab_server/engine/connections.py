@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trimtab_protocol.messages import Welcome
 from trimtab_server.engine.arrival import Arrival, least_room
 from trimtab_server.engine.mailbox import Mailbox
 from trimtab_server.rollout.cutting import Limits
-from trimtab_server.rollout.messages import Order, Welcome
+from trimtab_server.rollout.effects import Order
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab_protocol.history import Other
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.connections import Connections
 from trimtab_server.rollout.cutting import next_piece
 from trimtab_server.rollout.effects import Effect, Note
@@ -62,4 +63,4 @@ class Course:
         try:
             return self.set_out(target, self._order, rollout, connections)
         except FailedPreconditionError as error:
-            return [Note("given_up", {"target": target.digest, "reason": str(error)})]
+            return [Note(Other("given_up", {"target": target.digest, "reason": str(error)}))]

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.history import Other
+from trimtab_protocol.messages import Answer, Report, Transfers
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
-from trimtab_server.domain.placement import Placement, count_moves
-from trimtab_server.domain.version import Version
+from trimtab_server.domain.placement import count_moves
 from trimtab_server.engine.arrival import Arrival, Facts
 from trimtab_server.engine.backoff import Backoff
 from trimtab_server.engine.balancer import Verdict, View
@@ -33,12 +36,10 @@ from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.switching import RETRY_AFTER_S, Event, Switching
 from trimtab_server.engine.tallies import Group, Tallies
 from trimtab_server.engine.teller import Teller
-from trimtab_server.loads.counters import Report
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.policy import Mode, Policy
-from trimtab_server.rollout.contents import Contents, Differences
-from trimtab_server.rollout.effects import Close, Effect, Note
-from trimtab_server.rollout.messages import Answer, Offer
+from trimtab_server.rollout.differences import Differences
+from trimtab_server.rollout.effects import Close, Effect, GroupOffer
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 from trimtab_server.store.errors import StoreError
@@ -358,7 +359,7 @@ class Deployment:
             return self.rollout.pin(placement)
 
         await self._switching.happen(pinned)
-        self._teller.noted(Note("pinned", {"digest": placement.digest if placement else None}))
+        self._teller.noted(Other("pinned", {"digest": placement.digest if placement else None}))
         self._backoff = Backoff()
         await self._go_to_pin()
         return before[0]
@@ -418,7 +419,7 @@ class Deployment:
             await self._store.call(self._store.store.save_spec, self.name, spec.encode())
             self._stored, self._unsure = spec, False
 
-    def contents(self, offer: Offer, session: Connection) -> Contents:
+    def contents(self, offer: GroupOffer, session: Connection) -> Transfers:
         """What an offer asks of a session's worker."""
         if self._changes is None or self._changes[0] != offer.version:
             facts = self.facts
@@ -436,7 +437,7 @@ class Deployment:
         """
         self._tallies.forget_load()
         self._steering.forget()
-        self._teller.noted(Note("load_forgotten", {}))
+        self._teller.noted(Other("load_forgotten"))
         try:
             await self.save_counters()
         except StoreError as error:
@@ -446,13 +447,13 @@ class Deployment:
     async def pause(self, reason: str) -> str | None:
         """Offer nothing until `resume`; returns what it was paused for before, if it was."""
         before = await self._instead(lambda: self.rollout.pause(reason))
-        self._teller.noted(Note("paused", {"reason": reason}))
+        self._teller.noted(Other("paused", {"reason": reason}))
         return before
 
     async def resume(self) -> str | None:
         """Allow offers again; returns what it was paused for, if it was."""
         before = await self._instead(lambda: self.rollout.resume())
-        self._teller.noted(Note("resumed", {"reason": before or ""}))
+        self._teller.noted(Other("resumed", {"reason": before or ""}))
         return before
 
     async def _instead(self, event: Event) -> str | None:

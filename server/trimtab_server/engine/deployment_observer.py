@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from trimtab_server.domain.version import Version
+from trimtab_protocol.version import Version
 from trimtab_server.engine.status import Status
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.trust import Judgement

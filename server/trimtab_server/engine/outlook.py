@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import OverLayers, loads_with
-from trimtab_server.domain.placement import Placement
 from trimtab_server.engine.status import Outlook
 from trimtab_server.engine.tallies import Tallies
 from trimtab_server.loads.estimates import Loads

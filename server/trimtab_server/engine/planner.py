@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.device import synchronize
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import invalid, require
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.limits import check_pack, check_place
@@ -89,7 +90,7 @@ class InForce:
 
     def checked(self, num_experts: int, num_gpus: int) -> Placement:
         """The placement; raises InvalidArgumentError where it is none."""
-        placement = Placement.of(self.phy2log, num_experts, num_gpus)
+        placement = placement_of(self.phy2log, num_experts, num_gpus)
         require(
             self.digest in (b"", placement.digest),
             "current.digest",
@@ -227,7 +228,7 @@ class Planner:
             plan = place(
                 self._tensor(load),
                 terms.topology,
-                current=None if start is None else start.tensor().to(self._device),
+                current=None if start is None else tensor_of(start).to(self._device),
                 budget=terms.budget,
                 settings=settings,
                 top_k=terms.top_k,
@@ -351,7 +352,7 @@ def _worst_and_median(ratio_L: Tensor) -> tuple[float, float] | None:
 
 
 def _on_cpu(plan: Plan, num_experts: int, num_gpus: int) -> Placed:
-    placement = Placement.of(plan.phy2log, num_experts, num_gpus)
+    placement = placement_of(plan.phy2log, num_experts, num_gpus)
     _ = placement.digest  # computed here, off the event loop
     return Placed(
         placement,

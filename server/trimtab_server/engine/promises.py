@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import loads_with
-from trimtab_server.domain.placement import Placement, count_moves
+from trimtab_server.domain.placement import count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.estimates import Loads

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import imbalance, loads_with
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.planner import Options, Placed, Planner, Terms
 from trimtab_server.loads.estimates import Loads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
 
 
 class Shadow:

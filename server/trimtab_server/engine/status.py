@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trimtab_protocol.version import Version
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.decision_log import Decided
 from trimtab_server.policy.trust import Judgement
 

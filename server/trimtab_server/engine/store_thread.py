@@ -15,12 +15,21 @@ _T = TypeVar("_T")
 
 
 class StoreThread:
-    """Opens a store on a thread of its own, and calls it there."""
+    """Opens a store on a thread of its own, and calls it there.
+
+    Args:
+        make: opens the store.
+        barrier: called before each call; what it returns runs on the thread before the call. See
+            `History.barrier`.
+    """
 
     store: Store
 
-    def __init__(self, make: Callable[[], Store]) -> None:
+    def __init__(
+        self, make: Callable[[], Store], barrier: Callable[[], Callable[[], None]] | None = None
+    ) -> None:
         self._make = make
+        self._barrier = barrier
         self._closed = False
         self._thread = ThreadPoolExecutor(1, "trimtab-store")
 
@@ -38,7 +47,10 @@ class StoreThread:
         Raises:
             StoreError: see the method.
         """
-        result: _T = await self._run(partial(method, *args, **kwargs))
+        work = partial(method, *args, **kwargs)
+        if self._barrier is not None:
+            work = partial(_after, self._barrier(), work)
+        result: _T = await self._run(work)
         return result
 
     async def close(self) -> None:
@@ -50,3 +62,8 @@ class StoreThread:
 
     async def _run(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _after(wait: Callable[[], None], work: Callable[[], Any]) -> Any:
+    wait()
+    return work()

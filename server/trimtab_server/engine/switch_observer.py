@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from trimtab_protocol.history import Event
 from trimtab_server.loads.counters import Counted
-from trimtab_server.rollout.effects import Note
 
 
 class SwitchObserver(Protocol):
@@ -14,8 +14,8 @@ class SwitchObserver(Protocol):
     def started(self, term: int) -> None:
         """The server has the store, in this term."""
 
-    def noted(self, deployment: str, note: Note) -> None:
-        """Something that belongs into the deployment's history."""
+    def noted(self, event: Event) -> None:
+        """An event of a deployment's history."""
 
     def reported(
         self, deployment: str, worker: str, incarnation: int, seq: int, counted: Counted

@@ -13,14 +13,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
     SessionClosedError,
     UnavailableError,
 )
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.connections import Connections
 from trimtab_server.engine.course import Course
 from trimtab_server.engine.store_thread import StoreThread
@@ -201,8 +201,8 @@ class Switching:
                     self._expire_later(version)
                 case Alarm(reason, mismatch):
                     self._teller.alarm(reason, mismatch=mismatch)
-                case Note():
-                    self._teller.noted(effect)
+                case Note(event):
+                    self._teller.noted(event)
 
     async def _save(self, record: Record) -> None:
         await self._before_saving()

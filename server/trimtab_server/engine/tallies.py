@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.history import Process, Restored
+from trimtab_protocol.messages import Hello, Report
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
 from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.teller import Teller
 from trimtab_server.loads.adaptive import Adaptive
-from trimtab_server.loads.counters import Counters, Report, Taken
+from trimtab_server.loads.counters import Counters, Taken
 from trimtab_server.loads.estimates import Estimate, Smoothing
 from trimtab_server.loads.evidence import Evidence, Known, from_rates
-from trimtab_server.rollout.effects import Note
-from trimtab_server.rollout.messages import Hello
 from trimtab_server.store.counters import SavedCounters
 
 
@@ -333,5 +333,5 @@ class Tallies:
         """Count a worker's reports from a baseline on; the history says from which."""
         self._tallies[worker] = tally
         counters = tally.counters
-        who = {"worker": worker, "incarnation": counters.incarnation}
-        self._teller.noted(Note("restored", {**who, "counts": int(counters.counts_LE.sum())}))
+        process = Process(worker, counters.incarnation)
+        self._teller.noted(Restored(process, int(counters.counts_LE.sum())))

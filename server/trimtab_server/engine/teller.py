@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from trimtab_protocol.history import (
+    Aborting,
+    Again,
+    Applied,
+    Committed,
+    Event,
+    Offered,
+    Other,
+)
+from trimtab_protocol.lines import kind_of
+from trimtab_protocol.messages import Hello
 from trimtab_server.engine.decision_log import Decided
 from trimtab_server.engine.deployment_observer import (
     DeploymentObserver,
@@ -14,15 +26,13 @@ from trimtab_server.engine.deployment_observer import (
 from trimtab_server.engine.status import Status
 from trimtab_server.engine.switch_observer import SwitchObserver
 from trimtab_server.loads.counters import Counted
-from trimtab_server.rollout.effects import Cause, Note
-from trimtab_server.rollout.messages import Hello
+from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.rollout import Rollout
 
-_OUTCOMES: Mapping[str, Outcome] = {
-    "offered": "offered",
-    "committed": "committed",
-    "applied": "applied",
-    "aborting": "aborted",
+_OUTCOMES: Mapping[type[Event], Outcome] = {
+    Offered: "offered",
+    Committed: "committed",
+    Applied: "applied",
 }
 
 
@@ -53,19 +63,19 @@ class Teller:
         # What is still under way is of no interest any more.
         self._observer = DeploymentObserver()
 
-    def noted(self, note: Note) -> None:
-        """A line of the history."""
-        self._history.noted(self.deployment, note)
-        if note.kind == "ignored":
-            self._observer.ignored(self.deployment)
-        elif note.values.get("again"):
-            # What was offered and not committed when the server ended is aborted.
-            if note.kind == "offered":
+    def noted(self, event: Event) -> None:
+        """An event of the history."""
+        self._history.noted(replace(event, deployment=self.deployment))
+        match event:
+            case Again(Offered()):
+                # What was offered and not committed when the server ended is aborted.
                 self._aborted(Cause.RESTART)
-        elif note.kind == "aborting":
-            self._aborted(Cause(note.values["cause"]))
-        elif note.kind in _OUTCOMES:
-            self._observer.switched(self.deployment, _OUTCOMES[note.kind])
+            case Aborting():
+                self._aborted(Cause(event.cause))
+            case _ if kind_of(event) == "ignored":
+                self._observer.ignored(self.deployment)
+            case _ if type(event) in _OUTCOMES:
+                self._observer.switched(self.deployment, _OUTCOMES[type(event)])
 
     def reported(self, hello: Hello, seq: int, counted: Counted | None) -> None:
         """A report was counted; None: it had been before."""
@@ -94,7 +104,7 @@ class Teller:
                 "certainty": certainty and vars(certainty),
                 "judged": judged and vars(judged),
             }
-            self.noted(Note("decided", values))
+            self.noted(Other("decided", values))
 
     def looked(self, status: Status) -> None:
         """How it is, once more."""

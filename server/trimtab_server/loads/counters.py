@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.messages import Report
 from trimtab_server.domain.errors import require
 
 Counts = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a worker has counted since its process began.
-
-    Attributes:
-        seq: 1 until a report of the incarnation has been acknowledged to the worker, and
-            then one more with each.
-        first_step: the first step that no report of a lower number covers.
-        last_step: the last step counted.
-        counts_LE: int64 [L, E], tokens of each logical expert.
-        discard: whether all of it is no traffic, and none of it load.
-    """
-
-    seq: int
-    first_step: int
-    last_step: int
-    counts_LE: Counts
-    discard: bool = False
 
 
 class Counted(NamedTuple):

@@ -204,6 +204,13 @@ STORE_FAILURES = Family(
     "Failed operations of the store. A failure ends the sessions concerned, unless only "
     "counts could not be saved.",
 )
+HISTORY_LOST = Family(
+    "trimtab_history_lines_lost_total",
+    "counter",
+    (),
+    "Lines of the history (setting history) that could not be written: the disk was full, or too "
+    "slow. The server's log has the reason of each.",
+)
 DECISIONS = Family(
     "trimtab_decisions_total",
     "counter",
@@ -406,5 +413,6 @@ FAMILIES = (
     APPLIED_BYTES,
     PHASE_DURATION,
     STORE_FAILURES,
+    HISTORY_LOST,
 )
 """All of them, in the order to show them in."""

@@ -42,6 +42,7 @@ class Recorder:
         self._swaps = series.counter(families.SWAPS, registry)
         self._moves = series.counter(families.MOVES, registry)
         self._device = series.gauge(families.DEVICE_INFO, registry)
+        self._history_lost = series.counter(families.HISTORY_LOST, registry)
         self._build = series.gauge(families.BUILD_INFO, registry)
 
     def call_started(self, method: str) -> None:
@@ -96,6 +97,10 @@ class Recorder:
     def moved(self, moves: int) -> None:
         """See `Observer`."""
         self._moves.inc(moves)
+
+    def history_lost(self) -> None:
+        """A line of the history could not be written. Any thread may call this."""
+        self._history_lost.inc()
 
     def follow_kinds(self, backend: str, kinds: Callable[[], Mapping[str, int]]) -> None:
         """Ask `kinds` at each scrape for how many kinds of request are in which state."""

@@ -9,11 +9,32 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum
 
+from trimtab_protocol.messages import (
+    Abort,
+    Accepted,
+    Answer,
+    Applied,
+    Commit,
+    Discarded,
+    Hello,
+    Prepared,
+    Refused,
+    Welcome,
+)
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout import notes
-from trimtab_server.rollout.effects import Alarm, Cause, Close, Effect, Expire, Save, Send
+from trimtab_server.rollout import events
+from trimtab_server.rollout.effects import (
+    Alarm,
+    Cause,
+    Close,
+    Effect,
+    Expire,
+    GroupOffer,
+    Save,
+    Send,
+)
 from trimtab_server.rollout.epochs import next_record, why_refused
 from trimtab_server.rollout.groups import (
     armed_with,
@@ -22,19 +43,6 @@ from trimtab_server.rollout.groups import (
     may_flip,
     owned_twice,
     why_not_opened,
-)
-from trimtab_server.rollout.messages import (
-    Abort,
-    Accepted,
-    Answer,
-    Applied,
-    Commit,
-    Discarded,
-    Hello,
-    Offer,
-    Prepared,
-    Refused,
-    Welcome,
 )
 from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.rollout.sessions import Session, Sessions, is_member
@@ -98,7 +106,7 @@ class Rollout:
 
     def started(self) -> list[Effect]:
         """The server has restarted: call this before all else."""
-        return list(notes.newest(self.record))
+        return list(events.newest(self.record))
 
     def joined(self, number: int, hello: Hello) -> list[Effect]:
         """A session began. Numbers of sessions never repeat."""
@@ -140,7 +148,7 @@ class Rollout:
         """A worker answered. What nobody waits for is noted and has no effect."""
         session = self._sessions.numbered(number)
         if session is None:
-            return [notes.ignored(answer, None)]
+            return [events.ignored(answer, None)]
         worker, effects = session.hello.worker, None
         match answer:
             # Also of an older epoch, while this one has yet to open.
@@ -156,7 +164,7 @@ class Rollout:
                 effects = self._applied(session, answer)
             case Accepted():
                 effects = None if self._asked(answer, *Phase) is None else []
-        return [notes.ignored(answer, worker)] if effects is None else effects
+        return [events.ignored(answer, worker)] if effects is None else effects
 
     def expired(self, version: Version) -> list[Effect]:
         """An offer was open for as long as it may be: see `Expire`."""
@@ -214,13 +222,13 @@ class Rollout:
         base, base_placement = self.record.served
         version = Version(base.epoch, self.record.last_generation + 1)
         switch = Switch(version, placement, Stage.OFFERED)
-        note = notes.offered(switch, self.record)
+        note = events.offered(switch, self.record)
         self.record = replace(self.record, last_generation=version.generation, switch=switch)
         self._aborting = False
         self._done.clear()
         for session in self._present():
             session.held = version
-        offer = Offer(version, base, base_placement, placement)
+        offer = GroupOffer(version, base, base_placement, placement)
         sends = [Send(session.number, offer) for session in self._present()]
         return [Save(self.record), note, *sends, Expire(version)]
 
@@ -260,8 +268,8 @@ class Rollout:
         version = Version(epoch.number, 0)
         return [
             Save(self.record),
-            *notes.aborted(old.switch),
-            notes.epoch_opened(epoch, self.record),
+            *events.aborted(old.switch),
+            events.epoch_opened(epoch, self.record),
             *(effect for session in self._present() for effect in self._welcome(session, version)),
         ]
 
@@ -323,7 +331,7 @@ class Rollout:
         if switch is None or hello.worker in self._done:
             return None
         self._done.add(hello.worker)
-        note = notes.prepared(answer, hello.worker, hello.incarnation)
+        note = events.prepared(answer, hello.worker, hello.incarnation)
         return [note] if self.waiting_for else [note, *self._commit(switch)]
 
     def _commit(self, switch: Switch) -> list[Effect]:
@@ -334,11 +342,11 @@ class Rollout:
         sends = (
             effect for session in self._present() for effect in self._send_commit(switch, session)
         )
-        return [Save(self.record), notes.committed(switch), *sends]
+        return [Save(self.record), events.committed(switch), *sends]
 
     def _send_commit(self, switch: Switch, session: Session) -> list[Effect]:
         commit = Commit(switch.version, switch.placement.digest)
-        note = notes.commit_sent(switch, session.hello.worker)
+        note = events.commit_sent(switch, session.hello.worker)
         return [note, Send(session.number, commit)]
 
     def _applied(self, session: Session, answer: Applied) -> list[Effect] | None:
@@ -361,7 +369,7 @@ class Rollout:
         self.record = replace(
             self.record, in_force=version, placement=placement, switch=None, past=past
         )
-        effects: list[Effect] = [Save(self.record), notes.applied(switch)]
+        effects: list[Effect] = [Save(self.record), events.applied(switch)]
         if len(set(self._steps.values())) > 1:
             effects += self._pause_for(f"ranks flipped to {version} at steps {self._steps}")
         return effects
@@ -409,7 +417,7 @@ class Rollout:
         self._done.clear()
         holders = [session for session in self._present() if session.held == switch.version]
         sends = [Send(session.number, Abort(switch.version)) for session in holders]
-        return [notes.aborting(switch, cause, reason), *sends]
+        return [events.aborting(switch, cause, reason), *sends]
 
     def _rid_of(self, switch: Switch, session: Session) -> list[Effect]:
         """A member holds nothing of an aborted version; the last one ends the switch."""
@@ -417,7 +425,7 @@ class Rollout:
         if self.waiting_for:
             return []
         self.record = replace(self.record, switch=None)
-        return [Save(self.record), *notes.aborted(switch)]
+        return [Save(self.record), *events.aborted(switch)]
 
     def _asked(
         self, answer: Accepted | Prepared | Refused | Applied, *phases: Phase

@@ -9,9 +9,10 @@ from typing import Any
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError, require, require_all
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.arrival import Facts
 from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
@@ -117,7 +118,7 @@ def decode_target(message: placement_pb2.Placement, facts: Facts) -> Placement:
     expected = [facts.num_layers, facts.topology.num_replicas]
     shape = list(phy2log_LR.shape)
     require(shape == expected, "placement.phy2log.shape", f"{shape} is not {expected}")
-    placement = Placement.of(phy2log_LR, facts.num_experts, facts.topology.num_gpus)
+    placement = placement_of(phy2log_LR, facts.num_experts, facts.topology.num_gpus)
     said, digest = message.digest, placement.digest
     require(
         said in (b"", digest),

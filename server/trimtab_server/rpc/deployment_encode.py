@@ -10,8 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Facts
 from trimtab_server.engine.decision_log import Decided
 from trimtab_server.engine.deployment import Deployment
@@ -21,7 +22,6 @@ from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS
-from trimtab_server.rpc.encode import encode_placement
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _REASONS: Mapping[Reason, Any] = {

@@ -9,9 +9,10 @@ from typing import Any
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.errors import FailedPreconditionError, require
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner, Terms, urgent_first
@@ -25,7 +26,6 @@ from trimtab_server.rpc.deployment_decode import (
     find_served,
     require_reason,
 )
-from trimtab_server.rpc.encode import encode_placement
 from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements

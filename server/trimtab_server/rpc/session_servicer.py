@@ -9,13 +9,14 @@ from typing import Any
 import structlog
 
 from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
+from trimtab_protocol.messages import Directive, Drain, ReportAck
+from trimtab_protocol.wire.responses import encode_response
 from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.rollout.messages import Offer
-from trimtab_server.rpc import session_encode as encode
+from trimtab_server.rollout.effects import GroupOffer
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.session_decode import decode_answer, decode_hello, decode_report
 from trimtab_server.rpc.session_stream import SessionStream
@@ -137,16 +138,15 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         term, config = self._deployments.term, self._config
         match kind:
             case "directive":
-                return encode.encode_directive(term, config.report_seconds, config.lease_seconds)
+                message = Directive(config.report_seconds, config.lease_seconds)
             case "ack":
-                return encode.encode_ack(term, message)
+                message = ReportAck(message)
             case "drain":
-                # Nothing is offered any more, and what is committed goes on without it.
-                return encode.encode_drain(term, seconds=0.0)
-            case _ if isinstance(message, Offer):
-                return encode.encode_offer(term, message, deployment.contents(message, session))
-            case _:
-                return encode.encode_order(term, message)
+                # Nothing is offered any more, and what is committed goes on without the server.
+                message = Drain(0.0)
+            case _ if isinstance(message, GroupOffer):
+                message = message.with_transfers(deployment.contents(message, session))
+        return encode_response(term, message)
 
     def _delayed(self, deployment: Deployment, session: Connection, stream: SessionStream) -> None:
         self._deployments.observer.delayed(deployment.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc.gate import Gate

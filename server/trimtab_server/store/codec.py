@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError
-
-_SHAPE = struct.Struct("<4I")
-"""L, R, E, G, as in the digest of a placement."""
 
 
 def placements_of(record: Record) -> dict[bytes, Placement]:
@@ -81,10 +79,8 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
 
 
 def encode_placement(placement: Placement) -> bytes:
-    """The bytes that the digest is taken of, after its prefix: L, R, E, G, `phy2log`."""
-    layers, slots = placement.phy2log.shape
-    shape = _SHAPE.pack(layers, slots, placement.num_experts, placement.num_gpus)
-    return shape + placement.phy2log.astype("<i4", copy=False).tobytes()
+    """The bytes that the digest is taken of, after its prefix."""
+    return placement.to_bytes()
 
 
 def decode_placement(digest: bytes, data: bytes) -> Placement:
@@ -94,9 +90,7 @@ def decode_placement(digest: bytes, data: bytes) -> Placement:
         StoreCorruptError: this is no placement, or one of another digest.
     """
     with _reading(f"placement {digest.hex()}"):
-        layers, slots, experts, gpus = _SHAPE.unpack_from(data)
-        phy2log_LR = np.frombuffer(data, "<i4", offset=_SHAPE.size).reshape(layers, slots)
-        placement = Placement.of(phy2log_LR, experts, gpus)
+        placement = Placement.from_bytes(data)
         if placement.digest != digest:
             raise ValueError(f"its digest is {placement.digest.hex()}")
         return placement

@@ -8,8 +8,8 @@ import pytest
 
 from trimtab_client import FailedPreconditionError, RetryPolicy, UnavailableError
 from trimtab_client.worker.backoff import Backoff
-from trimtab_client.worker.notices import Directive
 from trimtab_client.worker.reporting import ReportSchedule
+from trimtab_protocol.messages import Directive
 
 POLICY = RetryPolicy(initial_backoff=1.0, max_backoff=10.0, multiplier=2.0)
 AWAY = UnavailableError("no server")

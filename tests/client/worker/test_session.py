@@ -256,8 +256,8 @@ SPOILT = {
     "another digest": (spoil(digest=bytes(32)), "the digest of the placement"),
     "another base": (spoil(base_digest=bytes(32)), "the digest of the base"),
     "another base version": (spoil(base=switch_pb2.Version(epoch=1, generation=9)), "base is 1.9"),
-    "no base": (spoil(base=None), "offer.base: it is not set"),
-    "no layers": (spoil(layers=None), "layers: data type 0 is not INT32"),
+    "no base": (spoil(base=None), "offer.base: is required"),
+    "no layers": (spoil(layers=None), "offer.layers.data_type: 0 is not a known type"),
     "a layer too high": (spoil(layers=rows(3)), "layers[0]: there is no such layer"),
     "a negative layer": (spoil(layers=rows(-1)), "layers[0]: there is no such layer"),
     "layers twice": (spoil(layers=rows(1, 1)), "do not ascend"),
@@ -265,14 +265,17 @@ SPOILT = {
     "other old rows": (spoil(old_rows=rows([0] * 6)), "not the rows in force"),
     "an expert too high": (spoil(new_rows=rows([0, 1, 2, 3, 4, 0])), "not an expert in [0, 4)"),
     "an expert without slot": (spoil(new_rows=rows([0, 1, 2, 2, 1, 0])), "expert 3 has no slot"),
-    "floats": (spoil(layers=tensor_of(np.ones(1), 1)), "data type 1 is not INT32"),
+    "floats": (
+        spoil(layers=tensor_of(np.ones(1), 1)),
+        "offer.layers.data_type: float32 is not int32",
+    ),
     "a shape of no size": (
         spoil(layers=type(rows(1))(data_type=3, shape=[0], data=b"")),
-        "layers: shape [0] has a size below 1",
+        "offer.layers.shape: [0] has a size below 1",
     ),
     "negative shapes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[-1, -6], data=bytes(24))),
-        "old_rows: shape [-1, -6] has a size below 1",
+        "offer.old_rows.shape: [-1, -6] has a size below 1",
     ),
     "too few bytes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[1, 6], data=bytes(20))),
@@ -280,7 +283,10 @@ SPOILT = {
     ),
     "nothing received": (spoil(receives=None, receive_sources=None), "nothing comes into it"),
     "no sources": (spoil(receive_sources=None), "receive_sources: 0 rows"),
-    "receives of another width": (spoil(receives=rows([1, 2])), "receives: shape [1, 2]"),
+    "receives of another width": (
+        spoil(receives=rows([1, 2])),
+        "offer.receives.shape: [1, 2] is not [M, 3]",
+    ),
     "a slot too high": (spoil(receives=rows([1, 6, 0])), "receives[0]: there is no such slot"),
     "another expert received": (spoil(receives=rows([1, 0, 3])), "gets another expert"),
     "a copy between GPUs": (spoil(copies=rows([1, 0, 3, 2])), "the slots are of two GPUs"),
@@ -780,7 +786,7 @@ def test_a_drain_leaves_time_for_what_is_under_way(server: RunningSessions, engi
     [
         ({}, "does not know"),
         ({"commit": switch_pb2.Commit()}, "commit.digest"),
-        ({"commit": switch_pb2.Commit(digest=bytes(32))}, "commit.version: it is not set"),
+        ({"commit": switch_pb2.Commit(digest=bytes(32))}, "commit.version: is required"),
         ({"abort": switch_pb2.Abort()}, "abort.version"),
         ({"welcome": switch_pb2.Welcome(digest=b"short")}, "welcome.digest: 5 bytes"),
         ({"offer": switch_pb2.Offer()}, "offer.digest"),
@@ -788,7 +794,7 @@ def test_a_drain_leaves_time_for_what_is_under_way(server: RunningSessions, engi
             {"directive": session_service_pb2.Directive(report_interval_seconds=float("nan"))},
             "report_interval_seconds: nan",
         ),
-        ({"directive": session_service_pb2.Directive()}, "report_interval_seconds: it is 0"),
+        ({"directive": session_service_pb2.Directive()}, "report_interval_seconds: is 0"),
         ({"drain": session_service_pb2.Drain(seconds=-1)}, "drain.seconds: -1.0"),
         (
             {

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from trimtab_client import Flip, Placement, SwitchOffer
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.inprocess import InProcess
 from trimtab_tools.conformance.reference import NumpyEngine
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.conformance import faults
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance import CASES, Case, Owners, Shape, Verdict, check_engine
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.inprocess import make_group

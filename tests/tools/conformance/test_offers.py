@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from trimtab_client import Placement, Version
-from trimtab_server.domain.placement import Placement as ServerPlacement
+from trimtab_protocol.placement import Placement as ServerPlacement
 from trimtab_server.domain.topology import Topology
-from trimtab_server.rollout.contents import Differences
+from trimtab_server.rollout.differences import Differences
 from trimtab_tools.conformance.offers import Work
 from trimtab_tools.conformance.targets import crowded, some_placement
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab_client import Flip, Placement, SwitchOffer, Version
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import FloatArray, GroupSpec
 from trimtab_tools.conformance.inprocess import checkpoint, make_group
 from trimtab_tools.conformance.offers import Work

@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import server_process
 from trimtab_client import DeadlineExceededError, InvalidArgumentError, Placement
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.history import check_history, read_history
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fleet import Fleet

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab_client import InvalidArgumentError
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.messages import Stopped

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.tables import table
 from trimtab_tools.conformance import Owners, Report, Result, Shape, Verdict, check_engine

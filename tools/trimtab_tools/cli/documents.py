@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from trimtab_client.placement import Placement
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 
 FloatArray = npt.NDArray[np.float32]
 

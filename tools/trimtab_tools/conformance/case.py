@@ -9,7 +9,7 @@ from enum import Enum
 
 import numpy as np
 
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
 from trimtab_tools.conformance.group import Group

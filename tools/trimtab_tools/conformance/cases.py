@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance import features
 from trimtab_tools.conformance.case import Case, Stage
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import MakeGroup
 from trimtab_tools.conformance.case import DEFAULT_PATIENCE, Result, Verdict
 from trimtab_tools.conformance.cases import CASES

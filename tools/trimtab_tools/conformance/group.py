@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 
 from trimtab_client.placement import Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
+from trimtab_protocol.version import Version
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
 from trimtab_tools.conformance.offers import Work

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.offer import SwitchOffer
-from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_protocol.messages import Offer, Transfers
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,7 @@ class Work:
             mine = [
                 i for i, row in enumerate(self.receives) if row[1] // self.slots_per_gpu in gpus
             ]
-            proposal = Proposal(
-                version=version,
-                digest=self.target.digest,
-                base=base,
-                base_digest=self.base.digest,
+            transfers = Transfers(
                 layers=changed,
                 old_rows=self.base.phy2log[changed],
                 new_rows=self.target.phy2log[changed],
@@ -111,7 +108,8 @@ class Work:
                 copies=_table([r for r in self.copies if r[1] // self.slots_per_gpu in gpus], 4),
                 bytes_received=len(mine),  # as if each had one byte
             )
-            offers.append(proposal.on(self.base, Room(gpus, staging_slots, 0)))
+            offer = Offer(version, self.target.digest, base, self.base.digest, transfers)
+            offers.append(check_offer(offer, self.base, Room(gpus, staging_slots, 0)))
         return offers
 
     def _send(self, receive: tuple[int, int, int], gpu: int) -> tuple[int, int, int, int]:

@@ -19,8 +19,8 @@ import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Transfer
 from trimtab_client.worker.slots import slots_of
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import FloatArray
 
 Place = tuple[int, int]

@@ -37,8 +37,8 @@ Only what stands in a history is known:
 - Lines of other kinds, such as `ignored`, are counted and not judged.
 """
 
+from trimtab_protocol.history import Event
 from trimtab_tools.history.check import Report, Violation, check_history
-from trimtab_tools.history.events import Event
 from trimtab_tools.history.read import read_history
 
 __all__ = ["Event", "Report", "Violation", "check_history", "read_history"]

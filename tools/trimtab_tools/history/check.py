@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from trimtab_protocol.history import Again, Event, Flipped, Other, Started
 from trimtab_tools.history import invariants, rules
-from trimtab_tools.history.events import Again, Event, Flipped, Other, Started
 from trimtab_tools.history.past import Past
 
 RULES: Mapping[str, Callable[[Past, Event], Iterator[str]]] = {

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trimtab_client.placement import Placement
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Aborted,
     Aborting,
     CommitSent,
@@ -23,6 +22,7 @@ from trimtab_tools.history.events import (
     Offered,
     Reported,
 )
+from trimtab_protocol.placement import Placement
 from trimtab_tools.history.past import Past
 
 

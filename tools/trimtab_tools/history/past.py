@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trimtab_client.worker.messages import Version
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Aborted,
     Aborting,
     Applied,
@@ -21,6 +20,7 @@ from trimtab_tools.history.events import (
     Reported,
     Restored,
 )
+from trimtab_protocol.version import Version
 
 
 class Switch(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Applied,
     CommitSent,
     Committed,

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeVar
 
 from trimtab_client.exceptions import DeadlineExceededError
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.messages import Counted, Progress, Told
 from trimtab_tools.simulate.options import FleetOptions

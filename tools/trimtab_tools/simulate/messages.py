@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.placement import IntArray
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.trace import Counts
 

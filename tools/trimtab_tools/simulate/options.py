@@ -9,7 +9,7 @@ from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.simulate.trace import Trace, read_trace
 
 _MOST_HIDDEN = 1 << 14

@@ -23,8 +23,9 @@ import numpy as np
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
-from trimtab_client.worker.options import Scope, WorkerOptions
+from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.session import WorkerSession
+from trimtab_protocol.messages import Scope
 from trimtab_tools.conformance.reference import NumpyEngine
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.control import Control, GroupBrokenError

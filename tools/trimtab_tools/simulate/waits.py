@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from trimtab_client.exceptions import invalid
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.ledger import Ledger
 from trimtab_tools.simulate.noted import Line, Noted
 

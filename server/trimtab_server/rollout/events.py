@@ -1,12 +1,13 @@
-"""The lines of a deployment's history that the server writes: see PROTOCOL.md."""
+"""The events of a rollout, from its records, for the history (PROTOCOL.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab_server.domain.version import Version
+from trimtab_protocol import history
+from trimtab_protocol.messages import Answer, Prepared
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.effects import Cause, Note
-from trimtab_server.rollout.messages import Answer, Prepared
 from trimtab_server.rollout.record import Epoch, Record, Stage, Switch
 
 
@@ -14,56 +15,49 @@ def epoch_opened(epoch: Epoch, record: Record) -> Note:
     """A group is complete and serves."""
     _, placement = record.served
     return Note(
-        "epoch",
-        {
-            "epoch": epoch.number,
-            "group": epoch.group_id,
-            "members": {
-                worker: {"incarnation": member.incarnation, "gpus": list(member.gpus)}
-                for worker, member in epoch.members.items()
-            },
-            "digest": placement.digest,
-            "placement": placement,
-        },
+        history.EpochOpened(
+            epoch.number, epoch.group_id, epoch.members, placement.digest, placement
+        )
     )
 
 
 def offered(switch: Switch, record: Record) -> Note:
     """A switch was opened."""
     base, _ = record.served
-    return _of(switch, "offered", base=base, placement=switch.placement)
+    placement = switch.placement
+    return Note(history.Offered(switch.version, base, placement.digest, placement))
 
 
 def prepared(answer: Prepared, worker: str, incarnation: int) -> Note:
-    """A member has all in staging."""
-    return Note("prepared", {**vars(answer), "worker": worker, "incarnation": incarnation})
+    """A member has all weights in staging."""
+    process = history.Process(worker, incarnation)
+    return Note(history.Prepared(answer.version, answer.digest, process))
 
 
 def committed(switch: Switch) -> Note:
-    """All members have: the switch will take place."""
-    return _of(switch, "committed")
+    """All members are prepared: the switch will take place."""
+    return Note(history.Committed(switch.version, switch.placement.digest))
 
 
 def commit_sent(switch: Switch, worker: str) -> Note:
-    """A member is told so."""
-    return Note("commit_sent", {"version": switch.version, "worker": worker})
+    """A member is told of the commit."""
+    return Note(history.CommitSent(switch.version, worker))
 
 
 def aborting(switch: Switch, cause: Cause, reason: str) -> Note:
     """The switch will not take place."""
-    values = {"version": switch.version, "cause": cause.value, "reason": reason}
-    return Note("aborting", values)
+    return Note(history.Aborting(switch.version, cause.value, reason))
 
 
 def aborted(switch: Switch | None) -> Iterator[Note]:
-    """The switch is open no more, if it was never committed."""
+    """The switch is no longer open, if it was never committed."""
     if switch is not None and switch.stage is Stage.OFFERED:
-        yield Note("aborted", {"version": switch.version})
+        yield Note(history.Aborted(switch.version))
 
 
 def applied(switch: Switch) -> Note:
     """All members have flipped."""
-    return _of(switch, "applied")
+    return Note(history.Applied(switch.version, switch.placement.digest))
 
 
 def newest(record: Record) -> Iterator[Note]:
@@ -79,16 +73,11 @@ def newest(record: Record) -> Iterator[Note]:
     elif record.last_generation == version.generation:
         note = applied(Switch(version, placement, Stage.COMMITTED))
     else:
-        note = Note("aborted", {"version": Version(epoch.number, record.last_generation)})
-    yield Note(note.kind, {**note.values, "again": True})
+        note = Note(history.Aborted(Version(epoch.number, record.last_generation)))
+    yield Note(history.Again(note.event))
 
 
 def ignored(answer: Answer, worker: str | None) -> Note:
-    """An answer that nobody waits for."""
+    """An answer that the rollout does not wait for."""
     values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
-    return Note("ignored", values)
-
-
-def _of(switch: Switch, kind: str, **more: object) -> Note:
-    digest = switch.placement.digest
-    return Note(kind, {"version": switch.version, "digest": digest, **more})
+    return Note(history.Other("ignored", values))

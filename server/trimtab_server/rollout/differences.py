@@ -1,11 +1,6 @@
 """What an offer asks of each worker: weights to receive, to send, and to copy.
 
-Before the flip, each receive fills one place of its GPU's staging, from a slot that holds
-the expert in the base. The flip takes all copies at once: each reads its slot as the base
-has it, even where another copy or a receive writes that slot. The one exception is an
-expert new to a GPU and due in several of its slots: the lowest receives, and the others copy
-from that slot what it has received. `old_rows` tells which it is: the base's slot holds the
-copy's expert, or it does not.
+`Transfers` says what the rows mean, and what a worker does with them at the flip.
 
 Legend for all shapes: K layers that differ, R slots of a layer, G GPUs, S slots of a GPU,
 E experts; M items, X GPUs to receive from.
@@ -19,46 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.messages import Transfers
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.moves import moves_between
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import tensor_of
 from trimtab_server.domain.topology import Topology
 
 Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
-class Contents:
-    """What an offer asks of one worker. All arrays are int32; slots are numbered over all GPUs.
-
-    Attributes:
-        layers: [K], those that differ, ascending.
-        old_rows: [K, R], the expert in each slot of those layers in the base.
-        new_rows: [K, R], the same in the placement offered.
-        receives: [M, 3], layer, slot and expert, ascending by (layer, slot): one for each
-            expert new to a GPU of the worker.
-        receive_sources: [M, X], padded with -1: all GPUs that hold the expert in the base,
-            in the order in which to try them; see `Differences.between`.
-        sends: [M, 4], layer, own slot, destination slot and expert, ascending by (layer,
-            destination): every receive, the worker's own included, whose first source is a
-            GPU of this worker. The own slot is the lowest there that holds the expert.
-        copies: [M, 4], layer, own slot to read, own slot of the same GPU to write, and expert,
-            ascending by (layer, slot to write). The module says what is read.
-        bytes: that the worker receives, also from its own other GPUs; copies are free.
-    """
-
-    layers: Ints
-    old_rows: Ints
-    new_rows: Ints
-    receives: Ints
-    receive_sources: Ints
-    sends: Ints
-    copies: Ints
-    bytes: int
-
-
-@dataclass(frozen=True, eq=False)
 class Differences:
-    """What an offer asks of all workers together: as `Contents`, before it is divided.
+    """What an offer asks of all workers together: as `Transfers`, before it is divided.
 
     `sends` has a row for each of `receives`, in the same order.
     """
@@ -88,7 +55,7 @@ class Differences:
         layers = np.flatnonzero(changed_LR.any(1))
         old_KR, new_KR = base.phy2log[layers], new.phy2log[layers]
         moves = moves_between(
-            base.tensor()[layers], new.tensor()[layers], base.num_experts, base.num_gpus
+            tensor_of(base)[layers], tensor_of(new)[layers], base.num_experts, base.num_gpus
         )
         arrivals = moves.layer_slot_expert.numpy()
         sources = _nearest_first(arrivals, moves.source_gpus.numpy(), topology)
@@ -106,11 +73,11 @@ class Differences:
             bytes_per_expert,
         )
 
-    def for_worker(self, gpus: tuple[int, ...]) -> Contents:
+    def for_worker(self, gpus: tuple[int, ...]) -> Transfers:
         """What the offer asks of the owner of these GPUs."""
         received = self._on(gpus, self.receives)
         sources = self.receive_sources[received]
-        return Contents(
+        return Transfers(
             self.layers,
             self.old_rows,
             self.new_rows,

@@ -1,4 +1,4 @@
-"""Contents of offers: carried out on slots that hold labels, they give the placement offered."""
+"""Transfers of offers: carried out on slots that hold labels, they give the placement offered."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.solver.strategies import starts
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Transfers
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.rollout.contents import Contents, Differences
+from trimtab_server.rollout.differences import Differences
 
 BYTES = 7
 
@@ -28,7 +30,7 @@ class Case:
     owned: tuple[tuple[int, ...], ...]
 
     @property
-    def contents(self) -> list[Contents]:
+    def contents(self) -> list[Transfers]:
         differences = Differences.between(self.base, self.new, self.topology, BYTES)
         return [differences.for_worker(gpus) for gpus in self.owned]
 
@@ -48,8 +50,8 @@ def case(base, new, gpus, *, nodes=1, owned=None):
     """A small case by hand: one worker for each GPU, unless told otherwise."""
     experts = max(map(max, base)) + 1
     return Case(
-        Placement.of(base, experts, gpus),
-        Placement.of(new, experts, gpus),
+        placement_of(base, experts, gpus),
+        placement_of(new, experts, gpus),
         Topology(len(base[0]), gpus, nodes),
         owned or tuple((gpu,) for gpu in range(gpus)),
     )
@@ -79,8 +81,8 @@ def cases(draw):
         tuple(gpu for gpu in range(gpus) if owners[gpu] == worker) for worker in sorted({*owners})
     )
     return Case(
-        Placement.of(base, experts, gpus),
-        Placement.of(new, experts, gpus),
+        placement_of(base, experts, gpus),
+        placement_of(new, experts, gpus),
         Topology(gpus * slots, gpus, nodes),
         owned,
     )
@@ -170,7 +172,7 @@ def test_a_gpu_receives_each_expert_that_is_new_to_it_once(case):
                     for expert in {*wanted} - {*held}
                 ]
         assert mine.receives.tolist() == sorted(expected)
-        assert mine.bytes == BYTES * len(expected)
+        assert mine.bytes_received == BYTES * len(expected)
 
 
 @given(cases())
@@ -250,7 +252,7 @@ def test_nothing_is_said_of_layers_that_do_not_differ(case):
 @given(cases())
 def test_rows_are_of_int32_and_in_order(case):
     for mine in case.contents:
-        arrays = {name: value for name, value in vars(mine).items() if name != "bytes"}
+        arrays = {name: value for name, value in vars(mine).items() if name != "bytes_received"}
         assert {value.dtype for value in arrays.values()} == {np.dtype(np.int32)}
         for items, destination in ((mine.receives, 1), (mine.sends, 2), (mine.copies, 2)):
             keys = items[:, [0, destination]].tolist()
@@ -264,7 +266,7 @@ def test_nothing_differs_and_nothing_is_asked():
     assert mine.old_rows.shape == mine.new_rows.shape == (0, 4)
     assert len(mine.layers) == len(mine.receives) == len(mine.sends) == len(mine.copies) == 0
     assert mine.receive_sources.shape == (0, 0)
-    assert mine.bytes == 0
+    assert mine.bytes_received == 0
 
 
 def test_two_gpus_exchange_an_expert():
@@ -277,7 +279,7 @@ def test_two_gpus_exchange_an_expert():
     assert right.receive_sources.tolist() == [[0]]
     assert right.sends.tolist() == [[1, 2, 1, 2]]
     assert len(left.copies) == len(right.copies) == 0
-    assert left.bytes == right.bytes == BYTES
+    assert left.bytes_received == right.bytes_received == BYTES
 
 
 def test_between_gpus_of_one_worker_it_both_sends_and_receives():
@@ -286,7 +288,7 @@ def test_between_gpus_of_one_worker_it_both_sends_and_receives():
     (mine,) = case([[0, 1, 2, 3]], [[0, 2, 1, 3]], 2, owned=((0, 1),)).contents
     assert mine.receives.tolist() == [[0, 1, 2], [0, 2, 1]]
     assert mine.sends.tolist() == [[0, 2, 1, 2], [0, 1, 2, 1]]
-    assert mine.bytes == 2 * BYTES
+    assert mine.bytes_received == 2 * BYTES
 
 
 def test_a_gpu_of_the_own_node_comes_before_a_lower_one_of_another():
@@ -320,14 +322,14 @@ def test_an_expert_that_comes_to_two_slots_is_received_once():
     assert right.receives.tolist() == [[0, 4, 0]]
     # Slot 4 holds expert 1 in the base, so the copy is of what slot 4 receives.
     assert right.copies.tolist() == [[0, 4, 5, 0]]
-    assert right.bytes == BYTES
+    assert right.bytes_received == BYTES
 
 
 def test_slots_of_a_gpu_that_change_places_are_copies_of_each_other():
     # No order of writing would do: both read the base.
     (mine,) = case([[0, 1]], [[1, 0]], 1).contents
     assert mine.copies.tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
-    assert len(mine.receives) == mine.bytes == 0
+    assert len(mine.receives) == mine.bytes_received == 0
 
 
 def test_a_slot_can_be_read_as_it_was_and_as_it_will_be():

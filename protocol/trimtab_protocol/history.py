@@ -1,17 +1,20 @@
-"""The events of a history, a class for each kind: see "Histories" in PROTOCOL.md."""
+"""The events of a history, a class for each kind: see "Histories" in PROTOCOL.md.
+
+`lines` writes them as JSON lines and reads them back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from trimtab_client.placement import Placement
-from trimtab_client.worker.messages import Version
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 
 
 class Process(NamedTuple):
-    """A worker's process: one start of it."""
+    """One start of a worker's process."""
 
     worker: str
     incarnation: int
@@ -20,36 +23,49 @@ class Process(NamedTuple):
         return f"{self.worker!r} (incarnation {self.incarnation})"
 
 
-class Member(NamedTuple):
-    """A worker of an epoch, and the GPUs that it owns."""
+@dataclass(frozen=True)
+class Member:
+    """A worker of an epoch.
+
+    Attributes:
+        incarnation: the incarnation of its process.
+        gpus: the GPUs that it owns, ascending.
+    """
 
     incarnation: int
     gpus: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that happened.
 
     Attributes:
-        line: where it stands in the history, from 1.
-        deployment: where it happened; empty in a history of one deployment without a name.
+        line: its line in the history that it was read from, from 1; 0 if it was not read.
+        deployment: the deployment that it happened to. Empty if it concerns the whole server, and
+            in a history of one deployment without a name.
     """
 
-    line: int
-    deployment: str
+    line: int = 0
+    deployment: str = ""
 
 
 @dataclass(frozen=True)
 class Other(Event):
-    """Of a kind that says nothing about the invariants, or is misspelt."""
+    """An event of a kind that says nothing about the invariants.
+
+    Attributes:
+        kind: its kind.
+        values: what JSON can hold, and versions and digests; empty if it was read.
+    """
 
     kind: str
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Again(Event):
-    """What a server found durable when it started: news only if it died before noting it."""
+    """What a server found durable when it started: news only if it died before it wrote it."""
 
     event: Event
 
@@ -119,9 +135,10 @@ class CommitSent(Event):
 
 @dataclass(frozen=True)
 class Aborting(Event):
-    """The server began to abort."""
+    """The server began to abort. `cause` is one of a few words; `reason` is for people."""
 
     version: Version
+    cause: str
     reason: str
 
 
@@ -180,7 +197,7 @@ class Flipped(Event):
 
 
 Digested = EpochOpened | Offered | Prepared | Committed | Applied | InForce | Flipped
-"""What says that a version has a digest."""
+"""Events that say which digest a version has."""
 
 KINDS: Mapping[str, type[Event]] = {
     "started": Started,
