@@ -306,9 +306,9 @@ def _flat_moves(response: Any) -> None:
         (_wrong_digest, "do not use it"),
         (_no_digest, "says nothing"),
         (_missing_expert, "expert 1 has no slot"),
-        (_short_tensor, "4 bytes for a float64 tensor"),
-        (_no_tensor, "unknown type 0"),
-        (_short_bound, "4 bytes for a float64 tensor"),
+        (_short_tensor, "4 bytes, but shape"),
+        (_no_tensor, "0 is not a known type"),
+        (_short_bound, "4 bytes, but shape"),
         (_flat_moves, r"moves of shape \(2, 2\)"),
     ],
 )

@@ -126,7 +126,7 @@ def test_the_digest_says_how_many_gpus_there_are(
     [
         ({"digest": bytes(32)}, "it says 0000"),
         ({"digest": b""}, "it says nothing"),
-        ({"phy2log": None}, "unknown type 0"),
+        ({"phy2log": None}, "0 is not a known type"),
         ({"phy2log": tensor_of(np.zeros(6))}, "rank 1, not 2"),
         ({"phy2log": tensor_of(np.full((1, 6), 2**31 - 1))}, "is not an expert in"),
         ({"phy2log": tensor_of(np.array([[0, 1, 3, 0, 1, 3]]))}, "expert 2 has no slot"),
