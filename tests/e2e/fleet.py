@@ -29,7 +29,7 @@ from trimtab_client import (
     WorkerOptions,
     WorkerSession,
 )
-from trimtab_client.worker.events import StateEvent
+from trimtab_client.worker.offer import StateEvent
 
 LAYERS, EXPERTS, SLOTS_PER_GPU = 3, 8, 3
 WAIT = 60

@@ -22,8 +22,7 @@ import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.worker.events import StateEvent
-from trimtab_client.worker.offer import Flip, SwitchOffer
+from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.session import WorkerSession
 from trimtab_protocol.messages import Scope
