@@ -7,7 +7,7 @@ import os
 import structlog
 
 from trimtab_server.domain.errors import invalid
-from trimtab_server.loads.counters import Counted
+from trimtab_server.engine.observer import HandledReport, Observer
 from trimtab_server.policy.decide import MOVES
 from trimtab_server.rollout.effects import Note
 from trimtab_server.rollout.lines import line_of
@@ -18,8 +18,8 @@ NONE = "none"
 _QUIET = {"prepared", "commit_sent", "ignored", "report"}
 
 
-class History:
-    """Implements the engine's SwitchObserver."""
+class History(Observer):
+    """Implements the part of `Observer` that belongs into a history."""
 
     def __init__(self, path: str) -> None:
         self._file: int | None = None
@@ -31,28 +31,26 @@ class History:
             except OSError as error:
                 raise invalid("history", f"cannot write {path}: {error}") from error
 
-    def started(self, term: int) -> None:
-        """See SwitchObserver."""
+    def term_started(self, term: int) -> None:
+        """See `Observer`."""
         self._write(Note("started", {"term": term}), None)
 
-    def noted(self, deployment: str, note: Note) -> None:
-        """See SwitchObserver."""
+    def history_note(self, deployment: str, note: Note) -> None:
+        """See `Observer`."""
         self._write(note, deployment)
         stays = note.kind == "decided" and note.values["reason"] not in _MOVES
         emit = log.debug if stays or note.kind in _QUIET else log.info
         shown = {name: _shown(note.values[name]) for name in _SHOWN if name in note.values}
         emit(note.kind, deployment=deployment, **shown)
 
-    def reported(
-        self, deployment: str, worker: str, incarnation: int, seq: int, counted: Counted
-    ) -> None:
-        """See SwitchObserver."""
-        if self._file is not None:
-            who = {"worker": worker, "incarnation": incarnation, "seq": seq}
-            self._write(Note("report", {**who, **counted._asdict()}), deployment)
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        """See `Observer`."""
+        if self._file is not None and report.counted is not None:
+            who = {"worker": report.worker, "incarnation": report.incarnation, "seq": report.seq}
+            self._write(Note("report", {**who, **report.counted._asdict()}), deployment)
 
-    def alarm(self, deployment: str, reason: str) -> None:
-        """See SwitchObserver."""
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
+        """See `Observer`."""
         log.error("alarm", deployment=deployment, reason=reason)
 
     def close(self) -> None:

@@ -21,7 +21,9 @@ from trimtab_server.domain.errors import (
 )
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.planner import InForce, Options, PlaceStream, Planner, Terms
+from trimtab_server.engine.place_stream import PlaceStream
+from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver import evaluate
 from trimtab_server.solver.backends.reference.backend import Reference
@@ -107,7 +109,7 @@ async def test_each_stage_and_what_it_took_is_reported(
     first = await planner.place(skewed_load(0), TERMS)
     second = await planner.place(skewed_load(1), TERMS, first.placement)
     assert second.moves is not None
-    await observer.until("moved", len(second.moves))
+    await observer.until("moves_planned", len(second.moves))
     stages = {stage for stage, _, _ in observer.named("stage")}
     assert stages == {"plan", "align", "evaluate"}
     assert len(observer.named("solved")) == 2
@@ -193,14 +195,14 @@ async def test_an_imbalance_that_is_not_finite_is_not_reported(
     ratios = torch.tensor([1.0, 1.0, value], dtype=torch.float64)
     # No load that is let in leads here for sure, so this is told by hand.
     planner._report_imbalance("before", replace(placed.after, imbalance=ratios))
-    observer.moved(0)
-    await observer.until("moved", 0)  # and so all that was told before
+    observer.moves_planned(0)
+    await observer.until("moves_planned", 0)  # and so all that was told before
     assert [when for when, *_ in observer.named("imbalance")] == ["after"]
 
 
 async def test_a_placement_told_is_checked_before_a_load_comes(planner: Planner) -> None:
-    told = InForce(np.arange(20).reshape(1, 20) % 16)
+    told = UncheckedPlacement(np.arange(20).reshape(1, 20) % 16)
     assert (await planner.accept(told, TERMS)).num_experts == 16
-    wrong = InForce(told.phy2log, b"x")
+    wrong = UncheckedPlacement(told.phy2log, b"x")
     with pytest.raises(InvalidArgumentError, match=r"current\.digest"):
         await planner.accept(wrong, TERMS)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.test_deployments import FACTS, arrival
+from tests.engine.test_deployments import SPEC, join_request
 from tests.rpc.peers import AFTER
 from tests.servers import make_config
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
-from trimtab_server.engine.arrival import Arrival
-from trimtab_server.engine.deployment_observer import DeploymentObserver, Standing
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.join_request import JoinRequest
+from trimtab_server.engine.observer import HandledReport, Observer, Observers, RolloutSummary
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history import NONE, History
 from trimtab_server.loads.counters import Report
@@ -25,32 +25,32 @@ from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 
 
-class Watching(DeploymentObserver):
+class Watching(Observer):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
-        self.standing: dict[str, Standing] = {}
+        self.summaries: dict[str, RolloutSummary] = {}
 
-    def stands(self, deployment: str, standing: Standing) -> None:
-        self.standing[deployment] = standing
+    def rollout_changed(self, deployment: str, summary: RolloutSummary) -> None:
+        self.summaries[deployment] = summary
 
-    def gone(self, deployment: str) -> None:
-        del self.standing[deployment]
+    def deployment_closed(self, deployment: str) -> None:
+        del self.summaries[deployment]
 
-    def switched(self, deployment: str, outcome: str) -> None:
+    def switch_progressed(self, deployment: str, outcome: str) -> None:
         self.told.append((deployment, outcome))
 
-    def aborted(self, deployment: str, cause: Cause) -> None:
+    def switch_aborted(self, deployment: str, cause: Cause) -> None:
         self.told.append((deployment, "cause", cause.value))
 
-    def reported(self, deployment: str, taken: str) -> None:
-        self.told.append((deployment, "report", taken))
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        self.told.append((deployment, "report", report.result))
 
-    def ignored(self, deployment: str) -> None:
+    def answer_ignored(self, deployment: str) -> None:
         self.told.append((deployment, "ignored"))
 
-    def alarmed(self, deployment: str) -> None:
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
         self.told.append((deployment, "alarm"))
 
     def store_failed(self) -> None:
@@ -62,7 +62,7 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
     """A start of the server on a disk, and who watches it."""
     watching, config = Watching(), make_config(**settings).sessions
     store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config, store, History(NONE), watching)
+    deployments = Deployments(config, store, Observers(History(NONE), watching))
     await deployments.open()
     try:
         yield deployments, watching
@@ -72,39 +72,39 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
 
 async def test_how_a_deployment_stands_all_the_way_of_a_switch():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(arrival())
-        assert watching.standing == {"d": Standing(1, "idle", None, None)}
-        await deployment.move_to(AFTER)
+        deployment, worker = await deployments.join(join_request())
+        assert watching.summaries == {"d": RolloutSummary(1, "idle", None, None)}
+        await deployment.operators.move_to(AFTER)
         version = deployment.rollout.record.switch.version
-        assert watching.standing["d"] == Standing(1, "offered", version, None)
-        await deployment.answer(worker, Prepared(version, AFTER.digest))
-        assert watching.standing["d"] == Standing(1, "committed", version, None)
-        await deployment.answer(worker, Applied(version, AFTER.digest, 7))
-        assert watching.standing["d"] == Standing(1, "idle", None, None)
-        await deployment.pause("an operator asked")
-        assert watching.standing["d"] == Standing(1, "idle", None, "an operator asked")
+        assert watching.summaries["d"] == RolloutSummary(1, "offered", version, None)
+        await deployment.workers.answer(worker, Prepared(version, AFTER.digest))
+        assert watching.summaries["d"] == RolloutSummary(1, "committed", version, None)
+        await deployment.workers.answer(worker, Applied(version, AFTER.digest, 7))
+        assert watching.summaries["d"] == RolloutSummary(1, "idle", None, None)
+        await deployment.operators.pause("an operator asked")
+        assert watching.summaries["d"] == RolloutSummary(1, "idle", None, "an operator asked")
         deployments.leave(deployment, worker)
-        await deployment.settle()
-        assert watching.standing["d"] == Standing(0, "idle", None, "an operator asked")
+        await deployment.wait_idle()
+        assert watching.summaries["d"] == RolloutSummary(0, "idle", None, "an operator asked")
     assert watching.told == [("d", "offered"), ("d", "committed"), ("d", "applied")]
-    assert watching.standing == {}
+    assert watching.summaries == {}
 
 
 async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: Any) -> None:
     version = deployment.rollout.record.switch.version
     match cause:
         case "refused":
-            await deployment.answer(worker, Refused(version, AFTER.digest, "no room"))
+            await deployment.workers.answer(worker, Refused(version, AFTER.digest, "no room"))
         case "late":
             while deployment.rollout.phase.value == "offered":
                 await deployment.changed()
         case "lost":
             deployments.leave(deployment, worker)
-            await deployment.settle()
+            await deployment.wait_idle()
         case "paused":
-            await deployment.pause("an operator asked")
+            await deployment.operators.pause("an operator asked")
         case "drain":
-            deployments.leave(*await deployments.join(arrival("other")))
+            deployments.leave(*await deployments.join(join_request("other")))
             await deployments.drain()
 
 
@@ -112,41 +112,41 @@ async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: 
 async def test_why_a_switch_was_aborted(cause):
     seconds = "0.1" if cause == "late" else "60"
     async with server(offer_seconds=seconds) as (deployments, watching):
-        deployment, worker = await deployments.join(arrival())
-        await deployment.move_to(AFTER)
+        deployment, worker = await deployments.join(join_request())
+        await deployment.operators.move_to(AFTER)
         await end_by(cause, deployments, deployment, worker)
         assert watching.told == [("d", "offered"), ("d", "aborted"), ("d", "cause", cause)]
-        assert watching.standing["d"].phase == ("idle" if cause == "refused" else "aborting")
+        assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
 
 
 async def test_a_switch_that_a_restart_aborts_is_told_of_by_the_server_that_starts():
     disk = MemoryDisk()
     async with server(disk) as (deployments, watching):
-        deployment, _ = await deployments.join(arrival())
-        await deployment.move_to(AFTER)
+        deployment, _ = await deployments.join(join_request())
+        await deployment.operators.move_to(AFTER)
         version = deployment.rollout.record.switch.version
         disk.crash()
     async with server(disk) as (deployments, watching):
-        await deployments.join(arrival(stream=2, in_force=version._replace(generation=0)))
+        await deployments.join(join_request(stream=2, in_force=version._replace(generation=0)))
         assert watching.told == [("d", "aborted"), ("d", "cause", "restart")]
-        assert watching.standing["d"].phase == "idle"  # it says that it holds nothing
+        assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
 async def test_what_becomes_of_reports_and_answers():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(arrival())
+        deployment, worker = await deployments.join(join_request())
 
         def say(seq: int, tokens: int) -> int:
-            return deployment.report(worker, Report(seq, seq, seq, np.full((2, 4), tokens)))
+            return deployment.workers.report(worker, Report(seq, seq, seq, np.full((2, 4), tokens)))
 
         say(1, 10)
         say(1, 10)
         with pytest.raises(InvalidArgumentError):
             say(2, 9)
-        await deployment.answer(worker, Discarded(deployment.rollout.record.in_force))
+        await deployment.workers.answer(worker, Discarded(deployment.rollout.record.in_force))
         late = Hello("g2", "w2", 1, 1, (0, 1), AFTER)
-        other, stranger = await deployments.join(Arrival("e", FACTS, late, 6, 0))
-        other.report(stranger, Report(7, 7, 7, np.full((2, 4), 5)))
+        other, stranger = await deployments.join(JoinRequest("e", SPEC, late, 6, 0))
+        other.workers.report(stranger, Report(7, 7, 7, np.full((2, 4), 5)))
     assert watching.told == [
         ("d", "report", "accepted"),
         ("d", "report", "repeated"),
@@ -159,16 +159,16 @@ async def test_what_becomes_of_reports_and_answers():
 @pytest.mark.parametrize("at", ["save", "save_counters"])
 async def test_a_store_that_fails_is_told_of(at):
     async with server(save_seconds="0.1") as (deployments, watching):
-        deployment, worker = await deployments.join(arrival())
-        deployment.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))
+        deployment, worker = await deployments.join(join_request())
+        deployment.workers.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))
         watching.told.clear()
         configure(f"{at}:before=error")
         try:
             if at == "save":
                 with pytest.raises(UnavailableError):
-                    await deployment.pause("an operator asked")
+                    await deployment.operators.pause("an operator asked")
             else:
-                await deployments._save()
+                await deployments._periodic.save_all()
         finally:
             configure("")
     assert watching.told[:2] == [("store failed",), ("d", "alarm")]

@@ -12,7 +12,8 @@ from numba.core.dispatcher import Dispatcher
 from tests.recording import Recording
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.planner import Options, Planner, Terms
+from trimtab_server.engine.plan_request import Options, Terms
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver.backends.cpu.backend import Cpu
 from trimtab_server.solver.budget import Budget

@@ -17,15 +17,15 @@ from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.app import App
 from trimtab_server.domain.balance import OverLayers
 from trimtab_server.domain.version import Version
-from trimtab_server.engine.deployment_observer import Standing
-from trimtab_server.engine.status import Outlook, Status, WorkerStatus
+from trimtab_server.engine.observer import HandledReport, RolloutSummary
+from trimtab_server.engine.status import BalanceStatus, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.policy.decide import Candidate, Certainty, Decision, Reason
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.effects import Cause
 
-IDLE = Standing(1, "idle", None, None)
-OFFERED = Standing(1, "offered", Version(1, 1), None)
+IDLE = RolloutSummary(1, "idle", None, None)
+OFFERED = RolloutSummary(1, "offered", Version(1, 1), None)
 
 CERTAINTY = Certainty(4096.0, 1.5, 1.25, 0.125, 2.0)
 JUDGED = Judgement(26, 64, 0.5, 0.375)
@@ -47,9 +47,11 @@ STATUS = Status(
     serving={"in_force": 1, "next": 0, "other": 0},
     step=9,
     known_seconds=50.0,
-    outlook=Outlook(predicted=OverLayers(1.5, 1.25, 1.3, 4), shadow=OverLayers(1.1, 1.05, 1.07, 4)),
-    moves_in_shadow=4,
-    decided=None,
+    balance=BalanceStatus(
+        predicted=OverLayers(1.5, 1.25, 1.3, 4), shadow=OverLayers(1.1, 1.05, 1.07, 4)
+    ),
+    shadow_moves=4,
+    last_decision=None,
     decisions={},
     past=(),
 )
@@ -82,7 +84,7 @@ def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegi
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     ages = []
-    for standing in (
+    for summary in (
         IDLE,
         OFFERED,
         OFFERED._replace(sessions=2),
@@ -91,7 +93,7 @@ def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegi
         OFFERED._replace(phase="committed", version=Version(1, 2)),
         IDLE,
     ):
-        metrics.stands("d", standing)
+        metrics.rollout_changed("d", summary)
         clock.now += 10
         name = "trimtab_switch_phase_age_seconds"
         ages.append(registry.get_sample_value(name, {"deployment": "d"}))
@@ -101,7 +103,7 @@ def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegi
 def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
     metrics = DeploymentMetrics(registry)
     for phase in ("idle", "offered", "aborting", "committed"):
-        metrics.stands("d", OFFERED._replace(phase=phase))
+        metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         shown = [line for line in lines(registry) if line.startswith("trimtab_switch_phase{")]
         assert len(shown) == 4
         assert [line for line in shown if line.endswith(" 1.0")] == [
@@ -114,30 +116,31 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
 ) -> None:
     metrics = DeploymentMetrics(registry)
     bare = lines(registry)
-    metrics.stands("other", IDLE)
+    metrics.rollout_changed("other", IDLE)
     one = lines(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     two = lines(registry)
     assert len(two) - len(one) == len(one) - len(bare)
-    metrics.stands("d", OFFERED)
+    metrics.rollout_changed("d", OFFERED)
     for outcome in ("offered", "committed", "applied", "aborted"):
-        metrics.switched("d", outcome)
+        metrics.switch_progressed("d", outcome)
     for cause in Cause:
-        metrics.aborted("d", cause)
-    for taken in ("accepted", "gap", "repeated", "refused"):
-        metrics.reported("d", taken)
-    for tell in (metrics.delayed, metrics.ignored, metrics.alarmed, metrics.mismatched):
+        metrics.switch_aborted("d", cause)
+    for result in ("accepted", "gap", "repeated", "refused"):
+        metrics.report_handled("d", HandledReport("w", 1, 1, result))
+    for tell in (metrics.message_delayed, metrics.answer_ignored):
         tell("d")
+    metrics.alarm("d", "why", mismatch=True)
     for reason in Reason:
-        metrics.decided("d", Decision(reason, CANDIDATE), 0.1, None)
-    metrics.moved("d", 3, 300)
+        metrics.decision_made("d", Decision(reason, CANDIDATE), 0.1, None)
+    metrics.placement_applied("d", 3, 300)
     assert len(lines(registry)) == len(two)
-    metrics.looked("d", STATUS)
-    metrics.decided("d", Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
-    metrics.stands("d", OFFERED._replace(paused="an operator asked"))
+    metrics.status_refreshed("d", STATUS)
+    metrics.decision_made("d", Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
+    metrics.rollout_changed("d", OFFERED._replace(paused="an operator asked"))
     assert len(lines(registry)) > len(two)
     for _ in range(2):  # harmless when repeated
-        metrics.gone("d")
+        metrics.deployment_closed("d")
         assert lines(registry) == one
 
 
@@ -145,9 +148,9 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
-        metrics.decided("d", decision, 0.1, None)
+        metrics.decision_made("d", decision, 0.1, None)
     shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
     counted = [line for line in shown if line.endswith(" 1.0")]
     assert len(shown) == len(Reason)
@@ -167,10 +170,10 @@ def test_how_sure_a_decision_was_is_shown_and_what_a_switch_has_kept(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
-    metrics.decided("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
-    metrics.decided("d", Decision(Reason.TOO_SOON), 0.1, None)
+    metrics.decision_made("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
+    metrics.decision_made("d", Decision(Reason.TOO_SOON), 0.1, None)
     assert set(lines(registry)) - before >= {
         'trimtab_evidence_tokens{deployment="d"} 4096.0',
         'trimtab_overdispersion_ratio{deployment="d"} 1.5',
@@ -190,9 +193,9 @@ def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
-    metrics.looked("d", STATUS)
+    metrics.status_refreshed("d", STATUS)
     assert set(lines(registry)) - before == {
         live("worst", "predicted", 1.5),
         live("median", "predicted", 1.25),
@@ -215,8 +218,8 @@ def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
         'trimtab_deployment_mode{deployment="d",mode="pinned"} 0.0',
     }
     # Nobody has reported since: what is not known any more is not shown any more.
-    nothing = replace(STATUS, outlook=Outlook(), in_force_seconds=None, workers=())
-    metrics.looked("d", nothing)
+    nothing = replace(STATUS, balance=BalanceStatus(), in_force_seconds=None, workers=())
+    metrics.status_refreshed("d", nothing)
     gone = ("imbalance_ratio", "placement_age", "estimate_age")
     shown = [line for line in set(lines(registry)) - before if any(name in line for name in gone)]
     assert shown == []
@@ -227,7 +230,7 @@ def test_the_reason_of_a_pause_is_there_for_as_long_as_it_lasts(
 ) -> None:
     metrics = DeploymentMetrics(registry)
     for why, shown in (("first", 1), ("second " * 100, 1), (None, 0)):
-        metrics.stands("d", IDLE._replace(paused=why))
+        metrics.rollout_changed("d", IDLE._replace(paused=why))
         assert str(lines(registry)).count("paused_info{") == shown
         assert why is None or f'reason="{why[:100]}"' in str(lines(registry))
 
@@ -236,7 +239,7 @@ def test_the_time_of_each_phase_is_counted_when_it_ends(registry: CollectorRegis
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     for phase, seconds in (("idle", 50), ("offered", 3), ("committed", 2), ("idle", 9)):
-        metrics.stands("d", OFFERED._replace(phase=phase))
+        metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         clock.now += seconds
     name = "trimtab_switch_phase_duration_seconds"
     sums = {p: registry.get_sample_value(f"{name}_sum", {"phase": p}) for p in PHASES}

@@ -148,9 +148,9 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
     lost(rollout, 1)
     for number, worker in enumerate("cd", start=3):
         joined(rollout, number, worker, group_id="g2", gpus=GPUS["ab"[number - 3]])
-    assert rollout.why_not() == "group 'g2' waits for the sessions of others to end: b"
+    assert rollout.blocked_reason() == "group 'g2' waits for the sessions of others to end: b"
     rollout.left(2)
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
@@ -268,11 +268,11 @@ def test_a_group_that_cannot_flip_begins_anew_where_the_store_was_lost(state):
     joined(rollout, 1, "a", in_force=BASE, held=ARMED)
     effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
     assert orders(effects) == [Welcome(Version(2, 0), OLD.digest)] * 2
-    assert rollout.why_not() == f"'a' still holds {FIRST}"
+    assert rollout.blocked_reason() == f"'a' still holds {FIRST}"
     rollout.answered(1, Discarded(FIRST))
     # Its transfer failed before it had heard of the new epoch.
     rollout.answered(2, Refused(FIRST, NEW.digest, "no room"))
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
@@ -343,7 +343,7 @@ def test_a_group_that_serves_takes_nobody_but_its_members(other):
         )
     ]
     assert rollout.record is before
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 @pytest.mark.parametrize("late", [{"incarnation": 1, "stream": 9}, {"incarnation": 2, "stream": 4}])
@@ -407,9 +407,9 @@ def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
-    assert rollout.why_not() == "'b' still holds 1.1"
+    assert rollout.blocked_reason() == "'b' still holds 1.1"
     assert rollout.answered(2, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_what_is_discarded_before_the_epoch_opens_counts():
@@ -417,7 +417,7 @@ def test_what_is_discarded_before_the_epoch_opens_counts():
     joined(rollout, 1, "a", held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
     joined(rollout, 2, "b")
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_worker_of_a_group_without_an_epoch_has_no_say():
@@ -501,9 +501,9 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
 )
 def test_an_answer_that_nobody_waits_for_is_noted_and_has_no_effect(state, answer):
     rollout = state()
-    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()
+    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()
     assert rollout.answered(1, answer) == ignored(answer)
-    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()) == before
+    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()) == before
 
 
 def test_an_answer_on_a_session_that_has_ended_is_ignored():
@@ -580,7 +580,7 @@ def half_applied() -> Rollout:
 def test_a_proposal_is_refused_with_the_reason_and_nothing_changes(state, reason):
     rollout = state()
     before = rollout.record
-    assert rollout.why_not() == reason
+    assert rollout.blocked_reason() == reason
     with pytest.raises(FailedPreconditionError) as error:
         rollout.propose(OTHER)
     assert str(error.value) == reason
@@ -707,7 +707,7 @@ def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
-    assert serving(restarted(rollout)).why_not() is None
+    assert serving(restarted(rollout)).blocked_reason() is None
 
 
 def test_a_lost_session_of_another_group_leaves_an_offer_alone():
@@ -743,7 +743,7 @@ def test_an_abort_ends_durably_when_all_have_discarded():
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=1)
     assert rollout.answered(2, Discarded(FIRST)) == [Save(record), note_of("aborted")]
     assert rollout.record == record
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_refusal_that_crosses_the_abort_counts_as_discarded():
@@ -760,10 +760,10 @@ def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, group_id="g2")
     assert rollout.record.epoch.number == 2
-    assert rollout.why_not() == "the deployment is paused: maintenance"
+    assert rollout.blocked_reason() == "the deployment is paused: maintenance"
     assert rollout.resume() == [Save(rollout.record)]
     assert rollout.record.paused is None
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_pin_is_durable_and_outlives_the_server_and_the_group():
@@ -854,7 +854,7 @@ def test_the_step_of_a_flip_is_also_known_from_a_hello():
 def test_a_member_that_comes_back_between_switches_is_welcomed():
     rollout = lost(applied())
     assert joined(rollout, 3, "a", **FLIPPED) == [Send(3, Welcome(FIRST, NEW.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_an_offer_was_aborted_when_a_member_comes_back_with_it():
@@ -902,7 +902,7 @@ def test_a_member_that_comes_back_after_its_flip_has_applied():
         Save(rollout.record),
         note_of("applied", digest=NEW.digest),
     ]
-    assert (rollout.record.in_force, rollout.why_not()) == (FIRST, None)
+    assert (rollout.record.in_force, rollout.blocked_reason()) == (FIRST, None)
 
 
 def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pause():
@@ -921,9 +921,9 @@ def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discar
     rollout = lost(serving())
     effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
     assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
-    assert rollout.why_not() == "'a' still holds 1.1"
+    assert rollout.blocked_reason() == "'a' still holds 1.1"
     assert rollout.answered(3, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_of_that():
@@ -963,7 +963,9 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     joined(rollout, 3, "a", in_force=BASE, placement=NEW)
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
     assert effects == [Send(4, Welcome(BASE, OLD.digest))]
-    assert rollout.why_not().startswith("the deployment is paused: 'a' serves by 1.0, digest ")
+    assert rollout.blocked_reason().startswith(
+        "the deployment is paused: 'a' serves by 1.0, digest "
+    )
 
 
 def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_again():
@@ -994,7 +996,7 @@ def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_forc
     opened = rollout.record.in_force
     effects = joined(lost(rollout), 3, "a", in_force=in_force)
     assert effects == [Send(3, Welcome(opened, OLD.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 # P8: the server's restart.

@@ -135,7 +135,7 @@ async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resum
 
     assert await resume(endpoint.channel) == "maintenance"
     deployment = endpoint.deployments.find("d")
-    await until(lambda: deployment.rollout.why_not() is None)
+    await until(lambda: deployment.rollout.blocked_reason() is None)
     await trigger(endpoint, placement=wire(AFTER))
     assert (await peer.hear("offer")).version == version(1, 2)
 

@@ -1,4 +1,4 @@
-"""Keeps a blocking store away from the event loop: one thread, one call at a time."""
+"""Calls a blocking store on a thread of its own, one call at a time, off the event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ _T = TypeVar("_T")
 
 
 class StoreThread:
-    """Opens a store on a thread of its own, and calls it there."""
+    """Opens a store on its thread, and calls it there.
+
+    Args:
+        make: opens the store.
+
+    Attributes:
+        store: set by `open`.
+    """
 
     store: Store
 
@@ -28,7 +35,7 @@ class StoreThread:
         """Open the store.
 
         Raises:
-            StoreError: it cannot be had.
+            StoreError: the store cannot be opened.
         """
         self.store = await self._run(self._make)
 
@@ -42,7 +49,7 @@ class StoreThread:
         return result
 
     async def close(self) -> None:
-        """Let the store go. Harmless when repeated."""
+        """Close the store. Repeated calls do nothing."""
         if not self._closed and hasattr(self, "store"):
             await self._run(self.store.close)
         self._closed = True

@@ -186,7 +186,7 @@ class Rollout:
         self._draining = True
         return self._abort_offer(Cause.DRAIN, "the server drains")
 
-    def why_not(self) -> str | None:
+    def blocked_reason(self) -> str | None:
         """Why nothing can be offered now; None if it can."""
         record = self.record
         if self._draining:
@@ -206,9 +206,9 @@ class Rollout:
         """Offer a placement, of the same shape as the one in force.
 
         Raises:
-            FailedPreconditionError: see `why_not`.
+            FailedPreconditionError: see `blocked_reason`.
         """
-        reason = self.why_not()
+        reason = self.blocked_reason()
         if reason is not None:
             raise FailedPreconditionError(reason)
         base, base_placement = self.record.served

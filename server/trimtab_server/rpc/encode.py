@@ -6,7 +6,7 @@ from trimtab.v1 import placement_pb2, solver_service_pb2
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import Placement
-from trimtab_server.engine.planner import Packed, Placed
+from trimtab_server.engine.plan_result import Packed, Placed
 from trimtab_server.rpc.tensors import encode_tensor
 
 

@@ -13,7 +13,8 @@ from trimtab_server.domain.errors import invalid, require, require_all
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.topology import Topology
 from trimtab_server.domain.version import Version
-from trimtab_server.engine.arrival import Arrival, Facts
+from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.loads.counters import Report
 from trimtab_server.rollout.messages import (
     Accepted,
@@ -63,7 +64,7 @@ _HELLO_FIELDS = {
 }
 
 
-def decode_hello(message: session_service_pb2.Hello) -> Arrival:
+def decode_hello(message: session_service_pb2.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         _, topology, scope, transfer, gpus, held, in_force, _, _ = gather(
@@ -81,7 +82,7 @@ def decode_hello(message: session_service_pb2.Hello) -> Arrival:
         )
         placement = _placement(message, topology)
     layers = len(placement.phy2log)
-    facts = Facts(
+    spec = DeploymentSpec(
         topology,
         layers,
         message.num_experts,
@@ -105,8 +106,8 @@ def decode_hello(message: session_service_pb2.Hello) -> Arrival:
         message.epoch,
         message.generation,
     )
-    return Arrival(
-        message.deployment, facts, hello, message.staging_slots, message.max_layers_per_switch
+    return JoinRequest(
+        message.deployment, spec, hello, message.staging_slots, message.max_layers_per_switch
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ import torch
 from tests.recording import Recording
 from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
+from trimtab_server.engine.load_aggregator import TotalCounts
+from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
-from trimtab_server.engine.tallies import Counted
+from trimtab_server.engine.rebalancer import Rebalancer
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Policy
@@ -54,31 +56,39 @@ def known(load_LE, tokens: float = 1e9, halves_HLE=None) -> Known:
     return Known(load_LE, Evidence(tokens_L, 1.0, halves_HLE))
 
 
-def counted(load_LE, step: int, by: object = "w") -> Counted:
-    return Counted(by, np.round(load_LE * (step + 1)).astype(np.int64))
+def counted(load_LE, step: int, by: object = "w") -> TotalCounts:
+    return TotalCounts(by, np.round(load_LE * (step + 1)).astype(np.int64))
 
 
-def view(step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **changes) -> View:
-    now = View(
-        at=step * 0.03,
-        step=step,
-        known_steps=step + 1,
-        not_ready=None,
-        known=lambda: known(load_LE),
-        counted=lambda: counted(load_LE, step),
-        served=served,
+class Load(NamedTuple):
+    """A `LoadSource`."""
+
+    known_load: Callable[[], Known]
+    total_counts: Callable[[], TotalCounts]
+
+
+def view(
+    step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **changes
+) -> tuple[DeploymentSnapshot, Load]:
+    """A deployment at a step, and its load."""
+    load = Load(
+        changes.pop("known", lambda: known(load_LE)),
+        changes.pop("counted", lambda: counted(load_LE, step)),
     )
-    return replace(now, **changes)
+    now = DeploymentSnapshot(
+        at=step * 0.03, step=step, known_steps=step + 1, served=served, planned_from=served
+    )
+    return replace(now, **changes), load
 
 
-async def balancer(
+async def rebalancer(
     planner: Planner,
     policy: Policy = Policy(),  # noqa: B008
     size: int = 0,
-) -> Balancer:
+) -> Rebalancer:
     """One that has seen the deployment before its first report."""
-    loop = Balancer(planner, TOPOLOGY, size, policy)
-    assert (await loop.decide(view(-1))).decision.reason is Reason.NO_LOAD
+    loop = Rebalancer(planner, TOPOLOGY, size, policy)
+    assert (await loop.decide(*view(-1))).decision.reason is Reason.NO_LOAD
     return loop
 
 
@@ -87,8 +97,8 @@ def imbalance(placement: Placement, load_LE) -> float:
 
 
 async def test_a_load_that_is_out_of_balance_moves_experts(planner):
-    loop = await balancer(planner, Policy(replan_gap=9.0))
-    decision, target, *_ = await loop.decide(view(100))
+    loop = await rebalancer(planner, Policy(replan_gap=9.0))
+    decision, target, *_ = await loop.decide(*view(100))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.before == pytest.approx(imbalance(UNTOUCHED, SKEWED))
     assert decision.candidate.after == pytest.approx(imbalance(target, SKEWED))
@@ -98,7 +108,7 @@ async def test_a_load_that_is_out_of_balance_moves_experts(planner):
 
 async def test_where_a_few_moves_do_not_get_far_all_that_gain_are_made(planner):
     """Which is less than a new plan would move, where it gets about as far."""
-    decision, target, *_ = await (await balancer(planner, SHIFT)).decide(view(100))
+    decision, target, *_ = await (await rebalancer(planner, SHIFT)).decide(*view(100))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.moves > 2
     best = place(torch.from_numpy(SKEWED), TOPOLOGY, current=UNTOUCHED.tensor())
@@ -112,9 +122,9 @@ async def test_where_no_moves_get_far_there_is_a_new_plan(planner):
     load_LE[0, 0] = 50.0
     topology = Topology(num_replicas=16, num_gpus=8)
     served = Placement.of([np.arange(16) % 8], 8, 8)
-    loop = Balancer(planner, topology, 0, Policy(replan_gap=0.0))
-    await loop.decide(view(-1, load_LE, served))
-    decision, target, *_ = await loop.decide(view(100, load_LE, served))
+    loop = Rebalancer(planner, topology, 0, Policy(replan_gap=0.0))
+    await loop.decide(*view(-1, load_LE, served))
+    decision, target, *_ = await loop.decide(*view(100, load_LE, served))
     best = place(torch.from_numpy(load_LE), topology, current=served.tensor())
     after = float(evaluate(target.tensor(), torch.from_numpy(load_LE), 8).imbalance[0])
     assert after == pytest.approx(float(best.after.imbalance[0]))
@@ -123,13 +133,13 @@ async def test_where_no_moves_get_far_there_is_a_new_plan(planner):
 
 async def test_step_by_step_it_comes_to_rest(planner):
     """Until nothing is worth its moves, and then it leaves everything where it is."""
-    loop, served, reasons = await balancer(planner), UNTOUCHED, []
+    loop, served, reasons = await rebalancer(planner), UNTOUCHED, []
     for step in range(16, 16 * 40, 16):
-        decision, target, *_ = await loop.decide(view(step, served=served))
+        decision, target, *_ = await loop.decide(*view(step, served=served))
         reasons.append(decision.reason)
         if decision.moves:
             served = target
-            loop.switched()
+            loop.rollout_started()
     assert imbalance(served, SKEWED) < imbalance(UNTOUCHED, SKEWED)
     assert reasons[0] in (Reason.IMPROVED, Reason.REPLANNED)
     assert set(reasons[-10:]) <= {Reason.BALANCED, Reason.SMALL_GAIN}
@@ -138,7 +148,7 @@ async def test_step_by_step_it_comes_to_rest(planner):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"not_ready": "no group is complete yet"}, Reason.NOT_READY),
+        ({"offer_blocked": "no group is complete yet"}, Reason.NOT_READY),
         ({"served": None}, Reason.NOT_READY),
         ({"known_steps": 15}, Reason.NO_LOAD),
         ({"known": lambda: known(EVEN, 1000), "served": IDEAL}, Reason.NOT_ENOUGH_EVIDENCE),
@@ -147,48 +157,48 @@ async def test_step_by_step_it_comes_to_rest(planner):
     ],
 )
 async def test_why_nothing_moves(planner, changes, reason):
-    loop = await balancer(planner, Policy(replan_gap=9.0))
-    decision, *_ = await loop.decide(replace(view(100), **changes))
+    loop = await rebalancer(planner, Policy(replan_gap=9.0))
+    decision, *_ = await loop.decide(*view(100, **changes))
     assert decision.reason is reason
     assert not decision.moves
 
 
 async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
-    loop = await balancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
-    assert (await loop.decide(view(100))).decision.moves
-    loop.switched()
-    reasons = [(await loop.decide(view(step))).decision.reason for step in (109, 110, 149, 150)]
+    loop = await rebalancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
+    assert (await loop.decide(*view(100))).decision.moves
+    loop.rollout_started()
+    reasons = [(await loop.decide(*view(step))).decision.reason for step in (109, 110, 149, 150)]
     assert reasons[:3] == [Reason.TOO_SOON, Reason.COOLDOWN, Reason.COOLDOWN]
     assert reasons[3] is Reason.IMPROVED
 
 
 async def test_steps_that_begin_anew_are_those_of_a_new_group(planner):
-    loop = await balancer(planner, Policy(every_steps=1000, replan_gap=9.0))
-    assert (await loop.decide(view(5000))).decision.moves
-    assert (await loop.decide(view(5001))).decision.reason is Reason.TOO_SOON
-    assert (await loop.decide(view(3, known_steps=1000))).decision.moves
+    loop = await rebalancer(planner, Policy(every_steps=1000, replan_gap=9.0))
+    assert (await loop.decide(*view(5000))).decision.moves
+    assert (await loop.decide(*view(5001))).decision.reason is Reason.TOO_SOON
+    assert (await loop.decide(*view(3, known_steps=1000))).decision.moves
 
 
 async def test_with_little_evidence_only_what_is_plain_is_mended(planner):
     """And where that was found, the rest is looked at too."""
     load_LE = EVEN.copy()
     load_LE[0, 4] *= 1.4
-    loop = await balancer(planner)
+    loop = await rebalancer(planner)
     little = partial(known, load_LE, 2000)
-    still = await loop.decide(view(100, known=little, served=IDEAL))
+    still = await loop.decide(*view(100, known=little, served=IDEAL))
     assert still.decision.reason is Reason.NOT_ENOUGH_EVIDENCE
     load_LE[1, 5] *= 20.0
-    decision, target, *_ = await loop.decide(view(200, known=little, served=IDEAL))
+    decision, target, *_ = await loop.decide(*view(200, known=little, served=IDEAL))
     assert decision.moves
     assert (target.phy2log != IDEAL.phy2log).any(1).tolist() == [False, True]
 
 
 async def test_what_noise_explains_is_left_alone_and_more_evidence_tells_them_apart(planner):
     load_LE = EVEN * np.random.default_rng(1).normal(1.0, 0.15, (2, 16))
-    loop, decisions = await balancer(planner), []
+    loop, decisions = await rebalancer(planner), []
     for step, tokens in ((100, 1000), (200, 1e7)):
         seen = partial(known, load_LE, tokens)
-        decisions.append((await loop.decide(view(step, known=seen, served=IDEAL))).decision)
+        decisions.append((await loop.decide(*view(step, known=seen, served=IDEAL))).decision)
     reasons = [each.reason for each in decisions]
     assert reasons == [Reason.NOT_ENOUGH_EVIDENCE, Reason.IMPROVED]
     doubtful, sure = (each.certainty for each in decisions)
@@ -203,25 +213,25 @@ async def test_a_gain_that_the_other_half_does_not_confirm_is_not_made(planner):
     first_LE[:, 4] *= 6.0
     second_LE[:, 4:7] *= 0.2
     confirmed_LE = first_LE.copy()
-    loop = await balancer(planner)
+    loop = await rebalancer(planner)
     for step, halves, moves in (
         (100, (first_LE, second_LE), False),
         (200, (first_LE, confirmed_LE), True),
     ):
         halves_HLE = np.stack(halves)
         seen = partial(known, halves_HLE.sum(0), 1e6, halves_HLE)
-        decision, target, *_ = await loop.decide(view(step, known=seen, served=IDEAL))
+        decision, target, *_ = await loop.decide(*view(step, known=seen, served=IDEAL))
         assert decision.moves is moves
         assert (target.digest != IDEAL.digest) is moves
 
 
 async def test_a_switch_is_judged_by_what_was_counted_after_it(planner):
-    loop = await balancer(planner)
-    assert (await loop.decide(view(100))).decision.moves
-    loop.switched()
-    early = await loop.decide(view(140, served=IDEAL, known=lambda: known(EVEN)))
+    loop = await rebalancer(planner)
+    assert (await loop.decide(*view(100))).decision.moves
+    loop.rollout_started()
+    early = await loop.decide(*view(140, served=IDEAL, known=lambda: known(EVEN)))
     assert early.judged is None
-    judged = (await loop.decide(view(164, served=IDEAL, known=lambda: known(EVEN)))).judged
+    judged = (await loop.decide(*view(164, served=IDEAL, known=lambda: known(EVEN)))).judged
     assert judged.step == 100
     assert judged.steps == 64
     assert judged.realised == pytest.approx(judged.promised, rel=0.01)
@@ -229,29 +239,29 @@ async def test_a_switch_is_judged_by_what_was_counted_after_it(planner):
 
 
 async def test_promises_that_are_not_kept_raise_the_floor(planner):
-    loop, served, distrust = await balancer(planner), UNTOUCHED, []
+    loop, served, distrust = await rebalancer(planner), UNTOUCHED, []
     counts_LE = np.zeros((2, 16))
     for step in range(100, 100 + 64 * 12, 64):
         # Each time it sees another load than that which comes.
         load_LE = RNG.gamma(0.5, 100.0, (2, 16))
         counts_LE = counts_LE + load_LE[:, ::-1]
-        total = Counted("w", (64 * counts_LE).astype(np.int64))
-        verdict = await loop.decide(view(step, load_LE, served, counted=lambda total=total: total))
-        distrust.append(verdict.decision.certainty.distrust)
-        if verdict.decision.moves:
-            served = verdict.target
-            loop.switched()
+        total = TotalCounts("w", (64 * counts_LE).astype(np.int64))
+        plan = await loop.decide(*view(step, load_LE, served, counted=lambda total=total: total))
+        distrust.append(plan.decision.certainty.distrust)
+        if plan.decision.moves:
+            served = plan.target
+            loop.rollout_started()
     assert distrust[0] == 1
     assert 1 < distrust[-1] <= 4
 
 
 async def test_what_was_promised_to_a_group_that_is_gone_is_not_judged(planner):
-    loop = await balancer(planner)
-    await loop.decide(view(1000))
-    loop.switched()
-    await loop.decide(view(20, known_steps=1000, served=IDEAL, known=lambda: known(EVEN)))
+    loop = await rebalancer(planner)
+    await loop.decide(*view(1000))
+    loop.rollout_started()
+    await loop.decide(*view(20, known_steps=1000, served=IDEAL, known=lambda: known(EVEN)))
     later = view(1100, known_steps=1000, served=IDEAL, known=lambda: known(EVEN))
-    assert (await loop.decide(later)).judged is None
+    assert (await loop.decide(*later)).judged is None
 
 
 async def test_what_is_forgotten_while_it_is_planned_upon_moves_nothing(planner):
@@ -259,61 +269,61 @@ async def test_what_is_forgotten_while_it_is_planned_upon_moves_nothing(planner)
 
     class Forgetting(Planner):
         async def place(self, *args, **named):
-            loop.forget()
+            loop.reset()
             return await super().place(*args, **named)
 
     planner.__class__ = Forgetting
-    loop = Balancer(planner, TOPOLOGY, 0, Policy())
-    await loop.decide(view(-1))
-    verdict = await loop.decide(view(100))
-    assert (verdict.decision.reason, verdict.target) == (Reason.NO_LOAD, None)
+    loop = Rebalancer(planner, TOPOLOGY, 0, Policy())
+    await loop.decide(*view(-1))
+    plan = await loop.decide(*view(100))
+    assert (plan.decision.reason, plan.target) == (Reason.NO_LOAD, None)
 
 
 async def test_with_the_load_distrust_is_forgotten(planner):
-    loop = await balancer(planner)
+    loop = await rebalancer(planner)
     for _ in range(20):
         loop._promises.trust.judge(Judgement(0, 64, 1.0, -1.0), 0.0)
-    assert (await loop.decide(view(100))).decision.certainty.distrust == 4
-    loop.forget()
-    assert (await loop.decide(view(200))).decision.certainty.distrust == 1
+    assert (await loop.decide(*view(100))).decision.certainty.distrust == 4
+    loop.reset()
+    assert (await loop.decide(*view(200))).decision.certainty.distrust == 1
 
 
 async def test_moves_of_all_layers_are_held_to_their_limit_where_the_load_has_shifted_too(planner):
     found = []
     for limit in (0, 8):
         policy = Policy(max_moves_per_layer=1, max_moves=limit, replan_gap=0.2)
-        decision = (await (await balancer(planner, policy)).decide(view(100))).decision
+        decision = (await (await rebalancer(planner, policy)).decide(*view(100))).decision
         assert decision.reason is Reason.IMPROVED
         found.append(decision.candidate.moves)
     assert found[0] > 8 >= found[1] > 2
 
 
 async def test_counts_of_other_processes_judge_nothing(planner):
-    loop = await balancer(planner)
-    await loop.decide(view(100))
-    loop.switched()
+    loop = await rebalancer(planner)
+    await loop.decide(*view(100))
+    loop.rollout_started()
     others = counted(SKEWED, 0, "another incarnation")
-    assert (await loop.decide(view(200, counted=lambda: others))).judged is None
+    assert (await loop.decide(*view(200, counted=lambda: others))).judged is None
 
 
 async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
     policy = Policy(replan_gap=9.0, horizon_steps=100)
-    loop = await balancer(planner, policy, size=1 << 40)
+    loop = await rebalancer(planner, policy, size=1 << 40)
     # The first decision does not know yet how long a step takes.
-    await loop.decide(view(16))
-    assert (await loop.decide(view(32))).decision.reason is Reason.TOO_COSTLY
-    free = await balancer(planner, policy, size=1)
-    await free.decide(view(16))
-    assert (await free.decide(view(32))).decision.reason is Reason.IMPROVED
+    await loop.decide(*view(16))
+    assert (await loop.decide(*view(32))).decision.reason is Reason.TOO_COSTLY
+    free = await rebalancer(planner, policy, size=1)
+    await free.decide(*view(16))
+    assert (await free.decide(*view(32))).decision.reason is Reason.IMPROVED
 
 
 FLAT = Topology(num_replicas=8, num_gpus=4)
 EIGHT = Placement.of(np.tile(np.arange(8), (8, 1)), 8, 4)
 
 
-async def flat_balancer(planner: Planner, policy: Policy) -> Balancer:
-    loop = Balancer(planner, FLAT, 0, policy)
-    await loop.decide(view(-1, served=EIGHT))
+async def flat_rebalancer(planner: Planner, policy: Policy) -> Rebalancer:
+    loop = Rebalancer(planner, FLAT, 0, policy)
+    await loop.decide(*view(-1, served=EIGHT))
     return loop
 
 
@@ -321,8 +331,8 @@ async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(pla
     """Six of eight have none, as dense layers do: in the mean of all, the others would pass."""
     load_LE = np.zeros((8, 8))
     load_LE[[2, 5]] = [107, 107, 100, 100, 100, 100, 93, 93]
-    decision, target, *_ = await (await flat_balancer(planner, Policy())).decide(
-        view(100, load_LE, served=EIGHT)
+    decision, target, *_ = await (await flat_rebalancer(planner, Policy())).decide(
+        *view(100, load_LE, served=EIGHT)
     )
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.before == pytest.approx(1.07)
@@ -333,19 +343,19 @@ async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(pla
 
 
 async def test_without_any_load_there_is_nothing_to_decide(planner):
-    loop = await flat_balancer(planner, Policy())
-    decision, target, *_ = await loop.decide(view(100, np.zeros((8, 8)), served=EIGHT))
+    loop = await flat_rebalancer(planner, Policy())
+    decision, target, *_ = await loop.decide(*view(100, np.zeros((8, 8)), served=EIGHT))
     assert (decision.reason, target) == (Reason.NO_LOAD, None)
 
 
 async def test_a_load_that_has_all_but_faded_is_no_evidence(planner):
     """In a layer, or in all: what is written down of it are numbers that JSON knows."""
-    loop = await flat_balancer(planner, Policy())
+    loop = await flat_rebalancer(planner, Policy())
     load_LE = np.ones((8, 8))
     for step, tokens_L in ((100, np.full(8, 1e-9)), (200, np.array([1e-9] * 7 + [1e9]))):
         seen = Known(load_LE, Evidence(tokens_L, 1.0))
         certainty = (
-            await loop.decide(view(step, served=EIGHT, known=lambda s=seen: s))
+            await loop.decide(*view(step, served=EIGHT, known=lambda s=seen: s))
         ).decision.certainty
         if step == 100:
             assert certainty is None
@@ -358,11 +368,11 @@ async def test_only_the_layers_whose_load_has_shifted_move(planner):
     rng = np.random.default_rng(3)
     load_LE = rng.uniform(50.0, 150.0, (8, 8))
     served = Placement.of(place(torch.from_numpy(load_LE), FLAT).phy2log, 8, 4)
-    loop = await flat_balancer(planner, Policy(max_moves_per_layer=1))
+    loop = await flat_rebalancer(planner, Policy(max_moves_per_layer=1))
     # Of all layers one has shifted.
     load_LE[6] = 67.0
     load_LE[6, served.phy2log[6, :2]] = 200.0
-    decision, target, order, _ = await loop.decide(view(100, load_LE, served=served))
+    decision, target, order, _ = await loop.decide(*view(100, load_LE, served=served))
     assert decision.moves
     moved_L = (target.phy2log != served.phy2log).any(1)
     assert moved_L[6]

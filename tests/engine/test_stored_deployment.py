@@ -7,28 +7,29 @@ import json
 import pytest
 
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.arrival import Facts
-from trimtab_server.engine.spec import Spec
+from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.engine.stored_deployment import StoredDeployment
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.store.errors import StoreCorruptError
 
-FACTS = Facts(Topology(12, 4), 3, 8, "local", "pull", 100)
+SPEC = DeploymentSpec(Topology(12, 4), 3, 8, "local", "pull", 100)
 
 
 def stored(**policy: object) -> str:
-    values = json.loads(Spec(FACTS, Policy(mode=Mode.SHADOW, every_steps=7)).encode())
+    values = json.loads(StoredDeployment(SPEC, Policy(mode=Mode.SHADOW, every_steps=7)).encode())
     values["policy"] |= policy
     return json.dumps(values)
 
 
 def test_a_spec_is_read_as_it_was_written():
-    spec = Spec(FACTS, Policy(mode=Mode.SHADOW, window_steps=64.0, least_gain=0.01))
-    assert Spec.decode(spec.encode()) == spec
+    spec = StoredDeployment(SPEC, Policy(mode=Mode.SHADOW, window_steps=64.0, least_gain=0.01))
+    assert StoredDeployment.decode(spec.encode()) == spec
 
 
 def test_settings_of_earlier_versions_are_left_out_and_the_former_half_life_is_the_loads_choice():
     former = {"start_above": 1.02, "stop_below": 1.01, "min_gain": 0.01, "half_life_steps": 16.0}
-    assert Spec.decode(stored(**former)).policy == Policy(mode=Mode.SHADOW, every_steps=7)
+    policy = StoredDeployment.decode(stored(**former)).policy
+    assert policy == Policy(mode=Mode.SHADOW, every_steps=7)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +42,11 @@ def test_settings_of_earlier_versions_are_left_out_and_the_former_half_life_is_t
     ids=["another half-life", "a window", "a half-life of this version"],
 )
 def test_what_an_operator_has_chosen_stays(chosen):
-    policy = Spec.decode(stored(**chosen)).policy
+    policy = StoredDeployment.decode(stored(**chosen)).policy
     kept = {name: value for name, value in chosen.items() if name != "start_above"}
     assert {name: getattr(policy, name) for name in kept} == kept
 
 
 def test_what_is_no_spec_is_said_to_be_none():
     with pytest.raises(StoreCorruptError, match="cannot be read"):
-        Spec.decode(stored(of_the_future=1))
+        StoredDeployment.decode(stored(of_the_future=1))

@@ -16,12 +16,13 @@ from trimtab_server.domain.errors import FailedPreconditionError, UnavailableErr
 from trimtab_server.domain.placement import Placement, count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.domain.version import Version
-from trimtab_server.engine.arrival import Arrival, Facts
-from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
+from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
+from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history import NONE, History
 from trimtab_server.loads.counters import Report
@@ -34,7 +35,7 @@ from trimtab_server.store.memory import MemoryDisk, MemoryStore
 
 # Three layers of 8 experts in 12 slots, three on each of four GPUs.
 TOPOLOGY = Topology(num_replicas=12, num_gpus=4)
-FACTS = Facts(TOPOLOGY, 3, 8, "local", "pull", 100)
+SPEC = DeploymentSpec(TOPOLOGY, 3, 8, "local", "pull", 100)
 UNTOUCHED = Placement.of(np.tile(np.arange(12) % 8, (3, 1)), 8, 4)
 OTHER = Placement.of(np.tile(np.arange(12)[::-1] % 8, (3, 1)), 8, 4)
 SKEWED = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
@@ -59,31 +60,31 @@ async def server(disk: MemoryDisk | None = None, **settings: object) -> AsyncIte
 
 async def joined(
     deployments: Deployments, serves: Placement = UNTOUCHED, max_layers: int = 0, **said: object
-) -> tuple[Deployment, Connection]:
+) -> tuple[Deployment, WorkerSession]:
     """One worker that owns all GPUs."""
     hello = Hello("g", "w", 1, said.pop("stream", 1), (0, 1, 2, 3), serves, **said)
-    return await deployments.join(Arrival("d", FACTS, hello, 12, max_layers))
+    return await deployments.join(JoinRequest("d", SPEC, hello, 12, max_layers))
 
 
 async def looked_at(deployment: Deployment) -> None:
     """Once before its first report, so that the time of a step can be told."""
-    await deployment.steer()
+    await deployment.rebalance_once()
 
 
-def reported(deployment: Deployment, worker: Connection, seq: int = 1, counts_LE=SKEWED) -> None:
+def reported(deployment: Deployment, worker: WorkerSession, seq: int = 1, counts_LE=SKEWED) -> None:
     """The same load in a hundred more steps."""
     last = 100 * seq - 1
-    deployment.report(worker, Report(seq, last - 99, last, counts_LE * seq))
+    deployment.workers.report(worker, Report(seq, last - 99, last, counts_LE * seq))
 
 
-async def carried_out(deployment: Deployment, worker: Connection) -> None:
+async def carried_out(deployment: Deployment, worker: WorkerSession) -> None:
     """The open switch takes place, and those that follow it."""
     step = 1000
     while (switch := deployment.rollout.record.switch) is not None:
         about = switch.version, switch.placement.digest
-        await deployment.answer(worker, Prepared(*about))
+        await deployment.workers.answer(worker, Prepared(*about))
         step += 1
-        await deployment.answer(worker, Applied(*about, step))
+        await deployment.workers.answer(worker, Applied(*about, step))
 
 
 async def test_shadow_mode_follows_what_it_would_have_done_and_offers_nothing():
@@ -94,31 +95,31 @@ async def test_shadow_mode_follows_what_it_would_have_done_and_offers_nothing():
         while not reasons or reasons[-1] in (Reason.IMPROVED, Reason.REPLANNED):
             seq += 1
             reported(deployment, worker, seq)
-            reasons.append((await deployment.steer()).reason)
-            await deployment.steer()  # looks at what was decided
-            shadows.append(deployment.status.outlook.shadow.mean)
+            reasons.append((await deployment.rebalance_once()).reason)
+            await deployment.rebalance_once()  # looks at what was decided
+            shadows.append(deployment.status.balance.shadow.mean)
         status = deployment.status
         assert len(reasons) >= 2
         assert shadows == sorted(shadows, reverse=True)
-        assert shadows[-1] < status.outlook.predicted.mean
-        assert status.moves_in_shadow > 0
+        assert shadows[-1] < status.balance.predicted.mean
+        assert status.shadow_moves > 0
         assert (status.in_force, status.phase) == (Version(1, 0), "idle")
         assert deployment.rollout.record.last_generation == 0
         # Over: nothing of it is shown any more.
-        await deployment.update(lambda policy: replace(policy, mode=Mode.OFF))
-        assert await deployment.steer() is None
-        assert deployment.status.outlook.shadow is None
-        assert deployment.status.moves_in_shadow == 0
+        await deployment.operators.update_policy(lambda policy: replace(policy, mode=Mode.OFF))
+        assert await deployment.rebalance_once() is None
+        assert deployment.status.balance.shadow is None
+        assert deployment.status.shadow_moves == 0
 
 
 async def test_a_policy_that_becomes_active_moves_experts_at_its_next_decision():
     async with server(balance="off") as deployments:
         deployment, worker = await joined(deployments)
-        assert await deployment.steer() is None
-        await deployment.update(lambda policy: replace(policy, mode=Mode.ACTIVE))
+        assert await deployment.rebalance_once() is None
+        await deployment.operators.update_policy(lambda policy: replace(policy, mode=Mode.ACTIVE))
         await looked_at(deployment)
         reported(deployment, worker)
-        decision = await deployment.steer()
+        decision = await deployment.rebalance_once()
         assert decision.moves
         assert deployment.status.phase == "offered"
         await carried_out(deployment, worker)
@@ -135,7 +136,7 @@ async def test_the_layers_that_gain_most_are_switched_first():
         deployment, worker = await joined(deployments, max_layers=1)
         await looked_at(deployment)
         reported(deployment, worker, 1, counts_LE)
-        assert (await deployment.steer()).moves
+        assert (await deployment.rebalance_once()).moves
         offered = deployment.rollout.record.switch.placement
         differs_L = (offered.phy2log != UNTOUCHED.phy2log).any(1)
         assert differs_L.tolist() == [False, False, True]
@@ -143,22 +144,22 @@ async def test_the_layers_that_gain_most_are_switched_first():
 
 @pytest.mark.parametrize(("scope", "waits"), [("local", True), ("source", True), ("global", False)])
 async def test_a_decision_waits_for_all_who_report(scope, waits):
-    facts = replace(FACTS, scope=scope)
+    spec = replace(SPEC, scope=scope)
     async with server(balance="active") as deployments:
         workers = []
         for index in range(2):
             gpus = (2 * index, 2 * index + 1)
             hello = Hello("g", f"w{index}", 1, 1, gpus, UNTOUCHED)
-            deployment, worker = await deployments.join(Arrival("d", facts, hello, 12, 0))
+            deployment, worker = await deployments.join(JoinRequest("d", spec, hello, 12, 0))
             workers.append(worker)
         await looked_at(deployment)
         reported(deployment, workers[0])
-        assert (await deployment.steer()).moves is not waits
+        assert (await deployment.rebalance_once()).moves is not waits
         if waits:
             silent = "'w1' has reported no load yet, and others have"
-            assert deployment.status.decided.detail == silent
+            assert deployment.status.last_decision.detail == silent
             reported(deployment, workers[1])
-            assert (await deployment.steer()).moves
+            assert (await deployment.rebalance_once()).moves
 
 
 async def test_another_half_life_goes_on_from_what_is_known():
@@ -166,7 +167,7 @@ async def test_another_half_life_goes_on_from_what_is_known():
         deployment, worker = await joined(deployments)
         reported(deployment, worker)
         load_LE = deployment.load()
-        await deployment.update(
+        await deployment.operators.update_policy(
             lambda policy: replace(policy, half_life_steps=0.0, window_steps=50.0)
         )
         assert deployment.load() == pytest.approx(load_LE)
@@ -182,7 +183,9 @@ async def test_a_policy_that_cannot_be_saved_is_not_taken():
         configure("save_spec:written=error")
         try:
             with pytest.raises(UnavailableError, match="store failed"):
-                await deployment.update(lambda policy: replace(policy, mode=Mode.SHADOW))
+                await deployment.operators.update_policy(
+                    lambda policy: replace(policy, mode=Mode.SHADOW)
+                )
         finally:
             configure("")
         assert deployment.policy == before
@@ -191,18 +194,18 @@ async def test_a_policy_that_cannot_be_saved_is_not_taken():
 async def test_what_gpus_have_had_is_measured_and_what_is_known_of_the_load_is_predicted():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
-        await deployment.steer()
-        assert deployment.status.outlook.predicted is None
+        await deployment.rebalance_once()
+        assert deployment.status.balance.predicted is None
         reported(deployment, worker)
-        await deployment.steer()
-        outlook = deployment.status.outlook
+        await deployment.rebalance_once()
+        outlook = deployment.status.balance
         # One worker owns all GPUs, so what its slots have had is divided as predicted.
         assert outlook.measured == pytest.approx(outlook.predicted)
         assert outlook.measured_smoothed == pytest.approx(outlook.predicted_smoothed)
         even_LE = SKEWED + np.full_like(SKEWED, 10**6)
-        deployment.report(worker, Report(2, 100, 199, even_LE))
-        await deployment.steer()
-        outlook = deployment.status.outlook
+        deployment.workers.report(worker, Report(2, 100, 199, even_LE))
+        await deployment.rebalance_once()
+        outlook = deployment.status.balance
         assert outlook.predicted.mean < outlook.predicted_smoothed.mean
 
 
@@ -211,20 +214,22 @@ async def test_a_deployment_goes_on_where_it_was_before_its_workers_are_back():
     async with server(disk, balance="active") as deployments:
         deployment, worker = await joined(deployments)
         reported(deployment, worker)
-        await deployment.update(lambda policy: replace(policy, max_moves_per_layer=1))
+        await deployment.operators.update_policy(
+            lambda policy: replace(policy, max_moves_per_layer=1)
+        )
         load_LE, step = deployment.load(), deployment.status.step
     async with server(disk, balance="off") as deployments:
         deployment = deployments.find("d")
         assert deployment.load() == pytest.approx(load_LE)
         status = deployment.status
         assert (status.in_force, status.step, status.absent) == (Version(1, 0), step, 1)
-        assert deployment.facts == FACTS
+        assert deployment.spec == SPEC
         # Its own, and not what new ones get.
         assert deployment.policy == Policy(mode=Mode.ACTIVE, max_moves_per_layer=1)
-        assert (await deployment.steer()).reason is Reason.NOT_READY
-        assert deployment.status.decided.detail == "'w' has no session"
+        assert (await deployment.rebalance_once()).reason is Reason.NOT_READY
+        assert deployment.status.last_decision.detail == "'w' has no session"
         deployment, worker = await joined(deployments, stream=2, in_force=Version(1, 0))
-        assert (await deployment.steer()).moves
+        assert (await deployment.rebalance_once()).moves
 
 
 async def test_a_pin_is_gone_to_in_each_new_group_and_stops_decisions_and_triggers():
@@ -232,33 +237,33 @@ async def test_a_pin_is_gone_to_in_each_new_group_and_stops_decisions_and_trigge
         deployment, worker = await joined(deployments)
         await looked_at(deployment)
         reported(deployment, worker)
-        assert await deployment.pin(OTHER) is None
+        assert await deployment.operators.pin(OTHER) is None
         await carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
-        assert await deployment.steer() is None
+        assert await deployment.rebalance_once() is None
         with pytest.raises(FailedPreconditionError, match=r"pinned to .*: unpin it first"):
-            await deployment.move_to(UNTOUCHED)
+            await deployment.operators.move_to(UNTOUCHED)
         # The engine starts anew, with what it loads by default.
         hello = Hello("g2", "w", 2, 1, (0, 1, 2, 3), UNTOUCHED)
-        deployment, worker = await deployments.join(Arrival("d", FACTS, hello, 12, 0))
+        deployment, worker = await deployments.join(JoinRequest("d", SPEC, hello, 12, 0))
         assert deployment.status.digest == UNTOUCHED.digest
-        await deployment.steer()
+        await deployment.rebalance_once()
         await carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
-        assert await deployment.pin(None) is OTHER
+        assert await deployment.operators.pin(None) is OTHER
         reported(deployment, worker)
-        assert (await deployment.steer()).moves
+        assert (await deployment.rebalance_once()).moves
 
 
 async def test_a_pin_takes_the_place_of_what_is_on_its_way():
     async with server() as deployments:
         deployment, worker = await joined(deployments, max_layers=1)
-        await deployment.move_to(OTHER)
-        await deployment.pin(UNTOUCHED)
+        await deployment.operators.move_to(OTHER)
+        await deployment.operators.pin(UNTOUCHED)
         # The piece that is open ends first.
         await carried_out(deployment, worker)
         assert deployment.status.in_force == Version(1, 1)
-        await deployment.steer()
+        await deployment.rebalance_once()
         await carried_out(deployment, worker)
         assert deployment.status.digest == UNTOUCHED.digest
 
@@ -281,6 +286,6 @@ async def test_a_deployment_that_is_deleted_leaves_nothing():
         assert deployments.find("d") is deployment
         await deployments.delete("d")
         assert deployments.all() == []
-        assert deployment.forgotten
+        assert deployment.is_deleted
     kept = {name: value for name, value in vars(disk.contents).items() if name != "term"}
     assert not any(kept.values()), kept

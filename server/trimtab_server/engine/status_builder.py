@@ -1,4 +1,4 @@
-"""Looks at the parts of a deployment, and says how it is."""
+"""Builds the status of a deployment from its parts."""
 
 from __future__ import annotations
 
@@ -6,64 +6,60 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from trimtab_server.engine.connections import Connections
-from trimtab_server.engine.status import Outlook, Status, WorkerStatus
-from trimtab_server.engine.steering import Steering
-from trimtab_server.engine.tallies import Tallies
+from trimtab_server.engine.decision_log import DecisionLog
+from trimtab_server.engine.deployment_core import DeploymentCore
+from trimtab_server.engine.status import BalanceStatus, Status, WorkerStatus
 from trimtab_server.rollout.rollout import Rollout
 
 
-def inspect(
-    rollout: Rollout,
-    connections: Connections,
-    tallies: Tallies,
-    steering: Steering,
-    outlook: Outlook,
-    in_force_since: float | None,
+def build_status(
+    core: DeploymentCore,
+    decisions: DecisionLog,
+    balance: BalanceStatus,
+    shadow_moves: int,
     began: float,
 ) -> Status:
-    """The status now. `in_force_since` and `began` are of the event loop's clock."""
-    record, now = rollout.record, asyncio.get_running_loop().time()
+    """The status now. `began`: since when the deployment is known, on the event loop's clock."""
+    rollout, now = core.rollout, asyncio.get_running_loop().time()
+    record, since = rollout.record, core.driver.in_force_since
     return Status(
         in_force=record.in_force,
         digest=record.placement.digest if record.placement else b"",
-        in_force_seconds=None if in_force_since is None else now - in_force_since,
+        in_force_seconds=_age(since, now),
         phase=rollout.phase.value,
         switching_to=record.switch.version if record.switch else None,
-        not_ready=rollout.why_not(),
-        mode="pinned" if record.pinned else steering.policy.mode.value,
+        not_ready=rollout.blocked_reason(),
+        mode="pinned" if record.pinned else core.policy.mode.value,
         paused=record.paused,
         pinned=record.pinned.digest if record.pinned else None,
-        workers=_workers(rollout, connections, tallies, now),
+        workers=_workers(core, now),
         serving=_serving(rollout),
-        step=tallies.step,
+        step=core.loads.step,
         known_seconds=now - began,
-        outlook=outlook,
-        moves_in_shadow=steering.shadow.moves,
-        decided=steering.decisions.last,
-        judged=steering.decisions.judged,
-        decisions=steering.decisions.counts,
+        balance=balance,
+        shadow_moves=shadow_moves,
+        last_decision=decisions.last,
+        last_judgement=decisions.judged,
+        decisions=decisions.counts,
         past=tuple(served.version for served in record.past),
     )
 
 
-def _workers(
-    rollout: Rollout, connections: Connections, tallies: Tallies, now: float
-) -> tuple[WorkerStatus, ...]:
-    epoch = rollout.record.epoch
+def _workers(core: DeploymentCore, now: float) -> tuple[WorkerStatus, ...]:
+    epoch, loads = core.rollout.record.epoch, core.loads
     members = {} if epoch is None else epoch.members
     known = {name: (member.incarnation, member.gpus) for name, member in members.items()}
-    hellos = [session.arrival.hello for session in connections]
+    hellos = [session.request.hello for session in core.sessions]
     known |= {hello.worker: (hello.incarnation, hello.gpus) for hello in hellos}
-    here = connections.workers
+    connected = core.sessions.workers
     return tuple(
         WorkerStatus(
             worker,
             gpus,
-            worker in here,
+            worker in connected,
             incarnation,
-            tallies.last_step_of(worker),
-            _age(tallies.heard_at(worker), now),
+            loads.last_step_of(worker),
+            _age(loads.reported_at(worker), now),
         )
         for worker, (incarnation, gpus) in sorted(known.items())
     )

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from trimtab_server.domain.placement import Placement
-from trimtab_server.engine.deployment_observer import DeploymentObserver
-from trimtab_server.engine.tallies import Group, Tallies
-from trimtab_server.engine.teller import Teller
+from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
 from trimtab_server.history import NONE, History
 from trimtab_server.loads.counters import Report
 from trimtab_server.loads.estimates import Smoothing
@@ -22,24 +21,24 @@ class Workers:
     """Report the same each time."""
 
     def __init__(self, *names: str, apart: bool = True, **smoothing: float) -> None:
-        self.group = Group(set(names), apart)
-        teller = Teller("", History(NONE), DeploymentObserver())
-        self.tallies = Tallies(2, 4, Smoothing(**smoothing), teller, lambda: self.group)
+        self.group = ReportingGroup(set(names), apart)
+        events = DeploymentEvents("", History(NONE))
+        self.loads = LoadAggregator(2, 4, Smoothing(**smoothing), events, lambda: self.group)
         self.reports: dict[tuple[str, int], int] = {}
 
     def report(self, *names: str, incarnation: int = 1, times: int = 1) -> None:
         for name in names * times:
             seq = self.reports[name, incarnation] = self.reports.get((name, incarnation), 0) + 1
             hello = Hello("g", name, incarnation, 1, (), Placement.of([[0]], 1, 1))
-            self.tallies.take(hello, Report(seq, 16 * seq - 16, 16 * seq - 1, TOKENS * seq))
+            self.loads.add_report(hello, Report(seq, 16 * seq - 16, 16 * seq - 1, TOKENS * seq))
 
     def leave(self, *names: str) -> None:
-        self.group = Group(set(self.group.awaited) - set(names), self.group.apart)
-        self.tallies.forget(set(names))
+        self.group = ReportingGroup(set(self.group.awaited) - set(names), self.group.apart)
+        self.loads.remove(set(names))
 
     def halves(self) -> list[float] | None:
         """Share of the tokens in each."""
-        halves_HLE = self.tallies.known().evidence.halves_HLE
+        halves_HLE = self.loads.known_load().evidence.halves_HLE
         return None if halves_HLE is None else (halves_HLE.sum((1, 2)) / halves_HLE.sum()).tolist()
 
 
@@ -49,7 +48,7 @@ async def test_workers_of_requests_of_their_own_are_in_two_halves_whoever_comes_
     assert workers.halves() is None, "a load of half a group is none"
     workers.report("a", "c")
     assert workers.halves() == pytest.approx([0.5, 0.5])
-    assert workers.tallies._halves == {"a": 0, "b": 1, "c": 0, "d": 1}
+    assert workers.loads._halves == {"a": 0, "b": 1, "c": 0, "d": 1}
 
 
 @pytest.mark.parametrize("smoothing", [{}, {"half_life_steps": 16.0}, {"window_steps": 64.0}])
@@ -64,7 +63,7 @@ async def test_a_silent_worker_takes_nobody_out_of_its_half():
     workers = Workers("a", "b")
     workers.report("a", "b", times=5)
     assert workers.halves() is not None
-    workers.group = Group({"a", "b", "silent"}, apart=True)
+    workers.group = ReportingGroup({"a", "b", "silent"}, apart=True)
     workers.report("a", "b", times=20)
     assert workers.halves() == pytest.approx([0.5, 0.5])
 
@@ -76,29 +75,29 @@ async def test_where_one_half_has_left_halves_are_dealt_anew():
     workers.leave("b", "d")
     workers.report("a", "c")
     assert workers.halves() == pytest.approx([0.5, 0.5])
-    np.testing.assert_allclose(workers.tallies.load(), 2 * TOKENS / 16)
+    np.testing.assert_allclose(workers.loads.load(), 2 * TOKENS / 16)
 
 
 async def test_a_new_incarnation_is_no_cell_behind_the_others():
     workers = Workers("a", "b", apart=False)
     workers.report("a", "b")
     workers.report("a", times=5)
-    assert workers.tallies.known().evidence.tokens == pytest.approx(2 * 80, rel=0.01)
+    assert workers.loads.known_load().evidence.tokens == pytest.approx(2 * 80, rel=0.01)
     workers.report("b", incarnation=2)
     # What `a` had reported meanwhile was without `b`, which counts as it did last.
-    assert workers.tallies.known().evidence.tokens > 5 * 2 * 80
-    np.testing.assert_allclose(workers.tallies.load(), 2 * TOKENS / 16)
+    assert workers.loads.known_load().evidence.tokens > 5 * 2 * 80
+    np.testing.assert_allclose(workers.loads.load(), 2 * TOKENS / 16)
 
 
 async def test_after_a_restart_it_is_as_sure_as_the_estimates_were():
     before = Workers("a", "b", apart=False)
     before.report("a", "b", times=40)
-    unsaved = before.tallies.unsaved()
+    unsaved = before.loads.unsaved()
     assert unsaved is not None
     after = Workers("a", "b", apart=False)
-    after.tallies.restore(unsaved.baselines)
-    load_LE, evidence = after.tallies.known()
+    after.loads.restore(unsaved.baselines)
+    load_LE, evidence = after.loads.known_load()
     np.testing.assert_allclose(load_LE, 2 * TOKENS / 16)
     # Of a half-life of 16 steps, reported by 16 steps.
     assert evidence.tokens / (2 * 80 / 16) == pytest.approx(16 * 3, rel=0.01)
-    assert before.tallies.known().evidence.tokens > 4 * evidence.tokens
+    assert before.loads.known_load().evidence.tokens > 4 * evidence.tokens
