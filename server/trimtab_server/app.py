@@ -108,7 +108,7 @@ class App:
         await self.stop()
 
     async def warm(self) -> None:
-        """Carry out a small request of each kind, so that the first caller does not have to wait."""
+        """Carry out a small request of each kind, so that no caller has to wait for it."""
         # With a recorder of its own, since these loads must not be counted. On the host, since a
         # GPU's kernels are compiled for each size, and nobody will use those of these sizes.
         await self._planner(Recorder(), self._backend.host).warm()

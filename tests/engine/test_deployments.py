@@ -43,7 +43,7 @@ from trimtab_server.rollout.messages import (
     Refused,
     Welcome,
 )
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.sqlite import SqliteStore
@@ -109,7 +109,7 @@ async def test_a_server_that_has_lost_its_store_outranks_the_one_before(tmp_path
         assert deployments.term == 7
         await deployments.join(join_request("other", term=7))
         assert deployments.term == 7, "that is its own"
-    alarm = "worker 'w' knows a server of term 6, but this server's term was 1: its store was lost"
+    alarm = "worker 'w' knows a server of term 6, but this one's term was 1: its store was lost"
     assert alarm in capsys.readouterr().out
     async with server(tmp_path) as deployments:
         assert deployments.term == 8

@@ -26,8 +26,9 @@ from trimtab_server.rollout.messages import (
     Refused,
     Welcome,
 )
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
-from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_server.rollout.rollout import Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
 # worker "a" on GPU 0, in session 1, and worker "b" on GPU 1, in session 2.
@@ -154,7 +155,7 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
 
 
 def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
-    monkeypatch.setattr("trimtab_server.rollout.rollout._MOST_NEWEST", 3)
+    monkeypatch.setattr("trimtab_server.rollout.rollout._MAX_NEWEST", 3)
     rollout = empty()
     for number, worker in enumerate("vwxyz", start=1):
         joined(rollout, number, worker, gpus=(0,), stream=2)
@@ -569,11 +570,11 @@ def half_applied() -> Rollout:
         (draining, "the server drains"),
         (paused, "the deployment is paused: maintenance"),
         (empty, "no group is complete yet"),
-        (offered, "the switch to 1.1 is offered, by a, b not"),
-        (aborting, "the switch to 1.1 is aborting, by a, b not"),
-        (half_applied, "the switch to 1.1 is committed, by b not"),
+        (offered, "the switch to 1.1 is offered: waiting for a, b"),
+        (aborting, "the switch to 1.1 is aborting: waiting for a, b"),
+        (half_applied, "the switch to 1.1 is committed: waiting for b"),
         (lambda: lost(serving(), 2), "'b' has no session"),
-        (diverged, "'a' serves by None, not 1.0"),
+        (diverged, "'a' serves with None, not 1.0"),
         (holding, "'a' still holds 1.1"),
     ],
 )
@@ -950,7 +951,7 @@ def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_
 def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, in_force, placement):
     rollout = lost(state())
     reason = (
-        f"'a' serves by {in_force}, digest {placement.digest.hex()[:12]}, "
+        f"'a' serves with {in_force}, digest {placement.digest.hex()[:12]}, "
         f"which is neither {rollout.record.in_force} nor a committed version"
     )
     effects = joined(rollout, 3, "a", in_force=in_force, placement=placement)
@@ -964,7 +965,7 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
     assert effects == [Send(4, Welcome(BASE, OLD.digest))]
     assert rollout.blocked_reason().startswith(
-        "the deployment is paused: 'a' serves by 1.0, digest "
+        "the deployment is paused: 'a' serves with 1.0, digest "
     )
 
 

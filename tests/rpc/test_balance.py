@@ -8,7 +8,7 @@ import pytest
 from tests.rpc.endpoint import endpoint_of
 from tests.rpc.peers import about, group, report, until
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 
 SKEWED = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
 

@@ -117,7 +117,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
     await trigger(endpoint, placement=wire(AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said == "the switch to 1.1 is offered, by w0 not"
+    assert said == "the switch to 1.1 is offered: waiting for w0"
 
 
 PAUSED = (grpc.StatusCode.FAILED_PRECONDITION, "the deployment is paused: maintenance")
@@ -169,9 +169,9 @@ async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said.startswith("the deployment is paused: 'w0' serves by 1.7")
+    assert said.startswith("the deployment is paused: 'w0' serves with 1.7")
     await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
-    assert "serves by 1.7" in await resume(endpoint.channel)
+    assert "serves with 1.7" in await resume(endpoint.channel)
     await trigger(endpoint, placement=wire(AFTER))
 
 

@@ -32,7 +32,7 @@ from tests.servers import server_process
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.deployment import Deployment
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 
 STATES = ("idle", "mid-report", "offered", "prepared", "committed", "armed", "applied by the other")
 """Of the first of two workers, which is the one that fails."""

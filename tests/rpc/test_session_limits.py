@@ -31,7 +31,7 @@ from tests.rpc.peers import (
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.observer import Observer
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.rpc.tensors import encode_tensor
 
 EXHAUSTED, ABORTED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED

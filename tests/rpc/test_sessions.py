@@ -24,7 +24,7 @@ from tests.rpc.peers import (
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.failpoints import configure
 
 FAILED, ABORTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED
@@ -139,7 +139,7 @@ async def test_what_no_worker_of_the_group_can_serve_by_pauses_the_deployment(en
     deployment = endpoint.deployments.find("d")
     # Of a version that has never been, and by a placement that nobody has committed.
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
-    assert "serves by 1.7" in str(deployment.rollout.record.paused)
+    assert "serves with 1.7" in str(deployment.rollout.record.paused)
     with pytest.raises(FailedPreconditionError, match="the deployment is paused"):
         await deployment.operators.move_to(AFTER)
     await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))

@@ -238,7 +238,7 @@ class Deployments:
         return stored
 
     async def drain(self) -> None:
-        """Offer nothing any more, tell all workers that the server stops, and end their sessions."""
+        """Offer nothing any more, tell all workers that the server stops, end their sessions."""
         self._draining = self._periodic.paused = True
         await asyncio.gather(*(each.workers.drain() for each in self._by_name.values()))
 
@@ -293,7 +293,7 @@ class Deployments:
                 raise self._unavailable(name, error) from error
             self.observer.term_started(self.term)
             self._events(name).alarm(
-                f"worker {request.hello.worker!r} knows a server of term {heard}, but this server's "
+                f"worker {request.hello.worker!r} knows a server of term {heard}, but this one's "
                 f"term was {before}: its store was lost or replaced. It goes on in term {self.term}"
             )
 

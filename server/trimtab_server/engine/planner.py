@@ -140,7 +140,7 @@ class Planner:
         )
 
     async def warm(self) -> None:
-        """Solve a small problem of each kind, so that the first caller does not have to wait."""
+        """Solve a small problem of each kind, so that no caller has to wait for it."""
         load_LE = np.arange(32, dtype=np.float64).reshape(2, 16)
         efforts = [Options(effort) for effort in get_args(Effort)]
         # Global; hierarchical, with few ways to assign groups to nodes, and with many.

@@ -10,7 +10,8 @@ from trimtab_server.domain.version import Version
 from trimtab_server.engine.sessions import Sessions
 from trimtab_server.rollout.cutting import next_piece
 from trimtab_server.rollout.effects import Effect, Note
-from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_server.rollout.open_switch import Phase
+from trimtab_server.rollout.rollout import Rollout
 
 
 class StagedRollout:

@@ -121,7 +121,9 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 case _:
                     await deployment.workers.answer(session, decode_answer(message))
 
-    async def _speak(self, deployment: Deployment, session: WorkerSession, stream: SessionStream) -> None:
+    async def _speak(
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
+    ) -> None:
         """Send what comes into the outbox; raises what it is closed with."""
         while True:
             kind, message = await session.outbox.take()
@@ -148,7 +150,9 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             case _:
                 return encode.encode_order(term, message)
 
-    def _delayed(self, deployment: Deployment, session: WorkerSession, stream: SessionStream) -> None:
+    def _delayed(
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
+    ) -> None:
         self._deployments.observer.message_delayed(deployment.name)
         if stream.delays == 1:
             worker, most = session.request.hello.worker, self._config.messages_per_second
