@@ -161,7 +161,7 @@ async def test_more_deployments_than_there_may_be_are_refused_until_an_unused_on
         (last,) = await group(endpoint.channel, workers=1, deployment="three")
         await last.say(goodbye=pb.Goodbye())
         await last.end()
-        await endpoint.deployments.find("three").settle()
+        await endpoint.deployments.find("three").wait_idle()
         peer = Peer(endpoint.channel)
         await peer.say(hello=hello(deployment="four"))
         assert (await peer.end())[0] is EXHAUSTED

@@ -226,7 +226,7 @@ async def test_a_group_that_has_gone_may_come_back_with_other_facts_of_the_same_
     await peer.say(goodbye=pb.Goodbye())
     await peer.end()
     await group(endpoint.channel, group_id="g2", incarnation=2, bytes_per_expert=200)
-    assert endpoint.deployments.find("d").facts.bytes_per_expert == 200
+    assert endpoint.deployments.find("d").spec.bytes_per_expert == 200
 
 
 # Reports.
