@@ -1,4 +1,4 @@
-"""Deployments that go somewhere by themselves: in the shadow, to a pin, and by their policy."""
+"""What deployments do on their own: shadow mode, pins, and decisions of the policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SKEWED = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
 
 @asynccontextmanager
 async def server(disk: MemoryDisk | None = None, **settings: object) -> AsyncIterator[Deployments]:
-    """A start of the server that steers only when it is told to."""
+    """A server that rebalances only when the test tells it to."""
     config = make_config(**{"report_seconds": 3000, "lease_seconds": 3600, **settings})
     observer = Recording()
     queue = SolverQueue(4, observer)
@@ -67,18 +67,18 @@ async def joined(
 
 
 async def looked_at(deployment: Deployment) -> None:
-    """Once before its first report, so that the time of a step can be told."""
+    """Rebalance once before the first report, so that the time of a step becomes known."""
     await deployment.rebalance_once()
 
 
 def reported(deployment: Deployment, worker: WorkerSession, seq: int = 1, counts_LE=SKEWED) -> None:
-    """The same load in a hundred more steps."""
+    """Report the same load in a hundred more steps."""
     last = 100 * seq - 1
     deployment.workers.report(worker, Report(seq, last - 99, last, counts_LE * seq))
 
 
 async def carried_out(deployment: Deployment, worker: WorkerSession) -> None:
-    """The open switch takes place, and those that follow it."""
+    """Carry out the open switch, and those that follow it."""
     step = 1000
     while (switch := deployment.rollout.record.switch) is not None:
         about = switch.version, switch.placement.digest
@@ -87,7 +87,7 @@ async def carried_out(deployment: Deployment, worker: WorkerSession) -> None:
         await deployment.workers.answer(worker, Applied(*about, step))
 
 
-async def test_shadow_mode_follows_what_it_would_have_done_and_offers_nothing():
+async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
     async with server(balance="shadow") as deployments:
         deployment, worker = await joined(deployments)
         await looked_at(deployment)
@@ -143,7 +143,7 @@ async def test_the_layers_that_gain_most_are_switched_first():
 
 
 @pytest.mark.parametrize(("scope", "waits"), [("local", True), ("source", True), ("global", False)])
-async def test_a_decision_waits_for_all_who_report(scope, waits):
+async def test_a_decision_waits_for_all_reporting_workers(scope, waits):
     spec = replace(SPEC, scope=scope)
     async with server(balance="active") as deployments:
         workers = []
@@ -162,7 +162,7 @@ async def test_a_decision_waits_for_all_who_report(scope, waits):
             assert (await deployment.rebalance_once()).moves
 
 
-async def test_another_half_life_goes_on_from_what_is_known():
+async def test_another_half_life_goes_on_from_the_current_estimate():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
         reported(deployment, worker)
@@ -176,7 +176,7 @@ async def test_another_half_life_goes_on_from_what_is_known():
         assert deployment.load() == pytest.approx((SKEWED * 6 - SKEWED) / 100)
 
 
-async def test_a_policy_that_cannot_be_saved_is_not_taken():
+async def test_a_policy_that_cannot_be_saved_is_not_adopted():
     async with server() as deployments:
         deployment, _ = await joined(deployments)
         before = deployment.policy
@@ -191,7 +191,7 @@ async def test_a_policy_that_cannot_be_saved_is_not_taken():
         assert deployment.policy == before
 
 
-async def test_what_gpus_have_had_is_measured_and_what_is_known_of_the_load_is_predicted():
+async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
         await deployment.rebalance_once()
@@ -209,7 +209,7 @@ async def test_what_gpus_have_had_is_measured_and_what_is_known_of_the_load_is_p
         assert outlook.predicted.mean < outlook.predicted_smoothed.mean
 
 
-async def test_a_deployment_goes_on_where_it_was_before_its_workers_are_back():
+async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
     disk = MemoryDisk()
     async with server(disk, balance="active") as deployments:
         deployment, worker = await joined(deployments)
@@ -232,7 +232,7 @@ async def test_a_deployment_goes_on_where_it_was_before_its_workers_are_back():
         assert (await deployment.rebalance_once()).moves
 
 
-async def test_a_pin_is_gone_to_in_each_new_group_and_stops_decisions_and_triggers():
+async def test_each_new_group_goes_to_the_pin_which_stops_decisions_and_triggers():
     async with server(balance="active") as deployments:
         deployment, worker = await joined(deployments)
         await looked_at(deployment)
@@ -255,7 +255,7 @@ async def test_a_pin_is_gone_to_in_each_new_group_and_stops_decisions_and_trigge
         assert (await deployment.rebalance_once()).moves
 
 
-async def test_a_pin_takes_the_place_of_what_is_on_its_way():
+async def test_a_pin_replaces_the_rollout_that_is_under_way():
     async with server() as deployments:
         deployment, worker = await joined(deployments, max_layers=1)
         await deployment.operators.move_to(OTHER)
@@ -268,7 +268,7 @@ async def test_a_pin_takes_the_place_of_what_is_on_its_way():
         assert deployment.status.digest == UNTOUCHED.digest
 
 
-async def test_a_deployment_that_is_deleted_leaves_nothing():
+async def test_a_deleted_deployment_leaves_nothing_in_the_store():
     disk = MemoryDisk()
     async with server(disk) as deployments:
         deployment, worker = await joined(deployments)

@@ -1,4 +1,4 @@
-"""Deployments over a store that outlives them: what a restarted server goes on with."""
+"""Deployments whose store outlives them: a restarted server goes on with what it has."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def join_request(
 
 @asynccontextmanager
 async def server(folder, **settings) -> AsyncIterator[Deployments]:
-    """A start of the server, with a store and a history in the folder."""
+    """A server with its store and its history in the folder."""
     config = make_config(**settings).sessions
     history = History(str(folder / "history.jsonl"))
     store = StoreThread(lambda: SqliteStore(folder / "trimtab.db"))
@@ -117,7 +117,7 @@ async def test_a_server_that_has_lost_its_store_outranks_the_one_before(tmp_path
     assert verdict(tmp_path) == []
 
 
-async def test_a_worker_that_cannot_be_outranked_is_told_to_come_again(tmp_path):
+async def test_a_worker_is_told_to_retry_if_its_term_cannot_be_outranked(tmp_path):
     async with server(tmp_path) as deployments:
         configure("outrank:before=error")
         try:
@@ -130,7 +130,7 @@ async def test_a_worker_that_cannot_be_outranked_is_told_to_come_again(tmp_path)
         assert deployments.term == 7
 
 
-async def test_workers_that_come_at_once_outrank_once(tmp_path, capsys):
+async def test_workers_that_join_at_once_raise_the_term_once(tmp_path, capsys):
     async with server(tmp_path) as deployments:
         hellos = [Hello("g", f"w{gpu}", 1, 1, (gpu,), BEFORE, term=6 + gpu) for gpu in range(2)]
         await asyncio.gather(*(deployments.join(JoinRequest("d", SPEC, h, 6, 0)) for h in hellos))
@@ -139,7 +139,7 @@ async def test_workers_that_come_at_once_outrank_once(tmp_path, capsys):
     assert capsys.readouterr().out.count("its store was lost") == deployments.term - 6
 
 
-async def test_a_term_that_cannot_be_is_refused(tmp_path):
+async def test_an_impossible_term_is_refused(tmp_path):
     async with server(tmp_path) as deployments:
         with pytest.raises(InvalidArgumentError, match=r"hello\.term"):
             await deployments.join(join_request(term=2 + (1 << 32)))
@@ -147,7 +147,7 @@ async def test_a_term_that_cannot_be_is_refused(tmp_path):
 
 
 class SavesFail(SqliteStore):
-    """One save, when it is let, fails."""
+    """The save that `release` is set for waits for it, then fails."""
 
     release: threading.Event | None = None
 
@@ -160,7 +160,7 @@ class SavesFail(SqliteStore):
 
 
 async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind(tmp_path):
-    """Else a group would wait for ever for the session of a worker that never had one."""
+    """Otherwise a group would wait forever for the session to end."""
     history, store = History("none"), StoreThread(lambda: SavesFail(tmp_path / "db"))
     deployments = Deployments(make_config().sessions, store, history)
     await deployments.open()
@@ -216,7 +216,7 @@ async def test_a_pause_can_be_ended_before_any_worker_is_back(tmp_path):
     assert verdict(tmp_path) == []
 
 
-async def test_who_refuses_is_not_asked_again(tmp_path):
+async def test_a_worker_that_refuses_an_offer_is_not_asked_again(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(join_request())
         await deployment.operators.move_to(AFTER)
@@ -231,8 +231,8 @@ async def test_who_refuses_is_not_asked_again(tmp_path):
     assert verdict(tmp_path) == []
 
 
-async def test_a_way_that_cannot_go_on_is_given_up_and_wakes_nobody(tmp_path, capsys):
-    """Its next piece is wanted no more: whoever paused knows that, or the next plan will."""
+async def test_a_rollout_that_cannot_go_on_is_abandoned_without_an_alarm(tmp_path, capsys):
+    """No operator has to act: one of them has paused it, and the next plan starts anew."""
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(join_request(max_layers=1))
         await deployment.operators.move_to(AFTER)
@@ -282,7 +282,7 @@ async def test_a_stored_deployment_keeps_its_sizes(tmp_path):
             await deployments.join(join_request(spec=spec, serves=wider))
 
 
-async def test_more_deployments_than_there_may_be_are_refused(tmp_path):
+async def test_more_deployments_than_the_limit_are_refused(tmp_path):
     async with server(tmp_path, max_deployments=1) as deployments:
         await deployments.join(join_request("one"))
         with pytest.raises(ResourceExhaustedError, match="1 deployments are"):
@@ -314,7 +314,7 @@ async def test_a_deployment_that_cannot_be_read_is_named_at_the_start(tmp_path, 
             pass
 
 
-async def test_a_deployment_that_can_be_read_no_more_is_an_alarm_and_its_workers_come_again(
+async def test_an_unreadable_deployment_raises_an_alarm_and_its_workers_retry(
     tmp_path,
 ):
     alarms = []
@@ -334,7 +334,7 @@ async def test_a_deployment_that_can_be_read_no_more_is_an_alarm_and_its_workers
     assert said.startswith("the store failed: store ")
 
 
-async def test_what_a_server_left_that_stored_no_specs_can_be_deleted_too(tmp_path):
+async def test_a_deployment_stored_without_a_spec_can_be_deleted(tmp_path):
     async with server(tmp_path) as deployments:
         await deployments.join(join_request())
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as db, db:
@@ -352,7 +352,7 @@ async def test_what_a_server_left_that_stored_no_specs_can_be_deleted_too(tmp_pa
         assert deployments._store.store.deployments() == []
 
 
-async def test_what_never_had_a_complete_group_is_forgotten_and_leaves_nothing(tmp_path):
+async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothing(tmp_path):
     half = Hello("g", "w", 1, 1, (0,), BEFORE)
     async with server(tmp_path) as deployments:
         deployment, worker = await deployments.join(JoinRequest("half", SPEC, half, 6, 0))
@@ -368,7 +368,7 @@ async def test_what_never_had_a_complete_group_is_forgotten_and_leaves_nothing(t
         await deployments.join(JoinRequest("half", SPEC, half, 6, 0))
 
 
-async def test_counts_are_kept_of_those_who_are_in_the_epoch_or_here(tmp_path):
+async def test_counts_are_kept_of_members_and_of_connected_workers(tmp_path):
     async with server(tmp_path) as deployments:
         for group in range(3):
             hello = Hello(f"g{group}", f"w{group}", 1, 1, (0, 1), BEFORE)
@@ -383,7 +383,7 @@ async def test_counts_are_kept_of_those_who_are_in_the_epoch_or_here(tmp_path):
     assert verdict(tmp_path) == []
 
 
-async def test_a_new_incarnation_is_saved_also_where_it_has_reported_as_often(tmp_path):
+async def test_a_new_incarnation_is_saved_even_after_as_many_reports(tmp_path):
     async with server(tmp_path) as deployments:
         for incarnation, tokens in ((1, 10), (2, 3)):
             hello = Hello(f"g{incarnation}", "w", incarnation, 1, (0, 1), BEFORE)
@@ -394,7 +394,7 @@ async def test_a_new_incarnation_is_saved_also_where_it_has_reported_as_often(tm
         assert (saved.incarnation, saved.counts_LE.max()) == (2, 3)
 
 
-async def test_an_incarnation_that_has_been_followed_reports_no_more(tmp_path):
+async def test_an_old_incarnation_cannot_report_after_a_new_one(tmp_path):
     async with server(tmp_path) as deployments:
         deployment, old = await deployments.join(join_request())
         deployment.workers.report(old, report(1, 10))
@@ -406,7 +406,7 @@ async def test_an_incarnation_that_has_been_followed_reports_no_more(tmp_path):
         assert counted(deployment) == [[3] * 4] * 2
 
 
-async def test_an_offer_that_was_followed_does_not_expire_the_next_one(tmp_path):
+async def test_the_timer_of_an_offer_does_not_expire_the_next_offer(tmp_path):
     async with server(tmp_path, offer_seconds="3600") as deployments:
         deployment, worker = await deployments.join(join_request())
         timers = []

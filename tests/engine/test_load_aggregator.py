@@ -1,4 +1,4 @@
-"""The load of a group: who is waited for, who is in which half, and how sure it is."""
+"""The load of a group: awaited workers, halves, and evidence."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trimtab_server.loads.estimates import Smoothing
 from trimtab_server.rollout.messages import Hello
 
 TOKENS = np.array([[40, 20, 10, 10], [5, 5, 5, 65]])
-"""Of 16 steps."""
+"""The tokens of 16 steps."""
 
 
 class Workers:
-    """Report the same each time."""
+    """Workers that report the same tokens each time."""
 
     def __init__(self, *names: str, apart: bool = True, **smoothing: float) -> None:
         self.group = ReportingGroup(set(names), apart)
@@ -42,7 +42,7 @@ class Workers:
         return None if halves_HLE is None else (halves_HLE.sum((1, 2)) / halves_HLE.sum()).tolist()
 
 
-async def test_workers_of_requests_of_their_own_are_in_two_halves_whoever_comes_first():
+async def test_workers_with_requests_of_their_own_are_dealt_into_two_halves_by_name():
     workers = Workers("a", "b", "c", "d")
     workers.report("d", "b")
     assert workers.halves() is None, "a load of half a group is none"
@@ -52,14 +52,14 @@ async def test_workers_of_requests_of_their_own_are_in_two_halves_whoever_comes_
 
 
 @pytest.mark.parametrize("smoothing", [{}, {"half_life_steps": 16.0}, {"window_steps": 64.0}])
-async def test_workers_that_count_the_same_requests_are_in_none(smoothing):
+async def test_workers_that_count_the_same_requests_have_no_halves(smoothing):
     for apart in (True, False):
         workers = Workers("a", "b", apart=apart, **smoothing)
         workers.report("a", "b", times=3)
         assert (workers.halves() is not None) is apart
 
 
-async def test_a_silent_worker_takes_nobody_out_of_its_half():
+async def test_a_silent_worker_does_not_dissolve_the_halves():
     workers = Workers("a", "b")
     workers.report("a", "b", times=5)
     assert workers.halves() is not None
@@ -68,7 +68,7 @@ async def test_a_silent_worker_takes_nobody_out_of_its_half():
     assert workers.halves() == pytest.approx([0.5, 0.5])
 
 
-async def test_where_one_half_has_left_halves_are_dealt_anew():
+async def test_halves_are_dealt_anew_after_one_half_has_left():
     workers = Workers("a", "b", "c", "d")
     workers.report("a", "b", "c", "d", times=5)
     assert workers.halves() is not None
@@ -78,7 +78,7 @@ async def test_where_one_half_has_left_halves_are_dealt_anew():
     np.testing.assert_allclose(workers.loads.load(), 2 * TOKENS / 16)
 
 
-async def test_a_new_incarnation_is_no_cell_behind_the_others():
+async def test_a_new_incarnation_does_not_delay_the_load():
     workers = Workers("a", "b", apart=False)
     workers.report("a", "b")
     workers.report("a", times=5)
@@ -89,7 +89,7 @@ async def test_a_new_incarnation_is_no_cell_behind_the_others():
     np.testing.assert_allclose(workers.loads.load(), 2 * TOKENS / 16)
 
 
-async def test_after_a_restart_it_is_as_sure_as_the_estimates_were():
+async def test_after_a_restart_the_evidence_is_that_of_the_saved_estimates():
     before = Workers("a", "b", apart=False)
     before.report("a", "b", times=40)
     unsaved = before.loads.unsaved()

@@ -97,7 +97,7 @@ def test_the_next_action_follows_from_state_and_policy(case: str) -> None:
     assert next_action(replace(READY, **state), replace(POLICY, **policy)) == action
 
 
-def test_what_stands_in_the_way_is_named_in_order() -> None:
+def test_reasons_not_to_be_ready_are_named_in_order() -> None:
     blocked = replace(READY, offer_blocked="paused", backoff=ABORTED, missing_report="'b'")
     assert blocked.not_ready == "paused"
     assert replace(blocked, offer_blocked=None).not_ready == ABORTED
@@ -105,7 +105,7 @@ def test_what_stands_in_the_way_is_named_in_order() -> None:
     assert READY.not_ready is None
 
 
-def test_the_time_of_a_step_is_that_between_the_last_two_that_were_seen() -> None:
+def test_the_step_time_is_that_between_the_last_two_looks() -> None:
     seen = StepHistory().observed(-1, 1.0)
     assert (seen.newest, seen.step_seconds) == ((-1, 1.0), 0.0)
     assert seen.observed(-1, 9.0) == seen

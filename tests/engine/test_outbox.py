@@ -1,4 +1,4 @@
-"""The outbox of a session: the latest of each kind, in a fixed order."""
+"""The outbox of a session: the latest message of each kind, in a fixed order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_only_the_latest_of_each_kind_is_sent():
     assert await outbox.take() == ("ack", 99_999)
 
 
-async def test_what_waits_is_sent_in_the_order_of_kinds():
+async def test_waiting_messages_are_sent_in_the_order_of_kinds():
     outbox = Outbox()
     for kind in reversed(KINDS):
         outbox.put(kind, kind)
@@ -44,7 +44,7 @@ async def test_closing_ends_it_with_the_first_reason():
         await outbox.take()
 
 
-async def test_who_waits_for_the_end_hears_of_it_whatever_is_being_sent():
+async def test_a_wait_for_the_close_ends_whatever_is_being_sent():
     outbox = Outbox()
     outbox.raise_if_closed()
     closed = asyncio.ensure_future(outbox.wait_closed())

@@ -94,7 +94,7 @@ async def test_pack_answers_what_the_solver_packs(planner: Planner) -> None:
     assert torch.equal(packed.rank_in_pack, rank)
 
 
-async def test_options_choose_the_effort_and_the_default_holds_without(
+async def test_options_choose_the_effort_instead_of_the_default(
     planner: Planner, observer: Recording
 ) -> None:
     await planner.place(skewed_load(), TERMS)
@@ -103,7 +103,7 @@ async def test_options_choose_the_effort_and_the_default_holds_without(
     await observer.until("stage", "plan", "reference", "balanced")
 
 
-async def test_each_stage_and_what_it_took_is_reported(
+async def test_each_stage_and_its_duration_are_reported(
     planner: Planner, observer: Recording
 ) -> None:
     first = await planner.place(skewed_load(0), TERMS)
@@ -141,7 +141,7 @@ async def test_a_request_over_a_limit_never_reaches_the_queue(
     assert observer.named("queue_depth") == []
 
 
-async def test_the_deadline_is_the_queues(planner: Planner, queue: SolverQueue) -> None:
+async def test_the_deadline_applies_to_the_queue(planner: Planner, queue: SolverQueue) -> None:
     soon = asyncio.get_running_loop().time() + 0.01
     async with busy(queue):
         with pytest.raises(DeadlineExceededError):
@@ -155,7 +155,7 @@ async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> N
     assert stages == {"plan", "pack", "align", "improve", "evaluate"}
 
 
-def test_after_warming_up_no_request_has_to_wait_for_a_compiler() -> None:
+def test_after_warming_up_no_request_waits_for_a_compiler() -> None:
     # In a process of its own, where no other test has had anything compiled.
     subprocess.run([sys.executable, "-m", "tests.engine.warmed"], check=True, timeout=300)
 
@@ -200,7 +200,7 @@ async def test_an_imbalance_that_is_not_finite_is_not_reported(
     assert [when for when, *_ in observer.named("imbalance")] == ["after"]
 
 
-async def test_a_placement_told_is_checked_before_a_load_comes(planner: Planner) -> None:
+async def test_a_callers_placement_is_checked_before_a_load_comes(planner: Planner) -> None:
     told = UncheckedPlacement(np.arange(20).reshape(1, 20) % 16)
     assert (await planner.accept(told, TERMS)).num_experts == 16
     wrong = UncheckedPlacement(told.phy2log, b"x")

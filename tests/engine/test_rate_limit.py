@@ -1,4 +1,4 @@
-"""Paces: never more than they allow, and never less."""
+"""Rate limits allow exactly what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMIT = RateLimit(per_second=4.0, burst=3)
 PERIOD = 0.25
 
 
-def test_a_burst_goes_at_once_and_the_rest_at_the_pace():
+def test_a_burst_is_allowed_at_once_and_the_rest_at_the_rate():
     limiter, now, times = RateLimiter(LIMIT), 100.0, []
     for _ in range(6):
         now += limiter.delay(now)
@@ -22,7 +22,7 @@ def test_a_burst_goes_at_once_and_the_rest_at_the_pace():
 
 
 @given(st.lists(st.floats(0, 2), max_size=60))
-def test_no_span_of_time_has_more_than_a_burst_and_its_share(gaps):
+def test_no_interval_has_more_events_than_a_burst_and_its_share(gaps):
     limiter, now, times = RateLimiter(LIMIT), 0.0, []
     for gap in gaps:
         now += gap
@@ -35,7 +35,7 @@ def test_no_span_of_time_has_more_than_a_burst_and_its_share(gaps):
 
 
 @given(st.lists(st.floats(PERIOD, 2), max_size=60))
-def test_who_keeps_to_the_pace_never_waits(gaps):
+def test_events_below_the_rate_never_wait(gaps):
     limiter, now = RateLimiter(LIMIT), 0.0
     for gap in gaps:
         now += gap
@@ -43,7 +43,7 @@ def test_who_keeps_to_the_pace_never_waits(gaps):
         limiter.record(now)
 
 
-def test_each_key_has_a_pace_of_its_own_and_waits_cost_nothing():
+def test_each_key_has_a_limit_of_its_own_and_refused_events_do_not_count():
     limiters = KeyedRateLimiter(LIMIT)
     assert [limiters.acquire("a", 0.0) for _ in range(3)] == [0, 0, 0]
     # Asking does not put it off any further.
@@ -53,7 +53,7 @@ def test_each_key_has_a_pace_of_its_own_and_waits_cost_nothing():
     assert limiters.acquire("a", PERIOD) == pytest.approx(PERIOD)
 
 
-def test_keys_are_forgotten_once_they_have_rested():
+def test_idle_keys_are_dropped():
     limiters = KeyedRateLimiter(LIMIT)
     for key in range(1000):
         limiters.acquire(key, key * 0.01)

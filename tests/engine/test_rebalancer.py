@@ -1,4 +1,4 @@
-"""The online loop of one deployment, with the real solver: what it decides, and when."""
+"""The online loop of one deployment with the real solver: its decisions, and their times."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ROW = [0, 1, 4, 5, 6, 1, 2, 7, 8, 9, 2, 3, 10, 11, 12, 3, 0, 13, 14, 15]
 IDEAL = Placement.of([_ROW, _ROW], 16, 4)
 NEARLY = EVEN * np.linspace(0.9999, 1.0001, 16)
 SHIFT = Policy(max_moves_per_layer=1)
-"""So little that a load which is all new needs a new plan."""
+"""So few moves that a completely new load needs a new plan."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def planner() -> AsyncIterator[Planner]:
 
 
 def known(load_LE, tokens: float = 1e9, halves_HLE=None) -> Known:
-    """A load, and that each layer with load has so many tokens: by default, no noise at all."""
+    """A load that rests on this many tokens in each layer: by default, without any noise."""
     tokens_L = np.where(load_LE.any(1), tokens, 0.0)
     return Known(load_LE, Evidence(tokens_L, 1.0, halves_HLE))
 
@@ -86,7 +86,7 @@ async def rebalancer(
     policy: Policy = Policy(),  # noqa: B008
     size: int = 0,
 ) -> Rebalancer:
-    """One that has seen the deployment before its first report."""
+    """A rebalancer that has seen the deployment before its first report."""
     loop = Rebalancer(planner, TOPOLOGY, size, policy)
     assert (await loop.decide(*view(-1))).decision.reason is Reason.NO_LOAD
     return loop
@@ -106,8 +106,8 @@ async def test_a_load_that_is_out_of_balance_moves_experts(planner):
     assert 0 < decision.candidate.moves <= 2 * 4
 
 
-async def test_where_a_few_moves_do_not_get_far_all_that_gain_are_made(planner):
-    """Which is less than a new plan would move, where it gets about as far."""
+async def test_all_moves_that_gain_are_made_if_a_few_are_not_enough(planner):
+    """They are fewer than a new plan's, and reach about as much."""
     decision, target, *_ = await (await rebalancer(planner, SHIFT)).decide(*view(100))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.moves > 2
@@ -116,8 +116,8 @@ async def test_where_a_few_moves_do_not_get_far_all_that_gain_are_made(planner):
     assert decision.candidate.moves < len(best.moves)
 
 
-async def test_where_no_moves_get_far_there_is_a_new_plan(planner):
-    """Experts that lie where no swap helps, since all are alike but for their replicas."""
+async def test_a_new_plan_is_made_if_no_moves_are_enough(planner):
+    """No swap helps here, since all experts but one have the same load."""
     load_LE = np.full((1, 8), 1.0)
     load_LE[0, 0] = 50.0
     topology = Topology(num_replicas=16, num_gpus=8)
@@ -131,8 +131,8 @@ async def test_where_no_moves_get_far_there_is_a_new_plan(planner):
     assert decision.moves
 
 
-async def test_step_by_step_it_comes_to_rest(planner):
-    """Until nothing is worth its moves, and then it leaves everything where it is."""
+async def test_repeated_decisions_come_to_rest(planner):
+    """In the end, nothing is worth its moves."""
     loop, served, reasons = await rebalancer(planner), UNTOUCHED, []
     for step in range(16, 16 * 40, 16):
         decision, target, *_ = await loop.decide(*view(step, served=served))
@@ -163,7 +163,7 @@ async def test_why_nothing_moves(planner, changes, reason):
     assert not decision.moves
 
 
-async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
+async def test_decisions_and_switches_are_at_least_some_steps_apart(planner):
     loop = await rebalancer(planner, Policy(every_steps=10, cooldown_steps=50, replan_gap=9.0))
     assert (await loop.decide(*view(100))).decision.moves
     loop.rollout_started()
@@ -172,15 +172,15 @@ async def test_decisions_and_switches_keep_their_distance_in_steps(planner):
     assert reasons[3] is Reason.IMPROVED
 
 
-async def test_steps_that_begin_anew_are_those_of_a_new_group(planner):
+async def test_steps_that_restart_mean_a_new_group(planner):
     loop = await rebalancer(planner, Policy(every_steps=1000, replan_gap=9.0))
     assert (await loop.decide(*view(5000))).decision.moves
     assert (await loop.decide(*view(5001))).decision.reason is Reason.TOO_SOON
     assert (await loop.decide(*view(3, known_steps=1000))).decision.moves
 
 
-async def test_with_little_evidence_only_what_is_plain_is_mended(planner):
-    """And where that was found, the rest is looked at too."""
+async def test_with_little_evidence_only_obvious_imbalance_is_mended(planner):
+    """Once such an imbalance was found, other layers are looked at too."""
     load_LE = EVEN.copy()
     load_LE[0, 4] *= 1.4
     loop = await rebalancer(planner)
@@ -193,7 +193,7 @@ async def test_with_little_evidence_only_what_is_plain_is_mended(planner):
     assert (target.phy2log != IDEAL.phy2log).any(1).tolist() == [False, True]
 
 
-async def test_what_noise_explains_is_left_alone_and_more_evidence_tells_them_apart(planner):
+async def test_imbalance_that_noise_explains_is_left_alone_until_there_is_more_evidence(planner):
     load_LE = EVEN * np.random.default_rng(1).normal(1.0, 0.15, (2, 16))
     loop, decisions = await rebalancer(planner), []
     for step, tokens in ((100, 1000), (200, 1e7)):
@@ -208,7 +208,7 @@ async def test_what_noise_explains_is_left_alone_and_more_evidence_tells_them_ap
 
 
 async def test_a_gain_that_the_other_half_does_not_confirm_is_not_made(planner):
-    """The GPU that is hot in one half, and so in both together, is cold in the other one."""
+    """The GPU that is hot in one half, and so in the sum, is cold in the other half."""
     first_LE, second_LE = EVEN.copy(), EVEN.copy()
     first_LE[:, 4] *= 6.0
     second_LE[:, 4:7] *= 0.2
@@ -225,7 +225,7 @@ async def test_a_gain_that_the_other_half_does_not_confirm_is_not_made(planner):
         assert (target.digest != IDEAL.digest) is moves
 
 
-async def test_a_switch_is_judged_by_what_was_counted_after_it(planner):
+async def test_a_switch_is_judged_by_the_tokens_counted_after_it(planner):
     loop = await rebalancer(planner)
     assert (await loop.decide(*view(100))).decision.moves
     loop.rollout_started()
@@ -255,7 +255,7 @@ async def test_promises_that_are_not_kept_raise_the_floor(planner):
     assert 1 < distrust[-1] <= 4
 
 
-async def test_what_was_promised_to_a_group_that_is_gone_is_not_judged(planner):
+async def test_promises_to_an_earlier_group_are_not_judged(planner):
     loop = await rebalancer(planner)
     await loop.decide(*view(1000))
     loop.rollout_started()
@@ -264,8 +264,8 @@ async def test_what_was_promised_to_a_group_that_is_gone_is_not_judged(planner):
     assert (await loop.decide(*later)).judged is None
 
 
-async def test_what_is_forgotten_while_it_is_planned_upon_moves_nothing(planner):
-    """A warm-up that ends just then."""
+async def test_a_plan_for_a_load_that_was_reset_meanwhile_moves_nothing(planner):
+    """A warm-up may end at that moment."""
 
     class Forgetting(Planner):
         async def place(self, *args, **named):
@@ -279,7 +279,7 @@ async def test_what_is_forgotten_while_it_is_planned_upon_moves_nothing(planner)
     assert (plan.decision.reason, plan.target) == (Reason.NO_LOAD, None)
 
 
-async def test_with_the_load_distrust_is_forgotten(planner):
+async def test_a_reset_of_the_load_also_resets_distrust(planner):
     loop = await rebalancer(planner)
     for _ in range(20):
         loop._promises.trust.judge(Judgement(0, 64, 1.0, -1.0), 0.0)
@@ -288,7 +288,7 @@ async def test_with_the_load_distrust_is_forgotten(planner):
     assert (await loop.decide(*view(200))).decision.certainty.distrust == 1
 
 
-async def test_moves_of_all_layers_are_held_to_their_limit_where_the_load_has_shifted_too(planner):
+async def test_the_limit_on_all_moves_holds_even_if_the_load_has_shifted(planner):
     found = []
     for limit in (0, 8):
         policy = Policy(max_moves_per_layer=1, max_moves=limit, replan_gap=0.2)
@@ -328,7 +328,7 @@ async def flat_rebalancer(planner: Planner, policy: Policy) -> Rebalancer:
 
 
 async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(planner):
-    """Six of eight have none, as dense layers do: in the mean of all, the others would pass."""
+    """Six of eight layers have no load, like dense layers: they must not lower the mean."""
     load_LE = np.zeros((8, 8))
     load_LE[[2, 5]] = [107, 107, 100, 100, 100, 100, 93, 93]
     decision, target, *_ = await (await flat_rebalancer(planner, Policy())).decide(
@@ -342,14 +342,14 @@ async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(pla
     assert moved_L.nonzero()[0].tolist() == [2, 5]
 
 
-async def test_without_any_load_there_is_nothing_to_decide(planner):
+async def test_without_any_load_nothing_is_planned(planner):
     loop = await flat_rebalancer(planner, Policy())
     decision, target, *_ = await loop.decide(*view(100, np.zeros((8, 8)), served=EIGHT))
     assert (decision.reason, target) == (Reason.NO_LOAD, None)
 
 
-async def test_a_load_that_has_all_but_faded_is_no_evidence(planner):
-    """In a layer, or in all: what is written down of it are numbers that JSON knows."""
+async def test_a_load_that_has_almost_faded_is_no_evidence(planner):
+    """In one layer or in all. The certainty consists of numbers that JSON can represent."""
     loop = await flat_rebalancer(planner, Policy())
     load_LE = np.ones((8, 8))
     for step, tokens_L in ((100, np.full(8, 1e-9)), (200, np.array([1e-9] * 7 + [1e9]))):

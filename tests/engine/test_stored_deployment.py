@@ -1,4 +1,4 @@
-"""What the store has of a deployment, also of earlier versions."""
+"""Stored specs and policies are read, even those of earlier versions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def stored(**policy: object) -> str:
     return json.dumps(values)
 
 
-def test_a_spec_is_read_as_it_was_written():
+def test_a_deployment_is_read_as_it_was_written():
     spec = StoredDeployment(SPEC, Policy(mode=Mode.SHADOW, window_steps=64.0, least_gain=0.01))
     assert StoredDeployment.decode(spec.encode()) == spec
 
 
-def test_settings_of_earlier_versions_are_left_out_and_the_former_half_life_is_the_loads_choice():
+def test_former_settings_are_dropped_and_the_former_half_life_becomes_the_default():
     former = {"start_above": 1.02, "stop_below": 1.01, "min_gain": 0.01, "half_life_steps": 16.0}
     policy = StoredDeployment.decode(stored(**former)).policy
     assert policy == Policy(mode=Mode.SHADOW, every_steps=7)
@@ -41,12 +41,12 @@ def test_settings_of_earlier_versions_are_left_out_and_the_former_half_life_is_t
     ],
     ids=["another half-life", "a window", "a half-life of this version"],
 )
-def test_what_an_operator_has_chosen_stays(chosen):
+def test_settings_that_an_operator_chose_are_kept(chosen):
     policy = StoredDeployment.decode(stored(**chosen)).policy
     kept = {name: value for name, value in chosen.items() if name != "start_above"}
     assert {name: getattr(policy, name) for name in kept} == kept
 
 
-def test_what_is_no_spec_is_said_to_be_none():
+def test_an_unreadable_spec_is_refused():
     with pytest.raises(StoreCorruptError, match="cannot be read"):
         StoredDeployment.decode(stored(of_the_future=1))

@@ -1,4 +1,4 @@
-"""Fails if a request after `Planner.warm` has a kernel compiled: run by test_planner."""
+"""Fails if a kernel is compiled after `Planner.warm`. Run by test_planner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GLOBAL, FEW_DEALS, MANY_DEALS = Topology(20, 4), Topology(24, 4, 2, 8), Topology
 
 
 def compiled() -> dict[str, int]:
-    """For how many kinds of arguments each function has been compiled."""
+    """For how many signatures each function has been compiled."""
     return {
         f"{name}.{function.__name__}": len(function.signatures)
         for name, module in list(sys.modules.items())

@@ -1,4 +1,4 @@
-"""Metrics of deployments: what they show of one, for as long as it is there."""
+"""Metrics of deployments: their values, and when their series begin and end."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PHASES = ("idle", "offered", "committed", "aborting")
 
 
 class Clock:
-    """Seconds, as the test says."""
+    """A clock that the test sets."""
 
     now = 100.0
 
@@ -75,12 +75,12 @@ def registry() -> CollectorRegistry:
 
 
 def lines(registry: CollectorRegistry) -> list[str]:
-    """Samples of deployments as they are exposed."""
+    """The exposed samples of deployments."""
     exposed = generate_latest(registry).decode().splitlines()
     return [line for line in exposed if line[0] != "#" and 'deployment="' in line]
 
 
-def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegistry) -> None:
+def test_the_phase_age_is_that_of_the_open_switch(registry: CollectorRegistry) -> None:
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     ages = []
@@ -100,7 +100,7 @@ def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegi
     assert ages == [0, 10, 20, 10, 10, 0]
 
 
-def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
+def test_exactly_one_phase_is_1(registry: CollectorRegistry) -> None:
     metrics = DeploymentMetrics(registry)
     for phase in ("idle", "offered", "aborting", "committed"):
         metrics.rollout_changed("d", OFFERED._replace(phase=phase))
@@ -111,7 +111,7 @@ def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
         ]
 
 
-def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
+def test_a_deployment_has_all_its_series_from_the_start_and_none_after_its_end(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
@@ -144,7 +144,7 @@ def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
         assert lines(registry) == one
 
 
-def test_decisions_count_by_reason_and_show_what_they_were_about(
+def test_decisions_are_counted_by_reason_and_show_their_imbalance(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
@@ -166,7 +166,7 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     assert ratios == [1.5, 1.2]
 
 
-def test_how_sure_a_decision_was_is_shown_and_what_a_switch_has_kept(
+def test_the_certainty_of_a_decision_and_the_gain_of_a_switch_are_shown(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
@@ -189,7 +189,7 @@ def live(layers: str, of: str, value: float) -> str:
     return f"trimtab_live_imbalance_ratio{{{labels}}} {value}"
 
 
-def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
+def test_the_status_shows_only_what_is_known(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
@@ -225,7 +225,7 @@ def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
     assert shown == []
 
 
-def test_the_reason_of_a_pause_is_there_for_as_long_as_it_lasts(
+def test_the_reason_of_a_pause_is_shown_while_it_lasts(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
@@ -235,7 +235,7 @@ def test_the_reason_of_a_pause_is_there_for_as_long_as_it_lasts(
         assert why is None or f'reason="{why[:100]}"' in str(lines(registry))
 
 
-def test_the_time_of_each_phase_is_counted_when_it_ends(registry: CollectorRegistry) -> None:
+def test_the_duration_of_a_phase_is_recorded_when_it_ends(registry: CollectorRegistry) -> None:
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     for phase, seconds in (("idle", 50), ("offered", 3), ("committed", 2), ("idle", 9)):

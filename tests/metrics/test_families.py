@@ -21,7 +21,7 @@ from trimtab_server.rollout.effects import Cause
 
 
 def busy_recorder() -> Recorder:
-    """A recorder that has been told something of every kind."""
+    """A recorder that has received an event of every kind."""
     recorder = Recorder()
     recorder.runs_on("cpu", "a CPU", "reference")
     recorder.built_from("1.2.3", "2.13.0")
@@ -103,7 +103,7 @@ EXPECTED = {
 }
 
 
-def test_what_is_reported_can_be_read() -> None:
+def test_recorded_values_can_be_read() -> None:
     registry = busy_recorder().registry
     labels = {family.name: family.labels for family in FAMILIES}
     for (name, *values), expected in EXPECTED.items():
@@ -112,7 +112,7 @@ def test_what_is_reported_can_be_read() -> None:
         assert found == pytest.approx(expected), name
 
 
-def test_the_list_of_families_is_what_is_exposed() -> None:
+def test_the_exposed_metrics_are_the_documented_ones() -> None:
     text = generate_latest(busy_recorder().registry).decode()
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): family

@@ -1,4 +1,4 @@
-"""What whoever watches over the deployments is told."""
+"""The events of deployments, as an observer sees them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trimtab_server.store.memory import MemoryDisk, MemoryStore
 
 
 class Watching(Observer):
-    """Remembers what it was told."""
+    """Remembers its events."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
@@ -59,7 +59,7 @@ class Watching(Observer):
 
 @asynccontextmanager
 async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterator[Any]:
-    """A start of the server on a disk, and who watches it."""
+    """A server on a disk, and its observer."""
     watching, config = Watching(), make_config(**settings).sessions
     store = StoreThread(lambda: MemoryStore(disk))
     deployments = Deployments(config, store, Observers(History(NONE), watching))
@@ -70,7 +70,7 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
         await deployments.close()
 
 
-async def test_how_a_deployment_stands_all_the_way_of_a_switch():
+async def test_the_summary_follows_a_switch_from_offer_to_flip():
     async with server() as (deployments, watching):
         deployment, worker = await deployments.join(join_request())
         assert watching.summaries == {"d": RolloutSummary(1, "idle", None, None)}
@@ -119,7 +119,7 @@ async def test_why_a_switch_was_aborted(cause):
         assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
 
 
-async def test_a_switch_that_a_restart_aborts_is_told_of_by_the_server_that_starts():
+async def test_a_starting_server_reports_the_switch_that_the_restart_aborted():
     disk = MemoryDisk()
     async with server(disk) as (deployments, watching):
         deployment, _ = await deployments.join(join_request())
@@ -132,7 +132,7 @@ async def test_a_switch_that_a_restart_aborts_is_told_of_by_the_server_that_star
         assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
-async def test_what_becomes_of_reports_and_answers():
+async def test_the_results_of_reports_and_answers_are_reported():
     async with server() as (deployments, watching):
         deployment, worker = await deployments.join(join_request())
 
@@ -157,7 +157,7 @@ async def test_what_becomes_of_reports_and_answers():
 
 
 @pytest.mark.parametrize("at", ["save", "save_counters"])
-async def test_a_store_that_fails_is_told_of(at):
+async def test_a_failure_of_the_store_is_reported(at):
     async with server(save_seconds="0.1") as (deployments, watching):
         deployment, worker = await deployments.join(join_request())
         deployment.workers.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))

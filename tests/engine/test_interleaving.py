@@ -1,4 +1,4 @@
-"""What comes in between: while something is planned, saved, carried out or deleted."""
+"""Calls that come while something else is planned, saved, carried out or deleted."""
 
 from __future__ import annotations
 
@@ -25,15 +25,12 @@ from trimtab_server.domain.errors import (
     UnavailableError,
 )
 from trimtab_server.domain.version import Version
-from trimtab_server.engine.backoff import Backoff
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.policy.policy import Mode
 from trimtab_server.rollout.messages import Applied, Hello, Prepared, Refused
-from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk
 
@@ -53,7 +50,7 @@ def becoming(mode: Mode) -> Callable[[Deployment], Any]:
     ],
     ids=["shadow", "off", "pin"],
 )
-async def test_what_is_planned_while_operators_decide_otherwise_is_not_offered(monkeypatch, wish):
+async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(monkeypatch, wish):
     planning, release, place = asyncio.Event(), asyncio.Event(), Planner.place
 
     async def held(self, *arguments):
@@ -84,7 +81,7 @@ async def one_switch(deployment, worker) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.OFF])
-async def test_a_way_that_a_decision_began_ends_with_its_mode(mode):
+async def test_a_rollout_of_a_decision_ends_when_the_mode_changes(mode):
     async with server(balance="active") as deployments:
         deployment, worker = await joined(deployments, max_layers=1)
         await deployment.rebalance_once()
@@ -95,7 +92,7 @@ async def test_a_way_that_a_decision_began_ends_with_its_mode(mode):
         assert (deployment.status.phase, deployment.status.in_force) == ("idle", Version(1, 1))
 
 
-async def test_a_way_to_a_pin_ends_with_the_pin():
+async def test_a_rollout_to_a_pin_ends_with_the_pin():
     async with server() as deployments:
         deployment, worker = await joined(deployments, max_layers=1)
         await deployment.operators.pin(OTHER)
@@ -104,7 +101,7 @@ async def test_a_way_to_a_pin_ends_with_the_pin():
         assert (deployment.status.phase, deployment.status.in_force) == ("idle", Version(1, 1))
 
 
-async def test_a_way_that_an_operator_began_goes_on_whatever_the_mode():
+async def test_a_rollout_of_an_operator_goes_on_when_the_mode_changes():
     async with server() as deployments:
         deployment, worker = await joined(deployments, max_layers=1)
         await deployment.operators.move_to(OTHER)
@@ -114,7 +111,7 @@ async def test_a_way_that_an_operator_began_goes_on_whatever_the_mode():
         assert deployment.status.digest == OTHER.digest
 
 
-async def test_a_policy_is_durable_once_it_is_acknowledged_whatever_failed_before():
+async def test_an_acknowledged_policy_is_durable_even_after_a_failure():
     disk = MemoryDisk()
     async with server(disk, balance="active") as deployments:
         deployment, _ = await joined(deployments)
@@ -129,7 +126,7 @@ async def test_a_policy_is_durable_once_it_is_acknowledged_whatever_failed_befor
         assert deployments.find("d").policy.mode is Mode.ACTIVE
 
 
-async def test_a_deployment_that_was_deleted_meanwhile_is_not_there():
+async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
     disk = MemoryDisk()
     async with server(disk) as deployments:
         deployment, worker = await joined(deployments)
@@ -148,7 +145,7 @@ async def test_a_deployment_that_was_deleted_meanwhile_is_not_there():
 
 
 @pytest.mark.parametrize("what", ["create", "delete"])
-async def test_a_call_that_is_cancelled_is_carried_out_all_the_same(what):
+async def test_a_cancelled_call_is_carried_out_all_the_same(what):
     disk = MemoryDisk()
     async with server(disk) as deployments:
         if what == "delete":
@@ -185,7 +182,7 @@ async def test_counts_do_not_outlive_their_deployment():
     assert not disk.contents.counters
 
 
-async def test_who_is_refused_says_nothing_of_the_deployment():
+async def test_a_refused_worker_does_not_change_the_spec():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
         deployments.leave(deployment, worker)
@@ -200,8 +197,8 @@ async def test_who_is_refused_says_nothing_of_the_deployment():
         assert deployment.spec.model == "right"
 
 
-async def test_workers_that_come_at_once_agree_with_the_first_of_them():
-    """Also of a deployment that an operator made, who does not know how its engine counts."""
+async def test_workers_that_join_at_once_have_to_agree_with_the_first():
+    """Even if an operator created the deployment, without knowing how its engine counts."""
     made = DeploymentSpec(SPEC.topology, SPEC.num_layers, SPEC.num_experts)
     async with server() as deployments:
         await deployments.create("d", made, lambda policy: policy)
@@ -219,7 +216,7 @@ async def test_workers_that_come_at_once_agree_with_the_first_of_them():
         assert deployment.status.in_force == Version(1, 0)
 
 
-async def test_who_refuses_a_pin_is_asked_ever_more_seldom():
+async def test_a_worker_that_refuses_a_pin_is_not_asked_again_at_once():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
         await deployment.operators.pin(OTHER)
@@ -230,34 +227,3 @@ async def test_who_refuses_a_pin_is_asked_ever_more_seldom():
                 await deployment.workers.answer(worker, refused)
             await deployment.rebalance_once()
         assert deployment.rollout.record.last_generation == 1
-
-
-def test_an_offer_that_is_aborted_again_is_made_twice_as_late_and_one_that_is_not_at_once():
-    backoff, waits, now = Backoff(), [], 100.0
-    before = Record(in_force=Version(1, 0))
-
-    def ended(generation: int, in_force: int) -> None:
-        switch = Switch(Version(1, generation), OTHER, Stage.OFFERED)
-        backoff.record_offer(replace(before, switch=switch))
-        backoff.update(replace(before, switch=switch), now)  # still open
-        backoff.update(replace(before, in_force=Version(1, in_force)), now)
-
-    for generation in range(1, 10):
-        ended(generation, 0)
-        waited = 0.0
-        while backoff.blocked_reason(now) is not None:
-            now, waited = now + 0.5, waited + 0.5
-        waits.append(waited)
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    ended(10, 10)
-    assert backoff.blocked_reason(now) is None
-    ended(11, 10)
-    assert backoff.blocked_reason(now + 1) is None, "from the beginning"
-
-
-async def test_who_waits_for_a_change_hears_of_one_from_the_moment_of_asking():
-    executor = SerialExecutor()
-    waiting = executor.changed()
-    async with executor.exclusive():
-        pass
-    await asyncio.wait_for(waiting, 10)
