@@ -29,6 +29,11 @@ class Written:
     def _on_lost(self) -> None:
         self.lost += 1
 
+    def wait(self) -> None:
+        wait = self.history.barrier()
+        if wait is not None:
+            wait()
+
     def terms(self, suffix: str = "") -> list[int]:
         lines = Path(f"{self.path}{suffix}").read_text().splitlines()
         return [json.loads(line)["term"] for line in lines]
@@ -51,7 +56,7 @@ def test_a_disk_that_is_full_costs_the_line_and_nothing_else() -> None:
     """What follows from a switch must not fail half-way because a note of it cannot be kept."""
     written = Written("/dev/full")
     with capture_logs() as logs:
-        written.history.noted(Aborted(Version(1, 2), deployment="d"))
+        written.history.history_note(Aborted(Version(1, 2), deployment="d"))
         written.history.close()
 
     lost = next(each for each in logs if each["event"] == "history_lost")
@@ -63,12 +68,12 @@ def test_a_disk_that_is_full_costs_the_line_and_nothing_else() -> None:
 def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
     """A disk that fills up in the middle of a line costs that line, and not the next as well."""
     written = Written(tmp_path / "history.jsonl")
-    written.history.started(1)
-    written.history.barrier()()
+    written.history.term_started(1)
+    written.wait()
     with at_most(written.path, 5):
-        written.history.started(2)
-        written.history.barrier()()
-    written.history.started(3)
+        written.history.term_started(2)
+        written.wait()
+    written.history.term_started(3)
     written.history.close()
 
     first, half, last = written.path.read_text().splitlines()
@@ -80,8 +85,8 @@ def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path: Path) ->
 def test_a_barrier_waits_for_what_was_written_before_it(tmp_path: Path) -> None:
     written = Written(tmp_path / "history.jsonl")
     for term in range(1000):
-        written.history.started(term)
-    written.history.barrier()()
+        written.history.term_started(term)
+    written.wait()
 
     assert written.terms() == list(range(1000))
     written.history.close()
@@ -91,7 +96,7 @@ def test_a_large_file_is_renamed_and_the_oldest_is_dropped(tmp_path: Path) -> No
     line = len('{"kind": "started", "term": 1}\n')
     written = Written(tmp_path / "h", history_bytes=2 * line, history_files=2)
     for term in range(1, 9):
-        written.history.started(term)
+        written.history.term_started(term)
     written.history.close()
 
     assert [written.terms(suffix) for suffix in (".2", ".1", "")] == [[3, 4], [5, 6], [7, 8]]
@@ -102,7 +107,7 @@ def test_a_large_file_is_renamed_and_the_oldest_is_dropped(tmp_path: Path) -> No
 def test_a_line_that_is_larger_than_a_file_may_be_is_written_all_the_same(tmp_path: Path) -> None:
     written = Written(tmp_path / "h", history_bytes=1)
     for term in (1, 2):
-        written.history.started(term)
+        written.history.term_started(term)
     written.history.close()
 
     assert (written.terms(".1"), written.terms()) == ([1], [2])
@@ -111,7 +116,7 @@ def test_a_line_that_is_larger_than_a_file_may_be_is_written_all_the_same(tmp_pa
 def test_a_file_goes_on_where_a_server_left_it(tmp_path: Path) -> None:
     for term in (1, 2):
         written = Written(tmp_path / "h")
-        written.history.started(term)
+        written.history.term_started(term)
         written.history.close()
 
     assert written.terms() == [1, 2]

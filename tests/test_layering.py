@@ -28,8 +28,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"domain", "solver", "rollout", "loads", "policy", "store", "device", "setting"},
         {"numpy", "torch"},
     ),
-    "history": ({"domain", "loads", "policy", "setting"}, {"structlog"}),
-    "metrics": ({"domain", "engine", "policy", "rpc", "setting"}, {"prometheus_client"}),
+    "history": ({"domain", "engine", "policy", "setting"}, {"structlog"}),
+    "metrics": ({"domain", "engine", "policy", "rollout", "setting"}, {"prometheus_client"}),
     "rpc": (
         {"domain", "solver", "rollout", "loads", "policy", "engine", "setting"},
         {"numpy", "grpc", "google", "grpc_health", "grpc_reflection", "structlog", "trimtab"},

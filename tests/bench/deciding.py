@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from tests.bench.tables import print_table
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.balancer import Balancer, View
-from trimtab_server.engine.tallies import Counted
+from trimtab_server.engine.load_aggregator import TotalCounts
+from trimtab_server.engine.next_action import DeploymentSnapshot
+from trimtab_server.engine.rebalancer import Rebalancer
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.loads.memory import Memory
@@ -56,22 +58,30 @@ async def _rows(load_LE: Loads, served: Placement, repeats: int) -> list[list[ob
     rows = []
     async with make_planner() as plans:
         for label, (now_LE, halves_HLE) in cases.items():
-            loop = Balancer(plans, TOPOLOGY, 0, Policy(every_steps=1))
+            loop = Rebalancer(plans, TOPOLOGY, 0, Policy(every_steps=1))
             evidence = Evidence(np.full(58, 1e6), 1.0, halves_HLE)
             took = []
             for step in range(repeats + 2):
-                view = _view(step, Known(now_LE, evidence), served)
+                snapshot = DeploymentSnapshot(step + 1.0, step, 1e4, served, served)
+                load = _Load(Known(now_LE, evidence))
                 began = time.perf_counter()
-                decision = (await loop.decide(view)).decision
+                decision = (await loop.decide(snapshot, load)).decision
                 took.append(time.perf_counter() - began)
             moves = decision.candidate.moves if decision.candidate else 0
             rows.append([label, f"{1e3 * median(took[2:]):.1f}", decision.reason.value, moves])
     return rows
 
 
-def _view(step: int, known: Known, served: Placement) -> View:
-    counted = Counted("w", np.zeros(known.load_LE.shape, np.int64))
-    return View(step + 1.0, step, 1e4, None, lambda: known, lambda: counted, served)
+class _Load(NamedTuple):
+    """A `LoadSource` of a load that is known."""
+
+    known: Known
+
+    def known_load(self) -> Known:
+        return self.known
+
+    def total_counts(self) -> TotalCounts:
+        return TotalCounts("w", np.zeros(self.known.load_LE.shape, np.int64))
 
 
 def _memory(load_LE: Loads) -> Iterator[list[object]]:

@@ -36,8 +36,9 @@ from trimtab_server.rollout.effects import (
     Save,
     Send,
 )
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
-from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_server.rollout.rollout import Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
 # worker "a" on GPU 0, in session 1, and worker "b" on GPU 1, in session 2.
@@ -161,13 +162,13 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
     lost(rollout, 1)
     for number, worker in enumerate("cd", start=3):
         joined(rollout, number, worker, group_id="g2", gpus=GPUS["ab"[number - 3]])
-    assert rollout.why_not() == "group 'g2' waits for the sessions of others to end: b"
+    assert rollout.blocked_reason() == "group 'g2' waits for the sessions of others to end: b"
     rollout.left(2)
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
-    monkeypatch.setattr("trimtab_server.rollout.rollout._MOST_NEWEST", 3)
+    monkeypatch.setattr("trimtab_server.rollout.rollout._MAX_NEWEST", 3)
     rollout = empty()
     for number, worker in enumerate("vwxyz", start=1):
         joined(rollout, number, worker, gpus=(0,), stream=2)
@@ -279,11 +280,11 @@ def test_a_group_that_cannot_flip_begins_anew_where_the_store_was_lost(state):
     joined(rollout, 1, "a", in_force=BASE, held=ARMED)
     effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
     assert orders(effects) == [Welcome(Version(2, 0), OLD.digest)] * 2
-    assert rollout.why_not() == f"'a' still holds {FIRST}"
+    assert rollout.blocked_reason() == f"'a' still holds {FIRST}"
     rollout.answered(1, Discarded(FIRST))
     # Its transfer failed before it had heard of the new epoch.
     rollout.answered(2, Refused(FIRST, NEW.digest, "no room"))
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
@@ -354,7 +355,7 @@ def test_a_group_that_serves_takes_nobody_but_its_members(other):
         )
     ]
     assert rollout.record is before
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 @pytest.mark.parametrize("late", [{"incarnation": 1, "stream": 9}, {"incarnation": 2, "stream": 4}])
@@ -418,9 +419,9 @@ def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
-    assert rollout.why_not() == "'b' still holds 1.1"
+    assert rollout.blocked_reason() == "'b' still holds 1.1"
     assert rollout.answered(2, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_what_is_discarded_before_the_epoch_opens_counts():
@@ -428,7 +429,7 @@ def test_what_is_discarded_before_the_epoch_opens_counts():
     joined(rollout, 1, "a", held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
     joined(rollout, 2, "b")
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_worker_of_a_group_without_an_epoch_has_no_say():
@@ -512,9 +513,9 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
 )
 def test_an_answer_that_nobody_waits_for_is_noted_and_has_no_effect(state, answer):
     rollout = state()
-    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()
+    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()
     assert rollout.answered(1, answer) == ignored(answer)
-    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()) == before
+    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()) == before
 
 
 def test_an_answer_on_a_session_that_has_ended_is_ignored():
@@ -580,18 +581,18 @@ def half_applied() -> Rollout:
         (draining, "the server drains"),
         (paused, "the deployment is paused: maintenance"),
         (empty, "no group is complete yet"),
-        (offered, "the switch to 1.1 is offered, by a, b not"),
-        (aborting, "the switch to 1.1 is aborting, by a, b not"),
-        (half_applied, "the switch to 1.1 is committed, by b not"),
+        (offered, "the switch to 1.1 is offered: waiting for a, b"),
+        (aborting, "the switch to 1.1 is aborting: waiting for a, b"),
+        (half_applied, "the switch to 1.1 is committed: waiting for b"),
         (lambda: lost(serving(), 2), "'b' has no session"),
-        (diverged, "'a' serves by None, not 1.0"),
+        (diverged, "'a' serves with None, not 1.0"),
         (holding, "'a' still holds 1.1"),
     ],
 )
 def test_a_proposal_is_refused_with_the_reason_and_nothing_changes(state, reason):
     rollout = state()
     before = rollout.record
-    assert rollout.why_not() == reason
+    assert rollout.blocked_reason() == reason
     with pytest.raises(FailedPreconditionError) as error:
         rollout.propose(OTHER)
     assert str(error.value) == reason
@@ -718,7 +719,7 @@ def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
-    assert serving(restarted(rollout)).why_not() is None
+    assert serving(restarted(rollout)).blocked_reason() is None
 
 
 def test_a_lost_session_of_another_group_leaves_an_offer_alone():
@@ -754,7 +755,7 @@ def test_an_abort_ends_durably_when_all_have_discarded():
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=1)
     assert rollout.answered(2, Discarded(FIRST)) == [Save(record), note_of("aborted")]
     assert rollout.record == record
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_refusal_that_crosses_the_abort_counts_as_discarded():
@@ -771,10 +772,10 @@ def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, group_id="g2")
     assert rollout.record.epoch.number == 2
-    assert rollout.why_not() == "the deployment is paused: maintenance"
+    assert rollout.blocked_reason() == "the deployment is paused: maintenance"
     assert rollout.resume() == [Save(rollout.record)]
     assert rollout.record.paused is None
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_pin_is_durable_and_outlives_the_server_and_the_group():
@@ -865,7 +866,7 @@ def test_the_step_of_a_flip_is_also_known_from_a_hello():
 def test_a_member_that_comes_back_between_switches_is_welcomed():
     rollout = lost(applied())
     assert joined(rollout, 3, "a", **FLIPPED) == [Send(3, Welcome(FIRST, NEW.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_an_offer_was_aborted_when_a_member_comes_back_with_it():
@@ -913,7 +914,7 @@ def test_a_member_that_comes_back_after_its_flip_has_applied():
         Save(rollout.record),
         note_of("applied", digest=NEW.digest),
     ]
-    assert (rollout.record.in_force, rollout.why_not()) == (FIRST, None)
+    assert (rollout.record.in_force, rollout.blocked_reason()) == (FIRST, None)
 
 
 def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pause():
@@ -932,9 +933,9 @@ def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discar
     rollout = lost(serving())
     effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
     assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
-    assert rollout.why_not() == "'a' still holds 1.1"
+    assert rollout.blocked_reason() == "'a' still holds 1.1"
     assert rollout.answered(3, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_of_that():
@@ -961,7 +962,7 @@ def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_
 def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, in_force, placement):
     rollout = lost(state())
     reason = (
-        f"'a' serves by {in_force}, digest {placement.digest.hex()[:12]}, "
+        f"'a' serves with {in_force}, digest {placement.digest.hex()[:12]}, "
         f"which is neither {rollout.record.in_force} nor a committed version"
     )
     effects = joined(rollout, 3, "a", in_force=in_force, placement=placement)
@@ -974,7 +975,9 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     joined(rollout, 3, "a", in_force=BASE, placement=NEW)
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
     assert effects == [Send(4, Welcome(BASE, OLD.digest))]
-    assert rollout.why_not().startswith("the deployment is paused: 'a' serves by 1.0, digest ")
+    assert rollout.blocked_reason().startswith(
+        "the deployment is paused: 'a' serves with 1.0, digest "
+    )
 
 
 def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_again():
@@ -1005,7 +1008,7 @@ def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_forc
     opened = rollout.record.in_force
     effects = joined(lost(rollout), 3, "a", in_force=in_force)
     assert effects == [Send(3, Welcome(opened, OLD.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 # P8: the server's restart.

@@ -120,7 +120,7 @@ class World:
         for link in self.links:
             yield from self._link_actions(link)
         if self.rollout is not None:
-            if self.rollout.why_not() is None:
+            if self.rollout.blocked_reason() is None:
                 yield "propose", self.propose
             for version in self.expiries:
                 yield "expire", partial(self.expire, version)
@@ -449,7 +449,7 @@ class World:
         return (
             self.rollout is not None
             and self.rollout.record.switch is None
-            and self.rollout.why_not() is None
+            and self.rollout.blocked_reason() is None
             and all(switch.in_force == self.rollout.record.in_force for switch in switches)
         )
 

@@ -65,8 +65,8 @@ def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
 
 def counted(deployment: Deployment) -> Any:
     """Tokens of each expert that all workers have been counted with, [L, E]."""
-    tallies = deployment._tallies._tallies.values()
-    return sum(tally.counters.counts_LE for tally in tallies).tolist()
+    loads = deployment._core.loads._workers.values()
+    return sum(each.counters.counts_LE for each in loads).tolist()
 
 
 def report(seq: int, *, counts: Any = 1, **changes: Any) -> pb.Report:

@@ -118,7 +118,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
     await trigger(endpoint, placement=wire(AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said == "the switch to 1.1 is offered, by w0 not"
+    assert said == "the switch to 1.1 is offered: waiting for w0"
 
 
 PAUSED = (grpc.StatusCode.FAILED_PRECONDITION, "the deployment is paused: maintenance")
@@ -136,7 +136,7 @@ async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resum
 
     assert await resume(endpoint.channel) == "maintenance"
     deployment = endpoint.deployments.find("d")
-    await until(lambda: deployment.rollout.why_not() is None)
+    await until(lambda: deployment.rollout.blocked_reason() is None)
     await trigger(endpoint, placement=wire(AFTER))
     assert (await peer.hear("offer")).version == version(1, 2)
 
@@ -170,9 +170,9 @@ async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said.startswith("the deployment is paused: 'w0' serves by 1.7")
+    assert said.startswith("the deployment is paused: 'w0' serves with 1.7")
     await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
-    assert "serves by 1.7" in await resume(endpoint.channel)
+    assert "serves with 1.7" in await resume(endpoint.channel)
     await trigger(endpoint, placement=wire(AFTER))
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import structlog
 
 from trimtab_protocol.history import Event, Process, Reported, Started
 from trimtab_protocol.lines import kind_of, values_of
+from trimtab_server.engine.observer import HandledReport, Observer
 from trimtab_server.history.config import NONE, HistoryConfig
 from trimtab_server.history.writer import HistoryWriter
-from trimtab_server.loads.counters import Counted
 from trimtab_server.policy.decide import MOVES
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -24,8 +23,8 @@ _SHOWN = (
 )
 
 
-class History:
-    """Implements the engine's SwitchObserver.
+class History(Observer):
+    """Implements the part of `Observer` that belongs in a history.
 
     Args:
         config: which file.
@@ -38,12 +37,12 @@ class History:
     def __init__(self, config: HistoryConfig, on_lost: Callable[[], None] = lambda: None) -> None:
         self._writer = None if config.history == NONE else HistoryWriter(config, on_lost)
 
-    def started(self, term: int) -> None:
-        """See SwitchObserver."""
+    def term_started(self, term: int) -> None:
+        """See `Observer`."""
         self._write(Started(term))
 
-    def noted(self, event: Event) -> None:
-        """See SwitchObserver."""
+    def history_note(self, event: Event) -> None:
+        """See `Observer`."""
         self._write(event)
         kind, values = kind_of(event), values_of(event)
         stays = kind == "decided" and values["reason"] not in _MOVES
@@ -51,32 +50,26 @@ class History:
         shown = {name: _shown(values[name]) for name in _SHOWN if name in values}
         emit(kind, deployment=event.deployment, **shown)
 
-    def reported(
-        self, deployment: str, worker: str, incarnation: int, seq: int, counted: Counted
-    ) -> None:
-        """See SwitchObserver."""
-        process = Process(worker, incarnation)
-        self._write(Reported(process, seq, *counted, deployment=deployment))
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        """See `Observer`."""
+        if report.counted is not None:
+            process = Process(report.worker, report.incarnation)
+            self._write(Reported(process, report.seq, *report.counted, deployment=deployment))
 
-    def alarm(self, deployment: str, reason: str) -> None:
-        """See SwitchObserver."""
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
+        """See `Observer`."""
         log.error("alarm", deployment=deployment, reason=reason)
 
-    def barrier(self) -> Callable[[], None]:
-        """See `HistoryWriter.barrier`.
+    def barrier(self) -> Callable[[], None] | None:
+        """A function that returns once the file has all events so far. None if it has them.
 
-        What is durable in the store must not be ahead of the history by more than one step, or a
-        server that is killed would leave a history that seems to break the rules.
+        Call it before anything that follows from these events is stored, or told to a worker: a
+        server that is killed would else leave a history that seems to break the rules.
         """
-        return _nothing if self._writer is None else self._writer.barrier()
-
-    async def flush(self) -> None:
-        """See SwitchObserver."""
-        if self._writer is not None and not self._writer.idle:
-            await asyncio.to_thread(self._writer.barrier())
+        return None if self._writer is None else self._writer.barrier()
 
     def close(self) -> None:
-        """Write nothing any more. Harmless when repeated."""
+        """Write nothing any more. Repeated calls do nothing."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -84,10 +77,6 @@ class History:
     def _write(self, event: Event) -> None:
         if self._writer is not None:
             self._writer.put(event)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _shown(value: object) -> str:

@@ -62,14 +62,14 @@ class HistoryWriter:
         else:
             self._put += 1
 
-    @property
-    def idle(self) -> bool:
-        """Whether all events put so far are written."""
-        return self._done == self._put
+    def barrier(self) -> Callable[[], None] | None:
+        """A function that returns once all events put so far are written, or after a second.
 
-    def barrier(self) -> Callable[[], None]:
-        """A function that returns once all events put so far are written, or after a second."""
+        None if they are.
+        """
         put = self._put
+        if self._done >= put:
+            return None
 
         def wait() -> None:
             with self._progress:

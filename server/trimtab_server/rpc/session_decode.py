@@ -5,7 +5,8 @@ from __future__ import annotations
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.messages import Answer, Hello, Report, WorkerSetup
 from trimtab_protocol.wire import requests
-from trimtab_server.engine.arrival import Arrival, Facts
+from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import gather, named_as, refused
 
@@ -15,14 +16,14 @@ _HELLO_FIELDS = {
 }
 
 
-def decode_hello(message: pb.Hello) -> Arrival:
+def decode_hello(message: pb.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         topology, (hello, setup) = gather(
             lambda: decode_topology(message.topology), lambda: _decode_hello(message)
         )
         topology.check_experts(setup.num_experts)
-    facts = Facts(
+    spec = DeploymentSpec(
         topology,
         len(hello.placement.phy2log),
         setup.num_experts,
@@ -32,7 +33,9 @@ def decode_hello(message: pb.Hello) -> Arrival:
         setup.model,
         setup.first_layer,
     )
-    return Arrival(setup.deployment, facts, hello, setup.staging_slots, setup.max_layers_per_switch)
+    return JoinRequest(
+        setup.deployment, spec, hello, setup.staging_slots, setup.max_layers_per_switch
+    )
 
 
 def _decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
