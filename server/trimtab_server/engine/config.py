@@ -121,13 +121,6 @@ class SessionConfig:
             "a file.",
         ),
     )
-    history: str = field(
-        default="none",
-        metadata=setting(
-            "File to append the history of all switches to, or none. PROTOCOL.md describes its "
-            "lines.",
-        ),
-    )
     failpoints: str = field(
         default="none",
         metadata=setting(
