@@ -61,7 +61,7 @@ from trimtab_protocol.version import Version
 if TYPE_CHECKING:
     from trimtab_client.worker.aio import AsyncWorkerSession
     from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
-    from trimtab_client.worker.options import Scope, Transfer, WorkerOptions
+    from trimtab_client.worker.options import WorkerOptions
     from trimtab_client.worker.session import WorkerSession
 
 _LATER = {
