@@ -138,12 +138,12 @@ class AsyncWorkerSession(SessionBase):
                 try:
                     await self._converse(stream)
                 except Exception:
-                    logger.exception("the session failed, and goes on")
+                    logger.exception("the session failed, and continues")
             self._connector.ended(stream, None)
             while (pause := self._connector.pause()) > 0:
                 await self._run_next(pause)
         except Exception:
-            logger.exception("the session failed between streams, and goes on")
+            logger.exception("the session failed between streams, and continues")
             await self._run_next(self._max_backoff)
 
     async def _converse(self, stream: Stream) -> None:

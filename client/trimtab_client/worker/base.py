@@ -234,4 +234,4 @@ class SessionBase:
         except self._exits:
             raise
         except BaseException:
-            logger.exception("the session failed at %r, and goes on", job)
+            logger.exception("the session failed at %r, and continues", job)

@@ -80,7 +80,7 @@ class EffectRunner:
 
     def complain(self, reason: str) -> None:
         """Report a message of the server that was ignored."""
-        logger.warning("ignored: %s", reason)
+        logger.warning("ignored a message of the server: %s", reason)
         self.tell("complaint", reason=reason)
 
     def tell(self, kind: str, **values: Any) -> None:

@@ -169,7 +169,7 @@ class WorkerSession(SessionBase):
             while (pause := self._connector.pause()) > 0:
                 self._run_next(pause)
         except BaseException:
-            logger.exception("the session failed between streams, and goes on")
+            logger.exception("the session failed between streams, and continues")
             self._run_next(self._max_backoff)
 
     def _converse(self, stream: Stream) -> None:

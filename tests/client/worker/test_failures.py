@@ -147,7 +147,7 @@ class Awaiting(logging.Handler):
 def test_a_failure_between_streams_is_logged_and_the_session_continues(
     server: RunningSessions, start: Start
 ) -> None:
-    clock, awaiting = Failing(), Awaiting("failed between streams, and goes on")
+    clock, awaiting = Failing(), Awaiting("failed between streams, and continues")
     logger = logging.getLogger("trimtab_client.worker")
     logger.addHandler(awaiting)
     try:
