@@ -38,6 +38,7 @@ from trimtab_client import (
 )
 from trimtab_client.wire_values import array_of
 from trimtab_client.worker.counters import Counters
+from trimtab_client.worker.options import worker_setup
 from trimtab_client.worker.proposal import Room, check_offer
 from trimtab_client.worker.switch import WorkerSwitch
 from trimtab_protocol.messages import Offer
@@ -115,7 +116,7 @@ with Client("127.0.0.1:1") as client:
 # Messages of a session.
 
 switch = WorkerSwitch(group_id="g", worker="w", incarnation=1, gpus=(0, 1), placement=BEFORE)
-hello = same(encode_hello(switch.connected(1), OPTIONS.setup())).hello
+hello = same(encode_hello(switch.connected(1), worker_setup(OPTIONS))).hello
 assert (hello.placement.digest, hello.HasField("in_force")) == (BEFORE.digest, False)
 counters = Counters(BEFORE, (0, 1))
 counters.record(np.ones((2, 4), np.int32), 0, 0)

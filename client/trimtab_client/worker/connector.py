@@ -11,6 +11,7 @@ from trimtab_client.exceptions import TrimtabError
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effect_runner import EffectRunner
+from trimtab_client.worker.options import worker_setup
 from trimtab_client.worker.stream import Outbox, OutboxSignal, Stream
 from trimtab_protocol.wire.requests import Request, encode_goodbye, encode_hello, encode_report
 
@@ -50,7 +51,7 @@ class Connector:
             context.stream = stream
         if stream.wait_for_ready:
             stream.leave_at = now + _MAX_WAIT_FOR_READY_SECONDS
-        outbox.put_nowait(encode_hello(hello, context.options.setup()))
+        outbox.put_nowait(encode_hello(hello, worker_setup(context.options)))
         context.run_soon(stream.set_ready)
         return stream
 

@@ -94,23 +94,24 @@ class WorkerOptions:
         """Whether the worker is the only one of its group."""
         return len(self.gpus) == self.topology.num_gpus
 
-    def setup(self) -> WorkerSetup:
-        """The part of the first message of each session that stays the same."""
-        return WorkerSetup(
-            deployment=self.deployment,
-            topology=TopologySizes(**vars(self.topology)),
-            num_experts=self.num_experts,
-            scope=self.scope,
-            transfer=self.transfer,
-            staging_slots=self.staging_slots,
-            max_layers_per_switch=self.max_layers_per_switch,
-            bytes_per_expert=self.bytes_per_expert,
-            model=self.model,
-            first_layer=self.first_layer,
-        )
-
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def worker_setup(options: WorkerOptions) -> WorkerSetup:
+    """The part of the first message of each session that stays the same."""
+    return WorkerSetup(
+        deployment=options.deployment,
+        topology=TopologySizes(**vars(options.topology)),
+        num_experts=options.num_experts,
+        scope=options.scope,
+        transfer=options.transfer,
+        staging_slots=options.staging_slots,
+        max_layers_per_switch=options.max_layers_per_switch,
+        bytes_per_expert=options.bytes_per_expert,
+        model=options.model,
+        first_layer=options.first_layer,
+    )
 
 
 def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
