@@ -1,4 +1,4 @@
-"""Replay real expert loads on a group of worker processes that a server keeps balanced.
+"""TraceReplay real expert loads on a group of worker processes that a server keeps balanced.
 
 Starts `trimtab-server` and eight workers. Each is a rank of an expert-parallel group: it holds
 the weights of its experts, routes tokens by its own maps, and reports what its slots process.
@@ -24,8 +24,8 @@ from trimtab_tools.cli.simulate import parse_windows
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.play import carry_out
-from trimtab_tools.simulate.report import Replayed, Report
+from trimtab_tools.simulate.scenario_runner import carry_out
+from trimtab_tools.simulate.report import ReplayReport, Report
 from trimtab_tools.simulate.scenario import Scenario
 
 TRACES = Path(__file__).parent / "traces"
@@ -130,7 +130,7 @@ def scenario_of(arguments: argparse.Namespace, options: FleetOptions) -> Scenari
 
 
 def play(fleet: Fleet, scenario: Scenario, arguments: argparse.Namespace) -> tuple[Report, str]:
-    """Replay the trace, and show how it goes; returns the report, and a few metrics."""
+    """TraceReplay the trace, and show how it goes; returns the report, and a few metrics."""
     if arguments.json:
         with fleet, progress(fleet):
             return fleet.finish(trouble=carry_out(fleet, scenario)), ""
@@ -245,7 +245,7 @@ def summary(report: Report, options: FleetOptions) -> str:
     return "\n".join(lines) + struck
 
 
-def balance_lines(report: Report, replayed: Replayed, options: FleetOptions) -> list[str]:
+def balance_lines(report: Report, replayed: ReplayReport, options: FleetOptions) -> list[str]:
     """How balanced it was, and what that took."""
     left_out = f", {replayed.left_out} not judged: a rank died" if replayed.left_out else ""
     less = 1 - replayed.served / replayed.untouched

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from tests.bench.tables import machine, print_table
 from trimtab_server.store.failpoints import STAGES
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.messages import Point
-from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.messages import SwitchPoint
+from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.report import Report
 from trimtab_tools.simulate.targets import RandomTargets
@@ -56,7 +56,7 @@ def main() -> int:
         Round("the server, at random points", _kill_server, given.kills),
         *(Round(f"the server, {each}", _die_at(each), DEATHS) for each in FAILPOINTS),
         Round("a worker, at random points", _kill_rank, given.rounds),
-        *(Round(f"a worker: {at.value}", _kill_rank_at(at), given.rounds) for at in Point),
+        *(Round(f"a worker: {at.value}", _kill_rank_at(at), given.rounds) for at in SwitchPoint),
     ]
     print(f"Measured {machine()}; {given.ranks} ranks, seed {given.seed}.", flush=True)
     wrong = False
@@ -116,7 +116,7 @@ def _kill_rank(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:
     _wait_for_flip(fleet)
 
 
-def _kill_rank_at(point: Point) -> Killer:
+def _kill_rank_at(point: SwitchPoint) -> Killer:
     def kill(fleet: Fleet, rng: random.Random, struck: Counter[str]) -> None:
         groups = fleet.ledger.groups
         fleet.kill_rank(rng.randrange(fleet.options.ranks), point)
@@ -132,7 +132,7 @@ def _wait_for_flip(fleet: Fleet) -> None:
     fleet.wait("a flip by all ranks", lambda: _last_flip(fleet) > at or None)
 
 
-def _under_way(history: Noted) -> str:
+def _under_way(history: HistoryTail) -> str:
     """What the server had noted of the last switch."""
     offered = history.lines("offered")
     version = offered[-1]["version"] if offered else None

@@ -14,7 +14,7 @@ from trimtab_client.version import Version
 from trimtab_tools.history import check_history, read_history
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.messages import Point
+from trimtab_tools.simulate.messages import SwitchPoint
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.report import Report
 from trimtab_tools.simulate.targets import RandomTargets
@@ -77,7 +77,7 @@ def told_prepared(fleet: Fleet, target: Placement) -> Version:
     return version
 
 
-def offered_until(point: Point) -> Callable[[Fleet, Placement], Version]:
+def offered_until(point: SwitchPoint) -> Callable[[Fleet, Placement], Version]:
     """An offer during which rank 1 dies by itself, when it gets there."""
 
     def trigger(fleet: Fleet, target: Placement) -> Version:
@@ -91,11 +91,11 @@ def offered_until(point: Point) -> Callable[[Fleet, Placement], Version]:
     ("begin", "dies", "committed", "taken"),
     [
         (lambda fleet, _: fleet.wait_in_force(), True, False, False),
-        (offered_until(Point.ACCEPTED), False, False, False),
-        (offered_until(Point.PREPARED), False, False, False),
+        (offered_until(SwitchPoint.ACCEPTED), False, False, False),
+        (offered_until(SwitchPoint.PREPARED), False, False, False),
         (told_prepared, True, False, False),
-        (offered_until(Point.ARMED), False, True, False),
-        (offered_until(Point.FLIPPING), False, True, True),
+        (offered_until(SwitchPoint.ARMED), False, True, False),
+        (offered_until(SwitchPoint.FLIPPING), False, True, True),
     ],
     ids=["idle", "offered", "prepared", "told prepared", "armed", "flipping"],
 )
@@ -163,7 +163,7 @@ def test_a_killed_server_comes_back_and_a_stopped_rank_is_waited_for(tmp_path: P
         fleet.start_server()
         fleet.switch_to(targets.after(fleet.target))
 
-        # Stopped before it has said so, it would keep the server waiting.
+        # LeftGroup before it has said so, it would keep the server waiting.
         fleet.wait_noted("applied", digest=fleet.target.digest.hex())
         before = len(fleet.history.lines("aborting"))
         fleet.stop_rank(1)

@@ -9,12 +9,12 @@ import pytest
 
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.messages import Broken, Brought, Result
+from trimtab_tools.simulate.messages import GroupBroken, Contribution, Result
 
 
-def brought(member: int, step: int, members: int = 3, what: str = "tokens") -> Brought:
+def brought(member: int, step: int, members: int = 3, what: str = "tokens") -> Contribution:
     """What a member brings: for each other one, who it is from, for whom, and when."""
-    return Brought(step, what, [f"{member}>{other}@{step}".encode() for other in range(members)])
+    return Contribution(step, what, [f"{member}>{other}@{step}".encode() for other in range(members)])
 
 
 def test_nobody_hears_anything_before_all_have_come():
@@ -33,8 +33,8 @@ def test_who_waits_hears_of_the_break_and_others_as_they_come():
     group = Group("g", [0, 1, 2])
     group.brought(0, brought(0, 5))
 
-    assert group.break_up("rank 2 has died") == [(0, Broken("rank 2 has died"))]
-    assert group.brought(1, brought(1, 5)) == [(1, Broken("rank 2 has died"))]
+    assert group.break_up("rank 2 has died") == [(0, GroupBroken("rank 2 has died"))]
+    assert group.brought(1, brought(1, 5)) == [(1, GroupBroken("rank 2 has died"))]
 
 
 def test_the_first_reason_stays():
@@ -42,7 +42,7 @@ def test_the_first_reason_stays():
     group.break_up("first")
 
     assert group.break_up("second") == []
-    assert group.brought(0, brought(0, 1, 2)) == [(0, Broken("first"))]
+    assert group.brought(0, brought(0, 1, 2)) == [(0, GroupBroken("first"))]
 
 
 @pytest.mark.parametrize("other", [brought(1, 6, 2), brought(1, 5, 2, "values")])

@@ -12,12 +12,12 @@ from trimtab_client import InvalidArgumentError
 from trimtab_client.version import Version
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.messages import Stopped
-from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.messages import LeftGroup
+from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.peers import PeerReader, PeerServer
+from trimtab_tools.simulate.weight_reads import WeightReader, WeightServer
 from trimtab_tools.simulate.rank import append_line
-from trimtab_tools.simulate.rows import pack, unpack
+from trimtab_tools.simulate.encoding import pack, unpack
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.supervisor import start_of
 from trimtab_tools.simulate.targets import RandomTargets
@@ -80,7 +80,7 @@ def test_experts_of_a_layer_and_seeds_have_weights_of_their_own():
 
 def test_a_new_group_begins_where_all_survivors_stand():
     rows_LR = np.array([[0, 1, 2]], np.int32)
-    survivors = {0: Stopped(7, Version(1, 2), rows_LR), 3: Stopped(7, Version(1, 2), rows_LR)}
+    survivors = {0: LeftGroup(7, Version(1, 2), rows_LR), 3: LeftGroup(7, Version(1, 2), rows_LR)}
 
     assert start_of(survivors) == (7, rows_LR)
     assert start_of({}) is None
@@ -89,8 +89,8 @@ def test_a_new_group_begins_where_all_survivors_stand():
 @pytest.mark.parametrize(("step", "rows"), [(8, [[0, 1, 2]]), (7, [[1, 0, 2]])])
 def test_survivors_that_differ_are_told_apart(step: int, rows: list[list[int]]):
     survivors = {
-        0: Stopped(7, Version(1, 2), np.array([[0, 1, 2]], np.int32)),
-        3: Stopped(step, Version(1, 3), np.array(rows, np.int32)),
+        0: LeftGroup(7, Version(1, 2), np.array([[0, 1, 2]], np.int32)),
+        3: LeftGroup(step, Version(1, 3), np.array(rows, np.int32)),
     }
 
     with pytest.raises(FleetError, match=rf"differ in .*\(7, '1.2'\).*\({step}, '1.3'\)"):
@@ -99,7 +99,7 @@ def test_survivors_that_differ_are_told_apart(step: int, rows: list[list[int]]):
 
 def test_a_history_is_read_as_it_grows_and_half_a_line_is_left_for_later(tmp_path):
     path = tmp_path / "history.jsonl"
-    noted = Noted(path)
+    noted = HistoryTail(path)
     assert noted.lines("offered") == []
     append_line(path, {"kind": "offered", "version": [1, 1], "digest": b"\1\2"})
     with path.open("a") as file:
@@ -127,7 +127,7 @@ def test_lines_of_many_writers_stay_whole(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert Noted(path).count("flipped") == 400
+    assert HistoryTail(path).count("flipped") == 400
 
 
 def test_rows_come_back_as_they_were():
@@ -142,10 +142,10 @@ def test_rows_come_back_as_they_were():
 def test_weights_are_read_from_a_peer_and_its_successor(tmp_path):
     def serve(name: str, factor: int) -> str:
         address = str(tmp_path / name)
-        PeerServer(address, lambda layer, slot: np.full((2, 2), factor * slot, np.float32))
+        WeightServer(address, lambda layer, slot: np.full((2, 2), factor * slot, np.float32))
         return address
 
-    reader = PeerReader(2)
+    reader = WeightReader(2)
     reader.regroup([serve("a", 1), serve("b", 10)])
     assert reader.read(0, 0, 3).tolist() == [[3, 3], [3, 3]]
     assert reader.read(1, 0, 3).tolist() == [[30, 30], [30, 30]]
@@ -155,7 +155,7 @@ def test_weights_are_read_from_a_peer_and_its_successor(tmp_path):
 
 
 def test_a_peer_that_is_gone_is_an_os_error(tmp_path):
-    reader = PeerReader(2)
+    reader = WeightReader(2)
     reader.regroup([str(tmp_path / "nobody")])
 
     with pytest.raises(FileNotFoundError):
@@ -166,8 +166,8 @@ def test_a_peer_that_cannot_read_ends_the_connection(tmp_path):
     def refuse(layer: int, slot: int) -> np.ndarray:
         raise ConnectionError("closed")
 
-    PeerServer(str(tmp_path / "a"), refuse)
-    reader = PeerReader(2)
+    WeightServer(str(tmp_path / "a"), refuse)
+    reader = WeightReader(2)
     reader.regroup([str(tmp_path / "a")])
 
     with pytest.raises(ConnectionError, match="rank 0 went"):

@@ -14,10 +14,10 @@ from trimtab_client import InvalidArgumentError
 from trimtab_tools.cli import main
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.injector import Injector
-from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.fault_schedule import FaultSchedule
+from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.play import play
+from trimtab_tools.simulate.scenario_runner import play
 from trimtab_tools.simulate.scenario import Scenario
 
 Capture = pytest.CaptureFixture[str]
@@ -48,7 +48,7 @@ def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture
     assert report["groups"] == 2
     assert report["applied"] > 0
     # So that no switch is on its way when the ranks leave.
-    assert Noted(history).count("paused") == 1
+    assert HistoryTail(history).count("paused") == 1
     assert report["moves"] > 0
     # A decision that moves experts is in the history; what it says of others is its own affair.
     assert {"improved", "replanned"} & set(report["decisions"])
@@ -71,7 +71,7 @@ def test_a_shadow_moves_nothing_and_a_fault_strikes_when_its_window_begins(trace
     fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
     with Fleet(options, balance="shadow") as fleet:
         fleet.wait_in_force()
-        with Injector(fleet, [fault]):
+        with FaultSchedule(fleet, [fault]):
             fleet.wait("the fault", lambda: fleet.ledger.faults or None)
             step = fleet.ledger.total().step
         report = play(fleet, Scenario(plan="balance"))

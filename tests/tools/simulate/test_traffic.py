@@ -9,7 +9,7 @@ import pytest
 
 from trimtab_client import InvalidArgumentError
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.traffic import Replay, Routed, tokens_of, traffic_of
+from trimtab_tools.simulate.traffic import TraceReplay, RoutedTokens, tokens_of, traffic_of
 
 WINDOWS, LAYERS, EXPERTS = 3, 4, 6
 
@@ -28,7 +28,7 @@ def write(path: Path, load: object) -> Path:
     return path
 
 
-def counted(steps: list[Routed]) -> np.ndarray:
+def counted(steps: list[RoutedTokens]) -> np.ndarray:
     counts_LE = np.zeros((LAYERS, EXPERTS), np.int64)
     for routed in steps:
         np.add.at(counts_LE, (routed.layer_N, routed.expert_N), 1)
@@ -69,7 +69,7 @@ def test_no_rank_has_one_expert_only(trace):
 
 def test_whoever_asks_and_whenever_gets_the_same(trace):
     options = FleetOptions(trace=trace, ranks=3, steps_per_window=4)
-    in_order, backwards = Replay(options, 1), Replay(options, 1)
+    in_order, backwards = TraceReplay(options, 1), TraceReplay(options, 1)
     forth = [in_order.of_step(step) for step in range(WINDOWS * 4)]
     back = [backwards.of_step(step) for step in reversed(range(WINDOWS * 4))]
 
@@ -80,7 +80,7 @@ def test_whoever_asks_and_whenever_gets_the_same(trace):
 
 def test_after_the_last_window_it_goes_on_with_that(trace):
     options = FleetOptions(trace=trace, ranks=1, steps_per_window=4)
-    traffic = Replay(options, 0)
+    traffic = TraceReplay(options, 0)
     after = counted([traffic.of_step(WINDOWS * 4 + step) for step in range(4)])
 
     np.testing.assert_array_equal(after, options.loads().load_TLE[-1])

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from trimtab_client import Placement
-from trimtab_tools.simulate.messages import Counted
-from trimtab_tools.simulate.windows import Tally, Window, Windows, moves_of
+from trimtab_tools.simulate.messages import WindowCounts
+from trimtab_tools.simulate.windows import WindowCounter, Window, Windows, moves_of
 
 # Two GPUs of two slots, three experts: expert 0 has a slot on each.
 UNTOUCHED = Placement.of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
 
 
-def counted(window: int, counts_LE: list[list[int]], steps: int = 4) -> Counted:
-    return Counted(window, steps, np.array(counts_LE, np.int64))
+def counted(window: int, counts_LE: list[list[int]], steps: int = 4) -> WindowCounts:
+    return WindowCounts(window, steps, np.array(counts_LE, np.int64))
 
 
 def test_served_is_what_gpus_have_processed_and_untouched_what_they_would_have():
@@ -50,7 +50,7 @@ def test_a_window_that_a_rank_has_not_seen_all_of_is_left_out(parts):
 
 
 def test_a_rank_tallies_by_the_experts_that_its_slots_hold_at_each_step():
-    tally = Tally(2, 1)
+    tally = WindowCounter(2, 1)
     before_LS, after_LS = np.array([[0, 1]], np.int32), np.array([[2, 2]], np.int32)
 
     assert tally.add(0, np.array([[5, 7]]), before_LS, 3) is None
@@ -62,7 +62,7 @@ def test_a_rank_tallies_by_the_experts_that_its_slots_hold_at_each_step():
 
 
 def test_a_rank_that_begins_within_a_window_says_how_much_of_it_it_has_seen():
-    tally = Tally(4, 2)
+    tally = WindowCounter(4, 2)
     own_LS = np.array([[0, 1]], np.int32)
     ended = [tally.add(step, np.array([[1, 0]]), own_LS, 2) for step in range(2, 8)]
 

@@ -66,7 +66,7 @@ def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Play the scenario and print what has come of it; 0 if nothing was wrong."""
     # Here, since other commands can do without: it loads what starts processes.
-    from trimtab_tools.simulate.play import play
+    from trimtab_tools.simulate.scenario_runner import play
 
     try:
         options = _options(arguments)

@@ -29,7 +29,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Stage:
+class CaseContext:
     """What a case is played with: see `Case.run` and `Case`."""
 
     make_group: MakeGroup
@@ -70,7 +70,7 @@ class Case:
     reason: str
     transfer: Transfer
     owners: Owners
-    play: Callable[[Stage], None] = field(repr=False, compare=False)
+    play: Callable[[CaseContext], None] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.transfer.value}-{self.name}-{self.owners.value}"
@@ -92,7 +92,7 @@ class Case:
             patience: seconds that a call, or a transfer, may take.
         """
         rng = np.random.default_rng([seed, zlib.crc32(str(self).encode())])
-        stage = Stage(make_group, shape, self.transfer, self.owners, rng, patience)
+        stage = CaseContext(make_group, shape, self.transfer, self.owners, rng, patience)
         try:
             self.play(stage)
         except NotApplicableError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trimtab_client.worker.options import Transfer
 from trimtab_tools.conformance import features
-from trimtab_tools.conformance.case import Case, Stage
+from trimtab_tools.conformance.case import Case, CaseContext
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
 from trimtab_tools.conformance.group import Group, Offers
 from trimtab_tools.conformance.offers import Work
@@ -21,10 +21,10 @@ from trimtab_tools.conformance.targets import Feature
 _SWITCHES = 4
 _MOST_ABORTS = 20
 
-_Play = Callable[[Stage], None]
+_Play = Callable[[CaseContext], None]
 
 
-def _start(stage: Stage) -> None:
+def _start(stage: CaseContext) -> None:
     with stage.group() as group:
         truth = group.truth
     with stage.group() as group:
@@ -32,12 +32,12 @@ def _start(stage: Stage) -> None:
         group.check("in a second group, which begins with another placement")
 
 
-def _prepare(stage: Stage) -> None:
+def _prepare(stage: CaseContext) -> None:
     with stage.group() as group:
         group.prepare(group.offers(group.crowded()))
 
 
-def _switch(stage: Stage) -> None:
+def _switch(stage: CaseContext) -> None:
     with stage.group() as group:
         for _ in range(_SWITCHES):
             group.switch(group.crowded())
@@ -46,7 +46,7 @@ def _switch(stage: Stage) -> None:
 def _has(feature: Feature) -> _Play:
     """A few small switches with a feature."""
 
-    def play(stage: Stage) -> None:
+    def play(stage: CaseContext) -> None:
         with stage.group() as group:
             for _ in range(_SWITCHES):
                 group.switch(group.featured(feature))
@@ -54,11 +54,11 @@ def _has(feature: Feature) -> _Play:
     return play
 
 
-def _idle(stage: Stage) -> None:
+def _idle(stage: CaseContext) -> None:
     _has(partial(features.leaves_one_idle, ranks=stage.gpus))(stage)
 
 
-def _abort(stage: Stage) -> None:
+def _abort(stage: CaseContext) -> None:
     with stage.group() as group:
         received_G = np.zeros(stage.shape.gpus, np.int64)
         for _ in range(_MOST_ABORTS):
@@ -77,7 +77,7 @@ def _abort(stage: Stage) -> None:
 def _after_an_abort(feature: Callable[..., bool]) -> _Play:
     """A switch, with a feature that depends on what an aborted one has received."""
 
-    def play(stage: Stage) -> None:
+    def play(stage: CaseContext) -> None:
         with stage.group() as group:
             stale = _received(_aborted(group))
             if not stale:
@@ -87,13 +87,13 @@ def _after_an_abort(feature: Callable[..., bool]) -> _Play:
     return play
 
 
-def _unseen(stage: Stage) -> None:
+def _unseen(stage: CaseContext) -> None:
     with stage.group() as group:
         group.abort(group.offers(group.crowded()))
         group.switch(group.crowded())
 
 
-def _alone(stage: Stage) -> None:
+def _alone(stage: CaseContext) -> None:
     with stage.group() as group:
         ranks = group.ranks.alive()
         offers = group.offers(group.crowded())
@@ -104,7 +104,7 @@ def _alone(stage: Stage) -> None:
         group.flip(offers)
 
 
-def _source(stage: Stage) -> None:
+def _source(stage: CaseContext) -> None:
     with stage.group() as group:
         target = group.featured(partial(features.depends_on, ranks=stage.gpus))
         work = Work.between(group.placement, target)
@@ -118,7 +118,7 @@ def _source(stage: Stage) -> None:
             act({rank: offers[rank]})
 
 
-def _close(stage: Stage) -> None:
+def _close(stage: CaseContext) -> None:
     before: set[threading.Thread] = set()
     # The first time, libraries may start threads of their own, and keep them.
     for _ in range(2):

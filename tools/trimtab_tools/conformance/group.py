@@ -17,7 +17,7 @@ from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableE
 from trimtab_tools.conformance.offers import Work
 from trimtab_tools.conformance.ranks import Ranks, failure_of
 from trimtab_tools.conformance.targets import Feature, crowded, featured
-from trimtab_tools.conformance.truth import Truth
+from trimtab_tools.conformance.expert_outputs import ExpertOutputs
 
 _TOKENS = 4
 
@@ -62,7 +62,7 @@ class Group:
     def __enter__(self) -> Self:
         try:
             seen = self.ranks.look(self._tokens_TH, "at the start")
-            self.truth = Truth(self.placement, seen.values())
+            self.truth = ExpertOutputs(self.placement, seen.values())
             self.check("at the start")
             self.truth.require_distinct()
         except BrokenContractError as error:

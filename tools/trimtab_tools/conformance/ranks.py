@@ -11,14 +11,14 @@ import numpy as np
 from trimtab_client.worker.slots import slots_of
 from trimtab_tools.conformance.adapter import EngineAdapter, FloatArray, GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
-from trimtab_tools.conformance.lane import Lane
-from trimtab_tools.conformance.truth import Seen
+from trimtab_tools.conformance.serial_thread import SerialThread
+from trimtab_tools.conformance.expert_outputs import Observation
 
 
 class _Rank(NamedTuple):
     adapter: EngineAdapter
-    session: Lane
-    engine: Lane
+    session: SerialThread
+    engine: SerialThread
 
 
 class Ranks:
@@ -40,7 +40,7 @@ class Ranks:
     def __init__(self, make_group: MakeGroup, spec: GroupSpec, patience: float) -> None:
         self._spec, self._patience = spec, patience
         self._ranks = {
-            i: _Rank(adapter, Lane(f"session {i}"), Lane(f"engine {i}"))
+            i: _Rank(adapter, SerialThread(f"session {i}"), SerialThread(f"engine {i}"))
             for i, adapter in enumerate(self._made(make_group))
         }
 
@@ -61,7 +61,7 @@ class Ranks:
         """Have the engine's thread call a method of the adapter."""
         return self._ranks[rank].engine.do(getattr(self._ranks[rank].adapter, method), *arguments)
 
-    def look(self, tokens_TH: FloatArray, when: str) -> dict[int, Seen]:
+    def look(self, tokens_TH: FloatArray, when: str) -> dict[int, Observation]:
         """What each rank shows of itself, on its engine's thread."""
         looks = {
             i: rank.engine.do(self._show, rank.adapter, self._spec.gpus[i], tokens_TH)
@@ -128,7 +128,7 @@ class Ranks:
             raise BrokenContractError(f"make_group made {len(adapters)} ranks, not {wanted}")
         return adapters
 
-    def _show(self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray) -> Seen:
+    def _show(self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray) -> Observation:
         placement = self._spec.placement
         slots_O = slots_of(gpus, placement)
         outputs_LOTH = np.empty((len(placement.phy2log), len(slots_O), *tokens_TH.shape))
@@ -139,7 +139,7 @@ class Ranks:
             except Exception as error:
                 error.add_note(f"(compute: layer {layer}, slot {slots_O[i]})")
                 raise
-        return Seen(np.array(adapter.phy2log()), slots_O, outputs_LOTH.astype(np.float32))
+        return Observation(np.array(adapter.phy2log()), slots_O, outputs_LOTH.astype(np.float32))
 
 
 def failure_of(transfer: Future[Any]) -> str | None:
@@ -155,7 +155,7 @@ def failure_of(transfer: Future[Any]) -> str | None:
 
 def _once(name: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
     """Have a thread of its own call something."""
-    lane = Lane(name)
+    lane = SerialThread(name)
     done = lane.do(call, *arguments)
     lane.end()
     return done

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.simulate.messages import Point
+from trimtab_tools.simulate.messages import SwitchPoint
 
 GRAMMAR = """\
 faults:
@@ -135,7 +135,7 @@ def _window(words: str, when: str, windows: int) -> int:
 
 
 def _check_point(words: str, action: Action, when: str) -> None:
-    points = [each.value for each in Point] if action.is_of_a_rank else list(SERVER_POINTS)
+    points = [each.value for each in SwitchPoint] if action.is_of_a_rank else list(SERVER_POINTS)
     if action in _TIMED:
         raise _wrong(words, "needs a time, such as @2s")
     if when not in points:

@@ -23,15 +23,15 @@ from trimtab_client.placement import Placement
 from trimtab_client.results import TriggerResult
 from trimtab_client.retry import RetryPolicy, check_timeout
 from trimtab_tools.history import check_history, read_history
-from trimtab_tools.simulate.crew import RANK
+from trimtab_tools.simulate.rank_processes import RANK
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.ledger import Ledger, Status
-from trimtab_tools.simulate.noted import Noted, open_switches
+from trimtab_tools.simulate.fleet_state import FleetState, Status
+from trimtab_tools.simulate.history_tail import HistoryTail, open_switches
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.report import Ended, Report, make_report
-from trimtab_tools.simulate.running import Plan, running
+from trimtab_tools.simulate.launch import Plan, running
 from trimtab_tools.simulate.scenario import Balance
-from trimtab_tools.simulate.strikes import Strikes
+from trimtab_tools.simulate.fault_injection import Strikes
 from trimtab_tools.simulate.waits import Waits
 
 _QUICK_REPORTS = ("--report-seconds", "0.1")
@@ -68,7 +68,7 @@ class Fleet(Waits, Strikes):
             is told. With `server` this is up to that one.
         server_flags: of the server that is started, such as "--offer-seconds", "5".
         patience: longest wait of a method that is given no other, in seconds.
-        rank_command: runs a rank's process; see `Crew`.
+        rank_command: runs a rank's process; see `RankProcesses`.
 
     Attributes:
         balance: the same.
@@ -102,7 +102,7 @@ class Fleet(Waits, Strikes):
         quick = () if balance is None else _QUICK_REPORTS
         server_flags = ("--balance", balance or "off", *quick, *server_flags)
         self._plan = Plan(self.options, server, history, server_flags, rank_command, patience)
-        self.ledger = Ledger(self.options)
+        self.ledger = FleetState(self.options)
         self.target = self.options.untouched
         self._began = time.monotonic()
         self._target_seconds: list[float] = []
@@ -111,7 +111,7 @@ class Fleet(Waits, Strikes):
     def __enter__(self) -> Self:
         self._running = self._exit.enter_context(running(self._plan, self.ledger))
         history = self._running.history
-        self._noted = None if history is None else Noted(history)
+        self._noted = None if history is None else HistoryTail(history)
         return self
 
     def __exit__(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.messages import Broken, Brought, Result
+from trimtab_tools.simulate.messages import GroupBroken, Contribution, Result
 
-Answers = list[tuple[int, Result | Broken]]
+Answers = list[tuple[int, Result | GroupBroken]]
 
 
 class Group:
@@ -31,9 +31,9 @@ class Group:
         self.name = name
         self.members = tuple(members)
         self.reason: str | None = None
-        self._brought: dict[int, Brought] = {}
+        self._brought: dict[int, Contribution] = {}
 
-    def brought(self, member: int, brought: Brought) -> Answers:
+    def brought(self, member: int, brought: Contribution) -> Answers:
         """A member has come to a collective; whom to answer, and what.
 
         Raises:
@@ -43,7 +43,7 @@ class Group:
         if member not in self.members:
             raise FleetError(f"rank {member} came to a collective of a group that it is not in")
         if self.reason is not None:
-            return [(member, Broken(self.reason))]
+            return [(member, GroupBroken(self.reason))]
         self._brought[member] = brought
         if len(self._brought) < len(self.members):
             return []
@@ -61,4 +61,4 @@ class Group:
             return []
         self.reason = reason
         waiting, self._brought = self._brought, {}
-        return [(n, Broken(reason)) for n in waiting]
+        return [(n, GroupBroken(reason)) for n in waiting]

@@ -14,7 +14,7 @@ from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.trace import Counts
 
 
-class Point(Enum):
+class SwitchPoint(Enum):
     """Where a rank can be on its way through a switch, when a fault strikes.
 
     ACCEPTED: it is about to fill its staging. PREPARED: all is there, and the server does
@@ -28,7 +28,7 @@ class Point(Enum):
     FLIPPING = "flipping"
 
 
-class Deed(Enum):
+class FaultKind(Enum):
     """What a rank does to itself."""
 
     KILL = "kill-rank"
@@ -82,7 +82,7 @@ class Leave:
 
 
 @dataclass(frozen=True)
-class Arm:
+class InjectFault:
     """Do this the next time that you come to this point.
 
     Attributes:
@@ -92,8 +92,8 @@ class Arm:
             somebody ends it).
     """
 
-    point: Point
-    deed: Deed
+    point: SwitchPoint
+    deed: FaultKind
     seconds: float = 0.0
 
 
@@ -105,7 +105,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Broken:
+class GroupBroken:
     """There is no result, and there is none for any other member: the group has ended."""
 
     reason: str
@@ -120,7 +120,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Brought:
+class Contribution:
     """What it brings to a collective: something for each member, in order.
 
     Attributes:
@@ -135,11 +135,11 @@ class Brought:
 
 
 @dataclass(frozen=True)
-class Told:
+class RankEvent:
     """Something has happened to it.
 
     `kind` is that of a `StateEvent`, with its values; or of the rank itself: accepted,
-    discarded (`version`), struck (the fields of `Arm`), serving (`group`, after its first step).
+    discarded (`version`), struck (the fields of `InjectFault`), serving (`group`, after its first step).
 
     Attributes:
         at: when, in seconds of the machine's monotonic clock, which all processes share.
@@ -174,7 +174,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Counted:
+class WindowCounts:
     """What its slots have processed in a window of the trace that has ended.
 
     Attributes:
@@ -189,7 +189,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class LeftGroup:
     """It has heard that its group is broken, and waits for another one.
 
     Attributes:
@@ -203,5 +203,5 @@ class Stopped:
     phy2log: IntArray
 
 
-ToRank = Setup | Join | Leave | Arm | Result | Broken
-FromRank = Ready | Brought | Told | Progress | Counted | Stopped
+ToRank = Setup | Join | Leave | InjectFault | Result | GroupBroken
+FromRank = Ready | Contribution | RankEvent | Progress | WindowCounts | LeftGroup

@@ -13,7 +13,7 @@ from typing import Any
 
 from trimtab_tools.simulate.errors import FleetError
 
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD = Path(__file__).with_name("reaper.py")
 _MOST_QUOTED = 2000
 
 Process = subprocess.Popen[str]

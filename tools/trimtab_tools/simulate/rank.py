@@ -28,22 +28,22 @@ from trimtab_client.worker.options import Scope, WorkerOptions
 from trimtab_client.worker.session import WorkerSession
 from trimtab_tools.conformance.reference import NumpyEngine
 from trimtab_tools.simulate.checkpoint import Checkpoint
-from trimtab_tools.simulate.control import Control, GroupBrokenError
-from trimtab_tools.simulate.forward import Forward
+from trimtab_tools.simulate.rank_pipe import RankPipe, GroupBrokenError
+from trimtab_tools.simulate.forward_pass import ForwardPass
 from trimtab_tools.simulate.messages import (
-    Arm,
-    Deed,
+    InjectFault,
+    FaultKind,
     Join,
-    Point,
+    SwitchPoint,
     Progress,
     Ready,
     Setup,
-    Stopped,
+    LeftGroup,
 )
-from trimtab_tools.simulate.peers import PeerReader, PeerServer
-from trimtab_tools.simulate.points import Points
+from trimtab_tools.simulate.weight_reads import WeightReader, WeightServer
+from trimtab_tools.simulate.fault_points import FaultPoints
 from trimtab_tools.simulate.transport import FleetTransport
-from trimtab_tools.simulate.windows import Tally, moves_of
+from trimtab_tools.simulate.windows import WindowCounter, moves_of
 
 _QUICK = RetryPolicy(initial_backoff=0.02, max_backoff=0.3)
 _PROGRESS_S = 0.1
@@ -65,15 +65,15 @@ class Rank:
         self.setup = setup
         self.options = options = setup.options
         self.checkpoint = Checkpoint(options.seed, options.hidden)
-        self.points = Points(self._struck)
-        self.control = Control(pipe, self.points.arm)
-        self.reader = PeerReader(options.hidden)
+        self.points = FaultPoints(self._struck)
+        self.control = RankPipe(pipe, self.points.arm)
+        self.reader = WeightReader(options.hidden)
         self.transport = FleetTransport(options, self.reader, self.control)
         self._maps = options.untouched
         self._tokens = self._wrong = self._moves = 0
-        self._tally = Tally(options.steps_per_window, options.num_windows)
+        self._tally = WindowCounter(options.steps_per_window, options.num_windows)
         self._progress_at = 0.0
-        PeerServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
+        WeightServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
         self.control.send(Ready())
 
     def run(self) -> None:
@@ -90,7 +90,7 @@ class Rank:
             except GroupBrokenError:
                 self._report()
                 version, phy2log_LR = self.session.in_force, self.engine.phy2log()
-                self.control.send(Stopped(self.control.step, version, phy2log_LR))
+                self.control.send(LeftGroup(self.control.step, version, phy2log_LR))
             group = self.control.next_group()
             if group is not None:
                 self.session.regroup(group.group, self._maps)
@@ -112,7 +112,7 @@ class Rank:
         setup, options = self.setup, self.options
         self._maps = Placement.of(group.phy2log, options.experts, options.ranks)
         self.engine = self.make_engine(self._maps)
-        self.forward = Forward(
+        self.forward = ForwardPass(
             options, setup.index, self.checkpoint, self.engine.compute, self.control.exchange
         )
         self.session = WorkerSession(
@@ -164,7 +164,7 @@ class Rank:
             time.sleep(begun - now)
 
     def _flip(self, flip: Flip) -> None:
-        self.points.reached(Point.FLIPPING)
+        self.points.reached(SwitchPoint.FLIPPING)
         self.engine.flip(flip)
         # By what the engine has come to, not by what it was to become.
         options, before_LS = self.options, self._experts()
@@ -179,7 +179,7 @@ class Rank:
 
     def _barrier(self, values: Sequence[int]) -> Sequence[int]:
         if values[1]:
-            self.points.reached(Point.ARMED)
+            self.points.reached(SwitchPoint.ARMED)
         own = np.array(values, np.int64).tobytes()
         parts = self.control.exchange("barrier", [own] * self.options.ranks)
         lowest: list[int] = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2).min(0).tolist()
@@ -195,7 +195,7 @@ class Rank:
 
     def _on_offer(self, offer: SwitchOffer) -> Future[bool]:
         self.control.tell("accepted", version=offer.version)
-        self.points.reached(Point.ACCEPTED)
+        self.points.reached(SwitchPoint.ACCEPTED)
         begun, ended = self.engine.on_offer(offer), Future[bool]()
         if begun is None:
             self._transferred(None, ended)
@@ -209,8 +209,8 @@ class Rank:
         if failure is not None:
             ended.set_exception(failure)
             return
-        struck = self.points.reached(Point.PREPARED)
-        accepts = all(fault.deed is not Deed.REFUSE for fault in struck)
+        struck = self.points.reached(SwitchPoint.PREPARED)
+        accepts = all(fault.deed is not FaultKind.REFUSE for fault in struck)
         delay = sum(fault.seconds for fault in struck)
         if delay > 0:
             timer = Timer(delay, ended.set_result, [accepts])
@@ -229,7 +229,7 @@ class Rank:
             append_line(self.setup.history, values)
         self.control.tell(event.kind, **event.values)
 
-    def _struck(self, fault: Arm) -> None:
+    def _struck(self, fault: InjectFault) -> None:
         self.control.tell("struck", **vars(fault))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from trimtab_tools.history import Report as Verdict
-from trimtab_tools.simulate.ledger import Ledger, Struck, Switch
-from trimtab_tools.simulate.noted import Line
+from trimtab_tools.simulate.fleet_state import FleetState, InjectedFault, Switch
+from trimtab_tools.simulate.history_tail import Line
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.windows import Window
 
@@ -33,7 +33,7 @@ class FaultReport:
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayReport:
     """How balanced a trace was served. An imbalance is that of a `Window`.
 
     Attributes:
@@ -123,7 +123,7 @@ class Report:
     trouble: str
     verdict: Verdict | None
     decisions: Mapping[str, int]
-    replayed: Replayed | None
+    replayed: ReplayReport | None
 
     @property
     def ok(self) -> bool:
@@ -133,7 +133,7 @@ class Report:
 
 
 def make_report(
-    ledger: Ledger,
+    ledger: FleetState,
     options: FleetOptions,
     ended: Ended,
     target_seconds: Sequence[float],
@@ -168,11 +168,11 @@ def make_report(
     )
 
 
-def _replayed(ledger: Ledger, options: FleetOptions, moves: int) -> Replayed | None:
+def _replayed(ledger: FleetState, options: FleetOptions, moves: int) -> ReplayReport | None:
     windows, ended = ledger.windows.complete, ledger.windows.ended
     if not windows:
         return None
-    return Replayed(
+    return ReplayReport(
         windows=ended,
         left_out=ended - len(windows),
         untouched=fmean(window.untouched for window in windows),
@@ -184,7 +184,7 @@ def _replayed(ledger: Ledger, options: FleetOptions, moves: int) -> Replayed | N
     )
 
 
-def _fault(ledger: Ledger, began: float, struck: Struck, applied: list[Switch]) -> FaultReport:
+def _fault(ledger: FleetState, began: float, struck: InjectedFault, applied: list[Switch]) -> FaultReport:
     served = _first_after(struck.at, ledger.served_at)
     flipped = _first_after(struck.at, [switch.flipped_at for switch in applied])
     return FaultReport(struck.fault, struck.at - began, served, flipped)

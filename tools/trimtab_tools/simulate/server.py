@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.ledger import Ledger
+from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.processes import Process, Processes, signal_to
 
 _AS_IF_KILLED = 137
@@ -45,7 +45,7 @@ class ServerProcess:
         folder: Path,
         history: Path,
         flags: Sequence[str],
-        ledger: Ledger,
+        ledger: FleetState,
     ) -> None:
         if find_spec("trimtab_server") is None:
             raise FleetError(

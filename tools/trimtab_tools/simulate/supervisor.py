@@ -7,22 +7,22 @@ import uuid
 import numpy as np
 
 from trimtab_client.placement import IntArray
-from trimtab_tools.simulate.crew import Crew
+from trimtab_tools.simulate.rank_processes import RankProcesses
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.hub import Hub
-from trimtab_tools.simulate.ledger import Ledger, Status
+from trimtab_tools.simulate.collective_server import CollectiveServer
+from trimtab_tools.simulate.fleet_state import FleetState, Status
 from trimtab_tools.simulate.messages import (
-    Arm,
-    Counted,
-    Deed,
+    InjectFault,
+    WindowCounts,
+    FaultKind,
     FromRank,
     Join,
     Leave,
     Progress,
     Ready,
-    Stopped,
-    Told,
+    LeftGroup,
+    RankEvent,
 )
 from trimtab_tools.simulate.options import FleetOptions
 
@@ -36,14 +36,14 @@ class Supervisor:
         ledger: where it writes what has happened.
     """
 
-    hub: Hub
+    hub: CollectiveServer
 
-    def __init__(self, options: FleetOptions, crew: Crew, ledger: Ledger) -> None:
+    def __init__(self, options: FleetOptions, crew: RankProcesses, ledger: FleetState) -> None:
         self._options = options
         self._crew = crew
         self._ledger = ledger
-        self._waiting: dict[int, Stopped | None] = {}
-        self._armed: list[tuple[int, Arm]] = []
+        self._waiting: dict[int, LeftGroup | None] = {}
+        self._armed: list[tuple[int, InjectFault]] = []
         self._target = ""
         self._ending = False
 
@@ -59,7 +59,7 @@ class Supervisor:
         self.hub.break_up("the simulation ends")
         self._go_on()
 
-    def arm(self, rank: int, fault: Arm) -> None:
+    def arm(self, rank: int, fault: InjectFault) -> None:
         """Have a rank, or whoever replaces it, do something to itself."""
         self._armed.append((rank, fault))
         if self._ledger.ranks[rank].status is not Status.STARTING:
@@ -75,15 +75,15 @@ class Supervisor:
                 for rank, fault in self._armed:
                     if rank == member:
                         self.hub.send(rank, fault)
-            case Stopped():
+            case LeftGroup():
                 self._waits(member, message)
             case Progress():
                 self._ledger.progress(member, message)
-            case Counted():
+            case WindowCounts():
                 self._ledger.counted(member, message)
-            case Told(kind="struck", at=at, values=values):
-                self._struck(member, at, Arm(**values))
-            case Told():
+            case RankEvent(kind="struck", at=at, values=values):
+                self._struck(member, at, InjectFault(**values))
+            case RankEvent():
                 self._ledger.told(member, message)
 
     def lost(self, member: int) -> None:
@@ -106,13 +106,13 @@ class Supervisor:
         """See `Listener`."""
         self._ledger.fail(f"{type(error).__name__}: {error}")
 
-    def _struck(self, rank: int, at: float, fault: Arm) -> None:
+    def _struck(self, rank: int, at: float, fault: InjectFault) -> None:
         self._armed.remove((rank, fault))
         self._ledger.struck(at, f"{fault.deed.value}:{rank}@{fault.point.value}")
-        if fault.deed is Deed.STOP and fault.seconds > 0:
+        if fault.deed is FaultKind.STOP and fault.seconds > 0:
             self._crew.go_on_later(rank, fault.seconds)
 
-    def _waits(self, rank: int, stopped: Stopped | None) -> None:
+    def _waits(self, rank: int, stopped: LeftGroup | None) -> None:
         self._waiting[rank] = stopped
         self._ledger.status(rank, Status.READY)
         self._go_on()
@@ -140,7 +140,7 @@ class Supervisor:
         self._waiting.clear()
 
 
-def start_of(survivors: dict[int, Stopped]) -> tuple[int, IntArray] | None:
+def start_of(survivors: dict[int, LeftGroup]) -> tuple[int, IntArray] | None:
     """Where a new group begins: the survivors' step, and what they serve by; None: without any.
 
     Raises:

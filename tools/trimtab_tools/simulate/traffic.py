@@ -21,7 +21,7 @@ _LARGEST = 4
 _RANDOM_BITS = 32
 
 
-class Routed(NamedTuple):
+class RoutedTokens(NamedTuple):
     """What a rank routes in a step, layer after layer.
 
     Attributes:
@@ -36,13 +36,13 @@ class Routed(NamedTuple):
 class Traffic(Protocol):
     """What one rank routes."""
 
-    def of_step(self, step: int) -> Routed:
+    def of_step(self, step: int) -> RoutedTokens:
         """The experts of its tokens. The same whenever, and in whatever process, it is asked."""
 
 
 def traffic_of(options: FleetOptions, rank: int) -> Traffic:
     """The traffic of a rank: of the fleet's trace, or made up."""
-    return MadeUp(options, rank) if options.trace is None else Replay(options, rank)
+    return SyntheticTraffic(options, rank) if options.trace is None else TraceReplay(options, rank)
 
 
 def tokens_of(options: FleetOptions, rank: int, step: int, number: int) -> FloatArray:
@@ -52,7 +52,7 @@ def tokens_of(options: FleetOptions, rank: int, step: int, number: int) -> Float
     return rng.integers(-_LARGEST, _LARGEST + 1, shape, np.int8).astype(np.float32)
 
 
-class MadeUp:
+class SyntheticTraffic:
     """Experts of uneven popularity, other ones in each layer; the same in every process.
 
     Args:
@@ -68,17 +68,17 @@ class MadeUp:
         popular_LE = rng.permuted(np.tile(popular_E, (options.layers, 1)), axis=1)
         self._cumulative_LE = np.cumsum(popular_LE, axis=1) / popular_E.sum()
 
-    def of_step(self, step: int) -> Routed:
+    def of_step(self, step: int) -> RoutedTokens:
         """See `Traffic`."""
         options = self._options
         rng = np.random.default_rng((options.seed, 4, self._rank, step))
         drawn_LT = rng.random((options.layers, options.tokens))
         expert_LT = (drawn_LT[:, :, None] >= self._cumulative_LE[:, None, :-1]).sum(axis=2)
         layer_N = np.repeat(np.arange(options.layers, dtype=np.int32), options.tokens)
-        return Routed(layer_N, expert_LT.ravel().astype(np.int32))
+        return RoutedTokens(layer_N, expert_LT.ravel().astype(np.int32))
 
 
-class Replay:
+class TraceReplay:
     """A trace: over the steps of a window, all ranks together route exactly its counts.
 
     Each expert's tokens are spread evenly over the steps, and those of a layer and step over
@@ -94,9 +94,9 @@ class Replay:
         self._rank = rank
         self._load_TLE = options.loads().load_TLE
         self._window = -1
-        self._by_step: list[Routed] = []
+        self._by_step: list[RoutedTokens] = []
 
-    def of_step(self, step: int) -> Routed:
+    def of_step(self, step: int) -> RoutedTokens:
         """See `Traffic`."""
         steps = self._options.steps_per_window
         window = min(step // steps, len(self._load_TLE) - 1)
@@ -104,7 +104,7 @@ class Replay:
             self._window, self._by_step = window, self._share_of(window)
         return self._by_step[step % steps]
 
-    def _share_of(self, window: int) -> list[Routed]:
+    def _share_of(self, window: int) -> list[RoutedTokens]:
         """What this rank routes in each step of a window."""
         options = self._options
         steps, layers = options.steps_per_window, options.layers
@@ -121,7 +121,7 @@ class Replay:
         bounds = np.searchsorted(cell_W[own_N], np.arange(1, steps) * layers)
         taken_N = order_W[own_N]
         return [
-            Routed(layer_W[which].astype(np.int32), expert_W[which].astype(np.int32))
+            RoutedTokens(layer_W[which].astype(np.int32), expert_W[which].astype(np.int32))
             for which in np.split(taken_N, bounds)
         ]
 

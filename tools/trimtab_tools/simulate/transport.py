@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from trimtab_tools.simulate.checkpoint import FloatArray
-from trimtab_tools.simulate.control import Control
+from trimtab_tools.simulate.rank_pipe import RankPipe
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.peers import PeerReader
-from trimtab_tools.simulate.rows import pack, unpack
+from trimtab_tools.simulate.weight_reads import WeightReader
+from trimtab_tools.simulate.encoding import pack, unpack
 
 Weights = Mapping[tuple[int, int], FloatArray]
 
@@ -27,7 +27,7 @@ class FleetTransport:
         moved: bytes of weights that have come from other ranks.
     """
 
-    def __init__(self, options: FleetOptions, reader: PeerReader, control: Control) -> None:
+    def __init__(self, options: FleetOptions, reader: WeightReader, control: RankPipe) -> None:
         self.moved = 0
         self._options = options
         self._reader = reader

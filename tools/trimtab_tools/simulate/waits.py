@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from trimtab_client.exceptions import invalid
 from trimtab_client.version import Version
-from trimtab_tools.simulate.ledger import Ledger
-from trimtab_tools.simulate.noted import Line, Noted
+from trimtab_tools.simulate.fleet_state import FleetState
+from trimtab_tools.simulate.history_tail import Line, HistoryTail
 
 _T = TypeVar("_T")
 
@@ -17,9 +17,9 @@ _T = TypeVar("_T")
 class Waits:
     """The part of a fleet that waits."""
 
-    ledger: Ledger
+    ledger: FleetState
     patience: float
-    _noted: Noted | None
+    _noted: HistoryTail | None
 
     def wait_in_force(
         self, timeout: float | None = None, *, after: Version | None = None
@@ -56,7 +56,7 @@ class Waits:
         return self.wait(f"{count} of {kind!r} {values or ''} in the history", found, timeout)
 
     @property
-    def history(self) -> Noted:
+    def history(self) -> HistoryTail:
         """What the history says so far.
 
         Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab_client.placement import FloatArray, IntArray, Placement
-from trimtab_tools.simulate.messages import Counted
+from trimtab_tools.simulate.messages import WindowCounts
 from trimtab_tools.simulate.trace import Counts
 
 
@@ -30,7 +30,7 @@ class Window:
     served: float
 
 
-class Tally:
+class WindowCounter:
     """What one rank's slots process, summed up over each window.
 
     Args:
@@ -45,7 +45,7 @@ class Tally:
         self._counted = 0
         self._counts_LE: Counts = np.zeros((0, 0), np.int64)
 
-    def add(self, step: int, counts_LS: Counts, own_LS: IntArray, experts: int) -> Counted | None:
+    def add(self, step: int, counts_LS: Counts, own_LS: IntArray, experts: int) -> WindowCounts | None:
         """Count a step; returns what its window has come to, where it was the last one of it.
 
         Args:
@@ -64,7 +64,7 @@ class Tally:
         self._counted += 1
         if (step + 1) % self._steps:
             return None
-        return Counted(window, self._counted, self._counts_LE)
+        return WindowCounts(window, self._counted, self._counts_LE)
 
 
 class Windows:
@@ -85,9 +85,9 @@ class Windows:
         self.ended = 0
         self._untouched = untouched
         self._steps = steps
-        self._parts: dict[int, dict[int, Counted]] = {}
+        self._parts: dict[int, dict[int, WindowCounts]] = {}
 
-    def add(self, rank: int, counted: Counted) -> None:
+    def add(self, rank: int, counted: WindowCounts) -> None:
         """A rank has come to the end of a window."""
         self.ended = max(self.ended, counted.window + 1)
         parts = self._parts.setdefault(counted.window, {})

@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection, Pipe
 import pytest
 
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.hub import Hub
-from trimtab_tools.simulate.messages import Broken, Brought, FromRank, Ready, Result
+from trimtab_tools.simulate.collective_server import CollectiveServer
+from trimtab_tools.simulate.messages import GroupBroken, Contribution, FromRank, Ready, Result
 
 WAIT = 30
 
@@ -38,7 +38,7 @@ class Setting:
 
     def __init__(self, members: int) -> None:
         self.heard = Heard()
-        self.hub = Hub(self.heard)
+        self.hub = CollectiveServer(self.heard)
         self.pipes: list[Connection] = []
         self.hub.post(lambda: self.hub.form(Group("g", range(members))))
         for member in range(members):
@@ -48,7 +48,7 @@ class Setting:
 
     def bring(self, member: int, step: int) -> None:
         parts = [bytes([member, step])] * len(self.pipes)
-        self.pipes[member].send(Brought(step, "tokens", parts))
+        self.pipes[member].send(Contribution(step, "tokens", parts))
 
     def answer(self, member: int) -> object:
         assert self.pipes[member].poll(WAIT)
@@ -93,11 +93,11 @@ def test_a_member_that_dies_breaks_the_group_for_all_or_for_none(
     answers = [setting.answer(member) for member in (0, 1)]
 
     whole = comes and others == [0, 1]
-    assert answers == [result(0) if whole else Broken("rank 2 has died")] * 2
+    assert answers == [result(0) if whole else GroupBroken("rank 2 has died")] * 2
     if whole:
         for member in (0, 1):
             setting.bring(member, 1)
-        assert {setting.answer(member) for member in (0, 1)} == {Broken("rank 2 has died")}
+        assert {setting.answer(member) for member in (0, 1)} == {GroupBroken("rank 2 has died")}
 
 
 def test_many_collectives_end_at_one_point_for_all_survivors(setting: Setting):
@@ -108,7 +108,7 @@ def test_many_collectives_end_at_one_point_for_all_survivors(setting: Setting):
         for step in range(steps):
             setting.bring(member, step)
             got[member].append(setting.answer(member))
-            if isinstance(got[member][-1], Broken):
+            if isinstance(got[member][-1], GroupBroken):
                 return
         setting.pipes[member].close()
 
@@ -121,7 +121,7 @@ def test_many_collectives_end_at_one_point_for_all_survivors(setting: Setting):
     for thread in threads:
         thread.join(WAIT)
 
-    assert got[0] == got[2] == [*map(result, range(57)), Broken("rank 1 has died")]
+    assert got[0] == got[2] == [*map(result, range(57)), GroupBroken("rank 1 has died")]
 
 
 def test_what_is_no_collective_goes_to_the_listener(setting: Setting):
@@ -137,4 +137,4 @@ def test_a_mistake_of_members_ends_the_group_and_is_told(setting: Setting):
 
     assert kind == "failed"
     assert "different collectives" in str(message)
-    assert {type(setting.answer(member)) for member in range(3)} == {Broken}
+    assert {type(setting.answer(member)) for member in range(3)} == {GroupBroken}

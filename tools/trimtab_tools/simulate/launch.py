@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trimtab_tools.simulate.crew import Crew
-from trimtab_tools.simulate.hub import Hub
-from trimtab_tools.simulate.ledger import Ledger
+from trimtab_tools.simulate.rank_processes import RankProcesses
+from trimtab_tools.simulate.collective_server import CollectiveServer
+from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.processes import Processes
 from trimtab_tools.simulate.server import ServerProcess
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Running:
+class FleetProcesses:
     """What runs.
 
     Attributes:
@@ -55,13 +55,13 @@ class Running:
 
     server: ServerProcess | None
     history: Path | None
-    crew: Crew
+    crew: RankProcesses
     supervisor: Supervisor
-    hub: Hub
+    hub: CollectiveServer
 
 
 @contextmanager
-def running(plan: Plan, ledger: Ledger) -> Iterator[Running]:
+def running(plan: Plan, ledger: FleetState) -> Iterator[FleetProcesses]:
     """Start all processes, and tell the ranks where the server is; in the end, end them.
 
     Raises:
@@ -78,9 +78,9 @@ def running(plan: Plan, ledger: Ledger) -> Iterator[Running]:
             history = history or folder / "history.jsonl"
             server = ServerProcess(processes, folder, history, plan.server_flags, ledger)
             server.start()
-        crew = Crew(plan.options, processes, folder, history, plan.rank_command)
+        crew = RankProcesses(plan.options, processes, folder, history, plan.rank_command)
         supervisor = Supervisor(plan.options, crew, ledger)
-        hub = supervisor.hub = Hub(supervisor)
+        hub = supervisor.hub = CollectiveServer(supervisor)
         ending.callback(hub.close)
         # The hub's thread may wait for a process that is stopped: so they go before it.
         ending.callback(processes.close)
@@ -90,4 +90,4 @@ def running(plan: Plan, ledger: Ledger) -> Iterator[Running]:
             ledger.wait("the server to be ready", lambda: server.is_ready or None, plan.patience)
             target = server.address
         hub.post(partial(supervisor.begin, target))
-        yield Running(server, history, crew, supervisor, hub)
+        yield FleetProcesses(server, history, crew, supervisor, hub)

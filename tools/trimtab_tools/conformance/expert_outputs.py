@@ -20,7 +20,7 @@ _TOLERANCE = 1e-3
 """What outputs of the same weights may differ by, relative to the largest number in them."""
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a rank shows of itself.
 
     Attributes:
@@ -34,10 +34,10 @@ class Seen(NamedTuple):
     outputs_LOTH: FloatArray
 
 
-class Truth:
+class ExpertOutputs:
     """What each expert makes of the tokens, learned from a group before its first switch."""
 
-    def __init__(self, placement: Placement, ranks: Iterable[Seen]) -> None:
+    def __init__(self, placement: Placement, ranks: Iterable[Observation]) -> None:
         layer_L1 = np.arange(len(placement.phy2log))[:, None]
         seen = list(ranks)
         shape = (*placement.logcnt.shape, *seen[0].outputs_LOTH.shape[2:])
@@ -58,7 +58,7 @@ class Truth:
                     what = f"layer {layer}: experts {expert} and {other} compute the same"
                     raise BrokenContractError(f"at the start: {what}")
 
-    def fault_of(self, seen: Seen, placement: Placement) -> str | None:
+    def fault_of(self, seen: Observation, placement: Placement) -> str | None:
         """What is wrong with a rank that should serve by this placement; None: nothing."""
         if seen.phy2log_LR.shape != placement.phy2log.shape:
             return f"phy2log has shape {seen.phy2log_LR.shape}, not {placement.phy2log.shape}"

@@ -20,7 +20,7 @@ _PATIENCE_S = 30.0
 Read = Callable[[int, int], FloatArray]
 
 
-class PeerServer:
+class WeightServer:
     """Serves reads of this rank's live weights, each connection on a thread of its own.
 
     Args:
@@ -48,7 +48,7 @@ class PeerServer:
                 pipe.send_bytes(self._read(layer, slot).tobytes())
 
 
-class PeerReader:
+class WeightReader:
     """Reads the weights of other ranks. Any thread may use it.
 
     Args:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trimtab_client.placement import IntArray, Placement
 from trimtab_tools.simulate.checkpoint import Checkpoint, FloatArray
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.rows import pack, unpack
+from trimtab_tools.simulate.encoding import pack, unpack
 from trimtab_tools.simulate.traffic import tokens_of, traffic_of
 
 Compute = Callable[[int, int, FloatArray], FloatArray]
@@ -25,7 +25,7 @@ Compute = Callable[[int, int, FloatArray], FloatArray]
 
 
 class Exchange(Protocol):
-    """A collective of the group: see `Control.exchange`."""
+    """A collective of the group: see `RankPipe.exchange`."""
 
     def __call__(self, what: str, parts: Sequence[bytes]) -> Sequence[bytes]:
         """A part for each rank, for one from each."""
@@ -57,7 +57,7 @@ class _Batch(NamedTuple):
     token_NH: FloatArray
 
 
-class Forward:
+class ForwardPass:
     """The steps of one rank.
 
     What is wrong with the maps or with the weights of any rank shows in a number: a token

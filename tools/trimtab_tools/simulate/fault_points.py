@@ -7,29 +7,29 @@ import signal
 import threading
 from collections.abc import Callable
 
-from trimtab_tools.simulate.messages import Arm, Deed, Point
+from trimtab_tools.simulate.messages import InjectFault, FaultKind, SwitchPoint
 
-_SIGNALS = {Deed.KILL: signal.SIGKILL, Deed.STOP: signal.SIGSTOP}
+_SIGNALS = {FaultKind.KILL: signal.SIGKILL, FaultKind.STOP: signal.SIGSTOP}
 
 
-class Points:
+class FaultPoints:
     """Faults to come, each for the next time at its point.
 
     Args:
         tell: told what strikes, before it does.
     """
 
-    def __init__(self, tell: Callable[[Arm], object]) -> None:
+    def __init__(self, tell: Callable[[InjectFault], object]) -> None:
         self._tell = tell
         self._lock = threading.Lock()
-        self._armed: list[Arm] = []
+        self._armed: list[InjectFault] = []
 
-    def arm(self, fault: Arm) -> None:
+    def arm(self, fault: InjectFault) -> None:
         """Any thread may call this."""
         with self._lock:
             self._armed.append(fault)
 
-    def reached(self, point: Point) -> list[Arm]:
+    def reached(self, point: SwitchPoint) -> list[InjectFault]:
         """The process is at a point: what strikes there, beside what ends or stops it."""
         if not self._armed:
             return []

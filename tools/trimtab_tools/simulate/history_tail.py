@@ -12,7 +12,7 @@ from typing import Any
 Line = Mapping[str, Any]
 
 
-class Noted:
+class HistoryTail:
     """The lines of a history so far. Any thread may use it.
 
     Args:
@@ -50,7 +50,7 @@ class Noted:
             self._by_kind[line["kind"]].append(line)
 
 
-def open_switches(noted: Noted) -> list[Any]:
+def open_switches(noted: HistoryTail) -> list[Any]:
     """The versions, as [4, 7], that were offered in the newest epoch, and whose switch goes on."""
     newest = max((line["epoch"] for line in noted.lines("epoch")), default=0)
     ended = [line["version"] for kind in ("applied", "aborted") for line in noted.lines(kind)]

@@ -6,26 +6,26 @@ import time
 from functools import partial
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.simulate.ledger import Ledger
-from trimtab_tools.simulate.messages import Arm, Deed, Point
-from trimtab_tools.simulate.running import Running
+from trimtab_tools.simulate.fleet_state import FleetState
+from trimtab_tools.simulate.messages import InjectFault, FaultKind, SwitchPoint
+from trimtab_tools.simulate.launch import FleetProcesses
 from trimtab_tools.simulate.server import ServerProcess
 
 
 class Strikes:
     """The part of a fleet that goes wrong."""
 
-    ledger: Ledger
+    ledger: FleetState
     patience: float
-    _running: Running
+    _running: FleetProcesses
 
-    def kill_rank(self, rank: int, at: Point | None = None) -> None:
+    def kill_rank(self, rank: int, at: SwitchPoint | None = None) -> None:
         """Kill -9 of a rank, now or at a point of the next switch. It is replaced."""
-        self._strike(rank, Deed.KILL, at)
+        self._strike(rank, FaultKind.KILL, at)
 
-    def stop_rank(self, rank: int, at: Point | None = None, seconds: float = 0.0) -> None:
+    def stop_rank(self, rank: int, at: SwitchPoint | None = None, seconds: float = 0.0) -> None:
         """SIGSTOP of a rank, now or at a point of the next switch; 0 s: until `go_on_rank`."""
-        self._strike(rank, Deed.STOP, at, seconds)
+        self._strike(rank, FaultKind.STOP, at, seconds)
 
     def go_on_rank(self, rank: int) -> None:
         """SIGCONT."""
@@ -33,11 +33,11 @@ class Strikes:
 
     def refuse(self, rank: int) -> None:
         """Have a rank refuse the next offer."""
-        self._strike(rank, Deed.REFUSE, Point.PREPARED)
+        self._strike(rank, FaultKind.REFUSE, SwitchPoint.PREPARED)
 
     def slow(self, rank: int, seconds: float) -> None:
         """Have a rank's next transfer take so much longer."""
-        self._strike(rank, Deed.SLOW, Point.PREPARED, seconds)
+        self._strike(rank, FaultKind.SLOW, SwitchPoint.PREPARED, seconds)
 
     def kill_server(self) -> None:
         """Kill -9 of the fleet's own server; returns when it is gone."""
@@ -62,15 +62,15 @@ class Strikes:
         """SIGCONT."""
         self.own_server().go_on()
 
-    def _strike(self, rank: int, deed: Deed, at: Point | None, seconds: float = 0.0) -> None:
+    def _strike(self, rank: int, deed: FaultKind, at: SwitchPoint | None, seconds: float = 0.0) -> None:
         if not 0 <= rank < len(self.ledger.ranks):
             raise invalid("rank", f"{rank} is not in [0, {len(self.ledger.ranks) - 1}]")
         crew, supervisor = self._running.crew, self._running.supervisor
         if at is not None:
-            self._running.hub.post(partial(supervisor.arm, rank, Arm(at, deed, seconds)))
+            self._running.hub.post(partial(supervisor.arm, rank, InjectFault(at, deed, seconds)))
             return
         self.ledger.struck(time.monotonic(), f"{deed.value}:{rank}")
-        if deed is Deed.KILL:
+        if deed is FaultKind.KILL:
             crew.kill(rank)
         else:
             crew.stop(rank)

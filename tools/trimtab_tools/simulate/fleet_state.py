@@ -12,7 +12,7 @@ from typing import TypeVar
 from trimtab_client.exceptions import DeadlineExceededError
 from trimtab_client.version import Version
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.messages import Counted, Progress, Told
+from trimtab_tools.simulate.messages import WindowCounts, Progress, RankEvent
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.windows import Windows
 
@@ -74,7 +74,7 @@ class Switch:
 
 
 @dataclass
-class Struck:
+class InjectedFault:
     """A fault that has struck.
 
     Attributes:
@@ -86,7 +86,7 @@ class Struck:
     fault: str
 
 
-class Ledger:
+class FleetState:
     """Written by the hub's thread, read by any. All times are of the monotonic clock.
 
     Args:
@@ -113,7 +113,7 @@ class Ledger:
         self.groups = 0
         self.switches: dict[Version, Switch] = {}
         self.served_at: list[float] = []
-        self.faults: list[Struck] = []
+        self.faults: list[InjectedFault] = []
         self.complaints: list[str] = []
         self.examples: list[str] = []
         self.failures: list[str] = []
@@ -155,13 +155,13 @@ class Ledger:
                 self.examples.append(progress.example)
             self._changed.notify_all()
 
-    def counted(self, rank: int, counted: Counted) -> None:
+    def counted(self, rank: int, counted: WindowCounts) -> None:
         """A rank has come to the end of a window."""
         with self._changed:
             self.windows.add(rank, counted)
             self._changed.notify_all()
 
-    def told(self, rank: int, told: Told) -> None:
+    def told(self, rank: int, told: RankEvent) -> None:
         """A rank has said what has happened to it."""
         with self._changed:
             state, values = self.ranks[rank], told.values
@@ -189,7 +189,7 @@ class Ledger:
     def struck(self, at: float, fault: str) -> None:
         """A fault has struck."""
         with self._changed:
-            self.faults.append(Struck(at, fault))
+            self.faults.append(InjectedFault(at, fault))
             self._changed.notify_all()
 
     def fail(self, reason: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from trimtab_client import Placement
 from trimtab_tools.simulate.checkpoint import Checkpoint
-from trimtab_tools.simulate.forward import Forward, Step
+from trimtab_tools.simulate.forward_pass import ForwardPass, Step
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.targets import RandomTargets
 
@@ -37,7 +37,7 @@ class Ranks:
         done: list[Step | None] = [None] * self.options.ranks
 
         def take(rank: int) -> None:
-            forward = Forward(
+            forward = ForwardPass(
                 self.options, rank, self.checkpoint, self._compute, self._exchange_of(rank)
             )
             done[rank] = forward.step(number, self.maps[rank])

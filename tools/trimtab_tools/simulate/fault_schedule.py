@@ -13,12 +13,12 @@ from typing import Self
 
 from trimtab_tools.simulate.faults import Action, Fault
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.messages import Point
+from trimtab_tools.simulate.messages import SwitchPoint
 
 _POLL_S = 0.005
 
 
-class Injector:
+class FaultSchedule:
     """Plays faults on a fleet, from `with` on, by a thread of its own.
 
     Args:
@@ -94,7 +94,7 @@ class Injector:
 
     def _strike(self, fault: Fault) -> None:
         fleet, rank = self._fleet, fault.rank or 0
-        at = Point(fault.point) if fault.rank is not None and fault.point else None
+        at = SwitchPoint(fault.point) if fault.rank is not None and fault.point else None
         over = time.monotonic() + fault.lasts
         match fault.action:
             case Action.KILL_SERVER:

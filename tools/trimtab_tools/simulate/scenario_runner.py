@@ -7,7 +7,7 @@ import time
 from trimtab_client.exceptions import TrimtabError, invalid
 from trimtab_client.placement import Placement
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.injector import Injector
+from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.report import Report
 from trimtab_tools.simulate.scenario import Scenario, check_end
 from trimtab_tools.simulate.targets import RandomTargets
@@ -47,7 +47,7 @@ def _switch(fleet: Fleet, scenario: Scenario) -> str:
     """Switch until all is done."""
     targets = RandomTargets(fleet.options)
     end, done, begun = time.monotonic() + scenario.seconds, 0, 0.0
-    with Injector(fleet, scenario.faults) as injector:
+    with FaultSchedule(fleet, scenario.faults) as injector:
         while True:
             now, faults = time.monotonic(), fleet.ledger.faults
             enough = done >= scenario.switches and now >= end
@@ -64,7 +64,7 @@ def _watch(fleet: Fleet, scenario: Scenario) -> str:
     """See the trace replayed, or the time go by, while the server does what it thinks best."""
     last_step, came_to_it = -1, time.monotonic()
     end = came_to_it + scenario.seconds
-    with Injector(fleet, scenario.faults) as injector:
+    with FaultSchedule(fleet, scenario.faults) as injector:
         while True:
             now, step = time.monotonic(), fleet.ledger.total().step
             enough = now >= end if scenario.seconds else _is_replayed(fleet)

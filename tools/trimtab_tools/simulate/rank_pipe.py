@@ -11,14 +11,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from trimtab_tools.simulate.messages import (
-    Arm,
-    Broken,
-    Brought,
+    InjectFault,
+    GroupBroken,
+    Contribution,
     FromRank,
     Join,
     Leave,
     Result,
-    Told,
+    RankEvent,
 )
 
 
@@ -26,7 +26,7 @@ class GroupBrokenError(Exception):
     """A collective has no result, for any member: wait for another group."""
 
 
-class Control:
+class RankPipe:
     """The pipe, read by a thread of its own. When the fleet's end closes, the process ends.
 
     One thread, the engine's, calls `exchange` and `next_group`; any thread may `tell`.
@@ -39,12 +39,12 @@ class Control:
         step: the engine's; a collective has to be at the same one on all ranks.
     """
 
-    def __init__(self, pipe: Connection[Any, Any], arm: Callable[[Arm], object]) -> None:
+    def __init__(self, pipe: Connection[Any, Any], arm: Callable[[InjectFault], object]) -> None:
         self.step = 0
         self._pipe = pipe
         self._arm = arm
         self._lock = threading.Lock()
-        self._orders: queue.SimpleQueue[Join | Leave | Result | Broken] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Join | Leave | Result | GroupBroken] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="control", daemon=True).start()
 
     def exchange(self, what: str, parts: Sequence[bytes]) -> Sequence[bytes]:
@@ -57,11 +57,11 @@ class Control:
         Raises:
             GroupBrokenError: there is no result on any rank.
         """
-        self.send(Brought(self.step, what, parts))
+        self.send(Contribution(self.step, what, parts))
         order = self._orders.get()
         if isinstance(order, Result):
             return order.parts
-        if isinstance(order, Broken):
+        if isinstance(order, GroupBroken):
             raise GroupBrokenError(order.reason)
         raise RuntimeError(f"{order} is no answer to a collective")
 
@@ -77,7 +77,7 @@ class Control:
 
     def tell(self, kind: str, **values: Any) -> None:
         """Say that something has happened."""
-        self.send(Told(time.monotonic(), kind, values))
+        self.send(RankEvent(time.monotonic(), kind, values))
 
     def send(self, message: FromRank) -> None:
         """Say something."""
@@ -91,7 +91,7 @@ class Control:
             except (EOFError, OSError):
                 # The fleet is gone, with its barrier. Nobody is there to be told anything.
                 os._exit(1)
-            if isinstance(message, Arm):
+            if isinstance(message, InjectFault):
                 self._arm(message)
             else:
                 self._orders.put(message)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 
-class Lane:
+class SerialThread:
     """The thread. A daemon: stuck in an adapter, it keeps no process from ending.
 
     Attributes:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from trimtab_tools.simulate.group import Answers, Group
-from trimtab_tools.simulate.messages import Brought, FromRank, ToRank
+from trimtab_tools.simulate.messages import Contribution, FromRank, ToRank
 
 
 class Listener(Protocol):
@@ -29,7 +29,7 @@ class Listener(Protocol):
         """Something went wrong here: there is no group any more."""
 
 
-class Hub:
+class CollectiveServer:
     """Pipes to ranks, and their present group. All but `post` and `close` is for its thread.
 
     A message to a rank that does not read waits for it: only a stopped process does not,
@@ -114,7 +114,7 @@ class Hub:
                 self.break_up(f"rank {member} has died")
             self._listener.lost(member)
             return
-        if isinstance(message, Brought):
+        if isinstance(message, Contribution):
             self._answer(self._group.brought(member, message))
         else:
             self._listener.received(member, message)

@@ -21,7 +21,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 RANK = (sys.executable, "-m", "trimtab_tools.simulate.rank")
 
 
-class Crew:
+class RankProcesses:
     """One process for each rank; a new one has a new address.
 
     Args:
