@@ -14,10 +14,10 @@ from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.options import Transfer
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
+from trimtab_tools.conformance.expert_outputs import ExpertOutputs
 from trimtab_tools.conformance.offers import Work
 from trimtab_tools.conformance.ranks import Ranks, failure_of
 from trimtab_tools.conformance.targets import Feature, crowded, featured
-from trimtab_tools.conformance.expert_outputs import ExpertOutputs
 
 _TOKENS = 4
 

@@ -11,8 +11,8 @@ import numpy as np
 from trimtab_client.worker.slots import slots_of
 from trimtab_tools.conformance.adapter import EngineAdapter, FloatArray, GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
-from trimtab_tools.conformance.serial_thread import SerialThread
 from trimtab_tools.conformance.expert_outputs import Observation
+from trimtab_tools.conformance.serial_thread import SerialThread
 
 
 class _Rank(NamedTuple):
@@ -128,7 +128,9 @@ class Ranks:
             raise BrokenContractError(f"make_group made {len(adapters)} ranks, not {wanted}")
         return adapters
 
-    def _show(self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray) -> Observation:
+    def _show(
+        self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray
+    ) -> Observation:
         placement = self._spec.placement
         slots_O = slots_of(gpus, placement)
         outputs_LOTH = np.empty((len(placement.phy2log), len(slots_O), *tokens_TH.shape))

@@ -1,4 +1,4 @@
-"""The faults that a rank does to itself, at points that nobody else can hit."""
+"""The faults that a rank causes in itself, at points of a switch that only it can hit exactly."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ import signal
 import threading
 from collections.abc import Callable
 
-from trimtab_tools.simulate.messages import InjectFault, FaultKind, SwitchPoint
+from trimtab_tools.simulate.messages import FaultKind, InjectFault, SwitchPoint
 
 _SIGNALS = {FaultKind.KILL: signal.SIGKILL, FaultKind.STOP: signal.SIGSTOP}
 
 
 class FaultPoints:
-    """Faults to come, each for the next time at its point.
+    """The faults to come, each at the next time that the rank reaches its point.
 
     Args:
-        tell: told what strikes, before it does.
+        report: called with each fault just before it happens.
     """
 
-    def __init__(self, tell: Callable[[InjectFault], object]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[InjectFault], object]) -> None:
+        self._report = report
         self._lock = threading.Lock()
-        self._armed: list[InjectFault] = []
+        self._pending: list[InjectFault] = []
 
-    def arm(self, fault: InjectFault) -> None:
-        """Any thread may call this."""
+    def add(self, fault: InjectFault) -> None:
+        """Add a fault to come. Any thread may call this."""
         with self._lock:
-            self._armed.append(fault)
+            self._pending.append(fault)
 
     def reached(self, point: SwitchPoint) -> list[InjectFault]:
-        """The process is at a point: what strikes there, beside what ends or stops it."""
-        if not self._armed:
+        """Cause the faults of this point.
+
+        Returns:
+            The faults that do not end or stop the process: the caller has to cause these.
+        """
+        if not self._pending:
             return []
         with self._lock:
-            struck = [fault for fault in self._armed if fault.point is point]
-            self._armed = [fault for fault in self._armed if fault.point is not point]
-        for fault in struck:
-            self._tell(fault)
-            if fault.deed in _SIGNALS:
-                os.kill(os.getpid(), _SIGNALS[fault.deed])
-        return [fault for fault in struck if fault.deed not in _SIGNALS]
+            due = [fault for fault in self._pending if fault.point is point]
+            self._pending = [fault for fault in self._pending if fault.point is not point]
+        for fault in due:
+            self._report(fault)
+            if fault.kind in _SIGNALS:
+                os.kill(os.getpid(), _SIGNALS[fault.kind])
+        return [fault for fault in due if fault.kind not in _SIGNALS]

@@ -1,4 +1,4 @@
-"""Has faults strike at their time, while something else goes on."""
+"""Causes planned faults in a fleet at their time, while the fleet works."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _POLL_S = 0.005
 
 
 class FaultSchedule:
-    """Plays faults on a fleet, from `with` on, by a thread of its own.
+    """Causes faults on a thread of its own, from `with` to the end of the block.
 
     Args:
-        fleet: in force.
+        fleet: in which all ranks serve.
         faults: in any order.
     """
 
@@ -31,10 +31,10 @@ class FaultSchedule:
         self._faults = faults
         self._order = itertools.count()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
-        # Of the server's points: how many such lines the history had at first.
-        self._awaited: list[tuple[Fault, int]] = []
-        # The first step of the window of each.
-        self._ahead: list[tuple[int, Fault]] = []
+        # Faults at points of the server, with the number of such lines in the history before.
+        self._at_lines: list[tuple[Fault, int]] = []
+        # Faults at windows, with the first step of the window.
+        self._at_steps: list[tuple[int, Fault]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trimtab-faults", daemon=True)
 
@@ -42,14 +42,14 @@ class FaultSchedule:
         now = time.monotonic()
         for fault in self._faults:
             if fault.at is not None:
-                self._at(now + fault.at, partial(self._strike, fault))
+                self._at(now + fault.at, partial(self._cause, fault))
             elif fault.window is not None:
                 step = fault.window * self._fleet.options.steps_per_window
-                self._ahead.append((step, fault))
+                self._at_steps.append((step, fault))
             elif fault.rank is None:
-                self._awaited.append((fault, self._fleet.history.count(fault.point)))
+                self._at_lines.append((fault, self._fleet.history.count(fault.point)))
             else:
-                self._strike(fault)
+                self._cause(fault)
         self._thread.start()
         return self
 
@@ -64,50 +64,50 @@ class FaultSchedule:
 
     @property
     def is_done(self) -> bool:
-        """Whether all faults have struck, and are over."""
-        struck = len(self._fleet.ledger.faults)
-        left = self._due or self._awaited or self._ahead
-        return not left and struck >= len(self._faults)
+        """Whether all faults have happened, and are over."""
+        caused = len(self._fleet.state.faults)
+        left = self._due or self._at_lines or self._at_steps
+        return not left and caused >= len(self._faults)
 
     def _run(self) -> None:
         while not self._ended.wait(_POLL_S):
             while self._due and self._due[0][0] <= time.monotonic():
-                # What it does comes first: nothing is over before it.
+                # Acts before it forgets the task, so that `is_done` is never true too early.
                 self._due[0][2]()
                 heapq.heappop(self._due)
-            for each in list(self._awaited):
-                fault, before = each
+            for waiting in list(self._at_lines):
+                fault, before = waiting
                 if self._fleet.history.count(fault.point) > before:
-                    self._strike(fault)
-                    self._awaited.remove(each)
-            if self._ahead:
-                self._strike_ahead(self._fleet.ledger.total().step + 1)
+                    self._cause(fault)
+                    self._at_lines.remove(waiting)
+            if self._at_steps:
+                self._cause_at_step(self._fleet.state.total().step + 1)
 
-    def _strike_ahead(self, step: int) -> None:
-        """Of the windows that have begun."""
-        for each in [each for each in self._ahead if each[0] <= step]:
-            self._strike(each[1])
-            self._ahead.remove(each)
+    def _cause_at_step(self, step: int) -> None:
+        """Cause the faults of the windows that have begun."""
+        for begun in [each for each in self._at_steps if each[0] <= step]:
+            self._cause(begun[1])
+            self._at_steps.remove(begun)
 
-    def _at(self, when: float, what: Callable[[], object]) -> None:
-        heapq.heappush(self._due, (when, next(self._order), what))
+    def _at(self, when: float, task: Callable[[], object]) -> None:
+        heapq.heappush(self._due, (when, next(self._order), task))
 
-    def _strike(self, fault: Fault) -> None:
-        fleet, rank = self._fleet, fault.rank or 0
+    def _cause(self, fault: Fault) -> None:
+        inject, rank = self._fleet.faults, fault.rank or 0
         at = SwitchPoint(fault.point) if fault.rank is not None and fault.point else None
         over = time.monotonic() + fault.lasts
         match fault.action:
             case Action.KILL_SERVER:
-                fleet.kill_server()
-                self._at(over, partial(fleet.start_server, wait=False))
+                inject.kill_server()
+                self._at(over, partial(self._fleet.start_server, wait=False))
             case Action.STOP_SERVER:
-                fleet.stop_server()
-                self._at(over, fleet.go_on_server)
+                inject.stop_server()
+                self._at(over, inject.resume_server)
             case Action.KILL_RANK:
-                fleet.kill_rank(rank, at)
+                inject.kill_rank(rank, at)
             case Action.STOP_RANK:
-                fleet.stop_rank(rank, at, fault.lasts)
+                inject.stop_rank(rank, at, fault.lasts)
             case Action.REFUSE:
-                fleet.refuse(rank)
+                inject.refuse(rank)
             case Action.SLOW:
-                fleet.slow(rank, fault.lasts)
+                inject.slow(rank, fault.lasts)

@@ -1,4 +1,4 @@
-"""All that runs while a fleet does: started in order, and gone at the end, however that comes."""
+"""Starts all processes of a fleet in order, and ends them however the fleet ends."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from trimtab_tools.simulate.rank_processes import RankProcesses
-from trimtab_tools.simulate.collective_server import CollectiveServer
+from trimtab_client.exceptions import invalid
 from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.processes import Processes
+from trimtab_tools.simulate.rank_processes import RankProcesses
 from trimtab_tools.simulate.server import ServerProcess
 from trimtab_tools.simulate.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run.
+class LaunchOptions:
+    """What to start.
 
     Attributes:
-        options: the fleet's.
-        server: address of a server; None: one of its own.
-        history: where the history goes; None: into the fleet's folder, and with `server`
-            nowhere.
-        server_flags: of its own server.
-        rank_command: that runs a rank.
-        patience: longest wait for the server, in seconds.
+        fleet: sizes of the fleet, and how it works.
+        server: address of a server to use; None if the fleet starts its own.
+        history: file for the history. If None, it is in the fleet's folder; with `server`, there
+            is no history.
+        server_flags: flags of the fleet's own server.
+        rank_command: runs a rank.
+        patience: longest wait for the server to be ready, in seconds.
     """
 
-    options: FleetOptions
+    fleet: FleetOptions
     server: str | None
     history: Path | None
     server_flags: Sequence[str]
@@ -43,26 +42,36 @@ class Plan:
 
 @dataclass(frozen=True)
 class FleetProcesses:
-    """What runs.
+    """The running processes of a fleet.
 
     Attributes:
-        server: the fleet's own; None: it uses another one.
-        history: what has been written so far; None: nothing is.
-        crew: the ranks' processes.
-        supervisor: who forms their group.
-        hub: the thread on which it does.
+        server: the fleet's own server; None if it uses another one.
+        address: of the server that the fleet uses.
+        history: the file of the history; None if there is none.
+        ranks: the processes of the ranks.
+        supervisor: forms their group.
     """
 
     server: ServerProcess | None
+    address: str
     history: Path | None
-    crew: RankProcesses
+    ranks: RankProcesses
     supervisor: Supervisor
-    hub: CollectiveServer
+
+    def own_server(self) -> ServerProcess:
+        """The server that the fleet has started.
+
+        Raises:
+            InvalidArgumentError: the fleet uses another one.
+        """
+        if self.server is None:
+            raise invalid("server", "the fleet has not started it, and must not touch it")
+        return self.server
 
 
 @contextmanager
-def running(plan: Plan, ledger: FleetState) -> Iterator[FleetProcesses]:
-    """Start all processes, and tell the ranks where the server is; in the end, end them.
+def launch(options: LaunchOptions, state: FleetState) -> Iterator[FleetProcesses]:
+    """Start all processes, and tell the ranks where the server is; at the end, end them.
 
     Raises:
         FleetError: the server cannot be started.
@@ -73,21 +82,19 @@ def running(plan: Plan, ledger: FleetState) -> Iterator[FleetProcesses]:
         ending.callback(shutil.rmtree, folder, ignore_errors=True)
         processes = Processes(folder)
         ending.callback(processes.close)
-        server, history, target = None, plan.history, plan.server or ""
-        if not target:
+        server, history, address = None, options.history, options.server or ""
+        if not address:
             history = history or folder / "history.jsonl"
-            server = ServerProcess(processes, folder, history, plan.server_flags, ledger)
+            server = ServerProcess(processes, history, options.server_flags, state)
             server.start()
-        crew = RankProcesses(plan.options, processes, folder, history, plan.rank_command)
-        supervisor = Supervisor(plan.options, crew, ledger)
-        hub = supervisor.hub = CollectiveServer(supervisor)
-        ending.callback(hub.close)
-        # The hub's thread may wait for a process that is stopped: so they go before it.
+        ranks = RankProcesses(options.fleet, processes, history, options.rank_command)
+        supervisor = Supervisor(options.fleet, ranks, state)
+        ending.callback(supervisor.close)
+        # The supervisor's thread may be sending to a stopped process, so processes end first.
         ending.callback(processes.close)
-        for rank in range(plan.options.ranks):
-            hub.post(partial(hub.add, rank, crew.start(rank)))
+        supervisor.start_ranks()
         if server is not None:
-            ledger.wait("the server to be ready", lambda: server.is_ready or None, plan.patience)
-            target = server.address
-        hub.post(partial(supervisor.begin, target))
-        yield FleetProcesses(server, history, crew, supervisor, hub)
+            server.wait_ready(options.patience)
+            address = server.address
+        supervisor.begin(address)
+        yield FleetProcesses(server, address, history, ranks, supervisor)

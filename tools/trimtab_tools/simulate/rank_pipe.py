@@ -11,62 +11,64 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from trimtab_tools.simulate.messages import (
-    InjectFault,
-    GroupBroken,
     Contribution,
     FromRank,
+    GroupBroken,
+    InjectFault,
     Join,
     Leave,
-    Result,
     RankEvent,
+    Result,
 )
 
 
 class GroupBrokenError(Exception):
-    """A collective has no result, for any member: wait for another group."""
+    """A collective has no result for any member. Wait for the next group."""
 
 
 class RankPipe:
-    """The pipe, read by a thread of its own. When the fleet's end closes, the process ends.
+    """The pipe, read by a thread of its own. If the fleet's end closes, the process exits.
 
-    One thread, the engine's, calls `exchange` and `next_group`; any thread may `tell`.
+    One thread, the engine's, calls `exchange` and `next_group`; any thread may report and send.
 
     Args:
         pipe: to the fleet.
-        arm: called with each fault to come, on the reading thread.
+        add_fault: called with each fault to come, on the reading thread.
 
     Attributes:
-        step: the engine's; a collective has to be at the same one on all ranks.
+        step: the engine's step, which has to be the same on all ranks in a collective.
     """
 
-    def __init__(self, pipe: Connection[Any, Any], arm: Callable[[InjectFault], object]) -> None:
+    def __init__(
+        self, pipe: Connection[Any, Any], add_fault: Callable[[InjectFault], object]
+    ) -> None:
         self.step = 0
         self._pipe = pipe
-        self._arm = arm
+        self._add_fault = add_fault
         self._lock = threading.Lock()
         self._orders: queue.SimpleQueue[Join | Leave | Result | GroupBroken] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="control", daemon=True).start()
+        threading.Thread(target=self._read, name="fleet pipe", daemon=True).start()
 
-    def exchange(self, what: str, parts: Sequence[bytes]) -> Sequence[bytes]:
-        """A collective: give each rank its part, and get what each has for this one.
+    def exchange(self, collective: str, parts: Sequence[bytes]) -> Sequence[bytes]:
+        """A collective: give each rank a part, and get a part from each.
 
         Args:
-            what: names the collective, the same on all ranks.
+            collective: its name, the same on all ranks.
             parts: one for each rank, in order.
 
         Raises:
-            GroupBrokenError: there is no result on any rank.
+            GroupBrokenError: no rank gets a result.
         """
-        self.send(Contribution(self.step, what, parts))
+        self.send(Contribution(self.step, collective, parts))
         order = self._orders.get()
         if isinstance(order, Result):
             return order.parts
         if isinstance(order, GroupBroken):
             raise GroupBrokenError(order.reason)
-        raise RuntimeError(f"{order} is no answer to a collective")
+        raise RuntimeError(f"{order} does not answer a collective")
 
     def next_group(self) -> Join | None:
-        """Wait for the next group; None: there is none, the fleet ends."""
+        """Wait for the next group; None if the simulation ends."""
         order = self._orders.get()
         match order:
             case Join():
@@ -75,12 +77,12 @@ class RankPipe:
                 return None
         raise RuntimeError(f"{order} came without a collective")
 
-    def tell(self, kind: str, **values: Any) -> None:
-        """Say that something has happened."""
+    def report(self, kind: str, **values: Any) -> None:
+        """Tell the fleet that something has happened."""
         self.send(RankEvent(time.monotonic(), kind, values))
 
     def send(self, message: FromRank) -> None:
-        """Say something."""
+        """Send a message to the fleet."""
         with self._lock:
             self._pipe.send(message)
 
@@ -89,9 +91,9 @@ class RankPipe:
             try:
                 message = self._pipe.recv()
             except (EOFError, OSError):
-                # The fleet is gone, with its barrier. Nobody is there to be told anything.
+                # The fleet is gone, and with it the barrier: there is nobody to tell.
                 os._exit(1)
             if isinstance(message, InjectFault):
-                self._arm(message)
+                self._add_fault(message)
             else:
                 self._orders.put(message)

@@ -1,8 +1,8 @@
-"""Ends what a killed process has left behind. A script: it must not need the package.
+"""Kills the processes that a killed fleet has left behind. A script: it imports no package.
 
-It reads from its standard input, a line each: `+PID` (watch over it), `-PID` (it has ended).
-When its input ends, the fleet that wrote to it is gone: whatever is left is killed, stopped
-processes too, and the folder that is its argument is removed.
+It reads lines from its standard input: `+PID` for a process that has started, `-PID` for one
+that has ended. When the input ends, the fleet that wrote to it is gone: the script kills all
+processes that are left, also stopped ones, and removes the folder that is its argument.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import sys
 
 def main() -> None:
     """Read to the end, and clean up."""
-    watched = set()
+    running = set()
     for line in sys.stdin:
         pid = int(line[1:])
         if line[0] == "+":
-            watched.add(pid)
+            running.add(pid)
         else:
-            watched.discard(pid)
-    for pid in watched:
+            running.discard(pid)
+    for pid in running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(sys.argv[1], ignore_errors=True)
