@@ -24,8 +24,8 @@ from trimtab_tools.simulate.targets import RandomTargets
 
 COLUMNS = ("killed", "times", "switches offered / applied / aborted", "tokens (wrong)")
 COLUMNS += ("violations", "recovered after s, p50 / most")
-CAPTION = """SIGKILL kills processes while one switch follows another. Recovered: all ranks have flipped
-to another placement; this includes the start of the new process."""
+CAPTION = """SIGKILL kills processes while one switch follows another. Recovered: all ranks have
+flipped to another placement; this includes the start of the new process."""
 
 Killer = Callable[[Fleet, random.Random, Counter[str]], None]
 

@@ -157,7 +157,7 @@ def test_a_factory_that_cannot_be_imported_is_named(
         (["--staging-slots", "0"], "staging_slots: 0 is not in [1, inf]"),
         (["--transfer", "magic"], "--transfer: invalid choice: 'magic'"),
         (["--seed", "-1"], "--seed has to be at least 0"),
-        (["--patience", "0"], "--patience above it"),
+        (["--patience", "0"], "--patience above 0"),
     ],
 )
 def test_an_impossible_option_is_a_usage_error(

@@ -13,7 +13,7 @@ _EPILOG = """\
 examples:
   trimtab resume prod
 
-Where the server has paused it by itself, mend the cause first: the log says it, as alarm.
+If the server has paused it, remove the cause first; the server's log has it as an alarm.
 """
 
 
@@ -26,13 +26,13 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="its name")
+    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
     add_server_options(parser, server, DEFAULT_TIMEOUT)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Resume, and tell what it was paused for."""
+    """Resume the deployment, and print the reason for which it was paused."""
     with connect(arguments) as client:
         before = client.resume(arguments.deployment)
     was = "was not paused" if before is None else f"is resumed; it was paused: {before}"

@@ -1,4 +1,4 @@
-"""`trimtab status`: is the server there, and ready?"""
+"""`trimtab status`: shows whether the server is ready."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ The exit code is 0 only if the server and its services are SERVING.
 
 
 class Health(NamedTuple):
-    """What the server said about one service (empty: about itself), and how fast."""
+    """The health of a service, or of the server itself (""), and the latency of the answer."""
 
     service: str
     status: ServingStatus
@@ -38,8 +38,8 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "status",
-        help="show whether the server is there and ready",
-        description="Ask a server for its health, and that of its services.",
+        help="show whether the server is ready",
+        description="Show the health of a server and of its services.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,9 +49,9 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the health; 0 if all is SERVING, else 1."""
+    """Print the health; returns 0 if everything is SERVING, else 1."""
     with connect(arguments) as client:
-        client.health()  # connects, which is no part of the latency
+        client.health()  # Connects, which shall not count as latency.
         healths = [_ask(client, service) for service in ("", SOLVER_SERVICE)]
     show = _as_json if arguments.json else _as_table
     sys.stdout.write(show(arguments.server, healths))

@@ -16,7 +16,7 @@ examples:
   trimtab trigger prod
   trimtab trigger prod --placement placement.npz
 
-Returns once the first switch is offered: workers may still refuse it.
+The command returns once the first switch is offered. Workers may still refuse it.
 """
 
 
@@ -29,20 +29,20 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="its name")
+    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
     parser.add_argument(
         "--placement",
         metavar="FILE",
         type=Path,
-        help="where to go: what place --output wrote, or phy2log in an .npz or .json file "
-        "(default: planned from what the workers have reported)",
+        help="the placement, from place --output or phy2log in an .npz or .json file (default: "
+        "planned from what the workers have reported)",
     )
     add_server_options(parser, server, DEFAULT_TIMEOUT)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Switch, and tell what is in force and what will be."""
+    """Trigger the switch, and print the version in force and the target."""
     path = arguments.placement
     placement = None if path is None else read_placement(path)
     with connect(arguments) as client:

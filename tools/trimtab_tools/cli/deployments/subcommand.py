@@ -1,4 +1,4 @@
-"""What the commands below `trimtab deployments` have in common."""
+"""Adds one of the commands below `trimtab deployments`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def add_subcommand(
     examples: str,
     *adding: Callable[[argparse.ArgumentParser], object],
 ) -> None:
-    """Add a command that `run` carries out; it takes --json, and a server.
+    """Add a command, with --json and the options of the connection.
 
     Args:
-        commands: where to.
-        server: address of the server, where none is given.
+        commands: the subparsers to which it is added.
+        server: default address of the server.
         name: of the command.
-        run: carries it out, and returns the exit code.
-        about: a sentence.
-        examples: lines.
-        adding: what add its own arguments.
+        run: runs it, and returns the exit code.
+        about: its description, a sentence.
+        examples: lines for its help.
+        adding: functions that add its own arguments.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
