@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import server_process
 from tests.tools.simulate.small import one_swap, small_options
-from trimtab_client import DeadlineExceededError, InvalidArgumentError, Placement
+from trimtab_client import Client, DeadlineExceededError, InvalidArgumentError, Placement
 from trimtab_client.version import Version
 from trimtab_tools.history import check_history, read_history
 from trimtab_tools.simulate.errors import FleetError
@@ -137,6 +137,16 @@ def test_all_ranks_may_die_and_begin_anew(fleet: Fleet, targets: RandomTargets):
     fleet.switch_to(targets.after(fleet.target))
 
 
+def wait_until_all_have_sessions(fleet: Fleet) -> None:
+    with Client(fleet.address) as client:
+
+        def connected() -> bool | None:
+            status = client.get_deployment(fleet.options.deployment).status
+            return status.workers_connected == fleet.options.ranks or None
+
+        fleet.wait("all ranks to have a session", connected)
+
+
 def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
     tmp_path: Path,
 ):
@@ -151,9 +161,10 @@ def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
         fleet.start_server()
         fleet.switch_to(targets.after(fleet.target))
 
-        # If the rank were stopped before its session is back and has reported the flip, the server
-        # could not offer anything.
+        # If the rank were stopped before it has reported the flip, or while it has no session, the
+        # server could not offer anything.
         fleet.wait_for_lines("applied", digest=fleet.target.digest.hex())
+        wait_until_all_have_sessions(fleet)
         before = len(fleet.history.lines("aborting"))
         fleet.faults.stop_rank(1)
         target = one_swap(fleet.target)

@@ -15,6 +15,7 @@ from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_client.worker.options import Transfer
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.tables import table
 from trimtab_tools.conformance import Owners, Report, Result, Shape, Verdict, check_engine
@@ -52,13 +53,8 @@ _HELP = {
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check-engine",
-        help="check an engine's adapter against the contract",
-        description="Check an engine's adapter against the contract, without any server.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Check an engine's adapter against the contract, without any server."
+    parser = add_command(commands, "check-engine", about, _EPILOG)
     parser.add_argument(
         "factory", metavar="MODULE:FACTORY", nargs="?", help="function that makes groups of ranks"
     )

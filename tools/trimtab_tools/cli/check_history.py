@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.history import Report, check_history, read_history
 
 _EPILOG = """\
@@ -27,13 +28,8 @@ cannot be read. PROTOCOL.md has the rules, and the format of a history.
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check-history",
-        help="check the history of a run against the protocol",
-        description="Check the history of a run against the invariants of the protocol.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Check the history of a run against the rules of the protocol."
+    parser = add_command(commands, "check-history", about, _EPILOG)
     parser.add_argument("file", metavar="FILE", help="history in JSON lines; - for standard input")
     parser.add_argument(
         "--complete",

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.deployments.views import decisions_text
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _EPILOG = """\
 examples:
@@ -32,13 +33,8 @@ columns:
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "history",
-        help="show the decisions about a deployment, and their reasons",
-        description="Show the decisions whether a deployment's experts move, the newest last.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the decisions about a deployment and their reasons, the newest last."
+    parser = add_command(commands, "history", about, _EPILOG)
     parser.add_argument("deployment", metavar="NAME", help="the deployment")
     parser.add_argument(
         "--limit", metavar="N", type=int, default=0, help="only the newest N (default: all)"

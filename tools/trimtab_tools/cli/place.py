@@ -15,10 +15,11 @@ import numpy.typing as npt
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import PlaceResult
-from trimtab_tools.cli import files, report
+from trimtab_tools.cli import files, place_report
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.local import local_solver
+from trimtab_tools.cli.local_solver import local_solver
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -42,14 +43,9 @@ examples:
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "place",
-        usage="trimtab place LOAD --gpus G --replicas R [options]",
-        help="place the experts of a load on GPUs",
-        description="Place experts on GPUs so that each GPU carries about the same load.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Place the experts of a load on GPUs so that all GPUs carry about the same load."
+    parser = add_command(commands, "place", about, _EPILOG)
+    parser.usage = "trimtab place LOAD --gpus G --replicas R [options]"
     _add_input(parser)
     _add_topology(parser)
     _add_current(parser)
@@ -79,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     before = result.before or _untouched(result, topology, load)
     layout = "untouched" if current is None else "current"
-    _print(arguments, report.Report(result, topology, before, layout, seconds, solver))
+    _print(arguments, place_report.Report(result, topology, before, layout, seconds, solver))
     return 0
 
 
@@ -101,10 +97,11 @@ def _untouched(result: PlaceResult, topology: Topology, load: npt.ArrayLike) -> 
     return replace(untouched.balance(load), bound=result.after.bound)
 
 
-def _print(arguments: argparse.Namespace, result: report.Report) -> None:
+def _print(arguments: argparse.Namespace, result: place_report.Report) -> None:
     if arguments.output is not None:
-        report.write(result, arguments.output)
-    sys.stdout.write(report.as_json(result) if arguments.json else report.as_text(result))
+        place_report.write(result, arguments.output)
+    show = place_report.as_json if arguments.json else place_report.as_text
+    sys.stdout.write(show(result))
 
 
 def _budget(arguments: argparse.Namespace) -> MoveBudget | None:

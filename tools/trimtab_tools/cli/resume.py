@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 
 _EPILOG = """\
@@ -19,13 +20,8 @@ If the server has paused it, remove the cause first; the server's log has it as 
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "resume",
-        help="allow a deployment to switch again",
-        description="Allow a deployment that is paused to switch again.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Allow a paused deployment to switch again."
+    parser = add_command(commands, "resume", about, _EPILOG)
     parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
     add_server_options(parser, server, DEFAULT_TIMEOUT)
     return parser

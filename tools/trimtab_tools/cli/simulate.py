@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
@@ -50,12 +51,12 @@ _INTERRUPTED = 130
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "simulate",
-        help="run a fleet of worker processes, with switches and faults",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _DESCRIPTION,
+        _EPILOG,
+        summary="run a fleet of worker processes, with switches and faults",
     )
     fleet = parser.add_argument_group("fleet")
     _add_sizes(fleet)

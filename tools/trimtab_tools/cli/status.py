@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trimtab_client.client import Client
 from trimtab_client.health import SOLVER_SERVICE
 from trimtab_client.wire import ServingStatus
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.tables import table
 
@@ -36,13 +37,8 @@ class Health(NamedTuple):
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "status",
-        help="show whether the server is ready",
-        description="Show the health of a server and of its services.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the health of a server and of its services."
+    parser = add_command(commands, "status", about, _EPILOG)
     add_server_options(parser, server, _TIMEOUT_SECONDS)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

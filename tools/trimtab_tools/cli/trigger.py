@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.files import read_placement
 
@@ -22,13 +23,8 @@ The command returns once the first switch is offered. Workers may still refuse i
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "trigger",
-        help="switch a deployment to another placement",
-        description="Switch a deployment to another placement, in as many switches as it takes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Switch a deployment to another placement, in as many switches as it takes."
+    parser = add_command(commands, "trigger", about, _EPILOG)
     parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
     parser.add_argument(
         "--placement",

@@ -14,9 +14,10 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.placement import Placement
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.deployments.views import moment
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _EPILOG = """\
 examples:
@@ -29,13 +30,8 @@ It goes on after a restart of the server, and ends with Ctrl-C.
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "watch",
-        help="show each placement of a deployment that comes into force",
-        description="Show the placement in force, and each that comes into force after it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the placement in force, and each that comes into force after it."
+    parser = add_command(commands, "watch", about, _EPILOG)
     parser.add_argument("deployment", metavar="NAME", help="the deployment")
     parser.add_argument("--count", metavar="N", type=_count, help="end after N placements")
     parser.add_argument("--json", action="store_true", help="print JSON, one document on each line")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.deployments import change, placements, show
 from trimtab_tools.cli.deployments.show import run_list as run
 
@@ -27,13 +28,8 @@ command.
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command and its subcommands."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        _NAME,
-        help="show, create, change, pin and delete deployments",
-        description="Show, create, change, pin and delete deployments.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show, create, change, pin and delete deployments."
+    parser = add_command(commands, _NAME, about, _EPILOG)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for family in (show, change, placements):
         family.add_to(subcommands, server)

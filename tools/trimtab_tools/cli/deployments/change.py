@@ -9,12 +9,12 @@ from typing import Any
 from trimtab_client.deployments import DeploymentSpec
 from trimtab_client.options import Topology
 from trimtab_client.policies import Policy
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
 from trimtab_tools.cli.deployments.policy_flags import add_policy_flags, policy_of
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_json
 from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.json_output import as_json
 
 _CREATE = """\
   trimtab deployments create prod --layers 58 --experts 256 --slots 288 --gpus 32 \\

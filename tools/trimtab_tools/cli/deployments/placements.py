@@ -11,10 +11,10 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.results import TriggerResult
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_document, as_json
 from trimtab_tools.cli.files import check_output, placement_arrays, read_placement
+from trimtab_tools.cli.json_output import as_document, as_json
 
 _PIN = """\
   trimtab deployments pin prod

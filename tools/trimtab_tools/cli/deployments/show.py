@@ -6,10 +6,10 @@ import argparse
 import sys
 from typing import Any
 
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _LIST = """\
   trimtab deployments

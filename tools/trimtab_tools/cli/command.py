@@ -1,4 +1,4 @@
-"""Adds one of the commands below `trimtab deployments`."""
+"""Adds commands to the command line, with what their parsers have in common."""
 
 from __future__ import annotations
 
@@ -10,6 +10,28 @@ from trimtab_client.channel import DEFAULT_TIMEOUT
 from trimtab_tools.cli.connection import add_server_options
 
 
+def add_command(
+    commands: Any, name: str, about: str, epilog: str, *, summary: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command; returns its parser.
+
+    Args:
+        commands: the subparsers to which it is added.
+        name: of the command.
+        about: its description.
+        epilog: the end of its help.
+        summary: its line in the list of commands; by default the description.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary or about[0].lower() + about[1:].rstrip("."),
+        description=about,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
 def add_subcommand(
     commands: Any,
     server: str,
@@ -19,7 +41,7 @@ def add_subcommand(
     examples: str,
     *adding: Callable[[argparse.ArgumentParser], object],
 ) -> None:
-    """Add a command, with --json and the options of the connection.
+    """Add a command below `trimtab deployments`, with --json and the options of the connection.
 
     Args:
         commands: the subparsers to which it is added.
@@ -30,13 +52,7 @@ def add_subcommand(
         examples: lines for its help.
         adding: functions that add its own arguments.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about[0].lower() + about[1:].rstrip("."),
-        description=about,
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, name, about, f"examples:\n{examples}")
     parser.set_defaults(run=run, parser=parser)
     for add in adding:
         add(parser)

@@ -10,7 +10,7 @@ import numpy as np
 from trimtab_client.options import Topology
 from trimtab_client.placement import Balance
 from trimtab_client.results import PlaceResult
-from trimtab_tools.cli import documents
+from trimtab_tools.cli import json_output
 from trimtab_tools.cli.files import placement_arrays
 from trimtab_tools.cli.tables import table
 
@@ -61,7 +61,7 @@ def as_json(report: Report) -> str:
         "before": {"layout": report.layout, **_layers(report.before)},
         "after": _layers(result.after),
     }
-    return documents.as_json(document, indent=None)
+    return json_output.as_json(document, indent=None)
 
 
 def write(report: Report, path: Path) -> None:
