@@ -13,27 +13,29 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from trimtab_tools.simulate.group import Answers, Group
-from trimtab_tools.simulate.messages import Brought, FromRank, ToRank
+from trimtab_tools.simulate.messages import Contribution, FromRank, ToRank
 
 
 class Listener(Protocol):
-    """Who hears of what is no collective. Called on the hub's thread."""
+    """Receives all messages that are no contributions. Called on the server's thread."""
 
     def received(self, member: int, message: FromRank) -> None:
-        """A rank has said something."""
+        """A rank has sent a message."""
 
     def lost(self, member: int) -> None:
         """A rank's process has ended; its group is broken already."""
 
     def failed(self, error: Exception) -> None:
-        """Something went wrong here: there is no group any more."""
+        """The server's thread has raised an error; the group is broken already."""
 
 
-class Hub:
-    """Pipes to ranks, and their present group. All but `post` and `close` is for its thread.
+class CollectiveServer:
+    """The pipes to the ranks, and the group that they form at present.
 
-    A message to a rank that does not read waits for it: only a stopped process does not,
-    and its group waits for it in any case.
+    Only `post` and `close` may be called from any thread; all else is for the server's own.
+
+    Sending to a rank blocks until the rank reads. Only a stopped process does not read, and its
+    group waits for it in any case.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -44,16 +46,16 @@ class Hub:
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._loop, name="trimtab-hub", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="trimtab-collectives", daemon=True)
         self._thread.start()
 
     def post(self, task: Callable[[], object]) -> None:
-        """Have the hub's thread do something, soon. Callable from any thread."""
+        """Have the server's thread call `task` soon."""
         self._tasks.put(task)
         os.write(self._wake, b"\0")
 
     def close(self) -> None:
-        """End the thread, and the pipes: ranks that still run end."""
+        """End the thread and close the pipes. Ranks that still run then exit."""
         self._tasks.put(None)
         os.write(self._wake, b"\0")
         self._thread.join()
@@ -64,15 +66,15 @@ class Hub:
         os.close(self._wake)
 
     def add(self, member: int, pipe: Connection[Any, Any]) -> None:
-        """Begin to listen to a rank."""
+        """Begin to read a rank's messages."""
         self._pipes[member] = pipe
         self._selector.register(pipe, selectors.EVENT_READ, member)
 
     def send(self, member: int, message: ToRank) -> None:
-        """Say something to a rank, if it is there."""
+        """Send a message to a rank, unless its process has ended."""
         pipe = self._pipes.get(member)
         if pipe is not None:
-            with suppress(OSError):  # the end of its pipe is read next
+            with suppress(OSError):  # The loop reads the end of the pipe next.
                 pipe.send(message)
 
     def form(self, group: Group) -> None:
@@ -98,7 +100,7 @@ class Hub:
     def _run(self, task: Callable[[], object]) -> None:
         try:
             task()
-        except Exception as error:  # noqa: BLE001 - the listener tells it
+        except Exception as error:  # noqa: BLE001 - the listener reports it
             self._answer(self._group.break_up(f"the fleet failed: {error}"))
             self._listener.failed(error)
 
@@ -114,8 +116,8 @@ class Hub:
                 self.break_up(f"rank {member} has died")
             self._listener.lost(member)
             return
-        if isinstance(message, Brought):
-            self._answer(self._group.brought(member, message))
+        if isinstance(message, Contribution):
+            self._answer(self._group.contribute(member, message))
         else:
             self._listener.received(member, message)
 

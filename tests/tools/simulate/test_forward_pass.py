@@ -1,4 +1,4 @@
-"""A step of several ranks in one process: what is wrong with maps or weights is a number."""
+"""Forward passes of several ranks in one process: wrong maps or weights give wrong numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from trimtab_client import Placement
 from trimtab_tools.simulate.checkpoint import Checkpoint
-from trimtab_tools.simulate.forward import Forward, Step
+from trimtab_tools.simulate.forward_pass import ForwardPass, StepResult
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.targets import RandomTargets
 
@@ -18,7 +18,7 @@ WAIT = 30
 
 
 class Ranks:
-    """Threads that take a step together, by weights and maps that a test may spoil."""
+    """Threads that run a step together, with weights and maps that a test may spoil."""
 
     def __init__(self, options: FleetOptions, placement: Placement) -> None:
         self.options = options
@@ -33,11 +33,11 @@ class Ranks:
         self._all = threading.Barrier(options.ranks)
         self._parts: dict[int, list[bytes]] = {}
 
-    def step(self, number: int) -> list[Step]:
-        done: list[Step | None] = [None] * self.options.ranks
+    def step(self, number: int) -> list[StepResult]:
+        done: list[StepResult | None] = [None] * self.options.ranks
 
         def take(rank: int) -> None:
-            forward = Forward(
+            forward = ForwardPass(
                 self.options, rank, self.checkpoint, self._compute, self._exchange_of(rank)
             )
             done[rank] = forward.step(number, self.maps[rank])
@@ -76,7 +76,7 @@ def test_right_weights_and_maps_give_no_wrong_token(ranks: Ranks):
         assert [(step.tokens, step.wrong, step.example) for step in steps] == [(14, 0, "")] * 3
 
 
-def test_counts_are_what_slots_have_computed(ranks: Ranks):
+def test_counts_are_the_tokens_that_slots_have_computed(ranks: Ranks):
     counts_LR = np.concatenate([step.counts_LS for step in ranks.step(1)], axis=1)
 
     expected_LR = np.zeros_like(counts_LR)
@@ -85,7 +85,7 @@ def test_counts_are_what_slots_have_computed(ranks: Ranks):
     assert counts_LR.sum() == 3 * 14
 
 
-def test_wrong_weights_in_a_slot_make_every_token_wrong_that_goes_there(ranks: Ranks):
+def test_wrong_weights_in_a_slot_make_each_of_its_tokens_wrong(ranks: Ranks):
     ranks.step(0)
     spoiled = max(ranks.computed, key=ranks.computed.count)
     ranks.computed.clear()
@@ -98,7 +98,7 @@ def test_wrong_weights_in_a_slot_make_every_token_wrong_that_goes_there(ranks: R
     assert all(f"of layer {layer}, in slot {slot} by" in example for example in examples)
 
 
-def test_a_rank_on_an_old_map_gets_wrong_tokens(ranks: Ranks):
+def test_a_rank_with_old_maps_gets_wrong_tokens(ranks: Ranks):
     rows_LR = ranks.maps[0].phy2log.copy()
     rows_LR = np.roll(rows_LR, 1, axis=1)
     ranks.maps[1] = Placement.of(rows_LR, ranks.options.experts, ranks.options.ranks)

@@ -1,4 +1,4 @@
-"""What experts compute, and whether a rank computes and routes as it should.
+"""What each expert computes, and whether a rank computes and routes as it should.
 
 Legend for all shapes: L layers, E experts, R slots of a layer, O own slots of a rank, T tokens,
 H hidden size.
@@ -17,16 +17,16 @@ from trimtab_tools.conformance.adapter import FloatArray
 from trimtab_tools.conformance.errors import BrokenContractError
 
 _TOLERANCE = 1e-3
-"""What outputs of the same weights may differ by, relative to the largest number in them."""
+"""How much outputs of the same weights may differ, relative to the largest number in them."""
 
 
-class Seen(NamedTuple):
-    """What a rank shows of itself.
+class Observation(NamedTuple):
+    """How a rank routes, and what it computes.
 
     Attributes:
-        phy2log_LR: by what it routes.
+        phy2log_LR: the expert of each slot by which it routes.
         slots_O: its own slots.
-        outputs_LOTH: what they make of the tokens.
+        outputs_LOTH: what these compute for the test's tokens.
     """
 
     phy2log_LR: IntArray
@@ -34,10 +34,10 @@ class Seen(NamedTuple):
     outputs_LOTH: FloatArray
 
 
-class Truth:
-    """What each expert makes of the tokens, learned from a group before its first switch."""
+class ExpertOutputs:
+    """What each expert computes for the test's tokens, as a group does before its first switch."""
 
-    def __init__(self, placement: Placement, ranks: Iterable[Seen]) -> None:
+    def __init__(self, placement: Placement, ranks: Iterable[Observation]) -> None:
         layer_L1 = np.arange(len(placement.phy2log))[:, None]
         seen = list(ranks)
         shape = (*placement.logcnt.shape, *seen[0].outputs_LOTH.shape[2:])
@@ -47,10 +47,10 @@ class Truth:
             self._outputs_LETH[layer_L1, expert_LO] = rank.outputs_LOTH
 
     def require_distinct(self) -> None:
-        """Check that experts can be told apart.
+        """Check that the experts of a layer differ.
 
         Raises:
-            BrokenContractError: two of a layer compute the same.
+            BrokenContractError: two experts of a layer compute the same.
         """
         for layer, expert in np.ndindex(self._outputs_LETH.shape[:2]):
             for other in self._like(layer, self._outputs_LETH[layer, expert]):
@@ -58,8 +58,8 @@ class Truth:
                     what = f"layer {layer}: experts {expert} and {other} compute the same"
                     raise BrokenContractError(f"at the start: {what}")
 
-    def fault_of(self, seen: Seen, placement: Placement) -> str | None:
-        """What is wrong with a rank that should serve by this placement; None: nothing."""
+    def mistake_of(self, seen: Observation, placement: Placement) -> str | None:
+        """What is wrong with a rank that should serve by this placement; None if it is right."""
         if seen.phy2log_LR.shape != placement.phy2log.shape:
             return f"phy2log has shape {seen.phy2log_LR.shape}, not {placement.phy2log.shape}"
         for layer, slot in np.argwhere(seen.phy2log_LR != placement.phy2log):
@@ -75,7 +75,7 @@ class Truth:
         return None
 
     def _like(self, layer: int, output_TH: FloatArray) -> list[int]:
-        """The experts that compute so."""
+        """The experts that compute this output."""
         like: list[int] = np.flatnonzero(_same(output_TH, self._outputs_LETH[layer])).tolist()
         return like
 

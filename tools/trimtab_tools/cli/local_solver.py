@@ -1,4 +1,4 @@
-"""The solver in this process, for `trimtab place --local`. Needs the server's packages."""
+"""The solver in this process, for `trimtab place --local`. It needs the server's packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TO_CONVERGENCE = -1
 
 
 def local_solver() -> Callable[..., PlaceResult]:
-    """What answers as `Client.place` does, from the solver itself.
+    """A function like `Client.place` that calls the solver in this process.
 
     Raises:
         CommandError: the server's packages are not installed.

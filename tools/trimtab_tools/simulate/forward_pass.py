@@ -1,4 +1,4 @@
-"""A step of a rank: its tokens go to their experts by its own maps, and back, and are checked.
+"""The forward pass of a rank, with a check of each token's result.
 
 Legend for all shapes: N tokens of the step over all layers, H hidden, S slots of a rank.
 """
@@ -16,30 +16,30 @@ import numpy.typing as npt
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_tools.simulate.checkpoint import Checkpoint, FloatArray
+from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.rows import pack, unpack
-from trimtab_tools.simulate.traffic import tokens_of, traffic_of
+from trimtab_tools.simulate.traffic import make_traffic, token_values
 
 Compute = Callable[[int, int, FloatArray], FloatArray]
-"""The weights of a layer and a slot, or expert, applied to tokens: [T, H] to [T, H]."""
+"""The weights of a layer and a slot, or of a layer and an expert, applied to tokens [T, H]."""
 
 
 class Exchange(Protocol):
-    """A collective of the group: see `Control.exchange`."""
+    """A collective of the group: see `RankPipe.exchange`."""
 
-    def __call__(self, what: str, parts: Sequence[bytes]) -> Sequence[bytes]:
-        """A part for each rank, for one from each."""
+    def __call__(self, collective: str, parts: Sequence[bytes], /) -> Sequence[bytes]:
+        """Give each rank a part, and get a part from each."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a step has come to.
+class StepResult:
+    """The result of a step.
 
     Attributes:
         counts_LS: int64 [L, S], tokens that this rank's slots have processed.
-        tokens: of this rank, that came back.
-        wrong: of these, with a value that is not their expert's.
-        example: where a wrong one has been; empty if there is none.
+        tokens: number of this rank's tokens that came back.
+        wrong: number of these whose value is not what their expert gives.
+        example: where a wrong token has been; empty if there is none.
     """
 
     counts_LS: npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Step:
 
 
 class _Batch(NamedTuple):
-    """The tokens of a step, in the order in which they go out and come back: by rank."""
+    """The tokens of a step, ordered by the rank that they go to and come back from."""
 
     layer_N: IntArray
     expert_N: IntArray
@@ -57,19 +57,19 @@ class _Batch(NamedTuple):
     token_NH: FloatArray
 
 
-class Forward:
-    """The steps of one rank.
+class ForwardPass:
+    """The forward passes of one rank.
 
-    What is wrong with the maps or with the weights of any rank shows in a number: a token
-    goes where its own rank's maps say, is multiplied by whatever lies there, and must come
-    back as the product with the weights that the checkpoint has for its expert.
+    A mistake in the maps or weights of any rank gives a wrong number: a token goes where its
+    own rank's maps say, is multiplied by the weights that are there, and must come back as
+    the product with the weights that the checkpoint has for its expert.
 
     Args:
         options: sizes and seed.
-        rank: this one.
-        checkpoint: what is right.
+        rank: this rank.
+        checkpoint: the right weights.
         compute: what this rank's slots do: see `EngineAdapter.compute`.
-        exchange: how tokens get to other ranks.
+        exchange: sends tokens to other ranks.
     """
 
     def __init__(
@@ -85,63 +85,63 @@ class Forward:
         self._checkpoint = checkpoint
         self._compute = compute
         self._exchange = exchange
-        self._traffic = traffic_of(options, rank)
-        # So many tokens of each expert it has sent: where the next one goes. Each rank begins
-        # at another replica.
-        self._turn_LE = np.full((options.layers, options.experts), rank, np.int64)
+        self._traffic = make_traffic(options, rank)
+        # How many tokens each expert has got from this rank, which picks the replica of the next
+        # one. Each rank begins at another replica.
+        self._sent_LE = np.full((options.layers, options.experts), rank, np.int64)
 
-    def step(self, step: int, maps: Placement) -> Step:
-        """Take a step by these maps, which are this rank's own."""
+    def step(self, step: int, maps: Placement) -> StepResult:
+        """Run a step by this rank's own maps."""
         batch = self._batch(step, maps)
         sent = self._exchange("tokens", self._by_rank(batch))
         counts_LS = np.zeros((self._options.layers, self._options.slots_per_rank), np.int64)
         back = self._exchange("values", self._answers(sent, counts_LS))
         value_NH = np.frombuffer(b"".join(back), np.float32).reshape(batch.token_NH.shape)
-        wrong_N = (value_NH != self._right(batch)).any(axis=1)
+        wrong_N = (value_NH != self._right_values(batch)).any(axis=1)
         example = self._example(step, batch, int(wrong_N.argmax())) if wrong_N.any() else ""
-        return Step(counts_LS, len(wrong_N), int(wrong_N.sum()), example)
+        return StepResult(counts_LS, len(wrong_N), int(wrong_N.sum()), example)
 
     def _batch(self, step: int, maps: Placement) -> _Batch:
-        """Tokens of an expert take turns at its replicas."""
-        layer_N, expert_N = self._traffic.of_step(step)
+        """The step's tokens. Those of an expert take turns at its replicas."""
+        layer_N, expert_N = self._traffic.routed(step)
         turn_N = self._turns(layer_N, expert_N)
         slot_N = maps.log2phy[layer_N, expert_N, turn_N % maps.logcnt[layer_N, expert_N]]
         order_N = np.argsort(slot_N // self._options.slots_per_rank, kind="stable")
-        token_NH = tokens_of(self._options, self._rank, step, len(layer_N))
+        token_NH = token_values(self._options, self._rank, step, len(layer_N))
         return _Batch(layer_N[order_N], expert_N[order_N], slot_N[order_N], token_NH)
 
     def _turns(self, layer_N: IntArray, expert_N: IntArray) -> npt.NDArray[np.int64]:
-        """Index of each token among those of its expert, counted from the first step on."""
+        """The index of each token among the tokens of its expert since the first step."""
         key_N = layer_N * self._options.experts + expert_N
         order_N = np.argsort(key_N, kind="stable")
         sorted_N = key_N[order_N]
         turn_N = np.empty(len(key_N), np.int64)
         turn_N[order_N] = np.arange(len(key_N)) - np.searchsorted(sorted_N, sorted_N)
-        turn_N += self._turn_LE[layer_N, expert_N]
-        np.add.at(self._turn_LE, (layer_N, expert_N), 1)
+        turn_N += self._sent_LE[layer_N, expert_N]
+        np.add.at(self._sent_LE, (layer_N, expert_N), 1)
         return turn_N
 
     def _by_rank(self, batch: _Batch) -> list[bytes]:
         ranks, slots = self._options.ranks, self._options.slots_per_rank
         bounds = np.searchsorted(batch.slot_N // slots, np.arange(ranks + 1)).tolist()
         return [
-            pack(batch.layer_N[i:j], batch.slot_N[i:j], batch.token_NH[i:j])
+            encode(batch.layer_N[i:j], batch.slot_N[i:j], batch.token_NH[i:j])
             for i, j in pairwise(bounds)
         ]
 
     def _answers(self, sent: Sequence[bytes], counts_LS: npt.NDArray[np.int64]) -> list[bytes]:
-        """What this rank's slots make of the tokens that each rank has sent, in their order."""
+        """The results of the tokens that each rank has sent to this one's slots, in their order."""
         hidden, first = self._options.hidden, self._rank * self._options.slots_per_rank
-        layer_N, slot_N, token_NH = unpack(b"".join(sent), hidden)
+        layer_N, slot_N, token_NH = decode(b"".join(sent), hidden)
         np.add.at(counts_LS, (layer_N, slot_N - first), 1)
-        value_NH = _by_groups(layer_N, slot_N, token_NH, self._compute)
+        value_NH = _compute_grouped(layer_N, slot_N, token_NH, self._compute)
         row = (2 + hidden) * 4
         bounds = [0, *itertools.accumulate(len(part) // row for part in sent)]
         return [value_NH[i:j].tobytes() for i, j in pairwise(bounds)]
 
-    def _right(self, batch: _Batch) -> FloatArray:
+    def _right_values(self, batch: _Batch) -> FloatArray:
         compute = self._checkpoint.product
-        return _by_groups(batch.layer_N, batch.expert_N, batch.token_NH, compute)
+        return _compute_grouped(batch.layer_N, batch.expert_N, batch.token_NH, compute)
 
     def _example(self, step: int, batch: _Batch, n: int) -> str:
         return (
@@ -150,16 +150,17 @@ class Forward:
         )
 
 
-def _by_groups(
+def _compute_grouped(
     layer_N: IntArray, other_N: IntArray, token_NH: FloatArray, compute: Compute
 ) -> FloatArray:
-    """What is computed of tokens [N, H], for all of a layer and a slot, or expert, at once."""
+    """The results of tokens, [N, H]: one call for each layer and slot, or layer and expert."""
     order_N = np.lexsort((other_N, layer_N))
     layer_N, other_N, sorted_NH = layer_N[order_N], other_N[order_N], token_NH[order_N]
     begins_N = (np.diff(layer_N, prepend=-1) != 0) | (np.diff(other_N, prepend=-1) != 0)
     bounds = [*np.flatnonzero(begins_N).tolist(), len(order_N)]
     layers, others = layer_N[begins_N].tolist(), other_N[begins_N].tolist()
-    # Plain slices: there may be hundreds, and each of numpy's own would cost more than its work.
+    # Plain integers: with hundreds of groups, indexing by numpy's own would cost more than the
+    # products.
     for layer, other, (i, j) in zip(layers, others, pairwise(bounds), strict=True):
         sorted_NH[i:j] = compute(layer, other, sorted_NH[i:j])
     value_NH = np.empty_like(sorted_NH)

@@ -1,4 +1,4 @@
-"""What the client answers, as JSON for scripts."""
+"""Values of the client as JSON, for scripts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trimtab_protocol.version import Version
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:
-    """One JSON document, ended by a line feed; without `indent`, on one line."""
+    """A JSON document, ended by a line feed; on one line if `indent` is None."""
     return json.dumps(as_document(value), indent=indent, allow_nan=False) + "\n"
 
 
 def as_document(value: Any) -> Any:
-    """`value` in what JSON knows, all the way down.
+    """A value and everything in it, as values that JSON has.
 
-    A version is text that commands take, such as "2.3"; a digest is hexadecimal; a number that
-    is not finite is null.
+    A version becomes text such as "2.3", which commands accept; a digest becomes hexadecimal;
+    a number that is not finite becomes null.
     """
     match value:
         case Placement():

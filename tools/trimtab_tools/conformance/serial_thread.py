@@ -1,4 +1,4 @@
-"""A thread that does one thing after another, as an engine's and a session's do."""
+"""A thread that runs one call after another, like an engine's or a session's thread."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from concurrent.futures import Future
 from typing import Any
 
 
-class Lane:
-    """The thread. A daemon: stuck in an adapter, it keeps no process from ending.
+class SerialThread:
+    """A thread that runs one call after another.
 
-    Attributes:
-        thread: it.
+    It is a daemon: if it is stuck in an adapter, the process can still end.
     """
 
     def __init__(self, name: str) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name=f"conformance {name}", daemon=True)
-        self.thread.start()
+        threading.Thread(target=self._run, name=f"conformance {name}", daemon=True).start()
 
-    def do(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have it call something, after all that came before; what comes of it is the future's."""
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run a call after all earlier ones; the future has its result or its exception."""
         done: Future[Any] = Future()
 
         def task() -> None:
             try:
                 done.set_result(call(*arguments))
-            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            except BaseException as error:  # noqa: BLE001 - the future has it
                 done.set_exception(error)
 
         self._tasks.put(task)
         return done
 
     def end(self) -> None:
-        """Have it end, after all that came before."""
+        """End the thread after all calls so far."""
         self._tasks.put(None)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What `trimtab place` tells: for people, for scripts, and for files."""
+"""The report of `trimtab place`: as text, as JSON, and in a file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from trimtab_client.options import Topology
 from trimtab_client.placement import Balance
 from trimtab_client.results import PlaceResult
-from trimtab_tools.cli import documents
+from trimtab_tools.cli import json_output
 from trimtab_tools.cli.files import placement_arrays
 from trimtab_tools.cli.tables import table
 
 
 class Report(NamedTuple):
-    """A result, with what it is compared to and what it took.
+    """A result, with the balance before it.
 
     Attributes:
-        result: what the solver answered.
-        topology: what it was asked for.
-        before: balance of the layout named by `layout`.
-        layout: "current", or "untouched" without a current placement.
-        seconds: time of the call.
-        solver: who planned.
+        result: the answer of the solver.
+        topology: of the request.
+        before: balance of the layout that `layout` names.
+        layout: "current", or "untouched" if the request has no current placement.
+        seconds: how long the call took.
+        solver: address of the server, or "this process".
     """
 
     result: PlaceResult
@@ -36,7 +36,7 @@ class Report(NamedTuple):
 
 
 def as_text(report: Report) -> str:
-    """A table for people."""
+    """The report as a table, for people."""
     layers, experts = report.result.placement.logcnt.shape
     topology = report.topology
     title = (
@@ -52,7 +52,7 @@ def as_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """One JSON document for scripts. A number that is not finite is null."""
+    """The report as one JSON document. A number that is not finite becomes null."""
     result = report.result
     document = {
         "summary": _summary(report),
@@ -61,11 +61,11 @@ def as_json(report: Report) -> str:
         "before": {"layout": report.layout, **_layers(report.before)},
         "after": _layers(result.after),
     }
-    return documents.as_json(document, indent=None)
+    return json_output.as_json(document, indent=None)
 
 
 def write(report: Report, path: Path) -> None:
-    """Write the result to an .npz or .json file, by its name."""
+    """Write the result to an .npz or .json file; the name of the file decides which."""
     if path.suffix == ".json":
         path.write_text(as_json(report))
         return
@@ -88,7 +88,7 @@ def _balance_row(name: str, balance: Balance) -> list[str]:
 
 
 def _imbalance(balance: Balance) -> dict[str, float]:
-    """Over layers; balancedness is the mean of 1 / imbalance, gap that of `Balance.gap`."""
+    """Statistics over layers; balancedness is the mean of 1 / imbalance."""
     return {
         "worst": float(balance.imbalance.max()),
         "median": float(np.median(balance.imbalance)),
@@ -99,7 +99,7 @@ def _imbalance(balance: Balance) -> dict[str, float]:
 
 
 def _layers(balance: Balance) -> dict[str, list[float]]:
-    """Layer by layer."""
+    """The balance of each layer."""
     return {
         "imbalance": balance.imbalance.tolist(),
         "bound": balance.bound.tolist(),

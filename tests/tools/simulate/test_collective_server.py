@@ -1,4 +1,4 @@
-"""The hub over real pipes: death at each point of a collective, and mistakes of members."""
+"""The collective server over real pipes: deaths at each point of a collective, and misuse."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from multiprocessing.connection import Connection, Pipe
 
 import pytest
 
+from trimtab_tools.simulate.collective_server import CollectiveServer
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.hub import Hub
-from trimtab_tools.simulate.messages import Broken, Brought, FromRank, Ready, Result
+from trimtab_tools.simulate.messages import Contribution, FromRank, GroupBroken, Ready, Result
 
 WAIT = 30
 
 
-class Heard:
-    """A listener that keeps what it hears."""
+class Recorder:
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
@@ -34,21 +34,21 @@ class Heard:
 
 
 class Setting:
-    """A hub, its listener, and the members' ends of its pipes."""
+    """A server, its listener, and the members' ends of its pipes."""
 
     def __init__(self, members: int) -> None:
-        self.heard = Heard()
-        self.hub = Hub(self.heard)
+        self.listener = Recorder()
+        self.server = CollectiveServer(self.listener)
         self.pipes: list[Connection] = []
-        self.hub.post(lambda: self.hub.form(Group("g", range(members))))
+        self.server.post(lambda: self.server.form(Group("g", range(members))))
         for member in range(members):
             ours, theirs = Pipe()
             self.pipes.append(theirs)
-            self.hub.post(partial(self.hub.add, member, ours))
+            self.server.post(partial(self.server.add, member, ours))
 
-    def bring(self, member: int, step: int) -> None:
+    def contribute(self, member: int, step: int) -> None:
         parts = [bytes([member, step])] * len(self.pipes)
-        self.pipes[member].send(Brought(step, "tokens", parts))
+        self.pipes[member].send(Contribution(step, "tokens", parts))
 
     def answer(self, member: int) -> object:
         assert self.pipes[member].poll(WAIT)
@@ -59,7 +59,7 @@ class Setting:
 def setting() -> Iterator[Setting]:
     made = Setting(3)
     yield made
-    made.hub.close()
+    made.server.close()
     for pipe in made.pipes:
         pipe.close()
 
@@ -68,47 +68,49 @@ def result(step: int) -> Result:
     return Result([bytes([member, step]) for member in range(3)])
 
 
-def test_a_result_goes_to_all(setting: Setting):
+def test_all_members_get_the_result(setting: Setting):
     for step in range(3):
         for member in (2, 0, 1):
-            setting.bring(member, step)
+            setting.contribute(member, step)
         assert [setting.answer(member) for member in range(3)] == [result(step)] * 3
 
 
 @pytest.mark.parametrize("others", [[], [0], [0, 1]], ids=["first", "between", "last"])
-@pytest.mark.parametrize("comes", [False, True], ids=["before it comes", "after it has come"])
-def test_a_member_that_dies_breaks_the_group_for_all_or_for_none(
-    setting: Setting, others: list[int], comes: bool
+@pytest.mark.parametrize(
+    "contributed", [False, True], ids=["before it contributes", "after it has contributed"]
+)
+def test_the_death_of_a_member_breaks_a_collective_for_all_or_for_none(
+    setting: Setting, others: list[int], contributed: bool
 ):
-    """However its death falls into the arrivals of the others."""
+    """Whether it dies before or after the others have contributed."""
     for member in others:
-        setting.bring(member, 0)
-    if comes:
-        setting.bring(2, 0)
+        setting.contribute(member, 0)
+    if contributed:
+        setting.contribute(2, 0)
     setting.pipes[2].close()
-    assert setting.heard.events.get(timeout=WAIT) == ("lost", 2)
+    assert setting.listener.events.get(timeout=WAIT) == ("lost", 2)
     for member in (0, 1):
         if member not in others:
-            setting.bring(member, 0)
+            setting.contribute(member, 0)
     answers = [setting.answer(member) for member in (0, 1)]
 
-    whole = comes and others == [0, 1]
-    assert answers == [result(0) if whole else Broken("rank 2 has died")] * 2
+    whole = contributed and others == [0, 1]
+    assert answers == [result(0) if whole else GroupBroken("rank 2 has died")] * 2
     if whole:
         for member in (0, 1):
-            setting.bring(member, 1)
-        assert {setting.answer(member) for member in (0, 1)} == {Broken("rank 2 has died")}
+            setting.contribute(member, 1)
+        assert {setting.answer(member) for member in (0, 1)} == {GroupBroken("rank 2 has died")}
 
 
-def test_many_collectives_end_at_one_point_for_all_survivors(setting: Setting):
-    """A death while all run: each survivor has got the same results, and then the break."""
+def test_all_survivors_get_the_same_results_before_the_group_breaks(setting: Setting):
+    """A member dies while all run."""
     got: list[list[object]] = [[], [], []]
 
     def take_part(member: int, steps: int) -> None:
         for step in range(steps):
-            setting.bring(member, step)
+            setting.contribute(member, step)
             got[member].append(setting.answer(member))
-            if isinstance(got[member][-1], Broken):
+            if isinstance(got[member][-1], GroupBroken):
                 return
         setting.pipes[member].close()
 
@@ -121,20 +123,20 @@ def test_many_collectives_end_at_one_point_for_all_survivors(setting: Setting):
     for thread in threads:
         thread.join(WAIT)
 
-    assert got[0] == got[2] == [*map(result, range(57)), Broken("rank 1 has died")]
+    assert got[0] == got[2] == [*map(result, range(57)), GroupBroken("rank 1 has died")]
 
 
-def test_what_is_no_collective_goes_to_the_listener(setting: Setting):
+def test_other_messages_go_to_the_listener(setting: Setting):
     setting.pipes[1].send(Ready())
 
-    assert setting.heard.events.get(timeout=WAIT) == ("received", (1, Ready()))
+    assert setting.listener.events.get(timeout=WAIT) == ("received", (1, Ready()))
 
 
-def test_a_mistake_of_members_ends_the_group_and_is_told(setting: Setting):
+def test_an_error_of_members_breaks_the_group_and_goes_to_the_listener(setting: Setting):
     for member in range(3):
-        setting.bring(member, member)
-    kind, message = setting.heard.events.get(timeout=WAIT)
+        setting.contribute(member, member)
+    kind, message = setting.listener.events.get(timeout=WAIT)
 
     assert kind == "failed"
     assert "different collectives" in str(message)
-    assert {type(setting.answer(member)) for member in range(3)} == {Broken}
+    assert {type(setting.answer(member)) for member in range(3)} == {GroupBroken}
