@@ -146,11 +146,11 @@ class FakeGpu:
             backends, "PlanJob", lambda plan, _how, device, _warps: FakeJob(self, plan, device)
         )
 
-    def cuda(self, *, patient: bool) -> Cuda:
+    def cuda(self, *, wait_for_kernels: bool) -> Cuda:
         def told(_backend: str, reason: str, detail: str) -> None:
             self.told.append((reason, detail))
 
-        return Cuda(DEVICE, told, patient, clock=lambda: self.now)
+        return Cuda(DEVICE, told, wait_for_kernels, clock=lambda: self.now)
 
     @property
     def alive(self) -> list[int]:

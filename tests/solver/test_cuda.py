@@ -202,7 +202,7 @@ def test_a_shape_beyond_the_kernels_is_answered_by_the_host_and_told_once() -> N
 )
 def test_says_what_is_beyond_the_kernels(changed: dict[str, int], text: str) -> None:
     sizes = {"rows": 1, "items": 256, "packs": 128, "groups": 0, "restarts": 1, "top_k": 4}
-    reason = Packs(**{**sizes, **changed}, max_swaps=1).beyond()
+    reason = Packs(**{**sizes, **changed}, max_swaps=1).unsupported()
     assert reason is not None
     assert text in reason
 
@@ -224,22 +224,22 @@ def test_a_failing_kernel_is_told_and_answered_by_the_host(monkeypatch: pytest.M
 
 def test_the_host_answers_while_kernels_are_compiled() -> None:
     told: list[tuple[str, ...]] = []
-    cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=False)
+    cuda = Cuda(DEVICE, lambda *what: told.append(what), wait_for_kernels=False)
     load_LE, topology, how = plan_of(2, 6, 8, 4, 0)
     expected = REFERENCE.plan(load_LE, topology, how)
     assert_same_plan(cuda.plan(load_LE, topology, how), expected)
     assert [what[:2] for what in told] == [("cuda", "cold")]
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert_same_plan(cuda.plan(load_LE, topology, how), expected)
     assert len(told) == 1, "the second one ran where it was meant to"
 
 
-@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize("wait_for_kernels", [True, False])
 def test_whatever_fails_is_answered_by_the_host(
-    monkeypatch: pytest.MonkeyPatch, patient: bool
+    monkeypatch: pytest.MonkeyPatch, wait_for_kernels: bool
 ) -> None:
     told: list[tuple[str, ...]] = []
-    cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=patient)
+    cuda = Cuda(DEVICE, lambda *what: told.append(what), wait_for_kernels=wait_for_kernels)
     load_LE, topology, how = plan_of(1, 6, 8, 4, 0)
 
     def fail(*_: object) -> None:
@@ -248,7 +248,7 @@ def test_whatever_fails_is_answered_by_the_host(
     for runner in (runners.PlainRunner, runners.GraphRunner):
         monkeypatch.setattr(runner, "run", fail)
     assert_same_plan(cuda.plan(load_LE, topology, how), REFERENCE.plan(load_LE, topology, how))
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert told[-1] == ("cuda", "error", "Triton's cache cannot be written")
 
 

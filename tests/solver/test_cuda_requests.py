@@ -35,13 +35,15 @@ def no_memory(_job: FakeJob) -> None:
     raise torch.cuda.OutOfMemoryError("no memory left")
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: bool) -> None:
-    cuda, works = gpu.cuda(patient=patient), gpu.launched
+@pytest.mark.parametrize("wait_for_kernels", [True, False])
+def test_a_kind_that_failed_is_tried_again_after_a_while(
+    gpu: FakeGpu, wait_for_kernels: bool
+) -> None:
+    cuda, works = gpu.cuda(wait_for_kernels=wait_for_kernels), gpu.launched
 
     def ask() -> int:
         answered = planned_by(cuda, 1)
-        cuda.settle()
+        cuda.wait_until_compiled()
         return answered
 
     gpu.launched = no_memory
@@ -55,7 +57,7 @@ def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: 
     assert len(gpu.jobs) == attempts, "too early"
     assert gpu.told[-1] == (
         "backoff",
-        "failed 1 times, is tried again in 1 s: no memory left",
+        "failed 1 times, next attempt in 1 s: no memory left",
     )
     gpu.now += 1
     ask()
@@ -64,7 +66,7 @@ def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: 
 
 
 def test_the_wait_doubles_and_stays_within_ten_minutes(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.launched = no_memory
     waits, last = [], 0.0
     for _ in range(9):
@@ -76,7 +78,7 @@ def test_the_wait_doubles_and_stays_within_ten_minutes(gpu: FakeGpu) -> None:
 
 
 def test_a_ready_kind_that_fails_once_comes_back(gpu: FakeGpu) -> None:
-    cuda, works = gpu.cuda(patient=True), gpu.replayed
+    cuda, works = gpu.cuda(wait_for_kernels=True), gpu.replayed
     assert [planned_by(cuda, 1), planned_by(cuda, 1)] == [DEVICE, DEVICE]
 
     def fail() -> None:
@@ -91,7 +93,7 @@ def test_a_ready_kind_that_fails_once_comes_back(gpu: FakeGpu) -> None:
 
 
 def test_other_kinds_do_not_wait_for_one_that_failed(gpu: FakeGpu) -> None:
-    cuda, works = gpu.cuda(patient=True), gpu.launched
+    cuda, works = gpu.cuda(wait_for_kernels=True), gpu.launched
     gpu.launched = no_memory
     planned_by(cuda, 1)
     gpu.launched = works
@@ -99,7 +101,7 @@ def test_other_kinds_do_not_wait_for_one_that_failed(gpu: FakeGpu) -> None:
 
 
 def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.launched = no_memory
     for layers in range(1, 400):
         planned_by(cuda, layers)
@@ -109,7 +111,7 @@ def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> 
 def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = gpu.cuda(patient=False)
+    cuda = gpu.cuda(wait_for_kernels=False)
 
     def no_thread(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -121,7 +123,7 @@ def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
     assert cuda.kinds == {"ready": 0, "compiling": 0, "failing": 1}
     gpu.now += 10
     planned_by(cuda, 1)
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert planned_by(cuda, 1) == DEVICE
 
 
@@ -143,10 +145,10 @@ class _Turns:
 def test_nothing_is_replayed_during_a_capture(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     planned_by(cuda, 1)
     seen: queue.Queue[str] = queue.Queue()
-    monkeypatch.setattr(backends, "_TURNS", _Turns(seen))
+    monkeypatch.setattr(backends, "_DEVICE_LOCK", _Turns(seen))
     answers: list[int] = []
     other = threading.Thread(target=lambda: answers.append(planned_by(cuda, 1)))
     # Torch has handed the same stream to both kinds, as it does after 32 of them.
@@ -165,7 +167,7 @@ def test_nothing_is_replayed_during_a_capture(
 
 
 def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) -> None:
-    cuda, of_caller = gpu.cuda(patient=False), FakeStream()
+    cuda, of_caller = gpu.cuda(wait_for_kernels=False), FakeStream()
     gpu.buffers = "meta"
     launched: list[int] = []
     gpu.launched = lambda _: launched.append(gpu.current_stream().after.get(of_caller, 0))
@@ -174,7 +176,7 @@ def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) ->
         of_caller.work()
         planned_by(cuda, 1, "meta")
         asked = of_caller.after[of_caller]
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert asked == 2, "what the caller computes, and the copy"
     ordered = [amount >= asked for amount in launched]
     assert ordered
@@ -182,7 +184,7 @@ def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) ->
 
 
 def test_kinds_are_kept_as_the_devices_memory_allows(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     for layers in (20, 21, 22, 23, 24):
         assert planned_by(cuda, layers) == DEVICE
@@ -192,7 +194,7 @@ def test_kinds_are_kept_as_the_devices_memory_allows(gpu: FakeGpu) -> None:
 
 
 def test_the_kind_used_longest_ago_makes_room(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     for layers in (15, 16, 15, 17):
         planned_by(cuda, layers)
@@ -203,7 +205,7 @@ def test_the_kind_used_longest_ago_makes_room(gpu: FakeGpu) -> None:
 
 
 def test_many_small_kinds_are_kept_at_once(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 1000
     for layers in range(1, 21):
         planned_by(cuda, layers)
@@ -211,17 +213,17 @@ def test_many_small_kinds_are_kept_at_once(gpu: FakeGpu) -> None:
 
 
 def test_what_the_device_has_no_memory_for_is_answered_by_the_host(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     planned_by(cuda, 20)
     assert planned_by(cuda, 60) == HOST
     assert gpu.told[-1][0] == "error"
-    assert "take 60 bytes; 50 may be used" in gpu.told[-1][1]
+    assert "take 60 bytes; at most 50 may be used" in gpu.told[-1][1]
     assert gpu.alive == [20], "what is there stays"
 
 
 def test_two_threads_that_ask_for_a_new_kind_share_its_kernels(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     both = threading.Barrier(2)
     answers: list[int] = []
 

@@ -23,7 +23,7 @@ def backend_for(
     device: torch.device,
     on_fallback: Fallback = no_matter,
     *,
-    patient: bool = True,
+    wait_for_kernels: bool = True,
 ) -> Backend:
     """The backend that `choice` stands for, for tensors on `device`.
 
@@ -47,24 +47,26 @@ def backend_for(
     require(choice in names, "backend", f"{choice!r} is not one of {names}")
     if choice != "auto":
         try:
-            return _open(choice, device, on_fallback, patient)
+            return _open(choice, device, on_fallback, wait_for_kernels)
         except _CANNOT as error:
             raise invalid("backend", f"{choice!r} cannot run here: {error}") from error
     for name in ("cuda", "cpu") if device.type == "cuda" else ("cpu",):
         try:
-            return _open(name, device, on_fallback, patient)
+            return _open(name, device, on_fallback, wait_for_kernels)
         except _CANNOT as error:
             on_fallback(name, "missing", str(error))
     return _reference()
 
 
-def _open(name: str, device: torch.device, on_fallback: Fallback, patient: bool) -> Backend:
+def _open(
+    name: str, device: torch.device, on_fallback: Fallback, wait_for_kernels: bool
+) -> Backend:
     # Imported here: Numba and Triton are heavy, and need not be installed.
     if name == "cuda":
         from trimtab_server.solver.backends.cuda.backend import Cuda
 
         on = device if device.type == "cuda" else torch.device("cuda", 0)
-        return _cached(Cuda, on, on_fallback, patient)
+        return _cached(Cuda, on, on_fallback, wait_for_kernels)
     if name == "cpu":
         from trimtab_server.solver.backends.cpu.backend import Cpu
 
