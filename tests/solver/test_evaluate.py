@@ -67,7 +67,7 @@ def test_copies_inside_a_gpu_are_no_moves(backend):
     [
         ({"num_gpus": 0}, "num_gpus", "0 is below 1"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
-        ({"phy2log": [[0, 1, 2, 2]] * 2}, "phy2log", "2 layers where load has 1"),
+        ({"phy2log": [[0, 1, 2, 2]] * 2}, "phy2log", "has 2 layers, but load has 1"),
         ({"current": [[0, 1, 2]]}, "current", "(1, 3)"),
         ({"current": [[0, 1, 2, 9]]}, "current[0, 3]", "9"),
         ({"bytes_per_expert": -1}, "bytes_per_expert", "-1"),

@@ -288,7 +288,7 @@ def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(back
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_each_layer_has_a_least_gain_of_its_own(backend, chunk, monkeypatch):
     """As if each had been improved by itself, with its own."""
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", chunk)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", chunk)
     rng = np.random.default_rng(9)
     start, load = torch.arange(20).repeat(5, 1) % 16, rng.gamma(0.5, 1.0, (5, 16))
     gains = (0.0, 1e300, 0.01, 0.1, 0.5)
@@ -308,7 +308,7 @@ def test_chunking_for_memory_changes_no_layer(monkeypatch):
     start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4, backend="reference")[0]
     load = np.exp(rng.normal(size=(5, 16)))
     whole, _ = improve(start, load, 4, max_moves=5, backend="reference")
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", 1)
     chunked, _ = improve(start, load, 4, max_moves=5, backend="reference")
     assert torch.equal(whole, chunked)
 
@@ -325,7 +325,7 @@ def test_an_even_load_is_left_alone(backend, load):
     [
         ({"phy2log": [[0, 1, 2, 4]]}, "phy2log[0, 3]", "4 is not an expert in [0, 4)"),
         ({"phy2log": [[0, 1, 2, 2]]}, "phy2log", "expert 3 has no slot in layer 0"),
-        ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "2 layers, not 1"),
+        ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "has 2 layers, but load has 1"),
         ({"phy2log": [[0.0, 1.0, 2.0, 3.0]]}, "phy2log", "float64"),
         ({"load": [[1.0, 2.0, float("inf"), 1.0]]}, "load[0, 2]", "inf"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),

@@ -150,7 +150,7 @@ def test_chunking_for_memory_changes_no_row(monkeypatch):
     weight = torch.rand(9, 24, generator=generator)
     group = torch.randint(0, 12, (9, 24), generator=generator)
     whole = balanced_packing(weight, 6, item_group=group, max_iterations=None, backend="reference")
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", 1)
     chunked = balanced_packing(
         weight, 6, item_group=group, max_iterations=None, backend="reference"
     )

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from trimtab_server.solver.backends.backend import no_matter
+from trimtab_server.solver.backends.backend import ignore_fallback
 from trimtab_server.solver.settings import Settings
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -23,7 +23,7 @@ if DEVICE.type == "cpu":
         triton = pytest.importorskip("triton")
         from trimtab_server.solver.backends.cuda.backend import Cuda
 
-        first = Cuda(DEVICE, no_matter)
+        first = Cuda(DEVICE, ignore_fallback)
         first.pack(torch.ones(1, 1, dtype=torch.float64), 1, None, Settings())
     finally:
         del os.environ[_VARIABLE]

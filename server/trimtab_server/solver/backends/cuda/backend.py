@@ -12,9 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.backends.backend import Backend, Fallback, Packing, Replicas, Solved
+from trimtab_server.solver.backends.backend import Backend, Fallback, Packing, Solved
 from trimtab_server.solver.backends.cuda.backoff import Backoff
 from trimtab_server.solver.backends.cuda.device import require_usable
 from trimtab_server.solver.backends.cuda.jobs import Job, PackJob, PlanJob
@@ -23,7 +22,6 @@ from trimtab_server.solver.backends.cuda.runners import Runners, free_bytes
 from trimtab_server.solver.backends.cuda.shapes import Packs, Plan
 from trimtab_server.solver.backends.cuda.warps import Warps
 from trimtab_server.solver.backends.reference.backend import Reference
-from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Settings
 
 JobOn = Callable[[torch.device], Job]
@@ -74,7 +72,11 @@ class Cuda:
         require_usable(device)
         self._device, self._on_fallback, self._warps = device, on_fallback, warps or Warps()
         self._wait_for_kernels, self._interpreted = wait_for_kernels, device.type == "cpu"
-        self._host = _host()
+        # The host does everything for which there are no kernels.
+        self._host = host = _host()
+        self.replicate, self.improve, self.bound = host.replicate, host.improve, host.bound
+        self.balance, self.moves = host.balance, host.moves
+        self.align, self.slot_maps = host.align, host.slot_maps
         free = (lambda: sys.maxsize) if self._interpreted else partial(free_bytes, device)
         self._runners, self._backoff = Runners(free), Backoff(clock)
         self._compiling: dict[Hashable, threading.Thread] = {}
@@ -93,9 +95,6 @@ class Cuda:
             "failing": len(self._backoff),
         }
 
-    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
-        """See `Backend`."""
-        return self._host.replicate(load_XE, num_replicas, most)
 
     def pack(
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
@@ -133,38 +132,6 @@ class Cuda:
         (phy2log_LR,) = ran.outputs
         return Solved(phy2log_LR, ran.iterations, ran.swaps)
 
-    def improve(
-        self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
-    ) -> Solved:
-        """See `Backend`."""
-        return self._host.improve(start_LR, load_LE, topology, budget, top_k)
-
-    def bound(self, load_LE: Tensor, topology: Topology) -> Tensor:
-        """See `Backend`."""
-        return self._host.bound(load_LE, topology)
-
-    def balance(self, phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> tuple[Tensor, Tensor]:
-        """See `Backend`."""
-        return self._host.balance(phy2log_LR, load_LE, num_gpus)
-
-    def moves(self, current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
-        """See `Backend`."""
-        return self._host.moves(current_LR, new_LR, num_experts, num_gpus)
-
-    def align(
-        self,
-        new_LR: Tensor,
-        current_LR: Tensor,
-        num_experts: int,
-        num_gpus: int,
-        num_nodes: int,
-    ) -> Tensor:
-        """See `Backend`."""
-        return self._host.align(new_LR, current_LR, num_experts, num_gpus, num_nodes)
-
-    def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
-        """See `Backend`."""
-        return self._host.slot_maps(phy2log_LR, num_experts)
 
     def wait_until_compiled(self) -> None:
         """Wait until no kernels are being compiled."""
