@@ -19,7 +19,7 @@ from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.tallies import Counted
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence, Known
-from trimtab_server.loads.memory import Memory
+from trimtab_server.loads.mixture import LoadMixture
 from trimtab_server.policy.policy import Policy
 from trimtab_server.solver import place
 
@@ -75,7 +75,7 @@ def _view(step: int, known: Known, served: Placement) -> View:
 
 def _memory(load_LE: Loads) -> Iterator[list[object]]:
     for halves in (1, 2):
-        memory, took = Memory(halves, *load_LE.shape), []
+        memory, took = LoadMixture(halves, *load_LE.shape), []
         for _ in range(20):
             began = time.perf_counter()
             memory.add(np.stack([load_LE / halves] * halves), 1)

@@ -17,7 +17,7 @@ from trimtab_server.policy.decide import (
     Situation,
     before_planning,
     decide,
-    far_off,
+    shifted_layers,
 )
 from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
@@ -88,7 +88,7 @@ def test_a_layer_far_above_what_noise_and_a_plan_come_to_has_shifted():
     excess_L = np.array([0.0, 0.0, 0.0, 0.0, 0.4, 0.4])
     floor = Floor(1, excess_L, excess_L, excess_L)
     policy = replace(POLICY, replan_gap=0.3)
-    found = far_off(imbalance_L, least_L, floor, policy)
+    found = shifted_layers(imbalance_L, least_L, floor, policy)
     assert found.tolist() == [True, False, False, False, False, True]
 
 

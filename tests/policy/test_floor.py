@@ -55,13 +55,13 @@ def test_inside_nodes_it_is_that_of_their_gpus_and_tokens() -> None:
 def test_layers_without_load_have_nothing_to_gain() -> None:
     floor = floor_of(evidence(0.0, 1e9), Topology(16, 8))
     assert floor.gain_L[0] == floor.excess_L[0] == math.inf
-    assert floor.enough
-    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).enough
+    assert floor.precise
+    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).precise
 
 
 def test_a_few_tokens_are_not_enough() -> None:
-    assert not floor_of(evidence(16.0), Topology(8, 4)).enough
-    assert floor_of(evidence(16_000.0), Topology(8, 4)).enough
+    assert not floor_of(evidence(16.0), Topology(8, 4)).precise
+    assert floor_of(evidence(16_000.0), Topology(8, 4)).precise
 
 
 def test_one_gpu_has_nothing_to_gain_and_no_noise() -> None:
@@ -141,5 +141,5 @@ def test_layers_without_load_and_single_gpus_exceed_nothing() -> None:
 
 def test_what_is_plain_is_so_with_little_evidence() -> None:
     floor = floor_of(evidence(2000.0), Topology(4, 4))
-    assert not floor.plain(np.array([1.0 + floor.excess_L[0]]))[0]
-    assert floor.plain(np.array([1.6]))[0]
+    assert not floor.obvious(np.array([1.0 + floor.excess_L[0]]))[0]
+    assert floor.obvious(np.array([1.6]))[0]

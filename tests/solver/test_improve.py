@@ -330,7 +330,7 @@ def test_an_even_load_is_left_alone(backend, load):
         ({"load": [[1.0, 2.0, float("inf"), 1.0]]}, "load[0, 2]", "inf"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
         ({"num_nodes": 3}, "num_gpus", "2 is not a multiple of num_nodes (3)"),
-        ({"num_groups": 3}, "num_groups", "3 does not divide number of experts (4)"),
+        ({"num_groups": 3}, "num_groups", "3 does not divide the number of experts (4)"),
         ({"max_moves": -1}, "max_moves", "-1"),
         ({"max_moves_per_layer": -2}, "max_moves_per_layer", "-2"),
         ({"min_gain": -0.1}, "min_gain", "-0.1"),

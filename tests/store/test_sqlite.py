@@ -211,7 +211,7 @@ def test_a_full_disk_fails_the_write_and_the_store_goes_on(path: Path, operation
 def test_a_program_that_is_in_the_way_is_waited_for_and_then_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(sqlite, "_TIMEOUT_S", 0.01)
     with closing(SqliteStore(path)) as store, raw(path) as other:
         prepare(store)
         other.execute("BEGIN IMMEDIATE")
@@ -260,7 +260,7 @@ def test_a_file_of_a_newer_server_is_refused_and_left_alone(path: Path) -> None:
     with closing(SqliteStore(path, (*MIGRATIONS, ()))) as store:
         prepare(store)
     versions = len(MIGRATIONS)
-    newer = f"version {versions + 1}, and this server knows up to {versions}"
+    newer = f"version {versions + 1}, and this server supports up to {versions}"
     refused(path, StoreSchemaError, newer)
 
 
@@ -308,7 +308,7 @@ def test_a_file_of_another_program_is_refused_and_left_alone(
     with raw(path) as file:
         for statement in statements:
             file.execute(statement)
-    refused(path, StoreSchemaError, "another program's; give the store another path")
+    refused(path, StoreSchemaError, "another program; give the store another path")
 
 
 @pytest.mark.parametrize("content", [b"no", b"not a database" * 1000])

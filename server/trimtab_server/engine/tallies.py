@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
 from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.teller import Teller
-from trimtab_server.loads.adaptive import Adaptive
+from trimtab_server.loads.adaptive import AdaptiveLoad
 from trimtab_server.loads.counters import Counters, Report, Taken
 from trimtab_server.loads.estimates import Estimate, Smoothing
 from trimtab_server.loads.evidence import Evidence, Known, from_rates
@@ -123,7 +123,7 @@ class Tallies:
         self._teller = teller
         self._tallies: dict[str, _Tally] = {}
         self._halves: dict[str, int] = {}
-        self._adaptive: Adaptive | None = None
+        self._adaptive: AdaptiveLoad | None = None
         self._start_adaptive()
         self._heard_at: dict[str, float] = {}
         self.changes = 0
@@ -213,7 +213,7 @@ class Tallies:
         for tally in self._tallies.values():
             before, tally.estimate = tally.estimate, smoothing.estimate(*self._shape)
             if before.steps:
-                tally.estimate.go_on(before.rate(), before.steps, before.effective_steps)
+                tally.estimate.resume(before.rate(), before.steps, before.effective_steps)
         self._start_adaptive()
 
     @property
@@ -280,7 +280,7 @@ class Tallies:
 
     def _start_adaptive(self) -> None:
         """Remember what the estimates say, and nothing else."""
-        self._adaptive = Adaptive(*self._shape) if self._smoothing.adaptive else None
+        self._adaptive = AdaptiveLoad(*self._shape) if self._smoothing.adaptive else None
         rates = self._counting()
         if self._adaptive is not None and rates:
             steps = min(self._tallies[worker].estimate.effective_steps for worker in rates)
@@ -291,7 +291,7 @@ class Tallies:
         if self._adaptive is None:
             return None
         group = self._group()
-        self._adaptive.remember(group.awaited, self._counting, self._halves_of(group))
+        self._adaptive.update(group.awaited, self._counting, self._halves_of(group))
         return self._adaptive.known()
 
     def _counting(self) -> dict[str, npt.NDArray[np.float64]]:

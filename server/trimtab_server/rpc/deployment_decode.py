@@ -13,7 +13,7 @@ from trimtab_server.domain.errors import NotFoundError, require, require_all
 from trimtab_server.domain.placement import Placement
 from trimtab_server.domain.version import Version
 from trimtab_server.engine.arrival import Facts
-from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
+from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
 from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import named_as
@@ -34,7 +34,7 @@ MODES: Mapping[int, Mode] = {
 POLICY_FIELDS = [
     field.name
     for field in pb.Policy.DESCRIPTOR.fields
-    if field.name != "mode" and field.name not in NO_LONGER
+    if field.name != "mode" and field.name not in FORMER_SETTINGS
 ]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
@@ -87,7 +87,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     require_all(
         *(
             (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
-            for name, why in NO_LONGER.items()
+            for name, why in FORMER_SETTINGS.items()
         )
     )
     given: dict[str, Any] = {

@@ -95,7 +95,6 @@ class Cuda:
             "failing": len(self._backoff),
         }
 
-
     def pack(
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
     ) -> Packing:
@@ -131,7 +130,6 @@ class Cuda:
             return self._host.plan(load_LE, topology, settings)
         (phy2log_LR,) = ran.outputs
         return Solved(phy2log_LR, ran.iterations, ran.swaps)
-
 
     def wait_until_compiled(self) -> None:
         """Wait until no kernels are being compiled."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trimtab_server.loads.evidence import Evidence, overdispersion
-from trimtab_server.loads.memory import HALF_LIVES, Memory
+from trimtab_server.loads.mixture import HALF_LIVES, LoadMixture
 
 L, E = 3, 32
 
@@ -22,7 +22,7 @@ def shares(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_before_the_first_count_nothing_is_known() -> None:
-    memory = Memory(2, L, E)
+    memory = LoadMixture(2, L, E)
     assert memory.cells == 0
     assert not memory.rate().any()
     evidence = memory.evidence()
@@ -34,7 +34,7 @@ def test_before_the_first_count_nothing_is_known() -> None:
 def test_one_half_life_is_the_exponential_average(half_life: float) -> None:
     rng = np.random.default_rng(0)
     seen = [rng.random((1, L, E)) for _ in range(40)]
-    memory = Memory(1, L, E, [half_life])
+    memory = LoadMixture(1, L, E, [half_life])
     for tokens in seen:
         memory.add(tokens, 1)
     weight = 2.0 ** (-np.arange(40)[::-1] / half_life)
@@ -46,7 +46,7 @@ def test_one_half_life_is_the_exponential_average(half_life: float) -> None:
 def test_effective_tokens_have_the_variance_that_the_rate_has() -> None:
     """Against many repetitions: the variance of a rate is its mean over the effective cells."""
     rng = np.random.default_rng(1)
-    memory = Memory(1, 1, 20_000, [3.0])
+    memory = LoadMixture(1, 1, 20_000, [3.0])
     for cells in (1, 4, 1, 2, 7, 1, 1):
         memory.add(rng.poisson(50.0 * cells, (1, 1, 20_000)).astype(float), cells)
     rate = memory.rate()
@@ -57,7 +57,7 @@ def test_effective_tokens_have_the_variance_that_the_rate_has() -> None:
 
 def test_at_constant_shares_it_comes_to_remember_much() -> None:
     rng = np.random.default_rng(2)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(150):
         memory.add(counts(rng, share_LE, 2000), 1)
     assert memory.cells > 75
@@ -67,7 +67,7 @@ def test_at_constant_shares_it_comes_to_remember_much() -> None:
 
 def test_after_a_shift_it_follows_within_two_cells() -> None:
     rng = np.random.default_rng(3)
-    before_LE, after_LE, memory = shares(rng), shares(rng), Memory(2, L, E)
+    before_LE, after_LE, memory = shares(rng), shares(rng), LoadMixture(2, L, E)
     for _ in range(100):
         memory.add(counts(rng, before_LE, 2000), 1)
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_after_a_shift_it_follows_within_two_cells() -> None:
 def test_a_span_of_many_cells_does_not_seem_to_foretell_itself() -> None:
     """At constant shares long half-lives win, also where counts come once in 20 cells."""
     rng = np.random.default_rng(4)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(30):
         memory.add(counts(rng, share_LE, 20 * 200), 20)
     assert memory.cells > 200
@@ -91,7 +91,7 @@ def test_a_span_of_many_cells_does_not_seem_to_foretell_itself() -> None:
 @pytest.mark.parametrize("factor", [1, 5])
 def test_requests_that_hold_together_are_seen_in_the_halves(factor: int) -> None:
     rng = np.random.default_rng(5)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(50):
         memory.add(factor * counts(rng, share_LE, 2000 // factor), 1)
     assert memory.evidence().overdispersion == pytest.approx(factor, rel=0.25)
@@ -100,7 +100,7 @@ def test_requests_that_hold_together_are_seen_in_the_halves(factor: int) -> None
 def test_requests_that_last_are_seen_too() -> None:
     """Each request routes by a topic of its own for 20 cells: single cells hardly show it."""
     rng = np.random.default_rng(6)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     topics_HLE = np.ones((2, L, E))
     found = []
     for cell in range(200):
