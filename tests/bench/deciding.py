@@ -1,4 +1,4 @@
-"""What a decision costs, policy and solver together: 58 layers of 256 experts, 288 / 32."""
+"""The cost of a decision, policy and solver together: 58 layers of 256 experts, 288 / 32."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from trimtab_server.solver import place
 
 TOPOLOGY = Topology(288, 32)
 CAPTION = (
-    "One decision of the loop, in this process, without the wire; and what a cell of 16 steps "
-    "costs the memory of the load, which is not in it. `confirmed`: with two halves of the load."
+    "One decision of the loop, in this process, without the wire; and the separate cost of a cell "
+    "of 16 steps for the load estimate. `confirmed`: with two halves of the load."
 )
 
 

@@ -71,7 +71,7 @@ async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Playe
         for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
             before, last = served, STEPS * (window + 1) - 1
             if not window:
-                # A server has looked before the first report: so it knows how long steps take.
+                # A server decides before the first report too, so it knows the duration of steps.
                 await loop.decide(_view(tallies, served, -1))
             counts_LE = counts_LE + now_LE.long().numpy()
             tallies.take(_HELLO, Report(window + 1, last - STEPS + 1, last, counts_LE))
@@ -90,7 +90,7 @@ def _view(tallies: Tallies, served: Placement, step: int) -> View:
 
 @asynccontextmanager
 async def make_planner() -> AsyncIterator[Planner]:
-    """A server's, with the compiled backend."""
+    """A server's planner, with the compiled backend."""
     queue = SolverQueue(4, Recorder())
     backend = backend_for("cpu", torch.device("cpu"))
     yield Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())

@@ -1,4 +1,4 @@
-"""Placement: checked once, immutable, named by a digest that others can compute."""
+"""Placements are checked once, immutable, and named by a digest that others can compute."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import Placement, count_moves
 
 
-def test_the_digest_is_the_one_that_the_contract_defines():
+def test_the_digest_follows_the_contract():
     placement = Placement.of([[0, 1, 2, 1]], num_experts=3, num_gpus=2)
     numbers = [1, 4, 3, 2, 0, 1, 2, 1]  # L, R, E, G, then the slots
     body = b"".join(n.to_bytes(4, "little") for n in numbers)
     assert placement.digest == hashlib.sha256(b"trimtab.placement.v1" + body).digest()
 
 
-def test_whatever_differs_changes_the_digest():
+def test_every_difference_changes_the_digest():
     digests = {
         Placement.of(slots, experts, gpus).digest
         for slots, experts, gpus in [
@@ -36,7 +36,7 @@ def test_whatever_differs_changes_the_digest():
     assert len(digests) == 5
 
 
-def test_it_cannot_be_changed_from_outside():
+def test_it_cannot_be_changed():
     slots = torch.tensor([[0, 1, 2, 1]])
     placement = Placement.of(slots, 3, 2)
     slots[0, 0] = 2

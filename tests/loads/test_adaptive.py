@@ -1,4 +1,4 @@
-"""The load of a deployment, remembered."""
+"""The adaptive load estimate of a deployment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_before_a_cell_is_complete_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, 16, 50, 400])
 def test_how_often_it_is_reported_changes_little(steps: int) -> None:
-    """The same counts of 4,000 steps: the same load, and most of it is remembered."""
+    """The same counts of 4,000 steps give the same load, and most of them keep their weight."""
     counts_TLE = np.random.default_rng(2).poisson(SHARE * 100, (4000, L, E)).astype(float)
     adaptive = AdaptiveLoad(L, E)
     for span_TLE in np.split(counts_TLE, 4000 // steps):
@@ -44,7 +44,7 @@ def test_how_often_it_is_reported_changes_little(steps: int) -> None:
     assert 0.05 * 4000 * 100 < evidence.tokens < 1.05 * 4000 * 100
 
 
-def test_workers_rates_add_up_and_halves_are_of_whole_workers() -> None:
+def test_rates_of_workers_add_up_and_each_worker_is_in_one_half() -> None:
     adaptive = AdaptiveLoad(L, E)
     for worker, times in (("a", 1), ("b", 2), ("c", 3)):
         adaptive.add(worker, SHARE * 16 * times, 16)
@@ -55,7 +55,7 @@ def test_workers_rates_add_up_and_halves_are_of_whole_workers() -> None:
     np.testing.assert_allclose(evidence.halves_HLE, [SHARE * 16 * 4, SHARE * 16 * 2])
 
 
-def test_it_begins_with_what_was_known_and_no_surer_than_that_was() -> None:
+def test_it_starts_from_known_rates_with_their_certainty() -> None:
     adaptive = AdaptiveLoad(L, E)
     adaptive.start({"a": SHARE, "b": SHARE}, 46.0, None)
     load_LE, evidence = known(adaptive)
@@ -63,7 +63,7 @@ def test_it_begins_with_what_was_known_and_no_surer_than_that_was() -> None:
     assert evidence.tokens == pytest.approx(2 * 46)
 
 
-def test_what_was_no_traffic_is_forgotten() -> None:
+def test_counts_that_are_not_traffic_are_discarded() -> None:
     adaptive = AdaptiveLoad(L, E)
     adaptive.add("w", SHARE * 30, 30)
     adaptive.update({"w"}, none, None)
@@ -74,8 +74,8 @@ def test_what_was_no_traffic_is_forgotten() -> None:
     np.testing.assert_allclose(known(adaptive).load_LE, SHARE * 2)
 
 
-def test_in_one_half_neighbouring_cells_show_how_requests_hold_together() -> None:
-    """Ten tokens of a request go to the same expert; a load that only drifts does not show."""
+def test_with_one_half_neighbouring_cells_show_overdispersion() -> None:
+    """Ten tokens of a request go to the same expert; a load that only drifts shows none."""
     rng, found = np.random.default_rng(1), {}
     for held in (1, 10):
         adaptive = AdaptiveLoad(L, E)
@@ -88,7 +88,7 @@ def test_in_one_half_neighbouring_cells_show_how_requests_hold_together() -> Non
     assert found[10] > 4
 
 
-def test_a_single_shift_is_no_overdispersion() -> None:
+def test_a_single_shift_is_not_overdispersion() -> None:
     adaptive = AdaptiveLoad(L, E)
     for share_LE in (SHARE, SHARE, SHARE[:, ::-1], SHARE[:, ::-1]):
         adaptive.add("w", share_LE * 16_000, 16)
@@ -97,9 +97,9 @@ def test_a_single_shift_is_no_overdispersion() -> None:
 
 
 def staggered(workers: int, every: int, held: int, steps: int = 4800) -> Known:
-    """A constant load, of which each worker reports its part each so many steps, in its own phase.
+    """A constant load; each worker reports its part every `every` steps, in its own phase.
 
-    So many tokens at a time go to the same expert.
+    `held` tokens at a time go to the same expert.
     """
     rng, adaptive, names = (
         np.random.default_rng(3),
@@ -121,8 +121,8 @@ def staggered(workers: int, every: int, held: int, steps: int = 4800) -> Known:
 
 
 @pytest.mark.parametrize(("workers", "every"), [(1, 100), (1, 24), (8, 30), (8, 33), (8, 100)])
-def test_a_report_does_not_foretell_itself_wherever_cells_cut_it(workers: int, every: int) -> None:
-    """So a constant load is remembered for long, and tokens that hold together are seen."""
+def test_a_report_does_not_predict_itself_wherever_cells_cut_it(workers: int, every: int) -> None:
+    """So a constant load is averaged over many cells, and overdispersion is measured."""
     apart, together = (staggered(workers, every, held).evidence for held in (1, 10))
     assert apart.tokens > 0.3 * 4800 * 200 * workers
     assert apart.overdispersion == 1

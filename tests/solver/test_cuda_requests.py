@@ -1,4 +1,4 @@
-"""What the cuda backend makes of requests over time: failures, captures, streams, memory."""
+"""The cuda backend over several requests: failures, captures, streams, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trimtab_server.solver.settings import Settings
 from trimtab_server.warming import CannotWarmError, Shape, warm_shapes
 
 HOST, DEVICE = -1, 0
-"""What the slots of a plan say of who made it."""
+"""Who made a plan; the slots of the host's plans hold -1, those of the device 0."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 def planned_by(cuda: Cuda, layers: int, where: str = "cpu") -> int:
-    """Who plans so many layers, a kind of request of its own."""
+    """Who plans this number of layers; each number is a kind of request of its own."""
     load_LE = torch.ones(layers, 4, dtype=torch.float64, device=where)
     slots_LR = cuda.plan(load_LE, Topology(4, 2), Settings()).phy2log_LR
     return HOST if slots_LR.device.type == "cpu" and int(slots_LR.min()) < 0 else DEVICE
@@ -77,7 +77,7 @@ def test_the_wait_doubles_and_stays_within_ten_minutes(gpu: FakeGpu) -> None:
     assert waits == [0, 10, 20, 40, 80, 160, 320, 600, 600]
 
 
-def test_a_ready_kind_that_fails_once_comes_back(gpu: FakeGpu) -> None:
+def test_a_ready_kind_that_fails_once_is_tried_again(gpu: FakeGpu) -> None:
     cuda, works = gpu.cuda(wait_for_kernels=True), gpu.replayed
     assert [planned_by(cuda, 1), planned_by(cuda, 1)] == [DEVICE, DEVICE]
 
@@ -100,7 +100,7 @@ def test_other_kinds_do_not_wait_for_one_that_failed(gpu: FakeGpu) -> None:
     assert planned_by(cuda, 2) == DEVICE
 
 
-def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> None:
+def test_failures_of_ever_new_shapes_do_not_fill_the_memory(gpu: FakeGpu) -> None:
     cuda = gpu.cuda(wait_for_kernels=True)
     gpu.launched = no_memory
     for layers in range(1, 400):
@@ -108,7 +108,7 @@ def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> 
     assert cuda.kinds["failing"] == 256
 
 
-def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
+def test_the_host_answers_if_no_thread_can_be_started(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = gpu.cuda(wait_for_kernels=False)
@@ -127,8 +127,8 @@ def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
     assert planned_by(cuda, 1) == DEVICE
 
 
-class _Turns:
-    """A lock that says when somebody has to wait for it."""
+class _ObservedLock:
+    """A lock that reports when a thread has to wait for it."""
 
     def __init__(self, waiting: queue.Queue[str]) -> None:
         self._lock, self._waiting = threading.Lock(), waiting
@@ -148,10 +148,10 @@ def test_nothing_is_replayed_during_a_capture(
     cuda = gpu.cuda(wait_for_kernels=True)
     planned_by(cuda, 1)
     seen: queue.Queue[str] = queue.Queue()
-    monkeypatch.setattr(backends, "_DEVICE_LOCK", _Turns(seen))
+    monkeypatch.setattr(backends, "_DEVICE_LOCK", _ObservedLock(seen))
     answers: list[int] = []
     other = threading.Thread(target=lambda: answers.append(planned_by(cuda, 1)))
-    # Torch has handed the same stream to both kinds, as it does after 32 of them.
+    # Torch has given the same stream to both kinds, as it does after 32 streams.
     gpu.replayed = lambda: seen.put("replayed")
 
     def ask_meanwhile(job: FakeJob) -> None:
@@ -166,18 +166,18 @@ def test_nothing_is_replayed_during_a_capture(
     assert gpu.told == []
 
 
-def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) -> None:
+def test_compiling_in_the_background_waits_for_the_callers_stream(gpu: FakeGpu) -> None:
     cuda, of_caller = gpu.cuda(wait_for_kernels=False), FakeStream()
     gpu.buffers = "meta"
     launched: list[int] = []
     gpu.launched = lambda _: launched.append(gpu.current_stream().after.get(of_caller, 0))
     with gpu.on_stream(of_caller):
-        # The caller's load is still being computed, on the caller's stream; and then copied.
+        # The caller's stream still computes the load; then it is copied.
         of_caller.work()
         planned_by(cuda, 1, "meta")
         asked = of_caller.after[of_caller]
     cuda.wait_until_compiled()
-    assert asked == 2, "what the caller computes, and the copy"
+    assert asked == 2, "the caller's work, and the copy"
     ordered = [amount >= asked for amount in launched]
     assert ordered
     assert all(ordered)
@@ -188,12 +188,12 @@ def test_kinds_are_kept_as_the_devices_memory_allows(gpu: FakeGpu) -> None:
     gpu.memory = 100
     for layers in (20, 21, 22, 23, 24):
         assert planned_by(cuda, layers) == DEVICE
-        # Half of what would be free without them.
+        # Half of the memory that would be free without them.
         assert sum(gpu.alive) <= 50
     assert gpu.alive == [23, 24]
 
 
-def test_the_kind_used_longest_ago_makes_room(gpu: FakeGpu) -> None:
+def test_the_least_recently_used_kind_is_dropped(gpu: FakeGpu) -> None:
     cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     for layers in (15, 16, 15, 17):
@@ -212,14 +212,14 @@ def test_many_small_kinds_are_kept_at_once(gpu: FakeGpu) -> None:
     assert cuda.kinds["ready"] == len(gpu.alive) == 20
 
 
-def test_what_the_device_has_no_memory_for_is_answered_by_the_host(gpu: FakeGpu) -> None:
+def test_the_host_answers_if_the_device_lacks_memory(gpu: FakeGpu) -> None:
     cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     planned_by(cuda, 20)
     assert planned_by(cuda, 60) == HOST
     assert gpu.told[-1][0] == "error"
     assert "take 60 bytes; at most 50 may be used" in gpu.told[-1][1]
-    assert gpu.alive == [20], "what is there stays"
+    assert gpu.alive == [20], "nothing is dropped"
 
 
 def test_two_threads_that_ask_for_a_new_kind_share_its_kernels(gpu: FakeGpu) -> None:

@@ -15,9 +15,9 @@ DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device(
 _VARIABLE = "TRITON_INTERPRET"
 
 if DEVICE.type == "cpu":
-    # Triton looks when a kernel is defined (those of its own library: when it is first
-    # imported) and once more when one is first run. Servers that other tests start must
-    # not inherit it.
+    # Triton reads the variable when a kernel is defined (for its own library: at the first
+    # import), and again when a kernel is first run. Servers that other tests start must not
+    # inherit it.
     os.environ[_VARIABLE] = "1"
     try:
         triton = pytest.importorskip("triton")
@@ -28,4 +28,4 @@ if DEVICE.type == "cpu":
     finally:
         del os.environ[_VARIABLE]
     library = type(triton.language.standard.max).__name__
-    assert library == "InterpretedFunction", "something imported triton before this module"
+    assert library == "InterpretedFunction", "another module imported triton before this one"
