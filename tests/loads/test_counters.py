@@ -87,7 +87,7 @@ class Between:
         self.under_way.append(Report(*self.worker.snapshot()))
 
     def arrive(self, rng):
-        """Deliver a report that was sent, perhaps again or late; its acknowledgement may be lost."""
+        """Deliver a report that was sent, maybe again or late; its acknowledgement may be lost."""
         if self.under_way:
             before = self.server.counts_LE.sum()
             taken = self.server.take(rng.choice(self.under_way))

@@ -30,7 +30,7 @@ from trimtab_server.solver import (
 TASKS = Path("/proc/self/task")
 
 LAYERS, EXPERTS, REPLICAS, GPUS = 40_000, 4, 6, 2
-"""So many layers that even a tensor with one number per layer is large enough for torch's threads."""
+"""So many layers that a tensor with one number per layer is large enough for torch's threads."""
 
 CONTROL = "an operation of torch"
 
