@@ -32,6 +32,7 @@ class Reason(Enum):
 
 
 _ROUNDING = 1e-6
+"""Steps by which an estimate may fall short of a number of steps because of rounding."""
 
 MOVES = frozenset({Reason.IMPROVED, Reason.REPLANNED})
 """The reasons with which experts move."""

@@ -11,6 +11,8 @@ from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.noise import ITEM_MASK
 from trimtab_server.solver.backends.cpu.start import Int32s, Start, is_alone
 
+# An entry of the tree has the number of a pack in the low 20 bits, its load in the 30 above them,
+# and then one bit for a conflict and one for a full pack.
 _PACK_BITS = 20
 _PACK_MASK = (1 << _PACK_BITS) - 1
 _CONFLICT = 1 << 55

@@ -13,6 +13,7 @@ ITEM_BITS = 20
 
 ITEM_MASK = (1 << ITEM_BITS) - 1
 
+# Keys are subtracted from this, since NumPy sorts ascending only.
 _HIGHEST = (1 << 43) - 1
 _SPAN = np.uint32(2 * AMPLITUDE + 1)
 

@@ -15,7 +15,10 @@ _FREE = 2.0**-40
 """The cost of a step without net moves when gains per move are compared."""
 
 _NEARLY_ONE = 1 - 2.0**-40
+"""Lowers the bound of `gain_to_beat` by more than rounding can raise it."""
+
 _NEVER = 1 << 62
+"""Above all gains."""
 
 
 class Step(NamedTuple):

@@ -12,11 +12,15 @@ from trimtab_server.solver.backends.cpu.layer import Int64s, Layer, Rules, arriv
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
 from trimtab_server.solver.backends.cpu.window import highest
 
+# A rank has the number of a GPU in the low bits, and its load, which is below 2**30, above them.
 _MAX_LOAD = 1 << 30
 _GPU_BITS = 20
 _GPU_MASK = (1 << _GPU_BITS) - 1
+
 _INFINITE = np.inf
+
 _ROUNDING = 1e-9
+"""More than the rounding of a sum of a few costs, as a share of the largest cost."""
 
 
 class Ends(NamedTuple):

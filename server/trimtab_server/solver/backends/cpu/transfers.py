@@ -36,6 +36,7 @@ from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, s
 _NOT_IN = -1
 _FOUND = 0
 _LOWEST = np.iinfo(np.int64).min // 2
+"""Below all gains; half of the minimum, so that sums with it do not overflow."""
 
 
 class Takers(NamedTuple):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.start import Int32s, Start
 
+# A rank has the number of a pack in the low bits, and its load, which is below 2**30, above them.
 _PACK_BITS = 20
 _PACK_MASK = (1 << _PACK_BITS) - 1
 _MAX_LOAD = 1 << 30

@@ -7,7 +7,10 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 _FIRST_SECONDS = 10.0
+"""An attempt compiles for seconds, so frequent ones would keep a core busy for nothing."""
+
 _MAX_SECONDS = 600.0
+"""How long a kind can stay on the host after the cause of its failures is gone."""
 
 _MAX_KINDS = 256
 """Kinds that are remembered: a client that keeps sending new shapes must not fill the memory."""

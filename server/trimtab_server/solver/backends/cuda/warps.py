@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trimtab_server.solver.backends.cuda.shapes import Packs
 
 _MAX_WARPS = 8
+"""The largest number of warps that was measured."""
 
 _MANY_STARTS = 1024
 """With so many programs a device is full, and is faster the less each of them waits."""

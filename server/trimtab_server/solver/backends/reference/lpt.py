@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Above all loads, so that a full pack costs most, and then one that holds the item's group.
 _FULL = 1 << 50
 _CONFLICT = 1 << 40
 

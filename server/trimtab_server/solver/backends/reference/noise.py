@@ -13,6 +13,7 @@ finds worse packings (0.9979 at 1 %, 0.9985 from 10 % on), and more finds none t
 """
 
 UNIT = 4096
+"""The factor that stands for 1: a key of 30 bits times a factor stays below 2**43."""
 _MASK = 0xFFFFFFFF
 
 
