@@ -62,7 +62,7 @@ class App:
         self._recorder = Recorder()
         self._fallbacks_logged: set[tuple[str, str]] = set()
         self._backend = backend_for(
-            config.solver.backend, self._device, self._on_fallback, patient=False
+            config.solver.backend, self._device, self._on_fallback, wait_for_kernels=False
         )
         self.queue = SolverQueue(
             config.solver.queue_size,

@@ -1,4 +1,4 @@
-"""What a decision costs, policy and solver together: 58 layers of 256 experts, 288 / 32."""
+"""The cost of a decision, policy and solver together: 58 layers of 256 experts, 288 / 32."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.rebalancer import Rebalancer
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence, Known
-from trimtab_server.loads.memory import Memory
+from trimtab_server.loads.mixture import LoadMixture
 from trimtab_server.policy.policy import Policy
 from trimtab_server.solver import place
 
 TOPOLOGY = Topology(288, 32)
 CAPTION = (
-    "One decision of the loop, in this process, without the wire; and what a cell of 16 steps "
-    "costs the memory of the load, which is not in it. `confirmed`: with two halves of the load."
+    "One decision of the loop, in this process, without the wire; and the separate cost of a cell "
+    "of 16 steps for the load estimate. `confirmed`: with two halves of the load."
 )
 
 
@@ -86,7 +86,7 @@ class _Load(NamedTuple):
 
 def _memory(load_LE: Loads) -> Iterator[list[object]]:
     for halves in (1, 2):
-        memory, took = Memory(halves, *load_LE.shape), []
+        memory, took = LoadMixture(halves, *load_LE.shape), []
         for _ in range(20):
             began = time.perf_counter()
             memory.add(np.stack([load_LE / halves] * halves), 1)

@@ -91,7 +91,7 @@ def _snapshot(loads: LoadAggregator, served: Placement, step: int) -> Deployment
 
 @asynccontextmanager
 async def make_planner() -> AsyncIterator[Planner]:
-    """A server's, with the compiled backend."""
+    """A server's planner, with the compiled backend."""
     queue = SolverQueue(4, Recorder())
     backend = backend_for("cpu", torch.device("cpu"))
     yield Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())

@@ -1,4 +1,4 @@
-"""How balanced many layers are, in a few numbers."""
+"""The balance of many layers in a few numbers, and evaluations made of several."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
 
 
-def test_layers_without_load_are_none_of_them() -> None:
+def test_layers_without_load_do_not_count() -> None:
     loads_LG = torch.tensor([[3.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     assert OverLayers.of(loads_LG.double()) == OverLayers(1.5, 1.0, 1.25, 2)
 
 
-def test_where_no_layer_has_load_there_is_nothing_to_say() -> None:
+def test_there_is_no_balance_if_no_layer_has_load() -> None:
     assert OverLayers.of(torch.zeros(3, 2, dtype=torch.float64)) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_layers_of_two_placements_make_a_third(seed: int) -> None:
-    """With the moves and numbers that it has by itself."""
+def test_layers_of_two_placements_can_be_combined(seed: int) -> None:
+    """Moves and evaluation are those of the combined placement."""
     rng = np.random.default_rng(seed)
 
     def placement(layers: int) -> Placement:
@@ -51,7 +51,7 @@ def test_layers_of_two_placements_make_a_third(seed: int) -> None:
     assert len(found) == count_moves(current, mixed)
 
 
-def test_numbers_of_layers_are_those_of_where_they_come_from() -> None:
+def test_a_combined_evaluation_takes_each_layer_from_its_source() -> None:
     def of(layers: int, value: float) -> Evaluation:
         numbers_L = torch.full((layers,), value, dtype=torch.float64)
         return Evaluation.of(numbers_L.unsqueeze(1).repeat(1, 2), numbers_L, numbers_L)

@@ -1,4 +1,4 @@
-"""Placement: checked once, immutable, named by a digest that others can compute."""
+"""Placements are checked once, immutable, and named by a digest that others can compute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_digest_is_the_one_that_the_contract_defines():
     assert placement.digest == hashlib.sha256(b"trimtab.placement.v1" + body).digest()
 
 
-def test_whatever_differs_changes_the_digest():
+def test_every_difference_changes_the_digest():
     digests = {
         placement_of(slots, experts, gpus).digest
         for slots, experts, gpus in [
@@ -37,7 +37,7 @@ def test_whatever_differs_changes_the_digest():
     assert len(digests) == 5
 
 
-def test_it_cannot_be_changed_from_outside():
+def test_it_cannot_be_changed():
     slots = torch.tensor([[0, 1, 2, 1]])
     placement = placement_of(slots, 3, 2)
     slots[0, 0] = 2

@@ -1,4 +1,4 @@
-"""A store with something in it, one write of each kind, and what is in it before and after."""
+"""A store with contents, one write of each kind, and the contents before and after it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ AFTER: Mapping[str, State] = {
 
 
 def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
-    """All that the store says of these deployments, and of no others."""
+    """The contents of the store, which must be about these deployments only."""
     deployments = list(deployments)
     stored = store.deployments()
     assert stored == sorted(
@@ -104,7 +104,7 @@ def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
 
 
 def expected(state: State) -> Any:
-    """What `contents` are to be, for a state above."""
+    """The `contents` that are expected for a state above."""
     return {
         deployment: (
             plain(record),
@@ -116,7 +116,7 @@ def expected(state: State) -> Any:
 
 
 def plain(record: Record | None) -> str | None:
-    """All of a record, with the types of its parts, so that two can be compared."""
+    """A record as text, with the types of its parts, so that two records can be compared."""
     if record is None:
         return None
     epoch, switch = record.epoch, record.switch

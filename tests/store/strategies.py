@@ -1,4 +1,4 @@
-"""Random records and counters, likely and unlikely ones."""
+"""Random records and counters, including unusual ones."""
 
 from __future__ import annotations
 

@@ -37,5 +37,5 @@ def restore(saved: SavedCounters, estimate: Estimate) -> Counters:
     # Earlier versions did not save the effective number of steps.
     (effective,) = _STEPS.unpack_from(saved.estimate, end) if saved.estimate[end:] else (None,)
     if steps:
-        estimate.go_on(rate.reshape(saved.counts_LE.shape), steps, effective)
+        estimate.resume(rate.reshape(saved.counts_LE.shape), steps, effective)
     return counters

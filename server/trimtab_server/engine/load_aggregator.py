@@ -18,7 +18,7 @@ from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.observer import HandledReport, ReportResult
 from trimtab_server.engine.worker_load import WorkerLoad
-from trimtab_server.loads.adaptive import Adaptive
+from trimtab_server.loads.adaptive import AdaptiveLoad
 from trimtab_server.loads.counters import Counted, Counters
 from trimtab_server.loads.estimates import Loads, Smoothing
 from trimtab_server.loads.evidence import Evidence, Known, from_rates
@@ -79,7 +79,7 @@ class LoadAggregator:
         self._events = events
         self._workers: dict[str, WorkerLoad] = {}
         self._halves: dict[str, int] = {}
-        self._adaptive: Adaptive | None = None
+        self._adaptive: AdaptiveLoad | None = None
         self._start_adaptive()
         self._reported_at: dict[str, float] = {}
         self.changes = 0
@@ -174,7 +174,7 @@ class LoadAggregator:
         for load in self._workers.values():
             before, load.estimate = load.estimate, smoothing.estimate(*self._shape)
             if before.steps:
-                load.estimate.go_on(before.rate(), before.steps, before.effective_steps)
+                load.estimate.resume(before.rate(), before.steps, before.effective_steps)
         self._start_adaptive()
 
     @property
@@ -241,7 +241,7 @@ class LoadAggregator:
 
     def _start_adaptive(self) -> None:
         """Let the adaptive load start from the current estimates."""
-        self._adaptive = Adaptive(*self._shape) if self._smoothing.adaptive else None
+        self._adaptive = AdaptiveLoad(*self._shape) if self._smoothing.adaptive else None
         rates = self._rates_with_steps()
         if self._adaptive is not None and rates:
             steps = min(self._workers[worker].estimate.effective_steps for worker in rates)
@@ -252,7 +252,7 @@ class LoadAggregator:
         if self._adaptive is None:
             return None
         group = self._group()
-        self._adaptive.remember(group.awaited, self._rates_with_steps, self._halves_of(group))
+        self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
         return self._adaptive.known()
 
     def _rates_with_steps(self) -> dict[str, Loads]:

@@ -15,7 +15,7 @@ from trimtab_server.engine.plan_request import Options, Terms
 from trimtab_server.engine.plan_result import Placed
 from trimtab_server.engine.planner import Planner
 from trimtab_server.loads.estimates import Loads
-from trimtab_server.policy.decide import far_off
+from trimtab_server.policy.decide import shifted_layers
 from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
 from trimtab_server.solver.budget import Budget
@@ -110,7 +110,7 @@ class Proposer:
             better, planned_B = await self._reached(load_AE[far_B], served_B, floor_B, policy)
             few_B, best_B = placed.after.imbalance[far_B].numpy(), better.after.imbalance.numpy()
             # The bound may be out of reach, so compare with what was reached.
-            shifted_A[far_B] = far_off(few_B, best_B, floor_B, policy)
+            shifted_A[far_B] = shifted_layers(few_B, best_B, floor_B, policy)
             planned_A[far_B] = planned_B
             placed = placed.with_layers(far_B, better, np.arange(len(far_B)))
         return Proposal(layer_A, placed, shifted_A, planned_A)
@@ -130,7 +130,7 @@ class Proposer:
         if len(far_C):
             anew = await self._plan(load_BE[far_C], served_B.of_layers(far_C), None)
             reached_C, best_C = placed.after.imbalance[far_C].numpy(), anew.after.imbalance.numpy()
-            (row_D,) = far_off(reached_C, best_C, floor_B.of(far_C), policy).nonzero()
+            (row_D,) = shifted_layers(reached_C, best_C, floor_B.of(far_C), policy).nonzero()
             if len(row_D):
                 placed = placed.with_layers(far_C[row_D], anew, row_D)
                 planned_B[far_C[row_D]] = True
@@ -183,7 +183,7 @@ class Proposer:
 
     def _far(self, placed: Placed, floor: Floor, policy: Policy) -> npt.NDArray[np.bool_]:
         after = placed.after
-        return far_off(after.imbalance.numpy(), after.bound.numpy(), floor, policy)
+        return shifted_layers(after.imbalance.numpy(), after.bound.numpy(), floor, policy)
 
 
 def _imbalance(placement: Placement, load_LE: Loads) -> npt.NDArray[np.float64]:

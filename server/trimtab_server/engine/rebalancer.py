@@ -174,9 +174,9 @@ class Rebalancer:
     def _layers_to_plan(self, floor: Floor, loads_LG: Loads) -> Layers:
         """Layers whose imbalance noise does not explain; at first, only the obvious ones."""
         wanted_L = floor.exceeded(loads_LG)
-        self._settled = self._settled or floor.enough
+        self._settled = self._settled or floor.precise
         if not self._settled:
-            wanted_L &= floor.plain(_imbalance(loads_LG))
+            wanted_L &= floor.obvious(_imbalance(loads_LG))
         return np.asarray(wanted_L.nonzero()[0])
 
     def _certainty(self, evidence: Evidence, floor: Floor) -> Certainty | None:

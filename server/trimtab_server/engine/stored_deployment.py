@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
+from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.store.errors import StoreCorruptError
 
 
@@ -54,7 +54,7 @@ def _migrated(policy: dict[str, Any]) -> dict[str, Any]:
     Policies of earlier versions have settings that no longer exist. Their default half-life
     becomes 0, this version's default, which adapts to the load.
     """
-    kept = {name: value for name, value in policy.items() if name not in NO_LONGER}
+    kept = {name: value for name, value in policy.items() if name not in FORMER_SETTINGS}
     if len(kept) < len(policy) and kept.get("half_life_steps") == _FORMER_HALF_LIFE:
         kept["half_life_steps"] = 0.0
     return kept

@@ -14,7 +14,7 @@ from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError, require, require_all
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
+from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
 from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import named_as
@@ -35,7 +35,7 @@ MODES: Mapping[int, Mode] = {
 POLICY_FIELDS = [
     field.name
     for field in pb.Policy.DESCRIPTOR.fields
-    if field.name != "mode" and field.name not in NO_LONGER
+    if field.name != "mode" and field.name not in FORMER_SETTINGS
 ]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
@@ -88,7 +88,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     require_all(
         *(
             (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
-            for name, why in NO_LONGER.items()
+            for name, why in FORMER_SETTINGS.items()
         )
     )
     given: dict[str, Any] = {

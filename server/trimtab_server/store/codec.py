@@ -1,7 +1,7 @@
-"""Records, placements and counters as bytes, and back: the same in every store.
+"""Encodes records, placements and counters for storage, and decodes them; the same for all stores.
 
-What these functions write is read again by later versions. Change it only along with a
-migration of the stores that hold it.
+Later versions read what these functions write. Change the formats only together with a migration of
+the stores that contain them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def placements_of(record: Record) -> dict[bytes, Placement]:
 
 
 def encode_record(record: Record) -> str:
-    """A record as JSON, all ASCII, with digests in the place of placements."""
+    """A record as ASCII JSON, with digests in place of placements."""
     return json.dumps(
         {
             "epoch": record.epoch and _epoch_to_json(record.epoch),
@@ -53,10 +53,10 @@ def encode_record(record: Record) -> str:
 
 
 def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
-    """The record that `text` was made of; `placements` holds what it refers to, encoded.
+    """The record that was encoded as `text`; `placements` has the encoded placements it refers to.
 
     Raises:
-        StoreCorruptError: this is no record, or a placement is missing or another one.
+        StoreCorruptError: `text` is not a record, or a placement is missing or has another digest.
     """
     with _reading("a record"):
         found = {digest: decode_placement(digest, data) for digest, data in placements.items()}
@@ -84,10 +84,10 @@ def encode_placement(placement: Placement) -> bytes:
 
 
 def decode_placement(digest: bytes, data: bytes) -> Placement:
-    """The placement of that digest.
+    """The placement that was encoded as `data` and has this digest.
 
     Raises:
-        StoreCorruptError: this is no placement, or one of another digest.
+        StoreCorruptError: `data` is not a placement, or it has another digest.
     """
     with _reading(f"placement {digest.hex()}"):
         placement = Placement.from_bytes(data)
@@ -97,7 +97,7 @@ def decode_placement(digest: bytes, data: bytes) -> Placement:
 
 
 def encode_counters(counters: SavedCounters) -> bytes:
-    """One line of JSON, then the counts as little-endian int64, then the estimate."""
+    """Counters as one line of JSON, then the counts as little-endian int64, then the estimate."""
     counts_LE = counters.counts_LE
     head = {
         "incarnation": counters.incarnation,
@@ -110,10 +110,10 @@ def encode_counters(counters: SavedCounters) -> bytes:
 
 
 def decode_counters(data: bytes) -> SavedCounters:
-    """The counters that `data` was made of; their counts are read-only.
+    """The counters that were encoded as `data`; their counts are read-only.
 
     Raises:
-        StoreCorruptError: these are none.
+        StoreCorruptError: `data` does not encode counters.
     """
     with _reading("counters"):
         line, _, rest = data.partition(b"\n")
@@ -168,7 +168,7 @@ def _switch_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) ->
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Whatever is wrong with stored bytes is said in one way."""
+    """Raise every error of decoding as a StoreCorruptError."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:

@@ -28,7 +28,7 @@ def test_a_layer_that_cannot_gain_stays(backend, load):
     assert len(plan.moves) == 0
 
 
-def test_layers_without_load_stay_where_others_move(backend):
+def test_layers_without_load_stay_when_others_move(backend):
     load = np.zeros((3, 8))
     load[1] = np.random.default_rng(0).gamma(0.5, 1.0, 8)
     plan = replanned(backend, load)
@@ -36,7 +36,7 @@ def test_layers_without_load_stay_where_others_move(backend):
     assert plan.after.imbalance[1] < plan.before.imbalance[1]
 
 
-def test_where_one_layer_has_shifted_the_others_stay(backend):
+def test_if_one_layer_has_shifted_the_others_stay(backend):
     rng = np.random.default_rng(1)
     load = rng.gamma(0.5, 1.0, (3, 8))
     planned = place(load, TOPOLOGY, backend=backend).phy2log
@@ -52,8 +52,8 @@ def test_the_engines_policy_does_the_same(backend):
     assert torch.equal(kept, UNTOUCHED)
 
 
-def test_a_layer_whose_groups_have_left_their_nodes_does_not_stay(backend):
-    """Groups of two experts on two nodes: one more rule than how balanced a layer is."""
+def test_a_layer_whose_groups_are_spread_over_nodes_does_not_stay(backend):
+    """Groups of two experts on two nodes: the layer moves although it is balanced."""
     topology, load = Topology(8, 4, 2, 4), [[1.0] * 8] * 2
     apart, together = [0, 2, 4, 6, 1, 3, 5, 7], [0, 1, 2, 3, 4, 5, 6, 7]
     plan = replanned(backend, load, [apart, together], topology)

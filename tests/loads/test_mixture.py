@@ -1,4 +1,4 @@
-"""The load of a deployment: how fast it forgets, and of how many tokens it is."""
+"""The mixture of averages: how fast it forgets, and its effective tokens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from trimtab_server.loads.evidence import Evidence, overdispersion
-from trimtab_server.loads.memory import HALF_LIVES, Memory
+from trimtab_server.loads.mixture import HALF_LIVES, LoadMixture
 
 L, E = 3, 32
 
 
 def counts(rng: np.random.Generator, share_LE: np.ndarray, tokens: int) -> np.ndarray:
-    """Of two halves, float64 [2, L, E]."""
+    """Counts of two halves, float64 [2, L, E]."""
     return np.stack([rng.multinomial(tokens // 2, share_LE) for _ in range(2)]).astype(float)
 
 
@@ -21,8 +21,8 @@ def shares(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(share_LE / share_LE.sum(1, keepdims=True))
 
 
-def test_before_the_first_count_nothing_is_known() -> None:
-    memory = Memory(2, L, E)
+def test_a_new_mixture_is_empty() -> None:
+    memory = LoadMixture(2, L, E)
     assert memory.cells == 0
     assert not memory.rate().any()
     evidence = memory.evidence()
@@ -34,7 +34,7 @@ def test_before_the_first_count_nothing_is_known() -> None:
 def test_one_half_life_is_the_exponential_average(half_life: float) -> None:
     rng = np.random.default_rng(0)
     seen = [rng.random((1, L, E)) for _ in range(40)]
-    memory = Memory(1, L, E, [half_life])
+    memory = LoadMixture(1, L, E, [half_life])
     for tokens in seen:
         memory.add(tokens, 1)
     weight = 2.0 ** (-np.arange(40)[::-1] / half_life)
@@ -43,10 +43,10 @@ def test_one_half_life_is_the_exponential_average(half_life: float) -> None:
     assert memory.cells == pytest.approx(1 / np.square(weight).sum())
 
 
-def test_effective_tokens_have_the_variance_that_the_rate_has() -> None:
-    """Against many repetitions: the variance of a rate is its mean over the effective cells."""
+def test_effective_tokens_predict_the_variance_of_the_rate() -> None:
+    """Over many repetitions, the variance of a rate is its mean over the effective cells."""
     rng = np.random.default_rng(1)
-    memory = Memory(1, 1, 20_000, [3.0])
+    memory = LoadMixture(1, 1, 20_000, [3.0])
     for cells in (1, 4, 1, 2, 7, 1, 1):
         memory.add(rng.poisson(50.0 * cells, (1, 1, 20_000)).astype(float), cells)
     rate = memory.rate()
@@ -55,9 +55,9 @@ def test_effective_tokens_have_the_variance_that_the_rate_has() -> None:
     assert memory.evidence().tokens_L[0] == pytest.approx(rate.sum() * memory.cells)
 
 
-def test_at_constant_shares_it_comes_to_remember_much() -> None:
+def test_at_constant_shares_it_averages_over_many_cells() -> None:
     rng = np.random.default_rng(2)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(150):
         memory.add(counts(rng, share_LE, 2000), 1)
     assert memory.cells > 75
@@ -67,7 +67,7 @@ def test_at_constant_shares_it_comes_to_remember_much() -> None:
 
 def test_after_a_shift_it_follows_within_two_cells() -> None:
     rng = np.random.default_rng(3)
-    before_LE, after_LE, memory = shares(rng), shares(rng), Memory(2, L, E)
+    before_LE, after_LE, memory = shares(rng), shares(rng), LoadMixture(2, L, E)
     for _ in range(100):
         memory.add(counts(rng, before_LE, 2000), 1)
     for _ in range(2):
@@ -75,13 +75,13 @@ def test_after_a_shift_it_follows_within_two_cells() -> None:
     rate_LE = memory.rate().sum(0) / 2000
     old, new = (np.abs(rate_LE - share_LE).sum() for share_LE in (before_LE, after_LE))
     assert new < old / 3
-    assert memory.cells < 10, "and it knows that it rests on little"
+    assert memory.cells < 10, "the evidence shows that the rate is based on few cells"
 
 
-def test_a_span_of_many_cells_does_not_seem_to_foretell_itself() -> None:
-    """At constant shares long half-lives win, also where counts come once in 20 cells."""
+def test_a_report_of_many_cells_does_not_predict_itself() -> None:
+    """At constant shares long half-lives win, even if counts come once in 20 cells."""
     rng = np.random.default_rng(4)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(30):
         memory.add(counts(rng, share_LE, 20 * 200), 20)
     assert memory.cells > 200
@@ -89,18 +89,18 @@ def test_a_span_of_many_cells_does_not_seem_to_foretell_itself() -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 5])
-def test_requests_that_hold_together_are_seen_in_the_halves(factor: int) -> None:
+def test_the_halves_show_the_overdispersion_of_requests(factor: int) -> None:
     rng = np.random.default_rng(5)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     for _ in range(50):
         memory.add(factor * counts(rng, share_LE, 2000 // factor), 1)
     assert memory.evidence().overdispersion == pytest.approx(factor, rel=0.25)
 
 
-def test_requests_that_last_are_seen_too() -> None:
-    """Each request routes by a topic of its own for 20 cells: single cells hardly show it."""
+def test_the_halves_show_the_overdispersion_of_long_requests() -> None:
+    """Each request routes by its own topic for 20 cells, which single cells hardly show."""
     rng = np.random.default_rng(6)
-    share_LE, memory = shares(rng), Memory(2, L, E)
+    share_LE, memory = shares(rng), LoadMixture(2, L, E)
     topics_HLE = np.ones((2, L, E))
     found = []
     for cell in range(200):
@@ -113,7 +113,7 @@ def test_requests_that_last_are_seen_too() -> None:
     assert np.mean(found[100:]) > 5
 
 
-def test_halves_of_any_size_that_differ_as_chance_has_it_are_not_overdispersed() -> None:
+def test_halves_of_any_size_that_differ_by_chance_are_not_overdispersed() -> None:
     rng = np.random.default_rng(7)
     share_LE = shares(rng)
     found = [
@@ -124,7 +124,7 @@ def test_halves_of_any_size_that_differ_as_chance_has_it_are_not_overdispersed()
     assert min(found) >= 1
 
 
-def test_layers_and_halves_without_load_say_nothing() -> None:
+def test_layers_and_halves_without_load_do_not_count() -> None:
     none = np.zeros((L, E))
     assert overdispersion(none, none) == 1
     assert overdispersion(none, none + 5) == 1
