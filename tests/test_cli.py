@@ -135,3 +135,16 @@ def test_warm_refuses_a_shape_that_is_none(
 ) -> None:
     assert main(["warm", "--device", "cpu", "--shape", shape]) == 2
     assert f"trimtab-server: {complaint}" in capsys.readouterr().err
+
+
+def test_failpoints_are_no_setting_and_no_help_shows_them(capsys):
+    """They let the process die: only this project's own tests are to know of them."""
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+
+    assert "failpoint" not in capsys.readouterr().out
+    assert main(["serve", "--failpoints", "nowhere=exit"]) == 2
+    assert "failpoints: 'nowhere' in 'nowhere=exit' is none of" in capsys.readouterr().err
+    assert not [
+        option for section in sections() for option in section.options if "fail" in option.name
+    ]

@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch", "structlog"},
     ),
-    "cli": ({"app", "warming", "config", "domain", "logs", "rpc"}, {"uvloop"}),
+    "cli": ({"app", "warming", "config", "domain", "logs", "rpc", "store"}, {"uvloop"}),
 }
 
 

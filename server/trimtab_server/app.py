@@ -31,7 +31,6 @@ from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.backend import Backend, FallbackReason
 from trimtab_server.solver.backends.select import backend_for
-from trimtab_server.store import failpoints
 from trimtab_server.store.errors import StoreError
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
@@ -40,7 +39,6 @@ from trimtab_server.warming import Shape, warm_shapes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_NO_FAILPOINTS = "none"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -69,8 +67,6 @@ class App:
             self._recorder,
             partial(_use_threads, config.solver.solver_threads),
         )
-        if config.sessions.failpoints != _NO_FAILPOINTS:
-            failpoints.configure(config.sessions.failpoints)
         deployment_metrics = DeploymentMetrics(self._recorder.registry)
         self._history = History(config.history, deployment_metrics.history_lost)
         store = StoreThread(partial(_make_store, config.sessions.store), self._history.barrier)

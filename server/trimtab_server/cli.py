@@ -23,7 +23,9 @@ from trimtab_server.config import (
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.logs import configure_logs
 from trimtab_server.rpc.healthcheck import health_complaint
+from trimtab_server.store import failpoints
 
+_FAILPOINTS = "failpoints"
 _UNHEALTHY = 1
 _NOT_COMPILED = 1
 _USAGE_ERROR = 2
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, shapes = given.pop("command"), given.pop("shapes", [])
     file, print_only = given.pop("config"), given.pop("print_config", False)
     try:
+        failpoints.configure(given.pop(_FAILPOINTS, ""))
         config = load_config(given, os.environ, file)
         if print_only:
             print(to_toml(config), end="")
@@ -162,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LxE:R/G[:N/B]",
         help="also compile for models of this size; may be repeated",
     )
+    # Not a setting: only tests of this project let a server die, or its store fail, at will.
+    serving.add_argument(f"--{_FAILPOINTS}", help=argparse.SUPPRESS)
     for command in (serving, checking, warming):
         _add_settings(command)
     return parser

@@ -19,7 +19,7 @@ from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.targets import RandomTargets
 
 WAIT = 60
-NO_FAILPOINT = ("--failpoints", "none")
+NO_FAILPOINT = ("--failpoints", "")
 DEPLOYMENTS = ("model/decode", "model/prefill")
 
 
@@ -140,7 +140,7 @@ def test_a_server_that_dies_after_any_other_durable_write_goes_on_as_well(tmp_pa
 @pytest.mark.parametrize("transition", ["idle", "offered", "committed"])
 def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(tmp_path, transition):
     failpoints = {"offered": "save:durable=exit@2", "committed": "save:durable=exit@3"}
-    with fleet_of(tmp_path, "--failpoints", failpoints.get(transition, "none")) as fleet:
+    with fleet_of(tmp_path, "--failpoints", failpoints.get(transition, "")) as fleet:
         before = fleet.wait_in_force()
         if transition in failpoints:
             fleet.trigger_once(one_swap(fleet.target), WAIT)

@@ -121,13 +121,6 @@ class SessionConfig:
             "a file.",
         ),
     )
-    failpoints: str = field(
-        default="none",
-        metadata=setting(
-            "For tests: points at which the store fails or the server dies, such as "
-            "save:durable=exit@2; or none.",
-        ),
-    )
     report_seconds: float = field(
         default=1.0,
         metadata=setting(

@@ -1,4 +1,8 @@
-"""Named points at which a test makes a store fail, or the process die."""
+"""Named points at which a test lets the store fail or the process die.
+
+Only tests set them: in their own process, or with the hidden flag `--failpoints` of `trimtab-server
+serve`.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,21 @@ STAGES = ("before", "written", "durable")
 """Before anything is written; before the commit; once it is durable, and not yet known to be."""
 
 POINTS = frozenset(f"{operation}:{stage}" for operation in OPERATIONS for stage in STAGES)
-"""All points that there are."""
+"""All points."""
 
 _armed: dict[str, Callable[[str], None]] = {}
 
 
 def configure(spec: str) -> None:
-    """Set all points: those named as said, such as "save:written=exit,open:durable=error".
+    """Set the action of each point. A point that is not named does nothing.
 
-    `exit` ends the process as kill -9 would, `error` raises StoreError, and `off`, which is
-    what all others are set to, does nothing. "save:written=exit@3" means the third time that
-    the point is passed, and no other.
+    Args:
+        spec: such as "save:written=exit,open:durable=error". `exit` ends the process as kill -9
+            would, `error` raises StoreError, `off` does nothing. "save:written=exit@3" acts
+            only the third time that the point is passed.
 
     Raises:
-        InvalidArgumentError: a point or an action that there is not; nothing has changed.
+        InvalidArgumentError: a point or an action does not exist. Nothing has changed.
     """
     armed = dict(_parsed(entry.strip()) for entry in spec.split(",") if entry.strip())
     _armed.clear()
@@ -36,7 +41,7 @@ def configure(spec: str) -> None:
 
 
 def hit(point: str) -> None:
-    """Fail here, if the point is set to."""
+    """Carry out the action of a point."""
     if _armed:
         _armed.get(point, _nothing)(point)
 
