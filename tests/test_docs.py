@@ -164,14 +164,14 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_the_architecture_has_every_module_on_its_map(source):
-    path = Path(source)
-    assert re.search(rf"^  +{path.name}  ", ARCHITECTURE, re.MULTILINE), (
-        f"ARCHITECTURE.md does not say what {source} is for"
-    )
+SHOWN = set(re.findall(r"^  +([a-z_0-9]+\.py)  ", ARCHITECTURE, re.MULTILINE))
+"""The names of the modules on ARCHITECTURE.md's map."""
+
+
+def test_the_architecture_has_every_module_on_its_map():
+    missing = [source for source in SOURCES if Path(source).name not in SHOWN]
+    assert not missing, "ARCHITECTURE.md does not say what these are for"
 
 
 def test_the_map_shows_no_module_that_is_gone():
-    shown = set(re.findall(r"^  +([a-z_]+\.py)  ", ARCHITECTURE, re.MULTILINE))
-    assert shown == {Path(source).name for source in SOURCES}
+    assert not SHOWN - {Path(source).name for source in SOURCES}
