@@ -1000,7 +1000,10 @@ def test_close_waits_for_no_server_that_is_not_there(server: RunningSessions, st
     engine = start(retry=RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0), random=lambda: 1)
     server.stop()
     engine.event("disconnected")
-    engine.close(timeout=1000.0)
+    closing = threading.Thread(target=engine.close, kwargs={"timeout": 1000.0}, daemon=True)
+    closing.start()
+    closing.join(WAIT)
+    assert not closing.is_alive()
 
 
 def test_a_closed_session_says_so(start: Start) -> None:
