@@ -1,8 +1,9 @@
-"""Fixtures that any test may use."""
+"""Fixtures that any test may use, and the markers that every test has."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,6 +18,53 @@ settings.register_profile("ci", deadline=None, max_examples=400, derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
+_OF_PROCESSES = ("tools/simulate/test_fleet.py", "tools/cli/test_simulate.py")
+"""Files in which every test starts a fleet of processes."""
+
+_started: list[str] = []
+"""The processes that were started since the test began, by the audit events that tell of them."""
+
+
+def _note_process(event: str, _: object) -> None:
+    if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
+        _started.append(event)
+
+
+sys.addaudithook(_note_process)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test one of the markers `unit` and `process`."""
+    for item in items:
+        asks = "starts_processes" in getattr(item, "fixturenames", ())
+        if asks or item.path.as_posix().endswith(_OF_PROCESSES):
+            item.add_marker("process")
+        if item.get_closest_marker("process") is None:
+            item.add_marker("unit")
+        elif item.get_closest_marker("unit") is not None:
+            raise pytest.UsageError(f"{item.nodeid} is marked both as unit and as process")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _started.clear()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that starts a process and is not marked so."""
+    yield
+    if _started and item.get_closest_marker("process") is None:
+        pytest.fail(f"mark this test as `process`: it starts one ({_started[0]})", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def starts_processes() -> None:
+    """Fixtures that start a process ask for this one, so that their tests are marked `process`."""
+
+
 @pytest.fixture
 async def app() -> AsyncIterator[App]:
     """A ready server in the test's event loop; `app.address` is where it listens."""
@@ -25,7 +73,7 @@ async def app() -> AsyncIterator[App]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
+def server(starts_processes: None) -> Iterator[ServerProcess]:
     """A ready server in a process of its own, shared by all tests: leave it running."""
     with server_process() as running:
         yield running

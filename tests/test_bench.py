@@ -46,7 +46,7 @@ PEERS = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+def table(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What one run prints beside these peers, one that is no Python, and one without a function."""
     folder = tmp_path_factory.mktemp("peers")
     sources = {name: source for name, (source, _) in PEERS.items()}
@@ -105,6 +105,7 @@ def test_a_section_that_does_not_exist_is_refused(
     assert "no section balnce" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_peer_may_answer_in_lists(tmp_path: Path) -> None:
     path = tmp_path / "lists.py"
     path.write_text(f"{SIGNATURE}    return [[0, 1, 2, 0]] * len(weight)\n")

@@ -93,11 +93,13 @@ def test_healthcheck_exits_1_and_says_why_where_no_server_serves(
     assert "listen" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_no_command_but_serve_loads_torch() -> None:
     code = "import sys, trimtab_server.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.process
 def test_warm_keeps_the_kernels_for_the_next_process(tmp_path: Path) -> None:
     def warm() -> int:
         subprocess.run(

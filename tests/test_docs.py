@@ -74,6 +74,7 @@ def test_the_other_snippets_for_engines_can_be_parsed_and_import_what_there_is(s
     exec(compile(ast.Module(imports, []), "ENGINES.md", "exec"), {})  # noqa: S102
 
 
+@pytest.mark.process
 def test_the_engines_own_test_runs(tmp_path):
     (snippet,) = (snippet for snippet in OTHERS if "parametrize" in snippet)
     (tmp_path / "test_engine.py").write_text(snippet)
@@ -113,6 +114,7 @@ def test_the_commands_of_the_readme_run(server: ServerProcess, command):
     assert done.stdout
 
 
+@pytest.mark.process
 def test_the_commands_for_engines_run(tmp_path):
     (tmp_path / "my_engine.py").write_text(
         "from trimtab_tools.conformance.inprocess import make_group as make_group\n"

@@ -37,6 +37,7 @@ def carried_out(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -> None:
     asked, file = (
         ["compile", "agreement", "plans", "phases", "place", "beside"],
@@ -57,6 +58,7 @@ def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -
         assert all(value > 0 for value in row.values())
 
 
+@pytest.mark.process
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_without_a_device_nothing_is_measured() -> None:
     done = carried_out()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SERVER = ROOT / "server" / "trimtab_server"
 STDLIB = set(sys.stdlib_module_names)
@@ -128,6 +130,7 @@ def test_a_package_imports_only_what_its_distribution_depends_on():
     assert not others
 
 
+@pytest.mark.process
 def test_importing_the_command_line_loads_no_heavy_library():
     code = "import sys, trimtab_client, trimtab_tools.cli; print('\\n'.join(sys.modules))"
     loaded = subprocess.run(

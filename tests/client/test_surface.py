@@ -98,6 +98,7 @@ def test_what_is_loaded_when_first_used_is_what_a_type_checker_sees() -> None:
     assert set(seen) <= set(trimtab_client.__all__)
 
 
+@pytest.mark.process
 def test_who_is_no_engine_loads_nothing_of_a_worker() -> None:
     code = """
 import sys, trimtab_client

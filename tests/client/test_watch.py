@@ -285,6 +285,7 @@ def test_the_call_begins_with_the_first_placement_asked_for(
     watch.close()
 
 
+@pytest.mark.process
 def test_it_goes_on_after_the_server_was_killed(
     tmp_path: Path, connect: Callable[..., Any]
 ) -> None:

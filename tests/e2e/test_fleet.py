@@ -22,6 +22,8 @@ from trimtab_server.store.sqlite import SqliteStore
 from trimtab_tools.history import check_history, read_history
 from trimtab_tools.history.events import Flipped
 
+pytestmark = pytest.mark.process
+
 
 def test_deployments_of_one_process_know_nothing_of_each_other(tmp_path):
     """A prefill and a decode group, say: a session each on every rank, and one server."""

@@ -187,6 +187,8 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_passed_over(places):
 AFTER = """
 import os, resource, shutil
 from trimtab_server.solver.backends.cpu import compiled, maps
+
+pytestmark = pytest.mark.process
 {}
 """
 BREAKS = {

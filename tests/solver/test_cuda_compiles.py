@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.process
 
 TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
 

@@ -25,7 +25,7 @@ on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as
 
 
 @pytest.fixture(scope="module")
-def woken() -> dict[str, int]:
+def woken(starts_processes: None) -> dict[str, int]:
     """How many threads each call left that are not Trimtab's own, in a process that is new."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.solver.thread_counts"],
@@ -125,6 +125,7 @@ def test_where_nobody_says_who_computes_all_are_left(said, tmp_path, monkeypatch
     assert cores._cores_left() == math.inf
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_child_has_threads_of_its_own():
     """Its parent's are not in it: what it would hand them would wait for ever."""

@@ -78,7 +78,9 @@ def raw(path: Path) -> closing[sqlite3.Connection]:
 
 
 @pytest.fixture(scope="module")
-def graveyard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def graveyard(
+    starts_processes: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
     """Files of processes that died at each failpoint, and how they ended."""
     folder = tmp_path_factory.mktemp("graveyard")
     with child("die", folder) as process:
@@ -105,6 +107,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after(
         assert contents(store) == expected(state)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("lines", [1, 40, 400])
 def test_what_was_acknowledged_before_a_kill_is_there(path: Path, lines: int) -> None:
     with child("write", path) as process:
@@ -130,6 +133,7 @@ def test_what_was_acknowledged_before_a_kill_is_there(path: Path, lines: int) ->
 # Locks.
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(path: Path) -> None:
     with child("hold", path) as process:
         assert line_of(process) == "open"
@@ -153,6 +157,7 @@ def test_a_second_store_of_this_process_is_refused_whatever_the_file_is_called(p
                 SqliteStore(name)
 
 
+@pytest.mark.process
 def test_a_program_that_the_server_started_does_not_keep_the_store(path: Path) -> None:
     with closing(SqliteStore(path)):
         started = subprocess.Popen(["cat"], stdin=subprocess.PIPE)

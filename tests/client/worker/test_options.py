@@ -53,6 +53,7 @@ def test_what_cannot_be_is_refused(values: dict[str, Any], message: str) -> None
         options(**values)
 
 
+@pytest.mark.process
 def test_the_worker_is_loaded_when_first_used() -> None:
     code = (
         "import sys, trimtab_client\n"

@@ -114,6 +114,7 @@ def test_both_kinds_of_transfer_are_checked_unless_one_is_asked_for(capsys: Capt
     assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}
 
 
+@pytest.mark.process
 def test_an_engine_that_is_stuck_does_not_keep_the_command_from_ending(folder: Path) -> None:
     done = subprocess.run(
         [

@@ -309,6 +309,7 @@ def test_the_environment_names_the_server(
     assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
 
 
+@pytest.mark.process
 def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
     code = (
         "import sys; sys.modules['trimtab_server'] = None\n"

@@ -490,6 +490,7 @@ def test_watch_ends_with_the_error_that_ends_it(
     assert "0 is not at least 1" in fail(capsys, "watch", "d", "--count", "0", *at, code=2)
 
 
+@pytest.mark.process
 def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> None:
     service.deployments.watches.append([served_message(Version(2, 7)), "hold"])
     # As at a terminal: what a shell starts in the background ignores the signal.

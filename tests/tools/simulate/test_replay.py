@@ -98,6 +98,7 @@ def test_a_plan_is_refused_that_is_not_the_fleets_or_has_no_end():
         Fleet(options, balance="on")
 
 
+@pytest.mark.process
 def test_the_demo_shows_what_happens_and_what_came_of_it():
     flags = ("--windows", "12:20", "--ranks", "4", "--layers", "2", "--step-seconds", "0.01")
 
