@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from trimtab_client.worker.events import StateEvent
 
 LAYERS, EXPERTS, SLOTS_PER_GPU = 3, 8, 3
 WAIT = 60
+_STEP_S = 0.002
 _QUICK = RetryPolicy(initial_backoff=0.01, max_backoff=0.2)
 
 WEIGHTS = np.arange(1.0, 1 + LAYERS * EXPERTS).reshape(LAYERS, EXPERTS)
@@ -84,6 +86,8 @@ class Rank:
                 self.session.applied()
             self.fleet.flipped.wait(WAIT)
             self._forward(step)
+            # As if a device computed: the sessions' threads get the interpreter meanwhile.
+            time.sleep(_STEP_S)
             self.session.record(np.ones((LAYERS, self.slots), np.int64), step, step, per_slot=True)
             if self.fleet.ended:
                 return
