@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 WITHOUT_OVERRIDE = """
@@ -21,6 +23,15 @@ import ctypes, os, sys
 dropped = [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]
 assert dropped == [0, 0] or os.geteuid() != 0
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+# Imports the compiled functions without the rest of the solver: torch and SciPy take longer to
+# import than one function takes to compile.
+ALONE = """
+import sys, types
+for name in ("trimtab_server.solver", "trimtab_server.solver.backends"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = ["server/" + name.replace(".", "/")]
 """
 
 # Prints the folder of the code, how often it was loaded, and how often it was compiled.
@@ -93,7 +104,7 @@ def printed(program: str, *arguments: str, cache: Path, home: Path, **other: str
     environment |= {"NUMBA_CACHE_DIR": str(cache), "HOME": str(home), **other}
     environment["PYTHONPATH"] = os.pathsep.join(("server", "protos"))
     ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_OVERRIDE, "-W", "error", "-c", program, *arguments],
+        [sys.executable, "-c", WITHOUT_OVERRIDE, "-W", "error", "-c", ALONE + program, *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -113,6 +124,23 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
     yield folders
     for path in folders.values():
         allow(path, 0o755)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A cache that a process has written to that had none, and the line that it printed."""
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "cache").mkdir()
+    (line,) = printed(MAPPED, cache=folder / "cache", home=folder)
+    return folder / "cache", line.split()
+
+
+@pytest.fixture
+def kept(written: tuple[Path, list[str]], places: dict[str, Path]) -> Path:
+    """The folder of the code below `places["cache"]`, which has been filled."""
+    cache, (folder, *_) = written
+    shutil.copytree(cache, places["cache"], dirs_exist_ok=True)
+    return places["cache"] / Path(folder).relative_to(cache)
 
 
 def allow(folder: Path, mode: int) -> None:
@@ -137,12 +165,14 @@ def test_a_checked_run_does_not_get_the_code_of_one_that_is_not(places):
         assert printed(OUT_OF_BOUNDS, **places, NUMBA_BOUNDSCHECK="1") == ["checked"]
 
 
-def test_a_cache_that_can_only_be_read_is_used(places):
-    cache, home = places["cache"], places["home"]
-    (first,) = printed(MAPPED, **places)
-    kept, *counts = first.split()
-    assert Path(kept).is_relative_to(cache)
+def test_code_is_kept_below_the_folder_that_is_named(written):
+    cache, (folder, *counts) = written
+    assert Path(folder).is_relative_to(cache)
     assert counts == ["0", "1"]
+
+
+def test_a_cache_that_can_only_be_read_is_used(places, kept):
+    cache, home = places["cache"], places["home"]
     allow(cache, 0o555)
     before = sorted(cache.rglob("*"))
     assert printed(MAPPED, **places) == [f"{kept} 1 0"]
@@ -155,14 +185,13 @@ def test_a_cache_that_can_only_be_read_is_used(places):
     assert printed(MAPPED, cache=nowhere, home=home) == [f"{mine} 1 0"]
 
 
+@pytest.mark.usefixtures("kept")
 def test_what_a_cache_that_can_only_be_read_lacks_is_compiled(places):
-    (first,) = printed(MAPPED, **places)
     allow(places["cache"], 0o555)
     before = sorted(places["cache"].rglob("*"))
     # Another function than the one that lies there.
     assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
     assert sorted(places["cache"].rglob("*")) == before
-    assert first.startswith(str(places["cache"]))
 
 
 def test_a_cache_that_cannot_be_written_is_passed_over_where_its_code_is_for_another_machine(
@@ -175,8 +204,8 @@ def test_a_cache_that_cannot_be_written_is_passed_over_where_its_code_is_for_ano
     assert list(places["home"].rglob("*.nbc"))
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_cache_that_can_be_neither_read_nor_written_is_passed_over(places):
-    printed(MAPPED, **places)
     for file in places["cache"].rglob("*.nb?"):
         file.chmod(0)
     allow(places["cache"], 0o555)
@@ -187,8 +216,6 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_passed_over(places):
 AFTER = """
 import os, resource, shutil
 from trimtab_server.solver.backends.cpu import compiled, maps
-
-pytestmark = pytest.mark.process
 {}
 """
 BREAKS = {
@@ -207,12 +234,11 @@ def test_a_call_is_answered_though_its_code_can_no_longer_be_kept(how, places):
 
 
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
-@pytest.mark.parametrize("kept", [0, 20])
-def test_half_a_file_is_made_anew(places, ending, kept):
+@pytest.mark.parametrize("size", [0, 20])
+def test_half_a_file_is_made_anew(places, kept, ending, size):
     """As a loss of power leaves it, or an image that was copied in part."""
-    printed(MAPPED, **places)
-    for file in places["cache"].rglob(f"maps.slot_maps*.{ending}"):
-        file.write_bytes(file.read_bytes()[:kept])
+    (file,) = kept.glob(f"maps.slot_maps*.{ending}")
+    file.write_bytes(file.read_bytes()[:size])
     hits = [printed(MAPPED, **places)[0].split()[1:] for _ in range(2)]
     assert hits == [["0", "1"], ["1", "0"]]
 
