@@ -22,12 +22,14 @@ _OF_PROCESSES = ("tools/simulate/test_fleet.py", "tools/cli/test_simulate.py")
 """Files in which every test starts a fleet of processes."""
 
 _started: list[str] = []
-"""The processes that were started since the test began, by the audit events that tell of them."""
+"""The processes that were started since the test began."""
 
 
-def _note_process(event: str, _: object) -> None:
-    if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
-        _started.append(event)
+def _note_process(event: str, args: tuple[object, ...]) -> None:
+    starts = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
+    # Python's `platform` asks `uname` for the processor.
+    if event in starts and args[:1] != ("uname",):
+        _started.append(f"{event}{args}")
 
 
 sys.addaudithook(_note_process)
@@ -57,7 +59,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Fail a test that starts a process and is not marked so."""
     yield
     if _started and item.get_closest_marker("process") is None:
-        pytest.fail(f"mark this test as `process`: it starts one ({_started[0]})", pytrace=False)
+        pytest.fail(f"mark this test as `process`: it calls {_started[0]}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

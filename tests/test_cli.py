@@ -105,7 +105,7 @@ def test_no_command_but_serve_loads_torch() -> None:
 def test_warm_keeps_the_kernels_for_the_next_process(tmp_path: Path) -> None:
     # The server has compiled all kernels, which takes a minute. Two of them are missing here.
     assert compiled._CACHE is not None
-    kept, missing = tmp_path / "trimtab" / compiled._CACHE.name, ("lpt.new_dealing", "rows.places")
+    kept, missing = tmp_path / "trimtab" / compiled._CACHE.name, ("rows.group_loads", "rows.places")
     without = shutil.ignore_patterns(*(f"{name}-*" for name in missing))
     shutil.copytree(compiled._CACHE, kept, ignore=without)
 

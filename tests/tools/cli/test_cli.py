@@ -54,7 +54,7 @@ def fail(capsys: Capture, *arguments: str, code: int = 1) -> str:
     return err
 
 
-@pytest.fixture(params=["server", "local"])
+@pytest.fixture(params=[pytest.param("server", marks=pytest.mark.process), "local"])
 def solver(request: pytest.FixtureRequest) -> list[str]:
     if request.param == "local":
         return ["--local"]
