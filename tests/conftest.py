@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
-from tests.servers import ServerProcess, make_config, server_process
+from tests.servers import ServerProcess, make_config, preloading, server_process
 from trimtab_server.app import App
 
 # No deadline: machines are shared and noisy. CI looks harder.
@@ -29,7 +29,7 @@ def _note_process(event: str, args: tuple[object, ...]) -> None:
     starts = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
     # Python's `platform` asks `uname` for the processor.
     if event in starts and args[:1] != ("uname",):
-        _started.append(f"{event}{args}")
+        _started.append(f"{event} {args[:2]}")
 
 
 sys.addaudithook(_note_process)
@@ -65,6 +65,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def starts_processes() -> None:
     """Fixtures that start a process ask for this one, so that their tests are marked `process`."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers_are_preloaded() -> Iterator[None]:
+    with preloading():
+        yield
 
 
 @pytest.fixture

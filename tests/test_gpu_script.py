@@ -92,6 +92,7 @@ def test_what_another_backend_answered_proves_nothing(monkeypatch: pytest.Monkey
     assert told == [], "the next request begins anew"
 
 
+@pytest.mark.process
 def test_a_section_that_takes_too_long_has_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_section_that_takes_too_long_has_failed(
     assert "plans is cut off after 0 s" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_a_section_that_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.sys, "executable", "/bin/false")
     assert script._carried_out("plans", [])["outcome"] == "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, suppress
 
@@ -167,7 +168,8 @@ def test_a_server_that_dies_as_soon_as_anything_else_is_durable_goes_on_as_well(
             server.process.wait()
             store = ("--store", str(tmp_path / "new")) if operation == "outrank" else store
             # The same server as a process that may never be ready.
-            command = [*server.process.args[:4], *("--device", "cpu"), *store, *flags]
+            command = [sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"]
+            command += [*store, *flags]
             dying = subprocess.run([*command, *failpoint], check=False, timeout=WAIT)
             assert dying.returncode == 137
         else:
