@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.store.benches import folder_in_memory
 from tests.store.scenes import (
     AFTER,
     BEFORE,
@@ -379,7 +380,12 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 # Size.
 
 
-def test_the_file_does_not_grow_with_what_has_been_written(path: Path) -> None:
+def test_the_file_does_not_grow_with_what_has_been_written() -> None:
+    with folder_in_memory() as folder:
+        check_sizes(Path(folder) / "trimtab.db")
+
+
+def check_sizes(path: Path) -> None:
     layers, slots, saves = 16, 256, 2000
     random = np.random.default_rng(0)
     with closing(SqliteStore(path)) as store:
