@@ -101,6 +101,7 @@ def test_no_command_but_serve_loads_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_warm_keeps_the_kernels_for_the_next_process(tmp_path: Path) -> None:
     # The server has compiled all kernels, which takes a minute. Two of them are missing here.

@@ -55,6 +55,7 @@ def test_every_module_of_a_package_is_in_its_wheel(wheels, name):
         assert modules <= files
 
 
+@pytest.mark.slow
 def test_the_clients_wheel_alone_has_no_command_and_runs(wheels, tmp_path):
     """Installed where nothing else is: no server, no tools, no torch."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)

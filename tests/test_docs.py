@@ -98,7 +98,10 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(each, marks=[pytest.mark.slow] * (" simulate " in each)) for each in COMMANDS],
+)
 def test_the_commands_of_the_readme_run(server: ServerProcess, command):
     program, *arguments = shlex.split(command.replace("localhost:50051", server.address))
     done = subprocess.run(

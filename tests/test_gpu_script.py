@@ -37,6 +37,7 @@ def carried_out(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -> None:
     asked, file = (

@@ -174,6 +174,7 @@ def first_answer(url: str, query: str) -> list[Any]:
     raise AssertionError(f"no answer to {query}")
 
 
+@pytest.mark.slow
 def test_prometheus_sees_what_the_server_did(server, prometheus):
     with Client(server.address) as client:
         client.place(np.arange(1.0, 9.0).reshape(1, 8), Topology(12, 4))

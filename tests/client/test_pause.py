@@ -56,6 +56,7 @@ def test_what_cannot_be_paused_is_said_by_the_server(client: Any, worker: Worker
     assert client.call("resume", worker.deployment) is None
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_pause_outlives_the_server_and_so_does_its_end(tmp_path: Path) -> None:
     """Killed, and with other workers each time."""

@@ -145,6 +145,7 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
     assert taken == durably_committed, "presumed abort, or carried out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["open", "outrank", "save_counters", "save_spec"])
 def test_a_server_that_dies_as_soon_as_anything_else_is_durable_goes_on_as_well(
     tmp_path, operation
@@ -221,6 +222,7 @@ def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(tmp_path, transit
         assert (violation.invariant, violation.message.startswith(message)) == (rule, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_kill_9_of_the_server_loses_nothing(tmp_path, seed):
     rng = random.Random(seed)

@@ -46,6 +46,7 @@ Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=120)
 TestSchedules = Schedules.TestCase
 
 
+@pytest.mark.slow
 def test_a_thousand_random_schedules_go_right():
     totals, wrong = play_many(range(1000))
     assert wrong == {}

@@ -159,6 +159,7 @@ def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
     assert {of_setting[setting] for setting in CHANGE_NO_CODE} == {usual}, of_setting
 
 
+@pytest.mark.slow
 def test_a_checked_run_does_not_get_the_code_of_one_that_is_not(places):
     for _ in range(2):
         assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]

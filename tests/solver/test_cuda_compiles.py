@@ -67,6 +67,7 @@ def compiled(target: str, cache: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_compiles_and_keeps_to_registers(target: str, tmp_path: Path) -> None:
     found = compiled(target, tmp_path)
