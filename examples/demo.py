@@ -1,9 +1,9 @@
 """Replay real expert loads on a group of worker processes that a server keeps balanced.
 
-Starts `trimtab-server` and eight workers. Each is a rank of an expert-parallel group: it holds
-the weights of its experts, routes tokens by its own maps, and reports what its slots process.
-The server moves experts as the loads shift, and all ranks switch at the same step. Meanwhile a
-worker is killed, and later the server.
+The demo starts `trimtab-server` and eight workers. Each worker is a rank of an expert-parallel
+group: it holds the weights of its experts, routes tokens by its own maps, and reports what its
+slots process. The server moves experts as the loads shift, and all ranks switch at the same step.
+Meanwhile the demo kills a worker, and later the server.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from trimtab_tools.cli.simulate import parse_windows
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.play import carry_out
-from trimtab_tools.simulate.report import Replayed, Report
+from trimtab_tools.simulate.report import ReplayReport, Report
 from trimtab_tools.simulate.scenario import Scenario
+from trimtab_tools.simulate.scenario_runner import run_scenario
 
 TRACES = Path(__file__).parent / "traces"
 SLOTS = {"esft_dsv2lite": 80, "gptoss20b_phases": 40, "gptoss20b_mixed": 40}
 ROWS = 16
 METRICS = ("trimtab_decisions_total", "trimtab_switches_total", "trimtab_reports_total")
 LEGEND = """
-untouched  heaviest GPU / mean GPU, mean over layers, had no expert been moved
-served     the same as it was, by the tokens that each GPU has processed
-switches   from one placement to the next, by all ranks at the same step, so far
-moved      expert weights that have gone to another GPU so far
+untouched  heaviest GPU / mean GPU, mean over layers, had no expert moved
+served     heaviest GPU / mean GPU, mean over layers, by the tokens that each GPU has processed
+switches   switches from one placement to the next so far, each by all ranks at the same step
+moved      expert weights that have moved to another GPU so far
 """
 
 
 def main() -> int:
     """Run the demo; returns its exit code."""
-    # Ends like Ctrl-C, so that no process is left behind.
+    # End as with Ctrl-C, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = parse_arguments()
     try:
         options = options_of(arguments)
         fleet, scenario = fleet_of(arguments, options), scenario_of(arguments, options)
-        report, metrics = play(fleet, scenario, arguments)
+        report, metrics = run(fleet, scenario, arguments)
     except (TrimtabError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -63,18 +63,20 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument(
         "--trace",
         default="esft_dsv2lite",
         help=f"what to replay: one of {', '.join(SLOTS)}, or an .npz file (default: %(default)s)",
     )
-    parser.add_argument("--windows", metavar="A:B", type=parse_windows, help="which, without B")
+    parser.add_argument(
+        "--windows", metavar="A:B", type=parse_windows, help="windows A to B - 1 only"
+    )
     parser.add_argument("--ranks", metavar="N", type=int, default=8, help="worker processes")
-    parser.add_argument("--slots", metavar="N", type=int, help="of a layer, over all ranks")
-    parser.add_argument("--layers", metavar="N", type=int, default=0, help="of the trace")
-    parser.add_argument("--steps", metavar="N", type=int, default=16, help="of a window")
+    parser.add_argument("--slots", metavar="N", type=int, help="slots of a layer, over all ranks")
+    parser.add_argument("--layers", metavar="N", type=int, default=0, help="layers of the trace")
+    parser.add_argument("--steps", metavar="N", type=int, default=16, help="steps of a window")
     parser.add_argument(
         "--step-seconds", metavar="S", type=float, default=0.03, help="shortest time of a step"
     )
@@ -82,23 +84,23 @@ def parse_arguments() -> argparse.Namespace:
         "--balance",
         choices=("active", "shadow"),
         default="active",
-        help="shadow: the server decides and says so, and moves nothing",
+        help="shadow: the server logs its decisions, and moves nothing",
     )
     parser.add_argument(
         "--fault",
         metavar="FAULT",
         action="append",
-        help="what goes wrong, as `trimtab simulate --help` has it; none: nothing (default: a "
-        "worker and the server are killed)",
+        help="a fault, as in `trimtab simulate --help`; none for no fault (default: kill a worker, "
+        "and later the server)",
     )
     parser.add_argument("--server", metavar="ADDRESS", help="use this server instead of a new one")
-    parser.add_argument("--metrics", metavar="ADDRESS", help="its /metrics")
+    parser.add_argument("--metrics", metavar="ADDRESS", help="metrics address of --server")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser.parse_args()
 
 
 def options_of(arguments: argparse.Namespace) -> FleetOptions:
-    """What the fleet is."""
+    """The options of the fleet."""
     named = TRACES / f"{arguments.trace}.npz"
     return FleetOptions(
         ranks=arguments.ranks,
@@ -118,22 +120,22 @@ def fleet_of(arguments: argparse.Namespace, options: FleetOptions) -> Fleet:
 
 
 def scenario_of(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
-    """What goes wrong, and when."""
+    """The faults, and when they happen."""
     windows, words = options.num_windows, arguments.fault
     if words is None:
         words = [f"kill-rank:{min(3, options.ranks - 1)}@w{windows * 5 // 16}"]
-        # Soon enough to be back before the last shift.
+        # Early enough for the server to be back before the load shifts for the last time.
         words += [] if arguments.server else [f"kill-server@w{windows * 9 // 16}+1"]
     words = [each for each in words if each != "none"]
-    struck = tuple(parse_fault(each, options.ranks, windows) for each in words)
-    return Scenario(plan="balance", faults=struck)
+    faults = tuple(parse_fault(each, options.ranks, windows) for each in words)
+    return Scenario(plan="balance", faults=faults)
 
 
-def play(fleet: Fleet, scenario: Scenario, arguments: argparse.Namespace) -> tuple[Report, str]:
-    """Replay the trace, and show how it goes; returns the report, and a few metrics."""
+def run(fleet: Fleet, scenario: Scenario, arguments: argparse.Namespace) -> tuple[Report, str]:
+    """Replay the trace and show the progress; returns the report, and a few metrics."""
     if arguments.json:
         with fleet, progress(fleet):
-            return fleet.finish(trouble=carry_out(fleet, scenario)), ""
+            return fleet.finish(trouble=run_scenario(fleet, scenario)), ""
     options = fleet.options
     server = arguments.server or "a server"
     print(
@@ -144,21 +146,21 @@ def play(fleet: Fleet, scenario: Scenario, arguments: argparse.Namespace) -> tup
     )
     with fleet:
         with progress(fleet, News(fleet).since):
-            trouble = carry_out(fleet, scenario)
+            trouble = run_scenario(fleet, scenario)
         address = arguments.metrics if arguments.server else own_metrics(fleet)
         metrics = metrics_at(address or "")
         return fleet.finish(trouble=trouble), metrics
 
 
 def own_metrics(fleet: Fleet) -> str:
-    """Where the metrics of the demo's own server are, which may be about to be back."""
+    """The metrics address of the demo's own server, which may still be starting again."""
     server = fleet.own_server()
-    fleet.ledger.wait_for(lambda: server.is_ready or None, fleet.patience)
+    fleet.state.wait_or_none(lambda: server.is_ready or None, fleet.patience)
     return server.metrics
 
 
 class News:
-    """The table, row by row, as windows are replayed, and what happens in between.
+    """The rows of the table as windows are replayed, and what happens in between.
 
     Args:
         fleet: that replays them.
@@ -167,13 +169,13 @@ class News:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._traffic = traffic_of(fleet.options)
-        self._shown = self._struck = 0
+        self._shown = self._faults = 0
         self._groups = 1
         self._server_is_back = True
 
     def since(self) -> Iterator[str]:
         """The lines since the last call."""
-        ended, windows = self._fleet.ledger.windows.ended, self._fleet.options.num_windows
+        ended, windows = self._fleet.state.windows.ended, self._fleet.options.num_windows
         every = max(1, windows // ROWS)
         while ended >= (end := min(self._shown + every, windows)) > self._shown:
             if not self._shown:
@@ -183,25 +185,25 @@ class News:
         yield from (f"{ended:<7}  * {what}" for what in self._happened())
 
     def _row(self, first: int, end: int) -> str:
-        ledger = self._fleet.ledger
-        judged = [each for each in ledger.windows.complete if first <= each.number < end]
+        state = self._fleet.state
+        judged = [each for each in state.windows.complete if first <= each.number < end]
         untouched, served = (
             f"{np.mean(values):.3f}" if values else "-"
             for values in ([w.untouched for w in judged], [w.served for w in judged])
         )
-        switches = sum(each.is_whole for each in list(ledger.switches.values()))
-        figures = (untouched, served, str(switches), str(ledger.total().moves))
+        switches = len(state.switches_completed())
+        figures = (untouched, served, str(switches), str(state.total().moves))
         name = f"{first}-{end - 1}" if end - 1 > first else str(first)
         return row(name, self._traffic[first], *figures)
 
     def _happened(self) -> Iterator[str]:
-        ledger = self._fleet.ledger
-        for each in ledger.faults[self._struck :]:
-            self._struck += 1
+        state = self._fleet.state
+        for each in state.faults[self._faults :]:
+            self._faults += 1
             self._server_is_back &= each.fault != "kill-server"
             yield each.fault
-        if len(ledger.served_at) > self._groups:
-            self._groups = len(ledger.served_at)
+        if len(state.serving_since) > self._groups:
+            self._groups = len(state.serving_since)
             yield "the group has formed again, and takes steps"
         if not self._server_is_back and self._fleet.own_server().is_ready:
             self._server_is_back = True
@@ -215,20 +217,20 @@ def row(name: str, traffic: str, *numbers: str) -> str:
 
 
 def traffic_of(options: FleetOptions) -> list[str]:
-    """What each window is mostly of, as far as the trace says it."""
+    """The kind of traffic of most tokens of each window, if the trace has it."""
     first, end = options.windows or (0, 0)
     with np.load(options.trace or "") as file:
         if "window_domain" in file:
-            labels, which = file["domains"], file["window_domain"]
+            labels, index_T = file["domains"], file["window_domain"]
         elif "window_phase_tokens" in file:
-            labels, which = file["phases"], file["window_phase_tokens"].argmax(1)
+            labels, index_T = file["phases"], file["window_phase_tokens"].argmax(1)
         else:
             return [""] * (end - first)
-    return [str(labels[index]) for index in which[first:end]]
+    return [str(labels[index]) for index in index_T[first:end]]
 
 
 def summary(report: Report, options: FleetOptions) -> str:
-    """What has come of it."""
+    """The report as text."""
     wrong = report.wrong or "none"
     lines = [
         "",
@@ -241,12 +243,12 @@ def summary(report: Report, options: FleetOptions) -> str:
         *(f"broken     {each}" for each in (report.verdict.violations if report.verdict else ())),
         *([f"trouble    {report.trouble}"] if report.trouble else []),
     ]
-    struck = f"\n\n{faults(report).rstrip()}" if report.faults else ""
-    return "\n".join(lines) + struck
+    table = f"\n\n{faults(report).rstrip()}" if report.faults else ""
+    return "\n".join(lines) + table
 
 
-def balance_lines(report: Report, replayed: Replayed, options: FleetOptions) -> list[str]:
-    """How balanced it was, and what that took."""
+def balance_lines(report: Report, replayed: ReplayReport, options: FleetOptions) -> list[str]:
+    """How balanced the fleet was, and how many moves it took."""
     left_out = f", {replayed.left_out} not judged: a rank died" if replayed.left_out else ""
     less = 1 - replayed.served / replayed.untouched
     worst = f"{replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
@@ -262,15 +264,15 @@ def balance_lines(report: Report, replayed: Replayed, options: FleetOptions) -> 
 
 
 def judged(report: Report) -> str:
-    """What the history checker says."""
+    """The verdict of the history checker."""
     if report.verdict is None:
         return "not checked: the server is not the demo's own"
     broken = len(report.verdict.violations) or "none"
-    return f"{report.verdict.events} events held to the rules of PROTOCOL.md: {broken} broken"
+    return f"{report.verdict.events} events checked by the rules of PROTOCOL.md: {broken} broken"
 
 
 def metrics_at(address: str) -> str:
-    """A few of the server's own figures, which begin anew with each start of it."""
+    """A few metrics of the server, which count from its last start."""
     if not address:
         return "metrics    none"
     try:
@@ -283,7 +285,7 @@ def metrics_at(address: str) -> str:
 
 
 def is_right(report: Report, arguments: argparse.Namespace) -> bool:
-    """Whether nothing was wrong, and it was balanced better than untouched where it could be."""
+    """Whether nothing was wrong, and the server improved the balance if it could."""
     if not report.ok or report.replayed is None:
         return False
     balanced = report.replayed.served < report.replayed.untouched

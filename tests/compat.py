@@ -36,11 +36,15 @@ from trimtab_client import (
     wire_deployments,
     wire_switching,
 )
-from trimtab_client.tensors import array_of, tensor_message
-from trimtab_client.worker import wire as worker_wire
+from trimtab_client.wire_values import array_of
 from trimtab_client.worker.counters import Counters
-from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.options import worker_setup
+from trimtab_client.worker.proposal import Room, check_offer
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.messages import Offer
+from trimtab_protocol.wire.requests import encode_hello, encode_report
+from trimtab_protocol.wire.responses import decode_response
+from trimtab_protocol.wire.tensors import encode_tensor
 
 BEFORE = Placement.untouched(2, 4, 6, 2)
 AFTER = Placement.of([[0, 1, 2, 3, 0, 1], [0, 1, 3, 2, 0, 1]], 4, 2)
@@ -94,7 +98,7 @@ assert last.time == datetime(2026, 11, 23, 15, 4, 5, 250_000, UTC)
 assert known.status.decisions == {"improved": 1}
 placed = deployment_service_pb2.WatchPlacementResponse(
     version=switch_pb2.Version(epoch=1, generation=2),
-    placement={"phy2log": tensor_message(BEFORE.phy2log), "digest": BEFORE.digest},
+    placement={"phy2log": encode_tensor(BEFORE.phy2log), "digest": BEFORE.digest},
     topology={"num_replicas": 6, "num_gpus": 2},
     num_experts=4,
 )
@@ -112,12 +116,12 @@ with Client("127.0.0.1:1") as client:
 # Messages of a session.
 
 switch = WorkerSwitch(group_id="g", worker="w", incarnation=1, gpus=(0, 1), placement=BEFORE)
-hello = same(worker_wire.hello_request(switch.connected(1), OPTIONS)).hello
+hello = same(encode_hello(switch.connected(1), worker_setup(OPTIONS))).hello
 assert (hello.placement.digest, hello.HasField("in_force")) == (BEFORE.digest, False)
 counters = Counters(BEFORE, (0, 1))
 counters.record(np.ones((2, 4), np.int32), 0, 0)
 counters.record(np.ones((2, 6), np.int64), 1, 1, per_slot=True)
-report = same(worker_wire.report_request(counters.snapshot())).report
+report = same(encode_report(counters.snapshot())).report
 assert array_of(report.counts).tolist() == [[3, 3, 2, 2]] * 2
 
 # In layer 1 the GPUs exchange the experts 2 and 3.
@@ -126,15 +130,15 @@ offer = switch_pb2.Offer(
     digest=AFTER.digest,
     base=switch_pb2.Version(epoch=1),
     base_digest=BEFORE.digest,
-    layers=tensor_message(np.array([1], np.int32)),
-    old_rows=tensor_message(BEFORE.phy2log[1:]),
-    new_rows=tensor_message(AFTER.phy2log[1:]),
-    receives=tensor_message(np.array([[1, 2, 3], [1, 3, 2]], np.int32)),
-    receive_sources=tensor_message(np.array([[1], [0]], np.int32)),
+    layers=encode_tensor(np.array([1], np.int32)),
+    old_rows=encode_tensor(BEFORE.phy2log[1:]),
+    new_rows=encode_tensor(AFTER.phy2log[1:]),
+    receives=encode_tensor(np.array([[1, 2, 3], [1, 3, 2]], np.int32)),
+    receive_sources=encode_tensor(np.array([[1], [0]], np.int32)),
 )
-said = worker_wire.said(same(session_service_pb2.SessionResponse(term=1, offer=offer)))
-assert isinstance(said, Proposal)
-asked = said.on(BEFORE, Room((0, 1), 1, 0))
+said = decode_response(same(session_service_pb2.SessionResponse(term=1, offer=offer)))
+assert isinstance(said, Offer)
+asked = check_offer(said, BEFORE, Room((0, 1), 1, 0))
 assert (asked.version, asked.placement) == (Version(1, 1), AFTER)
 
 # A session without a server.

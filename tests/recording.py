@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from trimtab_server.engine.observer import Observer
 
-class Recording:
-    """Implements the engine's Observer and the endpoint's CallObserver.
 
-    Each report is an event: its method's name, then its arguments, durations
-    left out. Make it on the event loop of the test.
+class Recording(Observer):
+    """Remembers the events of the solver and of calls.
+
+    An event is the name of the method and its arguments, without durations. Create it on the
+    event loop of the test.
     """
 
     def __init__(self) -> None:
@@ -60,8 +62,8 @@ class Recording:
     def fallback(self, backend: str, reason: str) -> None:
         self._note("fallback", backend, reason)
 
-    def moved(self, moves: int) -> None:
-        self._note("moved", moves)
+    def moves_planned(self, moves: int) -> None:
+        self._note("moves_planned", moves)
 
     def call_started(self, method: str) -> None:
         self._note("call_started", method)

@@ -21,10 +21,10 @@ from tests.rpc.endpoint import pack_request, place_request
 from tests.servers import ServerProcess, busy, make_config, server_process
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.app import App
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.server import SERVICE
-from trimtab_server.rpc.tensors import encode_tensor
 
 
 def scrape(address: str | None) -> str:

@@ -35,7 +35,7 @@ PEERS = {
     "raises": (f"{SIGNATURE}    raise ValueError('what | ever')\n", "ValueError: what / ever"),
     "nonsense": (
         f"{SIGNATURE}    return weight.long() * 0, None\n",
-        "InvalidArgumentError: phy2log: has 16 slots a layer",
+        "InvalidArgumentError: phy2log: has 16 slots in each layer",
     ),
     "incomplete": (
         f"{SIGNATURE}    return [[0] * num_replicas] * len(weight)\n",
@@ -123,7 +123,7 @@ def test_a_peer_may_answer_in_lists(tmp_path: Path) -> None:
 def test_judge_refuses_a_placement_with_too_few_slots() -> None:
     problem = Problem("", realistic(2, 8), Topology(12, 4))
 
-    with pytest.raises(InvalidArgumentError, match="has 8 slots a layer"):
+    with pytest.raises(InvalidArgumentError, match="has 8 slots in each layer"):
         judge(torch.arange(8).repeat(2, 1), problem)
 
 

@@ -1,42 +1,127 @@
-"""The server's history of switches, where it cannot be written."""
+"""The server's history: written in order, renamed when large, and what cannot be written."""
 
 from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
-from trimtab_server.history import History
-from trimtab_server.rollout.effects import Note
+from trimtab_protocol.history import Aborted
+from trimtab_protocol.version import Version
+from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 
 
-def test_a_disk_that_is_full_costs_the_line_and_nothing_else():
-    """What follows from a switch must not fail half-way because a note of it cannot be kept."""
-    history = History("/dev/full")
-    with capture_logs() as logs:
-        history.noted("d", Note("aborted", {"version": (1, 2)}))
-    history.close()
-    lost = next(each for each in logs if each["event"] == "history_lost")
-    assert (lost["kind"], lost["deployment"]) == ("aborted", "d")
-    assert "No space left on device" in lost["reason"]
+class Written:
+    """A history that is written to a file, and how many lines it has lost."""
+
+    def __init__(self, path: Path | str, **limits: int) -> None:
+        self.lost = 0
+        self.path = Path(path)
+        self.history = History(HistoryConfig(str(path), **limits), self._on_lost)
+
+    def _on_lost(self) -> None:
+        self.lost += 1
+
+    def wait(self) -> None:
+        wait = self.history.barrier()
+        if wait is not None:
+            wait()
+
+    def terms(self, suffix: str = "") -> list[int]:
+        lines = Path(f"{self.path}{suffix}").read_text().splitlines()
+        return [json.loads(line)["term"] for line in lines]
 
 
-def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path):
-    """A disk that fills up in the middle of a line costs that line, and not the next as well."""
-    path = tmp_path / "history.jsonl"
-    history = History(str(path))
-    history.started(1)
+@contextmanager
+def at_most(path: Path, further: int) -> Iterator[None]:
+    """No file may grow beyond the size of this one and so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # What is logged would go into a file that may not grow either.
     with capture_logs():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + further, hard))
         try:
-            history.started(2)
+            yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    history.started(3)
-    history.close()
-    first, half, last = path.read_text().splitlines()
+
+
+def test_a_disk_that_is_full_costs_the_line_and_nothing_else() -> None:
+    """What follows from a switch must not fail half-way because a note of it cannot be kept."""
+    written = Written("/dev/full")
+    with capture_logs() as logs:
+        written.history.history_note(Aborted(Version(1, 2), deployment="d"))
+        written.history.close()
+
+    lost = next(each for each in logs if each["event"] == "history_lost")
+    assert (lost["kind"], lost["deployment"]) == ("aborted", "d")
+    assert "No space left on device" in lost["reason"]
+    assert written.lost == 1
+
+
+def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+    """A disk that fills up in the middle of a line costs that line, and not the next as well."""
+    written = Written(tmp_path / "history.jsonl")
+    written.history.term_started(1)
+    written.wait()
+    with at_most(written.path, 5):
+        written.history.term_started(2)
+        written.wait()
+    written.history.term_started(3)
+    written.history.close()
+
+    first, half, last = written.path.read_text().splitlines()
     assert (json.loads(first)["term"], json.loads(last)["term"]) == (1, 3)
     assert half == '{"kin'
+    assert written.lost == 1
+
+
+def test_a_barrier_waits_for_what_was_written_before_it(tmp_path: Path) -> None:
+    written = Written(tmp_path / "history.jsonl")
+    for term in range(1000):
+        written.history.term_started(term)
+    written.wait()
+
+    assert written.terms() == list(range(1000))
+    written.history.close()
+
+
+def test_a_large_file_is_renamed_and_the_oldest_is_dropped(tmp_path: Path) -> None:
+    line = len('{"kind": "started", "term": 1}\n')
+    written = Written(tmp_path / "h", history_bytes=2 * line, history_files=2)
+    for term in range(1, 9):
+        written.history.term_started(term)
+    written.history.close()
+
+    assert [written.terms(suffix) for suffix in (".2", ".1", "")] == [[3, 4], [5, 6], [7, 8]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h", "h.1", "h.2"]
+    assert written.lost == 0
+
+
+def test_a_line_that_is_larger_than_a_file_may_be_is_written_all_the_same(tmp_path: Path) -> None:
+    written = Written(tmp_path / "h", history_bytes=1)
+    for term in (1, 2):
+        written.history.term_started(term)
+    written.history.close()
+
+    assert (written.terms(".1"), written.terms()) == ([1], [2])
+
+
+def test_a_file_goes_on_where_a_server_left_it(tmp_path: Path) -> None:
+    for term in (1, 2):
+        written = Written(tmp_path / "h")
+        written.history.term_started(term)
+        written.history.close()
+
+    assert written.terms() == [1, 2]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"history: cannot write {tmp_path}: "):
+        Written(tmp_path)

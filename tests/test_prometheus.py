@@ -34,7 +34,7 @@ def test_the_shipped_configuration_and_rules_are_valid():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 rules found" in done.stdout
+    assert "11 rules found" in done.stdout
 
 
 def test_the_rules_ask_for_metrics_that_there_are() -> None:
@@ -47,7 +47,7 @@ def test_the_rules_ask_for_metrics_that_there_are() -> None:
         r"expr: (.*?)^        (?:for|labels):", RULES.read_text(), re.MULTILINE | re.DOTALL
     )
     asked = {name for each in expressions for name in re.findall(r"trimtab_\w+", each)}
-    assert len(expressions) == 10
+    assert len(expressions) == 11
     assert asked
     assert asked <= shown
 

@@ -11,7 +11,7 @@ anything that numpy or torch understands, and come out as numpy arrays.
 
 `WorkerSession` and `AsyncWorkerSession` are for inference engines, which report loads and
 take new placements all at the same step. They, and what belongs to them, are loaded when
-first used: most programs that import this package are no engine.
+first used: most programs that import this package are not engines.
 """
 
 from __future__ import annotations
@@ -54,23 +54,21 @@ from trimtab_client.placement import Balance, Placement
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.wire import ServingStatus
+from trimtab_protocol.messages import Scope, Transfer
+from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
     from trimtab_client.worker.aio import AsyncWorkerSession
-    from trimtab_client.worker.events import StateEvent
-    from trimtab_client.worker.offer import Flip, SwitchOffer
-    from trimtab_client.worker.options import Scope, Transfer, WorkerOptions
+    from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
+    from trimtab_client.worker.options import WorkerOptions
     from trimtab_client.worker.session import WorkerSession
 
 _LATER = {
     "AsyncWorkerSession": "aio",
     "Flip": "offer",
-    "Scope": "options",
-    "StateEvent": "events",
+    "StateEvent": "offer",
     "SwitchOffer": "offer",
-    "Transfer": "options",
     "WorkerOptions": "options",
     "WorkerSession": "session",
 }
@@ -78,63 +76,20 @@ _LATER = {
 
 __version__ = "0.1.0"
 
+# fmt: off
 __all__ = [
-    "AbortedError",
-    "AccessDeniedError",
-    "AlreadyExistsError",
-    "AsyncClient",
-    "AsyncWorkerSession",
-    "Balance",
-    "BalanceStatus",
-    "CallCancelledError",
-    "Certainty",
-    "Client",
-    "ClientClosedError",
-    "DeadlineExceededError",
-    "Decision",
-    "Deployment",
-    "DeploymentSpec",
-    "DeploymentStatus",
-    "Effort",
-    "FailedPreconditionError",
-    "FieldViolation",
-    "Flip",
-    "Imbalance",
-    "InternalError",
-    "InvalidArgumentError",
-    "Judgement",
-    "Mode",
-    "MoveBudget",
-    "Moves",
-    "NotFoundError",
-    "Objective",
-    "PackResult",
-    "PlaceResult",
-    "Placement",
-    "Policy",
-    "ProtocolError",
-    "Reason",
-    "ResourceExhaustedError",
-    "RetryPolicy",
-    "Scope",
-    "ServedPlacement",
-    "ServingStatus",
-    "SolverOptions",
-    "StateEvent",
-    "StreamItem",
-    "SwitchOffer",
-    "TlsOptions",
-    "Topology",
-    "Transfer",
-    "TriggerResult",
-    "TrimtabError",
-    "UnavailableError",
-    "UnimplementedError",
-    "Version",
-    "WorkerOptions",
-    "WorkerSession",
-    "WorkerStatus",
+    "AbortedError", "AccessDeniedError", "AlreadyExistsError", "AsyncClient", "AsyncWorkerSession",
+    "Balance", "BalanceStatus", "CallCancelledError", "Certainty", "Client", "ClientClosedError",
+    "DeadlineExceededError", "Decision", "Deployment", "DeploymentSpec", "DeploymentStatus",
+    "Effort", "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
+    "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
+    "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
+    "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
+    "SolverOptions", "StateEvent", "StreamItem", "SwitchOffer", "TlsOptions", "Topology",
+    "Transfer", "TriggerResult", "TrimtabError", "UnavailableError", "UnimplementedError",
+    "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

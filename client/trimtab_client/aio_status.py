@@ -1,4 +1,4 @@
-"""How a call of grpc.aio really ended, where grpc.aio itself tells something else."""
+"""Finds out how a call of grpc.aio really ended, where grpc.aio itself is misleading."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trimtab_client.exceptions import CallCancelledError
 
 _HIDDEN = "Internal error from Core"
 _POLL_SECONDS = 0.001
-_POLLS = 500
+_MAX_POLLS = 500
 
 
 @contextmanager
 def close_is_an_error() -> Iterator[None]:
-    """Raise CallCancelledError where a call ends because the client was closed.
+    """Raise CallCancelledError if a call ends because the client was closed.
 
-    grpc.aio raises `asyncio.CancelledError` then, as if the task had been cancelled. A task
-    that really is being cancelled still sees that.
+    grpc.aio then raises `asyncio.CancelledError`, as if the task had been cancelled. A task
+    that is really being cancelled still gets that.
     """
     try:
         yield
@@ -33,14 +33,14 @@ def close_is_an_error() -> Iterator[None]:
 
 
 async def reveal(call: Any, failure: grpc.RpcError) -> grpc.RpcError:
-    """The failure with the server's own status, where a failed write hides it.
+    """The failure with the server's own status, if a failed write hides it.
 
-    grpc.aio says INTERNAL if a write fails as the server ends the call
-    (github.com/grpc/grpc/issues/36066). The server's status comes once all answers are
-    read, and takes its place, but nobody is told: so it is polled. A later write would
-    hide it again: the caller has to stop writing as soon as the call is done.
+    grpc.aio reports INTERNAL if a write fails while the server ends the call
+    (github.com/grpc/grpc/issues/36066). Once all answers are read, the server's status replaces
+    it, but without any notification: so this function polls. A later write would hide it again:
+    the caller has to stop writing as soon as the call is done.
     """
-    for _ in range(_POLLS):
+    for _ in range(_MAX_POLLS):
         if failure.details() != _HIDDEN:
             break
         await asyncio.sleep(_POLL_SECONDS)

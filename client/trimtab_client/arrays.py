@@ -1,4 +1,4 @@
-"""Whatever a caller holds, as a numpy matrix of a type that the wire knows."""
+"""Converts the caller's arrays to numpy matrices of the types that can be sent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _INT64_MAX = np.iinfo(np.int64).max
 def as_amounts(value: npt.ArrayLike, field: str) -> Matrix:
     """Loads or weights [rows, columns] of any integer or floating type.
 
-    Nothing is copied where the type is one of the wire's already. Narrow types
-    are widened: float16 and bfloat16 to float32, small integers to int32.
+    Arrays that have a type that can be sent are not copied. Narrow types are widened: float16
+    and bfloat16 to float32, small integers to int32.
 
     Raises:
-        InvalidArgumentError: not a matrix of real numbers, empty, or a uint64
-            beyond int64.
+        InvalidArgumentError: the value is not a matrix of real numbers, is empty, or has
+            a uint64 beyond int64.
     """
     array = _as_matrix(value, field)
     if array.dtype.kind == "f":
@@ -35,15 +35,15 @@ def as_indices(value: npt.ArrayLike, field: str) -> Matrix:
     """Indices [rows, columns] of any integer type.
 
     Raises:
-        InvalidArgumentError: not a matrix of integers, empty, or a uint64 beyond
-            int64.
+        InvalidArgumentError: the value is not a matrix of integers, is empty, or has
+            a uint64 beyond int64.
     """
     return _as_integers(_as_matrix(value, field), field, "is not an integer type")
 
 
-def _as_integers(array: Matrix, field: str, otherwise: str) -> Matrix:
+def _as_integers(array: Matrix, field: str, complaint: str) -> Matrix:
     if array.dtype.kind not in "iu":
-        raise invalid(field, f"dtype {array.dtype} {otherwise}")
+        raise invalid(field, f"dtype {array.dtype} {complaint}")
     if array.dtype.kind == "u" and array.itemsize == 8 and array.max() > _INT64_MAX:
         raise invalid(field, f"{array.max()} is beyond int64")
     fits_int32 = np.can_cast(array.dtype, np.int32)
@@ -63,9 +63,9 @@ def _as_matrix(value: npt.ArrayLike, field: str) -> Matrix:
 
 
 def _from_torch(tensor: Any) -> Any:
-    """A torch tensor as numpy array, by its methods alone: torch is not imported."""
+    """A torch tensor as a numpy array. Uses only the tensor's methods: torch is not imported."""
     tensor = tensor.detach().cpu()
-    # numpy has no bfloat16 or float8, so they are widened on torch's side.
+    # numpy has no bfloat16 or float8, so torch widens them.
     if tensor.is_floating_point() and tensor.element_size() < 4:
         tensor = tensor.float()
     return tensor.numpy()

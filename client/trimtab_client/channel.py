@@ -1,12 +1,11 @@
-"""What both clients ask of their gRPC channel: security, limits, keepalive."""
+"""The gRPC channel of both clients: security, limits, keepalive."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import grpc
 
@@ -18,10 +17,23 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
 _MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC counts in a C int
 
-Channel = TypeVar("Channel")
+_OPTIONS = (
+    # The client itself retries: it knows about RetryInfo and the timeout.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # gRPC's own reconnect backoff grows to two minutes. A server that is back should be found
+    # within seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # An idle stream to a host that vanished ends after this. By default, servers close
+    # connections that ping more often than every 5 minutes.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
 
 Pem = str | os.PathLike[str] | bytes
-"""A file of PEM text, or, as bytes, the text itself."""
+"""The path of a file of PEM text, or the text itself as bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +41,14 @@ class TlsOptions:
     """How to reach a server that speaks TLS.
 
     Attributes:
-        ca: certificates to trust; None: those of the system.
-        cert: this client's certificate chain, where the server asks for one.
-        key: the private key that belongs to `cert`.
-        server_name: name to expect in the server's certificate, where it is not
+        ca: certificates to trust; None for those of the system.
+        cert: this client's certificate chain, if the server asks for one.
+        key: the private key of `cert`.
+        server_name: name to expect in the server's certificate, if it is not
             the one in the address.
 
     Raises:
-        InvalidArgumentError: `cert` without `key`, or `key` without `cert`.
+        InvalidArgumentError: `cert` is given without `key`, or `key` without `cert`.
     """
 
     ca: Pem | None = None
@@ -49,54 +61,25 @@ class TlsOptions:
             raise invalid("tls", "cert and key belong together: give both or none")
 
 
-def open_channel(
-    insecure: Callable[..., Channel],
-    secure: Callable[..., Channel],
-    target: str,
-    tls: TlsOptions | None,
-    max_message_bytes: int,
-) -> Channel:
-    """A channel to `target`, made by gRPC's `insecure_channel` or `secure_channel`.
+def open_channel(library: Any, target: str, tls: TlsOptions | None, max_message_bytes: int) -> Any:
+    """A channel to `target`, made by `library`: `grpc` or `grpc.aio`.
 
     Raises:
         InvalidArgumentError: `max_message_bytes` is not an integer in [1, 2**31 - 1].
         OSError: a file that `tls` names cannot be read.
     """
-    options = _channel_options(max_message_bytes, tls)
-    if tls is None:
-        return insecure(target, options)
-    return secure(target, _credentials(tls), options)
-
-
-def _channel_options(max_message_bytes: int, tls: TlsOptions | None) -> list[tuple[str, int | str]]:
     limit = integer(max_message_bytes, "max_message_bytes", 1, _MAX_MESSAGE_BYTES)
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", limit),
         ("grpc.max_receive_message_length", limit),
-        # Retries are the client's own: it knows about RetryInfo and the timeout.
-        ("grpc.enable_retries", 0),
-        ("grpc.service_config_disable_resolution", 1),
-        # gRPC's own reconnect backoff grows to two minutes. A server that came
-        # back should be found within seconds.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 2_000),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        # An idle stream to a host that vanished ends after this. Servers close
-        # connections that ping more often than every 5 minutes, by default.
-        ("grpc.keepalive_time_ms", 310_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        *_OPTIONS,
     ]
-    if tls is not None and tls.server_name is not None:
+    if tls is None:
+        return library.insecure_channel(target, options)
+    if tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return options
-
-
-def _credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_pem(tls.ca),
-        private_key=_pem(tls.key),
-        certificate_chain=_pem(tls.cert),
-    )
+    credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
+    return library.secure_channel(target, credentials, options)
 
 
 def _pem(source: Pem | None) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Checks of single values that callers hand in, all refused in the same words."""
+"""Checks of single values that callers pass. All raise the same kind of error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def integer(
     """`value` as an int.
 
     Raises:
-        InvalidArgumentError: it is no integer (a bool is none), or outside [low, high].
+        InvalidArgumentError: it is not an integer, is a bool, or is outside [low, high].
     """
     try:
-        number = operator.index(_no_bool(value))
+        number = operator.index(_not_bool(value))
     except TypeError as error:
         raise invalid(field, f"{value!r} is not an integer") from error
     if not low <= number <= high:
@@ -32,12 +32,12 @@ def real(value: SupportsFloat, field: str) -> float:
     """`value` as a float, which may be infinite.
 
     Raises:
-        InvalidArgumentError: it is no real number (a bool is none), NaN, or beyond float64.
+        InvalidArgumentError: it is not a real number, is a bool or NaN, or is beyond float64.
     """
     refusal = invalid(field, f"{value!r} is not a real number")
     try:
         # Unlike `float`, `isnan` does not parse strings.
-        nan = math.isnan(_no_bool(value))
+        nan = math.isnan(_not_bool(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise refusal from error
     if nan:
@@ -49,7 +49,7 @@ def text(value: str, field: str) -> str:
     """`value` as text that can be sent.
 
     Raises:
-        InvalidArgumentError: it is no string, or holds half of a surrogate pair.
+        InvalidArgumentError: it is not a string, or contains half of a surrogate pair.
     """
     try:
         value.encode()
@@ -58,7 +58,7 @@ def text(value: str, field: str) -> str:
     return value
 
 
-def _no_bool(value: Any) -> Any:
+def _not_bool(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         raise TypeError("a bool is not a number")
     return value

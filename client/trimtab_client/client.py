@@ -4,70 +4,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from typing import Any, Self
 
 import grpc
 import numpy.typing as npt
 
-from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
-from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_client import health, thread_stream, wire
-from trimtab_client.channel import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    TlsOptions,
-    open_channel,
-)
-from trimtab_client.exceptions import TrimtabError
-from trimtab_client.operating import Operating
+from trimtab_client import health, streaming, wire
+from trimtab_client.calling import T
+from trimtab_client.deployment_calls import DeploymentCalls
+from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
-from trimtab_client.retry import DEFAULT_RETRY, Deadline, RetryPolicy, grpc_timeout
-from trimtab_client.streaming import Request
-from trimtab_client.switching import Switching
 from trimtab_client.wire import ServingStatus
 
 
-class Client(Operating, Switching):
+class Client(DeploymentCalls):
     """A connection to a Trimtab server.
 
-    It connects at the first call, and again by itself when the connection was lost.
-    Any number of threads may share one. It does not survive a fork: make it in the
-    process that uses it. Use it as a context manager, or call `close`.
+    The client connects at the first call, and reconnects when the connection is lost. Any number of
+    threads may share one client. A client does not survive a fork: make it in the process that uses
+    it. Use it as a context manager, or call `close`.
 
-    Calls do not wait for a server that is down: they fail at once, are retried as
-    `retry` says, and then raise UnavailableError. `wait_ready` waits.
+    If the server is down, calls do not wait for it: they fail at once, are retried as `retry` says,
+    and then raise UnavailableError. `wait_ready` waits.
 
-    All calls raise TrimtabError; `trimtab_client.exceptions` draws its tree.
+    All calls raise TrimtabError; `trimtab_client.exceptions` draws the tree of errors.
 
     Args:
         target: "host:port", "unix:path", or any other gRPC target.
-        tls: how to reach a server that speaks TLS; None: plain text.
-        timeout: of each call, retries included, in seconds; `math.inf`: no limit.
+        tls: how to reach a server that speaks TLS; None for plain text.
+        timeout: of each call, retries included, in seconds; `math.inf` for no limit.
         retry: when a call is tried again.
         max_message_bytes: largest message sent or received, at most 2**31 - 1.
     """
-
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        tls: TlsOptions | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-    ) -> None:
-        super().__init__(timeout, retry)
-        self._channel = open_channel(
-            grpc.insecure_channel, grpc.secure_channel, target, tls, max_message_bytes
-        )
-        self._solver = SolverServiceStub(self._channel)
-        self._deployments = DeploymentServiceStub(self._channel)
-        self._check = self._channel.unary_unary(**health.CHECK)
 
     def pack(
         self,
@@ -82,14 +54,14 @@ class Client(Operating, Switching):
 
         Args:
             weight: [X, n], the weight of each item; each row is a problem of its own.
-            num_packs: P; it divides n.
-            item_group: int [X, n]; items of a row with the same group share a pack
-                only where that cannot be avoided.
+            num_packs: P, which divides n.
+            item_group: int [X, n]; items of a row with the same group share a pack only if that
+                cannot be avoided.
             options: settings of the solver.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
         request = wire.pack_request(weight, num_packs, item_group, options)
-        return wire.pack_result(self._call(self._solver.Pack, request, timeout))
+        return self._call(self._solver.Pack, request, wire.pack_result, timeout)
 
     def place(
         self,
@@ -104,19 +76,20 @@ class Client(Operating, Switching):
         """Place the experts of all layers on GPUs.
 
         Args:
-            load: [L, E], tokens routed to each logical expert, in any unit: a numpy
-                array, a torch tensor, nested lists, or anything with `__array__`.
-            topology: where the experts may lie.
-            current: the placement in force, or its `phy2log` [L, R]. With it, the new
-                one is chosen so that few experts move.
-            budget: with it, `current` is improved by the best few moves instead of
-                being planned anew.
+            load: [L, E], tokens routed to each logical expert, in any unit: a numpy array, a torch
+                tensor, nested lists, or anything with `__array__`.
+            topology: the slots, GPUs and nodes that experts may be placed on.
+            current: the current placement, or its `phy2log` [L, R]. If given, the new placement is
+                chosen so that few experts move.
+            budget: if given, `current` is improved by the best few moves instead of being planned
+                anew.
             options: settings of the solver.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
         request = wire.place_request(load, topology, current, budget, options)
-        response = self._call(self._solver.Place, request, timeout)
-        return wire.place_result(response, request.load.shape[1], topology.num_gpus)
+        num_experts, num_gpus = request.load.shape[1], topology.num_gpus
+        decode = partial(wire.place_result, num_experts=num_experts, num_gpus=num_gpus)
+        return self._call(self._solver.Place, request, decode, timeout)
 
     def place_stream(
         self,
@@ -129,94 +102,79 @@ class Client(Operating, Switching):
         max_in_flight: int = 8,
         timeout: float = math.inf,
     ) -> Generator[StreamItem]:
-        """Place again and again, each time from the placement answered last.
+        """Place load after load, each starting from the placement answered last.
 
-        Results come in the order of the loads. A load that cannot be placed becomes
-        an item with `error` set, and the stream goes on. `loads` is iterated on
-        another thread; an exception that it raises is raised here, after the results
-        of the loads before it. Leaving the loop early, or closing the generator,
-        cancels the call.
+        Results come in the order of the loads. A load that cannot be placed yields an item with
+        `error` set, and the stream continues. `loads` is iterated on another thread; an exception
+        that it raises is raised here, after the results of the loads before it. Leaving the loop
+        early, or closing the generator, cancels the call.
 
-        A stream is not retried: the placement in force is its own. If it fails, answers
-        not consumed yet are lost. To go on, open another one with `current` set to the
-        last placement received.
+        A stream is not retried, because the server holds its current placement. If the stream
+        fails, answers that you have not consumed yet are lost. To continue, open another one with
+        `current` set to the last placement received.
 
         Args:
             loads: [L, E] each, as in `place`.
-            topology: where the experts may lie.
-            current: the placement in force at the start, as in `place`.
-            budget: with it, each load improves the placement in force by the best few
-                moves; without it, each is planned anew and aligned with the one in
-                force.
+            topology: the slots, GPUs and nodes that experts may be placed on.
+            current: the placement to start from, as in `place`.
+            budget: if given, each load improves the current placement by the best few moves; if
+                not, each is planned anew and aligned with the current placement.
             options: settings of the solver.
-            max_in_flight: most loads taken whose results have not been consumed. 1
-                lets each load depend on the result before it.
+            max_in_flight: maximum number of loads taken whose results have not been consumed. With
+                1, each load may depend on the result before it.
             timeout: of the whole stream, in seconds.
         """
-        setup = self._stream_setup(topology, current, budget, options, max_in_flight, timeout)
-        pump = thread_stream.Pump(setup, loads)
-
-        def start(requests: Iterator[Request]) -> Any:
-            self._require_open()
-            return self._solver.PlaceStream(requests, timeout=setup.timeout)
-
-        return thread_stream.stream_items(start, pump, setup.num_gpus)
+        self._require_open()
+        config = wire.stream_config(topology, current, budget, options)
+        setup = streaming.StreamSetup(config, topology.num_gpus, max_in_flight, timeout)
+        start = partial(self._start, self._solver.PlaceStream, timeout=setup.timeout)
+        return streaming.stream_items(start, streaming.Pump(setup, loads))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
-        """What the server says about itself, or about one of its services. Not retried.
+        """The health of the server, or of one of its services. Not retried.
 
         Args:
-            service: full name of a service; empty: the server as a whole.
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            service: full name of a service; empty for the server as a whole.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
-        deadline = Deadline(self._timeout_of(timeout))
-        return self._health(service, deadline, wait_for_ready=False)
+        try:
+            return self._health(service, timeout)
+        except NotFoundError:
+            return ServingStatus.SERVICE_UNKNOWN
 
     def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
-        """Wait until the server is there and SERVING.
+        """Wait until the server answers and its health is SERVING.
 
         Args:
-            timeout: in seconds; None: the client's; `math.inf`: no limit.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
             service: as in `health`.
 
         Raises:
-            DeadlineExceededError: it was not ready in time.
+            DeadlineExceededError: the server was not ready in time.
         """
-        readiness = health.Readiness(self._timeout_of(timeout))
-        while True:
-            outcome = self._outcome(service, readiness.deadline)
-            if readiness.ended_by(outcome):
-                return
-            time.sleep(health.POLL_SECONDS)
+        readiness = health.Readiness(self._deadline(timeout))
+        check = partial(self._check, wait_for_ready=True)
+        return self._repeat(check, wire.health_request(service), readiness.decode, readiness)
 
     def close(self) -> None:
-        """Cancel what is under way, and disconnect. May be called again."""
+        """Cancel all running calls, and disconnect. May be called again."""
         self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _health(self, service: str, deadline: Deadline, *, wait_for_ready: bool) -> ServingStatus:
-        self._require_open()
-        request = wire.health_request(service)
-        limit = grpc_timeout(deadline.remaining())
-        try:
-            response = self._check(request, timeout=limit, wait_for_ready=wait_for_ready)
-        except grpc.RpcError as failure:
-            return health.status_of_failure(failure)
-        return wire.serving_status(response)
+    def _library(self) -> Any:
+        return grpc
 
-    def _outcome(self, service: str, deadline: Deadline) -> ServingStatus | TrimtabError:
-        try:
-            return self._health(service, deadline, wait_for_ready=True)
-        except TrimtabError as error:
-            return error
+    def _repeat(self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any) -> T:
+        while True:
+            self._require_open()
+            try:
+                return decode(method(request, timeout=attempts.timeout()))
+            except grpc.RpcError as failure:
+                delay = attempts.delay_after(failure)
+            time.sleep(delay)

@@ -1,4 +1,4 @@
-"""Deployments: what they are, how they are, and the placements that they serve by."""
+"""Deployments: their specs, their status, and their placements."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Judgement, Policy
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """What a deployment is. Its workers have to agree with all of it.
+    """The name and the shape of a deployment. Its workers have to agree with all of it.
 
     Attributes:
         name: its name.
         num_layers: L, MoE layers.
         num_experts: E, logical experts of a layer.
         topology: slots, GPUs, nodes and groups.
-        model: which model it serves, for people; empty: not said.
-        first_layer: of the model's MoE layers, the first that the deployment has: pipeline
-            stages are a deployment each.
+        model: name of the model, for people; may be empty.
+        first_layer: the first of the model's MoE layers that belongs to the deployment: each
+            pipeline stage is a deployment of its own.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Imbalance:
     Attributes:
         worst: of the worst layer.
         median: of the median layer.
-        mean: over layers.
-        layers: how many have load; 0: a server that does not say.
+        mean: the mean over layers.
+        layers: how many layers have load; 0 if the server is too old to say.
     """
 
     worst: float
@@ -52,19 +52,19 @@ class Imbalance:
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceStatus:
-    """How balanced a deployment is with the placement in force.
+    """How balanced a deployment is with its current placement.
 
     Attributes:
-        predicted: as the load of the last reports predicts it; None: none has come yet.
-        predicted_smoothed: the same by the load estimate, which decisions are made on.
-        measured: as the GPUs have had it, in the last reports; None unless the workers' counts
-            are of scope LOCAL, and all have reported.
-        measured_smoothed: the same, smoothed as the estimate is.
-        shadow: as the load of the last reports predicts it, had the decisions of shadow mode
-            been carried out; None in other modes.
+        predicted: by the load of the last reports; None if none has come yet.
+        predicted_smoothed: by the load estimate, on which decisions rest.
+        measured: on the GPUs themselves, in the last reports; None unless the workers' counts have
+            scope LOCAL, and all workers have reported.
+        measured_smoothed: the same, smoothed like the load estimate.
+        shadow: by the load of the last reports, as if the decisions of shadow mode had been carried
+            out; None in other modes.
         shadow_smoothed: the same by the load estimate.
-        shadow_moves: net moves that those decisions would have taken since shadow mode began,
-            or since another placement came into force.
+        shadow_moves: net moves of those decisions since shadow mode began, or since another
+            placement came into force.
     """
 
     predicted: Imbalance | None = None
@@ -84,9 +84,10 @@ class WorkerStatus:
         worker: its name.
         gpus: the GPUs that it owns.
         connected: whether it has a session.
-        incarnation: of its process.
-        last_step: the last one that it has reported; None: none.
-        report_age_seconds: since its last report; None: none since the server's start.
+        incarnation: rises with each start of its process.
+        last_step: the last step that it has reported; None if there is none.
+        report_age_seconds: time since its last report; None if it has not reported since the
+            server's start.
     """
 
     worker: str
@@ -99,29 +100,29 @@ class WorkerStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentStatus:
-    """How a deployment is.
+    """The state of a deployment.
 
     Attributes:
-        in_force: the version in force; None: before the first complete group.
-        digest: of what is in force; empty where nothing is.
-        in_force_seconds: since it came into force; None: that was before the server's start.
+        in_force: version of the current placement; None before the first complete group.
+        digest: of the current placement; empty if there is none.
+        in_force_seconds: time since it came into force; None if that was before the server's start.
         phase: of the switch: "idle", "offered", "committed" or "aborting".
-        switching_to: where the open switch leads; None: none is open.
-        not_ready: why nothing can be offered now; None: it can.
-        paused_reason: why it is paused; None: it is not.
-        pinned_digest: of what it is pinned to; None: it is not.
+        switching_to: the target of the open switch; None if none is open.
+        not_ready: why nothing can be offered now; None if something can.
+        paused_reason: why it is paused; None if it is not.
+        pinned_digest: of the pinned placement; None if it is not pinned.
         workers_connected: workers with a session.
-        workers_absent: workers of the group without one: their last load counts on.
-        step: the last one that any worker has reported; None: none.
-        estimate_age_seconds: since the report of the worker that has been silent for longest;
-            None: not all have reported since the server's start.
+        workers_absent: workers of the group without one. Their last load still counts.
+        step: the last step that any worker has reported; None if there is none.
+        estimate_age_seconds: time since the last report of the worker that has been silent for
+            longest; None if not all have reported since the server's start.
         balance: how balanced it is.
-        last_decision: what was decided last, but for "too soon"; None: nothing yet.
-        decisions: how many since the server's start, by the name of their reason, as in
+        last_decision: the last decision, apart from "too soon"; None if there is none yet.
+        decisions: number of decisions since the server's start, by their reason, such as
             "improved".
-        past: the versions that `roll_back` can go back to, the oldest first.
-        workers: by name. Empty in what `deployments` answers.
-        last_judged: what has come of the last switch that could be judged; None: none could.
+        past: the versions that `roll_back` can return to, oldest first.
+        workers: sorted by name. Empty in the result of `deployments`.
+        last_judged: the gain of the last switch that could be judged; None if there is none.
     """
 
     in_force: Version | None
@@ -149,9 +150,9 @@ class Deployment:
     """A deployment.
 
     Attributes:
-        spec: what it is.
+        spec: its name and shape.
         policy: when its experts move; no field is None.
-        status: how it is.
+        status: its state.
     """
 
     spec: DeploymentSpec
@@ -161,11 +162,11 @@ class Deployment:
 
 @dataclass(frozen=True)
 class ServedPlacement:
-    """A placement that a deployment serves by, or has served by.
+    """The current placement of a deployment, or an earlier one.
 
     Attributes:
         version: its version.
-        placement: it.
+        placement: the placement itself.
         topology: slots, GPUs, nodes and groups.
     """
 

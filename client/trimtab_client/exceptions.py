@@ -1,23 +1,23 @@
-"""Every error the client raises on purpose.
+"""Every error that the client raises on purpose.
 
 TrimtabError                 code, details
 ├── InvalidArgumentError     the request breaks a rule: field_violations
 ├── NotFoundError            there is no such deployment, or no such version of it
-├── AlreadyExistsError       there is another one of that name
-├── FailedPreconditionError  the request is right, but not as things are now
-├── AbortedError             the server broke off what it had begun
-├── ResourceExhaustedError   a limit of the server was hit: retry_after
-├── UnavailableError         no server there, or warming up or draining: retry_after
+├── AlreadyExistsError       another deployment has that name
+├── FailedPreconditionError  the request is right, but the current state forbids it
+├── AbortedError             the server ended what it had begun
+├── ResourceExhaustedError   a limit of the server was reached: retry_after
+├── UnavailableError         no server answers, or it is warming up or draining: retry_after
 ├── DeadlineExceededError    the timeout ran out
 ├── CallCancelledError       the call was cancelled: client closed, or server stopped
-├── AccessDeniedError        missing or refused credentials
+├── AccessDeniedError        credentials are missing or were refused
 ├── UnimplementedError       the server does not offer this call
 ├── InternalError            the server failed
 ├── ProtocolError            the server's answer breaks the contract
 └── ClientClosedError        the client was used after `close`
 
 InvalidArgumentError is a ValueError and DeadlineExceededError a TimeoutError, so
-code that knows nothing of Trimtab can catch them too.
+code that does not know Trimtab can catch them too.
 """
 
 from __future__ import annotations
@@ -47,10 +47,13 @@ class TrimtabError(Exception):
 
     Attributes:
         code: the gRPC status code; for errors raised locally, the closest one.
-        details: what happened, in the server's words where it spoke.
+        details: what happened, in the server's words if they come from the server.
     """
 
     default_code: ClassVar[StatusCode] = StatusCode.UNKNOWN
+
+    def __init_subclass__(cls, code: StatusCode | None = None) -> None:
+        cls.default_code = code or cls.default_code
 
     def __init__(
         self, message: str, *, details: str | None = None, code: StatusCode | None = None
@@ -60,14 +63,12 @@ class TrimtabError(Exception):
         self.code = code or self.default_code
 
 
-class InvalidArgumentError(TrimtabError, ValueError):
+class InvalidArgumentError(TrimtabError, ValueError, code=StatusCode.INVALID_ARGUMENT):
     """The request breaks a rule. It was refused locally or by the server.
 
     Attributes:
-        field_violations: each field at fault; empty where the server named none.
+        field_violations: each wrong field; empty if the server named none.
     """
-
-    default_code = StatusCode.INVALID_ARGUMENT
 
     def __init__(
         self,
@@ -81,35 +82,27 @@ class InvalidArgumentError(TrimtabError, ValueError):
         self.field_violations = tuple(field_violations)
 
 
-class NotFoundError(TrimtabError):
+class NotFoundError(TrimtabError, code=StatusCode.NOT_FOUND):
     """There is no such deployment, or it has no such version: `details` says which."""
 
-    default_code = StatusCode.NOT_FOUND
+
+class AlreadyExistsError(TrimtabError, code=StatusCode.ALREADY_EXISTS):
+    """Another deployment has that name already: `details` says how it differs."""
 
 
-class AlreadyExistsError(TrimtabError):
-    """There is another one of that name already: `details` says how it differs."""
+class FailedPreconditionError(TrimtabError, code=StatusCode.FAILED_PRECONDITION):
+    """The request is right, but the current state forbids it: `details` says why.
 
-    default_code = StatusCode.ALREADY_EXISTS
-
-
-class FailedPreconditionError(TrimtabError):
-    """The request is right, and the state that it finds forbids it: `details` says what.
-
-    Such as a Trigger while a switch is open or the deployment is paused, or a worker that is not
-    as its deployment is. It may pass by itself, or somebody has to change something first.
+    Examples are a Trigger while a switch is open or the deployment is paused, or a worker that does
+    not fit its deployment. The state may pass, or a person has to change something first.
     """
 
-    default_code = StatusCode.FAILED_PRECONDITION
 
+class AbortedError(TrimtabError, code=StatusCode.ABORTED):
+    """The server ended what it had begun, for a reason that may pass: `details` says which.
 
-class AbortedError(TrimtabError):
-    """The server broke off what it had begun, for a reason that may pass: `details` says what.
-
-    Such as the session of a worker that it has not heard of for too long.
+    An example is the session of a worker that has been silent for too long.
     """
-
-    default_code = StatusCode.ABORTED
 
 
 class _RetryableError(TrimtabError):
@@ -127,68 +120,49 @@ class _RetryableError(TrimtabError):
         self.retry_after = retry_after
 
 
-class ResourceExhaustedError(_RetryableError):
-    """A limit of the server was hit: its queue, or the size of a message or tensor.
+class ResourceExhaustedError(_RetryableError, code=StatusCode.RESOURCE_EXHAUSTED):
+    """A limit of the server was reached: its queue, or the size of a message or tensor.
 
     Attributes:
-        retry_after: least time to wait before another attempt, in seconds; None
-            where waiting does not help.
+        retry_after: minimum wait before another attempt, in seconds; None if waiting does not help.
     """
 
-    default_code = StatusCode.RESOURCE_EXHAUSTED
 
-
-class UnavailableError(_RetryableError):
+class UnavailableError(_RetryableError, code=StatusCode.UNAVAILABLE):
     """No server answers at this address, or it is warming up or draining.
 
     Attributes:
-        retry_after: least time to wait before another attempt, in seconds; None
-            where the server did not say.
+        retry_after: minimum wait before another attempt, in seconds; None if the server did not
+            say.
     """
 
-    default_code = StatusCode.UNAVAILABLE
 
-
-class DeadlineExceededError(TrimtabError, TimeoutError):
+class DeadlineExceededError(TrimtabError, TimeoutError, code=StatusCode.DEADLINE_EXCEEDED):
     """The timeout ran out, retries included."""
 
-    default_code = StatusCode.DEADLINE_EXCEEDED
 
-
-class CallCancelledError(TrimtabError):
+class CallCancelledError(TrimtabError, code=StatusCode.CANCELLED):
     """The call was cancelled before it ended: the client was closed, or the server stopped."""
 
-    default_code = StatusCode.CANCELLED
 
-
-class AccessDeniedError(TrimtabError):
+class AccessDeniedError(TrimtabError, code=StatusCode.PERMISSION_DENIED):
     """The server wants other credentials: UNAUTHENTICATED or PERMISSION_DENIED."""
 
-    default_code = StatusCode.PERMISSION_DENIED
+
+class UnimplementedError(TrimtabError, code=StatusCode.UNIMPLEMENTED):
+    """The server does not offer this call: it has another version, or is no Trimtab server."""
 
 
-class UnimplementedError(TrimtabError):
-    """The server does not offer this call: another version, or no Trimtab server at all."""
-
-    default_code = StatusCode.UNIMPLEMENTED
-
-
-class InternalError(TrimtabError):
+class InternalError(TrimtabError, code=StatusCode.INTERNAL):
     """The server failed in a way that the request cannot explain."""
 
-    default_code = StatusCode.INTERNAL
 
-
-class ProtocolError(TrimtabError):
+class ProtocolError(TrimtabError, code=StatusCode.DATA_LOSS):
     """The server's answer breaks the contract, such as a placement with a wrong digest."""
 
-    default_code = StatusCode.DATA_LOSS
 
-
-class ClientClosedError(TrimtabError):
+class ClientClosedError(TrimtabError, code=StatusCode.CANCELLED):
     """The client was used after `close`."""
-
-    default_code = StatusCode.CANCELLED
 
 
 def invalid(field: str, description: str) -> InvalidArgumentError:

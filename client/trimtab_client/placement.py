@@ -6,18 +6,18 @@ X replicas of the expert that has most.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_client.arrays import Matrix, as_amounts, as_indices
-from trimtab_client.exceptions import invalid
+from trimtab_client.arrays import as_amounts, as_indices
+from trimtab_client.exceptions import FieldViolation, InvalidArgumentError, invalid
+from trimtab_protocol import placement as protocol
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.placement import IntArray as IntArray
 
-IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -53,8 +53,7 @@ class Balance:
         return np.maximum(self.imbalance / self.bound - 1.0, 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Placement:
+class Placement(protocol.Placement):
     """Which expert lies in each slot, for all layers. Immutable, and equal by digest.
 
     Build one from an array with `Placement.of`. All arrays are int32 and read-only.
@@ -63,31 +62,25 @@ class Placement:
         phy2log: [L, R], the logical expert in each physical slot.
         num_experts: E.
         num_gpus: G; slot r lies on GPU r // (R / G).
+        digest: SHA-256 that names the placement.
+        logcnt: [L, E], the replicas of each expert.
+        rank: [L, R], which replica of its expert each slot holds, counted in slot order.
+        log2phy: [L, E, X], the slots of each expert, ascending, padded with -1.
     """
 
-    phy2log: IntArray
-    num_experts: int
-    num_gpus: int
-
     @classmethod
-    def of(cls, phy2log: npt.ArrayLike, num_experts: int, num_gpus: int) -> Placement:
+    def of(cls, phy2log: npt.ArrayLike, num_experts: int, num_gpus: int) -> Self:
         """Check `phy2log` [L, R] and take a copy of it.
 
         Raises:
             InvalidArgumentError: not an integer matrix, G does not divide R, an
                 entry outside [0, E), or an expert without a slot.
         """
-        phy2log_LR = as_indices(phy2log, "phy2log")
-        slots = phy2log_LR.shape[1]
-        if num_gpus < 1 or slots % num_gpus:
-            raise invalid("num_gpus", f"{num_gpus} does not divide the number of slots ({slots})")
-        _require_experts(phy2log_LR, num_experts)
-        placement = cls(_frozen(phy2log_LR.astype(np.int32)), num_experts, num_gpus)
-        missing = np.argwhere(placement.logcnt == 0)
-        if missing.size:
-            layer, expert = missing[0]
-            raise invalid("phy2log", f"expert {expert} has no slot in layer {layer}")
-        return placement
+        try:
+            return super().of(as_indices(phy2log, "phy2log"), num_experts, num_gpus)
+        except MalformedError as error:
+            violations = [FieldViolation(v.field, v.description) for v in error.violations]
+            raise InvalidArgumentError(str(error), field_violations=violations) from error
 
     @classmethod
     def untouched(
@@ -96,43 +89,6 @@ class Placement:
         """What an engine loads before any balancing: slot r holds expert r modulo E."""
         row_R = np.arange(num_replicas, dtype=np.int32) % num_experts
         return cls.of(np.tile(row_R, (num_layers, 1)), num_experts, num_gpus)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 that names this placement; its bytes are defined in placement.proto."""
-        layers, slots = self.phy2log.shape
-        header = struct.pack("<4I", layers, slots, self.num_experts, self.num_gpus)
-        body = self.phy2log.astype("<i4", copy=False).tobytes()
-        return hashlib.sha256(b"trimtab.placement.v1" + header + body).digest()
-
-    @cached_property
-    def logcnt(self) -> IntArray:
-        """Replicas of each expert, [L, E]."""
-        layers = len(self.phy2log)
-        first_L1 = np.arange(layers)[:, None] * self.num_experts
-        counts = np.bincount((self.phy2log + first_L1).ravel(), minlength=layers * self.num_experts)
-        return _frozen(counts.reshape(layers, -1).astype(np.int32))
-
-    @cached_property
-    def rank(self) -> IntArray:
-        """Which replica of its expert each slot holds, counted in slot order, [L, R]."""
-        order_LR = np.argsort(self.phy2log, axis=1, kind="stable")
-        sorted_LR = np.take_along_axis(self.phy2log, order_LR, axis=1)
-        first_LE = np.cumsum(self.logcnt, axis=1) - self.logcnt
-        positions_R = np.arange(self.phy2log.shape[1])
-        rank_LR = np.empty_like(self.phy2log)
-        ranks = positions_R - np.take_along_axis(first_LE, sorted_LR, axis=1)
-        np.put_along_axis(rank_LR, order_LR, ranks.astype(np.int32), axis=1)
-        return _frozen(rank_LR)
-
-    @cached_property
-    def log2phy(self) -> IntArray:
-        """The slots of each expert, ascending, [L, E, X], padded with -1."""
-        layers, slots = self.phy2log.shape
-        log2phy_LEX = np.full((layers, self.num_experts, self.logcnt.max()), -1, np.int32)
-        layer_L1 = np.arange(layers)[:, None]
-        log2phy_LEX[layer_L1, self.phy2log, self.rank] = np.arange(slots, dtype=np.int32)
-        return _frozen(log2phy_LEX)
 
     def balance(self, load: npt.ArrayLike) -> Balance:
         """How evenly this placement spreads `load` [L, E], computed here, not by the server.
@@ -153,21 +109,6 @@ class Placement:
             imbalance_L = _imbalance(gpu_load_LG)
         return Balance(gpu_load_LG, imbalance_L, np.ones_like(imbalance_L))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Placement) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-
-def _require_experts(phy2log_LR: Matrix, num_experts: int) -> None:
-    outside = np.argwhere((phy2log_LR < 0) | (phy2log_LR >= num_experts))
-    if outside.size:
-        layer, slot = outside[0]
-        expert = phy2log_LR[layer, slot]
-        field = f"phy2log[{layer}, {slot}]"
-        raise invalid(field, f"{expert} is not an expert in [0, {num_experts})")
-
 
 def _imbalance(gpu_load_LG: FloatArray) -> FloatArray:
     mean_L = gpu_load_LG.mean(axis=1)
@@ -175,8 +116,3 @@ def _imbalance(gpu_load_LG: FloatArray) -> FloatArray:
     np.divide(gpu_load_LG.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
     np.maximum(ratio_L, 1.0, out=ratio_L)
     return ratio_L
-
-
-def _frozen(array: IntArray) -> IntArray:
-    array.setflags(write=False)
-    return array

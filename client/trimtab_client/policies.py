@@ -1,4 +1,4 @@
-"""When a deployment's experts move, and what was decided about it."""
+"""Policies, which say when a deployment's experts move, and the decisions made by them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from trimtab_client.exceptions import invalid
 FORMER = ("start_above", "stop_below", "min_gain")
 """Former settings of a policy."""
 
-NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
-"""Said of what was one."""
+_NO_LONGER = "it is no longer a setting, since noise is told from load by the tokens counted"
 
 
 class Mode(Enum):
-    """What is made of a decision to move experts.
+    """What the server does about imbalance.
 
-    OFF: nothing is decided, and experts move when an operator says so. SHADOW: decided and
-    reported, but never offered. ACTIVE: decided and done. UNKNOWN: what a newer server says
-    and this client does not know; it cannot be asked for.
+    OFF: it decides nothing, and experts move only if an operator says so. SHADOW: it decides
+    and reports, but offers no move. ACTIVE: it decides and moves experts. UNKNOWN: a newer server
+    has a mode that this client does not know; it cannot be set.
     """
 
     OFF = "off"
@@ -32,12 +31,13 @@ class Mode(Enum):
 class Reason(Enum):
     """Why experts move, or stay.
 
-    NOT_READY: nothing can be offered now. TOO_SOON: the last decision is less than
-    `every_steps` ago. NO_LOAD: no worker has reported any. NOT_ENOUGH_EVIDENCE: too few tokens
-    to tell a small imbalance from noise. COOLDOWN: the last switch is less than `cooldown_steps`
-    ago. BALANCED: noise explains how the loads of the GPUs differ. SMALL_GAIN: no move gains
-    more than noise may seem to. TOO_COSTLY: less than the moves cost. IMPROVED: the best few
-    moves. REPLANNED: a new plan. UNKNOWN: what a newer server says and this client does not know.
+    Experts move by IMPROVED: the best few moves, or REPLANNED: a new plan. They stay because
+    NOT_READY: nothing can be offered now. TOO_SOON: the last decision is less than `every_steps`
+    ago. NO_LOAD: no worker has reported any. NOT_ENOUGH_EVIDENCE: too few tokens to tell a small
+    imbalance from noise. COOLDOWN: the last switch is less than `cooldown_steps` ago. BALANCED:
+    noise explains the differences between the loads of the GPUs. SMALL_GAIN: no move gains more
+    than noise may seem to. TOO_COSTLY: the moves cost more than they gain. UNKNOWN: a newer server
+    has a reason that this client does not know.
     """
 
     NOT_READY = "not_ready"
@@ -55,28 +55,29 @@ class Reason(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """When experts move, and how many. None: as it is; in a new deployment, the server's default.
+    """When experts move, and how many.
 
-    What noise may explain is left alone, without any setting. The server checks the values, and
-    names each field at fault.
+    A setting that is None stays as it is; in a new deployment it is the server's default.
+    Imbalance that noise may explain is ignored, and no setting changes that. The server checks the
+    values, and its error names each wrong one.
 
     Attributes:
-        mode: what is made of a decision: OFF, SHADOW or ACTIVE, or these names in lower case.
-        half_life_steps: of the load estimate.
-        window_steps: over so many steps the estimate is a mean. Both 0: over as many as have
-            foretold the load best.
-        every_steps: least steps from one decision to the next.
-        cooldown_steps: least steps from a switch to the next.
-        least_gain: of each move: least fall of a layer's sum of squared GPU loads, where their
-            mean is 1, however sure it is.
-        max_moves_per_layer: most net moves in a layer of one improvement.
-        max_moves: the same over all layers; 0: no limit.
-        replan_gap: a layer that an improvement leaves this share of the imbalance above what it
-            could be gets all moves that gain, or, where they leave it as far above what a new
-            plan reaches, the new plan.
-        horizon_steps: over how many steps a gain has to pay for its moves.
-        moe_share: how much of a step's time the experts' layers take, in (0, 1].
-        node_bandwidth: bytes a second into or out of a GPU, inside its node.
+        mode: OFF, SHADOW or ACTIVE, or these names in lower case.
+        half_life_steps: half-life of the load estimate.
+        window_steps: number of steps over which the estimate is a mean. If this and the half-life
+            are 0, the server uses the number that has predicted the load best.
+        every_steps: minimum number of steps between two decisions.
+        cooldown_steps: minimum number of steps between two switches.
+        least_gain: minimum gain of each move, however certain: by how much it reduces a layer's
+            sum of squared GPU loads, where their mean is 1.
+        max_moves_per_layer: maximum number of net moves in a layer of one improvement.
+        max_moves: the same over all layers; 0 for no limit.
+        replan_gap: how far above the possible an improvement may leave the imbalance of a layer,
+            as a ratio. A layer beyond that gets all moves that gain, or the new plan if those
+            moves leave it that far above the new plan.
+        horizon_steps: number of steps over which a gain has to pay for its moves.
+        moe_share: share of a step's time that the experts' layers take, in (0, 1].
+        node_bandwidth: bytes per second into or out of a GPU, inside its node.
         cross_node_bandwidth: the same from or to another node.
 
     Raises:
@@ -104,23 +105,23 @@ class Policy:
     def __post_init__(self, start_above: object, stop_below: object, min_gain: object) -> None:
         for name, value in zip(FORMER, (start_above, stop_below, min_gain), strict=True):
             if value is not None:
-                raise invalid(f"policy.{name}", f"{value!r}: {NO_LONGER}")
+                raise invalid(f"policy.{name}", f"{value!r}: {_NO_LONGER}")
         if self.mode is not None:
             object.__setattr__(self, "mode", _mode(self.mode))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certainty:
-    """How much a decision knew.
+    """How certain the load estimate was at a decision.
 
     Attributes:
-        tokens: that the load estimate remembers of a layer, in effect; of the median layer that
-            has load.
-        overdispersion: variance of the counts, as a multiple of that of independent tokens.
+        tokens: effective number of tokens behind the estimate of a layer; of the median layer
+            that has load.
+        overdispersion: variance of the counts divided by that of independent tokens.
         noise: imbalance that noise alone may look like, mean over layers with load.
-        sigma: standard deviation of the predicted imbalances, by noise.
-        distrust: how many times as much moves have to gain, since earlier switches have not
-            kept what they promised; 1: they have.
+        sigma: standard deviation of the predicted imbalances due to noise.
+        distrust: factor by which moves must gain more because earlier switches gained less than
+            promised; 1 if they did not.
     """
 
     tokens: float
@@ -132,14 +133,16 @@ class Certainty:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a switch was worth, by what was counted after it was decided; also of an aborted one.
+    """The gain of a switch, by the tokens counted after its decision; also of an aborted switch.
+
+    A gain is the fall of the sum of squared GPU loads, where their mean is 1, as a mean over the
+    layers that changed.
 
     Attributes:
-        step: the last one that workers had reported when it was decided; None: none.
-        steps: in which what it is judged by was counted.
-        promised: fall of the sum of squared GPU loads, where their mean is 1, mean over the
-            layers that changed, as predicted.
-        realised: the same by what was counted afterwards.
+        step: the last step that workers had reported at the decision; None if there was none.
+        steps: number of steps whose tokens the judgement rests on.
+        promised: the gain predicted by the plan.
+        realised: the gain by the tokens counted afterwards.
     """
 
     step: int | None
@@ -153,20 +156,20 @@ class Decision:
     """A decision whether experts move.
 
     Attributes:
-        time: when, in UTC; of several in a row, the last.
-        step: the last one that workers had reported; None: none.
-        reason: why they move, or stay.
-        detail: what stands in the way, for people; empty but for NOT_READY.
-        mode: the policy's then: only in ACTIVE are moves offered.
-        imbalance_before: predicted, of what was in force; None: none was looked at.
-        imbalance_after: the same of what was planned, chosen or not; as before where nothing
-            was planned; None: none was looked at.
-        moves: its net moves, over all layers.
-        move_seconds: for which the busiest GPU would send or receive them.
-        times: how many times in a row it was decided so; above 1 only where nothing was
-            planned.
-        certainty: how much was known; None: no load was.
-        judged: what has come of an earlier switch; None: it has not come out with this decision.
+        time: when it was made, in UTC; the last time if it was made several times in a row.
+        step: the last step that workers had reported; None if there was none.
+        reason: why experts move, or stay.
+        detail: the obstacle if the reason is NOT_READY, for people; else empty.
+        mode: the policy's mode at that time: only in ACTIVE are moves offered.
+        imbalance_before: predicted imbalance of the placement then current; None if none was
+            predicted.
+        imbalance_after: the same of the plan, chosen or not; equal to `imbalance_before` if
+            nothing was planned; None if none was predicted.
+        moves: net moves of the plan, over all layers.
+        move_seconds: how long the busiest GPU would send or receive for them.
+        times: how many times in a row this was decided; above 1 only if nothing was planned.
+        certainty: how certain the load estimate was; None if there was no load.
+        judged: the judgement of an earlier switch that came with this decision; None if none did.
     """
 
     time: datetime

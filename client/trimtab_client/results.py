@@ -1,4 +1,4 @@
-"""What calls answer: placements, and what belongs to them."""
+"""The results of calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.placement import Balance, Placement
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 IntArray = npt.NDArray[np.int32]
 
@@ -24,8 +24,7 @@ class Moves:
         layer: int32 [M].
         slot: int32 [M], the destination.
         expert: int32 [M].
-        source_gpus: int32 [M, X], padded with -1: the GPUs that held the expert
-            before, ascending.
+        source_gpus: int32 [M, X], padded with -1: the GPUs that held the expert before, ascending.
     """
 
     layer: IntArray
@@ -35,7 +34,7 @@ class Moves:
 
     @classmethod
     def none(cls) -> Moves:
-        """No move at all."""
+        """An empty set of moves."""
         empty = np.empty(0, np.int32)
         return cls(empty, empty, empty, np.empty((0, 0), np.int32))
 
@@ -49,12 +48,12 @@ class Moves:
 
 @dataclass(frozen=True, eq=False)
 class PlaceResult:
-    """A placement, and what it takes and brings.
+    """A placement, with the moves that it takes and the balance that it reaches.
 
     Attributes:
         placement: the new placement.
-        moves: from the current placement to the new one; empty without a current one.
-        before: balance of the current placement under the load; None without one.
+        moves: from the current placement to the new one; empty if there is no current one.
+        before: balance of the current placement under the load; None if there is none.
         after: balance of the new placement under the load.
     """
 
@@ -66,7 +65,7 @@ class PlaceResult:
 
 @dataclass(frozen=True, eq=False)
 class PackResult:
-    """Which pack each item goes to.
+    """The pack of each item.
 
     Attributes:
         pack_index: int32 [X, n], the pack of each item.
@@ -79,11 +78,11 @@ class PackResult:
 
 @dataclass(frozen=True)
 class TriggerResult:
-    """A deployment is on its way to a placement, or has it already.
+    """The placement that a deployment switches to, or has already.
 
     Attributes:
-        in_force: the version in force as the call returned.
-        target: what will be in force once all switches to it have been carried out.
+        in_force: the version in force when the call returned.
+        target: the placement after all switches to it have been carried out.
     """
 
     in_force: Version
@@ -92,12 +91,12 @@ class TriggerResult:
 
 @dataclass(frozen=True, eq=False)
 class StreamItem:
-    """What became of one load of a stream: either `result` or `error` is set.
+    """The result of one load of a stream: either `result` or `error` is set.
 
     Attributes:
         index: position of the load in the stream, from 0.
-        result: the placement, where there is one.
-        error: why this load could not be placed. The placement in force stayed.
+        result: the placement; None if there is none.
+        error: why this load could not be placed; the current placement stayed. None if it was.
     """
 
     index: int
@@ -108,7 +107,7 @@ class StreamItem:
         """The result.
 
         Raises:
-            TrimtabError: `error`, where it is set.
+            TrimtabError: `error`, if it is set.
         """
         if self.result is None:
             raise self.error or TrimtabError(f"load {self.index} has no result")

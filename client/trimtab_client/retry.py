@@ -1,4 +1,4 @@
-"""When a failed call is tried again, and how long it waits before that."""
+"""When a failed call is tried again, and how long the client waits before that."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from trimtab_client.status import error_of_call
 class RetryPolicy:
     """Exponential backoff with full jitter.
 
-    A call is tried again if the server was unavailable, or if it turned the call
-    away and said when to come back. No attempt starts after the call's timeout.
+    A call is tried again if the server was unavailable, or if the server turned the call away
+    and said when to come back. No attempt starts after the call's timeout.
 
     Attributes:
-        max_attempts: attempts in all; 1: no retry.
+        max_attempts: the number of attempts, the first included; 1 for no retry.
         initial_backoff: longest wait before the second attempt, in seconds.
         max_backoff: longest wait before any attempt, in seconds, unless the server
             asks for a longer one.
-        multiplier: what the longest wait grows by from attempt to attempt.
+        multiplier: factor by which the longest wait grows from attempt to attempt.
 
     Raises:
-        InvalidArgumentError: a value is no number, or out of its range.
+        InvalidArgumentError: a value is not a number, or out of its range.
     """
 
     max_attempts: int = 4
@@ -59,55 +59,72 @@ DEFAULT_RETRY = RetryPolicy()
 def retry_delay(
     policy: RetryPolicy, attempt: int, error: TrimtabError, remaining: float, jitter: float
 ) -> float | None:
-    """Seconds to wait before the next attempt; None: the error is final.
+    """Seconds to wait before the next attempt; None if there is to be no other attempt.
 
     Args:
         policy: the backoff.
-        attempt: the attempt that failed, from 1.
-        error: what it failed with.
+        attempt: number of the attempt that failed, counted from 1.
+        error: the error that it failed with.
         remaining: seconds until the call's timeout.
         jitter: random number in [0, 1).
     """
-    if attempt >= policy.max_attempts or not _may_pass(error):
+    if attempt >= policy.max_attempts or not _is_temporary(error):
         return None
-    longest = min(policy.max_backoff, policy.initial_backoff * _growth(policy, attempt))
-    # The jitter comes on top of the server's wait: all who were turned away at
-    # one moment must not return at one moment.
-    delay = (getattr(error, "retry_after", None) or 0.0) + jitter * longest
+    # The jitter comes on top of the server's wait: callers who were turned away at the same
+    # moment must not return at the same moment.
+    delay = (getattr(error, "retry_after", None) or 0.0) + jitter * longest_wait(policy, attempt)
     return delay if delay < remaining else None
 
 
-def _may_pass(error: TrimtabError) -> bool:
+def longest_wait(policy: RetryPolicy, attempt: int) -> float:
+    """Longest wait of the backoff after the failed attempt of this number, in seconds."""
+    try:
+        growth = float(policy.multiplier) ** (attempt - 1)
+    except OverflowError:
+        growth = math.inf
+    # Without a first wait there is none later: 0 * inf would be no number.
+    return min(policy.max_backoff, policy.initial_backoff and policy.initial_backoff * growth)
+
+
+def _is_temporary(error: TrimtabError) -> bool:
     if isinstance(error, ResourceExhaustedError):
         return error.retry_after is not None
     return isinstance(error, UnavailableError)
 
 
-def _growth(policy: RetryPolicy, attempt: int) -> float:
-    try:
-        return policy.multiplier ** (attempt - 1)
-    except OverflowError:
-        return math.inf
-
-
 class Deadline:
-    """The moment when a call's timeout runs out."""
+    """The moment at which a call's timeout, in seconds, runs out."""
 
     def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
         self._end = time.monotonic() + timeout
 
     def remaining(self) -> float:
-        """Seconds left, at least 0; infinite where the call has no limit."""
+        """Seconds left, at least 0; infinite if the call has no limit."""
         return max(0.0, self._end - time.monotonic())
+
+    def grpc_timeout(self) -> float | None:
+        """The same as gRPC wants it: None if the call has no limit."""
+        return grpc_timeout(self.remaining())
 
 
 class Attempts:
-    """The attempts of one call: how long the next may take, and what a failure means."""
+    """The attempts of one call: how long the next may take, and when it may start.
 
-    def __init__(self, policy: RetryPolicy, deadline: Deadline) -> None:
+    Args:
+        policy: the backoff.
+        deadline: of the call.
+        idempotent: whether the call may be carried out twice. If not, it is tried again only
+            if the server says when to come back: only then is it certain that the server did
+            nothing. A broken connection tells nothing about what the server did.
+    """
+
+    def __init__(self, policy: RetryPolicy, deadline: Deadline, *, idempotent: bool = True) -> None:
         self._policy = policy
         self._deadline = deadline
-        self._failed = 0
+        self._idempotent = idempotent
+        self.failed = 0
+        self.timeout = deadline.grpc_timeout
 
     def delay_after(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt.
@@ -115,21 +132,25 @@ class Attempts:
         Raises:
             TrimtabError: there is no next attempt.
         """
-        self._failed += 1
         error = error_of_call(failure)
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        remaining = self._deadline.remaining()
-        delay = retry_delay(self._policy, self._failed, error, remaining, jitter)
-        if delay is None:
+        delay = self.delay(error)
+        turned_away = getattr(error, "retry_after", None) is not None
+        if delay is None or not (self._idempotent or turned_away):
             raise error from failure
         return delay
 
+    def delay(self, error: TrimtabError) -> float | None:
+        """Seconds to wait before the next attempt; None if there is none."""
+        self.failed += 1
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        return retry_delay(self._policy, self.failed, error, self._deadline.remaining(), jitter)
+
 
 def check_timeout(timeout: float) -> float:
-    """A timeout in seconds; `math.inf`: no limit.
+    """The timeout in seconds, `math.inf` for no limit.
 
     Raises:
-        InvalidArgumentError: it is no number, or not above 0.
+        InvalidArgumentError: it is not a number, or not above 0.
     """
     seconds = real(timeout, "timeout")
     if seconds <= 0:
@@ -138,5 +159,5 @@ def check_timeout(timeout: float) -> float:
 
 
 def grpc_timeout(seconds: float) -> float | None:
-    """A timeout as gRPC wants it: None where there is no limit."""
+    """A timeout as gRPC wants it: None if there is no limit."""
     return None if math.isinf(seconds) else seconds

@@ -1,25 +1,44 @@
-"""What the two clients' streams share: which load comes next, and what became of it.
+"""The streams of `place_stream`, for threads and for asyncio.
 
-A stream has two halves that run at once. The *pump* takes loads from the caller's
-iterator and sends them; the *consumer* yields what became of them. The pump tells
-the consumer, through a queue and in order, what it took (`Taken`). So a load that
+A stream has two halves that run at once. The *pump* takes loads from the caller's iterator and
+sends them: on gRPC's own thread, or in a task. The *consumer* yields the results to the caller.
+The pump tells the consumer about each load through a queue, in order (`Taken`). So a load that
 cannot be sent keeps its place among those that were.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import queue
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
+import grpc
 import numpy.typing as npt
 
 from trimtab.v1 import solver_service_pb2
 from trimtab_client import wire
+from trimtab_client.aio_status import close_is_an_error, reveal
+from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, TrimtabError
 from trimtab_client.results import StreamItem
-from trimtab_client.status import error_of_message
+from trimtab_client.retry import check_timeout, grpc_timeout
+from trimtab_client.status import error_of_call, error_of_message
 
 Request = solver_service_pb2.PlaceStreamRequest
+AioLoads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -30,42 +49,184 @@ class Sent:
     num_experts: int
 
 
-class Mark(Enum):
-    """What the consumer is told beside loads."""
+class StreamEnd(Enum):
+    """Why no load follows."""
 
     NO_MORE_LOADS = auto()
     CALL_ENDED = auto()
 
 
-@dataclass(frozen=True)
-class Broken:
-    """The caller's iterator raised `error`."""
-
-    error: BaseException
+Taken = Sent | StreamItem | BaseException | StreamEnd
+"""A load that was sent, or that cannot be sent; what the caller's iterator raised; the end."""
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a stream starts with.
+class StreamSetup:
+    """The first message and the limits of a stream.
 
-    Attributes:
-        config: the first message to send.
-        max_in_flight: most loads taken whose results have not been consumed.
-        timeout: of the whole stream, as gRPC wants it: None where there is no limit.
-        num_gpus: G of the placements to come.
+    Args:
+        config: the first message.
+        num_gpus: G of the placements in the answers.
+        max_in_flight: maximum number of loads taken whose results have not been consumed.
+        timeout: of the whole stream, in seconds.
+
+    Raises:
+        InvalidArgumentError: a limit is out of its range.
     """
 
-    config: Request
-    max_in_flight: int
-    timeout: float | None
-    num_gpus: int
+    def __init__(self, config: Request, num_gpus: int, max_in_flight: int, timeout: float) -> None:
+        self.config = config
+        self.num_gpus = num_gpus
+        self.max_in_flight = integer(max_in_flight, "max_in_flight", low=1)
+        self.timeout = grpc_timeout(check_timeout(timeout))
 
 
-Taken = Sent | StreamItem | Broken | Mark
+class Pump:
+    """The pump of a stream for threads."""
+
+    def __init__(self, setup: StreamSetup, loads: Iterable[npt.ArrayLike]) -> None:
+        self.setup = setup
+        self.slots = threading.Semaphore(setup.max_in_flight)
+        self.taken: queue.SimpleQueue[Taken] = queue.SimpleQueue()
+        self._loads = iter(loads)
+        self._ended = False
+
+    def requests(self) -> Iterator[Request]:
+        """The messages to send. gRPC iterates over them on a thread of its own."""
+        yield self.setup.config
+        for index in itertools.count():
+            self.slots.acquire()
+            if self._ended:
+                return
+            taken, request = self._take(index)
+            self.taken.put(taken)
+            if request is not None:
+                yield request
+            elif not isinstance(taken, StreamItem):
+                return
+
+    def end(self) -> None:
+        """Take no more loads, because the call is over. Wakes both halves."""
+        self._ended = True
+        self.slots.release()
+        self.taken.put(StreamEnd.CALL_ENDED)
+
+    def _take(self, index: int) -> tuple[Taken, Request | None]:
+        try:
+            return _encode(index, next(self._loads))
+        except StopIteration:
+            return StreamEnd.NO_MORE_LOADS, None
+        except BaseException as error:  # noqa: BLE001 - raised again, by the consumer
+            return error, None
 
 
-def prepare(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request | None]:
-    """What the consumer is told about a load, and the message to send, or None."""
+def stream_items(start: Callable[[Iterator[Request]], Any], pump: Pump) -> Generator[StreamItem]:
+    """Yield the result of each load, in order. The call starts with the first `next`."""
+    call = start(pump.requests())
+    if not call.add_callback(pump.end):
+        pump.end()
+    try:
+        while not isinstance(taken := pump.taken.get(), StreamEnd):
+            if isinstance(taken, BaseException):
+                raise taken
+            if isinstance(taken, StreamItem):
+                yield taken
+            else:
+                yield _decode(taken, _next(call), pump.setup)
+            # The slot is freed only now, when the caller asks for the next result: so a load
+            # may depend on all results but the last `max_in_flight` - 1.
+            pump.slots.release()
+        _check_end(taken, _next(call))
+    finally:
+        call.cancel()  # and so, by the callback, the pump
+
+
+def _next(call: Any) -> Any:
+    """The next response, or None at the end of the stream."""
+    try:
+        return next(call, None)
+    except grpc.RpcError as failure:
+        raise error_of_call(failure) from failure
+
+
+class AioPump:
+    """The pump of a stream for asyncio."""
+
+    def __init__(self, setup: StreamSetup, loads: AioLoads) -> None:
+        self.setup = setup
+        self.slots = asyncio.Semaphore(setup.max_in_flight)
+        self.taken: asyncio.Queue[Taken] = asyncio.Queue()
+        self._loads = aiter(loads) if isinstance(loads, AsyncIterable) else _aiter(iter(loads))
+
+    async def run(self, call: Any) -> None:
+        """Send until the loads or the call end."""
+        try:
+            await self._send(call)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # The call is over. The consumer reads why, and tells the caller.
+
+    async def _send(self, call: Any) -> None:
+        await call.write(self.setup.config)
+        for index in itertools.count():
+            await self.slots.acquire()
+            taken, request = await self._take(index)
+            self.taken.put_nowait(taken)
+            if request is not None:
+                await call.write(request)
+            elif not isinstance(taken, StreamItem):
+                await call.done_writing()
+                return
+
+    async def _take(self, index: int) -> tuple[Taken, Request | None]:
+        try:
+            return _encode(index, await anext(self._loads))
+        except StopAsyncIteration:
+            return StreamEnd.NO_MORE_LOADS, None
+        except BaseException as error:  # noqa: BLE001 - raised again, by the consumer
+            return error, None
+
+
+async def aio_stream_items(start: Callable[[], Any], pump: AioPump) -> AsyncGenerator[StreamItem]:
+    """`stream_items` for asyncio."""
+    call = start()
+    pumping = asyncio.create_task(pump.run(call))
+
+    def end(_: object) -> None:
+        pumping.cancel()
+        pump.taken.put_nowait(StreamEnd.CALL_ENDED)
+
+    call.add_done_callback(end)
+    # `call.read()` would leave answers unread once the call is done.
+    responses = aiter(call)
+    try:
+        while not isinstance(taken := await pump.taken.get(), StreamEnd):
+            if isinstance(taken, BaseException):
+                raise taken
+            if isinstance(taken, StreamItem):
+                yield taken
+            else:
+                yield _decode(taken, await _aio_next(call, responses), pump.setup)
+            pump.slots.release()  # only now, as in `stream_items`
+        _check_end(taken, await _aio_next(call, responses))
+    finally:
+        call.cancel()  # and so, by `end`, the pump
+        await asyncio.wait([pumping])
+
+
+async def _aio_next(call: Any, responses: AsyncIterator[Any]) -> Any:
+    try:
+        with close_is_an_error():
+            return await anext(responses, None)
+    except grpc.RpcError as failure:
+        raise error_of_call(await reveal(call, failure)) from failure
+
+
+async def _aiter(loads: Any) -> AsyncIterator[npt.ArrayLike]:
+    for load in loads:
+        yield load
+
+
+def _encode(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request | None]:
+    """What to tell the consumer about a load, and the message to send, None if there is none."""
     try:
         request = wire.stream_load(index, load)
     except TrimtabError as error:
@@ -73,14 +234,12 @@ def prepare(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request
     return Sent(index, request.load.load.shape[1]), request
 
 
-def settle(
-    sent: Sent, response: solver_service_pb2.PlaceStreamResponse | None, num_gpus: int
-) -> StreamItem:
-    """What became of a load, from the server's next answer (None: there is none).
+def _decode(sent: Sent, response: Any, setup: StreamSetup) -> StreamItem:
+    """The result of a load, from the server's next response; None if the stream has ended.
 
     Raises:
-        ProtocolError: the server ended the stream, or answered out of order, or
-            with a malformed message.
+        ProtocolError: the server ended the stream, answered out of order, or sent a
+            malformed message.
     """
     if response is None:
         raise ProtocolError(f"the server ended the stream without an answer to load {sent.index}")
@@ -88,18 +247,18 @@ def settle(
         raise ProtocolError(f"the server answered load {response.id} instead of {sent.index}")
     if response.HasField("error"):
         return StreamItem(sent.index, error=error_of_message(response.error))
-    result = wire.place_result(response.placed, sent.num_experts, num_gpus)
+    result = wire.place_result(response.placed, sent.num_experts, setup.num_gpus)
     return StreamItem(sent.index, result=result)
 
 
-def check_end(mark: Mark, response: object) -> None:
-    """Check what the server said after the last load (None: it ended the stream).
+def _check_end(end: StreamEnd, response: object) -> None:
+    """Check the response after the last load; None if the stream has ended.
 
     Raises:
-        ProtocolError: it answered more than it was asked, or ended the stream
+        ProtocolError: the server answered more than it was asked, or ended the stream
             before the loads ended.
     """
-    if mark is Mark.CALL_ENDED:
+    if end is StreamEnd.CALL_ENDED:
         raise ProtocolError("the server ended the stream before the loads ended")
     if response is not None:
         raise ProtocolError("the server answered more loads than it was sent")

@@ -1,30 +1,15 @@
-"""The version of a placement that a deployment serves by."""
+"""Versions as operators name them."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
+from trimtab_protocol.version import Version
 
 _UINT64_MAX = 2**64 - 1
-
-
-class Version(NamedTuple):
-    """The version of a placement, compared by epoch, then by generation.
-
-    Attributes:
-        epoch: counts the groups that have served a deployment, from 1.
-        generation: counts the placements offered to the deployment, over all epochs; 0 is what
-            the group served when its epoch opened.
-    """
-
-    epoch: int
-    generation: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}.{self.generation}"
 
 
 def as_version(value: Version | SupportsIndex | str, field: str) -> Version:

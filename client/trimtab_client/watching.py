@@ -1,9 +1,8 @@
-"""A watch of a deployment's placements, across servers: what is new, and when to ask again."""
+"""A watch of a deployment's placements, which survives restarts of the server."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -21,18 +20,18 @@ from trimtab_client.exceptions import (
     TrimtabError,
     UnavailableError,
 )
-from trimtab_client.retry import Deadline, RetryPolicy, grpc_timeout, retry_delay
+from trimtab_client.retry import Attempts, Deadline, RetryPolicy
 from trimtab_client.status import error_of_call
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 
 
 class Watch:
-    """What a reader of placements has, and how often it has failed since.
+    """The version that a reader has, and when the next call may start.
 
     Args:
         deployment: its name.
-        known: what the reader has; None: nothing.
-        retry: the backoff; its `max_attempts` says nothing here.
+        known: the version that the reader has; None if it has none.
+        retry: the backoff; its `max_attempts` is ignored.
         deadline: of the whole watch.
 
     Raises:
@@ -44,26 +43,21 @@ class Watch:
     ) -> None:
         self._deployment = deployment
         self._known = known
-        self._retry = replace(retry, max_attempts=sys.maxsize)
-        self._deadline = deadline
-        self._failed = 0
+        self._attempts = Attempts(replace(retry, max_attempts=sys.maxsize), deadline)
+        self.timeout = self._attempts.timeout
         self.request()
 
     def request(self) -> Any:
-        """What to ask the server for now."""
+        """The request of the next call."""
         return wire.watch_request(self._deployment, self._known)
 
-    def timeout(self) -> float | None:
-        """Of the next call, as gRPC wants it."""
-        return grpc_timeout(self._deadline.remaining())
-
     def news(self, response: Any) -> ServedPlacement | None:
-        """What the server says, unless it is what the reader has.
+        """The placement that the server sent; None if the reader has it.
 
         Raises:
-            ProtocolError: it cannot be read.
+            ProtocolError: the response cannot be read.
         """
-        self._failed = 0
+        self._attempts.failed = 0
         served = wire.served_placement(response)
         if served.version == self._known:
             return None
@@ -74,43 +68,41 @@ class Watch:
         """Seconds to wait before the next call.
 
         Args:
-            failure: how the last one ended; None: the server just ended it.
+            failure: how the last call ended; None if the server ended it without an error.
 
         Raises:
             TrimtabError: there is no next call.
         """
-        self._failed += 1
-        error = _ended() if failure is None else error_of_call(failure)
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        remaining = self._deadline.remaining()
-        delay = retry_delay(self._retry, self._failed, _as_passing(error), remaining, jitter)
+        error: TrimtabError = UnavailableError("the server ended the watch")
+        if failure is not None:
+            error = error_of_call(failure)
+        delay = self._attempts.delay(_as_temporary(error))
         if delay is None:
             raise error from failure
         return delay
 
 
-def _ended() -> TrimtabError:
-    return UnavailableError("the server ended the watch")
+def _as_temporary(error: TrimtabError) -> TrimtabError:
+    """Treat an abort or a cancellation as an absent server: a server that stops sends these.
 
-
-def _as_passing(error: TrimtabError) -> TrimtabError:
-    """A server that stops cancels its calls. That they are not cancelled here, callers know."""
-    passing = isinstance(error, AbortedError | CallCancelledError)
-    return UnavailableError(str(error)) if passing else error
+    The callers know whether the call was cancelled on this side.
+    """
+    stopped = isinstance(error, AbortedError | CallCancelledError)
+    return UnavailableError(str(error)) if stopped else error
 
 
 def placements(
-    watch: Watch, start: Callable[[Any, float | None], Any], closed: Callable[[], bool]
+    watch: Watch, start: Callable[..., Any], closed: Callable[[], bool]
 ) -> Generator[ServedPlacement]:
-    """Each placement that is news. The first call starts with the first `next`.
+    """Yield each new placement. The first call starts with the first `next`.
 
     Args:
-        watch: what is asked for.
-        start: starts a call, of a request and a timeout.
+        watch: the state of the watch.
+        start: starts a call, given a request and a timeout.
         closed: whether the client was closed, which ends the calls that wait.
     """
     while True:
-        call, failure = start(watch.request(), watch.timeout()), None
+        call, failure = start(watch.request(), timeout=watch.timeout()), None
         try:
             while (response := next(call, None)) is not None:
                 if (served := watch.news(response)) is not None:
@@ -125,14 +117,14 @@ def placements(
 
 
 async def aio_placements(
-    watch: Watch, start: Callable[[Any, float | None], Any]
+    watch: Watch, start: Callable[..., Any]
 ) -> AsyncGenerator[ServedPlacement]:
-    """The same for asyncio."""
+    """`placements` for asyncio."""
     while True:
-        call, failure = start(watch.request(), watch.timeout()), None
-        answers = aiter(call)
+        call, failure = start(watch.request(), timeout=watch.timeout()), None
+        responses = aiter(call)
         try:
-            while (response := await _read(answers)) is not None:
+            while (response := await _next(responses)) is not None:
                 if (served := watch.news(response)) is not None:
                     yield served
         except grpc.RpcError as error:
@@ -142,6 +134,6 @@ async def aio_placements(
         await asyncio.sleep(watch.delay_after(failure))
 
 
-async def _read(answers: Any) -> Any:
+async def _next(responses: Any) -> Any:
     with close_is_an_error():
-        return await anext(answers, None)
+        return await anext(responses, None)

@@ -20,8 +20,8 @@ from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PackResult, PlaceResult
-from trimtab_client.tensors import array_of, tensor_message
 from trimtab_client.wire_values import (
+    array_of,
     budget_message,
     checked_placement,
     optional_uint32,
@@ -29,6 +29,7 @@ from trimtab_client.wire_values import (
     topology_message,
     uint32,
 )
+from trimtab_protocol.wire.tensors import encode_tensor
 
 _EFFORTS = {
     None: solver_service_pb2.EFFORT_UNSPECIFIED,
@@ -70,11 +71,11 @@ def pack_request(
         InvalidArgumentError: an argument cannot be sent.
     """
     return solver_service_pb2.PackRequest(
-        weight=tensor_message(as_amounts(weight, "weight")),
+        weight=encode_tensor(as_amounts(weight, "weight")),
         num_packs=uint32(num_packs, "num_packs"),
         item_group=None
         if item_group is None
-        else tensor_message(as_indices(item_group, "item_group")),
+        else encode_tensor(as_indices(item_group, "item_group")),
         options=_options(options),
     )
 
@@ -92,7 +93,7 @@ def place_request(
         InvalidArgumentError: an argument cannot be sent.
     """
     return solver_service_pb2.PlaceRequest(
-        load=tensor_message(as_amounts(load, "load")),
+        load=encode_tensor(as_amounts(load, "load")),
         topology=topology_message(topology),
         current=placement_message(current, "current"),
         budget=budget_message(budget),
@@ -126,7 +127,7 @@ def stream_load(index: int, load: npt.ArrayLike) -> solver_service_pb2.PlaceStre
     Raises:
         InvalidArgumentError: the load cannot be sent.
     """
-    tensor = tensor_message(as_amounts(load, "load"))
+    tensor = encode_tensor(as_amounts(load, "load"))
     message = solver_service_pb2.PlaceStreamLoad(id=index, load=tensor)
     return solver_service_pb2.PlaceStreamRequest(load=message)
 

@@ -16,7 +16,6 @@ from trimtab_client.deployments import (
     WorkerStatus,
 )
 from trimtab_client.policies import Decision, Policy
-from trimtab_client.version import Version
 from trimtab_client.wire_policies import (
     decision_value,
     judgement_value,
@@ -31,6 +30,7 @@ from trimtab_client.wire_values import (
     uint32,
     version_value,
 )
+from trimtab_protocol.version import Version
 
 
 def create_request(spec: DeploymentSpec, policy: Policy | None) -> pb.CreateDeploymentRequest:

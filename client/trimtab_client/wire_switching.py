@@ -18,16 +18,17 @@ from trimtab_client.exceptions import ProtocolError
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.results import TriggerResult
-from trimtab_client.version import Version, as_version
+from trimtab_client.version import as_version
 from trimtab_client.wire_values import (
     budget_message,
     checked_placement,
     named_placement,
     placement_message,
     topology_value,
-    version_message,
     version_value,
 )
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.values import encode_version
 
 
 def trigger_request(
@@ -75,7 +76,7 @@ def roll_back_request(
     """The request of `roll_back`."""
     return pb.RollBackRequest(
         deployment=text(deployment, "deployment"),
-        version=version_message(as_version(version, "version")),
+        version=encode_version(as_version(version, "version")),
     )
 
 
@@ -85,7 +86,7 @@ def get_placement_request(
     """The request of `get_placement`."""
     return pb.GetPlacementRequest(
         deployment=text(deployment, "deployment"),
-        version=None if version is None else version_message(as_version(version, "version")),
+        version=None if version is None else encode_version(as_version(version, "version")),
     )
 
 
@@ -95,7 +96,7 @@ def watch_request(
     """The request of `watch_placement`."""
     return pb.WatchPlacementRequest(
         deployment=text(deployment, "deployment"),
-        known=None if known is None else version_message(as_version(known, "known")),
+        known=None if known is None else encode_version(as_version(known, "known")),
     )
 
 

@@ -7,17 +7,30 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy.typing as npt
 
-from trimtab.v1 import placement_pb2, topology_pb2
-from trimtab.v1alpha1 import switch_pb2
+from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab_client.arrays import as_indices
 from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.options import MoveBudget, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.tensors import array_of, tensor_message
-from trimtab_client.version import Version
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
+from trimtab_protocol.wire.values import encode_placement
 
 _UINT32_MAX = 2**32 - 1
+
+
+def array_of(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
+    """A read-only view of the bytes of a tensor that the server answered.
+
+    Raises:
+        ProtocolError: its type is unknown, or its bytes are not of its shape.
+    """
+    try:
+        return decode_tensor(tensor, "tensor")
+    except MalformedError as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
 
 
 def topology_message(topology: Topology, field: str = "topology") -> topology_pb2.Topology:
@@ -50,11 +63,6 @@ def step_value(step: int) -> int | None:
     return None if step < 0 else step
 
 
-def version_message(version: Version) -> switch_pb2.Version:
-    """A version."""
-    return switch_pb2.Version(epoch=version.epoch, generation=version.generation)
-
-
 def version_value(message: Any, field: str) -> Version | None:
     """The version in a field of a message; None where it is not set."""
     value = given(message, field)
@@ -72,9 +80,8 @@ def placement_message(
     if placement is None:
         return None
     if isinstance(placement, Placement):
-        phy2log = tensor_message(placement.phy2log)
-        return placement_pb2.Placement(phy2log=phy2log, digest=placement.digest)
-    phy2log = tensor_message(as_indices(placement, f"{field}.phy2log"))
+        return encode_placement(placement)
+    phy2log = encode_tensor(as_indices(placement, f"{field}.phy2log"))
     return placement_pb2.Placement(phy2log=phy2log)
 
 

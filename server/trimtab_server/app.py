@@ -1,4 +1,4 @@
-"""Puts the server together: the only module that knows all of its parts."""
+"""Puts the server together. This is the only module that knows all of its parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from trimtab_server.config import ServerConfig
 from trimtab_server.device import device_name, resolve_device
 from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.observer import Observer
+from trimtab_server.engine.observer import Observer, Observers
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import History
+from trimtab_server.history.history import History
 from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
@@ -45,12 +45,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
-    """A server that runs inside `async with`. Make it on the event loop that is to run it.
+    """A server that runs inside `async with`. Create it on the event loop that runs it.
 
     Attributes:
-        address: where gRPC listens, with the port in use; set on entry.
-        metrics_address: host:port of /metrics; None where it is off; set on entry.
-        queue: in front of the solver.
+        address: where gRPC listens, host:port; set on entry.
+        metrics_address: host:port of /metrics, set on entry; None if it is off.
+        queue: of the solver.
     """
 
     address: str
@@ -62,7 +62,7 @@ class App:
         self._recorder = Recorder()
         self._fallbacks_logged: set[tuple[str, str]] = set()
         self._backend = backend_for(
-            config.solver.backend, self._device, self._on_fallback, patient=False
+            config.solver.backend, self._device, self._on_fallback, wait_for_kernels=False
         )
         self.queue = SolverQueue(
             config.solver.queue_size,
@@ -71,13 +71,13 @@ class App:
         )
         if config.sessions.failpoints != _NO_FAILPOINTS:
             failpoints.configure(config.sessions.failpoints)
-        self._history = History(config.sessions.history)
-        store = StoreThread(partial(_make_store, config.sessions.store))
+        deployment_metrics = DeploymentMetrics(self._recorder.registry)
+        self._history = History(config.history, deployment_metrics.history_lost)
+        store = StoreThread(partial(_make_store, config.sessions.store), self._history.barrier)
         self._deployments = Deployments(
             config.sessions,
             store,
-            self._history,
-            DeploymentMetrics(self._recorder.registry),
+            Observers(self._history, deployment_metrics),
             self._planner(self._recorder),
         )
         self._rpc = RpcServer(
@@ -109,42 +109,42 @@ class App:
         await self.stop()
 
     async def warm(self) -> None:
-        """Carry out a small request of each kind, so that the first caller does not wait."""
-        # With a recorder of its own: made-up loads are no news. On the host: a GPU's kernels
-        # are compiled for each size, and made-up ones would only keep the compiler busy.
+        """Carry out a small request of each kind, so that no caller has to wait for it."""
+        # With a recorder of its own, since these loads must not be counted. On the host, since a
+        # GPU's kernels are compiled for each size, and nobody will use those of these sizes.
         await self._planner(Recorder(), self._backend.host).warm()
 
     async def stop(self, hurry: asyncio.Event | None = None) -> bool:
-        """Refuse new work, finish what has begun, then end. Harmless when repeated.
+        """Refuse new work, finish the work that has begun, then stop. Repeated calls do nothing.
 
         Args:
-            hurry: set it to end at once; work that has begun is then cut off,
-                as it is after `drain_seconds`.
+            hurry: set this event to stop at once: unfinished work is then cancelled, as it is
+                after `drain_seconds`.
 
         Returns:
-            Whether all that had begun was finished.
+            Whether all work was finished.
         """
         finished = await self._drain(hurry or asyncio.Event())
         await self._end(finished=finished)
         return finished
 
     async def _drain(self, hurry: asyncio.Event) -> bool:
-        worked_off = asyncio.ensure_future(self._work_off())
+        finishing = asyncio.ensure_future(self._finish_work())
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
-            (worked_off, hurried),
+            (finishing, hurried),
             timeout=self._config.rpc.drain_seconds,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        finished = worked_off.done()
-        for task in (worked_off, hurried):
+        finished = finishing.done()
+        for task in (finishing, hurried):
             task.cancel()
-        await asyncio.gather(worked_off, hurried, return_exceptions=True)
+        await asyncio.gather(finishing, hurried, return_exceptions=True)
         return finished
 
-    async def _work_off(self) -> None:
+    async def _finish_work(self) -> None:
         await self._rpc.drain()
-        # A job outlives a caller that gave up, so an empty endpoint is not enough.
+        # A job may still run after its caller has gone.
         await self.queue.close()
 
     async def _end(self, *, finished: bool) -> None:
@@ -163,7 +163,7 @@ class App:
 
     def _planner(self, observer: Observer, backend: Backend | None = None) -> Planner:
         solver, limits = self._config.solver, self._config.limits
-        # Compiled backends take tensors from the host, and stage them by themselves.
+        # Compiled backends take tensors from the host, and copy them to the device themselves.
         device = self._device if self._backend.name == "reference" else torch.device("cpu")
         return Planner(
             self.queue, backend or self._backend, device, limits, solver.effort, observer
@@ -171,7 +171,7 @@ class App:
 
     def _on_fallback(self, backend: str, reason: FallbackReason, detail: str) -> None:
         self._recorder.fallback(backend, reason)
-        # A failed attempt is news each time: the next one is not made before a while.
+        # A failure is logged each time: the next attempt is only made after a while.
         if reason == "error" or (backend, reason) not in self._fallbacks_logged:
             self._fallbacks_logged.add((backend, reason))
             log.warning("backend passed over", backend=backend, reason=reason, detail=detail)
@@ -184,10 +184,10 @@ class App:
 
 
 async def serve(config: ServerConfig) -> bool:
-    """Run a server until SIGTERM or SIGINT; a second one ends it at once.
+    """Run a server until SIGTERM or SIGINT. A second signal stops it at once.
 
     Returns:
-        Whether all work that had begun was finished.
+        Whether all work was finished.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     with _signals_set(stop, hurry):
@@ -207,11 +207,11 @@ async def serve(config: ServerConfig) -> bool:
 
 
 async def warm(config: ServerConfig, shapes: Sequence[Shape] = ()) -> None:
-    """Compile what the solver of this configuration needs, for the servers that start later.
+    """Compile what the solver of this configuration needs, before a server starts.
 
     Args:
-        config: of those servers.
-        shapes: of models, whose kernels a GPU needs in each size.
+        config: of the server.
+        shapes: sizes of models. A GPU needs kernels for each of them.
 
     Raises:
         CannotWarmError: the kernels for a shape could not be compiled.
@@ -232,7 +232,7 @@ async def warm(config: ServerConfig, shapes: Sequence[Shape] = ()) -> None:
 
 @contextmanager
 def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
-    """The first signal sets one event, each later one the other."""
+    """The first signal sets the first event, each later one the second."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -248,15 +248,15 @@ def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
 
 
 def _make_store(where: str) -> Store:
-    """The store of the setting `store`.
+    """Opens the store that the setting `store` names.
 
     Raises:
-        StoreError: it cannot be had.
+        StoreError: the store cannot be opened.
     """
     return MemoryStore() if where == "memory" else SqliteStore(Path(where))
 
 
 def _use_threads(threads: int) -> None:
-    # Called on the solver's thread: the setting belongs to the thread that makes it.
+    # Called on the solver's thread, since torch keeps this setting for each thread.
     if threads:
         torch.set_num_threads(threads)

@@ -43,8 +43,8 @@ examples:
 """
 
 _SERVE_DESCRIPTION = f"""\
-Serves until SIGTERM or SIGINT. The first one refuses new work and finishes what
-has begun; a second one stops at once.
+Serves until SIGTERM or SIGINT. After the first signal the server refuses new work and
+finishes the work that it has begun; a second signal stops it at once.
 
 Every setting has one name and three spellings: --queue-size as a flag,
 TRIMTAB_QUEUE_SIZE in the environment, queue_size in the TOML file of --config
@@ -53,22 +53,22 @@ TRIMTAB_QUEUE_SIZE in the environment, queue_size in the TOML file of --config
 
 _HEALTHCHECK_DESCRIPTION = """\
 Asks the server that runs on this machine with the same configuration whether it
-serves. Exits 0 if so, else 1 with the reason.
+serves. Exits with 0 if it does, else with 1 and the reason.
 
-With TLS, it trusts the certificate in tls_cert and no other. With tls_client_ca, it
-shows that same certificate, which then has to be one that those authorities vouch for.
+With TLS, the check trusts only the certificate in tls_cert. With tls_client_ca, it also
+presents that certificate, which those authorities must then have signed.
 """
 
 
 _WARM_DESCRIPTION = """\
-Compiles the kernels for this machine and ends. They are kept in the user's cache folder,
-or below NUMBA_CACHE_DIR and TRITON_CACHE_DIR, so that servers start at once: good in the
-build of an image. A server that finds none compiles them by itself before it serves.
+Compiles the kernels for this machine and exits. They are kept in the user's cache folder,
+or below NUMBA_CACHE_DIR and TRITON_CACHE_DIR, so that servers start at once: useful when an
+image is built. A server that finds no kernels compiles them before it serves.
 
-A GPU's kernels differ from size to size of models, and are compiled when a size first comes,
-while the CPU answers. --shape, once for each size, compiles them here. It needs the GPU. It is
-written LAYERSxEXPERTS:SLOTS/GPUS, with :NODES/GROUPS behind it where router groups stay on
-their nodes:
+A GPU's kernels depend on the sizes of a model, and are compiled at the first request of a
+size, while the CPU answers. --shape compiles them here, and can be given once for each
+size. It needs the GPU. A shape is written as LAYERSxEXPERTS:SLOTS/GPUS, followed by
+:NODES/GROUPS if router groups stay on their nodes:
 
   trimtab-server warm --device cuda --shape 58x256:288/32 --shape 58x256:288/32:4/8
 """
@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Its exit code: 0, 1 where a health check fails for whatever reason or kernels
-        could not be compiled, 2 for a wrong configuration.
+        The exit code: 0; 1 if a health check fails or kernels could not be compiled; 2 if the
+        configuration is wrong.
     """
     given = vars(_parser().parse_args(arguments))
     command, shapes = given.pop("command"), given.pop("shapes", [])
@@ -105,14 +105,13 @@ def _check_health(config: ServerConfig) -> int:
 
 
 def _serve(config: ServerConfig) -> int:
-    # Loads torch, which takes a while that the other commands need not spend.
+    # Imported here, since it loads torch, which takes time that other commands need not spend.
     from trimtab_server.app import serve
 
     configure_logs(config.logs)
     finished = uvloop.run(serve(config))
     if not finished:
-        # A solver job may still run. Nothing can stop it, and a normal exit
-        # would wait for it.
+        # A solver job may still run. It cannot be stopped, and a normal exit would wait for it.
         sys.stderr.flush()
         os._exit(0)
     return 0
@@ -143,13 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    serving = commands.add_parser(
-        "serve",
-        help="run the server",
-        description=_SERVE_DESCRIPTION,
-        formatter_class=_Formatter,
-        usage="trimtab-server serve [--config FILE] [--print-config] [setting ...]",
-        argument_default=argparse.SUPPRESS,
+    serving = _add_command(
+        commands, "serve", "run the server", _SERVE_DESCRIPTION, "[--print-config] "
     )
     serving.add_argument(
         "--print-config",
@@ -157,31 +151,33 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="print the configuration in effect as TOML, and exit",
     )
-    checking = commands.add_parser(
-        "healthcheck",
-        help="exit 0 if the server of this configuration serves, else 1",
-        description=_HEALTHCHECK_DESCRIPTION,
-        formatter_class=_Formatter,
-        usage="trimtab-server healthcheck [--config FILE] [setting ...]",
-        argument_default=argparse.SUPPRESS,
-    )
-    warming = commands.add_parser(
-        "warm",
-        help="compile the kernels ahead of the first start",
-        description=_WARM_DESCRIPTION,
-        formatter_class=_Formatter,
-        usage="trimtab-server warm [--config FILE] [--shape SHAPE ...] [setting ...]",
-        argument_default=argparse.SUPPRESS,
-    )
+    checks = "exit with 0 if the server of this configuration serves, else with 1"
+    checking = _add_command(commands, "healthcheck", checks, _HEALTHCHECK_DESCRIPTION)
+    compiles = "compile the kernels before the first start"
+    warming = _add_command(commands, "warm", compiles, _WARM_DESCRIPTION, "[--shape SHAPE ...] ")
     warming.add_argument(
         "--shape",
         dest="shapes",
         action="append",
         metavar="LxE:R/G[:N/B]",
-        help="compile for models of this size too; may be repeated",
+        help="also compile for models of this size; may be repeated",
     )
     for command in (serving, checking, warming):
         _add_settings(command)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, summary: str, description: str, own_flags: str = ""
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=_Formatter,
+        usage=f"trimtab-server {name} [--config FILE] {own_flags}[setting ...]",
+        argument_default=argparse.SUPPRESS,
+    )
     return parser
 
 

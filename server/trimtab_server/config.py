@@ -15,8 +15,10 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from trimtab_server.domain.errors import InvalidArgumentError, Violation, invalid
+from trimtab_protocol.errors import Violation
+from trimtab_server.domain.errors import InvalidArgumentError, invalid
 from trimtab_server.engine.config import Limits, SessionConfig, SolverConfig
+from trimtab_server.history.config import HistoryConfig
 from trimtab_server.logs import LogConfig
 from trimtab_server.metrics.config import MetricsConfig
 from trimtab_server.rpc.config import RpcConfig
@@ -34,12 +36,13 @@ class ServerConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     limits: Limits = field(default_factory=Limits)
     sessions: SessionConfig = field(default_factory=SessionConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     logs: LogConfig = field(default_factory=LogConfig)
 
 
 class Option(NamedTuple):
-    """One setting, with what its place in a dataclass says about it."""
+    """One setting: its name, type and default as a dataclass field, and its description."""
 
     name: str
     kind: Any
@@ -58,7 +61,7 @@ class Option(NamedTuple):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values it may have; empty where they are not a fixed few."""
+        """The values that it may have; empty if they are not a fixed list."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
 
@@ -72,7 +75,7 @@ class Section(NamedTuple):
 
 
 def sections() -> tuple[Section, ...]:
-    """All settings there are, by section."""
+    """All settings, by section."""
     kinds = get_type_hints(ServerConfig)
     return tuple(_section(f.name, kinds[f.name]) for f in fields(ServerConfig))
 
@@ -80,16 +83,16 @@ def sections() -> tuple[Section, ...]:
 def load_config(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
 ) -> ServerConfig:
-    """The configuration that these sources ask for.
+    """Load the configuration from these sources.
 
     Args:
-        flags: values by setting name, of the flags that were given.
-        environment: variables by name; those of no setting are left alone.
-        file: TOML file; None: the one that TRIMTAB_CONFIG names, if any.
+        flags: values of the flags that were given, by name of the setting.
+        environment: variables by name; those that name no setting are ignored.
+        file: TOML file; None to use the file named by TRIMTAB_CONFIG, if any.
 
     Raises:
-        InvalidArgumentError: names each setting at fault, its value, the rule and
-            the source of the value.
+        InvalidArgumentError: a setting is invalid; the message names each one, its value,
+            the rule and the source of the value.
     """
     if file is None and environment.get(FILE_VARIABLE):
         file = Path(environment[FILE_VARIABLE])
@@ -107,7 +110,7 @@ def load_config(
 
 
 def to_toml(config: ServerConfig) -> str:
-    """The configuration as a file that `load_config` reads, with comments."""
+    """The configuration as the text of a file that `load_config` can read, with comments."""
     blocks = []
     for section in sections():
         owner = getattr(config, section.name)
@@ -148,7 +151,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _merge(
     sources: Sequence[tuple[str, Mapping[str, Any]]], found: list[Violation]
 ) -> dict[str, Any]:
-    """Values by name, later sources over earlier ones; each checked where it stands."""
+    """Merge and check the values, by name; later sources override earlier ones."""
     known = {option.name: option for section in sections() for option in section.options}
     merged: dict[str, Any] = {}
     for source, given in sources:
@@ -173,10 +176,10 @@ def _make(section: Section, values: Mapping[str, Any], found: list[Violation]) -
 
 
 def _parse(option: Option, raw: Any) -> Any:
-    """The value that `raw` spells: text from flags and environment, or typed from TOML.
+    """The value of `raw`, which is text from flags and environment, or typed from TOML.
 
     Raises:
-        ValueError: it is of another type, or breaks the setting's rule.
+        ValueError: it has the wrong type, or breaks the setting's rule.
     """
     value = _of_kind(option, raw)
     if option.choices and value not in option.choices:
@@ -219,5 +222,5 @@ def _parse_number(kind: type[int | float], raw: Any, what: str) -> int | float:
 
 
 def _toml_value(value: Any) -> str:
-    # A JSON string, number or truth value is also a TOML one.
+    # JSON strings, numbers and booleans are also valid TOML.
     return json.dumps(value if isinstance(value, int | float | bool) else str(value or ""))

@@ -11,10 +11,10 @@ from trimtab_server.setting import device_spec
 
 
 def resolve_device(spec: str) -> torch.device:
-    """The device that `spec` stands for on this machine; "auto" prefers CUDA.
+    """The device that `spec` names on this machine; "auto" prefers CUDA.
 
     Raises:
-        InvalidArgumentError: misspelt, or no such device here.
+        InvalidArgumentError: `spec` is misspelt, or this machine has no such device.
     """
     complaint = device_spec(spec)
     require(complaint is None, "device", complaint or "")
@@ -27,13 +27,13 @@ def resolve_device(spec: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls the device."""
+    """The manufacturer's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done all work given to it, so that a clock tells the truth."""
+    """Wait until `device` has finished all queued work, so that measured times are right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -20,15 +20,16 @@ class LogConfig:
     """Logs."""
 
     log_level: LogLevel = field(
-        default="info", metadata=setting("Least important events to log. debug logs each call.")
+        default="info", metadata=setting("Lowest level of events to log. debug logs each call.")
     )
     log_format: LogFormat = field(
-        default="console", metadata=setting("For people, or one JSON object a line.")
+        default="console",
+        metadata=setting("Format of logs: console for people, or json for one object per line."),
     )
 
 
 def configure_logs(config: LogConfig) -> None:
-    """Send the events of structlog and of the standard library to stderr, in one format."""
+    """Write the events of structlog and of the standard library to stderr, in one format."""
     shared: list[Any] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,

@@ -18,17 +18,17 @@ KEY = "setting"
 """Where a field's metadata holds its Setting."""
 
 Rule = Callable[[Any], str | None]
-"""Says what is wrong with a value; None: nothing."""
+"""Returns what is wrong with a value; None if it is valid."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a user has to know about one setting.
+    """The description of one setting, for users.
 
     Attributes:
         doc: what it does, in one or two sentences.
-        unit: of its value, such as "seconds"; empty where it has none.
-        rule: beside what its type demands.
+        unit: of its value, such as "seconds"; empty without a unit.
+        rule: for its value, in addition to its type.
     """
 
     doc: str
@@ -41,27 +41,27 @@ def setting(doc: str, *, unit: str = "", rule: Rule = lambda value: None) -> Map
     return {KEY: Setting(doc, unit, rule)}
 
 
-def at_least(least: float) -> Rule:
-    """The rule that a number is not below `least`."""
-    return lambda value: None if value >= least else f"{value} is below {least}"
+def at_least(minimum: float) -> Rule:
+    """The rule that a number is not below `minimum`."""
+    return lambda value: None if value >= minimum else f"{value} is below {minimum}"
 
 
-def between(least: float, most: float) -> Rule:
-    """The rule that a number is neither below `least` nor above `most`."""
+def between(minimum: float, maximum: float) -> Rule:
+    """The rule that a number is neither below `minimum` nor above `maximum`."""
     return lambda value: (
-        at_least(least)(value) or (None if value <= most else f"{value} is above {most}")
+        at_least(minimum)(value) or (None if value <= maximum else f"{value} is above {maximum}")
     )
 
 
 def device_spec(spec: str) -> str | None:
-    """The rule that text names a device of the solver."""
+    """The rule that a text names a device of the solver."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec):
         return None
     return f"{spec!r} is not auto, cpu, cuda or cuda:<number>"
 
 
 def host_and_port(address: str) -> str | None:
-    """The rule that text is an address, such as "127.0.0.1:0" or "[::1]:9464"."""
+    """The rule that a text is an address, such as "127.0.0.1:0" or "[::1]:9464"."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and int(port) < 1 << 16:
         return None

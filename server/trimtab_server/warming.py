@@ -1,4 +1,4 @@
-"""Compiles for models of given sizes ahead of their first request."""
+"""Compiles the kernels for models of given sizes before their first request."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class CannotWarmError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a model and of what it is served on.
+    """The sizes of a model and of its deployment.
 
     Attributes:
         layers: L.
         experts: E.
-        topology: R, G, and where it is hierarchical nodes and groups.
+        topology: R, G, and for hierarchical placement nodes and groups.
     """
 
     layers: int
@@ -38,10 +38,10 @@ class Shape:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shape that is written LxE:R/G, or LxE:R/G:NODES/GROUPS.
+        """The shape that is written as LxE:R/G or LxE:R/G:NODES/GROUPS.
 
         Raises:
-            InvalidArgumentError: it is written in another way, or breaks a rule of `Topology`.
+            InvalidArgumentError: the text has another form, or breaks a rule of `Topology`.
         """
         found = _SPELLING.fullmatch(text)
         spelling = "LAYERSxEXPERTS:SLOTS/GPUS or LAYERSxEXPERTS:SLOTS/GPUS:NODES/GROUPS"
@@ -64,30 +64,30 @@ class Shape:
 def warm_shapes(
     shapes: Iterable[Shape], backend: BackendName, device: torch.device
 ) -> Iterator[Shape]:
-    """Have a backend plan for each shape once with each effort, which compiles what it needs.
+    """Plan for each shape once with each effort, which compiles the backend's kernels.
 
     Args:
         shapes: of models that will be served.
         backend: see `backend_for`.
-        device: likewise.
+        device: see `backend_for`.
 
     Yields:
-        Each shape, once it is done.
+        Each shape, when its kernels are compiled.
 
     Raises:
-        CannotWarmError: the backend left a plan to another one.
+        CannotWarmError: another backend had to make a plan.
     """
-    passed_on: list[str] = []
+    fallbacks: list[str] = []
 
-    def note(name: str, _reason: FallbackReason, detail: str) -> None:
-        passed_on.append(f"{name}: {detail}")
+    def record(name: str, _reason: FallbackReason, detail: str) -> None:
+        fallbacks.append(f"{name}: {detail}")
 
-    # One for all of them: it makes room for the next shape by itself.
-    chosen = backend_for(backend, device, note)
+    # One backend for all shapes: it frees the memory that the next shape needs.
+    chosen = backend_for(backend, device, record)
     for shape in shapes:
         load_LE = torch.arange(shape.experts, dtype=torch.float64).expand(shape.layers, -1)
         for effort in get_args(Effort):
             chosen.plan(load_LE, shape.topology, settings_for(effort))
-        if passed_on:
-            raise CannotWarmError(f"{shape}: {'; '.join(passed_on)}")
+        if fallbacks:
+            raise CannotWarmError(f"{shape}: {'; '.join(fallbacks)}")
         yield shape

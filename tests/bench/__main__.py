@@ -58,10 +58,10 @@ USUAL = ["backends", "improve", "replay", "rpc"]
 
 
 def main() -> int:
-    """Run the sections asked for; 1 if one of them failed, or found a figure over its limit."""
+    """Run the requested sections; 1 if one failed, or found a figure above its limit."""
     sections, options = _arguments()
-    # What else runs matters most to torch, whose threads wait for each other all the time:
-    # the reference was seen to take 30 times as long beside two busy processes.
+    # Other processes slow torch most, since its threads wait for each other all the time:
+    # beside two busy processes, the reference took 30 times as long.
     print(f"Measured {machine()}; load average {os.getloadavg()[0]:.1f}.", flush=True)
     failed = False
     for section in sections:
@@ -71,7 +71,7 @@ def main() -> int:
             except LimitError as error:
                 failed = True
                 print(f"\n{section}: {error}", file=sys.stderr)
-            except Exception:  # noqa: BLE001 - a long run goes on to the next section
+            except Exception:  # noqa: BLE001 - a long run continues with the next section
                 failed = True
                 traceback.print_exc()
     return int(failed)

@@ -1,4 +1,4 @@
-"""Replays that no default was chosen on: the traces in another order, and other topologies."""
+"""Replays for validation, on which no default was chosen: reordered traces, other topologies."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from tests.bench.tables import print_table
 from trimtab_server.domain.topology import Topology
 from trimtab_server.policy.policy import Policy
 
-LEAST_OF_FULL = 0.982
-LEAST_ABOVE = 0.01
+MIN_OF_FULL = 0.982
+MIN_ABOVE = 0.01
 
 
-def most_moves(topology: Topology) -> float:
-    """Of the moves of the full re-plan every window, the share that may be taken."""
+def max_moves(topology: Topology) -> float:
+    """The allowed share of the moves that a full re-plan in every window takes."""
     return 1 / 17 if topology.num_gpus <= 8 else 1 / 15
 
 
 CAPTION = (
     "The default policy, as the server's loop decides in this process, on windows of the traces "
-    "in an order of which no policy was chosen, and in topologies of which none was. `above`: "
+    "in orders and topologies that were not used to choose any policy. `above`: "
     "points of live balancedness above the best of the full, aligned re-plans that spend as many "
-    f"moves. Missed: less than {LEAST_OF_FULL:.1%} of the full re-plan every window, more than a "
+    f"moves. Missed: less than {MIN_OF_FULL:.1%} of the full re-plan every window, more than a "
     "seventeenth of its moves (on 16 GPUs: a fifteenth), or less than "
-    f"{100 * LEAST_ABOVE:.0f} point above."
+    f"{100 * MIN_ABOVE:.0f} point above."
 )
 _PHASES, _MIXED, _TASKS = "gptoss20b_phases", "gptoss20b_mixed", "esft_dsv2lite"
 _SMALL, _LARGE = Topology(40, 8), Topology(80, 8)
 
 
 class Aside(NamedTuple):
-    """A replay: what it is, its windows [T, L, E], and where they are served."""
+    """A replay: its name, its windows [T, L, E], and the topology that serves them."""
 
     name: str
     windows: Callable[[], Loads]
@@ -48,7 +48,7 @@ class Aside(NamedTuple):
 
 
 def run(options: Options) -> None:
-    """Print how the default policy does on each."""
+    """Print the results of the default policy on each replay."""
     chosen = ASIDE[3:4] if options.quick else ASIDE
     columns = ["replay", "shape", "untouched", "full every 1", "default policy", "of full"]
     columns += [
@@ -75,9 +75,9 @@ def _cells(load_TLE: Tensor, topology: Topology) -> list[str]:
     of_full, of_moves = ours.balancedness / full.balancedness, ours.moves / full.moves
     above = ours.balancedness - rare.balancedness
     missed = [
-        *(["balance"] if of_full < LEAST_OF_FULL else []),
-        *(["moves"] if of_moves > most_moves(topology) else []),
-        *(["above"] if above < LEAST_ABOVE else []),
+        *(["balance"] if of_full < MIN_OF_FULL else []),
+        *(["moves"] if of_moves > max_moves(topology) else []),
+        *(["above"] if above < MIN_ABOVE else []),
     ]
     return [
         *(f"{each.balancedness:.4f}" for each in (still, full, ours)),
@@ -91,12 +91,12 @@ def _cells(load_TLE: Tensor, topology: Topology) -> list[str]:
 
 
 def backwards(name: str) -> Loads:
-    """From the last window to the first."""
+    """The windows of a trace from the last to the first."""
     return trace(name)[::-1].copy()
 
 
 def in_turns(name: str, parts: int, each: int) -> Loads:
-    """Cut into equal parts, which take turns: so many windows of each, again and again."""
+    """A trace cut into equal parts that take turns, with `each` windows of a part at a time."""
     load_TLE = trace(name)
     length = len(load_TLE) // parts // each * each
     starts = [part * (len(load_TLE) // parts) for part in range(parts)]
@@ -107,7 +107,7 @@ def in_turns(name: str, parts: int, each: int) -> Loads:
 
 
 def spliced(one: str, other: str, each: int) -> Loads:
-    """So many windows of one, then the next ones of the other, and so on."""
+    """Two traces that take turns, with `each` windows of one at a time."""
     load_TLE, other_TLE = trace(one), trace(other)
     pieces = [
         (load_TLE if at // each % 2 == 0 else other_TLE)[at : at + each]
@@ -117,7 +117,7 @@ def spliced(one: str, other: str, each: int) -> Loads:
 
 
 def reordered(name: str, order: tuple[int, ...]) -> Loads:
-    """Cut into as many equal parts as there are in `order`, which come in that order."""
+    """A trace cut into as many equal parts as `order` has entries, in that order."""
     parts = np.split(trace(name), len(order))
     return np.concatenate([parts[part] for part in order])
 

@@ -14,20 +14,21 @@ from tests.bench.memory import peak_memory
 from tests.bench.options import LimitError, Options
 from tests.bench.planners import Planner, describe, planners
 from tests.bench.problems import Problem, problems
-from tests.bench.tables import foretold_seconds, in_ms, once, print_table
+from tests.bench.tables import in_ms, once, predicted_seconds, print_table
 
 PATIENCE_S = 30.0
-"""A planner that an eighth of the layers foretells to take longer is left out."""
+"""A planner is left out if, judging by an eighth of the layers, it would take longer."""
 ONCE_MS = 2000.0
 """A call that takes longer is timed once."""
 QUICK_MS, MORE = 100.0, 5
-"""Calls that take less are repeated so many times as often: they are noisy, and cost little."""
+"""Calls that take less are repeated this many times as often, since they are noisy and cheap."""
 NOISY = 1.5
 LEFT_OUT = "-"
 
 CAPTION = f"""Balancedness: mean GPU load / heaviest GPU load, the mean and the worst of all layers.
 Gap: mean over layers of 1 - bound / imbalance, where no placement of that topology has an
-imbalance below the bound; shown for placements that keep groups on their nodes, as the bound does.
+imbalance below the bound; shown for placements that keep groups on their nodes, as the bound
+assumes.
 Plan: loads on the host to maps on the host, nothing else; place: the same with checks and
 evaluation. Both are medians of calls that take turns with those of all other planners of the shape,
 after one to warm up. Planners under {QUICK_MS:.0f} ms take {MORE} times as many turns. *: over
@@ -39,15 +40,15 @@ layers it would take over {PATIENCE_S:.0f} s."""
 
 @dataclass
 class Entry:
-    """A planner with what became of it on one problem.
+    """The results of a planner on one problem.
 
     Attributes:
-        planner: which.
-        failure: why there are no figures; empty while there are.
+        planner: the planner.
+        failure: why there are no figures; empty if there are.
         phy2log_LR: its answer.
         quality: of that answer.
-        plan_ms: one for each repeat; likewise `place_ms`.
-        first_ms: of the first call with everything compiled.
+        plan_ms: milliseconds of each repeat; so is `place_ms`.
+        first_ms: milliseconds of the first call after compiling.
     """
 
     planner: Planner
@@ -63,7 +64,7 @@ Step = Callable[[Entry, Problem, Tensor], None]
 
 
 def run(options: Options) -> None:
-    """Print the one table."""
+    """Print the table."""
     chosen = list(planners(options))
     columns = ["shape", "planner", "mean", "worst", "gap", "plan ms", "place ms", "times reference"]
     columns += ["peak MiB"] if options.memory else []
@@ -94,9 +95,9 @@ def measure(problem: Problem, chosen: Sequence[Planner], repeats: int) -> list[E
 
 
 def _first(entry: Entry, problem: Problem, load_LE: Tensor) -> None:
-    """Warm up, and give up on what would take too long."""
+    """Warm up, and give up on planners that would take too long."""
     planner, topology = entry.planner, problem.topology
-    foretold = foretold_seconds(lambda part_LE: planner.plan(part_LE, topology), load_LE)
+    foretold = predicted_seconds(lambda part_LE: planner.plan(part_LE, topology), load_LE)
     if foretold > PATIENCE_S:
         entry.failure = LEFT_OUT
         return
@@ -104,7 +105,7 @@ def _first(entry: Entry, problem: Problem, load_LE: Tensor) -> None:
     for _ in range(2):
         entry.first_ms = once(lambda: answers.append(planner.plan(load_LE, topology)))
         if entry.first_ms <= ONCE_MS or foretold * 1e3 > ONCE_MS:
-            break  # else it may have compiled for this shape
+            break  # otherwise the call may have included compiling for this shape
     entry.phy2log_LR = answers[0]
     entry.quality = judge(answers[0], problem)
     if entry.first_ms > ONCE_MS:
@@ -125,14 +126,14 @@ def _guarded(step: Step, entry: Entry, problem: Problem, load_LE: Tensor) -> Non
         return
     try:
         step(entry, problem, load_LE)
-    except Exception as error:  # noqa: BLE001 - a peer may raise anything, and the run goes on
+    except Exception as error:  # noqa: BLE001 - a peer may raise anything, and the run continues
         entry.failure = describe(error)
 
 
 def _rows(
     problem: Problem, chosen: Sequence[Planner], options: Options, wrong: list[str]
 ) -> Iterator[list[str]]:
-    """The rows of a problem; what ours do wrong is added to `wrong`."""
+    """The rows of a problem; errors of our own planners are added to `wrong`."""
     entries = measure(problem, chosen, options.repeats)
     reference = {
         entry.planner.effort: entry

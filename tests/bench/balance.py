@@ -38,7 +38,7 @@ def run(options: Options) -> None:
 
 def noise(options: Options) -> None:
     """Balance for each amplitude of the restarts' noise."""
-    # Patched below, which the reference alone sees.
+    # Patched below; only the reference reads it.
     backend: BackendName = "reference"
     del options
     from trimtab_server.solver.backends.reference import noise as module

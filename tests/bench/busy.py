@@ -1,4 +1,4 @@
-"""The solver on a host that is busy: every call with all threads and with one, side by side."""
+"""The solver on a busy host: each call with all threads and with one thread."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ from trimtab_server.solver import (
 from trimtab_server.solver.improve import DEFAULT_TOP_K
 
 TURNS = 20
-"""Calls of each kind for each repeat: what else a machine does comes and goes."""
+"""Calls of each kind for each repeat, since the other work of a machine varies."""
 SETTLE_S = 0.3
-"""A while after which the solver knows how many cores are free."""
+"""Time after which the solver has measured how many cores are free."""
 MOVES = 4
 SHAPE, TINY = (58, 256, Topology(288, 32)), (3, 16, Topology(20, 4))
 
 CAPTION = f"""Burnt: beside processes that compute all the time, one fewer than there are cores.
-Each call as it is, and with torch.set_num_threads(1), in turns with all others: medians, and what
-the slowest tenth took at least. "/ 1 thread": the median over that of the same call on one thread.
-"/ plan": over that of the plan alone, `Backend.plan` of the same effort. Improvements are by at
-most {MOVES} moves a layer; "in force": with the placement in force, from which little moves."""
+Each call as usual, and with torch.set_num_threads(1), in turns with all others: medians, and the
+shortest time of the slowest tenth. "/ 1 thread": the median divided by that of the same call on one
+thread. "/ plan": divided by that of the plan alone, `Backend.plan` with the same effort.
+Improvements make at most {MOVES} moves a layer; "in force": given the placement in force, from
+which few experts move."""
 
 
 class Work(NamedTuple):
-    """What the calls work on."""
+    """The inputs of the calls."""
 
     backend: Backend
     load_LE: Tensor
@@ -126,7 +127,7 @@ def _others(work: Work) -> Calls:
 
 
 def _measured(calls: Calls, turns: int) -> tuple[Times, Times]:
-    """Milliseconds of each call as it is, and on one thread."""
+    """Milliseconds of each call as usual, and on one thread."""
     threads = torch.get_num_threads()
     times: dict[int, dict[str, list[float]]] = {
         number: {name: [] for name in calls} for number in (threads, 1)
@@ -135,7 +136,7 @@ def _measured(calls: Calls, turns: int) -> tuple[Times, Times]:
     try:
         for turn in range(turns):
             for name, call in calls.items():
-                # The second finds warmer caches.
+                # The second call of a pair has warmer caches, so the order alternates.
                 for number in (threads, 1) if turn % 2 else (1, threads):
                     torch.set_num_threads(number)
                     times[number][name].append(once(call))
@@ -145,7 +146,7 @@ def _measured(calls: Calls, turns: int) -> tuple[Times, Times]:
 
 
 def _settle(calls: Calls) -> None:
-    """Call each once, and go on until the solver has seen which cores are free."""
+    """Call each once, and repeat that until the solver has measured how many cores are free."""
     end = time.perf_counter() + SETTLE_S
     for call in calls.values():
         call()
@@ -166,7 +167,7 @@ def _cells(call: str, measured: tuple[Times, Times]) -> Iterator[str]:
 
 @contextmanager
 def _burnt(cores: int) -> Iterator[None]:
-    """Processes that compute all the time."""
+    """Run processes that compute all the time."""
     with ExitStack() as stack:
         for _ in range(cores):
             process = subprocess.Popen([sys.executable, "-c", "while True: pass"])

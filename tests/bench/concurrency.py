@@ -17,9 +17,9 @@ from trimtab_client import AsyncClient, MoveBudget, SolverOptions
 
 CALLERS = (1, 4, 16, 64)
 WINDOW_S = 3.0
-"""How long callers go on calling; what they began by then counts."""
+"""How long callers keep calling; calls that they began by then count."""
 PATIENCE_S = 20.0
-"""A combination is left out where one round of all callers would take longer."""
+"""A combination is left out if one round of all callers would take longer."""
 
 CAPTION = f"""Callers are tasks of one process with one AsyncClient; each sends its next call when
 it has its answer, for {WINDOW_S:.0f} s. Latency is that of the caller: encoding, queueing behind
@@ -77,7 +77,7 @@ async def _requests(client: AsyncClient, job: Job) -> AsyncIterator[tuple[str, C
 
 
 async def _burst(call: Call, callers: int, window_s: float) -> list[float]:
-    """Latencies in ms of what all callers were answered."""
+    """Latencies in ms of all answered calls."""
     end = time.perf_counter() + window_s
     latencies: list[float] = []
 

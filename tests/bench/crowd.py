@@ -1,4 +1,4 @@
-"""What many large deployments cost one server that balances them all."""
+"""The cost of many large deployments for one server that balances all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.bench.sessions import LARGE, join, report_once, resident_bytes
 from tests.bench.tables import in_ms, print_table
 from tests.servers import ServerProcess, server_process
 from trimtab_client import AsyncClient, Client, Mode, Policy
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 
 DEPLOYMENTS = 100
 WARM_UP_S, SECONDS = 30.0, 60.0
@@ -46,7 +46,7 @@ CAPTION = (
 
 
 class Used(NamedTuple):
-    """What the server has used and done up to some time: seconds, and decisions by their time."""
+    """The resources that the server has used by some time: seconds, and decisions by duration."""
 
     at: float
     cpu: float
@@ -55,7 +55,7 @@ class Used(NamedTuple):
 
 
 def run(options: Options) -> None:
-    """Print what they cost."""
+    """Print the costs."""
     numbers, warm_up, seconds = (DEPLOYMENTS,), WARM_UP_S, SECONDS
     if options.quick:
         numbers, warm_up, seconds = (5,), 2.0, 3.0
@@ -102,7 +102,7 @@ def _row(number: int, warm_up: float, seconds: float) -> list[object]:
 
 @contextmanager
 def _crowd(address: str, number: int) -> Iterator[None]:
-    """The workers; all are in force as the block begins."""
+    """Run the workers; all have their placements in force when the block begins."""
     command = [sys.executable, "-m", "tests.bench.drifting", address, str(number)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workers:
         assert workers.stdout is not None
@@ -113,7 +113,7 @@ def _crowd(address: str, number: int) -> Iterator[None]:
 
 
 async def _probe(server: ServerProcess, seconds: float) -> list[float]:
-    """How long reports take that nothing is decided upon, in seconds."""
+    """Seconds that reports take on a deployment for which nothing is decided."""
     counts = encode_tensor(np.ones((LARGE.layers, LARGE.experts), np.int64), "i8")
     latencies: list[float] = []
     async with AsyncExitStack() as open_:
@@ -130,7 +130,7 @@ async def _probe(server: ServerProcess, seconds: float) -> list[float]:
 def _decisions(
     client: Client, names: list[str], since: float
 ) -> tuple[list[list[float]], Counter[str]]:
-    """When each deployment was decided upon, and how often for which reason."""
+    """The times of decisions of each deployment, and the number of decisions by reason."""
     times, reasons = [], Counter[str]()
     for name in names:
         recent = [each for each in client.decisions(name) if each.time.timestamp() >= since]
@@ -146,7 +146,7 @@ def _used(server: ServerProcess) -> Used:
     buckets = re.findall(
         r'^trimtab_decision_duration_seconds_bucket\{le="([^"]+)"\} (\S+)$', text, re.MULTILINE
     )
-    # After the second field, a name in brackets: user and system time, in ticks.
+    # User and system time in ticks, after the second field, a name in brackets.
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     cpu = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
     decisions = {float(le): float(count) for le, count in buckets}
@@ -154,7 +154,7 @@ def _used(server: ServerProcess) -> Used:
 
 
 def quantile(counts: Mapping[float, float], share: float) -> float:
-    """A quantile of a histogram: bounds, and how many are at most that."""
+    """A quantile of a histogram, given as the cumulative count at each bound."""
     wanted, low, below = share * max(counts.values()), 0.0, 0.0
     for bound, count in sorted(counts.items()):
         if count >= wanted:

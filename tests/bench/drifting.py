@@ -1,7 +1,7 @@
-"""Many deployments, each one light worker that owns all GPUs, whose loads drift.
+"""Many deployments with drifting loads, each with one light worker that owns all GPUs.
 
-`python -m tests.bench.drifting ADDRESS NUMBER` says "ready" once all are in force, and ends with
-its standard input.
+`python -m tests.bench.drifting ADDRESS NUMBER` prints "ready" once all placements are in force,
+and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from trimtab_client import AsyncWorkerSession, Placement, Scope, StateEvent, Top
 LAYERS, EXPERTS, SLOTS, GPUS = 58, 256, 288, 32
 STEPS_A_SECOND = 32
 BOUNDARIES_A_SECOND = 8
-"""A step ends more often, but only these ask whether there is a flip."""
+"""Steps end more often, but only at these boundaries the worker asks for a flip."""
 CYCLE_S = 60.0
-"""From one load to another and back: as fast as the domains of `gptoss20b_phases` change."""
+"""The time from one load to another and back, as fast as the domains of `gptoss20b_phases`."""
 
 
 def name_of(number: int) -> str:
-    """Of a deployment."""
+    """The name of a deployment."""
     return f"crowd {number}"
 
 
 class Drift:
-    """Counts of a second: between two loads, back and forth."""
+    """Counts per second of a load that drifts back and forth between two loads."""
 
     def __init__(self, number: int) -> None:
         self._ends = realistic(seed=2 * number), realistic(seed=2 * number + 1)
@@ -40,14 +40,14 @@ class Drift:
         self._phase = 2 * math.pi * self._rng.random()
 
     def second(self, at: float) -> npt.NDArray[np.int64]:
-        """Of the second before this time, [L, E]."""
+        """The counts of the second before this time, [L, E]."""
         share = (1 + math.sin(self._phase + 2 * math.pi * at / CYCLE_S)) / 2
         one_LE, other_LE = self._ends
         return self._rng.poisson(share * one_LE + (1 - share) * other_LE)
 
 
 async def serve(address: str, number: int, first: Placement, ready: asyncio.Semaphore) -> None:
-    """One deployment's worker, until cancelled."""
+    """Run the worker of one deployment until cancelled."""
 
     def tell(event: StateEvent) -> None:
         if event.kind == "in_force":
@@ -63,7 +63,7 @@ async def serve(address: str, number: int, first: Placement, ready: asyncio.Sema
         staging_slots=LAYERS * SLOTS // GPUS,
     )
     drift = Drift(number)
-    # Or else all would count at the same time.
+    # Otherwise all workers would count at the same time.
     await asyncio.sleep(random.random())
     async with AsyncWorkerSession(
         address, options, on_offer=lambda _: True, on_abort=lambda _: None, on_state=tell
@@ -81,7 +81,7 @@ async def serve(address: str, number: int, first: Placement, ready: asyncio.Sema
 
 
 async def main(address: str, number: int) -> None:
-    """All of them, until the standard input ends."""
+    """Run all deployments until the standard input ends."""
     ready = asyncio.Semaphore(0)
     first = Placement.untouched(LAYERS, EXPERTS, SLOTS, GPUS)
     async with asyncio.TaskGroup() as workers:

@@ -1,4 +1,4 @@
-"""What a session costs its engine: `record` and `at_step_boundary`, on the engine's thread."""
+"""The cost of a session for its engine: `record` and `at_step_boundary`, on the engine's thread."""
 
 from __future__ import annotations
 

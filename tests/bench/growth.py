@@ -13,12 +13,12 @@ from tests.bench.loads import realistic
 from tests.bench.options import Options
 from tests.bench.planners import backends
 from tests.bench.problems import Problem, shape_of
-from tests.bench.tables import foretold_seconds, in_ms, interleaved, print_table
+from tests.bench.tables import in_ms, interleaved, predicted_seconds, print_table
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver import Backend, Effort, Settings, evaluate, settings_for
 
 PATIENCE_S, REFERENCE_PATIENCE_S = 20.0, 4.0
-"""A plan that an eighth of its layers foretells to take longer is left out."""
+"""A plan is left out if, judging by an eighth of its layers, it would take longer."""
 
 CAPTION = f"""Medians in ms of loads to maps on the host (plan, without checks and evaluation);
 backends take turns. "-": not run, as it would take over {PATIENCE_S:.0f} s
@@ -43,7 +43,7 @@ def run(options: Options) -> None:
 
 
 class Range(NamedTuple):
-    """What each dimension grows through, and where it stays while others grow."""
+    """The values of each dimension, and its fixed value while others grow."""
 
     layers: Sequence[int]
     experts: Sequence[int]
@@ -65,7 +65,7 @@ TINY = Range((1, 2), (8, 16), (4, 8), (1, 2), (2, 16, 4))
 def _dimensions(grown: Range) -> dict[str, list[Work]]:
     efforts: dict[str, Settings] = {effort: settings_for(effort) for effort in get_args(Effort)}
     layers, experts, gpus = grown.usual
-    # One further slot on each GPU, and for GPUs as many slots as the most of them need.
+    # One further slot on each GPU; for GPUs, as many slots as the largest number of GPUs needs.
     slots, most = experts + gpus, max(experts, 2 * grown.gpus[-1])
     return {
         "layers": [(_problem(L, experts, slots, gpus), efforts) for L in grown.layers],
@@ -101,7 +101,7 @@ def _row(
 
 
 def _is_quick(backend: Backend, load_LE: Tensor, topology: Topology, settings: Settings) -> bool:
-    seconds = foretold_seconds(lambda part_LE: backend.plan(part_LE, topology, settings), load_LE)
+    seconds = predicted_seconds(lambda part_LE: backend.plan(part_LE, topology, settings), load_LE)
     return seconds <= (REFERENCE_PATIENCE_S if backend.name == "reference" else PATIENCE_S)
 
 

@@ -1,4 +1,4 @@
-"""The online step: how long it takes, and how far it gets where few GPUs share most experts."""
+"""Times improve, and shows how far it gets when few GPUs share most experts."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ FEW_MOVES = (1, 2, 4)
 
 FEW_GPUS_CAPTION = """Layers with 1.5 to 2 slots for each expert, so that a
 step changes several GPUs. From a placement planned for a lognormal load to another, independent
-one. Mean imbalance over layers; bound: the mean of the least that any placement could have."""
+one. Mean imbalance over layers; bound: the mean of the lower bounds on any placement."""
 
 
 class Work(NamedTuple):
-    """What to improve."""
+    """The inputs of improve."""
 
     load_LE: Tensor
     start_LR: Tensor
@@ -68,7 +68,7 @@ def run(options: Options) -> None:
 
 
 def few_gpus(options: Options) -> None:
-    """Print how far improve gets, by budget, where few GPUs share most experts."""
+    """Print how far improve gets, by budget, when few GPUs share most experts."""
     columns = ["shape", "before", *(f"<= {moves} moves" for moves in FEW_MOVES), "no limit"]
     columns += ["full plan", "bound"]
     rows = (_reached(*shape, options) for shape in FEW_GPUS)
@@ -92,7 +92,7 @@ def _rows(
     layers: int, experts: int, topology: Topology, measured: list[Backend], repeats: int
 ) -> Iterator[list[str]]:
     before, after = map(torch.from_numpy, drifted(layers, experts))
-    # All answer the same; the last is the fastest.
+    # All backends give the same answer; the last one is the fastest.
     start_LR = place(before, topology, effort="fast", backend=measured[-1]).phy2log
     work = Work(after, start_LR, topology)
     ways = [calls(backend, work) for backend in measured]

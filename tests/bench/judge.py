@@ -1,4 +1,4 @@
-"""How good an answer is, by the solver's own checks and its one definition of balance."""
+"""Checks and measures a placement with the solver's own checks and definition of balance."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trimtab_server.solver import evaluate
 
 
 class Quality(NamedTuple):
-    """Of one placement.
+    """The quality of a placement.
 
     Attributes:
         balancedness: mean over layers.
-        worst: lowest of any layer.
-        gap: mean over layers of 1 - bound / imbalance; the bound is that of
-            placements that keep groups on their nodes, where the problem has groups.
-        keeps_groups: whether the placement does.
+        worst: lowest balancedness of any layer.
+        gap: mean over layers of 1 - bound / imbalance; if the problem has groups, the bound
+            is for placements that keep groups on their nodes.
+        keeps_groups: whether the placement keeps groups on their nodes.
     """
 
     balancedness: float
@@ -29,7 +29,7 @@ class Quality(NamedTuple):
     keeps_groups: bool
 
     def cells(self) -> list[str]:
-        """Mean, worst, gap; without a gap where the placement is free of its bound."""
+        """Mean, worst, gap; without a gap if the bound is not for this kind of placement."""
         gap = f"{self.gap:.3%}" if self.keeps_groups else "-"
         return [f"{self.balancedness:.4f}", f"{self.worst:.4f}", gap]
 
@@ -38,8 +38,8 @@ def judge(phy2log_LR: Tensor, problem: Problem) -> Quality:
     """Check a placement, and measure it.
 
     Raises:
-        InvalidArgumentError: it is none: a wrong shape or dtype, an index out of
-            range, an expert without a slot.
+        InvalidArgumentError: the shape or dtype is wrong, an index is out of range, or an
+            expert has no slot.
     """
     load_LE, topology = torch.from_numpy(problem.load), problem.topology
     slots = topology.num_replicas

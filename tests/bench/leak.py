@@ -1,4 +1,4 @@
-"""Whether many solves leave memory, threads or files behind: in this process, and in a server."""
+"""Checks that many solves leak no memory, threads or files, in this process and in a server."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver import Backend, Budget, improve, pack, place, settings_for
 
 CALLS, WARM_UP = 10_000, 1_000
-MOST_MIB = 8.0
-MOST_THREADS = 2
-"""Growth of resident memory that passes: what allocators still shift about after a warm-up."""
+MAX_MIB = 8.0
+MAX_THREADS = 2
+"""Growth of resident memory and of threads that passes, since allocators still vary a little."""
 
 SHAPES = ((24, 32, Topology(40, 8)), (16, 64, Topology(96, 8, 2, 4)))
 
 CAPTION = f"""After {WARM_UP} calls to warm up: place fast, balanced, aligned and within a budget,
 improve, and pack, in turn, on 24 x 32 -> 40 / 8 and on 16 x 64 -> 96 / 8 in 4 groups on 2 nodes;
-half of the calls from one thread, half from two at once. At most {MOST_MIB:.0f} MiB of growth
+half of the calls from one thread, half from two at once. At most {MAX_MIB:.0f} MiB of growth
 passes."""
 
 Call = Callable[[], object]
 
 
 class Held(NamedTuple):
-    """What a process holds."""
+    """The resources of a process."""
 
     mib: float
     gpu_mib: float
@@ -48,9 +48,9 @@ class Held(NamedTuple):
 
     @classmethod
     def by(cls, pid: int) -> Held:
-        """Resident memory, threads and open files of a process, by Linux's account.
+        """Resident memory, threads and open files of a process, from Linux.
 
-        GPU memory is what torch reserved; that of other processes is not known, and 0.
+        GPU memory is what torch reserved in this process; 0 for other processes.
         """
         process = Path("/proc", str(pid))
         pages = int((process / "statm").read_text().split()[1])
@@ -61,12 +61,12 @@ class Held(NamedTuple):
         return cls(mib, gpu_mib, threads, files)
 
     def grown(self, after: Held) -> float:
-        """MiB by which the host's or the GPU's memory grew, whichever is more."""
+        """The growth of the host's or of the GPU's memory in MiB, whichever is larger."""
         return max(after.mib - self.mib, after.gpu_mib - self.gpu_mib)
 
 
 def run(options: Options) -> None:
-    """Print the table; raises LimitError where something grew by too much."""
+    """Print the table; raises LimitError if something grew too much."""
     calls, warm_up = (80, 40) if options.quick else (CALLS, WARM_UP)
     rows = [*_in_process(options, calls, warm_up), *_served(options, calls, warm_up)]
     columns = ["what", "calls", "MiB", "after", "growth"]
@@ -82,12 +82,12 @@ def run(options: Options) -> None:
         for what, before, after in rows
     ]
     print_table("Leaks", columns, cells, CAPTION)
-    grown = [what for what, before, after in rows if before.grown(after) > MOST_MIB]
+    grown = [what for what, before, after in rows if before.grown(after) > MAX_MIB]
     if grown:
-        raise LimitError(f"grew by more than {MOST_MIB:.0f} MiB: {', '.join(grown)}")
-    more = [what for what, before, after in rows if after.threads > before.threads + MOST_THREADS]
+        raise LimitError(f"grew by more than {MAX_MIB:.0f} MiB: {', '.join(grown)}")
+    more = [what for what, before, after in rows if after.threads > before.threads + MAX_THREADS]
     if more:
-        raise LimitError(f"started more than {MOST_THREADS} threads more: {', '.join(more)}")
+        raise LimitError(f"started more than {MAX_THREADS} threads more: {', '.join(more)}")
 
 
 def _in_process(options: Options, calls: int, warm_up: int) -> list[tuple[str, Held, Held]]:
@@ -115,8 +115,8 @@ def _served(options: Options, calls: int, warm_up: int) -> list[tuple[str, Held,
 def _watched(
     pids: Sequence[int], work: Sequence[Call], calls: int, warm_up: int
 ) -> list[tuple[Held, Held]]:
-    """What each process holds before and after the calls."""
-    # The same two threads throughout: what a thread costs once is no leak.
+    """The resources of each process before and after the calls."""
+    # The same two threads throughout, since the fixed cost of a thread is not a leak.
     with ThreadPoolExecutor(2) as pool:
         _carry_out(work, warm_up, pool)
         before = _held(pids)
@@ -133,7 +133,7 @@ def _held(pids: Sequence[int]) -> list[Held]:
 def _carry_out(work: Sequence[Call], calls: int, pool: ThreadPoolExecutor) -> None:
     """Half of the calls here, then a quarter on each of two threads."""
     _in_turn(work, calls - 2 * (calls // 4))
-    # Out of step, so that the two threads solve different things at once.
+    # With different offsets, so that the two threads solve different problems at once.
     halves = [work, [*work[3:], *work[:3]]]
     for half in [pool.submit(_in_turn, half, calls // 4) for half in halves]:
         half.result()

@@ -21,30 +21,30 @@ from trimtab_client import (
 
 LAYERS = 4
 STEP_S = 0.001
-"""An engine's step, in which its thread does not hold up the event loop."""
+"""Duration of an engine's step, during which the event loop is free."""
 DEPLOYMENT = "light"
 
 
 def small(workers: int) -> Placement:
-    """What so many workers may serve by: two slots each, an expert for each of them."""
+    """A placement for this many workers: two slots each, with one expert for each slot."""
     return Placement.untouched(LAYERS, workers, 2 * workers, workers)
 
 
 class LightGroup:
     """All workers of a group. An asynchronous context manager.
 
-    They step together, and have nothing to copy: what a switch takes is the server's part,
-    the sessions' and the wire's. They have room for any plan in one switch.
+    They step together and copy no weights, so a switch takes the time of the server, the
+    sessions and the wire. They have room for any plan in one switch.
 
     Args:
-        target: the server.
-        placement: what they load at first.
+        target: address of the server.
+        placement: the one that they load at first.
         deployment: its name.
-        workers: how many, which own as many GPUs each; None: one for each GPU.
-        scope: what they record.
+        workers: their number; each owns equally many GPUs. None for one worker per GPU.
+        scope: of their counts.
 
     Attributes:
-        placement: what they have loaded at first.
+        placement: the one that they loaded at first.
         deployment: its name.
         sessions: of the workers, in the order of their GPUs.
     """
@@ -89,7 +89,7 @@ class LightGroup:
         await self._closing.aclose()
 
     async def until_all(self, kind: str, digest: bytes) -> None:
-        """Wait until every worker has told of this with that placement."""
+        """Wait until every worker has reported an event of this kind with that placement."""
         seen: set[str] = set()
         while len(seen) < self._workers:
             event = await self._events.get()

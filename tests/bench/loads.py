@@ -24,9 +24,9 @@ def realistic(
 ) -> Loads:
     """Counts [L, E] shaped like those measured on a 256-expert model.
 
-    Per layer lognormal, with a standard deviation of the log share of 0.48 to
-    0.88 (0.65 on average), of which groups of experts share a part, so that the
-    heaviest group has about 1.66 times the mean; layers are independent.
+    Shares are lognormal in each layer, with a standard deviation of their logarithm of 0.48
+    to 0.88 (0.65 on average). Groups of experts share a part of it, so that the heaviest
+    group has about 1.66 times the mean. Layers are independent.
     """
     rng = np.random.default_rng(seed)
     sigma_L1 = np.clip(rng.normal(0.65, 0.08, (layers, 1)), 0.48, 0.88)
@@ -41,7 +41,7 @@ def realistic(
 def lognormal(
     layers: int = 58, experts: int = 256, sigma: float = 1.0, seed: int = 0, tokens: int = 100_000
 ) -> Loads:
-    """Counts [L, E] from independent lognormal shares: what the field publishes on."""
+    """Counts [L, E] from independent lognormal shares, as in publications of the field."""
     rng = np.random.default_rng(seed)
     share_LE = rng.lognormal(0, sigma, (layers, experts))
     share_LE /= share_LE.sum(1, keepdims=True)
@@ -49,7 +49,7 @@ def lognormal(
 
 
 def drifted(layers: int, experts: int) -> tuple[Loads, Loads]:
-    """Two loads [L, E]: one to plan for, and the one after 30 % of it was replaced."""
+    """Two loads [L, E]: one to plan for, and the same with 30 % of it replaced."""
     before, other = realistic(layers, experts), realistic(layers, experts, seed=1)
     return before, 0.7 * before + 0.3 * other
 

@@ -1,8 +1,8 @@
-"""A trace served by a real server and real sessions, in lockstep: window after window.
+"""A trace served by a real server and real sessions in lockstep, one window after another.
 
-In a trace's replay, a worker of one GPU records what its own slots have processed. A decision
-waits until all have reported, and the next one is due a window later; and an expert has a byte, so
-that its move pays however short a step is. So nothing depends on the clock.
+In the replay of a trace, each worker has one GPU and records the tokens of its own slots. A
+decision waits until all workers have reported, and the next one is due a window later. An expert
+has one byte, so that its move pays however short a step is. So nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from trimtab_server.domain.topology import Topology
 
 Counts = npt.NDArray[np.int64]
 Recorded = Callable[[Placement], Sequence[Counts]]
-"""What each worker records of a window, int64 [L, E], under the placement in force."""
+"""The counts that each worker records in a window, int64 [L, E], under the placement in force."""
 
 PATIENCE_S = 60.0
 POLL_S = 0.001
@@ -47,10 +47,10 @@ async def serve(
 
     Args:
         address: of a server that makes new deployments active.
-        deployment: a name that it does not know yet.
+        deployment: a name that the server does not know yet.
         load_TLE: counts, [T, L, E].
         topology: slots and GPUs; each is a worker.
-        policy: what is to be otherwise than in a new deployment.
+        policy: of the deployment; its values replace those of a new deployment.
     """
     layers, experts = load_TLE.shape[1:]
     slots, gpus = topology.num_replicas, topology.num_gpus
@@ -71,13 +71,13 @@ async def play(
     recorded: Iterable[Recorded],
     policy: Policy = Policy(),  # noqa: B008 - it cannot change
 ) -> list[Placement]:
-    """What is in force at first, and after each window.
+    """The placements in force at first, and after each window.
 
     Args:
         group: of a deployment that the server does not know yet; entered here.
         address: of the server, which makes new deployments active.
-        recorded: of each window, what the workers record.
-        policy: what is to be otherwise than in a new deployment.
+        recorded: returns the workers' counts of a window, for each window.
+        policy: of the deployment; its values replace those of a new deployment.
     """
     deployment = group.deployment
     async with group, AsyncClient(address) as client:
@@ -89,7 +89,7 @@ async def play(
             last = (window + 1) * STEPS - 1
             version = (await client.get_deployment(deployment)).status.in_force
             counts_WLE = recorded_by(placements[-1])
-            # In scope GLOBAL the first one records for all.
+            # In scope GLOBAL the first worker records for all.
             for session, counts_LE in zip(group.sessions, counts_WLE, strict=False):
                 session.record(counts_LE, last - STEPS + 1, last)
             placements.append(await _decided(group, client, deployment, last, version))
@@ -97,14 +97,14 @@ async def play(
 
 
 def by_slots(placement: Placement, load_LE: Counts, workers: int) -> list[Counts]:
-    """What the slots of each worker have processed, by expert, int64 [L, E]; GPUs are divided."""
+    """Tokens by expert that the slots of each worker processed, int64 [L, E]; GPUs are divided."""
     shares_LR = divided(placement, load_LE)
     gpus = np.arange(placement.num_gpus).reshape(workers, -1)
     return [np.sum([counted(placement, shares_LR, gpu) for gpu in own], axis=0) for own in gpus]
 
 
 def divided(placement: Placement, load_LE: Counts) -> Counts:
-    """What each slot processes, int64 [L, R]: an expert's tokens, as evenly as integers allow."""
+    """Tokens of each slot, int64 [L, R]: those of its expert, divided as evenly as possible."""
     copies_LE = placement.logcnt
     least_LE, rest_LE = load_LE // copies_LE, load_LE % copies_LE
     least_LR, rest_LR = (
@@ -116,7 +116,7 @@ def divided(placement: Placement, load_LE: Counts) -> Counts:
 
 
 def counted(placement: Placement, shares_LR: Counts, gpu: int) -> Counts:
-    """What the slots of one GPU have processed, by expert, int64 [L, E]."""
+    """Tokens by expert that the slots of one GPU processed, int64 [L, E]."""
     slots = shares_LR.shape[1] // placement.num_gpus
     own = slice(gpu * slots, (gpu + 1) * slots)
     counts_LE = np.zeros(placement.logcnt.shape, np.int64)
@@ -128,7 +128,7 @@ def counted(placement: Placement, shares_LR: Counts, gpu: int) -> Counts:
 async def _decided(
     group: LightGroup, client: AsyncClient, deployment: str, last: int, before: Version | None
 ) -> Placement:
-    """What is in force at all workers once all has been done that was decided upon a step."""
+    """The placement in force at all workers after the decision at a step was carried out."""
 
     def decision_of(known: Deployment) -> Decision | None:
         decision = known.status.last_decision

@@ -23,10 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def peak_memory(planner: Planner, problem: Problem, options: Options) -> str:
-    """Peak MiB: growth of the highest resident size of a fresh process during one plan,
-    over its resident size after imports and a plan of 2 layers of 16 experts; after "+",
-    likewise what torch allocated on the GPU. It leaves out what the process held already,
-    and freed memory that was used again.
+    """Peak MiB of one plan in a new process; after "+", the same for torch's memory on the GPU.
+
+    This is the highest resident size during the plan, minus the resident size after imports and a
+    plan of 2 layers of 16 experts. So it leaves out memory that the process held before, and freed
+    memory that was used again.
     """
     command = [sys.executable, "-m", "tests.bench.memory", planner.key, problem.name]
     done = subprocess.run(
@@ -40,7 +41,7 @@ def peak_memory(planner: Planner, problem: Problem, options: Options) -> str:
 
 
 def main() -> None:
-    """The child: one planner, one problem."""
+    """Measure one planner on one problem; the main function of the child process."""
     key, name = sys.argv[1:3]
     problem = next(p for p in problems(quick="--quick" in sys.argv) if p.name == name)
     planner = open_planner(key)
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def _reset_peaks() -> None:
-    # Not ru_maxrss: it keeps the peaks of compiling, and of the process that started this one.
+    # Not ru_maxrss, which includes the peaks of compiling, and of the parent process.
     Path("/proc/self/clear_refs").write_text("5")
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()

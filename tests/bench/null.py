@@ -1,8 +1,7 @@
-"""Where there is nothing to gain, or little: moves for noise, played through a real server.
+"""Counts moves when little or nothing can be gained, with a real server.
 
-Every move here is one that noise has made look good, but for those of the case `power`, which
-shows that a server that moves little can still move. A server process and sessions over sockets,
-in lockstep.
+Every move here is due to noise, except in the case `power`, which shows that a server that moves
+little can still move. The server is a process, and sessions use sockets, in lockstep.
 """
 
 from __future__ import annotations
@@ -48,16 +47,16 @@ CAPTION = (
 
 
 class Outcome(NamedTuple):
-    """What a play came to: moves a layer, in all or a window, and the distance of the caption."""
+    """The result of a case: moves a layer, in all or per window, and the caption's distance."""
 
     moves: float
     distance: float
 
 
 class Case(NamedTuple):
-    """A traffic, where it is served at first, and how it is judged.
+    """A kind of traffic, the first placement, and how the result is measured.
 
-    `goal` is the most that its outcome may be.
+    `goal` is the upper limit of the outcome.
     """
 
     name: str
@@ -71,18 +70,18 @@ class Case(NamedTuple):
 
 
 def run(options: Options) -> None:
-    """Print what each case comes to in each scope."""
+    """Print the outcome of each case in each scope."""
     columns = ["case", "scope", "moves", "at most", "distance", "at most", "goals"]
     print_table("Little to gain", columns, _rows(options), CAPTION)
 
 
 def at_the_end(placements: Sequence[Placement], traffic: Traffic) -> Outcome:
-    """All moves, and how far the last placement is off by the true shares."""
+    """All moves, and the imbalance of the last placement above 1, by the true shares."""
     return Outcome(sum(_moves(placements)), _imbalance(placements[-1], traffic.share_LE) - 1)
 
 
 def live(placements: Sequence[Placement], traffic: Traffic) -> Outcome:
-    """Moves a window, and how far below never moving the balance of next windows is."""
+    """Moves per window, and how far the balance of next windows is below that of never moving."""
     next_TLE = traffic.counts_TWLE.sum(1)[1:]
     served = [_balancedness(*each) for each in zip(placements[1:-1], next_TLE, strict=True)]
     never = [_balancedness(placements[0], next_LE) for next_LE in next_TLE]
@@ -90,20 +89,20 @@ def live(placements: Sequence[Placement], traffic: Traffic) -> Outcome:
 
 
 def planned(share_LE: Shares, topology: Topology) -> Placement:
-    """What the server's planner makes of the true shares."""
+    """The placement that the server's planner makes for the true shares."""
     settings = settings_for("balanced")
     phy2log_LR = place(torch.from_numpy(share_LE), topology, settings=settings).phy2log
     return Placement.of(phy2log_LR.numpy(), share_LE.shape[1], topology.num_gpus)
 
 
 def untouched(share_LE: Shares, topology: Topology) -> Placement:
-    """What an engine loads at first."""
+    """The placement that an engine loads at first."""
     layers, experts = share_LE.shape
     return Placement.untouched(layers, experts, topology.num_replicas, topology.num_gpus)
 
 
 async def served(address: str, name: str, case: Case, scope: Scope, traffic: Traffic) -> Outcome:
-    """Play one through a server that does not know a deployment of this name yet."""
+    """Run one case on a server that does not know a deployment of this name yet."""
     workers = traffic.counts_TWLE.shape[1]
     first = case.first(traffic.share_LE)
     group = LightGroup(address, first, name, workers, scope)
@@ -126,7 +125,7 @@ def _rows(options: Options) -> Iterator[list[str]]:
 async def _all_served(
     address: str, case: Case, scope: Scope, traffics: Iterable[Traffic]
 ) -> list[Outcome]:
-    """Of all seeds, which are deployments side by side."""
+    """The outcomes of all seeds, which run as deployments at the same time."""
     each = enumerate(traffics)
     names = [(f"{case.name}, {scope.value}, {seed}", traffic) for seed, traffic in each]
     plays = (served(address, name, case, scope, traffic) for name, traffic in names)
@@ -144,7 +143,7 @@ def _row(case: Case, scope: Scope, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def met(goal: Outcome, outcome: Outcome) -> bool:
-    """Whether an outcome is no more than its goal."""
+    """Whether an outcome does not exceed its goal."""
     return outcome.moves <= goal.moves and outcome.distance <= goal.distance
 
 
@@ -153,7 +152,7 @@ def _worst(values: Sequence[float], form: str) -> str:
 
 
 def _moves(placements: Sequence[Placement]) -> list[float]:
-    """Net moves a layer of each switch, 0 where there was none."""
+    """Net moves a layer in each window, 0 without a switch."""
     return [_moves_of(*each) for each in pairwise(placements)]
 
 

@@ -1,4 +1,4 @@
-"""What the command line asks of a section."""
+"""The options of the command line for sections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Options:
 
     Attributes:
         repeats: calls per median.
-        backends: names of those to measure; empty: all that can run here.
-        peers: files with the field's `rebalance_experts`, to measure beside ours.
+        backends: names of the backends to measure; empty for all that can run here.
+        peers: files that define `rebalance_experts`, to measure beside ours.
         memory: also measure peak memory, in a process for each figure.
-        json: where `served` writes its figures; None: nowhere.
-        seeds: how many `null` draws its traffic with.
-        quick: tiny shapes and few calls, to see that everything runs.
+        json: the file to which `served` writes its figures; None to write none.
+        seeds: number of seeds with which `null` draws its traffic.
+        quick: tiny shapes and few calls, to check that everything runs.
     """
 
     repeats: int = 5
@@ -41,4 +41,4 @@ Section = Callable[[Options], None]
 
 
 class LimitError(Exception):
-    """A figure is over what the section allows; the run goes on, and exits with 1."""
+    """A figure exceeds the limit of its section; the run continues, and exits with 1."""

@@ -1,9 +1,9 @@
-"""Planners of others, from files that the user names: the field's `rebalance_experts`.
+"""Planners of other projects, from files that the user names and that define
 
     rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus)
 
-takes a float32 tensor [L, E] on the CPU and answers phy2log [L, R], or a tuple that
-begins with it. Peers answer in tensors, arrays or lists; all are checked alike.
+It takes a float32 tensor [L, E] on the CPU and returns phy2log [L, R], or a tuple that
+begins with it, as tensors, arrays or lists; all are checked in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FUNCTION = "rebalance_experts"
 
 
 def load_peer(path: str) -> Callable[[Tensor, Topology], Tensor]:
-    """The planner that a file defines. Runs the file."""
+    """Run a file, and return the planner that it defines."""
     name = f"trimtab_peer_{abs(hash(Path(path).resolve()))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -1,7 +1,7 @@
-"""Everything that can be timed as "loads to placements": backends, yardsticks, peers.
+"""All planners that can be timed from loads to placements: backends, yardsticks, peers.
 
-A planner is opened by its key, a string, so that a fresh process can open the same
-one: "backend:cpu:fast", "yardstick:greedy", "peer:path/to/eplb.py".
+A planner is opened by its key, a string, so that a new process can open the same planner:
+"backend:cpu:fast", "yardstick:greedy", "peer:path/to/eplb.py".
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Planner:
     """One row of each table.
 
     Attributes:
-        key: opens it again: see `open_planner`.
-        name: what tables call it.
-        effort: whose reference it is compared with.
-        plan: loads to placements, and nothing else.
-        place: the same with checks and evaluation; only ours have it.
+        key: for opening it again; see `open_planner`.
+        name: in tables.
+        effort: of the reference that it is compared with.
+        plan: computes placements from loads, and does nothing else.
+        place: the same with checks and evaluation; only our backends have it.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Planner:
 
 
 def planners(options: Options) -> Iterator[Planner]:
-    """All that can run here; says which cannot, and why."""
+    """All planners that can run here; prints which ones cannot, and why."""
     for name in backend_names(options):
         backend = open_backend(name)
         if backend is not None:
@@ -65,12 +65,12 @@ def planners(options: Options) -> Iterator[Planner]:
 
 
 def open_planner(key: str) -> Planner:
-    """The planner of a key; raises whatever keeps it from running here."""
+    """The planner of a key; raises any error that prevents it from running here."""
     kind, _, rest = key.partition(":")
     if kind == "peer":
         return Planner(key, f"peer {rest}", "fast", load_peer(rest))
     if kind == "yardstick":
-        # Numba is heavy, and need not be installed.
+        # Imported here, since Numba is heavy and may not be installed.
         from tests.bench.yardsticks import plan_greedily
 
         return Planner(key, "yardstick: compiled greedy, no groups", "fast", plan_greedily)
@@ -80,12 +80,12 @@ def open_planner(key: str) -> Planner:
 
 
 def backend_names(options: Options) -> list[BackendName]:
-    """Those asked for, or all; the reference first, since others are compared with it."""
+    """The requested backends, or all; the reference first, since others are compared with it."""
     return list(options.backends) or [name for name in get_args(BackendName) if name != "auto"]
 
 
 def open_backend(name: BackendName) -> Backend | None:
-    """The backend, or None with a printed line where it cannot run."""
+    """The backend; None, with a printed line, if it cannot run."""
     try:
         return backend_for(name, torch.device("cpu"), _say_fallback)
     except InvalidArgumentError as error:
@@ -94,13 +94,13 @@ def open_backend(name: BackendName) -> Backend | None:
 
 
 def backends(options: Options) -> list[Backend]:
-    """All that are asked for and can run here."""
+    """All requested backends that can run here."""
     opened = (open_backend(name) for name in backend_names(options))
     return [backend for backend in opened if backend is not None]
 
 
 def describe(error: BaseException) -> str:
-    """Its kind and the first line of what it says, fit for a cell of a table."""
+    """The kind and the message of an error, short enough for a cell of a table."""
     text = " ".join(str(error).split())[:100].replace("|", "/")
     return f"{type(error).__name__}: {text}"
 
@@ -125,4 +125,4 @@ def _place(backend: Backend, effort: Effort, load_LE: Tensor, topology: Topology
 
 def _say_fallback(backend: str, reason: str, detail: str) -> None:
     # Otherwise a table would show one backend's figures under the name of another.
-    print(f"\nBeware: {backend} passed work on ({reason}): {detail}", flush=True)
+    print(f"\nWarning: another backend did work of {backend} ({reason}): {detail}", flush=True)

@@ -1,4 +1,4 @@
-"""What a trace comes to, window by window: untouched, or by full re-plans to compare with."""
+"""Results of a trace, window by window: untouched, or with full re-plans for comparison."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from torch import Tensor
 
 from tests.bench.replay import Outcome
 from tests.bench.tables import print_table
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.loads.estimates import Smoothing
 from trimtab_server.solver import evaluate, place, settings_for
 
 STEPS = 16
-"""Of a window: see examples/traces/README.md."""
+"""Steps of a window; see examples/traces/README.md."""
 
 UNTOUCHED = "untouched"
 FULL = "full, aligned, every 1"
 EVERY = {f"full, aligned, every {n}": n for n in (1, 4, 16)}
 DEFAULT = "default policy"
 KNOB = {f"least gain {least:g}": least for least in (0.0, 0.004, 0.008, 0.016, 0.032)}
-"""The one setting that weighs balance against moves, beside its default."""
+"""Values of the setting that weighs balance against moves, besides its default."""
 
 AS_MANY = "full, aligned, with the default policy's moves"
 
@@ -33,8 +34,8 @@ _RARE = range(6, 33)
 _MORE_MOVES = 1.1
 
 CAPTION = (
-    f"A window is {STEPS} steps. A placement is judged on the window after the one that it was "
-    "decided upon, in the mean over layers. Re-plans are of effort balanced, on an estimate with a "
+    f"A window is {STEPS} steps. A placement is measured on the window after the one in which it "
+    "was decided, averaged over layers. Re-plans use effort balanced, on an estimate with a "
     "half-life of one window. The last row is the best of the re-plans "
     f"every {_RARE.start} to {_RARE.stop - 1} windows whose moves are at most a tenth more than "
     "the default policy's."
@@ -42,11 +43,11 @@ CAPTION = (
 
 
 class Played(NamedTuple):
-    """What a replay came to: by window, the mean over layers.
+    """The result of a replay: for each window, the mean over layers.
 
     Attributes:
-        balancedness: of the next window, [T - 1].
-        moves: net, a layer, [T - 1].
+        balancedness: on the next window, [T - 1].
+        moves: net moves a layer, [T - 1].
     """
 
     balancedness: list[float]
@@ -64,21 +65,21 @@ class Played(NamedTuple):
 
 
 def untouched(load_TLE: Tensor, topology: Topology) -> Placement:
-    """What engines load before any balancing."""
+    """The placement that engines load before any balancing."""
     layers, experts = load_TLE.shape[1:]
     row_R = np.arange(topology.num_replicas) % experts
-    return Placement.of(np.tile(row_R, (layers, 1)), experts, topology.num_gpus)
+    return placement_of(np.tile(row_R, (layers, 1)), experts, topology.num_gpus)
 
 
 def replans(load_TLE: Tensor, topology: Topology) -> dict[str, Played]:
-    """Untouched, and re-planned every 1, 4 and 16 windows."""
+    """Results without balancing, and with re-plans every 1, 4 and 16 windows."""
     never = replanned(load_TLE, topology, len(load_TLE))
     each = {label: replanned(load_TLE, topology, every) for label, every in EVERY.items()}
     return {UNTOUCHED: never, **each}
 
 
 def with_as_many_moves(load_TLE: Tensor, topology: Topology, spent: float) -> Played:
-    """The best of the rare re-plans that take so many moves a layer and window, or a few more."""
+    """The best of the rare re-plans whose moves are at most a little above `spent`."""
     rare = [replanned(load_TLE, topology, every) for every in _RARE]
     affordable = [each for each in rare if each.outcome.moves <= _MORE_MOVES * spent]
     return max(affordable or rare[-1:], key=lambda each: each.outcome.balancedness)
@@ -101,7 +102,7 @@ def estimates(
     load_TLE: Tensor,
     smoothing: Smoothing = Smoothing(STEPS),  # noqa: B008 - it cannot change
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The estimate after each window, and the window that it is judged on."""
+    """The estimate after each window, and the window on which it is measured."""
     estimate = smoothing.estimate(*load_TLE.shape[1:])
     for now_LE, next_LE in pairwise(load_TLE):
         estimate.add(now_LE.numpy().astype(np.float64), STEPS)
@@ -111,7 +112,7 @@ def estimates(
 def live(
     served: Tensor, before: Tensor, next_LE: Tensor, topology: Topology
 ) -> tuple[float, float]:
-    """Balancedness of a placement on a window, and its moves a layer from the one before."""
+    """Balancedness of a placement on a window, and moves a layer from the placement before."""
     seen = evaluate(served, next_LE, topology.num_gpus, current=before)
     return float(seen.balancedness.mean()), float(seen.moves.double().mean())
 
@@ -119,7 +120,7 @@ def live(
 def print_played(
     title: str, topology: Topology, played: Mapping[str, Played], caption: str = CAPTION
 ) -> None:
-    """Print a row for each, beside the full re-plan every window."""
+    """Print a row for each result, compared with a full re-plan in every window."""
     full = played[FULL].outcome
     rows = [[label, *_cells(each, full)] for label, each in played.items()]
     columns = ["plan", "live balancedness", "moves a layer and window", "switches"]

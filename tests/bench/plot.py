@@ -1,4 +1,4 @@
-"""`python -m tests.bench.plot [FIGURES] [SVG]`: balance against moves, as `served` measured them.
+"""`python -m tests.bench.plot [FIGURES] [SVG]`: plots balance against moves, as `served` measured.
 
 Needs matplotlib: `pip install 'trimtab[plots]'`. The same figures give the same file.
 """
@@ -23,7 +23,7 @@ TITLES = {
     "esft_dsv2lite": "DeepSeek-V2-Lite, abrupt shifts",
 }
 BEFORE = json.loads((FOLDER / "before.json").read_text())
-"""What the default policy came to before it knew of noise, at commit a4914e5."""
+"""Results of the default policy before it took noise into account, at commit a4914e5."""
 
 GREY, BLUE, ORANGE = "#6b6b6b", "#0b5fa5", "#d9480f"
 
@@ -31,7 +31,7 @@ STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "svg.hashsalt": "trimtab",
-    # Paths look the same wherever they are read, whatever fonts are there.
+    # Text as paths looks the same everywhere, whatever fonts are installed.
     "svg.fonttype": "path",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -96,7 +96,7 @@ def _point(plan: dict[str, float]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Draw one file from another."""
+    """Read the figures, and write the SVG."""
     source, target = [*map(Path, sys.argv[1:]), *[None] * 2][:2]
     figures = json.loads((source or FOLDER / "served.json").read_text())
     draw(figures, target or FOLDER / "served.svg")

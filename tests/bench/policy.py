@@ -16,25 +16,26 @@ from tests.bench.loads import trace
 from tests.bench.options import Options
 from tests.bench.played import STEPS, Played
 from tests.bench.replay import REPLAYS
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Hello, Report
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.balancer import Balancer, View
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.deployment_observer import DeploymentObserver
+from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
+from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
-from trimtab_server.engine.tallies import Group, Tallies
-from trimtab_server.engine.teller import Teller
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.engine.rebalancer import Rebalancer
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.policy.policy import Policy
-from trimtab_server.rollout.messages import Hello
 from trimtab_server.solver.backends.select import backend_for
 
 STEP_SECONDS = 0.03
-_HELLO = Hello("g", "w", 1, 1, (), Placement.of([[0]], 1, 1))
-_ONE = Group({"w"}, apart=False)
+_HELLO = Hello("g", "w", 1, 1, (), placement_of([[0]], 1, 1))
+_ONE = ReportingGroup({"w"}, apart=False)
 
 POLICIES = {
     played.DEFAULT: Policy(),
@@ -63,34 +64,34 @@ def looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
 
 
 async def _looped(load_TLE: Tensor, topology: Topology, policy: Policy) -> Played:
-    results, teller = [], Teller("", History(NONE), DeploymentObserver())
-    tallies = Tallies(*load_TLE.shape[1:], policy.smoothing, teller, lambda: _ONE)
+    results, events = [], DeploymentEvents("", History(HistoryConfig()))
+    loads = LoadAggregator(*load_TLE.shape[1:], policy.smoothing, events, lambda: _ONE)
     served, counts_LE = played.untouched(load_TLE, topology), np.zeros(load_TLE.shape[1:], np.int64)
     async with make_planner() as planner:
-        loop = Balancer(planner, topology, 0, policy)
+        loop = Rebalancer(planner, topology, 0, policy)
         for window, (now_LE, next_LE) in enumerate(pairwise(load_TLE)):
             before, last = served, STEPS * (window + 1) - 1
             if not window:
                 # A server has looked before the first report: so it knows how long steps take.
-                await loop.decide(_view(tallies, served, -1))
+                await loop.decide(_snapshot(loads, served, -1), loads)
             counts_LE = counts_LE + now_LE.long().numpy()
-            tallies.take(_HELLO, Report(window + 1, last - STEPS + 1, last, counts_LE))
-            decision, target, *_ = await loop.decide(_view(tallies, served, last))
+            loads.add_report(_HELLO, Report(window + 1, last - STEPS + 1, last, counts_LE))
+            decision, target, *_ = await loop.decide(_snapshot(loads, served, last), loads)
             if decision.moves and target is not None:
                 served = target
-                loop.switched()
-            results.append(played.live(served.tensor(), before.tensor(), next_LE, topology))
+                loop.rollout_started()
+            results.append(played.live(tensor_of(served), tensor_of(before), next_LE, topology))
     return Played(*map(list, zip(*results, strict=True)))
 
 
-def _view(tallies: Tallies, served: Placement, step: int) -> View:
+def _snapshot(loads: LoadAggregator, served: Placement, step: int) -> DeploymentSnapshot:
     at = (step + 1) * STEP_SECONDS
-    return View(at, step, tallies.steps, None, tallies.known, tallies.counted, served)
+    return DeploymentSnapshot(at, step, loads.steps, served, served)
 
 
 @asynccontextmanager
 async def make_planner() -> AsyncIterator[Planner]:
-    """A server's, with the compiled backend."""
+    """A server's planner, with the compiled backend."""
     queue = SolverQueue(4, Recorder())
     backend = backend_for("cpu", torch.device("cpu"))
     yield Planner(queue, backend, torch.device("cpu"), Limits(), "fast", Recorder())

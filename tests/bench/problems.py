@@ -1,4 +1,4 @@
-"""What the planners are compared on: loads of models, and where their experts may lie."""
+"""The problems on which planners are compared: loads of models, and topologies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trimtab_server.domain.topology import Topology
 
 
 class Problem(NamedTuple):
-    """A load [L, E] with the topology it is placed on."""
+    """A load [L, E] and the topology on which it is placed."""
 
     name: str
     load: Loads
@@ -38,7 +38,7 @@ _HIERARCHICAL = Topology(288, 32, num_nodes=4, num_groups=8)
 
 
 def problems(*, quick: bool = False) -> list[Problem]:
-    """All of them; `quick`: two tiny ones instead, of the same kinds."""
+    """All problems; with `quick` two tiny ones of the same kinds instead."""
     if quick:
         return [
             _named("realistic, grouped", realistic(3, 16, 4), Topology(24, 4, 2, 4)),
@@ -54,7 +54,7 @@ def problems(*, quick: bool = False) -> list[Problem]:
 
 
 def shape_of(load: Loads, topology: Topology) -> str:
-    """Like "58 x 256 -> 288 / 32": layers, experts, slots, GPUs."""
+    """Text like "58 x 256 -> 288 / 32": layers, experts, slots, GPUs."""
     layers, experts = load.shape
     groups = f", {topology.num_groups} groups, {topology.num_nodes} nodes"
     return (

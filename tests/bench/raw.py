@@ -1,6 +1,6 @@
-"""What gRPC alone does: a stream of bytes, each message acknowledged, and nothing else.
+"""The speed of gRPC alone: a stream of bytes in which each message is acknowledged.
 
-`python -m tests.bench.raw` serves that, and says at which port.
+`python -m tests.bench.raw` serves such streams, and prints its port.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def _serve() -> None:
 
 @contextmanager
 def raw_server() -> Iterator[str]:
-    """The address of one in a process of its own."""
+    """The address of such a server, which runs in its own process."""
     command = [sys.executable, "-m", __name__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -49,7 +49,7 @@ def raw_server() -> Iterator[str]:
 
 
 async def acknowledged(address: str, size: int, streams: int, seconds: float) -> float:
-    """Messages of so many bytes a second, each stream waiting for one before the next."""
+    """Messages of `size` bytes per second; each stream waits for an answer before the next one."""
     async with AsyncExitStack() as open_:
         calls = []
         for _ in range(streams):
@@ -66,7 +66,7 @@ async def acknowledged(address: str, size: int, streams: int, seconds: float) ->
 
 
 async def _exchange(call: Any, message: bytes, seconds: float) -> int:
-    """Once at least; how often."""
+    """Exchange messages for some seconds, at least one, and return how many."""
     end, count = time.perf_counter() + seconds, 0
     while count == 0 or time.perf_counter() < end:
         await call.write(message)

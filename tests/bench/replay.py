@@ -1,4 +1,4 @@
-"""Replays of real traffic: planned on the past, judged on the next window."""
+"""Replays of real traffic: planned on the past, measured on the next window."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVERY = 4
 
 
 def run(options: Options) -> None:
-    """Print the incremental step against full, aligned re-plans at the same cadence."""
+    """Compare improve with full, aligned re-plans at the same intervals."""
     del options
     for name, topology in REPLAYS.items():
         load_TLE = torch.from_numpy(trace(name))
@@ -59,7 +59,7 @@ def run(options: Options) -> None:
 
 
 def constants(options: Options) -> None:
-    """Print what the defaults of improve were chosen by: min_gain and top_k."""
+    """Print the results from which the defaults of improve were chosen: min_gain and top_k."""
     del options
     columns = ["min_gain", *REPLAYS]
     rows = []

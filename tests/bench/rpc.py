@@ -1,4 +1,4 @@
-"""What the wire costs: Place and PlaceStream on loopback, server in a process of its own."""
+"""The cost of the wire: Place and PlaceStream on loopback, with the server in its own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trimtab_server.solver import Effort
 
 CALLS = 100
 PATIENCE_S = 20.0
-"""Most time for these calls; slow ones are fewer."""
+"""Time limit for these calls; slow calls are made less often."""
 STREAMED = 200
 
 
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
 
 
 def percentile_99(latencies: list[float]) -> str:
-    """The 99th percentile, where there are enough calls to speak of one."""
+    """The 99th percentile, if there are enough calls for one."""
     return in_ms(quantiles(latencies, n=100)[98]) if len(latencies) >= 100 else "-"
 
 

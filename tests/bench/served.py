@@ -33,7 +33,7 @@ POLICIES = {
 
 
 def run(options: Options) -> None:
-    """Print what a server's policies serve beside full, aligned re-plans; write the means."""
+    """Compare a server's policies with full, aligned re-plans, and write the means."""
     names = list(REPLAYS)[2:] if options.quick else list(REPLAYS)
     tables = {}
     with server_process("--balance", "active", "--report-seconds", str(REPORT_SECONDS)) as server:

@@ -1,4 +1,4 @@
-"""Servers to measure, each a process of its own."""
+"""Servers to measure, each in its own process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trimtab_server.solver import BackendName
 
 
 class Served(NamedTuple):
-    """A server by the name of its backend, and the flags that it starts with."""
+    """A server: the name of its backend, and its flags."""
 
     name: str
     flags: tuple[str, ...]
 
 
 class Job(NamedTuple):
-    """What callers ask of it: a load, the one before it, and where experts may lie."""
+    """A problem for callers: a load, the load before it, and the topology."""
 
     name: str
     before: Loads
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
 
 def servers(options: Options) -> list[Served]:
-    """One for each backend asked for; else what "auto" is on the CPU, and on a GPU."""
+    """One server for each requested backend; else those that "auto" is on the CPU and on a GPU."""
     names: list[BackendName] = list(options.backends)
     if not names:
         names = ["auto", "cuda"] if torch.cuda.is_available() else ["auto"]

@@ -1,4 +1,4 @@
-"""What sessions cost a server: acknowledged reports, and memory."""
+"""The cost of sessions for a server: acknowledged reports, and memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.rpc.peers import Peer
 from tests.servers import ServerProcess, server_process
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
+from trimtab_server.domain.placement import placement_of
 
 SECONDS = 10.0
 STREAMS = (1, 4, 16)
@@ -33,7 +33,7 @@ _UNLIMITED = ("--messages-per-second", "1000000")
 
 
 class Model(NamedTuple):
-    """What a deployment places."""
+    """The sizes of a deployment's model."""
 
     layers: int
     experts: int
@@ -98,7 +98,7 @@ def _server() -> Iterator[ServerProcess]:
 async def _exchange(
     address: str, model: Model, sessions: int, seconds: float
 ) -> tuple[list[float], float]:
-    """Latencies of all reports, in seconds, and how long it took."""
+    """Latencies of all reports, and the total time, in seconds."""
     async with AsyncExitStack() as open_:
         peers = await join(open_, address, model, sessions)
         start = time.perf_counter()
@@ -136,7 +136,7 @@ def _memory(model: Model, sizes: tuple[int, ...]) -> Iterator[list[object]]:
 
 
 async def _resident(server: ServerProcess, model: Model, sessions: int) -> float:
-    """Bytes, with so many sessions that have each reported once."""
+    """Resident bytes with this number of sessions, each of which has reported once."""
     counts = encode_tensor(np.ones((model.layers, model.experts), np.int64), "i8")
     async with AsyncExitStack() as open_:
         peers = await join(open_, server.address, model, sessions)
@@ -149,12 +149,12 @@ def resident_bytes(pid: int) -> float:
 
 
 async def join(open_: AsyncExitStack, address: str, model: Model, sessions: int) -> list[Peer]:
-    """So many sessions that are welcome; each over a connection of its own, as workers are."""
+    """Open this number of sessions, each over its own connection, like workers."""
     gpus = sessions
     slots = max(model.slots, -(-model.experts // gpus) * gpus)
     slots += -slots % gpus
     row = np.arange(slots) % model.experts
-    placement = Placement.of(np.tile(row, (model.layers, 1)), model.experts, gpus)
+    placement = placement_of(np.tile(row, (model.layers, 1)), model.experts, gpus)
     wire = placement_pb2.Placement(
         phy2log=encode_tensor(placement.phy2log, "i4"), digest=placement.digest
     )

@@ -1,4 +1,4 @@
-"""How soon a plan is back where re-planning every window is, after the traffic has changed."""
+"""How soon a plan is as good as re-planning in every window after the traffic has changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAPTION = (
 
 
 def shifts(trace: str) -> list[tuple[str, int]]:
-    """What a trace changes to, and at which window: of traces that are labelled."""
+    """The names of the tasks that a labelled trace changes to, and the windows of the changes."""
     with np.load(TRACES / f"{trace}.npz") as file:
         if "window_domain" not in file:
             return []
@@ -36,9 +36,9 @@ def shifts(trace: str) -> list[tuple[str, int]]:
 def windows_until_back(
     live: Sequence[float], full: Sequence[float], within: float = WITHIN, stays: int = STAYS
 ) -> int | None:
-    """After how many windows `live` is within a share of `full`, and so for some running.
+    """After how many windows `live` is within a share of `full`, and stays there for some windows.
 
-    None: it never is. At the end of what there is fewer will do.
+    None if it never does. At the end of the trace fewer windows are enough.
     """
     good = [one >= (1 - within) * other for one, other in zip(live, full, strict=True)]
     firsts = (n for n in range(len(good)) if all(good[n : n + stays]))
@@ -48,7 +48,7 @@ def windows_until_back(
 def print_shifts(trace: str, played: Mapping[str, Played]) -> None:
     """Print a row for each plan that moves anything, if the trace has shifts."""
     found, full = shifts(trace), played[FULL].balancedness
-    # What is judged first is window 1.
+    # The first measured window is window 1.
     bounds = [*(at - 1 for _, at in found), len(full)]
     spans = [slice(*each) for each in pairwise(bounds)]
     spans = [span for span in spans if len(full[span]) >= STAYS]

@@ -1,4 +1,4 @@
-"""How long a server takes from its start to SERVING, with and without compiled kernels at hand."""
+"""How long a server takes from its start to SERVING, with and without compiled kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ before. Both with the files of Python and torch in the system's cache."""
 
 
 def run(options: Options) -> None:
-    """Print the table; the reference backend, which compiles nothing, goes along."""
+    """Print the table, which includes the reference backend, although it compiles nothing."""
     starts = 1 if options.quick else STARTS
     measured = servers(options)
     if not options.backends and all(served.name != "reference" for served in measured):
@@ -62,7 +62,7 @@ def _seconds(served: Served) -> float:
 
 @contextmanager
 def _empty_caches() -> Iterator[None]:
-    """Processes started inside find no kernels but those that they leave to each other."""
+    """Processes started inside find only the kernels that they compile themselves."""
     before = {name: os.environ.get(name) for name in CACHES}
     with TemporaryDirectory(prefix="trimtab-bench-") as folder:
         os.environ.update({name: str(Path(folder, name)) for name in CACHES})

@@ -1,7 +1,7 @@
-"""Traffic that stays as it is, of which there is little to gain, and what its workers record.
+"""Stationary traffic, from which little can be gained, and the counts that its workers record.
 
-Windows are drawn by rank, of whose requests they are. Tokens are independent, or they go with their
-requests: each has a topic, which it keeps for some windows, and a topic has experts of its own.
+Windows are drawn for each rank and its requests. Tokens are independent, or correlated by their
+requests: each request has a topic for some windows, and each topic has its own experts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.bench.played import STEPS
 from trimtab_client import Placement, Scope
 
 TOP = 8
-"""Experts of a token."""
+"""Number of experts for each token."""
 
 TOPICS = 16
 
@@ -25,11 +25,11 @@ Shares = npt.NDArray[np.float64]
 
 
 class Traffic(NamedTuple):
-    """What is sent to experts.
+    """The tokens sent to experts.
 
     Attributes:
-        share_LE: float64 [L, E], of a layer's tokens, in the long run.
-        counts_TWLE: int64 [T, W, L, E], tokens in each window, from the requests of each rank.
+        share_LE: float64 [L, E], each expert's share of its layer's tokens in the long run.
+        counts_TWLE: int64 [T, W, L, E], tokens in each window from the requests of each rank.
     """
 
     share_LE: Shares
@@ -42,14 +42,14 @@ def lognormal_shares(rng: np.random.Generator, layers: int, experts: int) -> Sha
 
 
 def uniform_shares(layers: int, experts: int) -> Shares:
-    """All alike, [L, E]."""
+    """Equal shares, [L, E]."""
     return np.full((layers, experts), 1 / experts)
 
 
 def independent(
     rng: np.random.Generator, share_LE: Shares, windows: int, tokens: int, ranks: int
 ) -> Traffic:
-    """So many tokens a window and layer, each of which any rank may have."""
+    """Independent tokens, `tokens` in each window and layer, spread randomly over the ranks."""
     counts_TLE = rng.multinomial(tokens, share_LE, (windows, len(share_LE)))
     counts_TLEW = rng.multinomial(counts_TLE, np.full(ranks, 1 / ranks))
     return Traffic(share_LE, np.moveaxis(counts_TLEW, 3, 1))
@@ -63,7 +63,7 @@ def correlated(
     requests: int = 64,
     lasting: float = 2,
 ) -> Traffic:
-    """Requests of one token a step, whose topics last so many windows in the mean."""
+    """Requests of one token per step, whose topics last `lasting` windows on average."""
     topic_XLE = _normalised(share_LE * rng.lognormal(0, 1, (TOPICS, *share_LE.shape)))
     topic_WQ = rng.integers(TOPICS, size=(ranks, requests // ranks))
     tokens, counts_TWLE = STEPS * TOP * requests // ranks, []
@@ -75,21 +75,21 @@ def correlated(
 
 
 def recorded(traffic: Traffic, scope: Scope) -> list[Recorded]:
-    """What the workers record of each window: each of a rank; in scope GLOBAL, one for all."""
+    """The counts that workers record in each window: one per rank, or one for all if GLOBAL."""
     workers = traffic.counts_TWLE.shape[1]
     if scope is Scope.SOURCE:
-        return [partial(_whatever, list(counts_WLE)) for counts_WLE in traffic.counts_TWLE]
+        return [partial(_constant, list(counts_WLE)) for counts_WLE in traffic.counts_TWLE]
     load_TLE = traffic.counts_TWLE.sum(1)
     if scope is Scope.GLOBAL:
-        return [partial(_whatever, [load_LE]) for load_LE in load_TLE]
+        return [partial(_constant, [load_LE]) for load_LE in load_TLE]
     return [partial(by_slots, load_LE=load_LE, workers=workers) for load_LE in load_TLE]
 
 
-def _whatever(counts_WLE: list[Counts], _: Placement) -> list[Counts]:
-    """The same whichever placement is in force."""
+def _constant(counts_WLE: list[Counts], _: Placement) -> list[Counts]:
+    """The same counts whatever placement is in force."""
     return counts_WLE
 
 
 def _normalised(weight_XE: Shares) -> Shares:
-    """Last axis adds up to 1."""
+    """The weights scaled so that the last axis adds up to 1."""
     return np.asarray(weight_XE / weight_XE.sum(-1, keepdims=True))

@@ -19,7 +19,7 @@ from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_client import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
 
@@ -89,7 +89,7 @@ def _measure_fleet(ranks: int, switches: int) -> list[object]:
 
 
 def _swapped(placement: Placement, seed: int) -> Placement:
-    """Two slots of different GPUs and experts exchanged, in one layer."""
+    """The placement with two slots of different GPUs and experts exchanged in one layer."""
     rng, rows = np.random.default_rng(seed), placement.phy2log.copy()
     slots = rows.shape[1] // placement.num_gpus
     while True:
@@ -102,7 +102,7 @@ def _swapped(placement: Placement, seed: int) -> Placement:
 async def _switch(
     group: LightGroup, channel: grpc.aio.Channel, target: Placement, history: Path
 ) -> tuple[float, float]:
-    """Seconds until the last worker has flipped, and until all is durable."""
+    """Seconds until the last worker has flipped, and until the switch is durable."""
     stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
     wire = placement_pb2.Placement(phy2log=encode_tensor(target.phy2log, "i4"))
     notes, start = _Notes(history), time.perf_counter()
@@ -114,14 +114,14 @@ async def _switch(
 
 
 class _Notes:
-    """What the server writes into its history from now on."""
+    """Reads the lines that the server writes to its history from now on."""
 
     def __init__(self, history: Path) -> None:
         self._history = history
         self._begin = history.stat().st_size
 
     def wait_for_applied(self) -> None:
-        """Until a switch has been applied by all, durably."""
+        """Wait until all workers have applied a switch, and that is durable."""
         with self._history.open("rb") as lines:
             while True:
                 lines.seek(self._begin)

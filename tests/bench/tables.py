@@ -18,7 +18,7 @@ from torch import Tensor
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = ""
 ) -> None:
-    """Print a Markdown table under a heading, each row as soon as it is there."""
+    """Print a Markdown table under a heading, each row as soon as it is available."""
     print(f"\n### {title}\n")
     if caption:
         print(textwrap.fill(caption, 110) + "\n")
@@ -44,8 +44,8 @@ def once(call: Callable[[], object]) -> float:
 def interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """Median wall time of each call in milliseconds; they take turns, after one to warm up.
 
-    What else the machine does then hits all alike; and each call finds caches as cold
-    as the others left them, as in a server that plans now and then.
+    So other work of the machine slows all calls alike, and each call finds caches as cold as
+    the others left them, as in a server that plans from time to time.
     """
     for call in calls:
         call()
@@ -53,15 +53,15 @@ def interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> list[flo
     return [median(times) for times in zip(*rounds, strict=True)]
 
 
-def foretold_seconds(call: Callable[[Tensor], object], load_LE: Tensor) -> float:
-    """What a call on [L, E] may take, by an eighth of the layers."""
+def predicted_seconds(call: Callable[[Tensor], object], load_LE: Tensor) -> float:
+    """The time that a call on [L, E] may take, estimated from an eighth of the layers."""
     part_LE = load_LE[: max(1, len(load_LE) // 8)]
-    call(part_LE)  # compiles, where that is needed
+    call(part_LE)  # compiles if necessary
     return once(lambda: call(part_LE)) / 1e3 * len(load_LE) / len(part_LE)
 
 
 def in_ms(milliseconds: float) -> str:
-    """With three figures or so: what a shared machine can tell apart."""
+    """A time with about three figures, which is as precise as a shared machine allows."""
     places = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
     return f"{milliseconds:.{places}f}"
 

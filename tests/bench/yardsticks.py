@@ -1,9 +1,9 @@
-"""What a plain compiled planner does: greedy replication, greedy packing, no more.
+"""A plain compiled planner: greedy replication and greedy packing.
 
-It stands for the compiled greedy planners of the field, and shows what refinement
-buys and costs. It knows neither groups nor nodes, and lets a GPU hold two replicas
-of an expert. Each layer is one pass, O((E + R) log E + R log G); layers are shared
-among threads. Legend as in `trimtab_server.solver`.
+It represents the compiled greedy planners of the field, and shows what refinement gains and
+costs. It ignores groups and nodes, and lets a GPU hold two replicas of an expert. Each layer
+is one pass, O((E + R) log E + R log G); threads share the layers. Legend as in
+`trimtab_server.solver`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def plan_greedily(load_LE: Tensor, topology: Topology) -> Tensor:
     first, *rest = (
         (load[low:high], topology.num_gpus, phy2log[low:high]) for low, high in pairwise(edges)
     )
-    # The caller's thread takes the first part, so that one layer costs no hand-over.
+    # The calling thread takes the first part, so that one layer needs no other thread.
     others = [_pool().submit(_plan_layers, *part) for part in rest]
     _plan_layers(*first)
     for other in others:
@@ -84,7 +84,7 @@ def _plan_layers(load_LE: Array, num_gpus: int, phy2log_LR: Array) -> None:
 def _replicate(
     load_E: Array, num_replicas: int, count_E: Array, key_E: Array, expert_E: Array
 ) -> None:
-    """Counts of replicas: each further slot to the highest load per replica."""
+    """Counts of replicas; each further slot goes to the highest load per replica."""
     experts = load_E.size
     for i in range(experts):
         expert_E[i], key_E[i], count_E[i] = i, -load_E[i], 1
@@ -105,7 +105,7 @@ def _sift_down(key: Array, item: Array, root: int, size: int) -> None:
     top_key, top_item = key[root], item[root]
     hole, child = root, 2 * root + 1
     while child < size:
-        # An addition where a branch would be mispredicted every other time.
+        # An addition, since a branch would be mispredicted every other time.
         child += child + 1 < size and key[child + 1] < key[child]
         if key[child] >= top_key:
             break

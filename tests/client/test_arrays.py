@@ -103,7 +103,9 @@ def test_lists_and_foreign_arrays_are_accepted() -> None:
         (np.array([[2**63]], np.uint64), "9223372036854775808 is beyond int64"),
     ],
 )
-def test_what_is_no_matrix_of_numbers_is_refused_by_name(value: object, complaint: str) -> None:
+def test_values_that_are_not_numeric_matrices_are_refused_by_name(
+    value: object, complaint: str
+) -> None:
     with pytest.raises(InvalidArgumentError, match=f"load: {complaint}") as caught:
         as_amounts(value, "load")
 

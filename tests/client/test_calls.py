@@ -165,7 +165,7 @@ def test_pack_sends_and_answers_arrays(service: RunningService, client: Any) -> 
         (("pack", LOAD, "two"), "num_packs"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_name(
+def test_arguments_that_cannot_be_sent_are_refused_by_name(
     service: RunningService, client: Any, call: tuple[Any, ...], field: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
@@ -306,13 +306,13 @@ def _flat_moves(response: Any) -> None:
         (_wrong_digest, "do not use it"),
         (_no_digest, "says nothing"),
         (_missing_expert, "expert 1 has no slot"),
-        (_short_tensor, "4 bytes for a float64 tensor"),
-        (_no_tensor, "unknown type 0"),
-        (_short_bound, "4 bytes for a float64 tensor"),
+        (_short_tensor, "4 bytes, but shape"),
+        (_no_tensor, "0 is not a known type"),
+        (_short_bound, "4 bytes, but shape"),
         (_flat_moves, r"moves of shape \(2, 2\)"),
     ],
 )
-def test_an_answer_that_breaks_the_contract_is_not_handed_on(
+def test_an_answer_that_breaks_the_contract_is_a_protocol_error(
     service: RunningService, client: Any, answer: Callable[[Any], None], complaint: str
 ) -> None:
     service.solver.answer = answer
@@ -376,7 +376,7 @@ def test_a_limit_that_waiting_does_not_lift_is_not_retried(
     assert len(service.solver.requests) == 1
 
 
-def test_the_timeout_of_a_call_goes_before_the_clients(
+def test_the_timeout_of_a_call_overrides_the_clients(
     service: RunningService, connect: Connect
 ) -> None:
     service.solver.release.clear()

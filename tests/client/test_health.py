@@ -40,7 +40,7 @@ def test_a_service_that_the_server_does_not_know_is_unknown(client: Any) -> None
     assert client.call("health", "no.Service") is ServingStatus.SERVICE_UNKNOWN
 
 
-def test_the_health_of_nobody_is_an_error(connect: Connect) -> None:
+def test_the_health_of_an_absent_server_is_an_error(connect: Connect) -> None:
     with pytest.raises(UnavailableError):
         connect("unix:/nowhere").call("health")
 
@@ -60,7 +60,7 @@ def test_waiting_ends_when_the_server_serves(service: RunningService, client: An
     assert client.call("health") is ServingStatus.SERVING
 
 
-def test_waiting_bridges_the_time_until_there_is_a_server(connect: Connect, tmp_path: Any) -> None:
+def test_wait_ready_waits_for_a_server_that_starts_later(connect: Connect, tmp_path: Any) -> None:
     target = f"unix:{tmp_path}/socket"
     client = connect(target)
     with pytest.raises(UnavailableError):
@@ -80,11 +80,11 @@ def test_waiting_ends_at_its_timeout(
         client.call("wait_ready", 0.05, service=service_name)
 
 
-def test_waiting_for_nobody_ends_at_its_timeout(connect: Connect) -> None:
+def test_wait_ready_without_a_server_ends_at_its_timeout(connect: Connect) -> None:
     with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
         connect("unix:/nowhere").call("wait_ready", 0.05)
 
 
-def test_waiting_for_a_server_without_health_is_pointless(connect: Connect) -> None:
+def test_wait_ready_fails_at_once_without_a_health_service(connect: Connect) -> None:
     with serving(with_health=False) as service, pytest.raises(UnimplementedError):
         connect(service.target).call("wait_ready")

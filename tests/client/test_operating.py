@@ -142,7 +142,9 @@ ALL = {**{name: call[:3] for name, call in CALLS.items()}, **PLACED, **READ}
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_sent_and_answered(service: RunningService, client: Any, name: str) -> None:
+def test_calls_send_their_arguments_and_return_the_answer(
+    service: RunningService, client: Any, name: str
+) -> None:
     call, request, response, answer = CALLS[name]
     service.deployments.answer = response
 
@@ -151,7 +153,7 @@ def test_what_is_sent_and_answered(service: RunningService, client: Any, name: s
 
 
 @pytest.mark.parametrize("name", PLACED)
-def test_a_pin_and_a_roll_back_answer_where_it_goes(
+def test_pin_and_roll_back_return_the_target(
     service: RunningService, client: Any, name: str
 ) -> None:
     call, request, service.deployments.answer = PLACED[name]
@@ -174,7 +176,7 @@ def test_a_placement_is_answered_with_its_version(
     assert service.deployments.requests == [request]
 
 
-def test_what_is_not_given_is_not_sent(service: RunningService, client: Any) -> None:
+def test_omitted_arguments_are_not_sent(service: RunningService, client: Any) -> None:
     service.deployments.answer = pb.CreateDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
     spec = DeploymentSpec("d", np.int64(3), 4, Topology(6, 2))
     client.call("create_deployment", spec)
@@ -218,7 +220,9 @@ def test_every_number_of_the_contract_is_known(service: RunningService, client: 
     ]
 
 
-def test_what_a_newer_server_says_is_unknown(service: RunningService, client: Any) -> None:
+def test_unknown_enum_values_of_a_newer_server_become_unknown(
+    service: RunningService, client: Any
+) -> None:
     message = pb.Deployment(
         policy=pb.Policy(mode=99),
         status=pb.DeploymentStatus(last_decision=pb.Decision(reason=99, mode=99)),
@@ -231,7 +235,7 @@ def test_what_a_newer_server_says_is_unknown(service: RunningService, client: An
     assert found.status.last_decision.mode is Mode.UNKNOWN
 
 
-def test_what_is_absent_is_none(service: RunningService, client: Any) -> None:
+def test_absent_fields_are_none(service: RunningService, client: Any) -> None:
     message = pb.Deployment(status=pb.DeploymentStatus(phase="idle", step=-1))
     service.deployments.answer = pb.GetDeploymentResponse(deployment=message)
     found = client.call("get_deployment", "d")
@@ -295,7 +299,7 @@ def spec(**changes: Any) -> DeploymentSpec:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_sent_is_refused_here(
+def test_arguments_that_cannot_be_sent_are_refused_locally(
     service: RunningService, client: Any, call: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
@@ -307,13 +311,13 @@ def test_what_cannot_be_sent_is_refused_here(
     assert service.deployments.requests == []
 
 
-def test_a_mode_that_there_is_not_is_refused() -> None:
+def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"policy.mode: 'on' is not one of \['off'"):
         Policy(mode="on")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_all_are_tried_again_also_where_the_server_may_have_begun(
+def test_idempotent_calls_are_retried_even_if_the_server_may_have_begun(
     service: RunningService, client: Any, name: str
 ) -> None:
     call, request, service.deployments.answer = ALL[name]
@@ -366,7 +370,7 @@ def test_a_refusal_is_final_and_in_the_servers_words(
         *("other GPUs", "no GPUs", "other slots", "too many experts", "too few experts"),
     ],
 )
-def test_a_placement_that_cannot_be_is_a_protocol_error(
+def test_an_invalid_placement_is_a_protocol_error(
     service: RunningService, client: Any, changes: dict[str, Any], message: str
 ) -> None:
     service.deployments.answer = served(**changes)
@@ -375,7 +379,7 @@ def test_a_placement_that_cannot_be_is_a_protocol_error(
         client.call("get_placement", "d")
 
 
-def test_a_target_is_held_against_its_digest(service: RunningService, client: Any) -> None:
+def test_a_target_is_checked_against_its_digest(service: RunningService, client: Any) -> None:
     target = placement_message(OTHER, digest=PLACEMENT.digest)
     service.deployments.answer = pb.PinResponse(in_force=V27, target=target)
     for call in (("pin", "d"), ("roll_back", "d", 7)):
@@ -386,7 +390,7 @@ def test_a_target_is_held_against_its_digest(service: RunningService, client: An
 @pytest.mark.parametrize(
     "time", [Timestamp(seconds=2**62), Timestamp(nanos=-1)], ids=["too late", "none"]
 )
-def test_a_time_that_there_is_not_is_a_protocol_error(
+def test_an_impossible_time_is_a_protocol_error(
     service: RunningService, client: Any, time: Timestamp
 ) -> None:
     service.deployments.answer = pb.ListDecisionsResponse(decisions=[pb.Decision(time=time)])
@@ -396,7 +400,7 @@ def test_a_time_that_there_is_not_is_a_protocol_error(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_they_take_a_timeout(connect: Callable[..., Any], name: str) -> None:
+def test_calls_take_a_timeout(connect: Callable[..., Any], name: str) -> None:
     client = connect("unix:/nowhere")
     with pytest.raises(InvalidArgumentError, match="timeout: 0 is not above 0"):
         client.call(*ALL[name][0], timeout=0)

@@ -44,7 +44,7 @@ def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resumed(
     worker.session.close(timeout=0.1)
 
 
-def test_what_cannot_be_paused_is_said_by_the_server(client: Any, worker: Worker) -> None:
+def test_the_server_says_why_it_cannot_pause(client: Any, worker: Worker) -> None:
     with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
         client.call("pause", "nobody", "maintenance")
     with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
@@ -58,7 +58,7 @@ def test_what_cannot_be_paused_is_said_by_the_server(client: Any, worker: Worker
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_pause_outlives_the_server_and_so_does_its_end(tmp_path: Path) -> None:
+def test_pause_and_resume_survive_a_restart_of_the_server(tmp_path: Path) -> None:
     """Killed, and with other workers each time."""
     before = []
     for method, *reason in (("pause", "maintenance"), ("resume",), ("resume",)):
@@ -88,7 +88,7 @@ CALLS = [("pause", "d", "maintenance"), ("resume", "d")]
     ],
     ids=["deployment", "no reason", "not Unicode", "bytes"],
 )
-def test_what_cannot_be_sent_is_refused_here(
+def test_arguments_that_cannot_be_sent_are_refused_locally(
     service: RunningService, connect: Callable[..., Any], call: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
@@ -97,7 +97,7 @@ def test_what_cannot_be_sent_is_refused_here(
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["pause", "resume"])
-def test_they_are_tried_again_also_where_the_server_may_have_begun(
+def test_idempotent_calls_are_retried_even_if_the_server_may_have_begun(
     service: RunningService, connect: Callable[..., Any], call: tuple[Any, ...]
 ) -> None:
     service.deployments.failures.extend([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
@@ -110,7 +110,7 @@ def test_they_are_tried_again_also_where_the_server_may_have_begun(
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["pause", "resume"])
-def test_they_take_a_timeout(
+def test_calls_take_a_timeout(
     connect: Callable[..., Any], tmp_path: Path, call: tuple[Any, ...]
 ) -> None:
     client = connect(f"unix:{tmp_path / 'nobody'}")

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab_client import Balance, InvalidArgumentError, Placement
-from trimtab_server.domain.placement import Placement as ServerPlacement
 from trimtab_server.solver import evaluate
 
 
@@ -56,7 +55,7 @@ def test_balance_is_what_the_server_evaluates(placement: Placement, seed: int) -
 
 @given(placements())
 def test_digest_is_the_servers(placement: Placement) -> None:
-    theirs = ServerPlacement.of(placement.phy2log.copy(), placement.num_experts, placement.num_gpus)
+    theirs = Placement.of(placement.phy2log.copy(), placement.num_experts, placement.num_gpus)
 
     assert placement.digest == theirs.digest
 

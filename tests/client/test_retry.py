@@ -85,7 +85,7 @@ def test_the_wait_is_jittered_over_its_whole_length() -> None:
         (AbortedError("x"), False),
     ],
 )
-def test_only_what_may_pass_is_retried(error: TrimtabError, retried: bool) -> None:
+def test_only_temporary_errors_are_retried(error: TrimtabError, retried: bool) -> None:
     assert (retry_delay(RetryPolicy(), 1, error, math.inf, 0.5) is not None) is retried
 
 

@@ -73,7 +73,7 @@ def test_every_status_code_has_its_exception(code: grpc.StatusCode) -> None:
     assert str(error).startswith("what happened")
 
 
-def test_a_code_of_the_future_is_an_internal_error() -> None:
+def test_an_unknown_status_code_is_an_internal_error() -> None:
     error = error_of_message(error_pb2.Error(code=99, message="new"))
 
     assert type(error) is InternalError
@@ -104,7 +104,7 @@ def test_retry_after_is_read_from_the_status_details(code: grpc.StatusCode) -> N
     assert not_asked.retry_after is None
 
 
-def test_waiting_is_advised_only_where_the_server_says_that_it_helps() -> None:
+def test_an_error_advises_waiting_only_if_the_server_gave_a_retry_delay() -> None:
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     full = error_of_call(failed(Failure(code, "full", retry_after=1.5)))
     large = error_of_call(failed(Failure(code, "too large")))
@@ -136,7 +136,7 @@ def test_a_stream_error_carries_the_same() -> None:
         grpc.StatusCode.ALREADY_EXISTS,
     ],
 )
-def test_what_the_state_forbids_is_said_in_the_servers_words_alone(code: grpc.StatusCode) -> None:
+def test_a_refusal_by_state_has_the_servers_text_alone(code: grpc.StatusCode) -> None:
     said = "the switch to 1.1 is offered, by 'w0' not"
     assert str(error_of_call(failed(Failure(code, said)))) == said
 

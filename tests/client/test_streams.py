@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -31,10 +32,9 @@ from trimtab_client import (
     SolverOptions,
     Topology,
     UnavailableError,
-    aio_stream,
     wire,
 )
-from trimtab_client.streaming import Setup
+from trimtab_client.streaming import AioPump, StreamSetup
 
 TOPOLOGY = Topology(num_replicas=6, num_gpus=2)
 LOAD = np.arange(8).reshape(2, 4)
@@ -75,7 +75,7 @@ def test_a_stream_without_loads_is_empty(client: Any) -> None:
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 2, 8])
-def test_a_bad_load_loses_none_of_the_others(client: Any, max_in_flight: int) -> None:
+def test_a_bad_load_does_not_affect_the_other_loads(client: Any, max_in_flight: int) -> None:
     loads = [LOAD, BAD_FOR_THE_CLIENT, LOAD, BAD_FOR_THE_SERVER, LOAD, BAD_FOR_THE_CLIENT]
     items = list(client.stream(loads, TOPOLOGY, max_in_flight=max_in_flight))
 
@@ -142,7 +142,7 @@ def test_an_exception_of_the_iterator_reaches_the_caller_in_its_place(
     service.solver.stream_over.wait()
 
 
-def test_a_grpc_error_of_the_iterator_is_not_taken_for_the_streams(client: Any) -> None:
+def test_a_grpc_error_of_the_iterator_is_not_mistaken_for_a_stream_error(client: Any) -> None:
     def loads() -> Iterator[np.ndarray]:
         yield LOAD
         raise grpc.RpcError("from elsewhere")
@@ -170,7 +170,7 @@ def test_a_failed_stream_raises_the_servers_error(
     assert len(seen) <= answered
 
 
-def test_a_stream_that_fails_while_no_load_is_there_raises_at_once(
+def test_a_stream_that_fails_while_waiting_for_a_load_raises_at_once(
     service: RunningService, client: Any
 ) -> None:
     service.solver.fail_stream_at = (1, Failure(grpc.StatusCode.INTERNAL, "broke"))
@@ -333,14 +333,14 @@ async def test_cancelling_the_consumer_is_a_cancellation(service: RunningService
         assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
 
 
-async def test_the_pump_leaves_it_to_the_consumer_to_tell_why_a_call_ended() -> None:
+async def test_the_pump_ends_silently_when_the_call_has_ended() -> None:
     async with grpc.aio.insecure_channel("unix:/nowhere") as channel:
         call = SolverServiceStub(channel).PlaceStream()
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
         config = wire.stream_config(TOPOLOGY, None, None, None)
-        setup = Setup(config, max_in_flight=1, timeout=None, num_gpus=TOPOLOGY.num_gpus)
-        pump = aio_stream.Pump(setup, [LOAD])
+        setup = StreamSetup(config, TOPOLOGY.num_gpus, max_in_flight=1, timeout=math.inf)
+        pump = AioPump(setup, [LOAD])
         await asyncio.wait_for(pump.run(call), WAIT)
         assert pump.taken.empty()
 
@@ -371,7 +371,7 @@ def test_a_stream_that_is_never_begun_sends_nothing(service: RunningService, cli
     assert len(service.solver.requests) == 1
 
 
-async def test_the_servers_status_is_told_however_writes_race_with_it(
+async def test_the_servers_status_is_raised_however_writes_race_with_it(
     service: RunningService,
 ) -> None:
     """Without care, grpc.aio hides it behind INTERNAL once in a hundred times."""

@@ -59,7 +59,7 @@ def test_only_a_mutual_server_asks_for_a_certificate(
     ],
     ids=["wrong name", "unknown authority", "plain"],
 )
-def test_a_server_that_is_not_trusted_is_not_reached(
+def test_an_untrusted_server_is_not_reached(
     secure: RunningService, connect: Connect, tls: TlsOptions | None
 ) -> None:
     with pytest.raises(UnavailableError):

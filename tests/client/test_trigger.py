@@ -45,7 +45,7 @@ def test_a_deployment_goes_to_the_placement_that_is_given(client: Any, worker: W
     assert (again.in_force, again.target) == (Version(1, 1), SECOND)
 
 
-def test_without_one_it_is_planned_from_the_counts(client: Any, worker: Worker) -> None:
+def test_trigger_without_a_placement_plans_from_the_counts(client: Any, worker: Worker) -> None:
     # Experts 0 and 1 have two slots each, and 2 is the one that needs them.
     worker.session.record([[0, 10, 1000, 10]] * 3, 0, 0)
     budget = MoveBudget(max_moves=1)
@@ -69,7 +69,7 @@ def test_an_open_switch_forbids_another(client: Any, worker: Worker) -> None:
     assert str(caught.value) == caught.value.details
 
 
-def test_what_cannot_be_triggered_is_said_by_the_server(client: Any, worker: Worker) -> None:
+def test_the_server_says_why_it_cannot_trigger(client: Any, worker: Worker) -> None:
     with pytest.raises(FailedPreconditionError, match="no worker has reported any load yet"):
         client.call("trigger", worker.deployment)
     with pytest.raises(NotFoundError, match="there is no deployment 'nobody'"):
@@ -88,7 +88,7 @@ def test_what_cannot_be_triggered_is_said_by_the_server(client: Any, worker: Wor
     ],
     ids=["deployment", "placement", "budget"],
 )
-def test_what_cannot_be_sent_is_refused_here(
+def test_arguments_that_cannot_be_sent_are_refused_locally(
     service: RunningService, connect: Callable[..., Any], arguments: dict[str, Any], field: str
 ) -> None:
     client = connect(service.target)
@@ -126,14 +126,14 @@ def test_the_digest_says_how_many_gpus_there_are(
     [
         ({"digest": bytes(32)}, "it says 0000"),
         ({"digest": b""}, "it says nothing"),
-        ({"phy2log": None}, "unknown type 0"),
+        ({"phy2log": None}, "0 is not a known type"),
         ({"phy2log": tensor_of(np.zeros(6))}, "rank 1, not 2"),
         ({"phy2log": tensor_of(np.full((1, 6), 2**31 - 1))}, "is not an expert in"),
         ({"phy2log": tensor_of(np.array([[0, 1, 3, 0, 1, 3]]))}, "expert 2 has no slot"),
     ],
     ids=["another", "none", "nothing", "a row", "an expert too high", "one without a slot"],
 )
-def test_a_target_that_cannot_be_is_a_protocol_error(
+def test_an_invalid_target_is_a_protocol_error(
     service: RunningService, connect: Callable[..., Any], changes: dict[str, Any], message: str
 ) -> None:
     service.deployments.answer = answer(SECOND, **changes)
@@ -146,7 +146,7 @@ UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_E
 
 
 @pytest.mark.parametrize("code", [UNAVAILABLE, EXHAUSTED], ids=lambda code: code.name)
-def test_it_is_tried_again_where_the_server_has_turned_it_away(
+def test_trigger_is_retried_if_the_server_turned_it_away(
     service: RunningService, connect: Callable[..., Any], code: grpc.StatusCode
 ) -> None:
     service.deployments.failures.extend([Failure(code, retry_after=0.001)] * 2)
@@ -165,7 +165,7 @@ def test_it_is_tried_again_where_the_server_has_turned_it_away(
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_it_is_not_tried_again_where_the_server_may_have_begun(
+def test_trigger_is_not_retried_if_the_server_may_have_begun(
     service: RunningService,
     connect: Callable[..., Any],
     code: grpc.StatusCode,

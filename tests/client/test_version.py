@@ -49,7 +49,7 @@ def test_a_version_is_named_whole_or_by_its_generation(named: Any, version: Vers
         (Version(1, "3"), "'3' is not an integer"),  # type: ignore[arg-type]
     ],
 )
-def test_what_names_no_version_is_refused(named: Any, complaint: str) -> None:
+def test_an_invalid_version_is_refused(named: Any, complaint: str) -> None:
     with pytest.raises(InvalidArgumentError, match=complaint) as caught:
         as_version(named, "known")
     assert [violation.field for violation in caught.value.field_violations] == ["known"]

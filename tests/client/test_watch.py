@@ -76,7 +76,7 @@ def test_placements_come_as_they_come_into_force(service: RunningService, client
     [AWAY, STOPPED, ABORTED, BUSY, None],
     ids=["away", "stopped", "aborted", "busy", "just ended"],
 )
-def test_it_goes_on_with_what_it_has_after_what_may_pass(
+def test_the_watch_continues_from_its_last_version_after_a_temporary_error(
     service: RunningService, client: Any, end: Failure | None
 ) -> None:
     ended = [] if end is None else [end]
@@ -94,7 +94,9 @@ def test_it_goes_on_with_what_it_has_after_what_may_pass(
     assert known(service) == [None, None, "1.0", "1.0", "2.0"]
 
 
-def test_all_that_came_is_handed_on_before_the_end(service: RunningService, client: Any) -> None:
+def test_the_watch_yields_all_placements_received_before_it_ends(
+    service: RunningService, client: Any
+) -> None:
     service.deployments.watches.extend([[served_message(V1), AWAY], [served_message(V2), GONE]])
     watch = client.watch("d")
 
@@ -116,7 +118,7 @@ def test_no_version_comes_twice_in_a_row(service: RunningService, client: Any) -
         assert versions(watch, 3) == [V1, V2, V1]
 
 
-def test_what_the_reader_has_already_does_not_come(service: RunningService, client: Any) -> None:
+def test_the_known_version_is_not_yielded(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([served_message(V2), served_message(V3), HOLD])
 
     with closing(client.watch("d", V2)) as watch:
@@ -125,7 +127,7 @@ def test_what_the_reader_has_already_does_not_come(service: RunningService, clie
 
 
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_it_never_gives_up(
+def test_the_watch_never_gives_up(
     service: RunningService, connect: Callable[..., Any], attempts: int
 ) -> None:
     retry = RetryPolicy(max_attempts=attempts, initial_backoff=0.001, max_backoff=0.001)
@@ -138,7 +140,7 @@ def test_it_never_gives_up(
     assert len(service.deployments.requests) == 51
 
 
-def test_it_waits_longer_each_time_until_the_server_says_something(
+def test_the_watch_backs_off_until_the_server_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("random.random", lambda: 1.0)
@@ -164,7 +166,7 @@ def test_it_waits_longer_each_time_until_the_server_says_something(
     ],
     ids=lambda value: value.code.name if isinstance(value, Failure) else "",
 )
-def test_what_does_not_pass_ends_it(
+def test_a_lasting_error_ends_the_watch(
     service: RunningService, client: Any, end: Failure, kind: type[TrimtabError]
 ) -> None:
     service.deployments.watches.append([end])
@@ -174,7 +176,7 @@ def test_what_does_not_pass_ends_it(
     assert len(service.deployments.requests) == 1
 
 
-def test_a_placement_that_cannot_be_ends_it(service: RunningService, client: Any) -> None:
+def test_an_invalid_placement_ends_the_watch(service: RunningService, client: Any) -> None:
     wrong = served_message(V1, placement=placement_message(OTHER, digest=PLACEMENT.digest))
     service.deployments.watches.append([wrong, HOLD])
 
@@ -243,7 +245,7 @@ async def test_cancelling_a_task_cancels_the_call_that_it_waits_for(
         assert await asyncio.to_thread(service.deployments.watch_over.acquire, timeout=20)
 
 
-def test_a_timeout_is_that_of_the_whole_watch(service: RunningService, client: Any) -> None:
+def test_the_timeout_limits_the_whole_watch(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([served_message(V1), HOLD])
     watch = client.watch("d", timeout=0.5)
 
@@ -266,7 +268,7 @@ def test_without_a_server_it_waits_until_its_timeout(connect: Callable[..., Any]
     ],
     ids=["deployment", "known", "timeout"],
 )
-def test_what_cannot_be_asked_for_is_refused_before_the_first_placement(
+def test_invalid_arguments_of_a_watch_are_refused_at_once(
     service: RunningService, arguments: tuple[Any, ...], options: dict[str, Any], message: str
 ) -> None:
     harness = SyncHarness(service.target)
@@ -286,7 +288,7 @@ def test_the_call_begins_with_the_first_placement_asked_for(
 
 
 @pytest.mark.process
-def test_it_goes_on_after_the_server_was_killed(
+def test_the_watch_continues_after_the_server_was_killed(
     tmp_path: Path, connect: Callable[..., Any]
 ) -> None:
     address = f"unix:{tmp_path / 'socket'}"

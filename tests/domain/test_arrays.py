@@ -1,4 +1,4 @@
-"""Checks of loads and placements: any type and layout is read, and what is wrong is named."""
+"""Checks of loads and placements: all types and layouts are read, and errors are named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.moves import moves_between, presence
 
-# All of it twice: as on the host, and as on a device, where torch computes.
+# All tests run twice: as on the host, and as on a device, where torch computes.
 pytestmark = pytest.mark.usefixtures("where")
 
 
@@ -52,7 +52,7 @@ def test_amounts_in_arrays_are_copied(dtype):
     assert given.max() <= 1
 
 
-def test_amounts_are_read_from_views_that_torch_negates_when_it_reads_them():
+def test_amounts_are_read_from_views_that_torch_negates_lazily():
     lazy = torch.complex(torch.zeros(2, 3), -torch.ones(2, 3)).conj().imag
     assert lazy.is_neg()
     assert as_amounts(lazy, "load").tolist() == [[1.0] * 3] * 2
@@ -101,7 +101,7 @@ def test_indices_of_any_type_and_size_are_those_given(dtype):
         ({(1, 1): 0}, "current", "expert 1 has no slot in layer 1"),
     ],
 )
-def test_what_is_wrong_with_a_placement_is_named(entries, field, said):
+def test_an_error_in_a_placement_is_named(entries, field, said):
     phy2log = torch.arange(3).repeat(2, 1)
     for cell, expert in entries.items():
         phy2log[cell] = expert

@@ -1,256 +1,186 @@
-"""Real engines' loops, a real server with its real store, and kill -9."""
+"""Real ranks, and a real server with its real store that is killed by SIGKILL."""
 
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from pathlib import Path
 
-import grpc
 import pytest
 
-from tests.e2e.fleet import WAIT, Fleet, some_placement
-from tests.servers import server_process
-from trimtab.v1 import placement_pb2
-from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from tests.bench.light import LightGroup, small
+from tests.servers import ServerProcess, server_process
+from tests.tools.simulate.small import one_swap, small_options
 from trimtab_client import Client, FailedPreconditionError, Placement
-from trimtab_client.version import Version
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.version import Version
 from trimtab_server.store.sqlite import SqliteStore
-from trimtab_tools.history import check_history, read_history
-from trimtab_tools.history.events import Flipped
+from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.targets import RandomTargets
+
+WAIT = 60
+NO_FAILPOINT = ("--failpoints", "none")
+DEPLOYMENTS = ("model/decode", "model/prefill")
 
 pytestmark = pytest.mark.process
 
 
-def test_deployments_of_one_process_know_nothing_of_each_other(tmp_path):
-    """A prefill and a decode group, say: a session each on every rank, and one server."""
+def fleet_of(folder: Path, *flags: str) -> Fleet:
+    """A fleet with its history and its server's store in a folder."""
+    history, store = folder / "history.jsonl", folder / "db"
+    return Fleet(small_options(), history=history, server_flags=("--store", str(store), *flags))
+
+
+def next_target(fleet: Fleet) -> Placement:
+    return RandomTargets(fleet.options).after(fleet.target)
+
+
+def wait_until_the_server_dies(fleet: Fleet) -> None:
+    server = fleet.own_server()
+    assert fleet.wait("the server to die", lambda: server.exit_code) == 137
+
+
+def test_deployments_of_one_server_do_not_affect_each_other(tmp_path):
     history = tmp_path / "history.jsonl"
     with ExitStack() as running:
         store = ("--store", str(tmp_path / "db"), "--history", str(history))
-        server = running.enter_context(server_process(*store))
-        names = ("model/decode", "model/prefill")
-        fleets = [
-            running.enter_context(Fleet(server.address, 3, history, deployment=name))
-            for name in names
+        address = running.enter_context(server_process(*store)).address
+        options = [small_options(ranks=2, deployment=name) for name in DEPLOYMENTS]
+        decode, prefill = [
+            running.enter_context(Fleet(each, server=address, history=history)) for each in options
         ]
-        for fleet in fleets:
-            fleet.until_all("in_force")
-        client = running.enter_context(Client(server.address))
-        targets = [some_placement(fleet, seed) for seed, fleet in enumerate(fleets)]
-        client.pause(names[1], "only the other one")
-        client.trigger(names[0], placement=targets[0].phy2log)
-        fleets[0].until_all("flipped", digest=targets[0].digest)
+        client = running.enter_context(Client(address))
+        prefill.wait_in_force()
+        client.pause(DEPLOYMENTS[1], "only the other one")
+        target = next_target(decode)
+        decode.switch_to(target)
         with pytest.raises(FailedPreconditionError, match="only the other one"):
-            client.trigger(names[1], placement=targets[1].phy2log)
-        client.resume(names[1])
-        client.pin(names[1], targets[1].phy2log)
-        fleets[1].until_all("flipped", digest=targets[1].digest)
-        for name, target in zip(names, targets, strict=True):
-            # The server may have yet to hear of the last flip.
+            client.trigger(DEPLOYMENTS[1], placement=target)
+        client.resume(DEPLOYMENTS[1])
+        pinned = one_swap(prefill.target)
+        client.pin(DEPLOYMENTS[1], pinned)
+        prefill.wait_flipped(pinned.digest)
+        assert decode.target == target
+        assert decode.wait_flipped(target.digest).generation == 1
+        for name, served in zip(DEPLOYMENTS, (target, pinned), strict=True):
+            # The server may not know of the last flip yet.
             watch = client.watch_placement(name, timeout=WAIT)
-            assert any(served.placement.digest == target.digest for served in watch)
-        assert [each.spec.name for each in client.deployments()] == list(names)
-    assert [fleet.wrong for fleet in fleets] == [[], []]
-    with history.open("rb") as lines:
-        assert check_history(read_history(lines)).violations == ()
+            assert any(each.placement.digest == served.digest for each in watch)
+        assert [each.spec.name for each in client.deployments()] == list(DEPLOYMENTS)
+        client.unpin(DEPLOYMENTS[1])
+        prefill.switch_to(pinned)
+        reports = [decode.finish(), prefill.finish()]
+    assert all(report.ok for report in reports), reports
 
 
-def trigger(address: str, placement: Placement) -> pb.TriggerResponse:
-    """Ask for a placement; raises grpc.RpcError where that cannot be now."""
-    with grpc.insecure_channel(address) as channel:
-        stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
-        wire = placement_pb2.Placement(phy2log=encode_tensor(placement.phy2log, "i4"))
-        return stub.Trigger(pb.TriggerRequest(deployment="fleet", placement=wire), timeout=WAIT)
-
-
-def trigger_soon(address: str, placement: Placement) -> float:
-    """The same, again and again until it can be; how many seconds that took."""
-    start = time.monotonic()
-    while True:
-        try:
-            trigger(address, placement)
-        except grpc.RpcError as error:
-            if time.monotonic() - start > WAIT:
-                raise
-            assert error.code() in (  # noqa: PT017
-                grpc.StatusCode.NOT_FOUND,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                grpc.StatusCode.UNAVAILABLE,
-            )
-        else:
-            return time.monotonic() - start
-
-
-def one_swap(placement: Placement) -> Placement:
-    """The same but for two slots of different GPUs: one switch, and not several."""
-    rows = placement.phy2log.copy()
-    rows[0, [0, -1]] = rows[0, [-1, 0]]
-    return Placement.of(rows, placement.num_experts, placement.num_gpus)
-
-
-def test_all_ranks_switch_at_one_step_and_compute_right_all_the_time(tmp_path):
-    history = tmp_path / "history.jsonl"
-    with (
-        server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server,
-        Fleet(server.address, history=history) as fleet,
+async def test_sessions_of_one_process_do_not_affect_each_other(server: ServerProcess):
+    """For instance a prefill and a decode deployment, with a session of each on every rank."""
+    async with (
+        LightGroup(server.address, small(3), "one process/decode") as decode,
+        LightGroup(server.address, small(3), "one process/prefill") as prefill,
     ):
-        fleet.until_all("in_force")
-        for seed in range(5):
-            target = some_placement(fleet, seed)
-            trigger_soon(server.address, target)
-            flips = fleet.until_all("flipped", digest=target.digest)
-            assert len({flip.values["step"] for flip in flips}) == 1
-    assert fleet.wrong == []
-    with history.open("rb") as lines:
-        report = check_history(read_history(lines), complete=True)
-    assert report.violations == ()
-    assert report.flips >= 5 * fleet.ranks
+        targets = decode.swapped(1), prefill.swapped(2)
+        for group, target in zip((decode, prefill), targets, strict=True):
+            await group.until_all("in_force", group.placement.digest)
+            with Client(server.address) as client:
+                client.trigger(group.deployment, placement=target)
+            await group.until_all("flipped", target.digest)
+        for group, target in zip((decode, prefill), targets, strict=True):
+            assert [session.placement for session in group.sessions] == [target] * 3
 
 
 @pytest.mark.parametrize("stage", ["before", "written", "durable"])
 @pytest.mark.parametrize("transition", ["offered", "committed", "applied"])
 def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, transition, stage):
-    history, store = tmp_path / "history.jsonl", tmp_path / "db"
     # The first save opens the epoch.
-    time_passed = 2 + ["offered", "committed", "applied"].index(transition)
-    flags = ("--store", str(store), "--history", str(history))
-    failpoint = ("--failpoints", f"save:{stage}=exit@{time_passed}")
-    with ExitStack() as running:
-        server = running.enter_context(server_process(*flags, *failpoint))
-        flags += ("--listen", server.address)
-        fleet = running.enter_context(Fleet(server.address, history=history))
-        fleet.until_all("in_force")
-        target = one_swap(fleet.placement)
-        with suppress(grpc.RpcError):  # it may die before it answers
-            trigger(server.address, target)
-        assert server.process.wait(WAIT) == 137
-        server = running.enter_context(server_process(*flags))
-        last = some_placement(fleet, 2)
-        trigger_soon(server.address, last)
-        fleet.until_all("flipped", digest=last.digest)
-    assert fleet.wrong == []
-    with history.open("rb") as lines:
-        events = list(read_history(lines))
-    assert check_history(events).violations == ()
-    taken = any(isinstance(e, Flipped) and e.digest == target.digest for e in events)
+    save = 2 + ["offered", "committed", "applied"].index(transition)
+    with fleet_of(tmp_path, "--failpoints", f"save:{stage}=exit@{save}") as fleet:
+        fleet.wait_in_force()
+        target = one_swap(fleet.target)
+        fleet.trigger_once(target, WAIT)  # The server may die before it answers.
+        wait_until_the_server_dies(fleet)
+        fleet.start_server(*NO_FAILPOINT)
+        fleet.switch_to(next_target(fleet))
+        report = fleet.finish()
+        flips = fleet.history.lines("flipped", digest=target.digest.hex())
+    assert report.ok, report
     durably_committed = (transition, stage) not in {
         *(("offered", each) for each in ("before", "written", "durable")),
         ("committed", "before"),
         ("committed", "written"),
     }
-    assert taken == durably_committed, "presumed abort, or carried out"
+    assert len(flips) == (fleet.options.ranks if durably_committed else 0), (
+        "a switch is carried out if its commit is durable, and else aborted"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", ["open", "outrank", "save_counters", "save_spec"])
-def test_a_server_that_dies_as_soon_as_anything_else_is_durable_goes_on_as_well(
-    tmp_path, operation
-):
-    history = tmp_path / "history.jsonl"
-    flags = ("--history", str(history), "--save-seconds", "0.2")
-    failpoint = ("--failpoints", f"{operation}:durable=exit")
-    # Where it dies before it is ready, or at its first Hello, another one was there before.
-    first = failpoint if operation.startswith("save_") else ()
-    with ExitStack() as running:
-        store = ("--store", str(tmp_path / "db"))
-        for _ in range(3):
-            # A term that the first start of another store does not have.
-            SqliteStore(tmp_path / "db").close()
-        server = running.enter_context(server_process(*store, *flags, *first))
-        flags += ("--listen", server.address)
-        fleet = running.enter_context(Fleet(server.address, history=history))
-        if not first:
-            fleet.until_all("in_force")
-            server.process.kill()
-            server.process.wait()
-            store = ("--store", str(tmp_path / "new")) if operation == "outrank" else store
-            # The same server as a process that may never be ready.
-            command = [sys.executable, "-m", "trimtab_server", "serve", "--device", "cpu"]
-            command += [*store, *flags]
-            dying = subprocess.run([*command, *failpoint], check=False, timeout=WAIT)
-            assert dying.returncode == 137
-        else:
-            assert server.process.wait(WAIT) == 137
-        server = running.enter_context(server_process(*store, *flags))
-        target = some_placement(fleet, 1)
-        trigger_soon(server.address, target)
-        fleet.until_all("flipped", digest=target.digest)
-    assert fleet.wrong == []
-    with history.open("rb") as lines:
-        violations = check_history(read_history(lines)).violations
-    assert {each.invariant for each in violations} <= (LOST if operation == "outrank" else set())
-
-
-LOST = {"P1", "P2"}
-"""What the history of a lost store breaks."""
+def test_a_server_that_dies_after_any_other_durable_write_goes_on_as_well(tmp_path, operation):
+    store, failpoint = tmp_path / "db", ("--failpoints", f"{operation}:durable=exit")
+    # With the others the server dies before it is ready, or at its first Hello, so another
+    # server has to run before.
+    dies_first = operation.startswith("save_")
+    for _ in range(3):
+        # Raises the term of this store above that of a new one.
+        SqliteStore(store).close()
+    with fleet_of(tmp_path, "--save-seconds", "0.2", *(failpoint if dies_first else ())) as fleet:
+        if not dies_first:
+            fleet.wait_in_force()
+            fleet.faults.kill_server()
+            store = tmp_path / "new" if operation == "outrank" else store
+            fleet.start_server("--store", str(store), *failpoint, wait=False)
+        wait_until_the_server_dies(fleet)
+        fleet.start_server("--store", str(store), *NO_FAILPOINT)
+        fleet.switch_to(next_target(fleet))
+        report = fleet.finish()
+    assert (report.wrong, report.trouble) == (0, "")
+    broken = {each.invariant for each in report.verdict.violations}
+    # The history of a lost store breaks these rules.
+    assert broken <= ({"P1", "P2"} if operation == "outrank" else set())
 
 
 @pytest.mark.parametrize("transition", ["idle", "offered", "committed"])
 def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(tmp_path, transition):
-    points = {"offered": "save:durable=exit@2", "committed": "save:durable=exit@3"}
-    history = tmp_path / "history.jsonl"
-    flags = ("--history", str(history), "--failpoints", points.get(transition, "none"))
-    with ExitStack() as running:
-        server = running.enter_context(server_process("--store", str(tmp_path / "lost"), *flags))
-        fleet = running.enter_context(Fleet(server.address, history=history))
-        fleet.until_all("in_force")
-        if transition in points:
-            with suppress(grpc.RpcError):
-                trigger(server.address, one_swap(fleet.placement))
-            assert server.process.wait(WAIT) == 137
+    failpoints = {"offered": "save:durable=exit@2", "committed": "save:durable=exit@3"}
+    with fleet_of(tmp_path, "--failpoints", failpoints.get(transition, "none")) as fleet:
+        before = fleet.wait_in_force()
+        if transition in failpoints:
+            fleet.trigger_once(one_swap(fleet.target), WAIT)
+            wait_until_the_server_dies(fleet)
         else:
-            server.process.kill()
-            server.process.wait()
-        new = ("--store", str(tmp_path / "new"), "--listen", server.address)
-        server = running.enter_context(server_process(*new, "--history", str(history)))
-        fleet.until_all("in_force", version=Version(2, 0))
-        target = some_placement(fleet, 1)
-        trigger_soon(server.address, target)
-        flips = fleet.until_all("flipped", digest=target.digest)
-        assert {flip.values["version"].epoch for flip in flips} == {2}
-    assert fleet.wrong == []
-    with history.open("rb") as lines:
-        violations = check_history(read_history(lines)).violations
-    # That is what the history of a lost store shows, and all that it shows.
-    shown = [("P1", "the server starts in term 1 after term 1"), ("P2", "group 'group' opens")]
+            fleet.faults.kill_server()
+        fleet.start_server("--store", str(tmp_path / "new"), *NO_FAILPOINT)
+        assert fleet.wait_in_force(after=before) == Version(2, 0)
+        target = fleet.switch_to(next_target(fleet))
+        assert fleet.wait_flipped(target.digest).epoch == 2
+        report = fleet.finish()
+    assert (report.wrong, report.trouble) == (0, "")
+    # A lost store shows in the history by these violations, and by no others.
+    shown = [
+        ("P1", "the server starts in term 1 after term 1"),
+        ("P2", f"group '{fleet.state.group}' opens"),
+    ]
+    violations = report.verdict.violations
     assert len(violations) == len(shown)
     for violation, (rule, message) in zip(violations, shown, strict=True):
         assert (violation.invariant, violation.message.startswith(message)) == (rule, True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1])
-def test_kill_9_of_the_server_loses_nothing(tmp_path, seed):
-    rng = random.Random(seed)
-    history, store = tmp_path / "history.jsonl", tmp_path / "db"
-    with ExitStack() as running:
-        server = running.enter_context(
-            server_process("--store", str(store), "--history", str(history))
-        )
-        flags = ("--store", str(store), "--history", str(history), "--listen", server.address)
-        fleet = running.enter_context(Fleet(server.address, history=history))
-        fleet.until_all("in_force")
-        for round_ in range(5):
-            trigger_soon(server.address, some_placement(fleet, 100 * seed + round_))
-            # Somewhere on the way: a switch takes about as long.
+def test_kill_9_of_the_server_loses_nothing(tmp_path):
+    rng = random.Random(1)
+    with fleet_of(tmp_path) as fleet:
+        targets = RandomTargets(fleet.options)
+        fleet.wait_in_force()
+        for _ in range(5):
+            fleet.trigger(targets.after(fleet.target))
+            # At any point of the switch, which takes about as long.
             time.sleep(rng.random() * 0.03)
-            server.process.kill()
-            server.process.wait()
-            server = running.enter_context(server_process(*flags))
-        target = some_placement(fleet, 100 * seed + 99)
-        trigger_soon(server.address, target)
-        fleet.until_all("flipped", digest=target.digest)
-        # Applied by all is durable once the next one can be offered.
-        last = some_placement(fleet, 100 * seed + 98)
-        trigger_soon(server.address, last)
-        fleet.until_all("flipped", digest=last.digest)
-        trigger_soon(server.address, target)
-        fleet.until_all("flipped", digest=target.digest)
-    assert fleet.wrong == []
-    with history.open("rb") as lines:
-        report = check_history(read_history(lines))
-    assert report.violations == ()
+            fleet.faults.kill_server()
+            fleet.start_server()
+        # A switch is durably applied once the next one can be offered.
+        for _ in range(3):
+            fleet.switch_to(targets.after(fleet.target))
+        report = fleet.finish()
+    assert report.ok, report

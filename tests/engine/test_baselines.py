@@ -1,4 +1,4 @@
-"""Counters and estimates out of the store and back, also those of earlier versions."""
+"""Counters and estimates are restored from the store, even those of earlier versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def estimate(smoothing: Smoothing) -> Estimate:
 
 
 @pytest.mark.parametrize("smoothing", KINDS)
-def test_an_estimate_goes_on_as_sure_as_it_was(smoothing):
+def test_a_restored_estimate_has_the_same_evidence(smoothing):
     before, after = estimate(smoothing), estimate(smoothing)
     for steps in (10, 30, 5):
         before.add(TOKENS * steps, steps)
@@ -31,7 +31,7 @@ def test_an_estimate_goes_on_as_sure_as_it_was(smoothing):
     assert after.effective_steps < 46
 
 
-def test_what_an_earlier_version_saved_is_read_though_it_did_not_say_how_sure_it_was():
+def test_an_estimate_of_an_earlier_version_is_read_without_its_evidence():
     before, after = estimate(KINDS[0]), estimate(KINDS[0])
     before.add(TOKENS * 20, 20)
     saved = baseline_of(Counters(1, 1, 2), before)
@@ -46,7 +46,7 @@ def test_what_an_earlier_version_saved_is_read_though_it_did_not_say_how_sure_it
 
 
 @pytest.mark.parametrize("smoothing", KINDS)
-def test_where_nothing_was_counted_nothing_is_known(smoothing):
+def test_without_counts_the_restored_estimate_is_empty(smoothing):
     after = estimate(smoothing)
     restore(baseline_of(Counters(1, 1, 2), estimate(smoothing)), after)
     assert (after.steps, after.effective_steps) == (0, 0)

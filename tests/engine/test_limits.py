@@ -13,7 +13,7 @@ from trimtab_server.solver.settings import Settings, settings_for
 LIMITS = Limits(max_tensor_elements=100_000, max_slots=10_000, max_restarts=8, max_top_k=16)
 
 
-def test_what_fits_passes() -> None:
+def test_sizes_within_the_limits_pass() -> None:
     check_pack(LIMITS, (10, 64), 8, settings_for("balanced"), grouped=True)
     settings = settings_for("balanced")
     check_place(LIMITS, (10, 64), Topology(72, 8), settings, current=True, budget=True)
@@ -45,7 +45,7 @@ PACKS = [
 
 
 @pytest.mark.parametrize(("shape", "packs", "settings", "grouped", "names"), PACKS)
-def test_a_packing_that_would_take_too_much_is_refused(
+def test_a_packing_over_a_limit_is_refused(
     shape: tuple[int, int], packs: int, settings: Settings, grouped: bool, names: str
 ) -> None:
     with pytest.raises(ResourceExhaustedError, match=names):
@@ -75,7 +75,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("shape", "topology", "more", "names"), PLACES)
-def test_a_placement_that_would_take_too_much_is_refused(
+def test_a_placement_over_a_limit_is_refused(
     shape: tuple[int, int], topology: Topology, more: dict[str, Any], names: str
 ) -> None:
     with pytest.raises(ResourceExhaustedError, match=names):
@@ -83,25 +83,25 @@ def test_a_placement_that_would_take_too_much_is_refused(
 
 
 @pytest.mark.parametrize(("shape", "topology", "more"), [case[:3] for case in PLACES if case[2]])
-def test_what_only_a_placement_in_force_or_a_budget_needs_passes_without(
+def test_limits_of_a_current_placement_or_a_budget_apply_only_with_one(
     shape: tuple[int, int], topology: Topology, more: dict[str, Any]
 ) -> None:
     check_place(LIMITS, shape, topology, Settings(), current="budget" in more)
 
 
-def test_the_swaps_that_improving_tries_are_bounded_whatever_the_options_say() -> None:
+def test_the_swaps_of_improve_are_bounded_whatever_the_options_say() -> None:
     wide = Topology(800, 8)
     check_place(LIMITS, (1, 10), wide, Settings(top_k=1), current=True)
     with pytest.raises(ResourceExhaustedError, match="candidate swaps of a layer"):
         check_place(LIMITS, (1, 10), wide, Settings(top_k=1), current=True, budget=True)
 
 
-def test_each_node_of_a_hierarchical_placement_is_packed_for_itself() -> None:
+def test_each_node_of_a_hierarchical_placement_counts_as_a_packing_of_its_own() -> None:
     check_place(LIMITS, (10, 10), Topology(3200, 400, 4, 4), Settings())
     with pytest.raises(ResourceExhaustedError, match="restarts x items x packs of a row: 1280000"):
         check_place(LIMITS, (10, 10), Topology(3200, 400, 4), Settings())
 
 
-def test_sizes_that_make_no_sense_are_left_to_the_checks_that_name_the_rule() -> None:
+def test_invalid_sizes_pass_since_later_checks_name_the_rule() -> None:
     check_pack(LIMITS, (1, 8), 0, Settings())
     check_pack(LIMITS, (8,), 2, Settings())

@@ -19,9 +19,12 @@ from trimtab_server.domain.errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
 )
+from trimtab_server.domain.placement import tensor_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.planner import InForce, Options, PlaceStream, Planner, Terms
+from trimtab_server.engine.place_stream import PlaceStream
+from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver import evaluate
 from trimtab_server.solver.backends.reference.backend import Reference
@@ -69,7 +72,7 @@ async def test_place_from_a_current_placement_counts_the_moves(planner: Planner)
     current = (await planner.place(skewed_load(0), TERMS)).placement
     placed = await planner.place(skewed_load(1), TERMS, current)
     moved = evaluate(
-        placed.placement.tensor(), skewed_load(1).copy(), 4, current=current.tensor()
+        tensor_of(placed.placement), skewed_load(1).copy(), 4, current=tensor_of(current)
     ).moves.sum()
     assert placed.moves is not None
     assert len(placed.moves) == moved > 0
@@ -92,7 +95,7 @@ async def test_pack_answers_what_the_solver_packs(planner: Planner) -> None:
     assert torch.equal(packed.rank_in_pack, rank)
 
 
-async def test_options_choose_the_effort_and_the_default_holds_without(
+async def test_options_choose_the_effort_instead_of_the_default(
     planner: Planner, observer: Recording
 ) -> None:
     await planner.place(skewed_load(), TERMS)
@@ -101,13 +104,13 @@ async def test_options_choose_the_effort_and_the_default_holds_without(
     await observer.until("stage", "plan", "reference", "balanced")
 
 
-async def test_each_stage_and_what_it_took_is_reported(
+async def test_each_stage_and_its_duration_are_reported(
     planner: Planner, observer: Recording
 ) -> None:
     first = await planner.place(skewed_load(0), TERMS)
     second = await planner.place(skewed_load(1), TERMS, first.placement)
     assert second.moves is not None
-    await observer.until("moved", len(second.moves))
+    await observer.until("moves_planned", len(second.moves))
     stages = {stage for stage, _, _ in observer.named("stage")}
     assert stages == {"plan", "align", "evaluate"}
     assert len(observer.named("solved")) == 2
@@ -139,7 +142,7 @@ async def test_a_request_over_a_limit_never_reaches_the_queue(
     assert observer.named("queue_depth") == []
 
 
-async def test_the_deadline_is_the_queues(planner: Planner, queue: SolverQueue) -> None:
+async def test_the_deadline_applies_to_the_queue(planner: Planner, queue: SolverQueue) -> None:
     soon = asyncio.get_running_loop().time() + 0.01
     async with busy(queue):
         with pytest.raises(DeadlineExceededError):
@@ -154,7 +157,7 @@ async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> N
 
 
 @pytest.mark.process
-def test_after_warming_up_no_request_has_to_wait_for_a_compiler() -> None:
+def test_after_warming_up_no_request_waits_for_a_compiler() -> None:
     # In a process of its own, where no other test has had anything compiled.
     subprocess.run([sys.executable, "-m", "tests.engine.warmed"], check=True, timeout=300)
 
@@ -194,14 +197,14 @@ async def test_an_imbalance_that_is_not_finite_is_not_reported(
     ratios = torch.tensor([1.0, 1.0, value], dtype=torch.float64)
     # No load that is let in leads here for sure, so this is told by hand.
     planner._report_imbalance("before", replace(placed.after, imbalance=ratios))
-    observer.moved(0)
-    await observer.until("moved", 0)  # and so all that was told before
+    observer.moves_planned(0)
+    await observer.until("moves_planned", 0)  # and so all that was told before
     assert [when for when, *_ in observer.named("imbalance")] == ["after"]
 
 
-async def test_a_placement_told_is_checked_before_a_load_comes(planner: Planner) -> None:
-    told = InForce(np.arange(20).reshape(1, 20) % 16)
+async def test_a_callers_placement_is_checked_before_a_load_comes(planner: Planner) -> None:
+    told = UncheckedPlacement(np.arange(20).reshape(1, 20) % 16)
     assert (await planner.accept(told, TERMS)).num_experts == 16
-    wrong = InForce(told.phy2log, b"x")
+    wrong = UncheckedPlacement(told.phy2log, b"x")
     with pytest.raises(InvalidArgumentError, match=r"current\.digest"):
         await planner.accept(wrong, TERMS)

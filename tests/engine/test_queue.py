@@ -38,7 +38,7 @@ async def test_a_job_runs_on_the_solver_thread_and_its_result_comes_back(
     assert await queue.run(threading.current_thread) is thread
 
 
-async def test_what_a_job_raises_is_raised_to_its_caller_and_the_queue_goes_on(
+async def test_a_jobs_exception_is_raised_to_its_caller_and_the_queue_goes_on(
     queue: SolverQueue,
 ) -> None:
     def fail() -> NoReturn:
@@ -142,7 +142,7 @@ async def test_a_running_job_keeps_its_turn_when_its_caller_gives_up(queue: Solv
     assert await after is True
 
 
-async def test_close_finishes_what_waits_and_refuses_what_comes(observer: Recording) -> None:
+async def test_close_finishes_waiting_jobs_and_refuses_new_ones(observer: Recording) -> None:
     queue = SolverQueue(2, observer)
     async with busy(queue) as release:
         waiting = asyncio.create_task(queue.run(lambda: 7))

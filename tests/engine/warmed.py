@@ -1,4 +1,4 @@
-"""Fails if a request after `Planner.warm` has a kernel compiled: run by test_planner."""
+"""Fails if a kernel is compiled after `Planner.warm`. Run by test_planner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numba.core.dispatcher import Dispatcher
 from tests.recording import Recording
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
-from trimtab_server.engine.planner import Options, Planner, Terms
+from trimtab_server.engine.plan_request import Options, Terms
+from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.solver.backends.cpu.backend import Cpu
 from trimtab_server.solver.budget import Budget
@@ -25,7 +26,7 @@ GLOBAL, FEW_DEALS, MANY_DEALS = Topology(20, 4), Topology(24, 4, 2, 8), Topology
 
 
 def compiled() -> dict[str, int]:
-    """For how many kinds of arguments each function has been compiled."""
+    """For how many signatures each function has been compiled."""
     return {
         f"{name}.{function.__name__}": len(function.signatures)
         for name, module in list(sys.modules.items())

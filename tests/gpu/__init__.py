@@ -1,1 +1,1 @@
-"""What needs a GPU: `python -m tests.gpu`. Not collected by pytest."""
+"""Checks and measurements that need a GPU: `python -m tests.gpu`. Not collected by pytest."""

@@ -1,12 +1,12 @@
-"""Check on a CUDA device that answers equal the reference's, and time them. One call does all.
+"""Check on a CUDA device that answers equal the reference's, and time them, all in one call.
 
-Prints Markdown for tests/bench/RESULTS.md, and writes the same as JSON. What is wanted most comes
-first; each section is a process of its own with a time of its own, so that neither a crash nor a
-slow machine costs the others their figures. All together take nine minutes at most, also where
-nothing has been compiled yet.
+Prints Markdown for tests/bench/RESULTS.md, and writes the same as JSON. The most important sections
+come first. Each section has its own process and its own time limit, so that the others get their
+figures even if one crashes or the machine is slow. All sections together take at most nine minutes,
+even if nothing has been compiled yet.
 
 It needs Python 3.11 or newer, torch with CUDA, Triton, a C compiler, numba, scipy and numpy. The
-section `serving` needs what a server needs, and is left out where something is missing.
+section `serving` needs the packages of a server, and is skipped if one is missing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Run the sections asked for; 1 if one failed or found an answer that differs."""
+    """Run the requested sections; 1 if one failed or found an answer that differs."""
     given = _arguments()
     if given.rehearse:
-        # Before anything imports Triton, here and in the sections.
+        # Set before any import of Triton, here and in the sections.
         os.environ["TRITON_INTERPRET"] = "1"
     from tests.gpu.surroundings import surroundings
 
@@ -53,19 +53,19 @@ def main() -> int:
 
 
 def _carried_out(name: str, beside: list[str]) -> dict[str, Any]:
-    """Run one section; whatever happens, the next ones are run too."""
+    """Run one section, and return its results even if it fails."""
     began, limit = time.perf_counter(), SECTIONS[name].seconds
     with tempfile.NamedTemporaryFile() as file:
         command = [sys.executable, "-m", "tests.gpu.sections", name, "--tables", file.name]
         environment = {**os.environ, "PYTHONPATH": _path_of(_ROOT), "PYTHONUNBUFFERED": "1"}
-        # A session of its own: when its time is over, its children end with it.
+        # In a new session, so that its children are killed with it at the time limit.
         child = subprocess.Popen(
             [*command, *beside], env=environment, cwd=_ROOT, start_new_session=True
         )
         try:
             code = child.wait(limit)
         except subprocess.TimeoutExpired:
-            print(f"\n{name} is cut off after {limit} s", flush=True)
+            print(f"\n{name} was stopped after {limit} s", flush=True)
             os.killpg(child.pid, signal.SIGKILL)
             code = child.wait()
         tables = read_tables(Path(file.name))
@@ -76,7 +76,7 @@ def _carried_out(name: str, beside: list[str]) -> dict[str, Any]:
 
 
 def _path_of(root: Path) -> str:
-    """PYTHONPATH of a build's sources; the tests are always these."""
+    """PYTHONPATH for the sources of a build, with the tests of this one."""
     parts = [root / "protos", root / "server", root / "client", _ROOT]
     return os.pathsep.join(str(part.resolve()) for part in parts)
 
@@ -91,12 +91,12 @@ def _arguments() -> argparse.Namespace:
         "--beside",
         type=Path,
         metavar="FOLDER",
-        help="another build of this project, such as `git worktree add` makes: timed turn by turn",
+        help="folder of another build of this project, such as a git worktree, to time in turns",
     )
     parser.add_argument(
         "--rehearse",
         action="store_true",
-        help="on the CPU, in Triton's interpreter, with tiny problems: to try the script itself",
+        help="run tiny problems on the CPU, in Triton's interpreter, to test the script itself",
     )
     given = parser.parse_args()
     if unknown := [name for name in given.sections if name not in SECTIONS]:

@@ -1,7 +1,7 @@
-"""Whether Cuda gives the reference's answers, on the device: over many shapes, in parallel.
+"""Compares the answers of Cuda on the device with the reference's, for many shapes in parallel.
 
-`python -m tests.gpu.agreement PART PARTS SECONDS` is one worker: compiling takes seconds
-a shape, so several share the cases, each in a process of its own.
+`python -m tests.gpu.agreement PART PARTS SECONDS` is one worker. Compiling a shape takes seconds,
+so several workers share the cases, each in its own process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REALISTIC = {
 
 
 def run(report: Report, _beside: str | None) -> bool:
-    """Whether all answers that workers compared were equal; prints those that were not."""
+    """Whether all answers that workers compared were equal; prints those that differ."""
     workers, seconds = (2, 0) if REHEARSAL else (min(16, os.cpu_count() or 1), 45)
     processes = [
         subprocess.Popen(
@@ -72,7 +72,7 @@ def run(report: Report, _beside: str | None) -> bool:
 
 
 def _worker(part: int, parts: int, seconds: float) -> None:
-    """Print each request that is not answered alike, and at the end how many are."""
+    """Print each request whose answers differ, and at the end how many are equal."""
     torch.set_num_threads(2)
     end = time.monotonic() + seconds
     told: list[tuple[str, ...]] = []
@@ -89,13 +89,13 @@ def _worker(part: int, parts: int, seconds: float) -> None:
 def _same(
     name: str, ask: Ask, cuda: Backend, reference: Backend, told: list[tuple[str, ...]]
 ) -> bool:
-    """Ask from the host and from the device, each twice: the second replays a graph."""
+    """Send a request from the host and from the device, each twice: the second replays a graph."""
     host = torch.device("cpu")
     expected = _values(ask(reference, host))
     found = [_values(ask(cuda, on)) for on in (host, host, DEVICE, DEVICE)]
     ok = all(_equal(expected, answer) for answer in found)
     if not ok or told:
-        # Those that the host answered as well: they prove nothing.
+        # Requests that the host answered are reported too, since they prove nothing.
         print(f"- {name}: {'equal' if ok else 'DIFFERENT'} {told}", flush=True)
     passed, told[:] = ok and not told, []
     return passed
@@ -122,7 +122,7 @@ def _fixed() -> Iterator[tuple[str, Ask]]:
         yield name, _plan(torch.from_numpy(realistic()), topology, how)
     for name, (weight_XI, packs, group_XI, how) in PACKS.items():
         yield name, _pack(weight_XI, packs, group_XI, how)
-    # Here only: Triton's interpreter takes minutes for it.
+    # Run only here, since Triton's interpreter takes minutes for it.
     group_XI = torch.arange(264).clamp(min=259).unsqueeze(0) - 259
     yield (
         "more of a group in a pack than a byte counts",
@@ -133,7 +133,7 @@ def _fixed() -> Iterator[tuple[str, Ask]]:
 
 
 def _random(generator: random.Random) -> tuple[str, Ask]:
-    """A request of a random shape: packs or a plan, of few or many items."""
+    """A request of a random shape: a packing or a plan, of few or many items."""
     packs, slots = generator.randint(1, 40), generator.randint(1, 12)
     how = Settings(
         generator.choice([1, 2, 4, 7, 16]),

@@ -1,7 +1,7 @@
-"""Two builds of the kernels turn by turn: on a device that also warms up and is shared, fairly.
+"""Times two builds of the kernels in turns, since a device warms up and may be shared.
 
-`python -m tests.gpu.beside` is one of them: it reads the numbers of problems from its input and
-answers each with the microseconds that a plan takes on the device, and for a caller there.
+`python -m tests.gpu.beside` is the process of one build: it reads numbers of problems from its
+input, and answers each with the microseconds of a plan on the device, and of the whole call there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLUMNS = [
 
 
 class _Build:
-    """A process that has one build's kernels loaded."""
+    """A process that has loaded the kernels of one build."""
 
     def __init__(self, path: str) -> None:
         self._process = subprocess.Popen(

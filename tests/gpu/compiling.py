@@ -1,6 +1,6 @@
-"""Compiles what the other sections time, in as many processes as there are cores.
+"""Compiles the kernels that other sections time, in as many processes as there are cores.
 
-`python -m tests.gpu.compiling PART PARTS` is one of them.
+`python -m tests.gpu.compiling PART PARTS` is one of these processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trimtab_server.solver.backends.cuda.backend import Cuda
 
 
 def run(report: Report, beside: str | None) -> bool:
-    """Whether all of it compiled, for this build and the one beside it."""
+    """Whether all kernels compiled, for this build and for the one beside it."""
     paths = {"this build": os.environ["PYTHONPATH"]}
     if beside is not None:
         paths["the build beside it"] = beside
@@ -45,7 +45,7 @@ def _all_parts(path: str) -> tuple[float, str]:
 
 def _compile(part: int, parts: int) -> None:
     if part < 0:
-        # What the host does of each request: compiled too, and kept on disk.
+        # The host's part of each request is compiled too, and kept on disk.
         for _, call in placements(torch.device("cpu"), "cpu"):
             call()
         return

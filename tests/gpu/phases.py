@@ -1,4 +1,4 @@
-"""What each kernel adds to a plan."""
+"""The time that each kernel adds to a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COLUMNS = ["plan", "replicate", "+ order", "+ deal", "+ refine", "+ choose"]
 
 
 def run(report: Report, _beside: str | None) -> bool:
-    """Time the kernels of all problems that have one placement for all nodes."""
+    """Time the kernels of all problems without hierarchical placement."""
     report.table("Microseconds on the device up to and with each kernel", _COLUMNS, _rows())
     return True
 

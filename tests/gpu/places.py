@@ -1,4 +1,4 @@
-"""`place` on the CPU and on the device: the same answers, and how long they take."""
+"""Compares `place` on the CPU and on the device: answers and times."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(report: Report, _beside: str | None) -> bool:
 def placements(
     device: torch.device, backend: BackendName | Backend
 ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """What is placed, by name: full plans, and improvements of one, of loads on `device`."""
+    """Calls of `place` by name: full plans, and improvements of them, for loads on `device`."""
     settings = Settings(2, 2, 1) if REHEARSAL else Settings(8, None, 2)
     for name, (load, topology) in (_TINY if REHEARSAL else _REAL).items():
         load_LE = torch.from_numpy(load)
@@ -62,5 +62,5 @@ def _rows() -> Iterator[list[object]]:
 
 
 def _placed(load_LE: Tensor, **options: Any) -> Tensor:
-    """The placement, on the host: so that the device has finished."""
+    """The placement on the host, so that the device has finished."""
     return place(load_LE, **options).phy2log.cpu()

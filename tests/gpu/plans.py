@@ -1,4 +1,4 @@
-"""Whole plans: on the device alone, and as callers see them."""
+"""Times whole plans: on the device alone, and for callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is planned to be timed: sizes of models, and how hard to try."""
+"""The problems that are timed: sizes of models, and settings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Problem:
     """One kind of plan.
 
     Attributes:
-        name: in tables; with the goal, where there is one.
+        name: in tables; contains the goal, if there is one.
         layers: L.
         experts: E.
-        topology: R, G and, if hierarchical, nodes and groups.
+        topology: R, G, and for hierarchical placement nodes and groups.
         how: settings of the packing.
     """
 
@@ -52,7 +52,7 @@ _REAL = (
     Problem("512 / 256, 4 restarts", 58, 256, Topology(512, 256), _hard(4)),
     Problem("1,024 / 512, 4 restarts", 58, 256, Topology(1024, 512), _hard(4)),
 )
-"""58 layers of 256 experts, to convergence with top 16, where a name does not say otherwise."""
+"""58 layers of 256 experts, refined to convergence with top 16, unless a name says otherwise."""
 
 _TINY = (
     Problem("12 / 4", 1, 8, Topology(12, 4), Settings(2, 2, 1)),

@@ -1,4 +1,4 @@
-"""Tables that are printed as Markdown row by row, and kept as JSON beside it."""
+"""Tables that are printed as Markdown row by row, and also stored as JSON."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tests.bench import tables
 
 
 class LeftOutError(Exception):
-    """A section cannot run here; the message says what it lacks."""
+    """A section cannot run here; the message says what is missing."""
 
 
 class Report:
-    """Writes each row to a file at once: what a section had before it was cut off is kept.
+    """Writes each row to a file at once, so that rows survive if the section is stopped.
 
     Args:
-        file: where the rows go; None for nowhere.
+        file: for the rows; None to store nothing.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table under a heading, each row as soon as it is there."""
+        """Print a table under a heading, each row as soon as it is available."""
         tables.print_table(title, columns, self._kept(title, columns, rows))
 
     def _kept(
@@ -46,7 +46,7 @@ def _shown(value: object) -> str:
 
 
 def read_tables(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows that a report has kept, by title of their table."""
+    """The rows that a report has stored, by title of their table."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in file.read_text().splitlines():
         entry = json.loads(line)

@@ -1,4 +1,4 @@
-"""The sections of `python -m tests.gpu`, the most wanted first; each runs in its own process.
+"""The sections of `python -m tests.gpu`, the most important first; each has its own process.
 
 `python -m tests.gpu.sections NAME [--tables FILE] [--beside PATH]` runs one.
 """
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from tests.gpu.report import LeftOutError, Report
 
 FAILED, LEFT_OUT = 1, 3
-"""Exit codes of a section, beside 0."""
+"""Exit codes of a section, besides 0."""
 
 
 class Section(NamedTuple):
-    """Attributes: module: below tests.gpu, with `run`; seconds: after which it is cut off."""
+    """A section: its module in tests.gpu, which has `run`, and its time limit in seconds."""
 
     module: str
     seconds: int
@@ -41,7 +41,7 @@ def main() -> int:
     """Run one section: 0, FAILED or LEFT_OUT."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.sections")
     parser.add_argument("name", choices=SECTIONS)
-    parser.add_argument("--tables", type=Path, help="where rows are kept as JSON lines")
+    parser.add_argument("--tables", type=Path, help="file for the rows, as JSON lines")
     parser.add_argument("--beside", help="PYTHONPATH of another build, for `beside`")
     given = parser.parse_args()
     module = importlib.import_module(f"tests.gpu.{SECTIONS[given.name].module}")

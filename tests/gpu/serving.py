@@ -1,4 +1,4 @@
-"""A server on the GPU: from its start to SERVING, and `Place` over loopback."""
+"""Times a server on the GPU: from its start to SERVING, and `Place` over loopback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = ["start to SERVING s", "effort", "kernels ready s", "Place 58 x 256 p
 
 
 def run(report: Report, _beside: str | None) -> bool:
-    """Start one, and time calls of each effort once its kernels are compiled."""
+    """Start a server, and time calls of each effort once their kernels are compiled."""
     missing = [name for name in _NEEDED if not _found(name)]
     if missing:
         raise LeftOutError(f"a server needs {', '.join(missing)}, which this machine lacks")
@@ -66,7 +66,7 @@ def _calls(client: Client, metrics: str, effort: str) -> tuple[float, float]:
     topology, options = Topology(288, 32), SolverOptions(effort=effort)
     load, took = realistic(), []
     began, cold = time.perf_counter(), -1.0
-    # The host answers until the kernels for this shape have been compiled.
+    # The host answers until the kernels for this shape are compiled.
     while cold != (cold := _sum(metrics, "trimtab_backend_fallbacks_total", 'reason="cold"')):
         client.place(load, topology, options=options)
         time.sleep(1)
@@ -82,7 +82,7 @@ def _calls(client: Client, metrics: str, effort: str) -> tuple[float, float]:
 
 
 def _sum(metrics: str, name: str, label: str) -> float:
-    """Of all series of a metric that have a label."""
+    """The sum of all series of a metric that have a label."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
     values = (line.split()[-1] for line in lines if line.startswith(name) and label in line)

@@ -1,4 +1,4 @@
-"""Plans by the number of warps of one kernel, with the others as chosen."""
+"""Times plans for several numbers of warps of one kernel, with the others as usual."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.gpu.surroundings import REHEARSAL
 from tests.gpu.timing import device_us, filled_job
 
 _SECONDS = 50
-"""Some of these combinations are compiled here for the first time."""
+"""Time limit: some combinations are compiled here for the first time."""
 
 _SWEPT = {"deal": (1, 2, 4, 8), "refine": (1, 2, 4, 8), "order": (1, 2, 4, 8), "row": (2, 4, 8)}
 
 
 def run(report: Report, _beside: str | None) -> bool:
-    """Time them, the wide problems first, for as long as there is time."""
+    """Time all combinations, the wide problems first, until the time limit."""
     end = time.monotonic() + _SECONDS
     report.table("Warps", ["plan", "kernel", "warps", "on the device us"], _rows(end))
     return True

@@ -1,4 +1,4 @@
-"""How long work takes on the device."""
+"""Times work on the device."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _REPEATS = 20
 
 
 def filled_job(problem: Problem, **warps: int) -> PlanJob:
-    """The job of a problem, with its load in place; `warps` overrides the choice of some."""
+    """The job of a problem, filled with its load; `warps` overrides the number of warps."""
     plan = Plan.of(problem.layers, problem.experts, problem.topology, problem.how)
-    # By way of `jobs`, where builds of all ages have it: this runs beside older ones.
+    # Accessed through `jobs`, where older builds have it too.
     job = PlanJob(plan, problem.how, DEVICE, jobs.Warps(**warps))
     job.inputs[0].copy_(problem.load())
     return job
 
 
 def device_us(launch: Callable[[], None]) -> float:
-    """Median microseconds, on the device, of what `launch` queues, replayed as a graph."""
+    """Median microseconds on the device of the work that `launch` queues, replayed as a graph."""
     if REHEARSAL:
         began = time.perf_counter()
         launch()
@@ -53,7 +53,7 @@ def device_us(launch: Callable[[], None]) -> float:
 
 
 def wall_us(call: Callable[[], object]) -> float:
-    """Median microseconds that the caller waits, after one call to warm up."""
+    """Median microseconds of a call, after one call to warm up."""
     repeats = 1 if REHEARSAL else 50
     took = []
     for _ in range(repeats + 1):

@@ -1,4 +1,4 @@
-"""Cells: cut from any reports, and complete once all workers have them."""
+"""Cells are cut from reports of any length, and are complete once all workers have them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lengths(found: list[Piece]) -> list[int]:
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=30))
-def test_however_a_steady_load_is_cut_each_cell_has_its_part(cuts):
+def test_each_cell_of_a_steady_load_has_the_same_tokens_however_reports_are_cut(cuts):
     cells = Cells()
     for steps in cuts:
         cells.add("w", LOAD * steps, steps)
@@ -41,30 +41,30 @@ def test_no_token_is_lost_or_counted_twice(reports):
     cells, steps = Cells(), sum(steps for steps, _ in reports)
     for span, count in reports:
         cells.add("w", np.array([[float(count)]]), span)
-    # As many more as fill the last cell.
+    # As many more steps as fill the last cell.
     cells.add("w", np.array([[0.0]]), CELL_STEPS - steps % CELL_STEPS)
     found = completed(cells, {"w"})
     assert tokens(found, "w") == pytest.approx(sum(count for _, count in reports))
 
 
-def test_a_span_stays_one_however_many_cells_it_has():
+def test_the_cells_of_a_long_report_stay_one_span():
     cells = Cells()
     cells.add("w", LOAD * 160, 160)
     assert lengths(completed(cells, {"w"})) == [1, 9]
 
 
-def test_what_belongs_to_one_report_says_so():
+def test_a_piece_tells_whether_its_reports_end_and_how_long_they_are():
     cells = Cells()
     for steps in (16, 40, 24):
         cells.add("w", LOAD * steps, steps)
     found = completed(cells, {"w"})
     assert lengths(found) == [1, 1, 1, 1, 1]
-    # The second report goes on into the fourth cell, which the third one ends with.
+    # The second report continues into the fourth cell, with which the third one ends.
     assert [piece.ends for piece in found] == [True, False, False, False, True]
     assert [piece.longest for piece in found] == [1.0, 2.5, 2.5, 2.5, 1.5]
 
 
-def test_a_cell_ends_where_the_reports_of_all_workers_do():
+def test_a_piece_ends_only_if_the_reports_of_all_workers_end():
     cells = Cells()
     cells.add("a", LOAD * 48, 48)
     for _ in range(3):
@@ -74,7 +74,7 @@ def test_a_cell_ends_where_the_reports_of_all_workers_do():
     assert [piece.ends for piece in found] == [False, False, True]
 
 
-def test_a_cell_is_complete_once_all_who_are_awaited_have_it():
+def test_a_cell_is_complete_once_all_awaited_workers_have_it():
     cells = Cells()
     cells.add("a", LOAD * 48, 48)
     assert completed(cells, {"a", "b"}) == []
@@ -85,7 +85,7 @@ def test_a_cell_is_complete_once_all_who_are_awaited_have_it():
     assert completed(cells, {"a", "b"}) == []
 
 
-def test_who_is_away_counts_as_it_did_last():
+def test_an_absent_worker_counts_with_its_last_rate():
     cells = Cells()
     cells.add("a", LOAD * 16, 16)
     (piece,) = completed(cells, {"a"}, {"a": LOAD, "gone": 2 * LOAD})
@@ -93,8 +93,8 @@ def test_who_is_away_counts_as_it_did_last():
     assert piece.tokens["gone"] == pytest.approx(2 * LOAD * CELL_STEPS)
 
 
-def test_what_comes_late_is_not_counted_again():
-    """Those cells were counted as it did last; nobody waits for it for ever."""
+def test_late_cells_are_not_counted_again():
+    """They were completed with the worker's last rate, since nobody waits for it for ever."""
     cells = Cells()
     last = {"a": LOAD, "late": LOAD}
     for _ in range(12):
@@ -105,11 +105,11 @@ def test_what_comes_late_is_not_counted_again():
     assert tokens(found, "late") == pytest.approx(LOAD.sum() * CELL_STEPS * missed)
     cells.add("late", 100 * LOAD * 16 * (missed + 1), 16 * (missed + 1))
     (piece,) = completed(cells, {"a", "late"}, last)
-    assert piece.cells == 1, "all of its cells but one were counted already"
+    assert piece.cells == 1, "all of its cells except one were completed without it"
     assert piece.tokens["late"] == pytest.approx(100 * LOAD * CELL_STEPS)
 
 
-def test_who_reports_seldom_is_waited_for_as_long_as_a_report_and_twice():
+def test_a_worker_is_awaited_for_twice_the_length_of_a_report():
     cells = Cells()
     cells.add("a", LOAD * 160, 160)
     assert completed(cells, {"a", "b"}, {"a": LOAD}) == []
@@ -117,8 +117,8 @@ def test_who_reports_seldom_is_waited_for_as_long_as_a_report_and_twice():
     assert sum(lengths(completed(cells, {"a", "b"}))) == 10
 
 
-def test_who_begins_anew_is_not_waited_for_and_is_no_cell_behind_afterwards():
-    """What others had counted by then was without it, and what they count next is with it."""
+def test_a_worker_that_starts_again_is_not_awaited_for_earlier_cells():
+    """Cells that others have counted by then are completed without it, and later ones with it."""
     cells, last = Cells(), {"a": LOAD}
     for _ in range(5):
         cells.add("a", LOAD * 16, 16)
@@ -132,7 +132,7 @@ def test_who_begins_anew_is_not_waited_for_and_is_no_cell_behind_afterwards():
     assert piece.tokens["b"] == pytest.approx(3 * LOAD * CELL_STEPS)
 
 
-def test_what_waits_for_a_group_that_is_never_complete_stays_bounded_and_is_all_there():
+def test_cells_of_a_group_that_is_never_complete_are_merged_and_no_token_is_lost():
     cells = Cells()
     for step in range(500):
         cells.add("a", LOAD * 16 * step, 16)
@@ -142,7 +142,7 @@ def test_what_waits_for_a_group_that_is_never_complete_stays_bounded_and_is_all_
     assert tokens(found, "a") == pytest.approx(LOAD.sum() * 16 * sum(range(500)))
 
 
-def test_without_anybody_awaited_nothing_is_complete():
+def test_no_cell_is_complete_without_awaited_workers():
     cells = Cells()
     cells.add("a", LOAD * 16, 16)
     assert completed(cells, set()) == []

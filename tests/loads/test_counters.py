@@ -1,4 +1,4 @@
-"""Counters: repeated, lost and reordered reports do no harm (P10)."""
+"""Counters tolerate repeated, lost and reordered reports (P10)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from trimtab_client import Placement
 from trimtab_client.worker.counters import Counters as WorkerCounters
+from trimtab_protocol.messages import Report
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.engine.baselines import baseline_of, restore
-from trimtab_server.loads.counters import Counted, Counters, Report
+from trimtab_server.loads.counters import Counted, Counters
 from trimtab_server.loads.estimates import Smoothing
 
 
@@ -22,7 +23,7 @@ def report(seq: int, *counts: int, last_step: int | None = None) -> Report:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
-def test_whatever_arrives_in_whichever_order_is_counted_once(steps, data):
+def test_tokens_are_counted_once_however_reports_arrive(steps, data):
     sent = [report(i + 1, int(total)) for i, total in enumerate(np.cumsum(steps))]
     arriving = [sent[0], *data.draw(st.lists(st.sampled_from(sent), max_size=40))]
     counters = Counters(1, 1, 1)
@@ -35,21 +36,21 @@ def test_whatever_arrives_in_whichever_order_is_counted_once(steps, data):
     assert added == newest.counts_LE.sum()
 
 
-def test_a_first_report_of_another_number_is_a_gap():
-    # Another server has counted some of it: it must not pass for fresh load.
+def test_a_first_report_with_a_number_above_1_is_a_gap():
+    # Another server has counted some of it, so it must not pass for fresh load.
     counters = Counters(1, 1, 2)
     first, second = counters.take(report(7, 100, 200)), counters.take(report(8, 101, 200))
     assert (first.counted, first.tokens_LE.sum()) == (Counted(0, 300, 300), 0)
     assert (second.counted, second.tokens_LE.tolist()) == (Counted(1, 0, 301), [[1, 0]])
 
 
-def test_a_report_of_number_1_has_been_counted_by_nobody():
+def test_a_report_of_number_1_is_all_load():
     counters = Counters(1, 1, 2)
     taken = counters.take(report(1, 100, 200, last_step=5000))
     assert (taken.counted, taken.tokens_LE.tolist()) == (Counted(300, 0, 300), [[100, 200]])
 
 
-def test_steps_are_those_since_the_report_before_whatever_was_lost_between():
+def test_steps_are_counted_from_the_last_report_even_if_reports_were_lost():
     counters = Counters(1, 1, 1)
     first = Report(1, 5, 9, np.array([[1]]))
     later = Report(4, 30, 39, np.array([[2]]))
@@ -58,16 +59,16 @@ def test_steps_are_those_since_the_report_before_whatever_was_lost_between():
 
 
 def saved(counters: Counters) -> Counters:
-    """What a server goes on with after a restart."""
+    """The counters with which a server continues after a restart."""
     smoothing = Smoothing(half_life_steps=16)
     return restore(baseline_of(counters, smoothing.estimate(1, 1)), smoothing.estimate(1, 1))
 
 
 class Between:
-    """A worker and a server, and a network and a store that lose what they like.
+    """A worker and a server, with a network that loses messages and a store that loses data.
 
     Attributes:
-        forgotten: whether the server has forgotten what it had acknowledged to the worker.
+        forgotten: whether the server has lost a report that it had acknowledged.
     """
 
     def __init__(self):
@@ -87,7 +88,7 @@ class Between:
         self.under_way.append(Report(*self.worker.snapshot()))
 
     def arrive(self, rng):
-        """Any that was sent, also again and late; the acknowledgement may be lost."""
+        """Deliver a report that was sent, maybe again or late; its acknowledgement may be lost."""
         if self.under_way:
             before = self.server.counts_LE.sum()
             taken = self.server.take(rng.choice(self.under_way))
@@ -113,7 +114,7 @@ class Between:
 
 @settings(max_examples=300)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_nothing_is_a_gap_that_no_server_has_acknowledged_and_forgotten(seed):
+def test_only_acknowledged_reports_that_the_server_lost_become_gaps(seed):
     rng, between = random.Random(seed), Between()
     happenings = [between.record, between.send, between.arrive, between.save, between.crash]
     for _ in range(60):
@@ -122,7 +123,7 @@ def test_nothing_is_a_gap_that_no_server_has_acknowledged_and_forgotten(seed):
             between.lose_the_store(rng)
     assert between.forgotten or between.gaps == 0
     if not between.forgotten:
-        # Once a newer report has come, everything has been counted, and once.
+        # Once a newer report has arrived, all tokens are counted exactly once.
         between.send(rng)
         between.server.take(between.under_way[-1])
         between.worker.acknowledged(between.server.seq)
@@ -131,7 +132,7 @@ def test_nothing_is_a_gap_that_no_server_has_acknowledged_and_forgotten(seed):
         assert between.server.counts_LE.sum() == between.total
 
 
-def test_a_repeated_report_is_nothing_new():
+def test_a_repeated_report_is_ignored():
     counters = Counters(1, 1, 1)
     assert counters.take(report(1, 5)).counted == Counted(5, 0, 5)
     assert counters.take(report(1, 5)) is None
@@ -146,7 +147,7 @@ def test_a_repeated_report_is_nothing_new():
         (report(2, 5, 3, last_step=9), "report.last_step", "9 is before 10, of report 1"),
     ],
 )
-def test_a_report_that_cannot_be_is_named_and_changes_nothing(wrong, field, said):
+def test_an_impossible_report_is_named_and_changes_nothing(wrong, field, said):
     counters = Counters(1, 1, 2)
     counters.take(report(1, 5, 3))
     with pytest.raises(InvalidArgumentError) as error:

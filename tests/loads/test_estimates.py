@@ -1,4 +1,4 @@
-"""Estimates: tokens a step, whatever spans of steps they are counted in."""
+"""Estimates of tokens per step, whatever the lengths of reports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rate(estimate: Estimate) -> float:
 
 @pytest.mark.parametrize("smoothing", KINDS)
 @given(steps=st.lists(st.integers(1, 60), min_size=1, max_size=20))
-def test_a_steady_rate_is_what_is_estimated_from_the_first_span_on(smoothing, steps):
+def test_a_steady_rate_is_estimated_exactly_from_the_first_report_on(smoothing, steps):
     estimate = new(smoothing)
     for each in steps:
         add(estimate, 7.0, each)
@@ -37,13 +37,13 @@ def test_a_steady_rate_is_what_is_estimated_from_the_first_span_on(smoothing, st
 
 
 @pytest.mark.parametrize("smoothing", KINDS)
-def test_nothing_is_known_before_the_first(smoothing):
+def test_an_estimate_is_empty_before_the_first_report(smoothing):
     estimate = new(smoothing)
     assert (rate(estimate), estimate.steps) == (0.0, 0.0)
 
 
 @given(st.lists(spans, min_size=1, max_size=10), st.integers(1, 39))
-def test_where_a_span_is_cut_makes_no_difference_to_an_average_that_decays(spans, cut):
+def test_a_decaying_average_does_not_depend_on_where_reports_are_cut(spans, cut):
     whole, parts = new(KINDS[0]), new(KINDS[0])
     for tokens, steps in spans:
         add(whole, tokens, steps)
@@ -55,7 +55,7 @@ def test_where_a_span_is_cut_makes_no_difference_to_an_average_that_decays(spans
     assert parts.steps == pytest.approx(whole.steps)
 
 
-def test_after_a_half_life_the_old_weighs_as_much_as_the_new():
+def test_after_a_half_life_old_and_new_counts_have_equal_weight():
     estimate = new(Smoothing(half_life_steps=16))
     add(estimate, 100.0, 10_000)
     add(estimate, 0.0, 16)
@@ -64,7 +64,7 @@ def test_after_a_half_life_the_old_weighs_as_much_as_the_new():
     assert rate(estimate) == pytest.approx(25.0)
 
 
-def test_a_window_forgets_what_is_older_by_an_eighth_at_most():
+def test_a_window_exceeds_its_length_by_at_most_an_eighth():
     estimate = new(Smoothing(window_steps=64))
     add(estimate, 100.0, 1000)
     for _ in range(72):
@@ -73,7 +73,7 @@ def test_a_window_forgets_what_is_older_by_an_eighth_at_most():
 
 
 @given(st.lists(spans, min_size=1, max_size=60))
-def test_a_window_is_the_mean_of_the_last_steps_and_of_an_eighth_more_at_most(spans):
+def test_a_window_is_the_mean_of_its_steps_and_at_most_an_eighth_more(spans):
     estimate = new(Smoothing(window_steps=64))
     single = []
     for tokens, steps in spans:
@@ -81,14 +81,14 @@ def test_a_window_is_the_mean_of_the_last_steps_and_of_an_eighth_more_at_most(sp
         single += [tokens] * steps
     covered = round(estimate.steps)
     assert rate(estimate) == pytest.approx(np.mean(single[-covered:]))
-    # What a last span of 40 steps brings in is not cut.
+    # A last report of 40 steps is not cut.
     assert min(len(single), 64) <= covered < 64 + 40 + 8
 
 
 @pytest.mark.parametrize("smoothing", KINDS)
 @given(spans=st.lists(spans, min_size=1, max_size=10), later=spans)
-def test_one_span_of_its_rate_and_steps_stands_for_all_that_came(smoothing, spans, later):
-    """So that is all that a store keeps, and all that another smoothing goes on from."""
+def test_rate_and_steps_are_enough_to_resume_an_estimate(smoothing, spans, later):
+    """So a store keeps only these, and another smoothing continues from them."""
     estimate, restored = new(smoothing), new(smoothing)
     for tokens, steps in spans:
         add(estimate, tokens, steps)
@@ -110,6 +110,6 @@ def test_one_span_of_its_rate_and_steps_stands_for_all_that_came(smoothing, span
         ({"window_steps": float("inf")}, "window_steps"),
     ],
 )
-def test_a_smoothing_that_makes_no_sense_is_named(values, field):
+def test_an_invalid_smoothing_is_named(values, field):
     with pytest.raises(InvalidArgumentError, match=field):
         Smoothing(**values)

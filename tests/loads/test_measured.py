@@ -1,4 +1,4 @@
-"""The load of GPUs as measured, against counting token by token."""
+"""The measured load of GPUs, compared with counting token by token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab_server.loads.measured import measured_loads
 
 @st.composite
 def groups(draw: st.DrawFn):
-    """Slots of GPUs, the GPUs of each worker, and what each worker's slots have processed."""
+    """Slots of GPUs, the GPUs of each worker, and the tokens that each worker's slots processed."""
     layers, gpus, slots = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     experts = draw(st.integers(1, gpus * slots))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
@@ -33,7 +33,7 @@ def by_expert(counts_LR, phy2log_LR, owned, experts, slots):
 
 
 @given(groups())
-def test_each_gpu_has_what_its_worker_says_and_all_of_it_is_shared_out(case):
+def test_the_tokens_of_each_worker_are_divided_over_its_gpus(case):
     phy2log_LR, workers, counts_LR, experts, gpus = case
     slots = phy2log_LR.shape[1] // gpus
     owned = [(w, by_expert(counts_LR, phy2log_LR, w, experts, slots)) for w in workers]
@@ -41,20 +41,20 @@ def test_each_gpu_has_what_its_worker_says_and_all_of_it_is_shared_out(case):
     counts_LG = counts_LR.reshape(len(phy2log_LR), gpus, slots).sum(2)
     for gpus_of_worker, _ in owned:
         these = list(gpus_of_worker)
-        # All that it has processed, and to the last token where it has one GPU.
+        # All tokens of the worker; exact to the token if it has one GPU.
         assert loads_LG[:, these].sum(1) == pytest.approx(counts_LG[:, these].sum(1))
         if len(these) == 1:
             assert loads_LG[:, these] == pytest.approx(counts_LG[:, these])
 
 
 def test_two_gpus_of_a_worker_share_an_expert_that_both_hold():
-    # Expert 0 twice on the first GPU and once on the second, expert 1 on the second alone.
+    # Expert 0 lies twice on the first GPU and once on the second, expert 1 on the second alone.
     rate_LE = np.array([[30.0, 5.0]])
     loads_LG = measured_loads([((0, 1), rate_LE)], np.array([[0, 0, 0, 1]]), 2)
     assert loads_LG.tolist() == [[20.0, 15.0]]
 
 
-def test_nobody_can_say_before_all_have_reported():
+def test_nothing_is_measured_before_all_workers_have_reported():
     rate_LE = np.array([[30.0, 5.0]])
     assert measured_loads([((0,), rate_LE)], np.array([[0, 1]]), 2) is None
     assert measured_loads([], np.array([[0, 1]]), 2) is None

@@ -1,4 +1,4 @@
-"""Metrics of deployments: what they show of one, for as long as it is there."""
+"""Metrics of deployments: their values, and when their series begin and end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.rpc.peers import AFTER, about, group, hello, joined, report, trigger,
 from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.version import Version
 from trimtab_server.app import App
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
-from trimtab_server.engine.deployment_observer import Standing
-from trimtab_server.engine.status import Outlook, Status, WorkerStatus
+from trimtab_server.engine.observer import HandledReport, RolloutSummary
+from trimtab_server.engine.status import BalanceStatus, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.policy.decide import Candidate, Certainty, Decision, Reason
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.effects import Cause
 
-IDLE = Standing(1, "idle", None, None)
-OFFERED = Standing(1, "offered", Version(1, 1), None)
+IDLE = RolloutSummary(1, "idle", None, None)
+OFFERED = RolloutSummary(1, "offered", Version(1, 1), None)
 
 CERTAINTY = Certainty(4096.0, 1.5, 1.25, 0.125, 2.0)
 JUDGED = Judgement(26, 64, 0.5, 0.375)
@@ -47,9 +47,11 @@ STATUS = Status(
     serving={"in_force": 1, "next": 0, "other": 0},
     step=9,
     known_seconds=50.0,
-    outlook=Outlook(predicted=OverLayers(1.5, 1.25, 1.3, 4), shadow=OverLayers(1.1, 1.05, 1.07, 4)),
-    moves_in_shadow=4,
-    decided=None,
+    balance=BalanceStatus(
+        predicted=OverLayers(1.5, 1.25, 1.3, 4), shadow=OverLayers(1.1, 1.05, 1.07, 4)
+    ),
+    shadow_moves=4,
+    last_decision=None,
     decisions={},
     past=(),
 )
@@ -59,7 +61,7 @@ PHASES = ("idle", "offered", "committed", "aborting")
 
 
 class Clock:
-    """Seconds, as the test says."""
+    """A clock that the test sets."""
 
     now = 100.0
 
@@ -73,16 +75,16 @@ def registry() -> CollectorRegistry:
 
 
 def lines(registry: CollectorRegistry) -> list[str]:
-    """Samples of deployments as they are exposed."""
+    """The exposed samples of deployments."""
     exposed = generate_latest(registry).decode().splitlines()
     return [line for line in exposed if line[0] != "#" and 'deployment="' in line]
 
 
-def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegistry) -> None:
+def test_the_phase_age_is_that_of_the_open_switch(registry: CollectorRegistry) -> None:
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     ages = []
-    for standing in (
+    for summary in (
         IDLE,
         OFFERED,
         OFFERED._replace(sessions=2),
@@ -91,17 +93,17 @@ def test_the_age_is_that_of_the_open_switch_in_its_phase(registry: CollectorRegi
         OFFERED._replace(phase="committed", version=Version(1, 2)),
         IDLE,
     ):
-        metrics.stands("d", standing)
+        metrics.rollout_changed("d", summary)
         clock.now += 10
         name = "trimtab_switch_phase_age_seconds"
         ages.append(registry.get_sample_value(name, {"deployment": "d"}))
     assert ages == [0, 10, 20, 10, 10, 0]
 
 
-def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
+def test_exactly_one_phase_is_1(registry: CollectorRegistry) -> None:
     metrics = DeploymentMetrics(registry)
     for phase in ("idle", "offered", "aborting", "committed"):
-        metrics.stands("d", OFFERED._replace(phase=phase))
+        metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         shown = [line for line in lines(registry) if line.startswith("trimtab_switch_phase{")]
         assert len(shown) == 4
         assert [line for line in shown if line.endswith(" 1.0")] == [
@@ -109,45 +111,46 @@ def test_one_phase_at_a_time_is_1(registry: CollectorRegistry) -> None:
         ]
 
 
-def test_a_deployment_has_so_many_series_from_the_start_and_none_after_it(
+def test_a_deployment_has_all_its_series_from_the_start_and_none_after_its_end(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
     bare = lines(registry)
-    metrics.stands("other", IDLE)
+    metrics.rollout_changed("other", IDLE)
     one = lines(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     two = lines(registry)
     assert len(two) - len(one) == len(one) - len(bare)
-    metrics.stands("d", OFFERED)
+    metrics.rollout_changed("d", OFFERED)
     for outcome in ("offered", "committed", "applied", "aborted"):
-        metrics.switched("d", outcome)
+        metrics.switch_progressed("d", outcome)
     for cause in Cause:
-        metrics.aborted("d", cause)
-    for taken in ("accepted", "gap", "repeated", "refused"):
-        metrics.reported("d", taken)
-    for tell in (metrics.delayed, metrics.ignored, metrics.alarmed, metrics.mismatched):
+        metrics.switch_aborted("d", cause)
+    for result in ("accepted", "gap", "repeated", "refused"):
+        metrics.report_handled("d", HandledReport("w", 1, 1, result))
+    for tell in (metrics.message_delayed, metrics.answer_ignored):
         tell("d")
+    metrics.alarm("d", "why", mismatch=True)
     for reason in Reason:
-        metrics.decided("d", Decision(reason, CANDIDATE), 0.1, None)
-    metrics.moved("d", 3, 300)
+        metrics.decision_made("d", Decision(reason, CANDIDATE), 0.1, None)
+    metrics.placement_applied("d", 3, 300)
     assert len(lines(registry)) == len(two)
-    metrics.looked("d", STATUS)
-    metrics.decided("d", Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
-    metrics.stands("d", OFFERED._replace(paused="an operator asked"))
+    metrics.status_refreshed("d", STATUS)
+    metrics.decision_made("d", Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
+    metrics.rollout_changed("d", OFFERED._replace(paused="an operator asked"))
     assert len(lines(registry)) > len(two)
     for _ in range(2):  # harmless when repeated
-        metrics.gone("d")
+        metrics.deployment_closed("d")
         assert lines(registry) == one
 
 
-def test_decisions_count_by_reason_and_show_what_they_were_about(
+def test_decisions_are_counted_by_reason_and_show_their_imbalance(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
-        metrics.decided("d", decision, 0.1, None)
+        metrics.decision_made("d", decision, 0.1, None)
     shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
     counted = [line for line in shown if line.endswith(" 1.0")]
     assert len(shown) == len(Reason)
@@ -163,14 +166,14 @@ def test_decisions_count_by_reason_and_show_what_they_were_about(
     assert ratios == [1.5, 1.2]
 
 
-def test_how_sure_a_decision_was_is_shown_and_what_a_switch_has_kept(
+def test_the_certainty_of_a_decision_and_the_gain_of_a_switch_are_shown(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
-    metrics.decided("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
-    metrics.decided("d", Decision(Reason.TOO_SOON), 0.1, None)
+    metrics.decision_made("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
+    metrics.decision_made("d", Decision(Reason.TOO_SOON), 0.1, None)
     assert set(lines(registry)) - before >= {
         'trimtab_evidence_tokens{deployment="d"} 4096.0',
         'trimtab_overdispersion_ratio{deployment="d"} 1.5',
@@ -186,13 +189,13 @@ def live(layers: str, of: str, value: float) -> str:
     return f"trimtab_live_imbalance_ratio{{{labels}}} {value}"
 
 
-def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
+def test_the_status_shows_only_what_is_known(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
-    metrics.stands("d", IDLE)
+    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
-    metrics.looked("d", STATUS)
+    metrics.status_refreshed("d", STATUS)
     assert set(lines(registry)) - before == {
         live("worst", "predicted", 1.5),
         live("median", "predicted", 1.25),
@@ -215,28 +218,28 @@ def test_how_a_deployment_is_shows_what_is_known_and_nothing_else(
         'trimtab_deployment_mode{deployment="d",mode="pinned"} 0.0',
     }
     # Nobody has reported since: what is not known any more is not shown any more.
-    nothing = replace(STATUS, outlook=Outlook(), in_force_seconds=None, workers=())
-    metrics.looked("d", nothing)
+    nothing = replace(STATUS, balance=BalanceStatus(), in_force_seconds=None, workers=())
+    metrics.status_refreshed("d", nothing)
     gone = ("imbalance_ratio", "placement_age", "estimate_age")
     shown = [line for line in set(lines(registry)) - before if any(name in line for name in gone)]
     assert shown == []
 
 
-def test_the_reason_of_a_pause_is_there_for_as_long_as_it_lasts(
+def test_the_reason_of_a_pause_is_shown_while_it_lasts(
     registry: CollectorRegistry,
 ) -> None:
     metrics = DeploymentMetrics(registry)
     for why, shown in (("first", 1), ("second " * 100, 1), (None, 0)):
-        metrics.stands("d", IDLE._replace(paused=why))
+        metrics.rollout_changed("d", IDLE._replace(paused=why))
         assert str(lines(registry)).count("paused_info{") == shown
         assert why is None or f'reason="{why[:100]}"' in str(lines(registry))
 
 
-def test_the_time_of_each_phase_is_counted_when_it_ends(registry: CollectorRegistry) -> None:
+def test_the_duration_of_a_phase_is_recorded_when_it_ends(registry: CollectorRegistry) -> None:
     clock = Clock()
     metrics = DeploymentMetrics(registry, clock)
     for phase, seconds in (("idle", 50), ("offered", 3), ("committed", 2), ("idle", 9)):
-        metrics.stands("d", OFFERED._replace(phase=phase))
+        metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         clock.now += seconds
     name = "trimtab_switch_phase_duration_seconds"
     sums = {p: registry.get_sample_value(f"{name}_sum", {"phase": p}) for p in PHASES}

@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.metrics.test_deployments import CERTAINTY, JUDGED, STATUS
 from tests.services import program
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.version import Version
-from trimtab_server.engine.deployment_observer import Standing
+from trimtab_server.engine.observer import HandledReport, RolloutSummary
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.families import FAMILIES
@@ -21,7 +21,7 @@ from trimtab_server.rollout.effects import Cause
 
 
 def busy_recorder() -> Recorder:
-    """A recorder that has been told something of every kind."""
+    """A recorder that has received an event of every kind."""
     recorder = Recorder()
     recorder.runs_on("cpu", "a CPU", "reference")
     recorder.built_from("1.2.3", "2.13.0")
@@ -39,22 +39,24 @@ def busy_recorder() -> Recorder:
     recorder.imbalance_bound(1.25, 1.0)
     recorder.fallback("cuda", "shape")
     recorder.follow_kinds("cuda", lambda: {"ready": 2, "compiling": 0, "failing": 1})
-    recorder.moved(4)
+    recorder.moves_planned(4)
     deployments = DeploymentMetrics(recorder.registry, clock=iter(range(100, 1000, 5)).__next__)
     for phase in ("offered", "idle"):
-        deployments.stands("gone", Standing(1, phase, None, None))
-    deployments.gone("gone")
-    deployments.stands("d", Standing(3, "idle", None, None))
-    deployments.stands("d", Standing(2, "committed", Version(1, 7), "an operator asked"))
-    deployments.looked("d", STATUS)
-    deployments.decided("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
-    deployments.heard("report")
-    deployments.delayed("d")
-    deployments.reported("d", "gap")
-    deployments.ignored("d")
-    deployments.switched("d", "aborted")
-    deployments.aborted("d", Cause.LATE)
-    deployments.alarmed("d")
+        deployments.rollout_changed("gone", RolloutSummary(1, phase, None, None))
+    deployments.deployment_closed("gone")
+    deployments.rollout_changed("d", RolloutSummary(3, "idle", None, None))
+    deployments.rollout_changed(
+        "d", RolloutSummary(2, "committed", Version(1, 7), "an operator asked")
+    )
+    deployments.status_refreshed("d", STATUS)
+    deployments.decision_made("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
+    deployments.message_received("report")
+    deployments.message_delayed("d")
+    deployments.report_handled("d", HandledReport("w", 1, 1, "gap"))
+    deployments.answer_ignored("d")
+    deployments.switch_progressed("d", "aborted")
+    deployments.switch_aborted("d", Cause.LATE)
+    deployments.alarm("d", "why", mismatch=False)
     deployments.store_failed()
     return recorder
 
@@ -101,7 +103,7 @@ EXPECTED = {
 }
 
 
-def test_what_is_reported_can_be_read() -> None:
+def test_recorded_values_can_be_read() -> None:
     registry = busy_recorder().registry
     labels = {family.name: family.labels for family in FAMILIES}
     for (name, *values), expected in EXPECTED.items():
@@ -110,7 +112,7 @@ def test_what_is_reported_can_be_read() -> None:
         assert found == pytest.approx(expected), name
 
 
-def test_the_list_of_families_is_what_is_exposed() -> None:
+def test_the_exposed_metrics_are_the_documented_ones() -> None:
     text = generate_latest(busy_recorder().registry).decode()
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): family

@@ -1,21 +1,22 @@
-"""`improve` for one layer by brute force: every step is applied, and judged by what is there then.
+"""`improve` for one layer by brute force: every step is applied, and the result is evaluated.
 
-The contract that it holds backends to. From the placement at the start one step is taken
-after another. A step swaps a slot on one of the K heaviest GPUs with a slot on one of the K
-lightest, or gives any slot to an expert of the K heaviest GPUs. It is allowed if, after it,
+This is the contract for backends. From the placement at the start, one step is taken after
+another. A step swaps a slot on one of the K heaviest GPUs with a slot on one of the K lightest, or
+gives any slot to an expert of the K heaviest GPUs. It is allowed if, after it,
 
 - every expert still has a slot;
-- no GPU has got a second replica of an expert;
+- no GPU has gained a second replica of an expert;
 - no router group has an expert on a node that held none of the group at the start;
-- no GPU weighs more than the heaviest GPU did before it;
-- the net moves against the start are within the budget.
+- no GPU weighs more than the heaviest GPU did before the step;
+- the net moves from the start are within the budget.
 
-It is worth its moves if the sum of squared GPU loads falls, and for each net move by `min_gain`
-at least, where the mean GPU load is 1. Of these steps the one that gains most for each net move
-is taken; of equal ones the first, in the order of `candidates`. It ends where there is none.
+It is worth its moves if the sum of squared GPU loads falls by at least `min_gain` for each net
+move, where the mean GPU load is 1. Of these steps, the one that gains most per net move is taken;
+ties go to the first in the order of `candidates`. Steps are taken until there is none.
 
-Nothing here looks at what a step is: `is_allowed` and `score` see the slots before and after it,
-and add up all loads anew. Loads are integers, and a replica weighs its expert's // replicas.
+`is_allowed` and `score` do not know the kind of a step: they see only the slots before and after
+it, and compute all loads again. Loads are integers; a replica weighs the load of its expert //
+the number of replicas.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ Slots = list[int]
 
 @dataclass(frozen=True)
 class Problem:
-    """A layer at the start, and what its steps may do.
+    """A layer at the start, and the rules for its steps.
 
     Attributes:
         start: the expert in each slot.
-        weights: an expert's whole load, an integer.
-        gpus: how many there are; they have equally many slots.
-        max_moves: most net moves; None: no limit.
-        min_gain: least gain for each net move.
+        weights: the whole load of each expert, an integer.
+        gpus: number of GPUs, which have equally many slots.
+        max_moves: net moves allowed; None for no limit.
+        min_gain: the gain that each net move needs.
         top_k: K.
-        nodes: how many there are; they have equally many GPUs.
-        groups: router groups of consecutive experts; 1 for none.
-        cross_node_cost: what a move from another node counts.
+        nodes: number of nodes, which have equally many GPUs.
+        groups: router groups of consecutive experts; 1 without groups.
+        cross_node_cost: the cost of a move from another node.
     """
 
     start: Slots
@@ -57,7 +58,7 @@ class Problem:
 
 
 def path(problem: Problem) -> list[Slots]:
-    """The slots at the start and after each step, until there is none."""
+    """The slots at the start and after each step, until no step is left."""
     slots: Slots | None = problem.start
     taken = []
     while slots is not None:
@@ -67,7 +68,7 @@ def path(problem: Problem) -> list[Slots]:
 
 
 def best_step(problem: Problem, slots: Slots) -> Slots | None:
-    """The slots after the best step that is allowed and worth its moves, if there is one."""
+    """The slots after the best step that is allowed and worth its moves; None without one."""
     best, found = Fraction(0), None
     for after in candidates(problem, slots):
         rated = score(problem, slots, after)
@@ -101,7 +102,7 @@ def is_allowed(problem: Problem, before: Slots, after: Slots) -> bool:
 
 
 def score(problem: Problem, before: Slots, after: Slots) -> Fraction:
-    """What a step gains for each net move; 0 if it is not worth them."""
+    """The gain of a step per net move; 0 if it is not worth its moves."""
     then, now = gpu_loads(problem, before), gpu_loads(problem, after)
     mean = Fraction(max(sum(then), problem.gpus), problem.gpus)
     gain = (squares(then) - squares(now)) / mean**2
@@ -134,7 +135,7 @@ def has_new_double(problem: Problem, before: Slots, after: Slots) -> bool:
 
 
 def reach(problem: Problem, slots: Slots) -> set[tuple[int, int]]:
-    """(router group, node) of all slots; empty without groups, which may then lie anywhere."""
+    """(router group, node) of all slots; empty without groups, when experts may lie anywhere."""
     if problem.groups == 1:
         return set()
     of_group = len(problem.weights) // problem.groups
@@ -143,7 +144,7 @@ def reach(problem: Problem, slots: Slots) -> set[tuple[int, int]]:
 
 
 def spent(problem: Problem, slots: Slots) -> Fraction:
-    """What the net moves from the start to here count."""
+    """The cost of the net moves from the start to these slots."""
     near = held(problem.start, problem.nodes)
     return sum(
         (
@@ -160,7 +161,7 @@ def net_moves(start: Slots, slots: Slots, gpus: int) -> int:
 
 
 def arrivals(start: Slots, slots: Slots, gpus: int) -> list[tuple[int, int]]:
-    """(GPU, expert) of each expert that a GPU holds, and did not at the start."""
+    """(GPU, expert) of each expert that a GPU holds and did not hold at the start."""
     old, new = held(start, gpus), held(slots, gpus)
     return [(g, expert) for g in range(gpus) for expert in new[g] - old[g]]
 

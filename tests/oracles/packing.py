@@ -1,4 +1,4 @@
-"""Balanced packing as `balanced_packing` describes it, one comparison at a time."""
+"""Balanced packing exactly as `balanced_packing` documents it, one comparison at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 
 
 def quantised(weights: list[float]) -> list[int]:
-    """Largest power of two that keeps n * max under 2**30, then rounded down."""
+    """Weights times the largest power of two that keeps n * max below 2**30, rounded down."""
     exact = [Fraction(w) for w in weights]
     bound = max(exact) * len(exact)
     if bound == 0:
@@ -95,13 +95,13 @@ def doubled(packs: list[list[int]], groups: list[int]) -> int:
 
 
 def separated(q: list[int], packs: list[list[int]], groups: list[int] | None) -> None:
-    """In place: swaps that lower the number of doubled items, item by item."""
+    """Swap doubled items, one after another, while that lowers their number; in place."""
     while groups is not None and any(separate_one(q, packs, groups, a, i) for a, i in slots(packs)):
         pass
 
 
 def separate_one(q: list[int], packs: list[list[int]], groups: list[int], a: int, i: int) -> bool:
-    """Swap the item at rank i of pack a, if it is doubled, where that costs least."""
+    """Swap the item at rank i of pack a, if it is doubled, with the item that costs least."""
     before = doubled(packs, groups)
     group = groups[packs[a][i]]
     if [groups[x] for x in packs[a]].count(group) < 2:
@@ -177,7 +177,7 @@ def pair_swaps(packs: list[list[int]], groups: list[int] | None, a: int, b: int)
 
 
 def exchange(packs: list[list[int]], swap: Swap) -> None:
-    """Apply a swap; applying it again takes it back."""
+    """Apply a swap; applying it again undoes it."""
     a, i, b, j = swap
     packs[a][i], packs[b][j] = packs[b][j], packs[a][i]
 

@@ -1,4 +1,4 @@
-"""Every placement of a tiny problem, and every deal of groups to nodes, one by one."""
+"""All placements of a tiny problem, and all deals of groups to nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What moves cost: the time of the busiest GPU, by the kind of link."""
+"""The cost of moves: the time of the busiest GPU, by the kind of link."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_move_to_another_node_takes_the_slow_link():
 
 
 def test_the_nearest_source_sends():
-    # Expert 0 is on GPUs 0 and 2; GPU 3 gets it from its own node.
+    # Expert 0 is on GPUs 0 and 2; GPU 3 gets it from GPU 2 on its own node.
     assert seconds([0, 1, 2, 3, 0, 5, 6, 7], [0, 1, 2, 3, 0, 5, 0, 7]) == 100 / FAST
 
 
@@ -45,6 +45,6 @@ def test_the_busiest_gpu_counts_whether_it_sends_or_receives():
     assert busiest_seconds(moves, TOPOLOGY, 100, FAST, SLOW) == pytest.approx(200 / FAST)
 
 
-def test_expert_weights_that_have_no_size_cost_nothing():
+def test_experts_without_bytes_cost_nothing():
     nothing = Moves(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64))
     assert busiest_seconds(nothing, TOPOLOGY, 100, FAST, SLOW) == 0.0

@@ -1,4 +1,4 @@
-"""Decisions: each reason by the smallest case that has it, and what holds for all."""
+"""Decisions: the smallest case for each reason, and properties of all decisions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trimtab_server.policy.decide import (
     Situation,
     before_planning,
     decide,
-    far_off,
+    shifted_layers,
 )
 from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
@@ -43,7 +43,7 @@ GOOD = Candidate(before=1.2, after=1.1, moves=4, seconds=0.001)
         ({"switched_at": 70}, None),
     ],
 )
-def test_planning_has_no_use(changes, reason):
+def test_nothing_is_planned_with_a_reason(changes, reason):
     assert before_planning(replace(READY, **changes), POLICY) is reason
 
 
@@ -56,7 +56,7 @@ def test_planning_has_no_use(changes, reason):
         ({"half_life_steps": 0.1}, 5, None),
     ],
 )
-def test_an_estimate_that_cannot_know_every_steps_need_not(smoothing, known, reason):
+def test_a_short_estimate_does_not_have_to_cover_every_steps(smoothing, known, reason):
     policy = replace(POLICY, **smoothing)
     assert before_planning(replace(READY, known_steps=known), policy) is reason
 
@@ -65,30 +65,30 @@ def decided(candidate=GOOD, *, planned=False, step_seconds=0.03, policy=POLICY):
     return decide(candidate, planned=planned, step_seconds=step_seconds, policy=policy)
 
 
-def test_what_is_worth_its_moves_is_made():
+def test_experts_move_if_the_gain_is_worth_the_moves():
     assert decided() is Reason.IMPROVED
     assert decided(planned=True) is Reason.REPLANNED
 
 
 @pytest.mark.parametrize("changes", [{"moves": 0}, {"after": 1.2, "seconds": 0.0}])
-def test_without_moves_or_where_the_heaviest_stays_as_heavy_nothing_is_gained(changes):
+def test_the_gain_is_small_without_moves_or_if_the_imbalance_does_not_fall(changes):
     assert decided(replace(GOOD, **changes)) is Reason.SMALL_GAIN
 
 
-def test_a_gain_that_its_moves_eat_up_is_left_alone():
-    # A twelfth of a step of 30 ms, half of which is experts', over 1000 steps: 1.25 s.
+def test_a_gain_below_the_time_of_its_moves_is_too_costly():
+    # A twelfth of a step of 30 ms, half of which is the experts', over 1000 steps: 1.25 s.
     assert decided(replace(GOOD, seconds=1.24)) is Reason.IMPROVED
     assert decided(replace(GOOD, seconds=1.26)) is Reason.TOO_COSTLY
     assert decided(replace(GOOD, seconds=1.26), planned=True) is Reason.TOO_COSTLY
 
 
-def test_a_layer_far_above_what_noise_and_a_plan_come_to_has_shifted():
+def test_a_layer_far_above_noise_and_a_new_plan_has_shifted():
     imbalance_L = np.array([1.5, 1.1, 1.0, 1.3, 1.49, 1.51])
     least_L = np.array([1.0, 1.0, 1.0, 1.25, 1.0, 1.0])
     excess_L = np.array([0.0, 0.0, 0.0, 0.0, 0.4, 0.4])
     floor = Floor(1, excess_L, excess_L, excess_L)
     policy = replace(POLICY, replan_gap=0.3)
-    found = far_off(imbalance_L, least_L, floor, policy)
+    found = shifted_layers(imbalance_L, least_L, floor, policy)
     assert found.tolist() == [True, False, False, False, False, True]
 
 
@@ -123,6 +123,6 @@ def test_experts_move_only_for_a_gain_that_pays(candidate, planned, step_seconds
         ("node_bandwidth", float("inf")),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_named(field, value):
+def test_an_invalid_policy_is_named(field, value):
     with pytest.raises(InvalidArgumentError, match=field):
         Policy(**{field: value})

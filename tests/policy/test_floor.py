@@ -1,4 +1,4 @@
-"""The floor under gains: what noise alone seems to give."""
+"""The floor under gains: the gain that noise alone would seem to give."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def evidence(*tokens: float, overdispersion: float = 1.0) -> Evidence:
     return Evidence(np.array(tokens), overdispersion)
 
 
-def test_it_is_what_its_formulas_say() -> None:
+def test_it_follows_its_formulas() -> None:
     floor = floor_of(evidence(64_000.0), Topology(288, 32))
     assert floor.sigma_L[0] == pytest.approx(math.sqrt(32 / 64_000))
     assert floor.gain_L[0] == pytest.approx(MARGIN * 2 * math.log(32) * 32 / 64_000)
@@ -46,32 +46,32 @@ def test_a_deployment_that_is_not_trusted_has_a_higher_one() -> None:
     assert other == pytest.approx(2.5 * trusted)
 
 
-def test_inside_nodes_it_is_that_of_their_gpus_and_tokens() -> None:
+def test_with_groups_it_depends_on_the_gpus_and_tokens_of_a_node() -> None:
     whole = floor_of(evidence(4000.0), Topology(16, 8, 2, 4))
     node = floor_of(evidence(2000.0), Topology(8, 4))
     assert whole.gain_L[0] == pytest.approx(node.gain_L[0])
 
 
-def test_layers_without_load_have_nothing_to_gain() -> None:
+def test_layers_without_load_cannot_gain() -> None:
     floor = floor_of(evidence(0.0, 1e9), Topology(16, 8))
     assert floor.gain_L[0] == floor.excess_L[0] == math.inf
-    assert floor.enough
-    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).enough
+    assert floor.precise
+    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).precise
 
 
-def test_a_few_tokens_are_not_enough() -> None:
-    assert not floor_of(evidence(16.0), Topology(8, 4)).enough
-    assert floor_of(evidence(16_000.0), Topology(8, 4)).enough
+def test_a_few_tokens_are_not_precise() -> None:
+    assert not floor_of(evidence(16.0), Topology(8, 4)).precise
+    assert floor_of(evidence(16_000.0), Topology(8, 4)).precise
 
 
-def test_one_gpu_has_nothing_to_gain_and_no_noise() -> None:
+def test_one_gpu_cannot_gain_and_has_no_noise() -> None:
     floor = floor_of(evidence(100.0), Topology(8, 1))
     assert floor.gain_L[0] == floor.excess_L[0] == 0
 
 
 @pytest.mark.parametrize(("gpus", "tokens"), [(8, 500), (32, 4000), (72, 20_000)])
-def test_pure_noise_looks_like_what_it_says(gpus: int, tokens: int) -> None:
-    """Equal GPUs, by simulation: noise is below, the less so the more GPUs, and seldom beyond."""
+def test_simulated_noise_is_rarely_above_it(gpus: int, tokens: int) -> None:
+    """For equal GPUs noise is below the floor, closer to it with more GPUs, and rarely above."""
     rng = np.random.default_rng(gpus)
     counts_LE = rng.multinomial(tokens, np.full(4 * gpus, 1 / (4 * gpus)), 2000)
     placement_LR = torch.arange(4 * gpus).expand(2000, -1)
@@ -84,13 +84,13 @@ def test_pure_noise_looks_like_what_it_says(gpus: int, tokens: int) -> None:
 
 
 def loads(rng: np.random.Generator, gpus: int, tokens: int, layers: int) -> np.ndarray:
-    """Of equal GPUs, as noise has it, float64 [L, G]."""
+    """Loads of equal GPUs with noise, float64 [L, G]."""
     return rng.multinomial(tokens, np.full(gpus, 1 / gpus), layers).astype(float)
 
 
 @pytest.mark.parametrize(("gpus", "layers"), [(4, 1), (32, 4), (16, 24)])
-def test_noise_alone_seldom_exceeds_it(gpus: int, layers: int) -> None:
-    """A layer in one of a hundred looks: chi-squared is as far from normal as that."""
+def test_noise_alone_rarely_exceeds_it(gpus: int, layers: int) -> None:
+    """A layer does in about one of a hundred trials, since chi-squared is not quite normal."""
     rng = np.random.default_rng(gpus)
     tokens = 200 * gpus
     floor = floor_of(evidence(*[float(tokens)] * layers), Topology(gpus, gpus))
@@ -106,7 +106,7 @@ def test_a_layer_out_of_balance_exceeds_it_alone() -> None:
     assert floor.exceeded(loads_LG).tolist() == [False, True, False]
 
 
-def test_many_layers_a_little_out_of_balance_exceed_it_together() -> None:
+def test_many_layers_slightly_out_of_balance_exceed_it_together() -> None:
     rng = np.random.default_rng(1)
     loads_LG = loads(rng, 8, 8000, 60) * rng.normal(1.0, 0.03, (60, 8))
     known = evidence(*[8000.0] * 60)
@@ -117,8 +117,8 @@ def test_many_layers_a_little_out_of_balance_exceed_it_together() -> None:
 
 
 @pytest.mark.parametrize("gpus", [2, 8], ids=["one GPU a node", "four"])
-def test_what_lies_between_nodes_is_a_signal_too(gpus: int) -> None:
-    """Though groups keep to their nodes: a new plan deals them anew."""
+def test_imbalance_between_nodes_is_a_signal_too(gpus: int) -> None:
+    """Groups stay on their nodes, but a new plan may assign them to others."""
     each = 8000.0 / gpus
     loads_LG = np.repeat([[1.1 * each, 0.9 * each]], gpus // 2, axis=1)
     floor = floor_of(evidence(8000.0), Topology(2 * gpus, gpus, 2, 4))
@@ -126,8 +126,8 @@ def test_what_lies_between_nodes_is_a_signal_too(gpus: int) -> None:
     assert not floor.exceeded(np.full((1, gpus), each))[0]
 
 
-def test_inside_a_node_its_gpus_are_compared_with_each_other() -> None:
-    """What is a little for all GPUs together is much for those of one node."""
+def test_the_gpus_of_a_node_are_compared_with_each_other() -> None:
+    """An imbalance that is small among all GPUs is large among those of one node."""
     loads_LG = np.array([[1000.0, 1000, 1000, 1000, 1070, 930, 1070, 930]])
     alone = floor_of(evidence(80_000.0), Topology(8, 4)).exceeded(loads_LG[:, 4:])
     assert floor_of(evidence(160_000.0), Topology(16, 8, 2, 4)).exceeded(loads_LG)[0] == alone[0]
@@ -139,7 +139,7 @@ def test_layers_without_load_and_single_gpus_exceed_nothing() -> None:
     assert not floor_of(evidence(100.0), Topology(8, 1)).exceeded(np.array([[100.0]]))[0]
 
 
-def test_what_is_plain_is_so_with_little_evidence() -> None:
+def test_an_obvious_imbalance_needs_little_evidence() -> None:
     floor = floor_of(evidence(2000.0), Topology(4, 4))
-    assert not floor.plain(np.array([1.0 + floor.excess_L[0]]))[0]
-    assert floor.plain(np.array([1.6]))[0]
+    assert not floor.obvious(np.array([1.0 + floor.excess_L[0]]))[0]
+    assert floor.obvious(np.array([1.6]))[0]

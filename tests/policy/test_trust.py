@@ -1,4 +1,4 @@
-"""Whether switches keep what they promise, and what is made of it."""
+"""Trust in the promised gains of switches."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ def judged(*shares: float, noise: float = 0.0) -> Trust:
     return trust
 
 
-def test_who_keeps_half_of_what_was_promised_is_trusted() -> None:
+def test_keeping_half_of_the_promises_is_enough_for_trust() -> None:
     assert Trust().distrust == 1
     assert judged(*[0.6] * 50).distrust == 1
     assert judged(*[1.5] * 50).kept == pytest.approx(1)
 
 
-def test_a_single_promise_that_was_not_kept_is_forgiven() -> None:
+def test_a_single_broken_promise_does_not_reduce_trust() -> None:
     assert judged(0.0).distrust == 1
     assert judged(-5.0).distrust == 1
 
 
-def test_who_keeps_nothing_has_to_promise_four_times_as_much_and_no_more() -> None:
+def test_broken_promises_raise_the_needed_gain_at_most_fourfold() -> None:
     found = [judged(*[-1.0] * times).distrust for times in (1, 4, 8, 50)]
     assert found == sorted(found)
     assert found[1] > 1
     assert found[-1] == 4
 
 
-def test_trust_comes_back() -> None:
+def test_trust_returns() -> None:
     assert judged(*[0.0] * 50, *[1.0] * 10).distrust == 1
 
 
-def test_what_noise_explains_breaks_no_promise() -> None:
+def test_a_shortfall_that_noise_explains_breaks_no_promise() -> None:
     assert judged(*[0.0] * 50, noise=0.2).distrust == 1
 
 
-def test_the_fall_is_of_squared_loads_of_a_mean_of_one() -> None:
+def test_the_fall_is_of_squared_loads_with_mean_one() -> None:
     before_LG = np.array([[3.0, 1.0], [0.0, 0.0], [20.0, 20.0]])
     after_LG = np.array([[2.0, 2.0], [0.0, 0.0], [20.0, 20.0]])
-    # 1.5**2 + 0.5**2 is 2.5, and 2 after it; of two layers with load.
+    # 1.5**2 + 0.5**2 is 2.5 before and 2 after the switch, in one of two layers with load.
     assert squared_fall(before_LG, after_LG) == pytest.approx(0.25)
     assert squared_fall(before_LG[1:2], after_LG[1:2]) == 0
 
 
-def test_noise_adds_the_same_to_both_so_that_a_judgement_has_no_bias() -> None:
-    """In the mean over many, though a single one is rough."""
+def test_a_judgement_has_no_bias_since_noise_adds_the_same_to_both_sums() -> None:
+    """This holds on average over many judgements; a single one is rough."""
     rng = np.random.default_rng(0)
     share_G = np.array([0.3, 0.3, 0.2, 0.2])
     counts_NG = rng.multinomial(400, share_G, 4000).astype(float)
-    # A switch that exchanges what makes GPU 0 heavy for what makes GPU 2 light, in half.
+    # A switch that exchanges half of the load between GPU 0, which is heavy, and GPU 2.
     swapped_NG = counts_NG.copy()
     moved_N = rng.binomial(counts_NG[:, 0].astype(int), 1 / 6)
     swapped_NG[:, 0] -= moved_N

@@ -58,7 +58,7 @@ def verdict(world: World) -> list[str]:
     if world.is_at_rest():
         world.switch_once_more()
     if not world.is_at_rest():
-        wrong.append(f"not at rest: {world.rollout and world.rollout.why_not()}")
+        wrong.append(f"not at rest: {world.rollout and world.rollout.blocked_reason()}")
     *earlier, last = world.lines()
     reports = [check_history(read_history(lines)) for lines in earlier]
     reports.append(check_history(read_history(last), complete=True))

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.solver.strategies import starts
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.cutting import Limits, next_piece
 
 
@@ -86,8 +87,8 @@ def way(base, target, gpus, staging_slots, *, max_layers=0, order=()):
     """A small way by hand."""
     experts = max(map(max, base)) + 1
     return Way(
-        Placement.of(base, experts, gpus),
-        Placement.of(target, experts, gpus),
+        placement_of(base, experts, gpus),
+        placement_of(target, experts, gpus),
         Limits(staging_slots, max_layers),
         order,
     )
@@ -113,8 +114,8 @@ def ways(draw, max_layers=5):
         if len({*row.tolist()}) == experts:
             target[layer] = row
     return Way(
-        Placement.of(base, experts, gpus),
-        Placement.of(target, experts, gpus),
+        placement_of(base, experts, gpus),
+        placement_of(target, experts, gpus),
         Limits(draw(st.integers(1, 4)), draw(st.integers(0, 3))),
         tuple(draw(st.lists(st.integers(0, layers - 1), unique=True))),
     )
@@ -199,7 +200,7 @@ def test_what_arrives_comes_to_its_place_and_stays_there(way):
 
 
 def test_many_gpus_and_experts():
-    base, target = (Placement.of(starts(2, 256, 288, seed).numpy(), 256, 32) for seed in (1, 2))
+    base, target = (placement_of(starts(2, 256, 288, seed).numpy(), 256, 32) for seed in (1, 2))
     busiest = busiest_of(base, target)
     assert min(busiest.values()) == 9
     steps = Way(base, target, Limits(2)).steps
@@ -210,7 +211,7 @@ def test_many_gpus_and_experts():
 
 
 def test_at_the_target_there_is_no_piece():
-    assert way([[0, 1]], [[0, 1]], 2, 1).after(Placement.of([[0, 1]], 2, 2)) is None
+    assert way([[0, 1]], [[0, 1]], 2, 1).after(placement_of([[0, 1]], 2, 2)) is None
 
 
 def test_what_fits_goes_in_one_piece():
@@ -299,12 +300,12 @@ def test_limits_that_no_switch_could_keep_are_refused(limits, field):
 @pytest.mark.parametrize(
     "other",
     [
-        Placement.of([[0, 1, 1, 0]] * 2, 2, 2),
-        Placement.of([[0, 1, 1]], 2, 1),
-        Placement.of([[0, 1, 2, 0]], 3, 2),
-        Placement.of([[0, 1, 1, 0]], 2, 4),
+        placement_of([[0, 1, 1, 0]] * 2, 2, 2),
+        placement_of([[0, 1, 1]], 2, 1),
+        placement_of([[0, 1, 2, 0]], 3, 2),
+        placement_of([[0, 1, 1, 0]], 2, 4),
     ],
 )
 def test_a_target_of_another_shape_is_refused(other):
     with pytest.raises(InvalidArgumentError, match="target"):
-        next_piece(Placement.of([[0, 1, 1, 0]], 2, 2), other, Limits(1))
+        next_piece(placement_of([[0, 1, 1, 0]], 2, 2), other, Limits(1))

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from trimtab_server.domain.errors import FailedPreconditionError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
-from trimtab_server.rollout.messages import (
+from trimtab_protocol import history
+from trimtab_protocol.history import Member
+from trimtab_protocol.messages import (
     Abort,
     Accepted,
     Answer,
@@ -21,21 +19,35 @@ from trimtab_server.rollout.messages import (
     Held,
     HeldState,
     Hello,
-    Offer,
     Prepared,
     Refused,
     Welcome,
 )
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
-from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_protocol.version import Version
+from trimtab_server.domain.errors import FailedPreconditionError
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.rollout.effects import (
+    Alarm,
+    Close,
+    Effect,
+    Expire,
+    GroupOffer,
+    Note,
+    Save,
+    Send,
+)
+from trimtab_server.rollout.open_switch import Phase
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
+from trimtab_server.rollout.rollout import Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
 # worker "a" on GPU 0, in session 1, and worker "b" on GPU 1, in session 2.
 GPUS = {"a": (0,), "b": (1,)}
 MEMBERS = {worker: Member(1, gpus) for worker, gpus in GPUS.items()}
-OLD, NEW, OTHER = (Placement.of([[0, 1, 2, last]], 3, 2) for last in range(3))
+OLD, NEW, OTHER = (placement_of([[0, 1, 2, last]], 3, 2) for last in range(3))
 BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
-OFFER = Offer(FIRST, BASE, OLD, NEW)
+OFFER = GroupOffer(FIRST, BASE, OLD, NEW)
+EPOCH_OPENED = history.EpochOpened(1, "g1", MEMBERS, OLD.digest, OLD)
 COMMIT = Commit(FIRST, NEW.digest)
 OPEN = Switch(FIRST, NEW, Stage.OFFERED)
 HELD = Held(FIRST, HeldState.PREPARED)
@@ -116,11 +128,13 @@ def only(kind: type, effects: list[Effect]) -> list[Effect]:
 
 def ignored(answer: Answer, worker: str | None = "a") -> list[Effect]:
     values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
-    return [Note("ignored", values)]
+    return [Note(history.Other("ignored", values))]
 
 
 def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
-    return Note(kind, {"version": version, **values})
+    if "worker" in values and "incarnation" in values:
+        values["process"] = history.Process(values.pop("worker"), values.pop("incarnation"))
+    return Note(history.KINDS[kind](version=version, **values))
 
 
 # P2: epochs.
@@ -148,13 +162,13 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
     lost(rollout, 1)
     for number, worker in enumerate("cd", start=3):
         joined(rollout, number, worker, group_id="g2", gpus=GPUS["ab"[number - 3]])
-    assert rollout.why_not() == "group 'g2' waits for the sessions of others to end: b"
+    assert rollout.blocked_reason() == "group 'g2' waits for the sessions of others to end: b"
     rollout.left(2)
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
-    monkeypatch.setattr("trimtab_server.rollout.rollout._MOST_NEWEST", 3)
+    monkeypatch.setattr("trimtab_server.rollout.rollout._MAX_NEWEST", 3)
     rollout = empty()
     for number, worker in enumerate("vwxyz", start=1):
         joined(rollout, number, worker, gpus=(0,), stream=2)
@@ -167,11 +181,9 @@ def test_an_epoch_is_durable_before_anybody_is_welcomed_to_it():
     rollout = empty()
     assert joined(rollout, 1, "a") == []
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=0)
-    members = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
-    values = {"epoch": 1, "group": "g1", "members": members}
     assert joined(rollout, 2, "b") == [
         Save(record),
-        Note("epoch", {**values, "digest": OLD.digest, "placement": OLD}),
+        Note(EPOCH_OPENED),
         Send(1, Welcome(BASE, OLD.digest)),
         Send(2, Welcome(BASE, OLD.digest)),
     ]
@@ -268,11 +280,11 @@ def test_a_group_that_cannot_flip_begins_anew_where_the_store_was_lost(state):
     joined(rollout, 1, "a", in_force=BASE, held=ARMED)
     effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
     assert orders(effects) == [Welcome(Version(2, 0), OLD.digest)] * 2
-    assert rollout.why_not() == f"'a' still holds {FIRST}"
+    assert rollout.blocked_reason() == f"'a' still holds {FIRST}"
     rollout.answered(1, Discarded(FIRST))
     # Its transfer failed before it had heard of the new epoch.
     rollout.answered(2, Refused(FIRST, NEW.digest, "no room"))
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
@@ -343,7 +355,7 @@ def test_a_group_that_serves_takes_nobody_but_its_members(other):
         )
     ]
     assert rollout.record is before
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 @pytest.mark.parametrize("late", [{"incarnation": 1, "stream": 9}, {"incarnation": 2, "stream": 4}])
@@ -398,7 +410,7 @@ def test_a_new_epoch_ends_the_open_switch_of_the_old_one(state, aborted):
     assert saved == Save(rollout.record)
     assert rollout.record.switch is None
     assert noted == aborted
-    assert opened.kind == "epoch"
+    assert isinstance(opened.event, history.EpochOpened)
     assert [to_a.order, to_b.order] == [Welcome(Version(2, 0), OLD.digest)] * 2
 
 
@@ -407,9 +419,9 @@ def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
-    assert rollout.why_not() == "'b' still holds 1.1"
+    assert rollout.blocked_reason() == "'b' still holds 1.1"
     assert rollout.answered(2, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_what_is_discarded_before_the_epoch_opens_counts():
@@ -417,7 +429,7 @@ def test_what_is_discarded_before_the_epoch_opens_counts():
     joined(rollout, 1, "a", held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
     joined(rollout, 2, "b")
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_worker_of_a_group_without_an_epoch_has_no_say():
@@ -451,13 +463,13 @@ def test_a_generation_that_was_aborted_is_never_used_again():
     answers(rollout, Discarded(FIRST))
     saved, _, to_a, *_ = rollout.propose(NEW)
     assert saved.record.last_generation == 2
-    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+    assert to_a == Send(1, GroupOffer(SECOND, BASE, OLD, NEW))
 
 
 def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
     rollout = serving(restarted(offered()))
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(1, Offer(SECOND, BASE, OLD, NEW))
+    assert to_a == Send(1, GroupOffer(SECOND, BASE, OLD, NEW))
 
 
 def test_generations_go_on_from_epoch_to_epoch():
@@ -466,7 +478,7 @@ def test_generations_go_on_from_epoch_to_epoch():
     for number, worker in enumerate("ab", start=3):
         joined(rollout, number, worker, group_id="g2")
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(3, Offer(Version(2, 2), Version(2, 0), OLD, NEW))
+    assert to_a == Send(3, GroupOffer(Version(2, 2), Version(2, 0), OLD, NEW))
 
 
 def test_a_generation_is_higher_than_any_that_a_worker_knows():
@@ -474,7 +486,7 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
     joined(rollout, 1, "a", in_force=Version(7, 3))
     joined(rollout, 2, "b", generation=5)
     _, _, to_a, *_ = rollout.propose(NEW)
-    assert to_a == Send(1, Offer(Version(8, 6), Version(8, 0), OLD, NEW))
+    assert to_a == Send(1, GroupOffer(Version(8, 6), Version(8, 0), OLD, NEW))
 
 
 @pytest.mark.parametrize(
@@ -501,9 +513,9 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
 )
 def test_an_answer_that_nobody_waits_for_is_noted_and_has_no_effect(state, answer):
     rollout = state()
-    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()
+    before = rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()
     assert rollout.answered(1, answer) == ignored(answer)
-    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.why_not()) == before
+    assert (rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()) == before
 
 
 def test_an_answer_on_a_session_that_has_ended_is_ignored():
@@ -569,18 +581,18 @@ def half_applied() -> Rollout:
         (draining, "the server drains"),
         (paused, "the deployment is paused: maintenance"),
         (empty, "no group is complete yet"),
-        (offered, "the switch to 1.1 is offered, by a, b not"),
-        (aborting, "the switch to 1.1 is aborting, by a, b not"),
-        (half_applied, "the switch to 1.1 is committed, by b not"),
+        (offered, "the switch to 1.1 is offered: waiting for a, b"),
+        (aborting, "the switch to 1.1 is aborting: waiting for a, b"),
+        (half_applied, "the switch to 1.1 is committed: waiting for b"),
         (lambda: lost(serving(), 2), "'b' has no session"),
-        (diverged, "'a' serves by None, not 1.0"),
+        (diverged, "'a' serves with None, not 1.0"),
         (holding, "'a' still holds 1.1"),
     ],
 )
 def test_a_proposal_is_refused_with_the_reason_and_nothing_changes(state, reason):
     rollout = state()
     before = rollout.record
-    assert rollout.why_not() == reason
+    assert rollout.blocked_reason() == reason
     with pytest.raises(FailedPreconditionError) as error:
         rollout.propose(OTHER)
     assert str(error.value) == reason
@@ -633,7 +645,7 @@ def test_nothing_aborts_what_is_committed(event):
     assert rollout.phase is Phase.COMMITTED
     assert rollout.record.switch == Switch(FIRST, NEW, Stage.COMMITTED)
     assert [send.order for send in only(Send, effects) if isinstance(send.order, Abort)] == []
-    assert [note for note in only(Note, effects) if note.kind == "aborting"] == []
+    assert [note for note in only(Note, effects) if isinstance(note.event, history.Aborting)] == []
 
 
 def test_a_switch_ends_durably_when_all_have_applied_it():
@@ -651,7 +663,7 @@ def test_a_switch_ends_durably_when_all_have_applied_it():
 
 def test_what_was_applied_last_is_the_base_of_the_next_offer():
     _, _, to_a, to_b, _ = applied().propose(OTHER)
-    offer = Offer(SECOND, FIRST, NEW, OTHER)
+    offer = GroupOffer(SECOND, FIRST, NEW, OTHER)
     assert [to_a, to_b] == [Send(1, offer), Send(2, offer)]
 
 
@@ -707,7 +719,7 @@ def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
-    assert serving(restarted(rollout)).why_not() is None
+    assert serving(restarted(rollout)).blocked_reason() is None
 
 
 def test_a_lost_session_of_another_group_leaves_an_offer_alone():
@@ -743,7 +755,7 @@ def test_an_abort_ends_durably_when_all_have_discarded():
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=1)
     assert rollout.answered(2, Discarded(FIRST)) == [Save(record), note_of("aborted")]
     assert rollout.record == record
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_refusal_that_crosses_the_abort_counts_as_discarded():
@@ -760,10 +772,10 @@ def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, group_id="g2")
     assert rollout.record.epoch.number == 2
-    assert rollout.why_not() == "the deployment is paused: maintenance"
+    assert rollout.blocked_reason() == "the deployment is paused: maintenance"
     assert rollout.resume() == [Save(rollout.record)]
     assert rollout.record.paused is None
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_pin_is_durable_and_outlives_the_server_and_the_group():
@@ -792,7 +804,7 @@ def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
     # Each another one: the bits of the generation say which expert has a second slot where.
     slots = [[0, 1, *(generation >> bit & 1 for bit in range(5))] for generation in range(31)]
     for generation in range(1, 31):
-        placement = Placement.of([slots[generation]], 2, 1)
+        placement = placement_of([slots[generation]], 2, 1)
         version = Version(1, generation)
         past = record.followed_by(placement)
         record = replace(record, in_force=version, placement=placement, past=past)
@@ -854,7 +866,7 @@ def test_the_step_of_a_flip_is_also_known_from_a_hello():
 def test_a_member_that_comes_back_between_switches_is_welcomed():
     rollout = lost(applied())
     assert joined(rollout, 3, "a", **FLIPPED) == [Send(3, Welcome(FIRST, NEW.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_an_offer_was_aborted_when_a_member_comes_back_with_it():
@@ -902,7 +914,7 @@ def test_a_member_that_comes_back_after_its_flip_has_applied():
         Save(rollout.record),
         note_of("applied", digest=NEW.digest),
     ]
-    assert (rollout.record.in_force, rollout.why_not()) == (FIRST, None)
+    assert (rollout.record.in_force, rollout.blocked_reason()) == (FIRST, None)
 
 
 def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pause():
@@ -921,9 +933,9 @@ def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discar
     rollout = lost(serving())
     effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
     assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
-    assert rollout.why_not() == "'a' still holds 1.1"
+    assert rollout.blocked_reason() == "'a' still holds 1.1"
     assert rollout.answered(3, Discarded(FIRST)) == []
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_of_that():
@@ -950,7 +962,7 @@ def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_
 def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, in_force, placement):
     rollout = lost(state())
     reason = (
-        f"'a' serves by {in_force}, digest {placement.digest.hex()[:12]}, "
+        f"'a' serves with {in_force}, digest {placement.digest.hex()[:12]}, "
         f"which is neither {rollout.record.in_force} nor a committed version"
     )
     effects = joined(rollout, 3, "a", in_force=in_force, placement=placement)
@@ -963,7 +975,9 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     joined(rollout, 3, "a", in_force=BASE, placement=NEW)
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
     assert effects == [Send(4, Welcome(BASE, OLD.digest))]
-    assert rollout.why_not().startswith("the deployment is paused: 'a' serves by 1.0, digest ")
+    assert rollout.blocked_reason().startswith(
+        "the deployment is paused: 'a' serves with 1.0, digest "
+    )
 
 
 def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_again():
@@ -994,7 +1008,7 @@ def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_forc
     opened = rollout.record.in_force
     effects = joined(lost(rollout), 3, "a", in_force=in_force)
     assert effects == [Send(3, Welcome(opened, OLD.digest))]
-    assert rollout.why_not() is None
+    assert rollout.blocked_reason() is None
 
 
 # P8: the server's restart.
@@ -1038,7 +1052,7 @@ def test_after_a_restart_the_epoch_goes_on():
         effects = joined(rollout, number, worker, **FLIPPED)
         assert effects == [Send(number, Welcome(FIRST, NEW.digest))]
     _, _, to_a, *_ = rollout.propose(OTHER)
-    assert to_a == Send(1, Offer(SECOND, FIRST, NEW, OTHER))
+    assert to_a == Send(1, GroupOffer(SECOND, FIRST, NEW, OTHER))
 
 
 # Histories: what a restarted server found durable.
@@ -1050,14 +1064,10 @@ def aborted() -> Rollout:
     return rollout
 
 
-MEMBERS_NOTED = {"a": {"incarnation": 1, "gpus": [0]}, "b": {"incarnation": 1, "gpus": [1]}}
-EPOCH_NOTED = {"epoch": 1, "group": "g1", "members": MEMBERS_NOTED}
-
-
 @pytest.mark.parametrize(
     ("state", "note"),
     [
-        (serving, Note("epoch", {**EPOCH_NOTED, "digest": OLD.digest, "placement": OLD})),
+        (serving, Note(EPOCH_OPENED)),
         (offered, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
         (aborting, note_of("offered", digest=NEW.digest, base=BASE, placement=NEW)),
         (committed, note_of("committed", digest=NEW.digest)),
@@ -1067,8 +1077,7 @@ EPOCH_NOTED = {"epoch": 1, "group": "g1", "members": MEMBERS_NOTED}
     ],
 )
 def test_a_server_that_starts_notes_again_what_is_durable(state, note):
-    again = Note(note.kind, {**note.values, "again": True})
-    assert restarted(state()).started() == [again]
+    assert restarted(state()).started() == [Note(history.Again(note.event))]
 
 
 def test_a_server_that_starts_with_nothing_durable_has_nothing_to_note():

@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.rollout.schedule import play, play_many, shape_of, verdict
 from tests.rollout.world import World
 from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.messages import Discarded, Refused
 from trimtab_server.rollout import rollout
 from trimtab_server.rollout.effects import Save
-from trimtab_server.rollout.messages import Discarded, Refused
-from trimtab_server.rollout.rollout import Phase, Rollout
+from trimtab_server.rollout.open_switch import Phase
+from trimtab_server.rollout.rollout import Rollout
 from trimtab_server.rollout.sessions import is_member
 
 
@@ -122,9 +123,9 @@ def _ignore_what_is_discarded_before_the_epoch_opens(monkeypatch):
 
 
 def _use_a_generation_again(monkeypatch):
-    whole = Rollout._rid_of
+    whole = Rollout._aborted_by
 
-    def rid_of(self, switch, session):
+    def aborted_by(self, switch, session):
         effects = whole(self, switch, session)
         if effects:
             self.record = self.record.__class__(
@@ -132,7 +133,7 @@ def _use_a_generation_again(monkeypatch):
             )
         return effects
 
-    monkeypatch.setattr(Rollout, "_rid_of", rid_of)
+    monkeypatch.setattr(Rollout, "_aborted_by", aborted_by)
 
 
 def _overtake_what_is_armed(monkeypatch):
@@ -154,12 +155,12 @@ def _forget_which_terms_workers_have_heard(monkeypatch):
 
 
 def _ignore_a_refusal_of_what_an_earlier_server_offered(monkeypatch):
-    whole = Rollout._freed
+    whole = Rollout._staging_freed
 
     def freed(self, session, answer):
         return None if isinstance(answer, Refused) else whole(self, session, answer)
 
-    monkeypatch.setattr(Rollout, "_freed", freed)
+    monkeypatch.setattr(Rollout, "_staging_freed", freed)
 
 
 # What few schedules find is looked for from close before one that does.

@@ -18,13 +18,14 @@ import numpy as np
 
 from trimtab_client.placement import Placement as ClientPlacement
 from trimtab_client.worker import effects as worker_effects
-from trimtab_client.worker import messages as worker_messages
 from trimtab_client.worker.switch import WorkerSwitch
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
+from trimtab_protocol.history import Again, Event, Started
+from trimtab_protocol.lines import encode_line, kind_of
+from trimtab_protocol.messages import Hello
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout import effects as server_effects
-from trimtab_server.rollout import messages as server_messages
-from trimtab_server.rollout.lines import line_of
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 
@@ -120,7 +121,7 @@ class World:
         for link in self.links:
             yield from self._link_actions(link)
         if self.rollout is not None:
-            if self.rollout.why_not() is None:
+            if self.rollout.blocked_reason() is None:
                 yield "propose", self.propose
             for version in self.expiries:
                 yield "expire", partial(self.expire, version)
@@ -179,7 +180,7 @@ class World:
         self.die_after = None
         self.rollout = Rollout(self.record, self.shape.gpus)
         self.expiries.clear()
-        self.note("started", {"term": self.term})
+        self.note(Started(self.term))
         self.perform(self.rollout.started())
 
     def kill_server(self) -> None:
@@ -223,18 +224,18 @@ class World:
                     self.expiries.append(version)
                 case server_effects.Alarm(reason):
                     self.alarms.append(reason)
-                case server_effects.Note(kind, values):
-                    self.note(kind, values)
+                case server_effects.Note(event):
+                    self.note(event)
 
     def deliver_up(self, link: Link) -> None:
         message = self._take(link.up, link)
         assert self.rollout is not None
-        if isinstance(message, worker_messages.Hello):
+        if isinstance(message, Hello):
             if message.term > self.term:
                 self.term = message.term + 1
-            self.perform(self.rollout.joined(link.number, _hello_up(message)))
+            self.perform(self.rollout.joined(link.number, message))
         else:
-            self.perform(self.rollout.answered(link.number, _answer_up(message)))
+            self.perform(self.rollout.answered(link.number, message))
 
     def server_notices(self, link: Link) -> None:
         link.server_open = False
@@ -369,8 +370,8 @@ class World:
                     rank.flipping = offer
                 case worker_effects.Complain(reason):
                     self.complaints.append(reason)
-                case worker_effects.Note(kind, values):
-                    self.note(kind, values)
+                case worker_effects.Note(event):
+                    self.note(event)
 
     def can_finish(self, offer: Any) -> bool:
         """A collective transfer ends only where all ranks have started it."""
@@ -449,7 +450,7 @@ class World:
         return (
             self.rollout is not None
             and self.rollout.record.switch is None
-            and self.rollout.why_not() is None
+            and self.rollout.blocked_reason() is None
             and all(switch.in_force == self.rollout.record.in_force for switch in switches)
         )
 
@@ -460,18 +461,19 @@ class World:
         slots = self.shape.gpus * SLOTS_PER_GPU
         row = [*range(EXPERTS), *(self.rng.randrange(EXPERTS) for _ in range(slots - EXPERTS))]
         self.rng.shuffle(row)
-        return Placement.of(np.array([row] * LAYERS), EXPERTS, self.shape.gpus)
+        return placement_of(np.array([row] * LAYERS), EXPERTS, self.shape.gpus)
 
     def link(self, number: int) -> Link | None:
         return next((link for link in self.links if link.number == number), None)
 
     def lines(self) -> list[list[str]]:
         """What happened, as the lines of one history or several."""
-        return [[line_of(note) for note in notes] for notes in self.histories]
+        return [[encode_line(event) for event in events] for events in self.histories]
 
-    def note(self, kind: str, values: Any) -> None:
-        self.histories[-1].append(server_effects.Note(kind, values))
-        if "again" not in values:
+    def note(self, event: Event) -> None:
+        self.histories[-1].append(event)
+        if not isinstance(event, Again):
+            kind = kind_of(event)
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def _save(self, record: Record) -> None:
@@ -485,7 +487,7 @@ class World:
 
     def _take(self, queue: list[Any], link: Link) -> Any:
         """The next message, or, where the network may, another; sometimes it stays as well."""
-        first = isinstance(queue[0], worker_messages.Hello)
+        first = isinstance(queue[0], Hello)
         reorder = self.shape.reorder and self.faults and not first
         index = self.rng.randrange(len(queue)) if reorder else 0
         if self.faults and not first and self.rng.random() < 0.1:
@@ -493,44 +495,10 @@ class World:
         return queue.pop(index)
 
 
-def _hello_up(hello: worker_messages.Hello) -> server_messages.Hello:
-    held = hello.held and server_messages.Held(
-        Version(*hello.held.version), server_messages.HeldState(hello.held.state.value)
-    )
-    placement = hello.placement
-    return server_messages.Hello(
-        hello.group_id,
-        hello.worker,
-        hello.incarnation,
-        hello.stream,
-        hello.gpus,
-        Placement.of(placement.phy2log, placement.num_experts, placement.num_gpus),
-        None if hello.in_force is None else Version(*hello.in_force),
-        held,
-        hello.flipped_at,
-        hello.term,
-        hello.epoch,
-        hello.generation,
-    )
-
-
-def _answer_up(answer: Any) -> Any:
-    values = {**vars(answer), "version": Version(*answer.version)}
-    return getattr(server_messages, type(answer).__name__)(**values)
-
-
 def _order_down(order: Any) -> Any:
-    version = worker_messages.Version(*order.version)
-    match order:
-        case server_messages.Offer():
-            placement = order.placement
-            return worker_messages.Offer(
-                version,
-                worker_messages.Version(*order.base),
-                order.base_placement.digest,
-                ClientPlacement.of(placement.phy2log, placement.num_experts, placement.num_gpus),
-            )
-        case server_messages.Abort():
-            return worker_messages.Abort(version)
-        case _:
-            return getattr(worker_messages, type(order).__name__)(version, order.digest)
+    """What of an order the worker's state machine is told."""
+    if not isinstance(order, server_effects.GroupOffer):
+        return order
+    base, placement = order.base_placement.digest, order.placement
+    offered = ClientPlacement(placement.phy2log, placement.num_experts, placement.num_gpus)
+    return worker_effects.OfferedSwitch(order.version, order.base, base, offered)

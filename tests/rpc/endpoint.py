@@ -18,13 +18,14 @@ from tests.recording import Recording
 from tests.servers import busy, make_config
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc, topology_pb2
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history import NONE, History
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.rpc.server import RpcServer
-from trimtab_server.rpc.tensors import encode_tensor
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.store.memory import MemoryStore
 
@@ -59,7 +60,7 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     queue = SolverQueue(config.solver.queue_size, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
     deployments = Deployments(
-        config.sessions, StoreThread(MemoryStore), History(NONE), planner=planner
+        config.sessions, StoreThread(MemoryStore), History(HistoryConfig()), planner=planner
     )
     await deployments.open()
     server = RpcServer(config.rpc, planner, config.sessions, deployments, observer)

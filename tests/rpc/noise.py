@@ -23,17 +23,17 @@ from tests.bench.policy import STEP_SECONDS, make_planner
 from tests.bench.stationary import Traffic
 from trimtab_client import Placement as ClientPlacement
 from trimtab_client import Scope
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.messages import Hello, Report
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.balancer import Balancer, View
-from trimtab_server.engine.deployment_observer import DeploymentObserver
+from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
+from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.tallies import Group, Tallies
-from trimtab_server.engine.teller import Teller
-from trimtab_server.history import NONE, History
-from trimtab_server.loads.counters import Report
+from trimtab_server.engine.rebalancer import Rebalancer
+from trimtab_server.history.config import HistoryConfig
+from trimtab_server.history.history import History
 from trimtab_server.policy.policy import Policy
-from trimtab_server.rollout.messages import Hello
 
 LAYERS, EXPERTS, TOPOLOGY = 2, 64, Topology(72, 8)
 RANKS = 2
@@ -89,37 +89,37 @@ async def looped(planner: Planner, case: Case, scope: Scope, traffic: Traffic) -
     """What the server's loop makes of it, each decision in force before the next window."""
     first = case.first(traffic.share_LE)
     hellos = _hellos(1 if scope is Scope.GLOBAL else traffic.counts_TWLE.shape[1])
-    group = Group({hello.worker for hello in hellos}, apart=scope is Scope.SOURCE)
+    group = ReportingGroup({hello.worker for hello in hellos}, apart=scope is Scope.SOURCE)
     (layers, experts), policy = traffic.share_LE.shape, Policy()
-    teller = Teller("", History(NONE), DeploymentObserver())
-    tallies = Tallies(layers, experts, policy.smoothing, teller, lambda: group)
+    events = DeploymentEvents("", History(HistoryConfig()))
+    loads = LoadAggregator(layers, experts, policy.smoothing, events, lambda: group)
     topology = Topology(first.phy2log.shape[1], first.num_gpus)
-    loop, placements = Balancer(planner, topology, 0, policy), [first]
-    await loop.decide(_view(tallies, first, -1))
+    loop, placements = Rebalancer(planner, topology, 0, policy), [first]
+    await loop.decide(_snapshot(loads, first, -1), loads)
     counts_WLE = np.zeros((len(hellos), layers, experts), np.int64)
     for window, recorded_by in enumerate(stationary.recorded(traffic, scope)):
         last = STEPS * (window + 1) - 1
         counts_WLE = counts_WLE + np.stack(recorded_by(placements[-1]))
         for hello, counts_LE in zip(hellos, counts_WLE, strict=True):
-            tallies.take(hello, Report(window + 1, last - STEPS + 1, last, counts_LE))
-        decision, target, *_ = await loop.decide(_view(tallies, placements[-1], last))
+            loads.add_report(hello, Report(window + 1, last - STEPS + 1, last, counts_LE))
+        decision, target, *_ = await loop.decide(_snapshot(loads, placements[-1], last), loads)
         served = placements[-1]
         if decision.moves and target is not None:
             served = ClientPlacement.of(target.phy2log, target.num_experts, target.num_gpus)
-            loop.switched()
+            loop.rollout_started()
         placements.append(served)
     return case.judge(placements, traffic)
 
 
 def _hellos(workers: int) -> list[Hello]:
-    nothing = Placement.of([[0]], 1, 1)
+    nothing = placement_of([[0]], 1, 1)
     return [Hello("g", f"worker {each}", 1, 1, (), nothing) for each in range(workers)]
 
 
-def _view(tallies: Tallies, served: ClientPlacement, step: int) -> View:
-    placement = Placement.of(served.phy2log, served.num_experts, served.num_gpus)
+def _snapshot(loads: LoadAggregator, served: ClientPlacement, step: int) -> DeploymentSnapshot:
+    placement = placement_of(served.phy2log, served.num_experts, served.num_gpus)
     at = (step + 1) * STEP_SECONDS
-    return View(at, step, tallies.steps, None, tallies.known, tallies.counted, placement)
+    return DeploymentSnapshot(at, step, loads.steps, placement, placement)
 
 
 async def _print_rates(count: int) -> None:

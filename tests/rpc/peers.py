@@ -18,18 +18,19 @@ from trimtab.v1alpha1 import (
     switch_pb2,
 )
 from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.wire.tensors import encode_tensor
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment import Deployment
-from trimtab_server.rpc.tensors import encode_tensor
 
 LAYERS, EXPERTS, SLOTS, GPUS = 2, 4, 6, 2
 
-BEFORE = Placement.of(np.array([[0, 1, 2, 3, 0, 1]] * LAYERS), EXPERTS, GPUS)
-AFTER = Placement.of(np.array([[0, 1, 2, 3, 0, 2], [3, 1, 2, 0, 3, 1]]), EXPERTS, GPUS)
-LAST = Placement.of(np.array([[0, 1, 2, 3, 1, 0]] * LAYERS), EXPERTS, GPUS)
+BEFORE = placement_of(np.array([[0, 1, 2, 3, 0, 1]] * LAYERS), EXPERTS, GPUS)
+AFTER = placement_of(np.array([[0, 1, 2, 3, 0, 2], [3, 1, 2, 0, 3, 1]]), EXPERTS, GPUS)
+LAST = placement_of(np.array([[0, 1, 2, 3, 1, 0]] * LAYERS), EXPERTS, GPUS)
 
-LARGE_BEFORE = Placement.of(np.array([[*range(256), *range(32)]] * 20), 256, 2)
-LARGE_AFTER = Placement.of(np.array([[*range(256), *range(32, 64)]] * 20), 256, 2)
+LARGE_BEFORE = placement_of(np.array([[*range(256), *range(32)]] * 20), 256, 2)
+LARGE_AFTER = placement_of(np.array([[*range(256), *range(32, 64)]] * 20), 256, 2)
 """An offer of one on the other is more than a channel with `NO_ROOM` takes in unread."""
 
 NO_ROOM = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
@@ -64,8 +65,8 @@ def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
 
 def counted(deployment: Deployment) -> Any:
     """Tokens of each expert that all workers have been counted with, [L, E]."""
-    tallies = deployment._tallies._tallies.values()
-    return sum(tally.counters.counts_LE for tally in tallies).tolist()
+    loads = deployment._core.loads._workers.values()
+    return sum(each.counters.counts_LE for each in loads).tolist()
 
 
 def report(seq: int, *, counts: Any = 1, **changes: Any) -> pb.Report:

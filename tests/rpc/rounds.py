@@ -43,7 +43,7 @@ class Rounds:
     def look(self) -> Counts:
         """Count tasks, streams, threads, files and the server's own objects."""
         endpoint, counts = self._endpoint, Counts()
-        endpoint.deployments._hellos._drop_rested(math.inf)
+        endpoint.deployments._hello_limiter._drop_idle(math.inf)
         gc.collect()
         for task in asyncio.all_tasks():
             counts["task", getattr(task.get_coro(), "__qualname__", "?")] += 1
@@ -100,7 +100,7 @@ class Rounds:
         right = await self._joined(second)
         for way in (*WAYS, "displaced"):
             left = await self._ready(first, right)
-            await self._endpoint.deployments.find("d").move_to(AFTER)
+            await self._endpoint.deployments.find("d").operators.move_to(AFTER)
             version = (await right.hear("offer")).version
             if way == "displaced":
                 newer = await self._joined(first)
@@ -112,7 +112,7 @@ class Rounds:
             await right.say(discarded=switch_pb2.Discarded(version=version))
             await self._refused(first)
         left = await self._ready(first, right)
-        await self._endpoint.deployments.find("d").move_to(AFTER)
+        await self._endpoint.deployments.find("d").operators.move_to(AFTER)
         for peer in (left, right):
             await peer.say(prepared=switch_pb2.Prepared(**about(await peer.hear("offer"))))
         for peer in (left, right):

@@ -8,7 +8,7 @@ import pytest
 from tests.rpc.endpoint import endpoint_of
 from tests.rpc.peers import about, group, report, until
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 
 SKEWED = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
 
@@ -39,9 +39,9 @@ async def test_a_server_in_the_shadow_offers_nothing(balance):
     async with endpoint_of(balance=balance, report_seconds=3000, lease_seconds=3600) as endpoint:
         peers = await group(endpoint.channel)
         deployment = endpoint.deployments.find("d")
-        await deployment.steer()
+        await deployment.rebalance_once()
         await say_load(peers)
-        decision = await deployment.steer()
+        decision = await deployment.rebalance_once()
         assert (decision is None) == (balance == "off")
         assert decision is None or decision.moves
         assert deployment.rollout.phase is Phase.IDLE
@@ -54,7 +54,7 @@ async def test_what_cannot_be_decided_is_one_alarm_for_as_long_as_it_lasts(capsy
         deployments = endpoint.deployments
         await say_load(peers)
         for seq in (2, 3, 4):
-            await deployments._steer(deployments.find("d"))
+            await deployments._periodic._rebalance(deployments.find("d"))
             await say_load(peers, seq)
     said = capsys.readouterr().out
-    assert said.count("nothing could be decided: ResourceExhaustedError") == 1
+    assert said.count("no decision could be made: ResourceExhaustedError") == 1

@@ -24,9 +24,10 @@ from tests.servers import make_config
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc, switch_pb2
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.app import App
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_server.domain.placement import placement_of
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
         grpc.StatusCode.INVALID_ARGUMENT,
         "budget: has no meaning beside a placement",
     )
-    small = Placement.of(np.array([[0, 1, 2, 3]]), EXPERTS, GPUS)
+    small = placement_of(np.array([[0, 1, 2, 3]]), EXPERTS, GPUS)
     code, said = await refusal(endpoint, placement=wire(small))
     assert (code, said) == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -117,7 +118,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
     await trigger(endpoint, placement=wire(AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said == "the switch to 1.1 is offered, by w0 not"
+    assert said == "the switch to 1.1 is offered: waiting for w0"
 
 
 PAUSED = (grpc.StatusCode.FAILED_PRECONDITION, "the deployment is paused: maintenance")
@@ -135,7 +136,7 @@ async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resum
 
     assert await resume(endpoint.channel) == "maintenance"
     deployment = endpoint.deployments.find("d")
-    await until(lambda: deployment.rollout.why_not() is None)
+    await until(lambda: deployment.rollout.blocked_reason() is None)
     await trigger(endpoint, placement=wire(AFTER))
     assert (await peer.hear("offer")).version == version(1, 2)
 
@@ -169,9 +170,9 @@ async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
     code, said = await refusal(endpoint, placement=wire(AFTER))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert said.startswith("the deployment is paused: 'w0' serves by 1.7")
+    assert said.startswith("the deployment is paused: 'w0' serves with 1.7")
     await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
-    assert "serves by 1.7" in await resume(endpoint.channel)
+    assert "serves with 1.7" in await resume(endpoint.channel)
     await trigger(endpoint, placement=wire(AFTER))
 
 

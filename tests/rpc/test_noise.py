@@ -15,7 +15,7 @@ from tests.rpc.endpoint import endpoint_of
 from tests.rpc.noise import CORRELATED, NULL, POWER, UNIFORM, traffic_of
 from trimtab_client import Scope
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine import balancer
+from trimtab_server.engine import rebalancer
 from trimtab_server.loads.evidence import Evidence
 from trimtab_server.policy.floor import Floor
 
@@ -41,7 +41,7 @@ async def test_a_placement_for_the_true_load_stays_at_little_traffic(scope):
 
 async def test_without_the_floor_noise_would_move_experts(monkeypatch):
     """Of 100 seeds none makes fewer than 30 moves a layer."""
-    monkeypatch.setattr(balancer, "floor_of", no_floor)
+    monkeypatch.setattr(rebalancer, "floor_of", no_floor)
     assert (await served(NULL, Scope.GLOBAL)).moves > 20 * NULL.goal.moves
 
 

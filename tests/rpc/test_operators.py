@@ -463,7 +463,7 @@ async def test_a_watch_survives_the_server(tmp_path: Path):
                 await peer.hear("welcome")
             # Offers wait for the workers' word of what they have.
             deployment = app_deployment(app)
-            await until(lambda: deployment.rollout.why_not() is None)
+            await until(lambda: deployment.rollout.blocked_reason() is None)
             assert seen.empty()
             reached = await switch(client, peers, LAST)
             latest = await seen.get()
@@ -488,7 +488,7 @@ async def test_a_deployment_with_sessions_stays_and_without_them_it_can_go(endpo
         await peer.say(goodbye=pb.Goodbye(reason="enough"))
         await peer.end()
     deployment = endpoint.deployments.find("d")
-    await until(lambda: not deployment.connections)
+    await until(lambda: not deployment.sessions)
 
     await client.delete_deployment("d")
     with pytest.raises(NotFoundError, match="'d' has been deleted"):

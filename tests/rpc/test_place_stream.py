@@ -19,7 +19,7 @@ from tests.rpc.endpoint import (
 )
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1 import solver_service_pb2 as pb
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
 
 STREAM = "trimtab.v1.SolverService/PlaceStream"
 

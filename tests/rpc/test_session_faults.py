@@ -32,7 +32,7 @@ from tests.servers import server_process
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.deployment import Deployment
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 
 STATES = ("idle", "mid-report", "offered", "prepared", "committed", "armed", "applied by the other")
 """Of the first of two workers, which is the one that fails."""
@@ -140,7 +140,7 @@ class Scene:
     async def until_lost(self) -> None:
         """Wait for the server to notice."""
         async with asyncio.timeout(20):
-            while len(self.deployment.connections) > 1:
+            while len(self.deployment.sessions) > 1:
                 await self.deployment.changed()
 
     async def go_on(self, state: str) -> None:
@@ -152,7 +152,7 @@ class Scene:
         elif state in COMMITTED:
             assert rollout.phase is Phase.COMMITTED
         else:
-            assert "'w0' has no session" in str(rollout.why_not())
+            assert "'w0' has no session" in str(rollout.blocked_reason())
         name, address = self.deployment.name, self.endpoint.address
         message = hello(0, 2, deployment=name, stream=2, **has(state, 0))
         back = await joined(self.endpoint.channel, message)
@@ -214,7 +214,7 @@ async def test_a_call_whose_deadline_passes_is_a_lost_worker_in_each_state(endpo
     async def run_out(state: str) -> None:
         # Longer than it takes to get there, also on a slow machine.
         async with scene(state, endpoint, name=state, timeout=4) as group:
-            assert len(group.deployment.connections) == 2
+            assert len(group.deployment.sessions) == 2
             await group.until_lost()
             assert await group.first.call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             await group.go_on(state)
@@ -245,7 +245,7 @@ async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behin
         await until(deployments._creating.locked)
     else:
         deployment = deployments.find("d")
-        await until(lambda: len(deployment.connections) == 2)
+        await until(lambda: len(deployment.sessions) == 2)
     given_up.call.cancel()
     await until(lambda: endpoint.server._session_gate._inside == (first is not None))
     release.set()
@@ -254,9 +254,9 @@ async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behin
         await until(lambda: len(deployments) == 0)
         first = await joined(endpoint.channel, hello(0, 2))
     else:
-        await deployment.settle()
-        assert len(deployment.connections) == 1
-        assert "'w1' has no session" in str(deployment.rollout.why_not())
+        await deployment.wait_idle()
+        assert len(deployment.sessions) == 1
+        assert "'w1' has no session" in str(deployment.rollout.blocked_reason())
     second = await joined(endpoint.channel, hello(1, 2, stream=2))
     for peer in (first, second):
         await peer.hear("welcome")

@@ -17,9 +17,9 @@ import pytest
 
 from tests.rpc.endpoint import Endpoint, endpoint_of
 from tests.rpc.rounds import Rounds
-from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.pace import Meters
+from trimtab_server.engine.rate_limit import KeyedRateLimiter
+from trimtab_server.engine.worker_side import WorkerSide
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.session_stream import SessionStream
 
@@ -75,23 +75,23 @@ _kept: list[Any] = []
 
 
 def keep_connections(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    leave = Deployment.leave
+    leave = WorkerSide.leave
 
     def keep(self, session):
         _kept.append(session)
         leave(self, session)
 
-    monkeypatch.setattr(Deployment, "leave", keep)
+    monkeypatch.setattr(WorkerSide, "leave", keep)
 
 
 def never_end_the_sessions_of_some(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    leave = Deployment.leave
+    leave = WorkerSide.leave
 
     def stay(self, session):
-        if not self.name.startswith("cancel"):
+        if not self._core.store.name.startswith("cancel"):
             leave(self, session)
 
-    monkeypatch.setattr(Deployment, "leave", stay)
+    monkeypatch.setattr(WorkerSide, "leave", stay)
 
 
 def never_cancel_the_speaker(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
@@ -118,25 +118,25 @@ def never_leave_the_gate(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) ->
 
 
 def never_forget_deployments(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    monkeypatch.setattr(Deployments, "_forget_unused", lambda *_: None)
+    monkeypatch.setattr(Deployments, "_drop_if_unused", lambda *_: None)
 
 
 def keep_the_counts_of_strangers(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    monkeypatch.setattr(Deployment, "_forget_strangers", lambda _: None)
+    monkeypatch.setattr(WorkerSide, "_drop_strangers", lambda _: None)
 
 
 def remember_every_hello(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    monkeypatch.setattr(Meters, "_drop_rested", lambda *_: None)
+    monkeypatch.setattr(KeyedRateLimiter, "_drop_idle", lambda *_: None)
 
 
 LEAKS = {
-    keep_connections: ("object", "Connection"),
-    never_end_the_sessions_of_some: ("object", "Mailbox"),
+    keep_connections: ("object", "WorkerSession"),
+    never_end_the_sessions_of_some: ("object", "Outbox"),
     never_cancel_the_speaker: ("task", "SessionServicer._speak"),
     never_leave_the_gate: ("stream", "admitted"),
     never_forget_deployments: ("object", "Deployment"),
     keep_the_counts_of_strangers: ("object", "Counters"),
-    remember_every_hello: ("object", "Meter"),
+    remember_every_hello: ("object", "RateLimiter"),
 }
 
 

@@ -30,27 +30,27 @@ from tests.rpc.peers import (
 )
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_server.engine.deployment_observer import DeploymentObserver
-from trimtab_server.rollout.rollout import Phase
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_protocol.wire.tensors import encode_tensor
+from trimtab_server.engine.observer import Observer
+from trimtab_server.rollout.open_switch import Phase
 
 EXHAUSTED, ABORTED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED
 
 
-class Delays(DeploymentObserver):
+class Delays(Observer):
     """Counts messages that were left unread for a while, by deployment."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
 
-    def delayed(self, deployment: str) -> None:
+    def message_delayed(self, deployment: str) -> None:
         self.counted[deployment] += 1
 
 
 async def switch(endpoint, peers) -> None:
     """The whole of a switch."""
     deployment = endpoint.deployments.find("d")
-    await deployment.move_to(AFTER)
+    await deployment.operators.move_to(AFTER)
     for peer in peers:
         offer = await peer.hear("offer")
         await peer.say(accepted=switch_pb2.Accepted(**about(offer)))
@@ -81,7 +81,7 @@ async def test_who_sends_more_than_it_may_is_read_later_and_nobody_else():
         flooded = endpoint.deployments.find("flood")
         assert counted(flooded) == [[10] * 4] * 2
         assert delays.counted == {"flood": 1}
-        assert len(flooded.connections) == 1
+        assert len(flooded.sessions) == 1
         (said,) = [entry for entry in logs if entry["event"] == "too many messages"]
         assert (said["deployment"], said["worker"]) == ("flood", "w0")
 
@@ -161,7 +161,7 @@ async def test_more_deployments_than_there_may_be_are_refused_until_an_unused_on
         (last,) = await group(endpoint.channel, workers=1, deployment="three")
         await last.say(goodbye=pb.Goodbye())
         await last.end()
-        await endpoint.deployments.find("three").settle()
+        await endpoint.deployments.find("three").wait_idle()
         peer = Peer(endpoint.channel)
         await peer.say(hello=hello(deployment="four"))
         assert (await peer.end())[0] is EXHAUSTED
@@ -185,7 +185,7 @@ async def test_a_message_over_the_limit_ends_the_session(kind):
         assert code is EXHAUSTED
         assert "larger than max" in details
         await until(lambda: endpoint.server._session_gate._inside == 0)
-        assert all(not each.connections for each in endpoint.deployments._by_name.values())
+        assert all(not each.sessions for each in endpoint.deployments._by_name.values())
 
 
 # Silence.
@@ -242,12 +242,12 @@ async def stuck(**settings):
         first = await joined(channel, hello(0, 2, **facts))
         second = await joined(endpoint.channel, hello(1, 2, **facts))
         deployment = endpoint.deployments.find("d")
-        await until(lambda: deployment.rollout.why_not() is None)
-        await deployment.move_to(LARGE_AFTER)
-        (mailbox,) = (
-            each.mailbox for each in deployment.connections if each.arrival.hello.worker == "w0"
+        await until(lambda: deployment.rollout.blocked_reason() is None)
+        await deployment.operators.move_to(LARGE_AFTER)
+        (outbox,) = (
+            each.outbox for each in deployment.sessions if each.request.hello.worker == "w0"
         )
-        await until(lambda: "switch" not in mailbox._waiting)
+        await until(lambda: "switch" not in outbox._waiting)
         yield endpoint, first, second
 
 
@@ -263,7 +263,7 @@ async def test_a_worker_that_does_not_read_slows_nobody_down():
         for seq in range(1, 51):
             await second.say(report=large_report(seq))
             assert (await second.hear("report_ack")).seq == seq
-        await endpoint.deployments.find("d").pause("an operator asked")
+        await endpoint.deployments.find("d").operators.pause("an operator asked")
         await second.hear("abort")
 
 
@@ -273,7 +273,7 @@ async def test_of_what_a_worker_has_not_read_it_gets_the_latest_only():
             await first.say(report=large_report(seq))
         deployment = endpoint.deployments.find("d")
         await until(lambda: counted(deployment)[0][0] == 100)
-        await deployment.pause("an operator asked")
+        await deployment.operators.pause("an operator asked")
         first.seen.clear()
         assert (await first.hear("report_ack")).seq == 100
         assert first.seen == ["welcome", "offer", "abort", "report_ack"]
@@ -302,7 +302,7 @@ async def test_a_worker_that_does_not_read_is_followed_by_its_newer_session_all_
         facts = {"serves": LARGE_BEFORE, "staging_slots": 64}
         await joined(endpoint.channel, hello(0, 2, stream=2, **facts))
         deployment = endpoint.deployments.find("d")
-        await until(lambda: len(deployment.connections) == 2)
+        await until(lambda: len(deployment.sessions) == 2)
         await until(lambda: endpoint.server._session_gate._inside == 2)
         # When it reads on, it reads why.
         assert await first.end() == (

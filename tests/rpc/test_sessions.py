@@ -24,7 +24,7 @@ from tests.rpc.peers import (
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
-from trimtab_server.rollout.rollout import Phase
+from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.failpoints import configure
 
 FAILED, ABORTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED
@@ -46,7 +46,7 @@ async def endpoint():
 async def test_a_switch_from_hello_to_applied(endpoint):
     peers = await group(endpoint.channel)
     deployment = endpoint.deployments.find("d")
-    await deployment.move_to(AFTER)
+    await deployment.operators.move_to(AFTER)
     for peer in peers:
         offer = await peer.hear("offer")
         assert (offer.version, offer.base) == (version(1, 1), version(1, 0))
@@ -63,7 +63,7 @@ async def test_a_switch_from_hello_to_applied(endpoint):
 
 async def test_an_offer_says_to_each_worker_what_it_has_to_do(endpoint):
     left, right = await group(endpoint.channel)
-    await endpoint.deployments.find("d").move_to(AFTER)
+    await endpoint.deployments.find("d").operators.move_to(AFTER)
     offer = await right.hear("offer")
     assert np.frombuffer(offer.layers.data, "<i4").tolist() == [0, 1]
     assert np.frombuffer(offer.old_rows.data, "<i4").tolist() == [0, 1, 2, 3, 0, 1] * 2
@@ -81,7 +81,7 @@ async def test_an_offer_says_to_each_worker_what_it_has_to_do(endpoint):
 async def test_a_plan_that_does_not_fit_comes_in_pieces(endpoint):
     (peer,) = await group(endpoint.channel, workers=1, max_layers_per_switch=1)
     deployment = endpoint.deployments.find("d")
-    await deployment.move_to(AFTER)
+    await deployment.operators.move_to(AFTER)
     for generation in (1, 2):
         offer = await peer.hear("offer")
         assert offer.version == version(1, generation)
@@ -97,7 +97,7 @@ async def test_a_plan_that_does_not_fit_comes_in_pieces(endpoint):
 async def test_nothing_is_offered_where_nothing_can_be(endpoint):
     await joined(endpoint.channel, hello(0, 2))
     with pytest.raises(FailedPreconditionError, match="no group is complete"):
-        await endpoint.deployments.find("d").move_to(AFTER)
+        await endpoint.deployments.find("d").operators.move_to(AFTER)
     with pytest.raises(NotFoundError, match="there is no deployment 'other'"):
         endpoint.deployments.find("other")
 
@@ -124,11 +124,11 @@ async def test_a_gpu_owned_twice_is_refused_for_now(endpoint):
 async def test_who_serves_by_another_placement_is_no_part_of_the_group_and_that_is_an_alarm():
     alarms = []
     async with endpoint_of() as endpoint:
-        endpoint.deployments._history.alarm = lambda *said: alarms.append(said)
+        endpoint.deployments.observer.alarm = lambda *said, mismatch: alarms.append(said)
         await joined(endpoint.channel, hello(0, 2))
         await joined(endpoint.channel, hello(1, 2, serves=AFTER))
         deployment = endpoint.deployments.find("d")
-        assert deployment.rollout.why_not().startswith("placements in force differ (")
+        assert deployment.rollout.blocked_reason().startswith("placements in force differ (")
     ((name, said),) = alarms
     assert name == "d"
     assert said.startswith("group 'g': placements in force differ (")
@@ -139,12 +139,12 @@ async def test_what_no_worker_of_the_group_can_serve_by_pauses_the_deployment(en
     deployment = endpoint.deployments.find("d")
     # Of a version that has never been, and by a placement that nobody has committed.
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
-    assert "serves by 1.7" in str(deployment.rollout.record.paused)
+    assert "serves with 1.7" in str(deployment.rollout.record.paused)
     with pytest.raises(FailedPreconditionError, match="the deployment is paused"):
-        await deployment.move_to(AFTER)
+        await deployment.operators.move_to(AFTER)
     await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
-    await deployment.resume()
-    await deployment.move_to(AFTER)
+    await deployment.operators.resume()
+    await deployment.operators.move_to(AFTER)
 
 
 async def test_a_server_that_knows_less_than_its_workers_goes_on_above_them(endpoint):
@@ -162,7 +162,7 @@ async def test_a_version_that_is_held_and_unknown_is_to_be_discarded(endpoint):
 async def test_answers_to_what_was_not_asked_have_no_effect(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     deployment = endpoint.deployments.find("d")
-    await deployment.move_to(AFTER)
+    await deployment.operators.move_to(AFTER)
     offer = await peer.hear("offer")
     asked = about(offer)
     for wrong in (
@@ -226,7 +226,7 @@ async def test_a_group_that_has_gone_may_come_back_with_other_facts_of_the_same_
     await peer.say(goodbye=pb.Goodbye())
     await peer.end()
     await group(endpoint.channel, group_id="g2", incarnation=2, bytes_per_expert=200)
-    assert endpoint.deployments.find("d").facts.bytes_per_expert == 200
+    assert endpoint.deployments.find("d").spec.bytes_per_expert == 200
 
 
 # Reports.
@@ -291,7 +291,7 @@ async def test_a_worker_that_says_nothing_loses_its_session():
 async def test_an_offer_that_is_not_prepared_in_time_is_aborted():
     async with endpoint_of(offer_seconds=0.2) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
-        await endpoint.deployments.find("d").move_to(AFTER)
+        await endpoint.deployments.find("d").operators.move_to(AFTER)
         await peer.hear("offer")
         assert (await peer.hear("abort")).version == version(1, 1)
 
@@ -303,22 +303,22 @@ async def test_where_the_store_fails_the_server_goes_on_from_what_is_durable(end
     configure(f"save:{stage}=error")
     try:
         with pytest.raises(UnavailableError, match="the server's store failed"):
-            await deployment.move_to(AFTER)
+            await deployment.operators.move_to(AFTER)
         # It still fails: nobody is told what may not be so.
         with pytest.raises(UnavailableError):
-            await deployment.pause("an operator asked")
+            await deployment.operators.pause("an operator asked")
     finally:
         configure("")
     for peer in peers:
         code, details = await peer.end()
         assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server's store failed")
-    assert not deployment.connections
+    assert not deployment.sessions
     peers = [
         await joined(endpoint.channel, hello(each, 2, stream=2, in_force=version(1, 0)))
         for each in range(2)
     ]
-    await deployment.resume()
-    assert deployment.rollout.why_not() is None
-    await deployment.move_to(AFTER)
+    await deployment.operators.resume()
+    assert deployment.rollout.blocked_reason() is None
+    await deployment.operators.move_to(AFTER)
     generation = 2 if stage == "durable" else 1
     assert (await peers[0].hear("offer")).version == version(1, generation)

@@ -23,14 +23,15 @@ from tests.rpc.endpoint import (
 )
 from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1 import solver_service_pb2 as pb
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.errors import DeadlineExceededError
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.servicer import SolverServicer
-from trimtab_server.rpc.tensors import decode_tensor, encode_tensor
+from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.evaluate import evaluate
 from trimtab_server.solver.packing import balanced_packing
@@ -58,7 +59,7 @@ async def test_place_answers_placement_digest_and_balance(endpoint: Endpoint) ->
     phy2log = decode_tensor(answer.placement.phy2log, "phy2log")
     np.testing.assert_array_equal(phy2log, plan.phy2log)
     assert answer.placement.phy2log.data_type == tensor_pb2.DATA_TYPE_INT32
-    assert answer.placement.digest == Placement.of(plan.phy2log, 16, 4).digest
+    assert answer.placement.digest == placement_of(plan.phy2log, 16, 4).digest
     gpu_load = decode_tensor(answer.after.gpu_load, "gpu_load")
     np.testing.assert_array_equal(gpu_load, plan.after.gpu_load)
     imbalance = np.frombuffer(answer.after.imbalance.data)
@@ -214,7 +215,7 @@ async def test_pack_names_every_field_at_fault_with_its_value(
 
 async def test_a_digest_that_matches_is_accepted(endpoint: Endpoint) -> None:
     phy2log = decode_tensor(current().phy2log, "p").copy()
-    digest = Placement.of(phy2log, 16, 4).digest
+    digest = placement_of(phy2log, 16, 4).digest
     answer = await endpoint.stub.Place(place_request(current=current(digest=digest)))
     assert answer.HasField("before")
 

@@ -51,13 +51,13 @@ async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | 
         for worker in workers:
             await worker.count(WARM_UP, 30)
             await worker.count(0 * WARM_UP, 0, discard=True)
-    await deployment.steer()
+    await deployment.rebalance_once()
     seen = []
     for span in TRAFFIC:
         for worker in workers:
             await worker.count(span, 16)
         # Nobody answers the offer that may come of it, so the placement stays.
-        seen.append((await deployment.steer(), deployment.load().tobytes()))
+        seen.append((await deployment.rebalance_once(), deployment.load().tobytes()))
     return seen
 
 
@@ -91,12 +91,12 @@ async def test_operators_forget_a_load_and_nothing_else() -> None:
     async with endpoint_of(**QUIET) as endpoint, AsyncClient(endpoint.address) as client:
         workers = [Counting(peer) for peer in await group(endpoint.channel)]
         deployment = endpoint.deployments.find("d")
-        await deployment.steer()
+        await deployment.rebalance_once()
         for worker in workers:
             await worker.count(WARM_UP, 30)
         await client.forget_load("d")
         assert not known(deployment)
-        decision = await deployment.steer()
+        decision = await deployment.rebalance_once()
         assert decision is not None
         assert decision.reason is Reason.NO_LOAD
         status = (await client.get_deployment("d")).status

@@ -1,4 +1,4 @@
-"""What it means that two backends give the same answer."""
+"""Compares the answers of two backends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 
 def fields_of(answer: Any) -> Iterable[Any]:
-    """The tensors and numbers that an answer of a backend consists of."""
+    """The tensors and numbers in an answer of a backend."""
     return astuple(answer) if is_dataclass(answer) else answer  # type: ignore[arg-type]
 
 
 def assert_same(found: Any, expected: Any) -> None:
-    """To the last bit: every tensor, and every count of work."""
+    """Check that two answers are equal to the last bit: all tensors, and all counts of work."""
     for ours, theirs in zip(fields_of(found), fields_of(expected), strict=True):
         if isinstance(theirs, torch.Tensor):
             assert ours.dtype == theirs.dtype

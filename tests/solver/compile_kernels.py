@@ -1,10 +1,10 @@
-"""Compiles the cuda backend's kernels for a GPU that need not be there; launches nothing.
+"""Compiles the cuda backend's kernels for a GPU that this machine need not have; launches nothing.
 
 `python -m tests.solver.compile_kernels TARGET PART PARTS` prints a JSON object for each kernel of
-its part of them: name, constants, registers of a thread, bytes of a thread's stack, bytes
-of shared memory of a program. Triton's wheel has all that it takes, ptxas included: the project's
-own jobs are made on the CPU and launched under a driver that only names the target, so that each
-kernel is compiled with the very arguments of a launch.
+one part: name, constants, registers of a thread, bytes of a thread's stack, bytes of shared memory
+of a program. Triton's wheel contains all the tools, ptxas included. The project's own jobs are made
+on the CPU and launched under a driver that only names the target, so that each kernel is compiled
+with the very arguments of a launch.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FEW, _MANY = Settings(16, None, 4), Settings(16, None, 400)
 _PLANS = (
     (Topology(288, 32), 256),
     (Topology(288, 72), 256),
-    # The most slots that `refine` unrolls; the most packs.
+    # As many slots as `refine` unrolls; as many packs as kernels take.
     (Topology(512, 32), 256),
     (Topology(1024, 1024), 512),
-    # Groups on nodes: all pairings are tried; they are packed.
+    # Groups on nodes: all pairings are tried; groups are packed.
     (Topology(288, 32, 4, 8), 256),
     (Topology(288, 32, 4, 16), 256),
     (Topology(1024, 512), 256),
@@ -47,16 +47,16 @@ _PLANS = (
 
 
 def jobs() -> Iterator[Job]:
-    """Jobs of real sizes that between them launch every kernel, of few starts and of many."""
+    """Jobs of real sizes that together launch every kernel, with few starts and with many."""
     cpu, warps = torch.device("cpu"), Warps()
     for topology, experts in _PLANS:
         yield PlanJob(Plan.of(4, experts, topology, _FEW), _FEW, cpu, warps)
-    for groups, how in ((0, _FEW), (288, _MANY)):
-        yield PackJob(Packs.of(4, 288, 32, groups, how), how, cpu, warps)
+    for groups, settings in ((0, _FEW), (288, _MANY)):
+        yield PackJob(Packs.of(4, 288, 32, groups, settings), settings, cpu, warps)
 
 
 class _NoDevice:
-    """Triton's driver, as far as compiling asks for one."""
+    """The part of Triton's driver that compiling needs."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -72,7 +72,7 @@ class _NoDevice:
 
 
 def main() -> None:
-    """Compile one part, and print what became of it."""
+    """Compile one part of the kernels, and print the resources of each."""
     target, part, parts = map(int, sys.argv[1:])
     driver.set_active(_NoDevice(target))
     launch, seen = JITFunction.run, set[str]()

@@ -1,8 +1,8 @@
-"""A GPU that computes nothing and keeps the rules of CUDA's streams and graphs.
+"""A fake GPU that computes nothing, but follows the rules of CUDA's streams and graphs.
 
-It stands in for `torch.cuda` where there is no device. It knows what each stream has waited for;
-that torch hands out the same few streams in rotation; that work on a stream which somebody else
-captures is refused, and spoils the capture; and how much memory the jobs on it take.
+It replaces `torch.cuda` on machines without a device. It records which work each stream has waited
+for; like torch, it hands out the same few streams in rotation; it refuses work on a stream that is
+being captured, which also makes the capture fail; and it counts the memory of the jobs on it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trimtab_server.solver.backends.cuda import backend as backends
 from trimtab_server.solver.backends.cuda import runner as runners
 from trimtab_server.solver.backends.cuda.backend import Cuda
 from trimtab_server.solver.backends.cuda.shapes import Plan
+from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.settings import Settings
 
 DEVICE = torch.device("cuda", 0)
@@ -33,7 +34,11 @@ class FakeEvent:
 
 
 class FakeStream:
-    """Attributes: after: how much of the work of which streams comes before its next work."""
+    """A stream.
+
+    Attributes:
+        after: how much work of each stream is ordered before the next work of this one.
+    """
 
     def __init__(self) -> None:
         self.after: dict[FakeStream, int] = {self: 0}
@@ -54,7 +59,7 @@ class FakeStream:
         self.wait_event(other.record_event())
 
     def synchronize(self) -> None:
-        """Nothing is ever under way."""
+        """Does nothing, since all work is done at once."""
 
 
 class FakeGraph:
@@ -88,8 +93,8 @@ class FakeJob:
         self._gpu.launched(self)
 
 
-class FakeHost:
-    """The next best backend: answers without looking."""
+class FakeHost(Reference):
+    """The host's backend; its plans have -1 in every slot."""
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
         slots = torch.full((len(load_LE), topology.num_replicas), -1)
@@ -97,15 +102,15 @@ class FakeHost:
 
 
 class FakeGpu:
-    """What tests see and set of it.
+    """The device, as tests inspect and control it.
 
     Attributes:
-        jobs: of all jobs that were ever made on it.
-        buffers: where the buffers of new jobs lie.
-        memory: bytes, of which each layer of a job takes one.
+        jobs: weak references to all jobs that were ever made on it.
+        buffers: the torch device of the buffers of new jobs.
+        memory: bytes in all; each layer of a job takes one.
         launched: called at each launch of a job.
         replayed: called at each replay of a graph.
-        told: what backends have told their hook.
+        told: reasons and details of the fallbacks that backends reported.
         now: seconds.
     """
 
@@ -146,15 +151,15 @@ class FakeGpu:
             backends, "PlanJob", lambda plan, _how, device, _warps: FakeJob(self, plan, device)
         )
 
-    def cuda(self, *, patient: bool) -> Cuda:
+    def cuda(self, *, wait_for_kernels: bool) -> Cuda:
         def told(_backend: str, reason: str, detail: str) -> None:
             self.told.append((reason, detail))
 
-        return Cuda(DEVICE, told, patient, clock=lambda: self.now)
+        return Cuda(DEVICE, told, wait_for_kernels, clock=lambda: self.now)
 
     @property
     def alive(self) -> list[int]:
-        """Layers of the jobs whose buffers are still there."""
+        """The number of layers of each job whose buffers still exist."""
         return [job.plan.layers for found in self.jobs if (job := found()) is not None]
 
     def current_stream(self, _device: object = None) -> FakeStream:

@@ -107,12 +107,12 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def amounts(kind: str, rows: int, columns: int, seed: int) -> Tensor:
-    """float64 [rows, columns] of a kind."""
+    """Loads or weights of one kind, float64 [rows, columns]."""
     return torch.from_numpy(AMOUNTS[kind](np.random.default_rng(seed), (rows, columns)))
 
 
 def any_settings() -> st.SearchStrategy[Settings]:
-    """Settings of packings: each field's ordinary values, and its ends."""
+    """Settings of packings: ordinary and extreme values of each field."""
     return st.builds(
         Settings,
         top_k=st.sampled_from([1, 2, 3, 4, 5, 8, 100]),

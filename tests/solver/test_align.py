@@ -1,4 +1,4 @@
-"""align: the same placement up to names, with the fewest moves of all renamings."""
+"""align returns the placement with the fewest moves of all renamings."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_doubled_experts_are_matched_one_to_one(backend):
     assert align([[2, 1, 1, 0]], current, 2, backend=backend).tolist() == [[0, 1, 1, 2]]
 
 
-def test_names_of_experts_cost_no_memory(backend):
+def test_large_numbers_of_experts_cost_no_memory(backend):
     far = 2**40
     assert align([[far, 5]], [[5, far]], 2, backend=backend).tolist() == [[5, far]]
 
 
-def test_layers_are_aligned_each_for_itself(backend):
+def test_each_layer_is_aligned_by_itself(backend):
     current = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     new = torch.tensor([[2, 3, 0, 1], [1, 0, 3, 2]])
     assert torch.equal(align(new, current, 2, backend=backend), current)

@@ -1,4 +1,4 @@
-"""The cpu backend: the reference's answers to the last bit, whatever the shape."""
+"""The cpu backend gives the reference's answers to the last bit, whatever the shape."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_replicates_as_the_reference_does(kind, seed, rows, experts, extra, cap)
 
 @st.composite
 def groups_of_items(draw: st.DrawFn, rows: int, items: int) -> torch.Tensor | None:
-    """None; or groups from one that holds all items to about one for each item."""
+    """No groups, or between one group for all items and about one for each item."""
     count = draw(st.sampled_from([0, 1, 2, (items + 1) // 2, items]))
     if count == 0:
         return None
@@ -64,7 +64,7 @@ def test_separates_groups_that_lpt_doubles_as_the_reference_does(iterations):
     whole_XI = quantise(weight_XI)
     dealt = lpt(whole_XI, whole_XI, packs, group_XI)
     changed = (separate(dealt, whole_XI, group_XI) != dealt).flatten(1).any(1)
-    assert changed.float().mean() > 0.3, "these rows are to be dead ends"
+    assert changed.float().mean() > 0.3, "these rows must be dead ends"
     how = Settings(2, iterations, 3)
     assert_same(
         CPU.pack(weight_XI, packs, group_XI, how), REFERENCE.pack(weight_XI, packs, group_XI, how)
@@ -121,7 +121,7 @@ def test_plans_odd_topologies_as_the_reference_does(name, kind):
     assert_same(CPU.plan(load_LE, topology, how), REFERENCE.plan(load_LE, topology, how))
 
 
-def test_odd_topologies_are_what_they_are_called():
+def test_odd_topologies_are_what_their_names_say():
     assert pairings(8, 4) is not None
     assert pairings(16, 4) is None
     load_LE = amounts("one hot", 1, 5, 0)
@@ -153,8 +153,8 @@ def test_improves_as_the_reference_does(kind, seed, layers, where, budget, top_k
     assert_same(CPU.improve(*problem), REFERENCE.improve(*problem))
 
 
-def test_of_swaps_that_gain_the_same_the_one_with_the_heavy_gpus_lowest_slot_is_taken():
-    # GPU 2 is heaviest, by 2. Giving 1 evens it out: 3 for the 2 of GPU 1, or, from a
+def test_ties_between_swaps_go_to_the_lowest_slot_of_the_heavy_gpu():
+    # GPU 2 is heaviest, by 2. Giving away 1 balances it: 3 for the 2 of GPU 1 or, from a
     # later slot, 2 for a 1 of GPU 0, which has the lower number.
     load_LE = torch.tensor([[4.0, 1, 1, 2, 1, 3, 3, 3, 2]], dtype=torch.float64)
     problem = torch.arange(9).view(1, 9), load_LE, Topology(9, 3), Budget(2, None, 0.0), 4
@@ -165,9 +165,9 @@ def test_of_swaps_that_gain_the_same_the_one_with_the_heavy_gpus_lowest_slot_is_
 
 @pytest.mark.parametrize("budget", [Budget(min_gain=0.0), Budget(None, 50, 0.0)], ids=str)
 def test_takes_as_many_steps_as_the_reference_does(budget):
-    # Sorted, so that the heaviest experts lie together: far from balanced.
+    # Sorted, so that the heaviest experts lie together, far from balanced.
     load_LE = amounts("skewed", 3, 96, 4).sort(1).values
-    load_LE[1] = 1.0  # One layer has nothing to do.
+    load_LE[1] = 1.0  # One layer is balanced already.
     start_LR = starts(3, 96, 128, 4).sort(1).values
     topology = Topology(128, 16)
     expected = REFERENCE.improve(start_LR, load_LE, topology, budget, 4)
@@ -216,7 +216,7 @@ def test_counts_moves_as_the_reference_does(seed, layers, where, same):
 def test_aligns_as_the_reference_does(seed, layers, where, near):
     topology, experts = where
     old_LR = starts(layers, experts, topology.num_replicas, seed)
-    # Another placement; or the same with its GPUs and slots in another order.
+    # Another placement, or the same with its GPUs and slots in another order.
     new_LR = old_LR.flip(1) if near else starts(layers, experts, topology.num_replicas, seed + 1)
     problem = new_LR, old_LR, experts, topology.num_gpus, topology.num_nodes
     assert torch.equal(CPU.align(*problem), REFERENCE.align(*problem))

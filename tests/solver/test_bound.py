@@ -1,4 +1,4 @@
-"""The bound of an evaluation: no placement is below it, and where one can be, it is there."""
+"""The bound of an evaluation: no placement is below it, and some placements reach it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 1e-12
 # Sums of subnormal numbers are too coarse to be compared.
 KINDS = st.sampled_from([kind for kind in AMOUNTS if kind not in ("subnormal", "any size")])
 
-# With the number of experts. With groups, an even share of the heaviest node counts.
+# Topologies with numbers of experts. With groups, an even share of the heaviest node counts.
 TINY = [
     (Topology(4, 2), 3),
     (Topology(5, 5), 3),
@@ -61,11 +61,11 @@ TIGHT = {
     # One further slot: 100 becomes 50 twice, where the mean GPU has 20.
     "a hot expert": (Topology(5, 5), [100, 0, 0, 0], 2.5),
     "a hot expert at the replica cap": (Topology(6, 2), [100, 0, 0], 1.0),
-    # 60 on one of four slots, and one more: 30, where the mean is 18.
+    # The expert with 60 gets the further slot: 30 each, where the mean is 18.
     "a replica above the mean": (Topology(5, 5), [60, 10, 10, 10], 30 / 18),
-    # Groups of 3 + 3, 1 + 1, 1 + 1, 1 + 1 on 2 nodes: 8 with any other, on 2 GPUs.
+    # Groups of 3 + 3, 1 + 1, 1 + 1, 1 + 1 on 2 nodes: the first with any other has 8 on 2 GPUs.
     "the heaviest node": (Topology(8, 4, 2, 4), [3, 3, 1, 1, 1, 1, 1, 1], 4 / 3),
-    # The only expert that is asked for may lie on the two GPUs of one node.
+    # The only expert with load may lie on the two GPUs of one node.
     "a hot expert on one node": (Topology(8, 4, 2, 2), [100, 0, 0, 0], 2.0),
 }
 
@@ -78,7 +78,7 @@ def test_a_placement_reaches_the_bound_where(backend, name):
     assert plan.after.imbalance.tolist() == pytest.approx([expected], abs=ROUNDING)
 
 
-def test_the_bound_of_groups_holds_for_placements_with_groups_only():
+def test_the_bound_with_groups_is_for_placements_that_keep_groups():
     load = [[3.0, 3, 1, 1, 1, 1, 1, 1]]
     plan = [[0, 2, 1, 3, 4, 5, 6, 7]]
     spread, kept = (
@@ -87,12 +87,12 @@ def test_the_bound_of_groups_holds_for_placements_with_groups_only():
     )
     assert spread.bound.tolist() == [1.0]
     assert kept.bound.tolist() == pytest.approx([4 / 3])
-    assert evaluate(plan, load, 4, num_nodes=2).bound.tolist() == [1.0], "groups are not asked for"
+    assert evaluate(plan, load, 4, num_nodes=2).bound.tolist() == [1.0], "without groups"
 
 
 @given(KINDS, SEEDS, topologies(), st.sampled_from(["fast", "balanced"]))
 @settings(max_examples=80)
-def test_no_plan_is_below_the_bound_which_is_the_same_for_all(backend, kind, seed, where, effort):
+def test_no_plan_is_below_the_bound_and_all_backends_agree(backend, kind, seed, where, effort):
     topology, experts = where
     load_LE = amounts(kind, 2, experts, seed)
     plan = place(load_LE, topology, settings=settings_for(effort), backend=backend)
@@ -114,7 +114,7 @@ def test_improving_stays_above_the_bound(backend):
 
 @given(SEEDS, st.sampled_from(["ties", "counts", "skewed", "one hot"]))
 @settings(max_examples=40)
-def test_with_too_many_pairings_the_bound_is_lower_but_no_wrong_one(seed, kind):
+def test_with_too_many_pairings_the_bound_is_lower_but_valid(seed, kind):
     load_LE, topology = amounts(kind, 2, 16, seed), Topology(16, 4, 4, 8)
     exact_L = REFERENCE.bound(load_LE, topology)
     with pytest.MonkeyPatch.context() as patch:

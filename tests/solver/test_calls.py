@@ -1,4 +1,4 @@
-"""What callers may do to a backend: from any thread, with any layout, in any batch."""
+"""Backends may be called from any thread, with any layout, and in any batch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_number_of_threads_changes_no_answer(ask):
 
 
 @pytest.mark.usefixtures("threads")
-def test_as_many_threads_work_as_torch_would_use_each_on_its_part():
+def test_as_many_threads_work_as_torch_would_use():
     torch.set_num_threads(4)
     together = threading.Barrier(4, timeout=30)
     done: list[tuple[int, int]] = []
@@ -79,7 +79,7 @@ def test_as_many_threads_work_as_torch_would_use_each_on_its_part():
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("number", [1, 2, 5])
 @pytest.mark.parametrize("batch", [1, 2, 3, 23, 100])
-def test_parts_are_the_whole_batch_each_row_once(number, batch):
+def test_parts_cover_each_row_of_the_batch_once(number, batch):
     torch.set_num_threads(number)
     rows: list[int] = []
     for_parts(batch, lambda first, end: rows.extend(range(first, end)))
@@ -88,7 +88,7 @@ def test_parts_are_the_whole_batch_each_row_once(number, batch):
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("number", [1, 3])
-def test_what_a_part_raises_is_raised_when_no_part_runs_any_more(number):
+def test_an_exception_is_raised_after_all_parts_have_ended(number):
     torch.set_num_threads(number)
     running: set[int] = set()
 
@@ -106,7 +106,7 @@ def test_what_a_part_raises_is_raised_when_no_part_runs_any_more(number):
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_caller_that_fails_waits_for_the_parts_of_others():
+def test_a_caller_that_fails_waits_for_the_parts_of_other_threads():
     torch.set_num_threads(2)
     caller, begun, ended = threading.current_thread(), threading.Event(), threading.Event()
 
@@ -159,7 +159,7 @@ def test_many_threads_get_their_own_answers_while_one_fails():
 
 
 def rows_of(answer: Any, layer: int) -> list[Any]:
-    """What an answer says of one layer; not counts of work, which are sums, nor padding."""
+    """The part of an answer for one layer, without counts of work, which are sums, and padding."""
     if hasattr(answer, "layer_slot_expert"):
         here = answer.layer_slot_expert[:, 0] == layer
         return [answer.layer_slot_expert[here, 1:].tolist(), unpadded(answer.source_gpus[here])]
@@ -175,9 +175,9 @@ def unpadded(numbers: Tensor) -> list[list[int]]:
 
 @given(KINDS, SEEDS, st.sampled_from(list(ASKS)))
 @settings(max_examples=60)
-def test_a_row_gets_the_answer_that_it_gets_alone(backend, kind, seed, name):
+def test_a_row_gets_the_same_answer_in_a_batch_as_alone(backend, kind, seed, name):
     ask, on, (plan_LR, load_LE) = ASKS[name], opened(backend), problem(seed, kind)
-    # Of any size, such as a part of other layers would need.
+    # A layer whose loads are much smaller than those of the others.
     load_LE[1] = load_LE[1] * 1e-9 + 1
     together = ask(on, plan_LR, load_LE)
     for layer in (0, 1, LAYERS - 1):
@@ -186,7 +186,7 @@ def test_a_row_gets_the_answer_that_it_gets_alone(backend, kind, seed, name):
 
 
 def strided(tensor: Tensor) -> Tensor:
-    """The same numbers, every second of a wider tensor whose rows come last."""
+    """The same numbers as a view of every second column of a wider, transposed tensor."""
     wide = torch.full((2 * tensor.shape[1], tensor.shape[0] + 1), 7, dtype=tensor.dtype).T
     view = wide[:-1, ::2]
     view.copy_(tensor)
@@ -195,7 +195,7 @@ def strided(tensor: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=list(ASKS))
-def test_any_layout_is_read(backend, ask):
+def test_tensors_of_any_layout_are_read(backend, ask):
     plan_LR, load_LE = problem()
     found = ask(opened(backend), strided(plan_LR), strided(load_LE))
     assert_same(found, ask(Reference(), plan_LR, load_LE))
@@ -216,7 +216,7 @@ def test_input_is_not_written_to_and_answers_share_nothing_with_it(backend, ask)
     assert not mine & theirs
 
 
-def test_a_placement_that_nothing_improves_is_a_copy(backend):
+def test_a_placement_that_is_not_improved_is_copied(backend):
     plan_LR, load_LE = torch.arange(4).view(1, 4), torch.ones(1, 4, dtype=torch.float64)
     new_LR = opened(backend).improve(plan_LR, load_LE, Topology(4, 2), Budget(), 4).phy2log_LR
     new_LR[0, 0] = 3

@@ -1,4 +1,4 @@
-"""What machine code is kept, and which process uses it."""
+"""Which machine code is kept on disk, and which processes use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_OVERRIDE = """
 import ctypes, os, sys
 
-# Root may read and write whatever permissions say, unless it gives up these two:
+# Root may read and write regardless of permissions, unless it drops these capabilities:
 # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
 dropped = [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]
 assert dropped == [0, 0] or os.geteuid() != 0
@@ -44,7 +44,7 @@ stats = maps.slot_maps.stats
 print(compiled._CACHE, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
-# Item 2 of two: whoever checks sees it, others read what lies behind the array.
+# Item 2 of two: code with bounds checks raises, other code reads beyond the array.
 OUT_OF_BOUNDS = """
 import numpy as np
 from trimtab_server.solver.backends.cpu import rows
@@ -99,7 +99,7 @@ CHANGE_NO_CODE = (
 
 
 def printed(program: str, *arguments: str, cache: Path, home: Path, **other: str) -> list[str]:
-    """The lines that a new process prints, for which permissions hold even if it is root's."""
+    """The lines that a new process prints; it obeys permissions even if it runs as root."""
     environment = {name: value for name, value in os.environ.items() if "NUMBA" not in name}
     environment |= {"NUMBA_CACHE_DIR": str(cache), "HOME": str(home), **other}
     environment["PYTHONPATH"] = os.pathsep.join(("server", "protos"))
@@ -160,25 +160,25 @@ def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
 
 
 @pytest.mark.slow
-def test_a_checked_run_does_not_get_the_code_of_one_that_is_not(places):
+def test_code_with_and_without_bounds_checks_is_kept_apart(places):
     for _ in range(2):
         assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
         assert printed(OUT_OF_BOUNDS, **places, NUMBA_BOUNDSCHECK="1") == ["checked"]
 
 
-def test_code_is_kept_below_the_folder_that_is_named(written):
+def test_code_is_kept_in_the_given_folder(written):
     cache, (folder, *counts) = written
     assert Path(folder).is_relative_to(cache)
     assert counts == ["0", "1"]
 
 
-def test_a_cache_that_can_only_be_read_is_used(places, kept):
+def test_a_read_only_cache_is_used(places, kept):
     cache, home = places["cache"], places["home"]
     allow(cache, 0o555)
     before = sorted(cache.rglob("*"))
     assert printed(MAPPED, **places) == [f"{kept} 1 0"]
     assert sorted(cache.rglob("*")) == before
-    # The same in the user's own folder, where NUMBA_CACHE_DIR has nothing.
+    # The same in the user's own folder, if NUMBA_CACHE_DIR is empty.
     shutil.copytree(cache / "trimtab", home / ".cache" / "trimtab")
     allow(home, 0o555)
     mine = home / ".cache" / Path(kept).relative_to(cache)
@@ -187,15 +187,15 @@ def test_a_cache_that_can_only_be_read_is_used(places, kept):
 
 
 @pytest.mark.usefixtures("kept")
-def test_what_a_cache_that_can_only_be_read_lacks_is_compiled(places):
+def test_code_that_a_read_only_cache_lacks_is_compiled(places):
     allow(places["cache"], 0o555)
     before = sorted(places["cache"].rglob("*"))
-    # Another function than the one that lies there.
+    # Another function than the one in the cache.
     assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
     assert sorted(places["cache"].rglob("*")) == before
 
 
-def test_a_cache_that_cannot_be_written_is_passed_over_where_its_code_is_for_another_machine(
+def test_a_read_only_cache_with_code_for_another_machine_is_skipped(
     places,
 ):
     printed(MAPPED, **places, NUMBA_CPU_NAME="generic")
@@ -206,7 +206,7 @@ def test_a_cache_that_cannot_be_written_is_passed_over_where_its_code_is_for_ano
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_cache_that_can_be_neither_read_nor_written_is_passed_over(places):
+def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(places):
     for file in places["cache"].rglob("*.nb?"):
         file.chmod(0)
     allow(places["cache"], 0o555)
@@ -228,7 +228,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_call_is_answered_though_its_code_can_no_longer_be_kept(how, places):
+def test_a_call_is_answered_even_if_its_code_cannot_be_kept(how, places):
     (line,) = printed(AFTER.format(BREAKS[how]) + MAPPED, **places)
     assert line.split()[1:] == ["0", "1"]
     assert not list(places["cache"].rglob("*.nbc"))
@@ -236,23 +236,23 @@ def test_a_call_is_answered_though_its_code_can_no_longer_be_kept(how, places):
 
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("size", [0, 20])
-def test_half_a_file_is_made_anew(places, kept, ending, size):
-    """As a loss of power leaves it, or an image that was copied in part."""
+def test_a_truncated_file_is_replaced(places, kept, ending, size):
+    """A loss of power or an incomplete copy of an image leaves such files."""
     (file,) = kept.glob(f"maps.slot_maps*.{ending}")
     file.write_bytes(file.read_bytes()[:size])
     hits = [printed(MAPPED, **places)[0].split()[1:] for _ in range(2)]
     assert hits == [["0", "1"], ["1", "0"]]
 
 
-def test_numbas_own_choice_of_places_is_passed_over(places):
-    """They know neither the sources nor the settings that code depends on."""
+def test_numbas_own_choice_of_folders_is_ignored(places):
+    """Those folders do not depend on the sources and settings that code depends on."""
     own = {"NUMBA_CACHE_LOCATOR_CLASSES": "InTreeCacheLocator"}
     (line,) = printed(MAPPED, **places, **own)
     assert line.startswith(str(places["cache"]))
     assert list(places["cache"].rglob("*.nbc"))
 
 
-def test_a_cache_that_was_deleted_is_made_again(places):
+def test_a_deleted_cache_is_created_again(places):
     (line,) = printed(AFTER.format("shutil.rmtree(compiled._CACHE)") + MAPPED, **places)
     assert line.split()[1:] == ["0", "1"]
     assert list(places["cache"].rglob("*.nbc"))

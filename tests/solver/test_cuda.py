@@ -1,8 +1,8 @@
-"""The cuda backend: the reference's answers to the last bit, whatever the shape.
+"""The cuda backend gives the reference's answers to the last bit, whatever the shape.
 
-Without a GPU the kernels run in Triton's interpreter, at about a millisecond an
-operation of a program: so shapes are small, and examples few. `python -m tests.gpu` runs
-the same cases, and large ones, on a device.
+Without a GPU the kernels run in Triton's interpreter, which takes about a millisecond for each
+operation of a program: so shapes are small, and examples few. `python -m tests.gpu` runs the same
+cases, and large ones, on a device.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_a_new_seed_or_load_needs_no_new_buffers() -> None:
     assert cuda.kinds["ready"] == 1
 
 
-def test_answers_are_the_callers_own_and_input_is_left_alone(cuda: Cuda) -> None:
+def test_answers_belong_to_the_caller_and_input_is_not_changed(cuda: Cuda) -> None:
     load_LE, topology, how = plan_of(2, 6, 8, 4, 0)
     before = load_LE.clone()
     first = cuda.plan(load_LE, topology, how).phy2log_LR
@@ -181,7 +181,7 @@ def test_threads_may_call_at_once(cuda: Cuda) -> None:
         assert_same_plan(answer, REFERENCE.plan(*request))
 
 
-def test_a_shape_beyond_the_kernels_is_answered_by_the_host_and_told_once() -> None:
+def test_the_host_answers_unsupported_shapes_and_the_fallback_is_reported_once() -> None:
     told: list[tuple[str, ...]] = []
     cuda, how = Cuda(DEVICE, lambda *what: told.append(what)), Settings(max_iterations=1)
     weight_XI = random_rows("counts", 1, 4100, 0)
@@ -200,14 +200,16 @@ def test_a_shape_beyond_the_kernels_is_answered_by_the_host_and_told_once() -> N
         ({"rows": 0}, "nothing to pack"),
     ],
 )
-def test_says_what_is_beyond_the_kernels(changed: dict[str, int], text: str) -> None:
+def test_names_the_limit_that_a_shape_exceeds(changed: dict[str, int], text: str) -> None:
     sizes = {"rows": 1, "items": 256, "packs": 128, "groups": 0, "restarts": 1, "top_k": 4}
-    reason = Packs(**{**sizes, **changed}, max_swaps=1).beyond()
+    reason = Packs(**{**sizes, **changed}, max_swaps=1).unsupported()
     assert reason is not None
     assert text in reason
 
 
-def test_a_failing_kernel_is_told_and_answered_by_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_answers_if_a_kernel_fails_and_the_failure_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: list[tuple[str, ...]] = []
     cuda = Cuda(DEVICE, lambda *what: told.append(what))
     load_LE, topology, how = plan_of(1, 6, 8, 4, 0)
@@ -224,22 +226,22 @@ def test_a_failing_kernel_is_told_and_answered_by_the_host(monkeypatch: pytest.M
 
 def test_the_host_answers_while_kernels_are_compiled() -> None:
     told: list[tuple[str, ...]] = []
-    cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=False)
+    cuda = Cuda(DEVICE, lambda *what: told.append(what), wait_for_kernels=False)
     load_LE, topology, how = plan_of(2, 6, 8, 4, 0)
     expected = REFERENCE.plan(load_LE, topology, how)
     assert_same_plan(cuda.plan(load_LE, topology, how), expected)
     assert [what[:2] for what in told] == [("cuda", "cold")]
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert_same_plan(cuda.plan(load_LE, topology, how), expected)
     assert len(told) == 1, "the second one ran where it was meant to"
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_whatever_fails_is_answered_by_the_host(
-    monkeypatch: pytest.MonkeyPatch, patient: bool
+@pytest.mark.parametrize("wait_for_kernels", [True, False])
+def test_the_host_answers_after_any_failure(
+    monkeypatch: pytest.MonkeyPatch, wait_for_kernels: bool
 ) -> None:
     told: list[tuple[str, ...]] = []
-    cuda = Cuda(DEVICE, lambda *what: told.append(what), patient=patient)
+    cuda = Cuda(DEVICE, lambda *what: told.append(what), wait_for_kernels=wait_for_kernels)
     load_LE, topology, how = plan_of(1, 6, 8, 4, 0)
 
     def fail(*_: object) -> None:
@@ -248,11 +250,11 @@ def test_whatever_fails_is_answered_by_the_host(
     for runner in (runners.PlainRunner, runners.GraphRunner):
         monkeypatch.setattr(runner, "run", fail)
     assert_same_plan(cuda.plan(load_LE, topology, how), REFERENCE.plan(load_LE, topology, how))
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert told[-1] == ("cuda", "error", "Triton's cache cannot be written")
 
 
-def test_the_solver_takes_it_by_value(cuda: Cuda) -> None:
+def test_the_solver_accepts_the_backend_as_an_object(cuda: Cuda) -> None:
     load_LE, topology, how = plan_of(2, 6, 8, 4, 0)
     current = place(load_LE, topology, settings=how, backend=REFERENCE).phy2log
 

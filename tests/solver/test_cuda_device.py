@@ -1,4 +1,4 @@
-"""What Triton needs of a machine before it can launch anything, and how its absence is told."""
+"""The checks that Triton can launch kernels on a machine, and their messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ except RuntimeError as error:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
-    """The environment of one with a driver, with nothing in Triton's cache and an empty PATH."""
+    """The environment of a machine with a driver, an empty Triton cache and an empty PATH."""
     for folder in ("driver", "bin", "cache"):
         (tmp_path / folder).mkdir()
     (tmp_path / "driver" / "libcuda.so.1").touch()
@@ -40,14 +40,14 @@ def machine(tmp_path: Path) -> dict[str, str]:
         "TRITON_LIBCUDA_PATH": str(tmp_path / "driver"),
         "TRITON_CACHE_DIR": str(tmp_path / "cache"),
     }
-    # In this process, kernels are the interpreter's.
+    # In this process Triton interprets kernels.
     for name in ("CC", "TRITON_INTERPRET"):
         environment.pop(name, None)
     return environment
 
 
 def said(environment: dict[str, str], *arguments: str) -> str:
-    """What is said of a GPU that is there, as far as torch can tell."""
+    """The output of the checks, in a process in which torch reports a GPU."""
     child = [sys.executable, "-c", _CHILD, *arguments]
     done = subprocess.run(
         child, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -56,15 +56,13 @@ def said(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_machine_without_a_compiler_is_told_so(machine: dict[str, str]) -> None:
+def test_a_missing_compiler_is_named(machine: dict[str, str]) -> None:
     told = said(machine)
     assert told.startswith("Triton cannot load kernels here: ")
     assert "missing: a C compiler (gcc or clang on the PATH, or named by CC)" in told
 
 
-def test_a_compiler_that_does_not_work_is_told_with_its_own_name(
-    machine: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_compiler_that_fails_is_named(machine: dict[str, str], tmp_path: Path) -> None:
     broken = tmp_path / "bin" / "gcc"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
@@ -75,7 +73,7 @@ def test_a_compiler_that_does_not_work_is_told_with_its_own_name(
 
 def test_a_usable_device_is_logged_in_one_line(machine: dict[str, str]) -> None:
     warning, line = said(machine, "built").splitlines()
-    # What is in Triton's cache needs no compiler; what comes later may.
+    # Kernels in Triton's cache need no compiler; later ones may need it.
     assert "missing: ['a C compiler" in warning
     for part in ("NVIDIA H100", "compute capability 9.0", "driver ", f"Triton {version('triton')}"):
         assert part in line

@@ -1,4 +1,4 @@
-"""What the cuda backend makes of requests over time: failures, captures, streams, memory."""
+"""The cuda backend over several requests: failures, captures, streams, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trimtab_server.solver.settings import Settings
 from trimtab_server.warming import CannotWarmError, Shape, warm_shapes
 
 HOST, DEVICE = -1, 0
-"""What the slots of a plan say of who made it."""
+"""Who made a plan; the slots of the host's plans hold -1, those of the device 0."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 def planned_by(cuda: Cuda, layers: int, where: str = "cpu") -> int:
-    """Who plans so many layers, a kind of request of its own."""
+    """Who plans this number of layers; each number is a kind of request of its own."""
     load_LE = torch.ones(layers, 4, dtype=torch.float64, device=where)
     slots_LR = cuda.plan(load_LE, Topology(4, 2), Settings()).phy2log_LR
     return HOST if slots_LR.device.type == "cpu" and int(slots_LR.min()) < 0 else DEVICE
@@ -35,13 +35,15 @@ def no_memory(_job: FakeJob) -> None:
     raise torch.cuda.OutOfMemoryError("no memory left")
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: bool) -> None:
-    cuda, works = gpu.cuda(patient=patient), gpu.launched
+@pytest.mark.parametrize("wait_for_kernels", [True, False])
+def test_a_kind_that_failed_is_tried_again_after_a_while(
+    gpu: FakeGpu, wait_for_kernels: bool
+) -> None:
+    cuda, works = gpu.cuda(wait_for_kernels=wait_for_kernels), gpu.launched
 
     def ask() -> int:
         answered = planned_by(cuda, 1)
-        cuda.settle()
+        cuda.wait_until_compiled()
         return answered
 
     gpu.launched = no_memory
@@ -55,7 +57,7 @@ def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: 
     assert len(gpu.jobs) == attempts, "too early"
     assert gpu.told[-1] == (
         "backoff",
-        "failed 1 times, is tried again in 1 s: no memory left",
+        "failed 1 times, next attempt in 1 s: no memory left",
     )
     gpu.now += 1
     ask()
@@ -64,7 +66,7 @@ def test_a_kind_that_failed_is_tried_again_after_a_while(gpu: FakeGpu, patient: 
 
 
 def test_the_wait_doubles_and_stays_within_ten_minutes(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.launched = no_memory
     waits, last = [], 0.0
     for _ in range(9):
@@ -75,8 +77,8 @@ def test_the_wait_doubles_and_stays_within_ten_minutes(gpu: FakeGpu) -> None:
     assert waits == [0, 10, 20, 40, 80, 160, 320, 600, 600]
 
 
-def test_a_ready_kind_that_fails_once_comes_back(gpu: FakeGpu) -> None:
-    cuda, works = gpu.cuda(patient=True), gpu.replayed
+def test_a_ready_kind_that_fails_once_is_tried_again(gpu: FakeGpu) -> None:
+    cuda, works = gpu.cuda(wait_for_kernels=True), gpu.replayed
     assert [planned_by(cuda, 1), planned_by(cuda, 1)] == [DEVICE, DEVICE]
 
     def fail() -> None:
@@ -91,25 +93,25 @@ def test_a_ready_kind_that_fails_once_comes_back(gpu: FakeGpu) -> None:
 
 
 def test_other_kinds_do_not_wait_for_one_that_failed(gpu: FakeGpu) -> None:
-    cuda, works = gpu.cuda(patient=True), gpu.launched
+    cuda, works = gpu.cuda(wait_for_kernels=True), gpu.launched
     gpu.launched = no_memory
     planned_by(cuda, 1)
     gpu.launched = works
     assert planned_by(cuda, 2) == DEVICE
 
 
-def test_failures_of_shapes_without_end_do_not_fill_the_memory(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+def test_failures_of_ever_new_shapes_do_not_fill_the_memory(gpu: FakeGpu) -> None:
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.launched = no_memory
     for layers in range(1, 400):
         planned_by(cuda, layers)
     assert cuda.kinds["failing"] == 256
 
 
-def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
+def test_the_host_answers_if_no_thread_can_be_started(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = gpu.cuda(patient=False)
+    cuda = gpu.cuda(wait_for_kernels=False)
 
     def no_thread(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -121,12 +123,12 @@ def test_a_thread_that_cannot_be_started_costs_one_request_nothing(
     assert cuda.kinds == {"ready": 0, "compiling": 0, "failing": 1}
     gpu.now += 10
     planned_by(cuda, 1)
-    cuda.settle()
+    cuda.wait_until_compiled()
     assert planned_by(cuda, 1) == DEVICE
 
 
-class _Turns:
-    """A lock that says when somebody has to wait for it."""
+class _ObservedLock:
+    """A lock that reports when a thread has to wait for it."""
 
     def __init__(self, waiting: queue.Queue[str]) -> None:
         self._lock, self._waiting = threading.Lock(), waiting
@@ -143,13 +145,13 @@ class _Turns:
 def test_nothing_is_replayed_during_a_capture(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     planned_by(cuda, 1)
     seen: queue.Queue[str] = queue.Queue()
-    monkeypatch.setattr(backends, "_TURNS", _Turns(seen))
+    monkeypatch.setattr(backends, "_DEVICE_LOCK", _ObservedLock(seen))
     answers: list[int] = []
     other = threading.Thread(target=lambda: answers.append(planned_by(cuda, 1)))
-    # Torch has handed the same stream to both kinds, as it does after 32 of them.
+    # Torch has given the same stream to both kinds, as it does after 32 streams.
     gpu.replayed = lambda: seen.put("replayed")
 
     def ask_meanwhile(job: FakeJob) -> None:
@@ -164,35 +166,35 @@ def test_nothing_is_replayed_during_a_capture(
     assert gpu.told == []
 
 
-def test_what_compiles_meanwhile_comes_after_the_callers_stream(gpu: FakeGpu) -> None:
-    cuda, of_caller = gpu.cuda(patient=False), FakeStream()
+def test_compiling_in_the_background_waits_for_the_callers_stream(gpu: FakeGpu) -> None:
+    cuda, of_caller = gpu.cuda(wait_for_kernels=False), FakeStream()
     gpu.buffers = "meta"
     launched: list[int] = []
     gpu.launched = lambda _: launched.append(gpu.current_stream().after.get(of_caller, 0))
     with gpu.on_stream(of_caller):
-        # The caller's load is still being computed, on the caller's stream; and then copied.
+        # The caller's stream still computes the load; then it is copied.
         of_caller.work()
         planned_by(cuda, 1, "meta")
         asked = of_caller.after[of_caller]
-    cuda.settle()
-    assert asked == 2, "what the caller computes, and the copy"
+    cuda.wait_until_compiled()
+    assert asked == 2, "the caller's work, and the copy"
     ordered = [amount >= asked for amount in launched]
     assert ordered
     assert all(ordered)
 
 
 def test_kinds_are_kept_as_the_devices_memory_allows(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     for layers in (20, 21, 22, 23, 24):
         assert planned_by(cuda, layers) == DEVICE
-        # Half of what would be free without them.
+        # Half of the memory that would be free without them.
         assert sum(gpu.alive) <= 50
     assert gpu.alive == [23, 24]
 
 
-def test_the_kind_used_longest_ago_makes_room(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+def test_the_least_recently_used_kind_is_dropped(gpu: FakeGpu) -> None:
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     for layers in (15, 16, 15, 17):
         planned_by(cuda, layers)
@@ -203,25 +205,25 @@ def test_the_kind_used_longest_ago_makes_room(gpu: FakeGpu) -> None:
 
 
 def test_many_small_kinds_are_kept_at_once(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 1000
     for layers in range(1, 21):
         planned_by(cuda, layers)
     assert cuda.kinds["ready"] == len(gpu.alive) == 20
 
 
-def test_what_the_device_has_no_memory_for_is_answered_by_the_host(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+def test_the_host_answers_if_the_device_lacks_memory(gpu: FakeGpu) -> None:
+    cuda = gpu.cuda(wait_for_kernels=True)
     gpu.memory = 100
     planned_by(cuda, 20)
     assert planned_by(cuda, 60) == HOST
     assert gpu.told[-1][0] == "error"
-    assert "take 60 bytes; 50 may be used" in gpu.told[-1][1]
-    assert gpu.alive == [20], "what is there stays"
+    assert "take 60 bytes; at most 50 may be used" in gpu.told[-1][1]
+    assert gpu.alive == [20], "nothing is dropped"
 
 
 def test_two_threads_that_ask_for_a_new_kind_share_its_kernels(gpu: FakeGpu) -> None:
-    cuda = gpu.cuda(patient=True)
+    cuda = gpu.cuda(wait_for_kernels=True)
     both = threading.Barrier(2)
     answers: list[int] = []
 

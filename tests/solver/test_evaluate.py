@@ -1,4 +1,4 @@
-"""evaluate: the one definition of load, imbalance and moves."""
+"""evaluate: the definition of load, imbalance and moves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate
 
 
-def test_an_experts_load_divides_evenly_over_its_replicas(backend):
+def test_the_load_of_an_expert_is_divided_evenly_over_its_replicas(backend):
     # GPU 0 holds experts 0 and 1, GPU 1 holds 0 and 2: 6/2 + 1 and 6/2 + 5.
     result = evaluate([[0, 1, 0, 2]], [[6, 1, 5]], 2, backend=backend)
     assert result.gpu_load.tolist() == [[4.0, 8.0]]
@@ -23,7 +23,7 @@ def test_an_experts_load_divides_evenly_over_its_replicas(backend):
 
 
 def test_gpus_are_reduced_before_layers(backend):
-    # Summed over layers first, these two would look even.
+    # If loads were summed over layers first, these two GPUs would look even.
     result = evaluate([[0, 1], [0, 1]], [[3, 1], [1, 3]], 2, backend=backend)
     assert result.imbalance.tolist() == [1.5, 1.5]
 
@@ -57,7 +57,7 @@ def test_moves_are_experts_new_to_a_gpu(backend, data, gpus, slots):
     assert result.bytes_moved.tolist() == [7 * moves]
 
 
-def test_copies_inside_a_gpu_are_no_moves(backend):
+def test_copies_inside_a_gpu_are_not_moves(backend):
     result = evaluate([[1, 0, 2, 2]], [[1, 1, 1]], 2, current=[[0, 1, 2, 1]], backend=backend)
     assert result.moves.tolist() == [0]
 
@@ -67,7 +67,7 @@ def test_copies_inside_a_gpu_are_no_moves(backend):
     [
         ({"num_gpus": 0}, "num_gpus", "0 is below 1"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
-        ({"phy2log": [[0, 1, 2, 2]] * 2}, "phy2log", "2 layers where load has 1"),
+        ({"phy2log": [[0, 1, 2, 2]] * 2}, "phy2log", "has 2 layers, but load has 1"),
         ({"current": [[0, 1, 2]]}, "current", "(1, 3)"),
         ({"current": [[0, 1, 2, 9]]}, "current[0, 3]", "9"),
         ({"bytes_per_expert": -1}, "bytes_per_expert", "-1"),

@@ -1,4 +1,4 @@
-"""improve: the best few moves, and never a step back."""
+"""improve makes the best few moves, and no layer gets worse."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def kept(path, load, gpus):
 
 
 def peak(slots, load, gpus):
-    """Load of the heaviest GPU in float64, whose last digit may hide in integers."""
+    """Load of the heaviest GPU in float64, whose last digit integers may hide."""
     return float(evaluate([slots], [load], gpus, backend="reference").gpu_load.max())
 
 
 @given(placed_loads(max_load=10**12), st.integers(0, 6), st.integers(0, 6))
-def test_rules_hold_whatever_the_load(backend, problem, per_layer, total):
+def test_the_rules_hold_for_any_load(backend, problem, per_layer, total):
     phy2log, load, gpus = problem
     new, moves = improve(
         phy2log,
@@ -101,7 +101,7 @@ def test_rules_hold_whatever_the_load(backend, problem, per_layer, total):
 
 
 @given(placed_loads(), st.integers(0, 4))
-def test_moves_say_what_must_be_copied_where_and_from_where(backend, problem, budget):
+def test_moves_list_the_experts_to_copy_with_target_and_sources(backend, problem, budget):
     phy2log, load, gpus = problem
     new, moves = improve(
         phy2log, load, gpus, max_moves_per_layer=budget, min_gain=0.0, backend=backend
@@ -115,7 +115,7 @@ def test_moves_say_what_must_be_copied_where_and_from_where(backend, problem, bu
         assert [g for g in sources if g >= 0] == had
         assert slot // per not in had
         filled[layer][slot] = expert
-    assert filled == new.tolist(), "carrying out the moves, and nothing else, gives the placement"
+    assert filled == new.tolist(), "the moves alone produce the placement"
 
 
 def test_one_budget_goes_to_the_layers_where_a_move_gains_most(backend):
@@ -130,7 +130,7 @@ def test_one_budget_goes_to_the_layers_where_a_move_gains_most(backend):
 
 
 def test_a_transfer_costs_one_move_and_a_swap_two(backend):
-    # Expert 0 has two slots it does not need; expert 3 alone is half the load.
+    # Expert 0 has two slots and needs one; expert 3 alone has half of the load.
     phy2log, load = [[0, 1, 0, 2, 3, 4]], [[2.0, 10.0, 10.0, 40.0, 10.0]]
     new, moves = improve(phy2log, load, 3, max_moves_per_layer=1, backend=backend)
     assert len(moves) == 1
@@ -142,8 +142,8 @@ def test_a_transfer_costs_one_move_and_a_swap_two(backend):
 
 
 def test_a_slot_goes_to_an_expert_that_relieves_the_gpu_of_the_donors_other_replica(backend):
-    # Without slot 4, expert 0 weighs 5 more on GPU 0, the heaviest. But expert 2, which gets
-    # the slot, weighs 500 less there: both GPUs come to 515. Slot 5 would do as well.
+    # Without slot 4, expert 0 adds 5 to GPU 0, the heaviest. But expert 2, which gets the
+    # slot, takes 500 off it: both GPUs end at 515. Slot 5 would be as good.
     load = [[10.0, 10.0, 1000.0, 10.0]]
     new, moves = improve([[0, 1, 2, 3, 0, 1]], load, 2, backend=backend)
     assert moves.layer_slot_expert.tolist() == [[0, 4, 2]]
@@ -151,9 +151,9 @@ def test_a_slot_goes_to_an_expert_that_relieves_the_gpu_of_the_donors_other_repl
     assert evaluate(new, load, 2, backend=backend).imbalance.tolist() == [1.0]
 
 
-def test_a_slot_stays_where_no_expert_relieves_all_gpus_of_its_others(backend):
-    # GPUs 0 and 1 are heaviest and would both get heavier if GPU 2 gave up expert 0.
-    # Experts 1 and 2 are the only ones that would gain by the slot, and each lies on one.
+def test_a_slot_stays_if_no_expert_relieves_all_other_gpus_of_the_donor(backend):
+    # GPUs 0 and 1 are heaviest, and both would get heavier if GPU 2 gave up expert 0.
+    # Only experts 1 and 2 would gain by the slot, and each relieves only one of these GPUs.
     load = [[12.0, 40.0, 40.0, 20.0]]
     new, _ = improve([[0, 1, 0, 2, 0, 3]], load, 3, backend=backend)
     assert new.tolist() == [[0, 1, 0, 2, 0, 3]]
@@ -176,7 +176,7 @@ def test_groups_never_leave_their_node(backend, seed, budget):
             assert was == is_
 
 
-def test_a_dear_network_keeps_moves_inside_nodes(backend):
+def test_a_high_cross_node_cost_keeps_moves_inside_nodes(backend):
     rng = np.random.default_rng(0)
     old, now = np.exp(rng.normal(size=(2, 8, 16)))
     start = rebalance_experts(old, 20, 1, 1, 4, backend=backend)[0]
@@ -195,8 +195,8 @@ def test_a_dear_network_keeps_moves_inside_nodes(backend):
 
 @pytest.mark.parametrize(("cost", "moves", "budget"), [(1.1, 10, 11), (1.1, 20, 22), (1.2, 5, 6)])
 def test_a_fractional_cost_spends_a_budget_exactly(backend, cost, moves, budget):
-    # A transfer from another node in each layer, whose costs add up to the budget. In
-    # float32, 1.1 is more than 1.1; in float64, 6 less 1.2 four times is less than 1.2.
+    # Each layer makes one transfer from another node, and the costs add up to the budget. In
+    # float32, 1.1 is rounded up; in float64, 6 minus four times 1.2 is less than 1.2.
     phy2log, load = [[0, 1, 0, 2, 3, 4]] * moves, [[2.0, 10.0, 10.0, 40.0, 10.0]] * moves
     free, one_each = improve(
         phy2log, load, 3, num_nodes=3, max_moves_per_layer=2, max_moves=moves, backend=backend
@@ -218,7 +218,7 @@ def test_a_fractional_cost_spends_a_budget_exactly(backend, cost, moves, budget)
 
 def test_a_rise_that_rounding_hides_is_not_taken(backend):
     # In integers the swap of experts 0 and 3 lowers the heavier GPU. In float64,
-    # with what the integers round off, it ends up 6e-9 heavier.
+    # which has the digits that integers round off, it ends 6e-9 heavier.
     start = [[3, 2, 1, 5, 4, 0, 6, 7]]
     load = [
         [
@@ -241,7 +241,7 @@ def test_a_rise_that_rounding_hides_is_not_taken(backend):
 
 
 def test_steps_before_a_rise_that_rounding_hides_are_kept(backend):
-    # Groups keep GPUs 0 and 1 apart from 2 and 3. The first step makes the latter even. The
+    # Groups separate GPUs 0 and 1 from 2 and 3. The first step balances the latter. The
     # second, between GPUs 0 and 1, is as above: it lowers the heavier one in integers only.
     start = [[4, 0, 1, 2, 5, 3, 6, 7, 8, 9, 10, 11]]
     rounded_off = np.array([113, 54, 70, 83, 94, 18]) * 2.0**-31
@@ -251,7 +251,7 @@ def test_steps_before_a_rise_that_rounding_hides_are_kept(backend):
     assert new.tolist() == [[4, 0, 1, 2, 5, 3, 9, 7, 8, 6, 10, 11]]
 
 
-def test_an_improved_placement_is_left_alone(backend):
+def test_an_improved_placement_is_not_changed_again(backend):
     rng = np.random.default_rng(5)
     load = np.exp(rng.normal(size=(6, 32)))
     start = rebalance_experts(np.exp(rng.normal(size=(6, 32))), 40, 1, 1, 8, backend=backend)[0]
@@ -282,9 +282,9 @@ def test_a_start_with_doubled_experts_is_improved_and_never_doubled_further(back
 
 
 @pytest.mark.parametrize("chunk", [1, 10**9])
-def test_each_layer_has_a_least_gain_of_its_own(backend, chunk, monkeypatch):
-    """As if each had been improved by itself, with its own."""
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", chunk)
+def test_each_layer_has_its_own_min_gain(backend, chunk, monkeypatch):
+    """The result is the same as if each layer were improved by itself."""
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", chunk)
     rng = np.random.default_rng(9)
     start, load = torch.arange(20).repeat(5, 1) % 16, rng.gamma(0.5, 1.0, (5, 16))
     gains = (0.0, 1e300, 0.01, 0.1, 0.5)
@@ -304,13 +304,13 @@ def test_chunking_for_memory_changes_no_layer(monkeypatch):
     start = rebalance_experts(np.exp(rng.normal(size=(5, 16))), 20, 1, 1, 4, backend="reference")[0]
     load = np.exp(rng.normal(size=(5, 16)))
     whole, _ = improve(start, load, 4, max_moves=5, backend="reference")
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", 1)
     chunked, _ = improve(start, load, 4, max_moves=5, backend="reference")
     assert torch.equal(whole, chunked)
 
 
 @pytest.mark.parametrize("load", [[0.0] * 4, [1.0] * 4, [5e11] * 4], ids=str)
-def test_an_even_load_is_left_alone(backend, load):
+def test_an_even_load_causes_no_moves(backend, load):
     new, moves = improve([[0, 1, 2, 3]], [load], 2, min_gain=0.0, backend=backend)
     assert new.tolist() == [[0, 1, 2, 3]]
     assert len(moves) == 0
@@ -321,12 +321,12 @@ def test_an_even_load_is_left_alone(backend, load):
     [
         ({"phy2log": [[0, 1, 2, 4]]}, "phy2log[0, 3]", "4 is not an expert in [0, 4)"),
         ({"phy2log": [[0, 1, 2, 2]]}, "phy2log", "expert 3 has no slot in layer 0"),
-        ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "2 layers, not 1"),
+        ({"phy2log": [[0, 1, 2, 3]] * 2}, "phy2log", "has 2 layers, but load has 1"),
         ({"phy2log": [[0.0, 1.0, 2.0, 3.0]]}, "phy2log", "float64"),
         ({"load": [[1.0, 2.0, float("inf"), 1.0]]}, "load[0, 2]", "inf"),
         ({"num_gpus": 3}, "num_replicas", "4 is not a multiple of num_gpus (3)"),
         ({"num_nodes": 3}, "num_gpus", "2 is not a multiple of num_nodes (3)"),
-        ({"num_groups": 3}, "num_groups", "3 does not divide number of experts (4)"),
+        ({"num_groups": 3}, "num_groups", "3 does not divide the number of experts (4)"),
         ({"max_moves": -1}, "max_moves", "-1"),
         ({"max_moves_per_layer": -2}, "max_moves_per_layer", "-2"),
         ({"min_gain": -0.1}, "min_gain", "-0.1"),

@@ -1,4 +1,4 @@
-"""balanced_packing: exactly the described choices, and what must hold for any input."""
+"""balanced_packing makes exactly the documented choices, and keeps its rules for any input."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def members(pack_index: torch.Tensor, rank: torch.Tensor, packs: int) -> list[li
     st.sampled_from(["l2", "range"]),
     st.integers(0, 2**64 - 1),
 )
-def test_makes_exactly_the_choices_of_the_loop_written_oracle(
+def test_makes_exactly_the_choices_of_the_oracle(
     backend, problem, top_k, max_iterations, restarts, objective, seed
 ):
     weights, packs, groups = problem
@@ -98,7 +98,7 @@ def test_groups_share_a_pack_only_where_they_outnumber_the_packs(backend, proble
 
 
 def test_a_greedy_dead_end_is_resolved(backend):
-    # LPT deals 9, 8 | 7 and then has room beside a group's own item only.
+    # LPT deals 9, 8 | 7, and then only a pack that holds the item's group has room.
     weight = [[9.0, 8.0, 7.0, 1.0]]
     group = [[0, 1, 1, 0]]
     index, _ = balanced_packing(weight, 2, item_group=group, max_iterations=0, backend=backend)
@@ -150,7 +150,7 @@ def test_chunking_for_memory_changes_no_row(monkeypatch):
     weight = torch.rand(9, 24, generator=generator)
     group = torch.randint(0, 12, (9, 24), generator=generator)
     whole = balanced_packing(weight, 6, item_group=group, max_iterations=None, backend="reference")
-    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MOST_CANDIDATES", 1)
+    monkeypatch.setattr("trimtab_server.solver.backends.reference.memory.MAX_CANDIDATES", 1)
     chunked = balanced_packing(
         weight, 6, item_group=group, max_iterations=None, backend="reference"
     )
@@ -178,7 +178,7 @@ def test_each_stage_lowers_the_maximum_on_skewed_loads(backend):
 
 
 def test_python_floats_keep_their_precision(backend):
-    # The two differ by less than float32 can tell at this size.
+    # The two differ by less than float32 can represent at this size.
     weight = [[0.0] * 10 + [1_000_000.0, 999_999.96875]]
     index, _ = balanced_packing(weight, 3, max_iterations=0, backend=backend)
     assert (index[0, 10], index[0, 11]) == (0, 1)
@@ -186,7 +186,7 @@ def test_python_floats_keep_their_precision(backend):
     assert index[0, 4] == 1, "the lighter of the two gets the next item"
 
 
-def test_any_layout_of_an_array_is_read():
+def test_arrays_of_any_layout_are_read():
     weight = np.array([[1.0, 2.0, 3.0, 9.0]])
     expected = balanced_packing(weight, 2)[0].tolist()
     assert balanced_packing(weight[:, ::-1][:, ::-1], 2)[0].tolist() == expected
@@ -195,7 +195,7 @@ def test_any_layout_of_an_array_is_read():
 
 
 def test_a_large_group_is_separated_in_little_memory_and_time(backend):
-    # Everything in one group: nothing can be separated, and each item finds out.
+    # All items have one group: nothing can be separated, and every item is checked.
     index, _ = balanced_packing(
         torch.ones(1, 1024), 512, item_group=torch.zeros(1, 1024).long(), backend=backend
     )
@@ -205,8 +205,8 @@ def test_a_large_group_is_separated_in_little_memory_and_time(backend):
 def test_counts_its_work(backend):
     settings = Settings(max_iterations=None)
     done = pack([[4.0, 3.0, 2.0, 1.0]], 2, settings=settings, backend=backend)
-    assert (done.iterations, done.swaps) == (0, 0), "balanced by LPT: nothing to look for"
-    # LPT deals 5 2 | 5 1 | 3 3: the swap of 2 and 1, or any other, gains nothing.
+    assert (done.iterations, done.swaps) == (0, 0), "LPT balances it, so no swap is tried"
+    # LPT deals 5 2 | 5 1 | 3 3, where no swap gains, not even that of 2 and 1.
     done = pack([[5.0, 5.0, 3.0, 3.0, 2.0, 1.0]], 3, settings=settings, backend=backend)
     assert (done.iterations, done.swaps) == (1, 0)
 

@@ -1,4 +1,4 @@
-"""Groups onto nodes: of all deals, one with the lowest peak, then the lowest squares."""
+"""The pairing of groups with nodes: the lowest peak of all deals, then the lowest squares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.oracles.placing import deals, node_loads
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver import Settings, pack, place, settings_for
 from trimtab_server.solver.pairing import (
-    MOST_PAIRINGS,
+    MAX_PAIRINGS,
     best_pairing,
     lightest_peak,
     pairings,
@@ -49,7 +49,7 @@ def test_too_many_deals_are_not_listed(shape):
 
 @pytest.mark.parametrize(("shape", "count"), {(12, 2): 462, (10, 5): 945, (9, 3): 280}.items())
 def test_as_many_deals_as_allowed_are_listed(shape, count):
-    assert len(pairings(*shape)) == count <= MOST_PAIRINGS
+    assert len(pairings(*shape)) == count <= MAX_PAIRINGS
 
 
 @st.composite
@@ -79,7 +79,7 @@ def test_the_best_pairing_has_the_lowest_peak_then_squares_and_comes_first(probl
 
 
 @given(group_loads())
-def test_the_lightest_peak_is_that_of_the_best_deal(problem):
+def test_the_lightest_peak_is_the_peak_of_the_best_deal(problem):
     groups, nodes, loads = problem
     found = lightest_peak(torch.tensor(loads, dtype=torch.float64), nodes).tolist()
     assert found == [
@@ -98,7 +98,7 @@ def nodes_of(plan_R: list[int], nodes: int, per_group: int) -> frozenset[frozens
     st.sampled_from([(8, 4), (8, 2), (6, 3)]), st.lists(st.integers(0, 99), min_size=8, max_size=8)
 )
 @settings(max_examples=50)
-def test_hierarchical_plans_load_their_heaviest_node_least(backend, shape, load):
+def test_hierarchical_plans_minimise_the_load_of_the_heaviest_node(backend, shape, load):
     groups, nodes = shape
     load = load[:groups]
     plan = place([load], Topology(2 * groups, nodes, nodes, groups), backend=backend)
@@ -108,7 +108,7 @@ def test_hierarchical_plans_load_their_heaviest_node_least(backend, shape, load)
 
 
 def test_a_plan_deals_groups_better_than_packing_would(backend):
-    # 7 7 1 1 and 5 5 4 2 are even. Swaps of two groups do not get there.
+    # 7 7 1 1 and 5 5 4 2 are even, but swaps of two groups do not reach that.
     load = [7.0, 7.0, 5.0, 5.0, 4.0, 2.0, 1.0, 1.0]
     packed = pack([load], 2, settings=settings_for("balanced"))
     per_node = torch.zeros(2, dtype=torch.float64).scatter_add_(

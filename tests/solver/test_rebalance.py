@@ -1,4 +1,4 @@
-"""The drop-ins: the field's shapes, the topology's rules, and numbers that must survive."""
+"""The drop-in replacements: shapes, rules of the topology, and extreme loads."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_group_stays_on_one_node_and_its_replicas_on_different_gpus(
         assert_no_needless_double(phy2log[0].tolist(), gpus, reachable=gpus_per_node)
 
 
-def test_global_where_the_nodes_do_not_divide_the_groups(backend):
+def test_plans_are_global_if_the_nodes_do_not_divide_the_groups(backend):
     load = np.random.default_rng(1).integers(0, 100, (2, 12))
     # 5 nodes do not even divide the GPUs.
     mixed = rebalance_experts(load, 18, 4, 5, 6, backend=backend)[0]
@@ -116,7 +116,7 @@ def test_more_effort_balances_better_on_skewed_loads(backend):
     assert balanced.balancedness.min() > fast.balancedness.min()
 
 
-def test_the_seed_and_nothing_else_chooses_among_restarts(backend):
+def test_only_the_seed_changes_the_plan(backend):
     load = np.exp(np.random.default_rng(3).normal(size=(4, 32)))
     plans = [
         rebalance_experts(load, 40, 1, 1, 8, effort="balanced", seed=seed, backend=backend)[0]
@@ -141,7 +141,7 @@ def test_the_policy_aligns_with_the_placement_in_force(backend):
     assert torch.equal(rebalance_phy2log(load, 20, 1, 1, 4, old, backend=backend), old)
 
 
-def test_everything_wrong_with_a_topology_is_named_at_once():
+def test_all_errors_of_a_topology_are_named_at_once():
     with pytest.raises(InvalidArgumentError) as error:
         rebalance_experts(torch.ones(1, 8), 21, 3, 3, 4)
     assert {v.field for v in error.value.violations} == {"num_replicas", "num_gpus"}

@@ -1,4 +1,4 @@
-"""replicate_experts: the largest load per replica is as small as it can be."""
+"""replicate_experts makes the largest load per replica as small as possible."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trimtab_server.solver import replicate_experts
 ROWS = st.lists(st.integers(0, 10**6), min_size=1, max_size=9)
 
 
-def greedy(row: list[int], num_replicas: int, most: int) -> list[int]:
-    """Experts in the order they get slots, by exact fractions."""
+def greedy(row: list[int], num_replicas: int, limit: int) -> list[int]:
+    """Experts in the order in which they get slots, computed with exact fractions."""
     given_to = list(range(len(row)))
     while len(given_to) < num_replicas:
         share = [Fraction(w, given_to.count(e)) for e, w in enumerate(row)]
-        free = [e for e in range(len(row)) if given_to.count(e) < most]
+        free = [e for e in range(len(row)) if given_to.count(e) < limit]
         given_to.append(max(free, key=lambda e: (share[e], -e)))
     return given_to
 
@@ -29,9 +29,9 @@ def greedy(row: list[int], num_replicas: int, most: int) -> list[int]:
 @given(ROWS, st.integers(0, 9), st.integers(1, 9))
 def test_each_further_slot_goes_to_the_highest_load_per_replica(backend, row, extra, cap):
     replicas = len(row) + extra
-    most = max(cap, -(-replicas // len(row)))
+    limit = max(cap, -(-replicas // len(row)))
     phy2log, rank, logcnt = replicate_experts([row], replicas, max_replicas=cap, backend=backend)
-    assert phy2log[0].tolist() == greedy(row, replicas, most)
+    assert phy2log[0].tolist() == greedy(row, replicas, limit)
     assert logcnt[0].tolist() == [phy2log[0].tolist().count(e) for e in range(len(row))]
     seen = phy2log[0].tolist()
     assert rank[0].tolist() == [seen[:i].count(e) for i, e in enumerate(seen)]
@@ -51,7 +51,7 @@ def test_no_other_choice_has_a_smaller_largest_replica(backend, row, extra):
     assert largest == best
 
 
-def test_the_cap_gives_way_where_the_slots_leave_no_choice(backend):
+def test_the_limit_is_raised_if_the_slots_leave_no_choice(backend):
     _, _, logcnt = replicate_experts([[100.0, 1.0]], 7, max_replicas=2, backend=backend)
     assert logcnt.tolist() == [[4, 3]]
 

@@ -1,4 +1,4 @@
-"""backend_for: the fastest backend that runs here, and who is told if it is another."""
+"""backend_for chooses the fastest backend that runs here, and reports the ones that it skips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def never(*told: str) -> None:
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if Numba were not installed and nothing had needed it yet."""
+    """Simulates that Numba is not installed, and that no module has imported it yet."""
     monkeypatch.setitem(sys.modules, "numba", None)
     for name in [name for name in sys.modules if name.startswith(f"{CPU_PACKAGE}.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -88,7 +88,7 @@ print(replicate_experts([[1.0, 5.0]], 4, backend="cpu").phy2log_XR.tolist(), com
 
 
 def replicated_in_a_process(home: Path, cache: Path | None) -> str:
-    """What a new process prints that may keep machine code below these folders."""
+    """The output of a new process that may keep machine code below these folders."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join(("server", "protos"))}
     environment |= {} if cache is None else {"NUMBA_CACHE_DIR": str(cache)}
@@ -105,15 +105,15 @@ def replicated_in_a_process(home: Path, cache: Path | None) -> str:
 
 
 @pytest.mark.process
-def test_answers_where_no_machine_code_can_be_kept(tmp_path):
-    # Below a file nobody can make a folder, not even root.
+def test_answers_if_no_machine_code_can_be_kept(tmp_path):
+    # Not even root can create a folder below a file.
     (tmp_path / "file").touch()
     printed = replicated_in_a_process(tmp_path / "file", tmp_path / "file" / "cache")
     assert printed == "[[0, 1, 1, 1]] None"
 
 
 @pytest.mark.process
-def test_keeps_machine_code_where_it_is_told_to_or_else_below_the_home(tmp_path):
+def test_keeps_machine_code_in_the_given_folder_or_else_below_the_home(tmp_path):
     home, cache = tmp_path / "home", tmp_path / "cache"
     (tmp_path / "file").touch()
     for folder, root in ((cache, cache), (tmp_path / "file" / "cache", home / ".cache")):
@@ -123,7 +123,7 @@ def test_keeps_machine_code_where_it_is_told_to_or_else_below_the_home(tmp_path)
     assert not list(home.rglob("*/numba/*"))
 
 
-def test_a_user_without_a_home_keeps_machine_code_where_it_is_told_to(tmp_path, monkeypatch):
+def test_a_user_without_a_home_keeps_machine_code_in_the_given_folder(tmp_path, monkeypatch):
     def nobody(_: int) -> None:
         raise KeyError
 

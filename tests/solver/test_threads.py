@@ -1,4 +1,4 @@
-"""How many threads work, and which: none of torch's, and of ours none that has no core."""
+"""How many threads work: none of torch's, and not more of ours than there are free cores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as
 
 @pytest.fixture(scope="module")
 def woken(starts_processes: None) -> dict[str, int]:
-    """How many threads each call left that are not Trimtab's own, in a process that is new."""
+    """How many threads each call left in a new process, without Trimtab's own."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.solver.thread_counts"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(("server", "protos"))},
@@ -51,7 +51,7 @@ def test_threads_of_torch_would_be_seen(woken):
 
 
 class Machine:
-    """One of two cores, in seconds: what its cores and this process have done."""
+    """A machine with two cores: the seconds that its cores were idle and this process computed."""
 
     def __init__(self) -> None:
         self.clock = self.idle = self.used = 0.0
@@ -60,53 +60,53 @@ class Machine:
             lambda: self.idle, lambda: self.used, lambda: self.clock, lambda: self.left
         )
 
-    def goes_on(self, seconds: float, *, ours: float, others: float) -> float:
-        """How many cores are free after a while in which these computed on so many cores."""
+    def run(self, seconds: float, *, ours: float, others: float) -> float:
+        """The free cores after a time in which this process and others used so many cores."""
         self.clock += seconds
         self.used += ours * seconds
         self.idle += (2 - ours - others) * seconds
         return self.free()
 
 
-def test_cores_are_free_that_were_idle_or_ours():
+def test_cores_that_were_idle_or_ours_are_free():
     machine = Machine()
-    assert machine.goes_on(1, ours=0, others=0) == pytest.approx(2)
-    assert machine.goes_on(3, ours=2, others=0) == pytest.approx(2)
-    assert machine.goes_on(0.5, ours=1, others=1) == pytest.approx(1)
-    assert machine.goes_on(60, ours=0, others=0.5) == pytest.approx(1.5)
-    assert machine.goes_on(1, ours=0.5, others=1.5) == pytest.approx(0.5)
+    assert machine.run(1, ours=0, others=0) == pytest.approx(2)
+    assert machine.run(3, ours=2, others=0) == pytest.approx(2)
+    assert machine.run(0.5, ours=1, others=1) == pytest.approx(1)
+    assert machine.run(60, ours=0, others=0.5) == pytest.approx(1.5)
+    assert machine.run(1, ours=0.5, others=1.5) == pytest.approx(0.5)
 
 
-def test_after_a_pause_it_counts_who_computes_now():
-    """An hour without a call, of which the last minute was another's: on average all was idle."""
+def test_after_a_pause_the_processes_that_compute_now_count():
+    """In an hour without a call another process computes for a minute: the average hides it."""
     machine = Machine()
-    machine.goes_on(3600, ours=0, others=0)
+    machine.run(3600, ours=0, others=0)
     machine.left = 1
-    assert machine.goes_on(3600, ours=0, others=1 / 60) == 1
+    assert machine.run(3600, ours=0, others=1 / 60) == 1
     machine.left = 2
-    assert machine.goes_on(3600, ours=0, others=1 / 60) == pytest.approx(2, abs=0.02)
+    assert machine.run(3600, ours=0, others=1 / 60) == pytest.approx(2, abs=0.02)
 
 
-def test_without_a_pause_a_moment_says_less_than_the_average():
+def test_without_a_pause_only_the_average_counts():
     machine = Machine()
     machine.left = 0
-    assert machine.goes_on(0.5, ours=0, others=0) == pytest.approx(2)
+    assert machine.run(0.5, ours=0, others=0) == pytest.approx(2)
 
 
 @on_linux
-def test_this_machine_says_how_many_cores_are_left():
+def test_this_machine_tells_how_many_cores_are_left():
     assert cores._cores_left() <= (os.cpu_count() or 1)
 
 
-def test_cores_are_judged_by_a_tenth_of_a_second_at_least():
+def test_cores_are_measured_over_at_least_a_tenth_of_a_second():
     machine = Machine()
-    assert machine.goes_on(0.05, ours=1, others=1) == math.inf
-    assert machine.goes_on(0.06, ours=1, others=1) == pytest.approx(1)
-    assert machine.goes_on(0.09, ours=0, others=0) == pytest.approx(1)
+    assert machine.run(0.05, ours=1, others=1) == math.inf
+    assert machine.run(0.06, ours=1, others=1) == pytest.approx(1)
+    assert machine.run(0.09, ours=0, others=0) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("said", ["", "12.5", "12.5 x", "12.5 0.00\n", None])
-def test_where_nobody_says_how_long_cores_were_idle_all_are_free(said, tmp_path, monkeypatch):
+def test_all_cores_are_free_if_idle_times_are_unknown(said, tmp_path, monkeypatch):
     uptime = tmp_path / "uptime"
     if said is not None:
         uptime.write_text(said)
@@ -117,7 +117,7 @@ def test_where_nobody_says_how_long_cores_were_idle_all_are_free(said, tmp_path,
 
 
 @pytest.mark.parametrize("said", ["", "0.1 0.2 0.3", "0.1 0.2 0.3 x/100 4", None])
-def test_where_nobody_says_who_computes_all_are_left(said, tmp_path, monkeypatch):
+def test_all_cores_are_left_if_the_load_is_unknown(said, tmp_path, monkeypatch):
     loadavg = tmp_path / "loadavg"
     if said is not None:
         loadavg.write_text(said)
@@ -126,9 +126,9 @@ def test_where_nobody_says_who_computes_all_are_left(said, tmp_path, monkeypatch
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
-def test_a_child_has_threads_of_its_own():
-    """Its parent's are not in it: what it would hand them would wait for ever."""
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_its_own_threads():
+    """It does not have its parent's threads, so work given to them would wait for ever."""
     code = """if True:
         import os
         from trimtab_server.solver.backends.cpu import threads
@@ -164,12 +164,12 @@ def test_no_more_threads_work_than_the_quota_has_cores(quota, number, monkeypatc
 
 
 @on_linux
-def test_this_machine_says_how_long_its_cores_were_idle():
+def test_this_machine_tells_how_long_its_cores_were_idle():
     assert 0 < cores._idle_seconds() < math.inf
 
 
 def threads_for(batch: int, nanoseconds: float = math.inf) -> int:
-    """For how many threads a batch is cut."""
+    """For how many threads a batch is divided."""
     parts: list[tuple[int, int]] = []
     for_parts(batch, lambda *part: parts.append(part), nanoseconds=nanoseconds)
     return max(1, len(parts) // _PARTS_PER_THREAD)
@@ -187,13 +187,13 @@ def test_no_more_threads_work_than_cores_are_free(free, wanted, monkeypatch):
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("share", "wanted"), [(0.1, 1), (1.9, 1), (2.0, 2), (3.5, 3), (9.0, 4)])
-def test_no_thread_is_woken_for_less_than_it_is_worth(share, wanted):
+def test_no_thread_is_woken_for_too_little_work(share, wanted):
     torch.set_num_threads(4)
     assert threads_for(64, share * _WORTH_NS / 64) == wanted
 
 
 @pytest.mark.usefixtures("threads")
-def test_who_may_use_one_thread_does_not_ask_for_cores(monkeypatch):
+def test_with_one_thread_cores_are_not_measured(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(FREE_CORES, lambda: pytest.fail("asked"))
     assert threads_for(64) == 1

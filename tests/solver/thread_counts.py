@@ -1,7 +1,7 @@
 """`python -m tests.solver.thread_counts`: which calls of the solver wake threads of torch.
 
-Prints a JSON object: of each call, how many threads the process has after it that it had not
-before, Trimtab's own not counted.
+Prints a JSON object: for each call, how many threads the process has gained by it, without
+Trimtab's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trimtab_server.solver import (
 TASKS = Path("/proc/self/task")
 
 LAYERS, EXPERTS, REPLICAS, GPUS = 40_000, 4, 6, 2
-"""So many layers that even what has one number for each is large enough for torch's threads."""
+"""So many layers that a tensor with one number per layer is large enough for torch's threads."""
 
 CONTROL = "an operation of torch"
 
@@ -68,13 +68,13 @@ def main() -> None:
 
 
 def _count(call: Callable[[], object]) -> int:
-    """In a thread of its own: torch has a pool for each thread that calls it."""
+    """The new threads of a call, made on a new thread, since torch has a pool for each caller."""
     new: set[int] = set()
 
     def watch() -> None:
         before = set(_threads())
         call()
-        # Python's are those of `for_parts`, and this one.
+        # Python's threads are those of `for_parts`, and this one.
         ours = {thread.native_id for thread in threading.enumerate()}
         new.update(set(_threads()) - before - ours)
 

@@ -1,4 +1,4 @@
-"""Requests by which the cuda backend is compared with the reference: few, small and odd."""
+"""Requests with which the cuda backend is compared with the reference: few, small and odd."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Plan = tuple[Tensor, Topology, Settings]
 
 
 def random_rows(kind: str, rows: int, items: int, seed: int) -> Tensor:
-    """float64 [rows, items] of one kind."""
+    """Weights of one kind, float64 [rows, items]."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "ties":
         return torch.randint(0, 6, (rows, items), generator=generator).double()
@@ -24,7 +24,7 @@ def random_rows(kind: str, rows: int, items: int, seed: int) -> Tensor:
 
 
 def plan_of(layers: int, experts: int, replicas: int, gpus: int, seed: int) -> Plan:
-    """A plan to convergence, seeded."""
+    """A seeded request for a plan that is refined to convergence."""
     load_LE = random_rows("counts", layers, experts, seed)
     return load_LE, Topology(replicas, gpus), Settings(3, None, 2, seed=seed)
 
@@ -42,7 +42,7 @@ _TIES = random_rows("ties", 2, 12, 6)
 _PAIRED = torch.arange(12).repeat(2, 1) // 2
 _FULL = Settings(4, None, 2)
 
-# Of these weights, LPT leaves groups doubled in most rows (seen by a test).
+# With these weights LPT leaves groups doubled in most rows, which a test checks.
 DEAD_ENDS: Pack = (
     random_rows("skewed", 4, 12, 21),
     3,

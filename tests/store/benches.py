@@ -1,4 +1,4 @@
-"""One bench for each store: what the tests need that the interface does not offer."""
+"""A bench for each store: operations that tests need beyond the interface."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def folder_in_memory() -> tempfile.TemporaryDirectory[str]:
 
 
 class Bench(Protocol):
-    """Where a store is opened, crashes and is opened again."""
+    """Opens a store, lets it crash, and opens it again."""
 
     def open(self) -> Store:
-        """A store on what was left there; it need not be closed."""
+        """Open a store on the contents that exist; the caller does not have to close it."""
 
     def crash(self) -> None:
-        """As a kill -9 of whoever has the store open."""
+        """Simulate a kill -9 of the process that uses the store."""
 
     def placements(self) -> set[bytes]:
-        """Digests of the placements that are stored."""
+        """Digests of the stored placements."""
 
     def tidy(self) -> None:
-        """Close what is open still."""
+        """Close the stores that are still open."""
 
 
 class MemoryBench:
@@ -69,7 +69,7 @@ class SqliteBench:
         return self._opened[-1]
 
     def crash(self) -> None:
-        """Go on with a copy of what a kill would leave: closing would tidy up."""
+        """Continue with a copy of the files that a kill would leave, since closing changes them."""
         left = [self.path, self.path.with_name(self.path.name + "-wal")]
         self._crashes += 1
         self.path.parent.mkdir()

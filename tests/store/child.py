@@ -15,7 +15,7 @@ from trimtab_server.store.sqlite import SqliteStore
 
 
 def die_at_every_point(folder: Path) -> None:
-    """For each point one process and one file, named after it; prints how each ended."""
+    """Run one process on one file for each point, and print how each process ended."""
     for point in sorted(POINTS):
         path = folder / point / "store.db"
         with closing(SqliteStore(path)) as store:
@@ -32,19 +32,19 @@ def _die_at(point: str, path: Path) -> None:
         configure(f"{point}=exit")
         write(SqliteStore(path), point.partition(":")[0])
     finally:
-        # It lived on: then this is what the test reads.
+        # The process survived, which the test will report.
         os._exit(1)
 
 
 def hold(path: Path) -> None:
-    """Have the store open until killed."""
+    """Keep the store open until killed."""
     with closing(SqliteStore(path)):
         print("open", flush=True)
         sys.stdin.read()
 
 
 def write_on(path: Path) -> None:
-    """Write until killed; prints the number of each pair of writes when it is durable."""
+    """Write until killed, and print the number of each pair of writes when it is durable."""
     with closing(SqliteStore(path)) as store:
         for n in count(1):
             placement = (OLD, NEW)[n % 2]

@@ -1,4 +1,4 @@
-"""A store with something in it, one write of each kind, and what is in it before and after."""
+"""A store with contents, one write of each kind, and the contents before and after it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.store import Store
 
-OLD = Placement.of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
-NEW = Placement.of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
-OTHER = Placement.of([[0, 0, 1]], 2, 3)
-PINNED = Placement.of([[0, 1, 2, 1], [0, 1, 2, 0]], 3, 2)
-FIRST = Placement.of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
+OLD = placement_of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
+NEW = placement_of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
+OTHER = placement_of([[0, 0, 1]], 2, 3)
+PINNED = placement_of([[0, 1, 2, 1], [0, 1, 2, 0]], 3, 2)
+FIRST = placement_of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
 
 SERVING = Record(
     epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}, 2),
@@ -83,7 +85,7 @@ AFTER: Mapping[str, State] = {
 
 
 def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
-    """All that the store says of these deployments, and of no others."""
+    """The contents of the store, which must be about these deployments only."""
     deployments = list(deployments)
     stored = store.deployments()
     assert stored == sorted(
@@ -102,7 +104,7 @@ def contents(store: Store, deployments: Iterable[str] = ("a", "b")) -> Any:
 
 
 def expected(state: State) -> Any:
-    """What `contents` are to be, for a state above."""
+    """The `contents` that are expected for a state above."""
     return {
         deployment: (
             plain(record),
@@ -114,7 +116,7 @@ def expected(state: State) -> Any:
 
 
 def plain(record: Record | None) -> str | None:
-    """All of a record, with the types of its parts, so that two can be compared."""
+    """A record as text, with the types of its parts, so that two records can be compared."""
     if record is None:
         return None
     epoch, switch = record.epoch, record.switch

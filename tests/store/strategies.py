@@ -1,4 +1,4 @@
-"""Random records and counters, likely and unlikely ones."""
+"""Random records and counters, including unusual ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 
 numbers = st.integers(0, 2**64 - 1)
@@ -27,7 +29,8 @@ def placements(draw: st.DrawFn) -> Placement:
     )
     rest = st.lists(st.integers(0, experts - 1), min_size=more, max_size=more)
     slots = [draw(st.permutations([*range(experts), *draw(rest)])) for _ in range(layers)]
-    return Placement.of(slots, experts, draw(st.integers(1, 3)))
+    gpus = [each for each in (1, 2, 3) if (experts + more) % each == 0]
+    return placement_of(slots, experts, draw(st.sampled_from(gpus)))
 
 
 members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))

@@ -1,4 +1,4 @@
-"""Records, placements and counters as bytes, and back."""
+"""Encoding and decoding of records, placements and counters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import given
 
 from tests.store.scenes import FIRST, NEW, OLD, PINNED, SWITCHING, counters, plain, plain_counters
 from tests.store.strategies import placements, records, saved_counters
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.domain.placement import Placement
-from trimtab_server.rollout.record import Epoch, Member, Record, Switch
+from trimtab_server.rollout.record import Epoch, Record, Switch
 from trimtab_server.store.codec import (
     decode_counters,
     decode_placement,
@@ -53,7 +54,7 @@ def test_counters_come_back_whole(saved: SavedCounters) -> None:
     assert plain_counters({"": decoded}) == plain_counters({"": saved})
 
 
-# What a version wrote must be read by all later ones, as long as no migration changes it.
+# All later versions must read what a version wrote, unless a migration changes it.
 GOLDEN_RECORD_1 = (
     '{"epoch": {"number": 1, "group_id": "group", "members": {"worker": {"incarnation": 7, '
     '"gpus": [0, 1]}}, "generation": 2}, "in_force": [1, 3], "placement": "OLD", '
@@ -74,13 +75,13 @@ GOLDEN_COUNTERS = (
 )
 
 
-def test_the_format_is_the_one_that_files_are_in() -> None:
+def test_the_format_is_that_of_existing_files() -> None:
     assert encode_record(SWITCHING) == GOLDEN_RECORD
     assert encode_placement(OLD) == GOLDEN_PLACEMENT
     assert encode_counters(counters(5)) == GOLDEN_COUNTERS
 
 
-def test_a_field_that_is_added_to_a_record_is_stored_too() -> None:
+def test_every_field_of_a_record_is_stored() -> None:
     values = json.loads(GOLDEN_RECORD)
     epoch, switch = values["epoch"], values["switch"]
     member = epoch["members"]["worker"]
@@ -100,7 +101,7 @@ def test_a_field_that_is_added_to_a_record_is_stored_too() -> None:
         GOLDEN_RECORD.replace("[1, 3]", "[1]"),
     ],
 )
-def test_what_is_no_record_is_refused(text: str) -> None:
+def test_text_that_is_not_a_record_is_refused(text: str) -> None:
     with pytest.raises(StoreCorruptError, match="a record cannot be read"):
         decode_record(text, encoded_placements(SWITCHING))
 
@@ -115,18 +116,18 @@ def test_what_is_no_record_is_refused(text: str) -> None:
         encode_placement(NEW),
     ],
 )
-def test_what_is_another_placement_or_none_is_refused(data: bytes) -> None:
+def test_data_that_is_not_the_placement_is_refused(data: bytes) -> None:
     with pytest.raises(StoreCorruptError, match=f"placement {OLD.digest.hex()} cannot be read"):
         decode_placement(OLD.digest, data)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"[]", GOLDEN_COUNTERS[:100]])
-def test_what_are_no_counters_is_refused(data: bytes) -> None:
+def test_data_that_is_not_counters_is_refused(data: bytes) -> None:
     with pytest.raises(StoreCorruptError, match="counters cannot be read"):
         decode_counters(data)
 
 
 @pytest.mark.parametrize("counts", [np.zeros((2, 3)), np.zeros(3, np.int64)])
-def test_counts_of_another_form_are_refused(counts: np.ndarray) -> None:
+def test_counts_of_another_dtype_or_rank_are_refused(counts: np.ndarray) -> None:
     with pytest.raises(InvalidArgumentError, match="counts_LE"):
         replace(counters(1), counts_LE=counts)

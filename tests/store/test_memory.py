@@ -1,4 +1,4 @@
-"""What the store in memory has beyond the contract."""
+"""Behaviour of the store in memory beyond the contract."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryStore
 
 
-def test_reopening_finds_what_was_saved_and_ends_the_store_before() -> None:
+def test_reopening_keeps_the_contents_and_ends_the_previous_store() -> None:
     crashed = MemoryStore()
     prepare(crashed)
     configure("save:written=error")

@@ -1,4 +1,4 @@
-"""Whatever is written, fails and crashes: a store says what a dictionary would."""
+"""Through writes, failures and crashes, a store has the same contents as a dictionary."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Model(RuleBasedStateMachine):
         if above <= 0:
             self._store.outrank(term)
         elif self._writes("outrank", stage, lambda: self._store.outrank(term)):
-            # Durable, but whoever has been told of an error goes on in the old one.
+            # Durable, but the caller got an error and continues in the old term.
             self._durable_term = max(self._durable_term, term + 1)
             self._term = self._term if stage else term + 1
 
@@ -86,7 +86,7 @@ class Model(RuleBasedStateMachine):
         self._term = self._durable_term = self._durable_term + 1
 
     @invariant()
-    def the_store_says_what_the_model_does(self) -> None:
+    def store_and_model_agree(self) -> None:
         known = {*NAMES, *self._records, *self._counters, *self._specs}
         assert contents(self._store, known) == {
             deployment: (
@@ -101,7 +101,7 @@ class Model(RuleBasedStateMachine):
         assert self._bench.placements() == {digest for placed in used for digest in placed}
 
     def _writes(self, operation: str, stage: str | None, write: Callable[[], None]) -> bool:
-        """Whether it was written, as far as a caller is to know."""
+        """Whether it was written, as far as the caller can know."""
         if stage is None:
             write()
             return True
@@ -115,6 +115,6 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("kind", BENCHES)
-def test_a_store_says_what_a_dictionary_would(kind: str) -> None:
+def test_a_store_has_the_same_contents_as_a_dictionary(kind: str) -> None:
     machine = type("Model", (Model,), {"kind": kind})
     run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=15))

@@ -31,7 +31,7 @@ from tests.store.scenes import (
     write,
 )
 from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD_1, encoded_placements
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.store import sqlite
 from trimtab_server.store.errors import (
     StoreCorruptError,
@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def child(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process with the store, killed at the end if not before."""
+    """Another process that uses the store; it is killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.store.child", what, str(path)],
         stdin=subprocess.PIPE,
@@ -71,7 +71,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 
 def raw(path: Path) -> closing[sqlite3.Connection]:
-    """The file as another program sees it."""
+    """A connection of another program to the file."""
     return closing(sqlite3.connect(path, timeout=0, isolation_level=None))
 
 
@@ -100,7 +100,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after(
     operation, _, stage = point.partition(":")
     happened = stage == "durable"
     with closing(SqliteStore(folder / point / "store.db")) as store:
-        # Opened to prepare it, by the process that died, and here.
+        # The store was opened three times: to prepare it, by the process that died, and here.
         opened = 2 if operation == "open" and not happened else 3
         outranked = operation == "outrank" and happened
         assert store.term == (FOREIGN_TERM + 2 if outranked else opened)
@@ -110,13 +110,13 @@ def test_a_process_that_dies_leaves_the_state_before_or_after(
 
 @pytest.mark.process
 @pytest.mark.parametrize("lines", [1, 40, 400])
-def test_what_was_acknowledged_before_a_kill_is_there(path: Path, lines: int) -> None:
+def test_writes_acknowledged_before_a_kill_are_durable(path: Path, lines: int) -> None:
     with child("write", path) as process:
         for _ in range(lines):
             acknowledged = int(line_of(process))
         process.kill()
         assert process.stdout is not None
-        # What it had said before it died, less a line that the kill may have cut.
+        # The lines printed before the kill, without the last one, which the kill may have cut.
         for line in process.stdout:
             acknowledged = int(line) if line.endswith("\n") else acknowledged
     with closing(SqliteStore(path)) as store:
@@ -135,7 +135,7 @@ def test_what_was_acknowledged_before_a_kill_is_there(path: Path, lines: int) ->
 
 
 @pytest.mark.process
-def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(path: Path) -> None:
+def test_a_second_process_is_refused_and_a_killed_one_releases_the_store(path: Path) -> None:
     with child("hold", path) as process:
         assert line_of(process) == "open"
         with pytest.raises(StoreLockedError, match=f"{path}.*process {process.pid};"):
@@ -146,11 +146,11 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(path: Path) 
             assert store.term == 2
 
 
-def test_a_second_store_of_this_process_is_refused_whatever_the_file_is_called(path: Path) -> None:
+def test_a_second_store_of_this_process_is_refused_under_any_name_of_the_file(path: Path) -> None:
     alias = path.with_name("alias.db")
     alias.symlink_to(path)
     with closing(SqliteStore(path)):
-        # Closing a descriptor of a file gives up all locks that fcntl made in this process.
+        # Closing a descriptor of a file releases all locks that fcntl made in this process.
         path.read_bytes()
         path.with_name(path.name + ".lock").read_bytes()
         for name in (path, alias):
@@ -159,7 +159,7 @@ def test_a_second_store_of_this_process_is_refused_whatever_the_file_is_called(p
 
 
 @pytest.mark.process
-def test_a_program_that_the_server_started_does_not_keep_the_store(path: Path) -> None:
+def test_a_program_that_the_server_started_does_not_keep_the_lock(path: Path) -> None:
     with closing(SqliteStore(path)):
         started = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     with started, closing(SqliteStore(path)) as store:
@@ -191,7 +191,7 @@ def test_a_commit_waits_for_the_disk(path: Path) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Writing beyond that fails, as on a full disk."""
+    """Make writes beyond this size fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -201,11 +201,11 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("operation", AFTER)
-def test_a_full_disk_fails_the_write_and_the_store_goes_on(path: Path, operation: str) -> None:
+def test_a_full_disk_fails_the_write_and_the_store_stays_usable(path: Path, operation: str) -> None:
     with closing(SqliteStore(path)) as store:
         prepare(store)
         log = path.with_name(path.name + "-wal").stat().st_size
-        # Where more than one page is written, the commit breaks off in the middle.
+        # If more than one page is written, the commit fails in the middle.
         room = 100 if operation == "outrank" else 5000
         with largest_file(log + room), pytest.raises(StoreError, match=str(path)):
             write(store, operation)
@@ -214,16 +214,16 @@ def test_a_full_disk_fails_the_write_and_the_store_goes_on(path: Path, operation
         assert contents(store) == expected(AFTER[operation])
 
 
-def test_a_program_that_is_in_the_way_is_waited_for_and_then_named(
+def test_a_locked_file_is_an_error_after_a_timeout(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(sqlite, "_TIMEOUT_S", 0.01)
     with closing(SqliteStore(path)) as store, raw(path) as other:
         prepare(store)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match=f"{path}: database is locked"):
             write(store, "save")
-        # It could not make sure of what is on the disk: so it says nothing.
+        # The store could not find out what is on disk, so it returns nothing.
         with pytest.raises(StoreError, match=f"{path}"):
             store.load("a")
         other.execute("COMMIT")
@@ -262,11 +262,11 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
         assert file.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
 
 
-def test_a_file_of_a_newer_server_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_of_a_newer_server_is_refused_and_not_changed(path: Path) -> None:
     with closing(SqliteStore(path, (*MIGRATIONS, ()))) as store:
         prepare(store)
     versions = len(MIGRATIONS)
-    newer = f"version {versions + 1}, and this server knows up to {versions}"
+    newer = f"version {versions + 1}, and this server supports up to {versions}"
     refused(path, StoreSchemaError, newer)
 
 
@@ -275,7 +275,7 @@ MARK = """UPDATE records SET body = replace(body, 'by hand', 'migrated')"""
 
 
 def made_by_hand(path: Path) -> None:
-    """A file of version 1 with IN_VERSION_1 in it, opened 41 times so far."""
+    """Write a file of version 1 that contains IN_VERSION_1 and was opened 41 times."""
     with raw(path) as file:
         for statement in MIGRATIONS[0]:
             file.execute(statement)
@@ -288,7 +288,7 @@ def made_by_hand(path: Path) -> None:
             file.execute("INSERT INTO placements VALUES (?, ?)", [digest, body])
 
 
-# Files that are not what they should be.
+# Wrong and damaged files.
 
 
 def refused(path: Path, kind: type[StoreError], why: str) -> None:
@@ -308,29 +308,29 @@ def refused(path: Path, kind: type[StoreError], why: str) -> None:
         ["PRAGMA journal_mode = WAL", "CREATE TABLE theirs (x)"],
     ],
 )
-def test_a_file_of_another_program_is_refused_and_left_alone(
+def test_a_file_of_another_program_is_refused_and_not_changed(
     path: Path, statements: list[str]
 ) -> None:
     with raw(path) as file:
         for statement in statements:
             file.execute(statement)
-    refused(path, StoreSchemaError, "another program's; give the store another path")
+    refused(path, StoreSchemaError, "another program; give the store another path")
 
 
 @pytest.mark.parametrize("content", [b"no", b"not a database" * 1000])
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     refused(path, StoreCorruptError, "not a database; move it away")
 
 
-def test_a_file_that_was_cut_is_refused_and_left_alone(path: Path) -> None:
+def test_a_truncated_file_is_refused_and_not_changed(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         prepare(store)
     path.write_bytes(path.read_bytes()[: 3 * 4096])
     refused(path, StoreCorruptError, "move it away")
 
 
-def test_a_file_with_a_damaged_page_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_with_a_damaged_page_is_refused_and_not_changed(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         prepare(store)
     content = path.read_bytes()
@@ -347,7 +347,7 @@ def test_a_file_with_a_damaged_page_is_refused_and_left_alone(path: Path) -> Non
         "UPDATE records SET body = 5",
     ],
 )
-def test_a_record_that_is_not_what_was_saved_is_refused(path: Path, damage: str) -> None:
+def test_a_damaged_record_is_refused(path: Path, damage: str) -> None:
     with closing(SqliteStore(path)) as store:
         prepare(store)
         with raw(path) as file:
@@ -356,7 +356,7 @@ def test_a_record_that_is_not_what_was_saved_is_refused(path: Path, damage: str)
             store.load("a")
 
 
-def test_counters_that_are_not_what_was_saved_are_refused(path: Path) -> None:
+def test_damaged_counters_are_refused(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         prepare(store)
         with raw(path) as file:
@@ -365,7 +365,7 @@ def test_counters_that_are_not_what_was_saved_are_refused(path: Path) -> None:
             store.load_counters("a")
 
 
-def test_folders_are_made_where_they_are_missing(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "a" / "b" / "store.db").close()
     assert (tmp_path / "a" / "b" / "store.db").exists()
 
@@ -380,7 +380,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 # Size.
 
 
-def test_the_file_does_not_grow_with_what_has_been_written() -> None:
+def test_the_file_does_not_grow_with_the_number_of_writes() -> None:
     with folder_in_memory() as folder:
         check_sizes(Path(folder) / "trimtab.db")
 
@@ -391,12 +391,12 @@ def check_sizes(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         for n in range(saves):
             slots_LR = np.stack([random.permutation(slots) for _ in range(layers)])
-            store.save("a", replace(SERVING, placement=Placement.of(slots_LR, slots, 4)))
+            store.save("a", replace(SERVING, placement=placement_of(slots_LR, slots, 4)))
             if n % 10 == 0:
                 store.save_counters("a", {"worker": counters(n)})
         size = sum(file.stat().st_size for file in path.parent.iterdir())
         written = saves * layers * slots * 4
-        # The log is folded into the file whenever it holds some 4 MiB.
+        # SQLite copies the log to the file whenever it reaches about 4 MiB.
         assert size < 5 << 20 < written / 5
     assert [file.name for file in path.parent.iterdir() if file.name != path.name + ".lock"] == [
         path.name

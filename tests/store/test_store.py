@@ -1,4 +1,4 @@
-"""The contract of `Store`, for all that implement it."""
+"""The contract of `Store`, for all implementations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.store.scenes import (
     prepare,
     write,
 )
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.record import Record, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreError, StoreLockedError
@@ -63,7 +63,7 @@ def test_a_write_outlives_a_crash(bench: Bench, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", AFTER)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_write_that_fails_has_happened_as_a_whole_or_not_at_all(
+def test_a_write_that_fails_has_happened_completely_or_not_at_all(
     bench: Bench, operation: str, stage: str
 ) -> None:
     store = bench.open()
@@ -90,7 +90,7 @@ def test_the_term_rises_whenever_a_store_is_opened(bench: Bench) -> None:
     assert bench.open().term == 3
 
 
-def test_a_store_goes_on_above_another_ones_term(bench: Bench) -> None:
+def test_a_store_can_outrank_another_term(bench: Bench) -> None:
     store = bench.open()
     store.outrank(1)
     assert store.term == 1, "it is this store's own"
@@ -114,7 +114,7 @@ def test_a_store_that_cannot_be_opened_is_not_kept_locked(
     assert bench.open().term == term
 
 
-def test_one_at_a_time_has_a_store_open(bench: Bench) -> None:
+def test_a_store_is_open_only_once_at_a_time(bench: Bench) -> None:
     store = bench.open()
     with pytest.raises(StoreLockedError, match="another server"):
         bench.open()
@@ -161,7 +161,7 @@ def test_counters_are_replaced_as_a_whole_and_for_one_deployment(bench: Bench) -
     assert {w: c.seq for w, c in store.load_counters("b").items()} == {"one": 9}
     store.save_counters("a", {})
     assert store.load_counters("a") == {}
-    # Counters alone make no deployment.
+    # Counters alone do not make a deployment.
     assert store.deployments() == []
 
 
@@ -178,7 +178,7 @@ def test_counters_are_replaced_as_a_whole_and_for_one_deployment(bench: Bench) -
         ([{"a": replace(SERVING, switch=Switch(Version(1, 4), OLD, Stage.OFFERED))}], {OLD}),
     ],
 )
-def test_a_placement_is_kept_once_and_for_as_long_as_a_record_refers_to_it(
+def test_a_placement_is_stored_once_and_as_long_as_a_record_refers_to_it(
     bench: Bench, states: list[dict[str, Record | None]], left: set[Placement]
 ) -> None:
     store = bench.open()
@@ -191,7 +191,7 @@ def test_a_placement_is_kept_once_and_for_as_long_as_a_record_refers_to_it(
     assert bench.placements() == {placement.digest for placement in left}
 
 
-def test_nothing_that_a_store_hands_out_can_be_changed(bench: Bench) -> None:
+def test_values_that_a_store_returns_cannot_be_changed(bench: Bench) -> None:
     store = bench.open()
     prepare(store)
     record = store.load("a")
@@ -206,7 +206,7 @@ def test_nothing_that_a_store_hands_out_can_be_changed(bench: Bench) -> None:
         store.load_counters("a")["worker"].counts_LE[0, 0] = 1
 
 
-def test_a_store_keeps_copies_of_its_own(bench: Bench) -> None:
+def test_a_store_copies_its_arguments(bench: Bench) -> None:
     store = bench.open()
     counts_LE = np.ones((2, 3), np.int64)
     by_worker = {"worker": SavedCounters(1, 1, 1, counts_LE, b"")}

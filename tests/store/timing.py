@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.store.scenes import SERVING
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.memory import MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
@@ -37,7 +37,7 @@ def new_placements(store: Store) -> Iterator[Callable[[], None]]:
     random = np.random.default_rng(0)
     for _ in range(TIMES):
         rows = [random.permutation(np.arange(SLOTS) % EXPERTS) for _ in range(LAYERS)]
-        record = replace(SERVING, placement=Placement.of(np.stack(rows), EXPERTS, GPUS))
+        record = replace(SERVING, placement=placement_of(np.stack(rows), EXPERTS, GPUS))
         yield lambda record=record: store.save("a", record)  # type: ignore[misc]
 
 

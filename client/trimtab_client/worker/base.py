@@ -1,10 +1,11 @@
-"""What both kinds of session are to an engine, beside the waiting."""
+"""The part of a session that both kinds share, and that waits for nothing but a lock."""
 
 from __future__ import annotations
 
+import logging
 import os
-import random as random_module
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, SupportsIndex
 
 import numpy.typing as npt
@@ -13,52 +14,68 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.version import Version
 from trimtab_client.worker.backoff import Backoff
-from trimtab_client.worker.carrying import Callbacks
-from trimtab_client.worker.core import SessionCore
+from trimtab_client.worker.connector import Connector
+from trimtab_client.worker.context import Job, SessionContext
 from trimtab_client.worker.counters import MAX_STEP
-from trimtab_client.worker.offer import Flip
-from trimtab_client.worker.options import WorkerOptions
-from trimtab_client.worker.shared import Post
+from trimtab_client.worker.effect_runner import EffectRunner, EngineCallbacks
+from trimtab_client.worker.effects import Effect, Prepare
+from trimtab_client.worker.effects import Flip as FlipEffect
+from trimtab_client.worker.inbound import Inbound
+from trimtab_client.worker.offer import Flip, SwitchOffer
+from trimtab_client.worker.options import WorkerOptions, check_gpus, check_placement
+from trimtab_protocol.version import Version
+
+logger = logging.getLogger(__package__)
 
 
 class SessionBase:
-    """The part of a session that waits for nothing."""
+    """What the engine calls, and the objects that the session's loop uses.
+
+    `context` explains which thread does what.
+    """
 
     def __init__(
         self,
         options: WorkerOptions,
-        callbacks: Callbacks,
-        post: Post,
-        barrier: object,
+        callbacks: EngineCallbacks,
+        run_soon: Callable[[Job], object],
+        barrier: Any,
         barrier_every: int,
         retry: RetryPolicy,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
-        self._num_gpus = options.topology.num_gpus
-        self._alone = barrier is None
-        self._check_alone(len(options.gpus))
-        self._every = integer(barrier_every, "barrier_every", low=1)
-        self._core = SessionCore(options, callbacks, post, Backoff(retry, random), clock)
+        self._topology = options.topology
+        self._barrier = barrier
+        self._check_ownership(len(options.gpus))
+        self._barrier_every = integer(barrier_every, "barrier_every", low=1)
+        self._exits = callbacks.exits
+        self._max_backoff = retry.max_backoff
+        self._context = context = SessionContext(options, run_soon, clock)
+        self._effects = EffectRunner(context, callbacks)
+        self._inbound = Inbound(context, self._effects)
+        self._connector = Connector(context, self._effects, Backoff(retry, random))
+        self._step = -1
+        self._flip: Flip | None = None
         self._pid = os.getpid()
         self._closed = False
 
     @property
     def in_force(self) -> Version | None:
-        """The version that the worker serves by; None before its first epoch."""
-        return self._core.in_force
+        """The version of the worker's placement; None before its first epoch."""
+        return self._context.switch.in_force
 
     @property
     def placement(self) -> Placement:
-        """What the worker serves by. Changes with `applied` and `regroup` only."""
-        return self._core.placement
+        """The worker's placement. Only `applied` and `regroup` change it."""
+        return self._context.switch.placement
 
     @property
     def connected(self) -> bool:
-        """Whether a server answers. The worker serves on where none does."""
-        return self._core.connected
+        """Whether a server answers. The worker serves on if none does."""
+        stream = self._context.open_stream
+        return stream is not None and stream.greeted
 
     def record(
         self,
@@ -68,71 +85,89 @@ class SessionBase:
         *,
         per_slot: bool = False,
     ) -> None:
-        """Add what some steps have counted. Takes microseconds; any thread may call it.
+        """Add the token counts of some steps. Takes microseconds; any thread may call it.
 
         Args:
-            counts: integers [L, E], tokens of each logical expert; or, `per_slot`,
+            counts: integers [L, E], tokens of each logical expert; or, if `per_slot`,
                 [L, own slots], tokens of each slot of the worker's GPUs, in slot order.
             first_step: the first of the steps, at least that of the last call. Counts by
                 slot must not reach back over a flip: record them before `applied`.
             last_step: the last of them, at least that of the last call, at most 2**63 - 2.
-            per_slot: what `counts` counts.
+            per_slot: whether `counts` counts slots instead of experts.
 
         Raises:
-            InvalidArgumentError: another shape, no integers, a negative count, or steps
-                that run backwards or too far. Nothing has been added.
-            ClientClosedError: the session is closed, or of another process.
+            InvalidArgumentError: the counts have another shape, are not integers or are
+                negative, or the steps run backwards or too far. Nothing has been added.
+            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
-        self._core.counters.record(counts, first_step, last_step, per_slot=per_slot)
+        self._context.counters.record(counts, first_step, last_step, per_slot=per_slot)
 
     def forget_load(self) -> None:
-        """What was recorded so far is no traffic. Takes microseconds; any thread may call it.
+        """Discard the load recorded so far. Takes microseconds; any thread may call it.
 
-        For after a warm-up, the capture of graphs, a benchmark: their tokens say nothing about
-        those to come, and would have experts moved for them. Each worker that has recorded any
-        calls it. The server forgets them with the next report, which goes out at once; while
-        there is no server, with the first one that gets there.
+        Call it after a warm-up, the capture of graphs or a benchmark: their tokens say nothing
+        about later ones, and experts would be moved because of them. Each worker that has
+        recorded such tokens has to call it. The server discards them with the next report,
+        which is sent at once, or as soon as there is a server.
 
         Raises:
-            ClientClosedError: the session is closed, or of another process.
+            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
-        self._core.forget_load()
+        self._context.counters.forget()
+        self._context.run_soon(self._connector.report_soon)
 
     def applied(self) -> None:
-        """Staging is in the slots and the maps are replaced: go on with the step.
+        """Tell the session that the flip is done, so that steps may continue.
 
         Raises:
-            InvalidArgumentError: `at_step_boundary` has returned nothing to apply.
-            ClientClosedError: the session is closed, or of another process.
+            InvalidArgumentError: `at_step_boundary` has returned no flip.
+            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
-        self._core.engine.applied()
+        flip, switch = self._flip, self._context.switch
+        if flip is None:
+            raise invalid("applied", "there is no flip to apply: `at_step_boundary` returns them")
+        self._context.counters.flipped(flip.placement, switch.gpus, flip.step)
+        with self._context.lock:
+            self._post_effects(switch.flipped(flip.step))
+        self._flip = None
 
     def regroup(
         self, group_id: str, placement: Placement, gpus: Sequence[int] | None = None
     ) -> None:
-        """The engine has formed a new group: connect anew, at once. Steps may start anew.
+        """Tell the session that the engine has formed a new group, and reconnect at once.
 
-        What is held of the old group is given up: `on_abort` follows, once a transfer that
-        runs has ended.
+        The new group may number its steps from 0 again. An offer that the worker holds is given
+        up: `on_abort` is called once a running transfer has ended.
 
         Args:
             group_id: the new group's name.
-            placement: what all its ranks serve by.
-            gpus: the GPUs that this worker owns now; None: the same. A session without a
-                barrier has to own all.
+            placement: the placement of all its ranks.
+            gpus: the GPUs that this worker owns now; None if they are the same. A session
+                without a barrier has to own all GPUs.
 
         Raises:
             InvalidArgumentError: the name is not new, the placement or the GPUs do not fit
                 the topology, or a flip has been returned and not applied.
-            ClientClosedError: the session is closed, or of another process.
+            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
+        switch = self._context.switch
         if gpus is not None:
-            self._check_alone(len(gpus) or self._num_gpus)
-        self._core.engine.regroup(group_id, placement, None if gpus is None else tuple(gpus))
+            self._check_ownership(len(gpus) or self._topology.num_gpus)
+        if self._flip is not None:
+            raise invalid("regroup", f"apply the flip to {self._flip.version} first")
+        if not isinstance(group_id, str) or group_id in ("", switch.group_id):
+            raise invalid("group_id", f"{group_id!r} is not the name of a new group")
+        check_placement(placement, self._topology)
+        owned = switch.gpus if gpus is None else check_gpus(tuple(gpus), self._topology)
+        self._context.counters.regrouped(placement, owned)
+        with self._context.lock:
+            self._post_effects(switch.regroup(group_id, placement, owned))
+            self._context.run_soon(self._connector.leave_old_group)
+        self._step = -1
 
     def _require_open(self) -> None:
         if os.getpid() != self._pid:
@@ -143,26 +178,60 @@ class SessionBase:
         if self._closed:
             raise ClientClosedError("the session is closed: make another one")
 
-    def _check_alone(self, owned: int) -> None:
-        if self._alone and owned != self._num_gpus:
-            seen = f"None, but this worker owns {owned} of {self._num_gpus} GPUs"
-            raise invalid("barrier", f"{seen}: only the owner of all needs none")
+    def _check_ownership(self, owned: int) -> None:
+        num_gpus = self._topology.num_gpus
+        if self._barrier is None and owned != num_gpus:
+            seen = f"None, but this worker owns {owned} of {num_gpus} GPUs"
+            raise invalid("barrier", f"{seen}: only a worker that owns all GPUs needs no barrier")
+
+    # The engine's thread.
 
     def _contribution(self, step: SupportsIndex) -> tuple[int, int] | None:
-        """What to bring to the barrier before this step; None: there is none."""
+        """The rank's input to the barrier before this step; None if it calls no barrier then."""
         self._require_open()
         number = integer(step, "step", low=0, high=MAX_STEP)
-        self._core.engine.begin_step(number)
-        return None if number % self._every else self._core.engine.contribute()
+        if self._flip is not None:
+            rule = f"apply the flip to {self._flip.version} first, and call `applied`"
+            raise invalid("step", f"{number} cannot begin: {rule}")
+        if number <= self._step:
+            raise invalid("step", f"{number} does not come after {self._step}")
+        self._step = number
+        if number % self._barrier_every:
+            return None
+        with self._context.lock:
+            return self._context.switch.contribute()
 
     def _agreed(self, result: Any) -> Flip | None:
+        """The flip to make after the barrier returned `result`; None if there is none."""
         try:
             accepted, armed = map(int, result)
         except (TypeError, ValueError) as error:
             raise invalid("barrier", f"{result!r} is not two integers") from error
-        return self._core.engine.agreed(accepted, armed)
+        with self._context.lock:
+            effects = self._context.switch.agreed(accepted, armed)
+            if effects and not isinstance(effects[0], FlipEffect | Prepare):
+                self._post_effects(effects)
+                return None
+        for effect in effects:
+            match effect:
+                case FlipEffect(offer=SwitchOffer() as offer):
+                    self._flip = Flip(offer, self._step)
+                case Prepare(offer=SwitchOffer() as offer):
+                    # All ranks are at the same step here, and nowhere else.
+                    self._effects.prepare(offer)
+        return self._flip
 
+    def _post_effects(self, effects: list[Effect]) -> None:
+        """Let the loop run effects. The caller holds the lock."""
+        self._context.run_soon(partial(self._effects.run, self._context.stream, effects))
 
-def default_random() -> float:
-    """A number in [0, 1): it spreads load, and guards nothing."""
-    return random_module.random()  # noqa: S311
+    # The loop.
+
+    def _run(self, job: Job) -> None:
+        """Run a job. Its failure does not end the session: the engine serves on."""
+        try:
+            job()
+        except self._exits:
+            raise
+        except BaseException:
+            logger.exception("the session failed at %r, and continues", job)

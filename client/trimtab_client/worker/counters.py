@@ -1,10 +1,13 @@
-"""What a worker has counted since its process began: rule P10 of PROTOCOL.md."""
+"""A worker's token counts since its process began: rule P10 of PROTOCOL.md.
+
+Legend for all shapes: L layers, E logical experts, S slots of the worker's own GPUs.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,7 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
 from trimtab_client.worker.slots import slots_of
+from trimtab_protocol.messages import MAX_TOKENS, Report
 
 Counts = npt.NDArray[np.int64]
 
@@ -21,55 +25,33 @@ MAX_STEP = 2**63 - 2
 """A step and the one after it are int64 in messages."""
 
 
-MAX_TOKENS = 2**62
-"""Of one worker, all together: a server refuses the report of more."""
-
-
-class Snapshot(NamedTuple):
-    """The counts at one moment.
-
-    Attributes:
-        seq: 1 until the server has acknowledged a report, and then one more each time.
-        first_step: the first step that is not covered by one of a lower seq; last_step + 1
-            if there is none.
-        last_step: the last step counted; -1 before the first.
-        counts_LE: int64 [L, E], tokens of each logical expert, cumulative.
-        discard: whether all of these are no traffic.
-    """
-
-    seq: int
-    first_step: int
-    last_step: int
-    counts_LE: Counts
-    discard: bool = False
-
-
 class Counters:
     """Cumulative counts by logical expert. Any number of threads may use it.
 
-    Counts per slot are summed per slot, and become counts per expert when a snapshot is
-    taken and when the map changes: so `record` is one addition whatever it is given.
+    Counts by slot are added up by slot, and become counts by expert when a snapshot is
+    taken and when the placement changes: so `record` is always a single addition.
 
     Args:
-        placement: what the worker serves by.
+        placement: the worker's placement.
         gpus: the GPUs that it owns.
     """
 
     def __init__(self, placement: Placement, gpus: Sequence[int]) -> None:
         self._lock = threading.Lock()
         self._counts_LE: Counts = np.zeros(placement.logcnt.shape, np.int64)
-        # No less than all counts together: a bound costs one look at each matrix, a sum two.
-        self._most_tokens = 0
-        # Of the last snapshot, and whether a report has been acknowledged. Steps are in the
-        # numbering of snapshots: up to which the last one counts, and those of lower seq.
+        # An upper bound of all counts together: it takes one pass over each matrix, a sum two.
+        self._tokens_bound = 0
+        # The number of the last snapshot, and whether a report has been acknowledged.
         self._seq, self._acknowledged = 1, False
+        # The last step that the last snapshot counts, and the last that those of lower seq do.
         self._reported = self._covered = -1
         self._last = -1
-        # Whether the server still has to hear that what was counted is no traffic, and the
-        # first report that says so beyond doubt.
-        self._discard, self._said_in = False, 0
+        # Whether the server has yet to learn that it has to discard the counts so far, and the
+        # first report that is certain to tell it so; 0 if there was none yet.
+        self._discard, self._discard_seq = False, 0
         self._snapshots = 0
-        # Of the last call, and in the engine's numbering, which a new group may begin anew.
+        # The steps of the last call in the engine's numbering, which a new group may restart,
+        # and what to add to get the numbering of snapshots.
         self._span = (0, 0)
         self._shift = 0
         self._new_group = False
@@ -83,21 +65,12 @@ class Counters:
         *,
         per_slot: bool = False,
     ) -> None:
-        """Add what the steps from `first_step` to `last_step` have counted.
-
-        Args:
-            counts: [L, E], tokens of each logical expert; or, `per_slot`, [L, own slots],
-                tokens of each slot of the worker's GPUs, in the order of slots.
-            first_step: at least that of the last call, and, `per_slot`, not before the
-                flip to what is in force.
-            last_step: at least `first_step`, and at least that of the last call; at most
-                2**63 - 2, with the steps of groups before.
-            per_slot: what `counts` counts.
+        """Add the counts of some steps: integers [L, E], or [L, S] if `per_slot`.
 
         Raises:
-            InvalidArgumentError: another shape, no integers, a negative count, more tokens
-                than a server takes (2**62, with those before), or steps that run backwards
-                or too far. Nothing has been added.
+            InvalidArgumentError: the counts have another shape, are not integers or are
+                negative, they are more tokens than a server takes (2**62, with those before), or
+                the steps run backwards or too far. Nothing has been added.
         """
         amounts = as_indices(counts, "counts")
         if amounts.min() < 0:
@@ -112,16 +85,17 @@ class Counters:
                 what = "own slots" if per_slot else "E"
                 raise invalid("counts", f"shape {amounts.shape} is not [L, {what}] = {table.shape}")
             self._check_span(span, per_slot)
-            most_tokens = self._with(amounts)
+            tokens_bound = self._bound_with(amounts)
             np.add(table, amounts, out=table)
-            self._most_tokens = most_tokens
+            self._tokens_bound = tokens_bound
             self._note_span(span)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Report:
         """The counts as they are now.
 
-        All have number 1 until one has been acknowledged. So a server that sees this number
-        first knows that no other has counted any of it; see `Counters` of the server.
+        All snapshots have number 1 until one has been acknowledged. So a server that sees
+        number 1 first knows that no other report has counted any of its tokens; see `Counters`
+        of the server.
         """
         with self._lock:
             counts_LE, slots_LS = self._counts_LE.copy(), self._slots_LS.copy()
@@ -130,38 +104,39 @@ class Counters:
                 self._seq, self._covered = self._seq + 1, self._reported
             self._reported = self._last
             seq, first, last = self._seq, self._covered + 1, self._last
-            discard, alone = self._discard, self._acknowledged or self._snapshots == 0
+            # Before the first acknowledgement all reports have number 1, and the server may
+            # have counted an earlier one.
+            unambiguous = self._acknowledged or self._snapshots == 0
             self._snapshots += 1
-            # Before the first acknowledgement all reports have one number, and the server
-            # may have taken another of them.
-            if discard and alone and not self._said_in:
-                self._said_in = seq
+            discard = self._discard
+            if discard and unambiguous and not self._discard_seq:
+                self._discard_seq = seq
         _fold(slots_LS, expert_of, counts_LE)
-        return Snapshot(seq, first, last, counts_LE, discard)
+        return Report(seq, first, last, counts_LE, discard)
 
     def acknowledged(self, seq: int) -> None:
-        """The server has counted the report of this number; 0: none yet."""
+        """Note that the server has counted the report of this number; 0 if it has none yet."""
         with self._lock:
             self._acknowledged = self._acknowledged or seq > 0
-            if self._said_in and seq >= self._said_in:
-                self._discard, self._said_in = False, 0
+            if self._discard_seq and seq >= self._discard_seq:
+                self._discard, self._discard_seq = False, 0
 
     def forget(self) -> None:
-        """What was counted so far is no traffic: reports say so until one is acknowledged."""
+        """Let reports say, until one is acknowledged, that the counts so far are no load."""
         with self._lock:
-            self._discard, self._said_in = True, 0
+            self._discard, self._discard_seq = True, 0
 
     def flipped(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
-        """From `step` on, slots hold what `placement` says."""
+        """Count slots by `placement` from `step` on."""
         with self._lock:
             _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
             self._serve(placement, gpus, step)
 
     def regrouped(self, placement: Placement, gpus: Sequence[int]) -> None:
-        """A new group has formed, and may number its steps anew.
+        """Count slots by `placement` for a new group, which may restart its step numbers.
 
-        What is reported goes on rising all the same: the steps of reports are the worker's
-        own, and are compared with no other worker's.
+        The steps of reports rise all the same: they are the worker's own, and are not compared
+        with those of other workers.
         """
         with self._lock:
             _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
@@ -169,10 +144,9 @@ class Counters:
             self._span, self._new_group = (0, 0), True
 
     def _serve(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
-        """Count by this map from `step` on."""
         layers, experts = placement.logcnt.shape
         own_LS = placement.phy2log[:, slots_of(gpus, placement)]
-        # The position in a flat [L, E].
+        # The position of each slot's expert in a flat [L, E].
         self._expert_of_LS = own_LS + np.arange(layers)[:, None] * experts
         self._slots_LS: Counts = np.zeros(own_LS.shape, np.int64)
         self._flipped_at = step
@@ -193,12 +167,12 @@ class Counters:
             rule = f"record what came before {flip} by slots before `applied`"
             raise invalid("first_step", f"{first} is before {flip}: {rule}")
 
-    def _with(self, amounts: Matrix) -> int:
-        """No less than all counts will be with these; refuses what could not be reported."""
-        most = self._most_tokens + int(amounts.max()) * amounts.size
-        if most < MAX_TOKENS:
-            return most
-        # In floating point, where a sum cannot wrap around to fit.
+    def _bound_with(self, amounts: Matrix) -> int:
+        """The bound of all counts with these added; refuses counts that no report could hold."""
+        bound = self._tokens_bound + int(amounts.max()) * amounts.size
+        if bound < MAX_TOKENS:
+            return bound
+        # The exact sum is computed in floating point, where it cannot wrap around.
         tables = (self._counts_LE, self._slots_LS, amounts)
         total = sum(float(table.sum(dtype=np.float64)) for table in tables)
         if total >= MAX_TOKENS:
@@ -214,12 +188,12 @@ class Counters:
         self._last = span[1] + self._shift
 
     def _shift_of(self, span: tuple[int, int]) -> int:
-        """What to add to the engine's steps."""
+        """The number to add to the engine's steps to get those of snapshots."""
         return max(0, self._last + 1 - span[0]) if self._new_group else self._shift
 
 
 def _fold(slots_LS: Counts, expert_of_LS: npt.NDArray[np.int64], counts_LE: Counts) -> None:
-    """Add counts per slot to counts per expert. An expert may have several slots."""
+    """Add counts by slot to counts by expert. An expert may have several slots."""
     np.add.at(counts_LE.reshape(-1), expert_of_LS, slots_LS)
 
 

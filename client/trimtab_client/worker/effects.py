@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from trimtab_client.worker.messages import Answer, Offer
+from trimtab_client.placement import Placement
+from trimtab_protocol.history import Flipped, InForce
+from trimtab_protocol.messages import Abort, Answer, Commit, Welcome
+from trimtab_protocol.version import Version
+
+
+@dataclass(frozen=True)
+class OfferedSwitch:
+    """An offer that fits the placement in force: what the state machine has to know of it.
+
+    Attributes:
+        version: the version that the switch leads to.
+        base: the version that it starts from.
+        base_digest: the digest of that placement.
+        placement: the placement that it leads to.
+    """
+
+    version: Version
+    base: Version
+    base_digest: bytes
+    placement: Placement
+
+
+Order = Welcome | OfferedSwitch | Commit | Abort
 
 
 @dataclass(frozen=True)
@@ -20,21 +41,21 @@ class Send:
 class Prepare:
     """Fill staging with what the offer asks for, and say when that has ended."""
 
-    offer: Offer
+    offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
 class Discard:
     """Free the staging of an offer; no transfer into it is running."""
 
-    offer: Offer
+    offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
 class Flip:
     """Serve by the offer's placement from this step boundary on, and say when that is done."""
 
-    offer: Offer
+    offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
@@ -46,10 +67,9 @@ class Complain:
 
 @dataclass(frozen=True)
 class Note:
-    """A line of the deployment's history: see PROTOCOL.md."""
+    """Tell whoever watches the session, in the words of the deployment's history."""
 
-    kind: str
-    values: Mapping[str, Any]
+    event: InForce | Flipped
 
 
 Effect = Send | Prepare | Discard | Flip | Complain | Note

@@ -1,10 +1,10 @@
-"""Who a worker is, what it has, and what it can do: what its Hello says."""
+"""The options of a worker, which its Hello sends to the server."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import TypeVar
@@ -13,6 +13,9 @@ from trimtab_client.checks import integer, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
+from trimtab_protocol.messages import Scope as Scope
+from trimtab_protocol.messages import TopologySizes, WorkerSetup
+from trimtab_protocol.messages import Transfer as Transfer
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
@@ -20,52 +23,29 @@ _UINT64_MAX = 2**64 - 1
 _Choice = TypeVar("_Choice", bound=Enum)
 
 
-class Scope(Enum):
-    """What a worker's counts count, so that nothing is summed twice.
-
-    SOURCE: what this rank's router has sent out. LOCAL: what this rank's slots have
-    processed. GLOBAL: all ranks' counts, reduced already; one worker of the group reports.
-    """
-
-    SOURCE = "source"
-    LOCAL = "local"
-    GLOBAL = "global"
-
-
-class Transfer(Enum):
-    """How weights come into staging.
-
-    PULL: the receiver reads them by itself, at any time. COLLECTIVE: all ranks take part,
-    at the same step.
-    """
-
-    PULL = "pull"
-    COLLECTIVE = "collective"
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """Who a worker is, what it has, and what it can do.
+    """The identity, the placement and the limits of a worker.
 
     Attributes:
-        deployment: the model instance. Created by the first worker; all have to agree.
+        deployment: name of the model instance. Its first worker creates the deployment, and all
+            workers have to agree on what it is.
         worker: the worker's name, the same in each incarnation.
-        topology: the deployment's.
-        placement: what the worker serves by as it starts.
-        scope: what it records: SOURCE, LOCAL or GLOBAL, or these names in lower case.
+        topology: the topology of the deployment.
+        placement: the worker's placement when it starts.
+        scope: which tokens it records: SOURCE, LOCAL or GLOBAL, or these names in lower case.
         bytes_per_expert: size of the weights of one expert in one layer.
-        gpus: the GPUs that it owns, ascending. Empty: all.
-        group_id: name of the expert-parallel group, which the engine makes when the group
-            forms and tells all ranks. Only a worker that owns all GPUs may leave it empty:
-            it gets a new one.
-        incarnation: rises with each start of the process. 0: nanoseconds since 1970.
-        transfer: how weights come into staging: PULL or COLLECTIVE, or these names in
-            lower case.
-        staging_slots: expert weights that the staging of each GPU has room for.
-        max_layers_per_switch: most layers that one switch may touch; 0: no limit.
-        model: which model it serves, for people; empty: not said.
-        first_layer: of the model's MoE layers, the first that the deployment has: pipeline
-            stages are a deployment each.
+        gpus: the GPUs that it owns, ascending. Empty for all.
+        group_id: name of the expert-parallel group, which the engine makes when the group forms and
+            gives to all ranks. Only a worker that owns all GPUs may leave it empty: it gets a new
+            one.
+        incarnation: rises with each start of the process. 0 for the nanoseconds since 1970.
+        transfer: how weights get into staging: PULL or COLLECTIVE, or these names in lower case.
+        staging_slots: number of expert weights that the staging of each GPU has room for.
+        max_layers_per_switch: maximum number of layers that one switch may change; 0 for no limit.
+        model: name of the model, for people; may be empty.
+        first_layer: the first of the model's MoE layers that belongs to the deployment: each
+            pipeline stage is a deployment of its own.
 
     Raises:
         InvalidArgumentError: a value is out of its range, or does not fit the others.
@@ -78,7 +58,7 @@ class WorkerOptions:
     scope: Scope
     bytes_per_expert: int
     gpus: tuple[int, ...] = ()
-    group_id: str = field(default="")
+    group_id: str = ""
     incarnation: int = 0
     transfer: Transfer = Transfer.PULL
     staging_slots: int = 1
@@ -87,8 +67,8 @@ class WorkerOptions:
     first_layer: int = 0
 
     def __post_init__(self) -> None:
-        _text(self.deployment, "deployment")
-        _text(self.worker, "worker")
+        _name(self.deployment, "deployment")
+        _name(self.worker, "worker")
         self._set("scope", _choice(self.scope, Scope, "scope"))
         self._set("transfer", _choice(self.transfer, Transfer, "transfer"))
         integer(self.bytes_per_expert, "bytes_per_expert", 1, _UINT64_MAX)
@@ -99,7 +79,9 @@ class WorkerOptions:
         integer(self.incarnation, "incarnation", 0, _UINT64_MAX)
         check_placement(self.placement, self.topology)
         self._set("gpus", check_gpus(self.gpus, self.topology))
-        self._set("group_id", self._checked_group())
+        if self.group_id == "" and self.owns_all:
+            self._set("group_id", uuid.uuid4().hex)
+        _name(self.group_id, "group_id")
         self._set("incarnation", self.incarnation or time.time_ns())
 
     @property
@@ -112,33 +94,44 @@ class WorkerOptions:
         """Whether the worker is the only one of its group."""
         return len(self.gpus) == self.topology.num_gpus
 
-    def _checked_group(self) -> str:
-        if self.group_id == "" and self.owns_all:
-            return uuid.uuid4().hex
-        return _text(self.group_id, "group_id")
-
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
 
+def worker_setup(options: WorkerOptions) -> WorkerSetup:
+    """The part of the first message of each session that stays the same."""
+    return WorkerSetup(
+        deployment=options.deployment,
+        topology=TopologySizes(**vars(options.topology)),
+        num_experts=options.num_experts,
+        scope=options.scope,
+        transfer=options.transfer,
+        staging_slots=options.staging_slots,
+        max_layers_per_switch=options.max_layers_per_switch,
+        bytes_per_expert=options.bytes_per_expert,
+        model=options.model,
+        first_layer=options.first_layer,
+    )
+
+
 def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
-    """The GPUs that a worker owns; all where it names none.
+    """The GPUs that a worker owns: all if `gpus` is empty.
 
     Raises:
-        InvalidArgumentError: one is not in the topology, or they do not ascend.
+        InvalidArgumentError: a GPU is not in the topology, or they do not ascend.
     """
-    highest = topology.num_gpus - 1
-    owned = tuple(integer(gpu, f"gpus[{i}]", 0, highest) for i, gpu in enumerate(gpus))
+    last = topology.num_gpus - 1
+    owned = tuple(integer(gpu, f"gpus[{i}]", 0, last) for i, gpu in enumerate(gpus))
     if any(left >= right for left, right in pairwise(owned)):
         raise invalid("gpus", f"{list(owned)} do not ascend")
     return owned or tuple(range(topology.num_gpus))
 
 
 def check_placement(placement: Placement, topology: Topology) -> None:
-    """Check that a placement is one of this topology.
+    """Check that a placement has the slots and GPUs of the topology.
 
     Raises:
-        InvalidArgumentError: it has other slots or other GPUs.
+        InvalidArgumentError: it has not.
     """
     if not isinstance(placement, Placement):
         raise invalid("placement", f"{type(placement).__name__} is not a Placement: Placement.of")
@@ -148,10 +141,9 @@ def check_placement(placement: Placement, topology: Topology) -> None:
         raise invalid("placement", f"(slots, GPUs) {seen} are not the topology's {wanted}")
 
 
-def _text(value: object, field_name: str) -> str:
+def _name(value: object, field_name: str) -> None:
     if not isinstance(value, str) or not value:
         raise invalid(field_name, f"{value!r} is not a name: give a string that is not empty")
-    return value
 
 
 def _choice(value: object, kind: type[_Choice], field_name: str) -> _Choice:

@@ -1,17 +1,16 @@
-"""An offer as it came, and the checks that it has to pass before an engine sees it."""
+"""The checks that an offer has to pass before an engine sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.offer import SwitchOffer
+from trimtab_protocol.messages import Offer
 
 
 class Room(NamedTuple):
@@ -28,84 +27,58 @@ class Room(NamedTuple):
     max_layers: int
 
 
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """An offer as it came: tensors of the right rank and type, and nothing more is known.
+def check_offer(offer: Offer, base: Placement, room: Room) -> SwitchOffer:
+    """What an offer asks of a worker that serves by `base`.
 
-    The attributes are those of `SwitchOffer`; `digest` is what the server calls it.
+    Raises:
+        ProtocolError: it does not fit `base` or itself, or there is no room for it.
     """
-
-    version: Version
-    digest: bytes
-    base: Version
-    base_digest: bytes
-    layers: IntArray
-    old_rows: IntArray
-    new_rows: IntArray
-    receives: IntArray
-    receive_sources: IntArray
-    sends: IntArray
-    copies: IntArray
-    bytes_received: int
-
-    def on(self, base: Placement, room: Room) -> SwitchOffer:
-        """What it asks of a worker that serves by `base`.
-
-        Raises:
-            ProtocolError: it does not fit `base` or itself, or there is no room for it.
-        """
-        placement = self._rebuilt(base)
-        if 0 < room.max_layers < len(self.layers):
-            raise ProtocolError(
-                f"{len(self.layers)} layers differ, and the limit is {room.max_layers}"
-            )
-        self._check_work(_Work(base.phy2log, placement.phy2log, base.num_gpus, room))
-        offer = SwitchOffer(
-            version=self.version,
-            base=self.base,
-            base_digest=self.base_digest,
-            placement=placement,
-            base_placement=base,
-            layers=self.layers,
-            old_rows=self.old_rows,
-            new_rows=self.new_rows,
-            receives=self.receives,
-            receive_sources=self.receive_sources,
-            sends=self.sends,
-            copies=self.copies,
-            bytes_received=self.bytes_received,
+    transfers = offer.transfers
+    placement = _placement(offer, base)
+    if 0 < room.max_layers < len(transfers.layers):
+        raise ProtocolError(
+            f"{len(transfers.layers)} layers differ, and the limit is {room.max_layers}"
         )
-        _compute_maps(placement)
-        return offer
+    work = _Work(base.phy2log, placement.phy2log, base.num_gpus, room)
+    work.check_receives(transfers.receives, transfers.receive_sources)
+    work.check_copies(transfers.copies, transfers.receives)
+    work.check_sends(transfers.sends)
+    work.check_complete(transfers.receives, transfers.copies)
+    _compute_maps(placement)
+    return SwitchOffer(
+        version=offer.version,
+        base=offer.base,
+        base_digest=offer.base_digest,
+        placement=placement,
+        base_placement=base,
+        **vars(transfers),
+    )
 
-    def _rebuilt(self, base: Placement) -> Placement:
-        if self.base_digest != base.digest:
-            digests = f"{self.base_digest.hex()}, and {base.digest.hex()}"
-            raise ProtocolError(f"the digest of the base is {digests} is in force")
-        layers, slots = base.phy2log.shape
-        _check_ascending(self.layers, layers)
-        for name, rows in (("old_rows", self.old_rows), ("new_rows", self.new_rows)):
-            if rows.shape != (len(self.layers), slots):
-                wanted = [len(self.layers), slots]
-                raise ProtocolError(f"{name}: shape {list(rows.shape)} is not {wanted}")
-        if not np.array_equal(base.phy2log[self.layers], self.old_rows):
-            raise ProtocolError("old_rows: they are not the rows in force")
-        phy2log_LR = base.phy2log.copy()
-        phy2log_LR[self.layers] = self.new_rows
-        try:
-            placement = Placement.of(phy2log_LR, base.num_experts, base.num_gpus)
-        except InvalidArgumentError as error:
-            raise ProtocolError(f"new_rows: {error}") from error
-        if placement.digest != self.digest:
-            digests = f"{placement.digest.hex()}, but the offer says {self.digest.hex()}"
-            raise ProtocolError(f"the digest of the placement is {digests}")
-        return placement
 
-    def _check_work(self, work: _Work) -> None:
-        work.check_receives(self.receives, self.receive_sources)
-        work.check_copies(self.copies, self.receives)
-        work.check_sends(self.sends)
-        work.check_complete(self.receives, self.copies)
+def _placement(offer: Offer, base: Placement) -> Placement:
+    """The placement that the offer's rows make of `base`."""
+    if offer.base_digest != base.digest:
+        digests = f"{offer.base_digest.hex()}, and {base.digest.hex()}"
+        raise ProtocolError(f"the digest of the base is {digests} is in force")
+    transfers = offer.transfers
+    layers, slots = base.phy2log.shape
+    _check_ascending(transfers.layers, layers)
+    for name in ("old_rows", "new_rows"):
+        seen, wanted = list(getattr(transfers, name).shape), [len(transfers.layers), slots]
+        if seen != wanted:
+            raise ProtocolError(f"{name}: shape {seen} is not {wanted}")
+    if not np.array_equal(base.phy2log[transfers.layers], transfers.old_rows):
+        raise ProtocolError("old_rows: they are not the rows in force")
+    phy2log_LR = base.phy2log.copy()
+    phy2log_LR[transfers.layers] = transfers.new_rows
+    try:
+        placement = Placement.of(phy2log_LR, base.num_experts, base.num_gpus)
+    except InvalidArgumentError as error:
+        raise ProtocolError(f"new_rows: {error}") from error
+    if placement.digest != offer.digest:
+        digests = f"{placement.digest.hex()}, but the offer says {offer.digest.hex()}"
+        raise ProtocolError(f"the digest of the placement is {digests}")
+    return placement
 
 
 class _Work:

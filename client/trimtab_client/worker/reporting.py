@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import math
 
-from trimtab_client.worker.notices import Directive
+from trimtab_protocol.messages import Directive
 
-_LEASE_PARTS = 3  # so that one late report does not end a session
-_LEAST_PERIOD = 0.01
+_REPORTS_PER_LEASE = 3  # One late report does not end a session.
+_MIN_PERIOD = 0.01
 
 
 class ReportSchedule:
-    """When the next report of one stream is due: none before the server says how to report.
+    """When the next report of a stream is due: never, until the server says how to report.
 
-    A report is also what keeps the session: the lease asks for messages, which gRPC's own
-    pings are not. So it is sent whether or not anything was counted, and often enough for
-    the lease. While one is not acknowledged the next one waits, but not beyond the lease.
+    Reports also keep the session alive: the server's lease asks for messages, and gRPC's own
+    pings are not messages. So a report is sent even if nothing was counted, and often enough for
+    the lease. While a report is not acknowledged, the next one waits, but not beyond the lease.
     """
 
     def __init__(self) -> None:
         self._period = math.inf
         self._patience = math.inf
-        self._since: float | None = None  # the last report, or else the first Directive
+        self._since: float | None = None  # of the last report, or else of the first Directive
         self._queued = False
         self._hurried = False
         self._unacknowledged: int | None = None
 
     def hurry(self) -> None:
-        """There is something to say: the next report goes out as soon as it may."""
+        """Make the next report due at once, or as soon as the last one is acknowledged."""
         self._hurried = True
 
     def directed(self, directive: Directive, now: float) -> None:
-        """The server has said how to report."""
-        self._patience = directive.lease / _LEASE_PARTS if directive.lease else math.inf
-        self._period = max(_LEAST_PERIOD, min(directive.report_interval, self._patience))
+        """Follow the server's directive."""
+        self._patience = directive.lease / _REPORTS_PER_LEASE if directive.lease else math.inf
+        self._period = max(_MIN_PERIOD, min(directive.report_interval, self._patience))
         self._since = now if self._since is None else self._since
 
     def due_at(self) -> float:
-        """When the next report has to go out; infinity: not before something happens."""
+        """When the next report is due; infinity if an event has to come first."""
         if self._queued or self._since is None:
             return math.inf
         if self._unacknowledged is not None:
@@ -45,15 +45,15 @@ class ReportSchedule:
         return self._since if self._hurried else self._since + self._period
 
     def queued(self) -> None:
-        """A report waits to be sent; which counts it has is decided as it leaves."""
+        """Note that a report waits to be sent. It gets its counts when it is sent."""
         self._queued = True
 
     def sent(self, seq: int, now: float) -> None:
-        """The report has left."""
+        """Note that the report with this number was sent."""
         self._queued, self._hurried, self._unacknowledged = False, False, seq
         self._since = now
 
     def acknowledged(self, seq: int) -> None:
-        """The server has counted this report, and so all before it."""
+        """Note that the server has counted this report, and so all before it."""
         if self._unacknowledged is not None and seq >= self._unacknowledged:
             self._unacknowledged = None

@@ -1,4 +1,4 @@
-"""Which slots belong to which GPUs."""
+"""Maps GPUs to their expert slots."""
 
 from __future__ import annotations
 

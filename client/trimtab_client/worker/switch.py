@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from trimtab_client.placement import Placement
-from trimtab_client.version import Version
-from trimtab_client.worker.effects import Complain, Discard, Effect, Flip, Note, Prepare, Send
-from trimtab_client.worker.messages import (
+from trimtab_client.worker.effects import (
+    Complain,
+    Discard,
+    Effect,
+    Flip,
+    Note,
+    OfferedSwitch,
+    Order,
+    Prepare,
+    Send,
+)
+from trimtab_protocol.history import Flipped, InForce, Process
+from trimtab_protocol.messages import (
     Abort,
     Accepted,
     Answer,
@@ -23,12 +32,11 @@ from trimtab_client.worker.messages import (
     Held,
     HeldState,
     Hello,
-    Offer,
-    Order,
     Prepared,
     Refused,
     Welcome,
 )
+from trimtab_protocol.version import Version
 
 
 class _State(Enum):
@@ -53,7 +61,7 @@ class _Holding:
             this rank has said that it is ready, and not heard whether all are.
     """
 
-    offer: Offer
+    offer: OfferedSwitch
     state: _State = _State.ACCEPTED
     transferring: bool = False
     contributed: bool = False
@@ -85,8 +93,7 @@ class WorkerSwitch:
         self.placement = placement
         self.in_force: Version | None = None
         self.term = 0
-        self._worker = worker
-        self._incarnation = incarnation
+        self._process = Process(worker, incarnation)
         self._collective = collective
         self._stream: int | None = None
         self._holding: _Holding | None = None
@@ -106,8 +113,8 @@ class WorkerSwitch:
         self._stream = stream
         return Hello(
             group_id=self.group_id,
-            worker=self._worker,
-            incarnation=self._incarnation,
+            worker=self._process.worker,
+            incarnation=self._process.incarnation,
             stream=stream,
             gpus=self.gpus,
             placement=self.placement,
@@ -138,7 +145,7 @@ class WorkerSwitch:
         match order:
             case Welcome():
                 return self._welcomed(order)
-            case Offer():
+            case OfferedSwitch():
                 return self._offered(order)
             case Commit():
                 return self._committed(order)
@@ -197,7 +204,7 @@ class WorkerSwitch:
         offer, self._holding = holding.offer, None
         self.placement, self.in_force = offer.placement, offer.version
         self._settled, self._flipped_at = offer.version, step
-        note = self._note("flipped", version=offer.version, step=step)
+        note = Note(Flipped(self._process, offer.version, offer.placement.digest, step))
         return [note, *self._send(Applied(offer.version, offer.placement.digest, step))]
 
     def regroup(
@@ -227,10 +234,10 @@ class WorkerSwitch:
             return [Complain(f"epoch {version.epoch} begins with a placement not in force here")]
         self.in_force, self._flipped_at = version, None
         self._settle(version)
-        note = self._note("in_force", version=version, group=self.group_id)
+        note = Note(InForce(self._process, self.group_id, version, digest))
         return [note, *(self._discard(self._holding) if self._holding else [])]
 
-    def _offered(self, offer: Offer) -> list[Effect]:
+    def _offered(self, offer: OfferedSwitch) -> list[Effect]:
         if offer.version <= self._settled:
             return []
         if self._holding is not None and self._holding.offer.version == offer.version:
@@ -270,7 +277,7 @@ class WorkerSwitch:
 
     # What is held.
 
-    def _why_not(self, offer: Offer) -> str | None:
+    def _why_not(self, offer: OfferedSwitch) -> str | None:
         if self._holding is not None:
             return f"{self._holding.offer.version} is held"
         if offer.base != self.in_force or offer.base_digest != self.placement.digest:
@@ -286,7 +293,7 @@ class WorkerSwitch:
             return []
         return self._send(Prepared(version, digest))
 
-    def _refuse(self, offer: Offer, reason: str, *, freed: bool = False) -> list[Effect]:
+    def _refuse(self, offer: OfferedSwitch, reason: str, *, freed: bool = False) -> list[Effect]:
         if freed:
             self._holding = None
         self._settle(offer.version)
@@ -319,7 +326,3 @@ class WorkerSwitch:
 
     def _send(self, answer: Answer) -> list[Effect]:
         return [] if self._stream is None else [Send(answer)]
-
-    def _note(self, kind: str, **values: Any) -> Note:
-        who = {"worker": self._worker, "incarnation": self._incarnation}
-        return Note(kind, {**who, "digest": self.placement.digest, **values})

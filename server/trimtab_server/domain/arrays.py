@@ -1,4 +1,4 @@
-"""Checks that turn what a caller passes into tensors of one rank and dtype.
+"""Checks the arrays that callers pass, and converts them to tensors of one rank and dtype.
 
 Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
 S = R / G slots of a GPU; X rows of a batch, n items, P packs.
@@ -18,34 +18,34 @@ from trimtab_server.domain.errors import invalid, require
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 _SERIAL = 1 << 14
-"""Elements that torch converts in one go on the host: from 2**15 on it would wake its threads."""
+"""Elements that torch converts at once on the host: with 2**15 it would wake its threads."""
 
 
 def unthreaded(tensor: Tensor) -> Tensor | npt.NDArray[Any]:
-    """What to compute on beside the solver: NumPy's view of a tensor on the host, else itself.
+    """A NumPy view of a tensor on the host, for computing on one thread; others as they are.
 
-    Torch wakes threads of its own for tensors of 2**15 elements and more, and waits for
-    the slowest: on a host that is busy, for milliseconds. NumPy stays on the calling thread.
+    Torch wakes its own threads for tensors of 2**15 elements and more, and waits for the
+    slowest one: on a busy host, for milliseconds. NumPy stays on the calling thread.
     """
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
 def as_amounts(value: Any, name: str) -> Tensor:
-    """Loads or weights as float64 [rows, columns], on the device they came on.
+    """Loads or weights as float64 [rows, columns], on the device of the input.
 
     Integers up to 2**53 stay exact.
 
     Raises:
-        InvalidArgumentError: not rank 2, empty, an element that is NaN, infinite
-            or negative, or a row whose sum is; the message holds index and value.
+        InvalidArgumentError: the rank is not 2, there are no elements, or an element or the
+            sum of a row is NaN, infinite or negative; the message names its index and value.
     """
     amounts = _as_matrix(value, name)
     require(not amounts.is_complex(), name, f"dtype {amounts.dtype} is not a real number")
     amounts = _converted(amounts, torch.float64)
     numbers = unthreaded(amounts)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is wrong is named below
+    with np.errstate(over="ignore", invalid="ignore"):  # errors are reported below
         total = numbers.sum(1)[:, None]
-    # A sum that is finite has terms that are, unless they are negative.
+    # If the sum of non-negative terms is finite, so is each term.
     if not (numbers.min() >= 0 and (total < np.inf).all()):
         _require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
         _require_all(numbers >= 0, amounts, name, "is negative")
@@ -55,10 +55,11 @@ def as_amounts(value: Any, name: str) -> Tensor:
 
 
 def as_indices(value: Any, name: str) -> Tensor:
-    """Integers as int64 [rows, columns], on the device they came on.
+    """Integers as int64 [rows, columns], on the device of the input.
 
     Raises:
-        InvalidArgumentError: not rank 2, empty, or not of an integer dtype.
+        InvalidArgumentError: the rank is not 2, there are no elements, or the dtype is not an
+            integer type.
     """
     indices = _as_matrix(value, name)
     require(indices.dtype in _INTEGERS, name, f"dtype {indices.dtype} is not an integer type")
@@ -71,15 +72,15 @@ def check_phy2log(
     """A `phy2log` [L, R] as int64, in which every layer holds every expert.
 
     Raises:
-        InvalidArgumentError: wrong rank, dtype or number of slots, an entry
-            outside [0, E), or an expert without a slot.
+        InvalidArgumentError: the rank, the dtype or the number of slots is wrong, an entry
+            is outside [0, E), or a layer has no slot for an expert.
     """
     phy2log_LR = as_indices(value, name)
     slots = phy2log_LR.shape[1]
     require(
         num_replicas is None or slots == num_replicas,
         name,
-        f"has {slots} slots a layer where num_replicas is {num_replicas}",
+        f"has {slots} slots in each layer, but num_replicas is {num_replicas}",
     )
     experts = unthreaded(phy2log_LR)
     inside = (experts >= 0) & (experts < num_experts)
@@ -91,8 +92,29 @@ def check_phy2log(
     return phy2log_LR
 
 
+def check_placement(
+    value: Any, name: str, load_LE: Tensor, num_replicas: int | None = None
+) -> Tensor:
+    """A `phy2log` [L, R] that fits a load, as int64 on the load's device.
+
+    Raises:
+        InvalidArgumentError: see `check_phy2log`, or the numbers of layers differ.
+    """
+    layers, experts = load_LE.shape
+    phy2log_LR = check_phy2log(value, name, experts, num_replicas)
+    found = len(phy2log_LR)
+    require(found == layers, name, f"has {found} layers, but load has {layers}")
+    return phy2log_LR.to(load_LE.device)
+
+
+def require_shape(tensor: Tensor, name: str, like: Tensor, like_name: str) -> None:
+    """Raise InvalidArgumentError unless `tensor` has the shape of `like`."""
+    found, expected = tuple(tensor.shape), tuple(like.shape)
+    require(found == expected, name, f"shape {found} differs from {like_name}'s {expected}")
+
+
 def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
-    """`logcnt` [L, E] int64: in how many slots each expert lies."""
+    """`logcnt` [L, E] int64: how many slots each expert has."""
     layers, experts_LR = len(phy2log_LR), unthreaded(phy2log_LR)
     if isinstance(experts_LR, Tensor):
         counts_LE = experts_LR.new_zeros(layers, num_experts)
@@ -112,7 +134,7 @@ def _as_matrix(value: Any, name: str) -> Tensor:
 
 
 def _copied(value: Any, name: str) -> Tensor:
-    """Lists and arrays by way of numpy, which reads Python's floats as float64."""
+    """A tensor of a list or an array, made by NumPy, which reads Python's floats as float64."""
     try:
         array = np.ascontiguousarray(value)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
@@ -121,7 +143,7 @@ def _copied(value: Any, name: str) -> Tensor:
 
 
 def _converted(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same numbers as another type, by torch: it knows types that NumPy does not."""
+    """The same numbers as another type; torch converts, since it knows more types than NumPy."""
     if matrix.dtype == dtype or matrix.device.type != "cpu":
         return matrix.to(dtype)
     converted = torch.empty(matrix.shape, dtype=dtype)
@@ -141,7 +163,7 @@ def _require_all(holds: Tensor | npt.NDArray[Any], values: Tensor, name: str, ru
 
 
 def _first_false(holds: Tensor | npt.NDArray[Any]) -> tuple[int, int] | None:
-    """Row and column of the first element that is false; None if there is none."""
+    """Row and column of the first element that is False; None if all are True."""
     if bool(holds.all()):
         return None
     on_host = holds.cpu().numpy() if isinstance(holds, Tensor) else holds

@@ -1,4 +1,4 @@
-"""How evenly a placement spreads a load: the one definition used everywhere."""
+"""How evenly a placement spreads a load: the definition used everywhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.arrays import replica_counts, unthreaded
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import tensor_of
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Evaluation:
     Attributes:
         gpu_load: float64 [L, G], in the unit of the load.
         imbalance: float64 [L]: heaviest GPU / mean GPU, >= 1; 1 without load.
-        bound: float64 [L]: no placement of this topology has a lower imbalance; with router
-            groups, none that keeps them on their nodes, as many on each.
-        moves: int64 [L]: experts new to a GPU, against `current`; 0 without it.
+        bound: float64 [L]: a lower bound on the imbalance of all placements of this topology;
+            with router groups, of those that keep equally many groups on each node.
+        moves: int64 [L]: experts new to a GPU, compared with `current`; 0 without it.
         bytes_moved: int64 [L]: moves * bytes_per_expert.
     """
 
@@ -43,7 +44,7 @@ class Evaluation:
         moves: Moves | None = None,
         bytes_per_expert: int = 0,
     ) -> Evaluation:
-        """The evaluation, with moves counted for each layer."""
+        """The evaluation with these values, and with moves counted for each layer."""
         layers = len(gpu_load_LG)
         if moves is None:
             moves_L = torch.from_numpy(np.zeros(layers, np.int64)).to(gpu_load_LG.device)
@@ -55,7 +56,7 @@ class Evaluation:
     def with_layers(
         self, layer_A: npt.NDArray[np.int64], other: Evaluation, row_A: npt.NDArray[np.int64]
     ) -> Evaluation:
-        """The same, but in layers `layer_A` what `other` says of `row_A`."""
+        """The same, but layers `layer_A` have the values of rows `row_A` of `other`."""
 
         def mixed(name: str) -> Tensor:
             values: Tensor = getattr(self, name).clone()
@@ -65,12 +66,12 @@ class Evaluation:
         return Evaluation(**{name: mixed(name) for name in vars(self)})
 
     def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Evaluation:
-        """Of some layers, in their order."""
+        """The evaluation of some layers, in their order."""
         return Evaluation(**{name: value[layer_A] for name, value in vars(self).items()})
 
     @property
     def loaded(self) -> Tensor:
-        """Which layers have any load, bool [L]: of the others there is nothing to say."""
+        """Which layers have any load, bool [L]; balance means nothing for the others."""
         return self.gpu_load.amax(1) > 0
 
     @property
@@ -80,10 +81,10 @@ class Evaluation:
 
 
 class OverLayers(NamedTuple):
-    """An imbalance of many layers in three numbers, and how many layers these are of.
+    """The imbalance of many layers in three numbers, and the number of layers.
 
-    Layers without load are none of them: they would count as balanced. Dense layers are such,
-    where an engine numbers all.
+    Layers without load are left out, since they would count as balanced. An inference engine that
+    numbers all layers has such layers: the dense ones.
     """
 
     worst: float
@@ -93,7 +94,7 @@ class OverLayers(NamedTuple):
 
     @classmethod
     def of(cls, gpu_load_LG: Tensor) -> OverLayers | None:
-        """Heaviest GPU / mean GPU, of these loads; None: no layer has any."""
+        """The imbalance of these loads; None if no layer has load."""
         loaded_LG = gpu_load_LG[gpu_load_LG.amax(1) > 0]
         if not len(loaded_LG):
             return None
@@ -110,7 +111,7 @@ def gpu_loads(phy2log_LR: Tensor, load_LE: Tensor, num_gpus: int) -> Tensor:
 
 def loads_with(placement: Placement, load_LE: npt.NDArray[np.float64]) -> Tensor:
     """Load of each GPU with a placement, float64 [L, G]."""
-    return gpu_loads(placement.tensor(), torch.from_numpy(load_LE), placement.num_gpus)
+    return gpu_loads(tensor_of(placement), torch.from_numpy(load_LE), placement.num_gpus)
 
 
 def imbalance(gpu_load_LG: Tensor) -> Tensor:
@@ -121,10 +122,10 @@ def imbalance(gpu_load_LG: Tensor) -> Tensor:
 
 
 def fold_sum(value: Tensor) -> Tensor:
-    """Sum over the last axis: the second half is added to the first until one is left.
+    """Sum over the last axis, by adding the second half to the first until one number is left.
 
-    The order is fixed, and so is the last bit, on every device and in every
-    backend; where the number is odd, the one in the middle waits.
+    The order of addition is fixed, so every device and every backend computes the same last bit.
+    If the number of terms is odd, the middle one stays for the next round.
     """
     while (width := value.shape[-1]) > 1:
         half = (width + 1) // 2

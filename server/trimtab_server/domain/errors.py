@@ -1,29 +1,22 @@
-"""All errors the server raises on purpose.
+"""All errors that the server raises on purpose.
 
 TrimtabError
-├── InvalidArgumentError    the request breaks a rule; names fields and values
-├── NotFoundError           what the request names is not there
-├── AlreadyExistsError      what it would make is there already, and another
-├── FailedPreconditionError the request is right, and the state of things forbids it now
-├── SessionClosedError      a session is over, for a reason that may pass: come back
-├── ResourceExhaustedError  a limit was hit; `retry_after` where waiting helps
-├── UnavailableError        warming up or draining; try again elsewhere or later
-└── DeadlineExceededError   the caller's time ran out before the work began
+├── InvalidArgumentError    the request breaks a rule; the message names fields and values
+├── NotFoundError           the request names something that does not exist
+├── AlreadyExistsError      the request would create something that exists and differs
+├── FailedPreconditionError the request is valid, but the present state forbids it
+├── SessionClosedError      the server closed a session; the worker may open another one
+├── ResourceExhaustedError  a limit was reached; `retry_after` is set if waiting helps
+├── UnavailableError        the server starts or stops; try again later or elsewhere
+└── DeadlineExceededError   the caller's deadline passed before the work began
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import index
 from typing import Any, SupportsIndex
 
-
-@dataclass(frozen=True)
-class Violation:
-    """One argument that broke a rule: its path, and the value seen with the rule."""
-
-    field: str
-    description: str
+from trimtab_protocol.errors import Violation
 
 
 class TrimtabError(Exception):
@@ -39,23 +32,23 @@ class InvalidArgumentError(TrimtabError, ValueError):
 
 
 class NotFoundError(TrimtabError):
-    """What a request names is not there."""
+    """The request names something that does not exist."""
 
 
 class AlreadyExistsError(TrimtabError):
-    """There is one of that name already, which differs; the message says in what."""
+    """Something of that name exists and differs; the message says how."""
 
 
 class FailedPreconditionError(TrimtabError):
-    """Nothing is wrong with the request, but with the state it finds; the message says what."""
+    """The request is valid, but the present state forbids it; the message says why."""
 
 
 class SessionClosedError(TrimtabError):
-    """A session is over, for a reason that may pass; the worker may begin another."""
+    """The server closed a session, for a reason that may pass; the worker may open another one."""
 
 
 class ResourceExhaustedError(TrimtabError):
-    """A limit was hit. `retry_after` is in seconds; None: waiting does not help."""
+    """A limit was reached. `retry_after` is in seconds; None if waiting does not help."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -63,7 +56,7 @@ class ResourceExhaustedError(TrimtabError):
 
 
 class UnavailableError(TrimtabError):
-    """The server takes no work now. `retry_after` is in seconds."""
+    """The server accepts no work now. `retry_after` is in seconds."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -71,7 +64,7 @@ class UnavailableError(TrimtabError):
 
 
 class DeadlineExceededError(TrimtabError):
-    """The caller's deadline passed before its work began."""
+    """The caller's deadline passed before the work began."""
 
 
 def invalid(field: str, description: str) -> InvalidArgumentError:
@@ -86,7 +79,7 @@ def require(condition: bool, field: str, description: str) -> None:
 
 
 def require_all(*rules: tuple[bool, str, str]) -> None:
-    """`require` for several (condition, field, description): one error names all that fail."""
+    """`require` for several (condition, field, description); one error names all that fail."""
     broken = [Violation(field, description) for holds, field, description in rules if not holds]
     if broken:
         raise InvalidArgumentError(*broken)
@@ -103,7 +96,7 @@ def require_integers(**values: Any) -> None:
 
 
 def store_integers(frozen: object, **values: Any) -> None:
-    """Check integers of any type, and keep them in a frozen dataclass as Python's own.
+    """Check integers of any type, and store them in a frozen dataclass as Python integers.
 
     Raises:
         InvalidArgumentError: see `require_integers`.
@@ -114,5 +107,5 @@ def store_integers(frozen: object, **values: Any) -> None:
 
 
 def _is_integer(value: Any) -> bool:
-    # Asking for a protocol takes microseconds, and most values are plain.
+    # Checking a protocol takes microseconds, and most values are plain integers.
     return type(value) is int or (isinstance(value, SupportsIndex) and not isinstance(value, bool))

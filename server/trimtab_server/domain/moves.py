@@ -1,4 +1,4 @@
-"""What has to be copied to go from one placement to another."""
+"""The expert weights to copy between two placements."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Moves:
     def with_layers(
         self, layer_A: npt.NDArray[np.int64], other: Moves, row_A: npt.NDArray[np.int64]
     ) -> Moves:
-        """The same, but in layers `layer_A` the moves that `other` has in `row_A`."""
+        """These moves, with those of layers `layer_A` replaced by layers `row_A` of `other`."""
         ours_M3, theirs_M3 = self.layer_slot_expert.numpy(), other.layer_slot_expert.numpy()
         stay_M = ~np.isin(ours_M3[:, 0], layer_A)
         come_M = np.isin(theirs_M3[:, 0], row_A)
@@ -65,7 +65,7 @@ class Moves:
 
 
 def presence(phy2log_LR: Tensor, num_experts: int, num_gpus: int) -> Tensor:
-    """Which GPU holds which expert, bool [L, G, E]."""
+    """Whether each GPU holds each expert, bool [L, G, E]."""
     phy2log_LGS = phy2log_LR.unflatten(1, (num_gpus, -1))
     shape = *phy2log_LGS.shape[:2], num_experts
     experts = unthreaded(phy2log_LGS)
@@ -80,7 +80,7 @@ def presence(phy2log_LR: Tensor, num_experts: int, num_gpus: int) -> Tensor:
 def moves_between(current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus: int) -> Moves:
     """The moves from `current` to `new`, both int64 [L, R].
 
-    An expert that gets two slots on a GPU that did not hold it is one move: the
+    An expert that gets two slots on a GPU that did not hold it is one move, since the
     second slot is filled by a local copy.
     """
     held_LGE = presence(current_LR, num_experts, num_gpus)
@@ -92,14 +92,14 @@ def moves_between(current_LR: Tensor, new_LR: Tensor, num_experts: int, num_gpus
 
 
 def _repeats_earlier(new_LGS: Tensor) -> Tensor:
-    """Where a slot repeats the expert of an earlier slot of the same GPU."""
+    """Whether a slot repeats the expert of an earlier slot of the same GPU."""
     slots = new_LGS.shape[-1]
     earlier_SS = torch.ones(slots, slots, dtype=torch.bool, device=new_LGS.device).tril(-1)
     return ((new_LGS.unsqueeze(-1) == new_LGS.unsqueeze(-2)) & earlier_SS).any(-1)
 
 
 def _sources(held_MG: Tensor) -> Tensor:
-    """The set columns of each row, ascending, padded with -1 to the longest."""
+    """The indices of the True columns of each row, ascending, padded with -1."""
     width = int(held_MG.sum(1).max()) if held_MG.numel() else 0
     order_MG = torch.argsort((~held_MG).to(torch.int8), dim=1, stable=True)
     return torch.where(held_MG.gather(1, order_MG), order_MG, -1)[:, :width]

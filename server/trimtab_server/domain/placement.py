@@ -1,11 +1,7 @@
-"""A placement: which expert lies in each slot, checked once and then immutable."""
+"""Placements from what callers pass, and the moves between two of them."""
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,63 +9,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import check_phy2log
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.arrays import as_indices
+from trimtab_server.domain.errors import InvalidArgumentError
 
 
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """An immutable, checked `phy2log` of all layers. Build it with `Placement.of`.
+def placement_of(phy2log: Any, num_experts: int, num_gpus: int) -> Placement:
+    """Check `phy2log` [L, R], an array or tensor of integers, and take a copy of it.
 
-    Attributes:
-        phy2log: int32 [L, R], read-only: the logical expert in each slot.
-        num_experts: E, logical experts of a layer.
-        num_gpus: G; slot r lies on GPU r // (R / G).
+    Raises:
+        InvalidArgumentError: see `Placement.of`.
     """
+    phy2log_LR = as_indices(phy2log, "phy2log").cpu().numpy()
+    try:
+        return Placement.of(phy2log_LR, num_experts, num_gpus)
+    except MalformedError as error:
+        raise InvalidArgumentError(*error.violations) from error
 
-    phy2log: npt.NDArray[np.int32]
-    num_experts: int
-    num_gpus: int
 
-    @classmethod
-    def of(cls, phy2log: Any, num_experts: int, num_gpus: int) -> Placement:
-        """Check `phy2log` [L, R] and take a copy of it.
-
-        Raises:
-            InvalidArgumentError: see `check_phy2log`.
-        """
-        checked_LR = check_phy2log(phy2log, "phy2log", num_experts)
-        array = checked_LR.cpu().numpy().astype(np.int32)
-        array.setflags(write=False)
-        return cls(array, num_experts, num_gpus)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the placement; its bytes are defined in placement.proto."""
-        layers, slots = self.phy2log.shape
-        header = struct.pack("<4I", layers, slots, self.num_experts, self.num_gpus)
-        body = self.phy2log.astype("<i4", copy=False).tobytes()
-        return hashlib.sha256(b"trimtab.placement.v1" + header + body).digest()
-
-    def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Placement:
-        """The same of some layers, in their order."""
-        return self._made_of(self.phy2log[layer_A])
-
-    def with_layers(
-        self, layer_A: npt.NDArray[np.int64], other: Placement, row_A: npt.NDArray[np.int64]
-    ) -> Placement:
-        """The same, but in layers `layer_A` what `other` has in `row_A`."""
-        phy2log_LR = self.phy2log.copy()
-        phy2log_LR[layer_A] = other.phy2log[row_A]
-        return self._made_of(phy2log_LR)
-
-    def _made_of(self, phy2log_LR: npt.NDArray[np.int32]) -> Placement:
-        """A placement of rows that have been checked."""
-        phy2log_LR.setflags(write=False)
-        return Placement(phy2log_LR, self.num_experts, self.num_gpus)
-
-    def tensor(self) -> Tensor:
-        """`phy2log` as a new int64 tensor [L, R] on the CPU."""
-        return torch.from_numpy(self.phy2log.astype(np.int64))
+def tensor_of(placement: Placement) -> Tensor:
+    """`phy2log` as a new int64 tensor [L, R] on the CPU."""
+    return torch.from_numpy(placement.phy2log.astype(np.int64))
 
 
 def count_moves(current: Placement, new: Placement) -> int:

@@ -1,4 +1,4 @@
-"""Where the experts of one model instance may lie."""
+"""The slots, GPUs, nodes and router groups of a deployment."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Topology:
         num_replicas: R, physical expert slots per layer over all GPUs.
         num_gpus: G, GPUs; it divides R. Slot r lies on GPU r // (R / G).
         num_nodes: N, nodes; it divides G. GPU g lies on node g // (G / N).
-        num_groups: router groups of consecutive experts. 1 asks for global
-            placement; more for hierarchical placement, where the experts of a
-            group stay on one node, with as many groups on each: then N divides it.
+        num_groups: router groups of consecutive experts. 1 means global placement; more
+            mean hierarchical placement, where the experts of a group stay on one node, and
+            each node has equally many groups, so that N divides the number of groups.
 
     Raises:
-        InvalidArgumentError: a number is below 1 or a division leaves a rest.
+        InvalidArgumentError: a number is below 1, or does not divide another as required.
     """
 
     num_replicas: int
@@ -47,11 +47,11 @@ class Topology:
 
     @property
     def num_parts(self) -> int:
-        """Parts that are planned each for itself: nodes if hierarchical, else 1."""
+        """Parts that are planned separately: the nodes if hierarchical, else 1."""
         return self.num_nodes if self.num_groups > 1 else 1
 
     def check_experts(self, num_experts: int) -> None:
-        """Raise InvalidArgumentError unless E experts fit into this topology."""
+        """Raise InvalidArgumentError if E experts do not fit into this topology."""
         slots, groups = self.num_replicas, self.num_groups
         require_all(
             (
@@ -62,7 +62,7 @@ class Topology:
             (
                 num_experts % groups == 0,
                 "num_groups",
-                f"{groups} does not divide number of experts ({num_experts})",
+                f"{groups} does not divide the number of experts ({num_experts})",
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Counters and estimates as the store keeps them, and back."""
+"""Converts a worker's counters and load estimate to what the store keeps, and back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trimtab_server.loads.estimates import Estimate
 from trimtab_server.store.counters import SavedCounters
 
 _STEPS = struct.Struct("<d")
-"""Those that an estimate stands for, before its rate; and those that it is sure of, after."""
+"""The estimate's number of steps, before its rate; its effective number of steps, after it."""
 
 
 def baseline_of(counters: Counters, estimate: Estimate) -> SavedCounters:
-    """What to save of a worker's counters and estimate, as they are now."""
+    """What to save of a worker's counters and estimate."""
     rate = estimate.rate().astype("<f8").tobytes()
     return SavedCounters(
         counters.incarnation,
@@ -27,15 +27,15 @@ def baseline_of(counters: Counters, estimate: Estimate) -> SavedCounters:
 
 
 def restore(saved: SavedCounters, estimate: Estimate) -> Counters:
-    """Counters that go on from what was saved; the estimate, which is new, does so too."""
+    """The saved counters. Also restores `estimate`, which has to be new."""
     counters = Counters(saved.incarnation, *saved.counts_LE.shape)
     counters.seq, counters.last_step = saved.seq, saved.last_step
     counters.counts_LE = saved.counts_LE
     (steps,) = _STEPS.unpack_from(saved.estimate)
     rate = np.frombuffer(saved.estimate, "<f8", saved.counts_LE.size, offset=_STEPS.size)
     end = _STEPS.size + rate.nbytes
-    # Earlier versions did not save it.
+    # Earlier versions did not save the effective number of steps.
     (effective,) = _STEPS.unpack_from(saved.estimate, end) if saved.estimate[end:] else (None,)
     if steps:
-        estimate.go_on(rate.reshape(saved.counts_LE.shape), steps, effective)
+        estimate.resume(rate.reshape(saved.counts_LE.shape), steps, effective)
     return counters

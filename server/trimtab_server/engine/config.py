@@ -1,4 +1,4 @@
-"""Settings of the engine."""
+"""Settings of the solver, of requests, and of sessions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 
 from trimtab_server.setting import between, device_spec, setting
 
-# The solver's own types, spelt out: importing them would load torch, which those
-# who only read the configuration can do without.
+# Copies of the solver's types. Importing those would load torch, which a program that only reads
+# the configuration does not need.
 Effort = Literal["fast", "balanced"]
 BackendName = Literal["auto", "reference", "cpu", "cuda"]
 
@@ -21,27 +21,26 @@ class SolverConfig:
         default="auto",
         metadata=setting(
             "Where the solver runs: cpu, cuda, cuda:<number>, or auto for the first CUDA "
-            "device, and the CPU where there is none.",
+            "device, or the CPU if there is none.",
             rule=device_spec,
         ),
     )
     backend: BackendName = field(
         default="auto",
         metadata=setting(
-            "What carries out the solver's work: cuda (fused kernels), cpu (compiled), "
-            "reference (torch, slow), or auto for the fastest that can run on the device. "
-            "Answers are the same.",
+            "What does the solver's work: cuda (fused kernels), cpu (compiled), reference (torch, "
+            "slow), or auto for the fastest that runs on the device. All give the same answers.",
         ),
     )
     effort: Effort = field(
         default="balanced",
-        metadata=setting("How hard to try where a request does not say."),
+        metadata=setting("How hard the solver tries if a request does not say."),
     )
     solver_threads: int = field(
         default=0,
         metadata=setting(
-            "Most threads of one solver operation on the CPU; 0 for one on each core. Fewer work "
-            "where other processes keep cores busy.",
+            "Maximum number of threads of one solver operation on the CPU; 0 for one per core. "
+            "Fewer are used while other processes keep cores busy.",
             unit="threads",
             rule=between(0, 1024),
         ),
@@ -49,7 +48,8 @@ class SolverConfig:
     queue_size: int = field(
         default=64,
         metadata=setting(
-            "Solver jobs that may wait. One more is refused, and told when to try again.",
+            "Maximum number of solver jobs that wait. Further requests are refused, and told when "
+            "to try again.",
             unit="jobs",
             rule=between(1, 1 << 20),
         ),
@@ -63,7 +63,7 @@ class Limits:
     max_tensor_elements: int = field(
         default=1 << 26,
         metadata=setting(
-            "Largest tensor that a request may bring or make the solver hold.",
+            "Largest tensor that a request may contain or make the solver allocate.",
             unit="elements",
             rule=between(1, 1 << 40),
         ),
@@ -71,8 +71,8 @@ class Limits:
     max_slots: int = field(
         default=1 << 16,
         metadata=setting(
-            "Most slots of a layer, and most items of a row to pack: the solver takes them "
-            "one after another.",
+            "Maximum number of slots of a layer, and of items of a row to pack. The solver handles "
+            "them one after another.",
             unit="slots",
             rule=between(1, 1 << 24),
         ),
@@ -80,7 +80,7 @@ class Limits:
     max_restarts: int = field(
         default=64,
         metadata=setting(
-            "Most restarts that a request may ask for.",
+            "Maximum number of restarts that a request may ask for.",
             unit="restarts",
             rule=between(1, 1 << 16),
         ),
@@ -107,25 +107,18 @@ class SessionConfig:
     balance: str = field(
         default="active",
         metadata=setting(
-            "What a new deployment makes of its workers' reports: active moves experts as loads "
-            "shift, shadow decides and says so but moves nothing, off decides nothing. "
-            "Each keeps its own mode from then on; trimtab deployments update changes it.",
+            "Mode of new deployments: active moves experts as loads shift, shadow decides and "
+            "reports its decisions but moves nothing, off decides nothing. trimtab deployments "
+            "update changes the mode of a deployment that exists.",
             rule=_balances,
         ),
     )
     store: str = field(
         default="trimtab.db",
         metadata=setting(
-            "Where deployments are remembered: the path of a SQLite file, which is made if "
-            "it is not there, or memory, which forgets them when the server ends. One server "
-            "to a file.",
-        ),
-    )
-    history: str = field(
-        default="none",
-        metadata=setting(
-            "File to append the history of all switches to, or none. PROTOCOL.md says what is "
-            "in it.",
+            "Where deployments are stored: the path of a SQLite file, which is created if it does "
+            "not exist, or memory, which is lost when the server ends. Only one server can use "
+            "a file.",
         ),
     )
     failpoints: str = field(
@@ -138,14 +131,14 @@ class SessionConfig:
     report_seconds: float = field(
         default=1.0,
         metadata=setting(
-            "Time between two reports of a worker.", unit="seconds", rule=between(0.01, 3600)
+            "Time between two load reports of a worker.", unit="seconds", rule=between(0.01, 3600)
         ),
     )
     lease_seconds: float = field(
         default=15.0,
         metadata=setting(
-            "Time after which a session counts as lost whose worker says nothing, or reads "
-            "nothing of what it is told. Longer than the time between reports.",
+            "Time after which a session is lost if its worker sends nothing, or does not read "
+            "what it is sent. Has to be longer than the time between reports.",
             unit="seconds",
             rule=between(0.1, 3600),
         ),
@@ -153,7 +146,7 @@ class SessionConfig:
     offer_seconds: float = field(
         default=120.0,
         metadata=setting(
-            "Time in which all workers have to prepare an offer; then it is aborted.",
+            "Time in which all workers have to prepare an offer. After it, the offer is aborted.",
             unit="seconds",
             rule=between(0.1, 86400),
         ),
@@ -161,7 +154,7 @@ class SessionConfig:
     save_seconds: float = field(
         default=5.0,
         metadata=setting(
-            "Time between two savings of what the workers have counted.",
+            "Time between two writes of the workers' counters to the store.",
             unit="seconds",
             rule=between(0.1, 3600),
         ),
@@ -169,8 +162,8 @@ class SessionConfig:
     messages_per_second: float = field(
         default=200.0,
         metadata=setting(
-            "Messages that a worker may send, on average over five seconds. Those beyond that are "
-            "read later, which holds up that worker only.",
+            "Maximum rate of messages of a worker, on average over five seconds. Further messages "
+            "are read later, which delays this worker only.",
             unit="messages",
             rule=between(0.01, 1e6),
         ),
@@ -178,12 +171,14 @@ class SessionConfig:
     max_sessions: int = field(
         default=4096,
         metadata=setting(
-            "Sessions at a time, over all deployments.", unit="sessions", rule=between(1, 1 << 20)
+            "Maximum number of sessions of all deployments.",
+            unit="sessions",
+            rule=between(1, 1 << 20),
         ),
     )
     max_deployments: int = field(
         default=1024,
         metadata=setting(
-            "Deployments that sessions may name.", unit="deployments", rule=between(1, 1 << 20)
+            "Maximum number of deployments.", unit="deployments", rule=between(1, 1 << 20)
         ),
     )

@@ -10,22 +10,23 @@ from trimtab_server.policy.decide import Decision, Reason
 from trimtab_server.policy.policy import Mode
 from trimtab_server.policy.trust import Judgement
 
-_MOST = 256
+_MAX_KEPT = 256
 
 
 @dataclass(frozen=True)
-class Decided:
-    """A decision, and when it was taken.
+class LoggedDecision:
+    """A decision, and when it was made.
 
     Attributes:
         at: seconds since 1970.
-        step: the last that workers had reported; -1: none.
-        mode: the policy's.
-        decision: what came of it.
-        seconds: that it has taken.
-        detail: what stood in the way, for NOT_READY.
-        judged: what has come of an earlier switch, if it has come out with this decision.
-        times: how many times in a row, the last one at `at`: only where nothing was planned.
+        step: the last step that all workers had reported; -1 if there was none.
+        mode: mode of the policy.
+        decision: the decision.
+        seconds: how long the decision took.
+        detail: why nothing could be offered, if the reason is NOT_READY.
+        judged: the result of an earlier switch, if it became known with this decision.
+        times: how many times in a row it was made, the last time at `at`. Above 1 only if nothing
+            was planned.
     """
 
     at: float
@@ -39,52 +40,52 @@ class Decided:
 
 
 class DecisionLog:
-    """Since the server's start, the last 256; how many of each reason, of all.
+    """The last 256 decisions since the server's start, and the number of all by reason.
 
     Attributes:
-        judged: what has come of the last switch that could be judged.
+        judged: the result of the last switch that could be judged; None if there is none.
     """
 
     def __init__(self) -> None:
-        self._newest: deque[Decided] = deque(maxlen=_MOST)
+        self._newest: deque[LoggedDecision] = deque(maxlen=_MAX_KEPT)
         self._counts = Counter[str]()
         self.judged: Judgement | None = None
 
-    def add(self, decided: Decided) -> bool:
-        """Take one; whether it says anything that the one before did not.
+    def add(self, logged: LoggedDecision) -> bool:
+        """Add a decision; returns whether it differs from the one before.
 
-        What comes too soon is counted only: it is so most of the time.
+        TOO_SOON is only counted: most decisions are.
         """
-        reason = decided.decision.reason
-        self.judged = decided.judged or self.judged
+        reason = logged.decision.reason
+        self.judged = logged.judged or self.judged
         self._counts[reason.value] += 1
         if reason is Reason.TOO_SOON:
             return False
-        if self._newest and _says(self._newest[-1]) == _says(decided):
-            again = self._newest.pop()
-            self._newest.append(replace(decided, times=again.times + 1))
+        if self._newest and _kind(self._newest[-1]) == _kind(logged):
+            before = self._newest.pop()
+            self._newest.append(replace(logged, times=before.times + 1))
             return False
-        self._newest.append(decided)
+        self._newest.append(logged)
         return True
 
-    def newest(self, most: int = 0) -> list[Decided]:
-        """The oldest first; 0: all."""
+    def newest(self, limit: int = 0) -> list[LoggedDecision]:
+        """The last `limit` decisions, the oldest first; 0 for all."""
         kept = list(self._newest)
-        return kept[-most:] if most else kept
+        return kept[-limit:] if limit else kept
 
     @property
-    def last(self) -> Decided | None:
-        """The newest."""
+    def last(self) -> LoggedDecision | None:
+        """The newest decision; None if there is none."""
         return self._newest[-1] if self._newest else None
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Decisions by reason."""
+        """Number of decisions by reason."""
         return dict(self._counts)
 
 
-def _says(decided: Decided) -> object:
-    """What decisions have in common that are kept as one; those that planned are kept each."""
-    if decided.decision.planned or decided.judged is not None:
+def _kind(logged: LoggedDecision) -> object:
+    """Equal for decisions that are merged into one. Decisions that planned are never merged."""
+    if logged.decision.planned or logged.judged is not None:
         return object()
-    return decided.decision.reason, decided.mode
+    return logged.decision.reason, logged.mode

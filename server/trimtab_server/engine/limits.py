@@ -1,8 +1,7 @@
-"""Refuses, before any work, requests that would hold or loop over too much.
+"""Refuses requests that need too much memory or too many loops, before any work is done.
 
-Bounds are those of the solver's largest tensors, in elements. What it does row by
-row counts for one row. Sizes that make no sense pass: the checks that name the
-rule come later.
+The bounds are on the solver's largest tensors, in elements. A tensor that the solver makes row by
+row counts for one row. Sizes that are invalid pass: later checks name the rule that they break.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import Settings
 
 _Held = tuple[str, tuple[int, ...]]
-"""What a tensor is, and its shape."""
+"""The name of a tensor for error messages, and its shape."""
 
 
 def check_pack(
@@ -28,7 +27,7 @@ def check_pack(
     *,
     grouped: bool = False,
 ) -> None:
-    """Raise ResourceExhaustedError where packing [X, n] would take too much.
+    """Raise ResourceExhaustedError if packing [X, n] would need too much.
 
     Args:
         limits: of this server.
@@ -52,15 +51,15 @@ def check_place(
     current: bool = False,
     budget: bool = False,
 ) -> None:
-    """Raise ResourceExhaustedError where placing a load [L, E] would take too much.
+    """Raise ResourceExhaustedError if placing a load [L, E] would need too much.
 
     Args:
         limits: of this server.
         shape: of the load.
-        topology: where the experts may lie.
+        topology: slots, GPUs, nodes and groups.
         settings: of the packings.
-        current: whether there is a placement in force.
-        budget: whether that one is to be improved.
+        current: whether there is a current placement.
+        budget: whether the current placement is to be improved.
     """
     layers, experts = _matrix(shape)
     _check_settings(limits, settings)
@@ -91,7 +90,7 @@ def _held_to_plan(
         yield from _held_to_pack(
             layers, topology.num_groups, topology.num_nodes, settings, grouped=False
         )
-    # Each part is a row. Replicas of one expert are a group.
+    # Each part of a layer is a row. The replicas of an expert form a group.
     parts = topology.num_parts
     replicas, gpus = topology.num_replicas // parts, topology.num_gpus // parts
     yield from _held_to_pack(layers * parts, replicas, gpus, settings, grouped=True)
@@ -100,7 +99,7 @@ def _held_to_plan(
 def _held_to_compare(layers: int, experts: int, topology: Topology) -> Iterator[_Held]:
     replicas, slots = topology.num_replicas, topology.slots_per_gpu
     yield "layers x slots x slots of a GPU", (layers, replicas, slots)
-    # Every slot may move, from all GPUs that hold its expert.
+    # Every slot may be filled from any of the GPUs that have its expert.
     sources = min(topology.num_gpus, max(replicas - experts, 0) + 1)
     yield "moves x GPUs they may come from", (layers, replicas, sources)
 
@@ -112,7 +111,7 @@ def _held_to_improve(experts: int, topology: Topology) -> Iterator[_Held]:
 
 
 def _slots_tried(top_k: int, packs: int, items: int) -> int:
-    """Slots of the K heaviest packs."""
+    """Number of slots of the K heaviest packs."""
     return min(top_k, packs) * (items // max(packs, 1))
 
 
@@ -130,8 +129,8 @@ def _check_settings(limits: Limits, settings: Settings) -> None:
     _check("options.top_k", settings.top_k, "max_top_k", limits.max_top_k)
 
 
-def _check(what: str, value: int, setting: str, most: int) -> None:
-    if value > most:
+def _check(what: str, value: int, setting: str, limit: int) -> None:
+    if value > limit:
         raise ResourceExhaustedError(
-            f"{what}: {value} is over this server's limit of {most} (setting {setting})"
+            f"{what}: {value} is over this server's limit of {limit} (setting {setting})"
         )

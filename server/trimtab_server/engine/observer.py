@@ -1,20 +1,69 @@
-"""What the engine tells about its work, to whoever measures it."""
+"""What the server tells about its work: to its metrics and to its history."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from trimtab_protocol.history import Event
+from trimtab_protocol.version import Version
+from trimtab_server.engine.status import Status
+from trimtab_server.loads.counters import Counted
+from trimtab_server.policy.decide import Decision
+from trimtab_server.policy.trust import Judgement
+from trimtab_server.rollout.effects import Cause
 
 Rejection = Literal["full", "deadline", "cancelled"]
 When = Literal["before", "after"]
 
+ReportResult = Literal["accepted", "gap", "repeated", "refused"]
+"""How a load report was handled. `gap`: its tokens cannot be assigned to a time."""
 
-class Observer(Protocol):
-    """Receives what happens in the engine.
+Outcome = Literal["offered", "committed", "applied", "aborted"]
 
-    Calls come from the event loop and from the solver's thread, so an observer
-    must be safe for use by several threads. A call must return at once and must
-    not raise: the work reported on waits for it. All durations are in seconds.
+
+class RolloutSummary(NamedTuple):
+    """The state of a deployment's rollout.
+
+    Attributes:
+        sessions: number of open sessions.
+        phase: of the switch: "idle", "offered", "committed" or "aborting".
+        version: the version that the open switch leads to; None if no switch is open.
+        paused: why nothing may be offered; None if offers are allowed.
     """
+
+    sessions: int
+    phase: str
+    version: Version | None
+    paused: str | None
+
+
+class HandledReport(NamedTuple):
+    """A worker's load report, and how it was handled.
+
+    Attributes:
+        worker: name of the worker.
+        incarnation: of the worker's process.
+        seq: number of the report.
+        result: whether it was counted.
+        counted: what it added; None unless it was counted.
+    """
+
+    worker: str
+    incarnation: int
+    seq: int
+    result: ReportResult
+    counted: Counted | None = None
+
+
+class Observer:
+    """Receives events. This one ignores all of them; subclasses handle those they want.
+
+    A call must return at once and must not raise: the work that it is about waits for it.
+    Durations are in seconds.
+    """
+
+    # The solver. Calls come from the event loop and from the solver's thread.
 
     def queue_depth(self, waiting: int) -> None:
         """`waiting` jobs now wait for the solver."""
@@ -23,7 +72,7 @@ class Observer(Protocol):
         """A job is about to start after waiting this long."""
 
     def queue_rejected(self, reason: Rejection) -> None:
-        """A job was never started: no room, or its caller's time or interest ended."""
+        """A job was never started: the queue was full, it was too late, or its caller had gone."""
 
     def stage(self, stage: str, backend: str, effort: str, seconds: float) -> None:
         """One stage of a solver job took this long on the device."""
@@ -38,7 +87,84 @@ class Observer(Protocol):
         """Worst and median over the layers of a load, with the old or new placement."""
 
     def imbalance_bound(self, worst: float, median: float) -> None:
-        """Worst and median over the layers of what no placement could be under."""
+        """Worst and median over the layers of the lower bound on any placement's imbalance."""
 
-    def moved(self, moves: int) -> None:
+    def moves_planned(self, moves: int) -> None:
         """A placement was answered that needs this many moves."""
+
+    # Calls, by full names of methods, such as "trimtab.v1.SolverService/Place". All that
+    # follows is called on the event loop.
+
+    def call_started(self, method: str) -> None:
+        """A call of `method` began."""
+
+    def load_answered(self, code: str) -> None:
+        """A load of a PlaceStream was answered: "OK", or the code of its error."""
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """A call ended with this status code, such as "OK", after this long."""
+
+    # Deployments.
+
+    def term_started(self, term: int) -> None:
+        """The server has opened its store, in this term."""
+
+    def history_note(self, event: Event) -> None:
+        """Something happened that belongs in a deployment's history."""
+
+    def rollout_changed(self, deployment: str, summary: RolloutSummary) -> None:
+        """The deployment's rollout or its sessions have changed, or the deployment is new."""
+
+    def deployment_closed(self, deployment: str) -> None:
+        """The server has dropped the deployment."""
+
+    def switch_progressed(self, deployment: str, outcome: Outcome) -> None:
+        """A switch was offered, committed, applied or aborted."""
+
+    def switch_aborted(self, deployment: str, cause: Cause) -> None:
+        """Why a switch was aborted: told in addition to `switch_progressed`."""
+
+    def message_received(self, kind: str) -> None:
+        """A worker's message was read: "hello", "report", … or "none" if its kind is unknown."""
+
+    def message_delayed(self, deployment: str) -> None:
+        """A worker's next message is read later, because the worker sends too many."""
+
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        """A worker's load report was counted or not."""
+
+    def decision_made(
+        self, deployment: str, decision: Decision, seconds: float, judged: Judgement | None
+    ) -> None:
+        """It was decided, in `seconds`, whether experts move; `judged`: an earlier switch."""
+
+    def status_refreshed(self, deployment: str, status: Status) -> None:
+        """The deployment's current status, told each time that reports are due."""
+
+    def placement_applied(self, deployment: str, moves: int, moved_bytes: int) -> None:
+        """A switch was applied, with this many net moves and bytes of weights."""
+
+    def answer_ignored(self, deployment: str) -> None:
+        """A worker sent an answer that the server was not waiting for."""
+
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
+        """An operator should look. `mismatch`: workers serve with an unexpected placement."""
+
+    def store_failed(self) -> None:
+        """An operation of the store failed."""
+
+
+class Observers(Observer):
+    """Passes each event on to several observers, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        def passed_on(event: str) -> Callable[..., None]:
+            def tell(*args: Any, **named: Any) -> None:
+                for observer in observers:
+                    getattr(observer, event)(*args, **named)
+
+            return tell
+
+        for event in vars(Observer):
+            if not event.startswith("_"):
+                setattr(self, event, passed_on(event))

@@ -26,9 +26,14 @@ _RETRY_BOUNDS_S = (0.05, 30.0)
 class SolverQueue:
     """Runs jobs one after another, first come first served, off the event loop.
 
-    One thread is right: the solver's operations use all cores, or a whole
-    device, by themselves. A job whose caller has gone or is out of time before
-    its turn is never started; a job that has started runs to its end.
+    One thread is enough: a single operation of the solver uses all cores, or the whole device. A
+    job is never started if its caller has gone or its deadline has passed before its turn. A job
+    that has started runs to its end.
+
+    Args:
+        size: number of jobs that may wait.
+        observer: told of the queue's length and waits.
+        thread_start: called on the solver's thread when it starts.
     """
 
     def __init__(
@@ -43,14 +48,14 @@ class SolverQueue:
         self._mean_service_s = _FIRST_GUESS_S
 
     async def run(self, job: Callable[[], Result], *, deadline: float = math.inf) -> Result:
-        """The result of `job`, called on the solver's thread when its turn comes.
+        """Call `job` on the solver's thread when its turn comes; returns its result.
 
         Args:
-            job: pure work; what it raises is raised here.
-            deadline: latest start, on the clock of the event loop, in seconds.
+            job: pure work; its exceptions are raised here.
+            deadline: latest start, in seconds on the event loop's clock.
 
         Raises:
-            ResourceExhaustedError: the queue is full; holds when to try again.
+            ResourceExhaustedError: the queue is full; says when to try again.
             DeadlineExceededError: the deadline passed before the turn came.
             UnavailableError: the queue is closed.
         """
@@ -64,14 +69,14 @@ class SolverQueue:
             self._thread.shutdown()
 
     def abandon(self) -> None:
-        """Refuse new jobs and leave the one that runs, if any, to end by itself."""
+        """Refuse new jobs, and do not wait for the one that runs."""
         self._closed = True
         self._thread.shutdown(wait=False)
 
     def retry_after(self) -> float:
-        """Seconds until the queue as it is now should be done."""
-        least, most = _RETRY_BOUNDS_S
-        return min(max(self._mean_service_s * (self._waiting + 1), least), most)
+        """Seconds in which the jobs now in the queue should be done."""
+        shortest, longest = _RETRY_BOUNDS_S
+        return min(max(self._mean_service_s * (self._waiting + 1), shortest), longest)
 
     def _start(self, job: Callable[[], Result]) -> Future[Result]:
         loop, started = asyncio.get_running_loop(), time.perf_counter()
@@ -79,11 +84,11 @@ class SolverQueue:
             future = self._thread.submit(job)
         except RuntimeError:
             self._turn.release()
-            if self._closed:  # abandoned, while this job waited
+            if self._closed:  # `abandon` was called while this job waited
                 raise UnavailableError("the server is stopping") from None
             raise
 
-        # The turn ends with the job, not with a caller that gives up meanwhile.
+        # The turn ends with the job, even if its caller gives up before.
         def ended(future: Future[Result]) -> None:
             service_s = None if future.cancelled() else time.perf_counter() - started
             loop.call_soon_threadsafe(self._end_turn, service_s)
@@ -92,7 +97,7 @@ class SolverQueue:
         return future
 
     def _end_turn(self, service_s: float | None) -> None:
-        """`service_s`: what the job took; None where it never started."""
+        """`service_s`: how long the job took; None if it never started."""
         if service_s is not None:
             self._mean_service_s += _SMOOTHING * (service_s - self._mean_service_s)
         self._turn.release()
@@ -116,7 +121,7 @@ class SolverQueue:
         self._observer.queue_waited(time.perf_counter() - started)
 
     async def _acquire(self, deadline: float) -> None:
-        # A free turn is taken without a pause in which a timeout could strike.
+        # A free turn is taken without an await that a timeout could cancel.
         if asyncio.get_running_loop().time() >= deadline:
             raise TimeoutError
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
@@ -125,7 +130,7 @@ class SolverQueue:
     def _admit(self) -> None:
         if self._closed:
             raise UnavailableError("the server is stopping")
-        # A free solver has no queue: only a job that has to wait needs room.
+        # If the solver is free, the job does not have to wait and needs no room.
         if self._turn.locked() and self._waiting >= self._size:
             self._observer.queue_rejected("full")
             raise ResourceExhaustedError(

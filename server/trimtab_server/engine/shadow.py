@@ -1,16 +1,16 @@
-"""What would be in force, had the decisions of shadow mode been carried out."""
+"""The placement that would be in force if the decisions of shadow mode were carried out."""
 
 from __future__ import annotations
 
-from trimtab_server.domain.placement import Placement
+from trimtab_protocol.placement import Placement
 
 
-class Shadow:
-    """Follows the placement in force, and goes its own way from there.
+class ShadowPlacement:
+    """Starts at the placement in force, and then follows the decisions of shadow mode.
 
     Attributes:
-        placement: that would be in force; None before there was one.
-        moves: net, that it would have taken to get there.
+        placement: the one that would be in force; None while none is in force.
+        moves: net moves of all decisions since it started.
     """
 
     def __init__(self) -> None:
@@ -19,18 +19,18 @@ class Shadow:
         self._in_force: Placement | None = None
 
     def follow(self, in_force: Placement | None) -> Placement | None:
-        """What would be in force; another placement in force is where it begins anew."""
+        """The shadow placement. It starts again whenever another placement is in force."""
         if in_force is not self._in_force:
             self._in_force = self.placement = in_force
             self.moves = 0
         return self.placement
 
-    def go_to(self, placement: Placement, moves: int) -> None:
-        """A decision would have led here."""
+    def move_to(self, placement: Placement, moves: int) -> None:
+        """Carry out a decision."""
         self.placement = placement
         self.moves += moves
 
-    def end(self) -> None:
-        """Shadow mode is over."""
+    def reset(self) -> None:
+        """End shadow mode."""
         self.placement = self._in_force = None
         self.moves = 0

@@ -1,29 +1,29 @@
-"""How a deployment is, for operators and metrics."""
+"""The status of a deployment, for operators and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trimtab_protocol.version import Version
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
-from trimtab_server.engine.decision_log import Decided
+from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.policy.trust import Judgement
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """Heaviest GPU / mean GPU, over layers. None: nobody can say.
+class BalanceStatus:
+    """Imbalance (heaviest GPU load / mean GPU load), over layers. None if unknown.
 
     Attributes:
-        predicted: of the placement in force, by the load of the last reports.
-        predicted_smoothed: by the load estimate, on which decisions are made.
-        measured: as the GPUs have had it in the last reports; only where workers count what
-            their own slots process, and all have reported.
-        measured_smoothed: the same, smoothed as the estimate is. An interval in which experts
-            have moved is counted as it came.
-        shadow: `predicted`, had shadow mode's decisions been carried out.
-        shadow_smoothed: `predicted_smoothed`, the same.
+        predicted: of the placement in force, for the load of the last reports.
+        predicted_smoothed: the same for the load estimate, which decisions are based on.
+        measured: of what the GPUs processed according to the last reports. Only known if workers
+            count what their own slots process, and all have reported.
+        measured_smoothed: the same, smoothed as the load estimate is, whatever placements were
+            in force meanwhile.
+        shadow: like `predicted`, for the placement of shadow mode.
+        shadow_smoothed: like `predicted_smoothed`, for the placement of shadow mode.
     """
 
     predicted: OverLayers | None = None
@@ -36,15 +36,15 @@ class Outlook:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker of the group, or one that has come for the next.
+    """A worker of the current group, or one that has joined for the next group.
 
     Attributes:
         worker: its name.
-        gpus: that it owns.
+        gpus: the GPUs that it owns.
         connected: whether it has a session.
         incarnation: of its process.
-        last_step: that it has reported; -1: none.
-        report_age: seconds since its last report; None: none since the server's start.
+        last_step: the last step that it has reported; -1 if it has reported none.
+        report_age: seconds since its last report; None if there was none since the server's start.
     """
 
     worker: str
@@ -57,29 +57,29 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How a deployment is now.
+    """The current state of a deployment.
 
     Attributes:
-        in_force: the version in force; None before the first complete group.
+        in_force: version of the placement in force; None before the first complete group.
         digest: of the placement in force.
-        in_force_seconds: for how long; None: since before the server's start.
+        in_force_seconds: age of the placement in force; None if it predates the server's start.
         phase: of the switch: "idle", "offered", "committed" or "aborting".
-        switching_to: where the open switch leads; None where none is open.
-        not_ready: why nothing can be offered; None: it can.
-        mode: what it does by itself: "pinned", or that of its policy.
-        paused: why it is paused; None: it is not.
-        pinned: digest of what it is pinned to; None: it is not.
-        workers: by name.
-        serving: how many workers serve by what is in force, by what the open switch leads
-            to, and by anything else: "in_force", "next", "other".
-        step: the last that any worker has reported; -1: none.
-        known_seconds: for how long the server has known it.
-        outlook: how balanced it is.
-        moves_in_shadow: that shadow mode would have taken.
-        decided: the last decision; None: none yet.
-        decisions: how many since the server's start, by reason.
+        switching_to: version that the open switch leads to; None if no switch is open.
+        not_ready: why nothing can be offered; None if it can.
+        mode: "pinned", or the mode of the policy.
+        paused: why it is paused; None if it is not.
+        pinned: digest of the pinned placement; None if there is none.
+        workers: sorted by name.
+        serving: number of connected workers by the placement that they serve with: the one in
+            force ("in_force"), that of the open switch ("next"), or any other ("other").
+        step: the last step that any worker has reported; -1 if there is none.
+        known_seconds: for how long this server process has known the deployment.
+        balance: imbalance now.
+        shadow_moves: net moves that shadow mode would have made.
+        last_decision: None if there is none.
+        decisions: number of decisions since the server's start, by reason.
         past: versions to which it can be rolled back, the oldest first.
-        judged: what has come of the last switch that could be judged; None: none could.
+        last_judgement: the result of the last switch that could be judged; None if there is none.
     """
 
     in_force: Version | None
@@ -95,23 +95,24 @@ class Status:
     serving: Mapping[str, int]
     step: int
     known_seconds: float
-    outlook: Outlook
-    moves_in_shadow: int
-    decided: Decided | None
+    balance: BalanceStatus
+    shadow_moves: int
+    last_decision: LoggedDecision | None
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
-    judged: Judgement | None = None
+    last_judgement: Judgement | None = None
 
     @property
     def absent(self) -> int:
-        """Workers without a session: what they reported last counts on."""
+        """Number of workers without a session. Their last load still counts."""
         return sum(not each.connected for each in self.workers)
 
     @property
     def estimate_age(self) -> float | None:
-        """Seconds since the report of whoever has been silent for longest; None: none ever came.
+        """Age in seconds of the oldest worker's last report; None before the first report.
 
-        Who has not reported since the server's start has been silent for as long, at least.
+        A worker that has not reported since the server's start has been silent for at least that
+        long.
         """
         if self.step < 0:
             return None

@@ -1,26 +1,38 @@
-"""Keeps a blocking store away from the event loop: one thread, one call at a time."""
+"""Calls a blocking store on a thread of its own, one call at a time, off the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from trimtab_server.store.store import Store
+
+HistoryBarrier = Callable[[], Callable[[], None] | None]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class StoreThread:
-    """Opens a store on a thread of its own, and calls it there."""
+    """Opens a store on its thread, and calls it there.
+
+    Args:
+        make: opens the store.
+        history_barrier: see `HistoryWriter.barrier`. None if no history is kept.
+
+    Attributes:
+        store: set by `open`.
+    """
 
     store: Store
 
-    def __init__(self, make: Callable[[], Store]) -> None:
+    def __init__(
+        self, make: Callable[[], Store], history_barrier: HistoryBarrier | None = None
+    ) -> None:
         self._make = make
+        self._history_barrier = history_barrier
         self._closed = False
         self._thread = ThreadPoolExecutor(1, "trimtab-store")
 
@@ -28,21 +40,34 @@ class StoreThread:
         """Open the store.
 
         Raises:
-            StoreError: it cannot be had.
+            StoreError: the store cannot be opened.
         """
         self.store = await self._run(self._make)
 
     async def call(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call a method of the store.
+        """Call a method of the store, once the history has all events so far.
 
         Raises:
             StoreError: see the method.
         """
-        result: _T = await self._run(partial(method, *args, **kwargs))
+        wait = None if self._history_barrier is None else self._history_barrier()
+
+        def work() -> _T:
+            if wait is not None:
+                wait()
+            return method(*args, **kwargs)
+
+        result: _T = await self._run(work)
         return result
 
+    async def wait_for_history(self) -> None:
+        """Return once the history has all events so far."""
+        wait = None if self._history_barrier is None else self._history_barrier()
+        if wait is not None:
+            await self._run(wait)
+
     async def close(self) -> None:
-        """Let the store go. Harmless when repeated."""
+        """Close the store. Repeated calls do nothing."""
         if not self._closed and hasattr(self, "store"):
             await self._run(self.store.close)
         self._closed = True

@@ -1,1 +1,1 @@
-"""What workers report of their loads, as values."""
+"""Loads: pure functions and values that turn workers' reports into load estimates."""

@@ -1,12 +1,13 @@
-"""Cuts what workers report into cells of equal length, and adds the workers of a group up. Pure.
+"""Cuts workers' reports into cells of equal length, and adds up the workers of a group. Pure.
 
-Reports come each step or once in many, and each worker cuts its own. So a report is spread evenly
-over the steps that it covers, and what comes of it over cells of `CELL_STEPS` steps. Workers of a
-group step together, so that the n-th cell of one belongs to the n-th of another; the cell of the
-deployment is complete once all have it who are waited for.
+Reports cover one step or many, and each worker reports at its own steps. So the tokens of a report
+are spread evenly over its steps, and the steps are divided into cells of `CELL_STEPS`. Workers of a
+group step together, so the n-th cells of all workers cover the same steps. A cell of the
+deployment is complete once all awaited workers have it.
 
-What is spread evenly is alike from cell to cell. Whoever learns from how cells differ has to know
-which of them share a report, and how long reports are: see `Piece`.
+Cells that share a report are alike, since its tokens are spread evenly. Code that learns from the
+differences between cells must know which cells share a report, and how long reports are: `Piece`
+says both.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from typing import NamedTuple
 from trimtab_server.loads.estimates import Loads
 
 CELL_STEPS = 16
-"""Steps of a cell: what no decision looks into."""
+"""Steps in a cell, the finest resolution of load estimates; the default of `every_steps`."""
 
-_MOST_SPANS = 8
-"""That wait for other workers: of more, the oldest become one."""
+_MAX_SPANS = 8
+"""Spans of a worker that wait for other workers. If there are more, the oldest two are merged."""
 
-_MOST_AHEAD = 8
-"""Cells, or twice as many as a report has: who is further behind counts as it did last, until it is
-back."""
+_MAX_AHEAD = 8
+"""Cells, or twice the length of a report: a worker further behind the others than this is not
+awaited; its last rate is used until it reports again."""
 
 
 class Piece(NamedTuple):
-    """Cells of a deployment that are complete.
+    """Complete cells of a deployment that are all alike.
 
     Attributes:
         tokens: of each worker, float64 [L, E], in all of these cells together.
-        cells: how many, each alike.
-        ends: whether no report goes on beyond them.
-        longest: cells of the longest report that is in them.
+        cells: how many cells.
+        ends: whether all reports in them end with the last cell.
+        longest: length in cells of the longest report in them.
     """
 
     tokens: dict[str, Loads]
@@ -46,7 +47,7 @@ class Piece(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Cells of one worker, as in `Piece`; tokens of each cell."""
+    """Cells of one worker that are all alike; see `Piece`. `cell_LE` has the tokens of each."""
 
     cell_LE: Loads
     cells: int
@@ -56,14 +57,14 @@ class _Span(NamedTuple):
 
 @dataclass
 class _Cutter:
-    """One worker.
+    """Cuts the reports of one worker into cells.
 
     Attributes:
-        spans: its complete cells, those that have not been taken.
-        waiting: how many cells these are.
-        owed: cells that others did not wait for: its own come too late.
-        excused: cells that others need not wait for, and that it never had.
-        report: cells of its last report.
+        spans: its complete cells that have not been taken.
+        waiting: how many cells `spans` has.
+        owed: cells that were completed without this worker; its own come too late and are dropped.
+        excused: cells that this worker will never have, so that nobody waits for them.
+        report: length in cells of its last report.
     """
 
     spans: deque[_Span]
@@ -99,11 +100,11 @@ class _Cutter:
             return
         self.spans.append(span._replace(cells=span.cells - late))
         self.waiting += span.cells - late
-        if len(self.spans) > _MOST_SPANS:
-            self.spans.appendleft(_one_of(self.spans.popleft(), self.spans.popleft()))
+        if len(self.spans) > _MAX_SPANS:
+            self.spans.appendleft(_merged(self.spans.popleft(), self.spans.popleft()))
 
     def take(self, cells: int) -> _Span | None:
-        """Its next so many cells, of which each is the same; None: it has none."""
+        """Take the next cells of this worker, which must be in one span; None if it has none."""
         if not self.spans:
             excused = min(self.excused, cells)
             self.excused -= excused
@@ -117,8 +118,8 @@ class _Cutter:
         return span
 
 
-def _one_of(first: _Span, second: _Span) -> _Span:
-    """Both, evened out."""
+def _merged(first: _Span, second: _Span) -> _Span:
+    """One span of the cells of both, with their tokens spread evenly."""
     cells = first.cells + second.cells
     tokens_LE = first.cell_LE * first.cells + second.cell_LE * second.cells
     return _Span(tokens_LE / cells, cells, second.ends, max(first.longest, second.longest, cells))
@@ -131,15 +132,15 @@ class Cells:
         self._cutters: dict[str, _Cutter] = {}
 
     def add(self, worker: str, tokens_LE: Loads, steps: int) -> None:
-        """Take what a worker has counted in its next so many steps, at least 1."""
-        self._of(worker).add(tokens_LE, steps)
+        """Add the tokens that a worker has counted in its next `steps` steps, at least 1."""
+        self._cutter(worker).add(tokens_LE, steps)
 
     def forget(self, worker: str) -> None:
-        """It is gone, or begins anew: what others have counted so far was without it."""
+        """Forget a worker that has left or starts again; cells so far are completed without it."""
         self._cutters.pop(worker, None)
         waiting = max((each.waiting for each in self._cutters.values()), default=0)
         if waiting:
-            self._of(worker).excused = waiting
+            self._cutter(worker).excused = waiting
 
     def completed(
         self, awaited: Collection[str], last: Callable[[], Mapping[str, Loads]]
@@ -147,13 +148,13 @@ class Cells:
         """Take the cells that are complete.
 
         Args:
-            awaited: without whom no cell is complete, unless they are far behind.
-            last: gives tokens a step, float64 [L, E], of all who count: those who are not
-                awaited, or far behind, count by these.
+            awaited: workers that every complete cell needs, unless they are far behind.
+            last: returns the last rates of all workers, in tokens per step, float64 [L, E].
+                They are used for workers that are not awaited, or far behind.
         """
         rates: Mapping[str, Loads] | None = None
         while awaited:
-            heads = {who: each.spans[0] for who, each in self._cutters.items() if each.spans}
+            heads = {worker: each.spans[0] for worker, each in self._cutters.items() if each.spans}
             if not heads or not (self._is_far_ahead() or self._all_have(awaited, heads)):
                 return
             rates = last() if rates is None else rates
@@ -161,16 +162,16 @@ class Cells:
 
     def _is_far_ahead(self) -> bool:
         cutters = self._cutters.values()
-        return any(each.waiting > max(_MOST_AHEAD, 2 * each.report) for each in cutters)
+        return any(each.waiting > max(_MAX_AHEAD, 2 * each.report) for each in cutters)
 
     def _all_have(self, awaited: Collection[str], heads: Mapping[str, _Span]) -> bool:
-        excused = (who for who, each in self._cutters.items() if each.excused)
+        excused = (worker for worker, each in self._cutters.items() if each.excused)
         return set(awaited) <= {*heads, *excused}
 
     def _taken(self, cells: int, last: Mapping[str, Loads]) -> Piece:
         tokens, ends, longest = {}, True, 0.0
         for worker in sorted(last.keys() | self._cutters.keys()):
-            span = self._of(worker).take(cells)
+            span = self._cutter(worker).take(cells)
             if span is not None:
                 tokens[worker] = span.cell_LE * cells
                 ends, longest = ends and span.ends, max(longest, span.longest)
@@ -178,5 +179,5 @@ class Cells:
                 tokens[worker] = last[worker] * (CELL_STEPS * cells)
         return Piece(tokens, cells, ends, longest)
 
-    def _of(self, worker: str) -> _Cutter:
+    def _cutter(self, worker: str) -> _Cutter:
         return self._cutters.setdefault(worker, _Cutter(deque()))

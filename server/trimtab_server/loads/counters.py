@@ -1,45 +1,26 @@
-"""The counts of one worker: rule P10 of PROTOCOL.md. Pure."""
+"""Turns the counts that a worker reports into the load since its last report: P10. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.messages import Report
 from trimtab_server.domain.errors import require
 
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a worker has counted since its process began.
-
-    Attributes:
-        seq: 1 until a report of the incarnation has been acknowledged to the worker, and
-            then one more with each.
-        first_step: the first step that no report of a lower number covers.
-        last_step: the last step counted.
-        counts_LE: int64 [L, E], tokens of each logical expert.
-        discard: whether all of it is no traffic, and none of it load.
-    """
-
-    seq: int
-    first_step: int
-    last_step: int
-    counts_LE: Counts
-    discard: bool = False
-
-
 class Counted(NamedTuple):
-    """What has been made of a report: tokens over all layers and experts.
+    """How the tokens of a report were counted; sums over all layers and experts.
 
     Attributes:
-        difference: added to the load.
-        gap: known to have been processed, but not when or not as traffic, and so not added.
-        counts: of the report.
+        difference: tokens added to the load.
+        gap: tokens not added to the load, since it is unknown when they were processed, or
+            since they are not traffic.
+        counts: tokens in the report.
     """
 
     difference: int
@@ -48,12 +29,12 @@ class Counted(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A report that was newer than the last.
+    """The result of a report that was newer than the last.
 
     Attributes:
-        counted: what it adds up to.
-        tokens_LE: int64 [L, E], what it adds to the load; all 0 for a gap.
-        steps: in which they were counted; 0: in the last one of the report before.
+        counted: its sums.
+        tokens_LE: int64 [L, E], the tokens that it adds to the load; all 0 for a gap.
+        steps: the number of new steps; 0 if the tokens are of the last step of the report before.
     """
 
     counted: Counted
@@ -78,17 +59,17 @@ class Counters:
         self.counts_LE = np.zeros((num_layers, num_experts), np.int64)
 
     def take(self, report: Report) -> Taken | None:
-        """Take what a report has beyond the baseline; None if it is not newer than the last.
+        """Move the baseline to a report; None if the report is not newer than the last.
 
-        The number of a first report says whether all of it is load. 1: nothing has been
-        acknowledged, so nobody has counted any of it, however many reports were lost before
-        it came. Another one: a server has counted some of it, and has either lost its store
-        or died before it saved the baseline. So it is a gap: the estimate that those counts
-        went into is gone, nobody knows over how many steps they came together, and what may
-        be weeks old must not pass for fresh load. What a report discards is a gap as well.
+        The number of a first report tells whether all of it is load. If it is 1, no report was
+        acknowledged, so no server has counted any of it, however many reports were lost before.
+        If it is above 1, a server has counted some of it, and has lost its store or died before
+        it saved the baseline. Then the report is a gap: the estimate made of those counts is
+        lost, nobody knows over how many steps they were collected, and tokens that may be
+        weeks old must not pass for fresh load. A report with `discard` is a gap too.
 
         Raises:
-            InvalidArgumentError: the shape is another, a count has fallen, or the steps have.
+            InvalidArgumentError: the shape differs, or a count or the last step has fallen.
         """
         if report.seq <= self.seq:
             return None

@@ -1,7 +1,7 @@
-"""How many tokens each expert gets a step, from what one worker has counted. Pure.
+"""Estimates the tokens of each expert per step from the counts of one worker. Pure.
 
-Each worker is averaged over its own steps, so that one that reports seldom, or late, weighs
-no less than another. Workers of a group step together: their rates add up.
+Each worker is averaged over its own steps, so a worker that reports rarely, or late, has the
+same weight as the others. Workers of a group step together, so their rates add up.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from trimtab_server.domain.errors import require, require_all
 
 Loads = npt.NDArray[np.float64]
 
-_LEAST, _MOST = 0.01, 1e9
-"""Steps: of a half-life or a window."""
+_MIN_STEPS, _MAX_STEPS = 0.01, 1e9
+"""Limits of a half-life and of a window, in steps."""
 
-_BRIEF = 16.0
-"""Half-life in steps of what one worker is known by, where the deployment's load is adaptive."""
+_ADAPTIVE_HALF_LIFE = 16.0
+"""Half-life in steps of each worker's estimate if the deployment's load is adaptive: one cell."""
 
 _HALVINGS = 50
-"""After so many half-lives nothing of a count is left, to the last bit."""
+"""After so many half-lives a count has no weight left, to the last bit."""
 
 _BUCKETS = 8
-"""Of a window: it is right to an eighth of its length, and costs eight arrays a worker."""
+"""Buckets of a window: its length is exact to an eighth, and it costs eight arrays per worker."""
 
 
 @dataclass(frozen=True)
 class Smoothing:
     """Over how many steps counts are averaged.
 
+    If both are 0, the steps are adapted to the load: see `LoadMixture`.
+
     Attributes:
-        half_life_steps: after so many steps a count weighs half.
-        window_steps: counts of so many steps weigh the same, and older ones nothing. Both 0: over
-            as many as have foretold the load best, see `Memory`.
+        half_life_steps: after so many steps the weight of a count has halved.
+        window_steps: counts of the last so many steps have equal weight, and older ones none.
 
     Raises:
         InvalidArgumentError: both are above 0, or one is out of range.
@@ -52,9 +53,9 @@ class Smoothing:
         require_all(
             *(
                 (
-                    value == 0 or _LEAST <= value <= _MOST,
+                    value == 0 or _MIN_STEPS <= value <= _MAX_STEPS,
                     name,
-                    f"{value} is neither 0 nor in [{_LEAST}, {_MOST:g}]",
+                    f"{value} is neither 0 nor in [{_MIN_STEPS}, {_MAX_STEPS:g}]",
                 )
                 for name, value in given.items()
             )
@@ -64,56 +65,56 @@ class Smoothing:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the steps follow from the load."""
+        """Whether the number of steps is adapted to the load."""
         return not (self.half_life_steps or self.window_steps)
 
     @property
-    def most_steps(self) -> float:
-        """For how many steps an estimate can stand."""
-        return self.window_steps or _HALVINGS * (self.half_life_steps or _BRIEF)
+    def max_steps(self) -> float:
+        """The largest number of steps that an estimate can represent."""
+        return self.window_steps or _HALVINGS * (self.half_life_steps or _ADAPTIVE_HALF_LIFE)
 
     def estimate(self, num_layers: int, num_experts: int) -> Estimate:
-        """Of one worker, which has seen nothing yet."""
+        """A new, empty estimate for one worker."""
         if self.window_steps:
             return Windowed(self.window_steps, num_layers, num_experts)
-        return Decaying(self.half_life_steps or _BRIEF, num_layers, num_experts)
+        return Decaying(self.half_life_steps or _ADAPTIVE_HALF_LIFE, num_layers, num_experts)
 
 
 class Estimate(Protocol):
-    """One worker's tokens a step."""
+    """An average of one worker's tokens per step."""
 
     def add(self, tokens_LE: Loads, steps: float) -> None:
-        """Take what was counted in so many steps, above 0."""
+        """Add the tokens that were counted in `steps` steps, above 0."""
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
-        """As another one that had come to this, of the same kind or not; before all else.
+    def resume(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
+        """Continue from the values of another estimate of any kind; called before `add`.
 
         Args:
-            rate_LE: tokens a step, [L, E].
-            steps: that it stood for.
-            effective_steps: that it was sure of; None: not known.
+            rate_LE: its tokens per step, [L, E].
+            steps: its `steps`.
+            effective_steps: its `effective_steps`; None if unknown.
         """
 
     def rate(self) -> Loads:
-        """Tokens a step, float64 [L, E]; zeros before anything was added."""
+        """Tokens per step, float64 [L, E]; zeros before anything was added."""
 
     @property
     def steps(self) -> float:
-        """How many steps it stands for: of as many, at this rate, the same one would come."""
+        """How many steps it represents: so many steps at this rate would give the same estimate."""
 
     @property
     def effective_steps(self) -> float:
-        """Of how many steps of equal weight the mean would be as sure: Kish's rule."""
+        """How many steps of equal weight would give a mean of the same variance: Kish's rule."""
 
 
 class Decaying:
-    """An exponential average: a span of steps counts as if its tokens were spread evenly."""
+    """An exponential average; the tokens of a report are spread evenly over its steps."""
 
     def __init__(self, half_life: float, num_layers: int, num_experts: int) -> None:
         self._half_life = half_life
         self._sum_LE = np.zeros((num_layers, num_experts))
         self._weight = 0.0
-        # Of the weights of all steps, the sum of squares.
+        # The sum of the squared weights of all steps.
         self._squares = 0.0
 
     def add(self, tokens_LE: Loads, steps: float) -> None:
@@ -124,11 +125,11 @@ class Decaying:
         self._weight = self._weight * keep + 1.0 - keep
         self._squares = self._squares * keep**2 + (1.0 - keep) ** 2 / steps
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
+    def resume(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
         """See `Estimate`."""
         self.add(rate_LE * steps, steps)
         if effective_steps is None:
-            # Of steps that came one by one.
+            # The value for steps that were added one by one.
             effective_steps = min(steps, 2 / math.log(2) * self._half_life)
         self._squares = self._weight**2 / effective_steps
 
@@ -139,9 +140,9 @@ class Decaying:
     @property
     def steps(self) -> float:
         """See `Estimate`."""
-        # Beyond so many half-lives nothing is left of what was before, to the last bit.
-        least = 2.0**-_HALVINGS
-        return -self._half_life * float(np.log2(max(1.0 - self._weight, least)))
+        # After so many half-lives, older counts have no weight left, to the last bit.
+        lowest = 2.0**-_HALVINGS
+        return -self._half_life * float(np.log2(max(1.0 - self._weight, lowest)))
 
     @property
     def effective_steps(self) -> float:
@@ -150,7 +151,7 @@ class Decaying:
 
 
 class Windowed:
-    """The mean over the last steps, in buckets."""
+    """The mean over the last steps, which are kept in buckets."""
 
     def __init__(self, window: float, num_layers: int, num_experts: int) -> None:
         self._window = window
@@ -166,7 +167,7 @@ class Windowed:
         while self.steps - self._buckets[0][0] >= self._window:
             self._buckets.popleft()
 
-    def go_on(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
+    def resume(self, rate_LE: Loads, steps: float, effective_steps: float | None) -> None:
         """See `Estimate`."""
         sure = steps if effective_steps is None else effective_steps
         self.add(rate_LE * sure, sure)

@@ -1,12 +1,12 @@
-"""How much is known of a load: of how many tokens it is, and how far apart halves of it are. Pure.
+"""How certain a load estimate is: its effective tokens, and their overdispersion. Pure.
 
-A load estimate is a weighted sum of counts. Were tokens routed independently, the variance of an
-expert's part would be that of so many independent tokens: of the *effective* ones, by Kish's rule
-the square of the sum of weights over the sum of their squares. They are not: tokens of a request
-go together. By how much more counts vary than independent ones would, their *overdispersion*, is
-measured where a load has two halves that do not share a request: Pearson's statistic of
-homogeneity over its degrees of freedom (McCullagh and Nelder, Generalized Linear Models, 4.5).
-Taken of estimates rather than of single counts, it sees requests that last as well.
+A load estimate is a weighted sum of counts. If tokens were routed independently, an expert's part
+would have the variance of so many independent tokens: the *effective* tokens, which by Kish's
+rule are the squared sum of the weights over the sum of their squares. But the tokens of a request
+are routed alike. The factor by which counts vary more than independent ones, their
+*overdispersion*, can be measured if a load has two halves that share no request: it is Pearson's
+statistic of homogeneity over its degrees of freedom (McCullagh and Nelder, Generalized Linear
+Models, 4.5). Computed from estimates instead of single counts, it also covers long requests.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from trimtab_server.loads.estimates import Loads
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a load estimate rests on.
+    """The evidence for a load estimate.
 
     Attributes:
-        tokens_L: float64 [L], effective tokens of each layer; 0 for one without load.
+        tokens_L: float64 [L], effective tokens of each layer; 0 for layers without load.
         overdispersion: variance of the counts, as a multiple of that of independent tokens; >= 1.
-        halves_HLE: float64 [2, L, E], tokens of each half in a time, the same for both; None:
-            there are no two halves.
+        halves_HLE: float64 [2, L, E], tokens of each half in the same time; None if the load
+            does not have two halves.
     """
 
     tokens_L: npt.NDArray[np.float64]
@@ -38,13 +38,13 @@ class Evidence:
 
     @property
     def tokens(self) -> float:
-        """Of the median layer that has any; 0: none has."""
+        """Effective tokens of the median layer with load; 0 if no layer has load."""
         known_L = self.tokens_L[self.tokens_L > 0]
         return float(np.median(known_L)) if len(known_L) else 0.0
 
 
 class Known(NamedTuple):
-    """A load, float64 [L, E] in tokens a step, and what it rests on."""
+    """A load estimate, float64 [L, E] in tokens per step, and the evidence for it."""
 
     load_LE: Loads
     evidence: Evidence
@@ -53,16 +53,16 @@ class Known(NamedTuple):
 def from_rates(
     rates: Mapping[str, Loads], steps: Mapping[str, float], halves: Mapping[str, int] | None
 ) -> Evidence:
-    """What a sum of workers' rates rests on.
+    """The evidence for a sum of workers' rates.
 
     Args:
-        rates: tokens a step of each worker, float64 [L, E]; at least one.
-        steps: how many steps of equal weight each rate is of, in effect; above 0.
-        halves: 0 or 1 for each worker, where no two count the same requests; else None.
+        rates: tokens per step of each worker, float64 [L, E]; at least one worker.
+        steps: the effective steps of each rate, above 0; see `Estimate.effective_steps`.
+        halves: 0 or 1 for each worker; None if two workers may count the same requests.
     """
     total_LE = np.sum([rates[worker] for worker in sorted(rates)], axis=0)
     total_L = total_LE.sum(1)
-    # Of independent tokens, n in s steps, a rate has the variance rate / s; they add up.
+    # The rate of n independent tokens in s steps has the variance rate / s; variances add up.
     variance_L = sum(rates[worker].sum(1) / steps[worker] for worker in sorted(rates))
     steps_L = np.divide(total_L, variance_L, out=np.zeros_like(total_L), where=variance_L > 0)
     if halves is None or len(set(halves.values())) < 2:
@@ -77,14 +77,14 @@ def from_rates(
 
 
 def overdispersion(first_LE: Loads, second_LE: Loads) -> float:
-    """How much more two independent estimates of one load differ than independent tokens would.
+    """How much more two independent estimates of one load vary than independent tokens would.
 
     Args:
-        first_LE: float64 [L, E], effective tokens of each expert.
-        second_LE: the same of the other half, in the same unit.
+        first_LE: float64 [L, E], effective tokens of each expert in one half.
+        second_LE: the same for the other half, in the same unit.
 
     Returns:
-        The mean over the layers that both have load in; 1 where it would be below, or unknown.
+        The mean over the layers in which both halves have load; at least 1, and 1 if unknown.
     """
     first_L1, second_L1 = first_LE.sum(1, keepdims=True), second_LE.sum(1, keepdims=True)
     both_L = (first_L1 > 0)[:, 0] & (second_L1 > 0)[:, 0]

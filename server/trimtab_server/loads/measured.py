@@ -1,4 +1,4 @@
-"""The load of GPUs as they have had it, from what the workers' own slots have processed. Pure."""
+"""The measured load of GPUs, from the tokens that workers' own slots have processed. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from trimtab_server.loads.estimates import Loads
 def measured_loads(
     owned: Iterable[tuple[tuple[int, ...], Loads]], phy2log_LR: np.ndarray, num_gpus: int
 ) -> Loads | None:
-    """Tokens a step of each GPU, float64 [L, G].
+    """Tokens per step of each GPU, float64 [L, G].
 
-    A worker with one GPU has counted just that. Where it has several, an expert's tokens are
-    divided evenly over those of the worker's slots that hold it: the counts do not say more.
+    The counts of a worker with one GPU are the load of that GPU. If a worker has several, the
+    tokens of an expert are divided evenly over the worker's slots that hold it, since the counts
+    do not tell more.
 
     Args:
-        owned: of each worker, its GPUs, ascending, and its tokens a step, float64 [L, E].
+        owned: for each worker its GPUs, ascending, and its tokens per step, float64 [L, E].
         phy2log_LR: the placement in force, [L, R].
         num_gpus: G.
 
     Returns:
-        None unless there are counts for each GPU.
+        The loads; None if a GPU has no counts.
     """
     layers, slots = phy2log_LR.shape
     gpu_load_LG = np.zeros((layers, num_gpus))
@@ -39,7 +40,7 @@ def measured_loads(
 
 
 def _divided(phy2log_LGS: np.ndarray, rate_LE: Loads) -> Loads:
-    """What each of a worker's GPUs has had, [L, its GPUs]."""
+    """The load of each GPU of a worker, [L, number of its GPUs]."""
     layers = len(phy2log_LGS)
     own_LX = phy2log_LGS.reshape(layers, -1)
     copies_LE = np.zeros_like(rate_LE)

@@ -21,8 +21,8 @@ class MetricsConfig:
     metrics_listen: str = field(
         default="127.0.0.1:9464",
         metadata=setting(
-            "Where /metrics is served over HTTP: host:port, where port 0 lets the system "
-            "choose, or off.",
+            "Where /metrics is served over HTTP: host:port, or off. With port 0, the system "
+            "chooses the port.",
             unit="address",
             rule=_rule,
         ),

@@ -1,4 +1,4 @@
-"""Records what happens in deployments as Prometheus metrics; those of one end with it."""
+"""Prometheus metrics of deployments. The series of a deployment end when it is closed."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from trimtab_server.engine.deployment_observer import (
-    Cause,
-    DeploymentObserver,
+from trimtab_server.engine.observer import (
+    HandledReport,
+    Observer,
     Outcome,
-    Standing,
-    Taken,
+    ReportResult,
+    RolloutSummary,
 )
 from trimtab_server.engine.status import Status
-from trimtab_server.metrics import families, series
-from trimtab_server.metrics.passing import Labels, Passing
+from trimtab_server.metrics import deployment_families as families
+from trimtab_server.metrics import series
+from trimtab_server.metrics.deployment_gauge import DeploymentGauge, Labels
 from trimtab_server.metrics.status import StatusMetrics
 from trimtab_server.policy.decide import Decision, Reason
 from trimtab_server.policy.trust import Judgement
+from trimtab_server.rollout.effects import Cause
 
-_MOST_REASON = 100
+_MAX_REASON = 100
 _PHASES = ("idle", "offered", "committed", "aborting")
 _IN_FORCE, _PLANNED = ("in_force",), ("planned",)
 
 
-class DeploymentMetrics(DeploymentObserver):
-    """See `DeploymentObserver`. A deployment's series begin when it first stands anyhow.
+class DeploymentMetrics(Observer):
+    """Implements the part of `Observer` that is about deployments.
+
+    The series of a deployment begin with its first `rollout_changed`.
 
     Args:
-        registry: where the series are to be found.
-        clock: seconds, rising.
+        registry: gets the metrics.
+        clock: returns seconds that only rise.
     """
 
     def __init__(
@@ -53,118 +57,115 @@ class DeploymentMetrics(DeploymentObserver):
         self._decisions = series.counter(families.DECISIONS, registry)
         self._predicted = series.gauge(families.PREDICTED, registry)
         self._certainty = {
-            "tokens": Passing(series.gauge(families.EVIDENCE, registry)),
-            "overdispersion": Passing(series.gauge(families.OVERDISPERSION, registry)),
-            "noise": Passing(series.gauge(families.NOISE, registry)),
-            "distrust": Passing(series.gauge(families.DISTRUST, registry)),
+            "tokens": DeploymentGauge(series.gauge(families.EVIDENCE, registry)),
+            "overdispersion": DeploymentGauge(series.gauge(families.OVERDISPERSION, registry)),
+            "noise": DeploymentGauge(series.gauge(families.NOISE, registry)),
+            "distrust": DeploymentGauge(series.gauge(families.DISTRUST, registry)),
         }
-        self._gain = Passing(series.gauge(families.SWITCH_GAIN, registry))
+        self._gain = DeploymentGauge(series.gauge(families.SWITCH_GAIN, registry))
         self._deciding = series.histogram(families.DECISION_DURATION, registry)
         self._status = StatusMetrics(registry)
-        self._paused_for = Passing(series.gauge(families.PAUSED_FOR, registry))
+        self._paused_for = DeploymentGauge(series.gauge(families.PAUSED_FOR, registry))
         self._mismatches = series.counter(families.MISMATCHES, registry)
         self._moves = series.counter(families.APPLIED_MOVES, registry)
         self._bytes = series.counter(families.APPLIED_BYTES, registry)
-        self._took = series.histogram(families.PHASE_DURATION, registry)
+        self._phase_duration = series.histogram(families.PHASE_DURATION, registry)
         self._store_failures = series.counter(families.STORE_FAILURES, registry)
-        # The values of the label that each has beside the deployment.
+        self._history_lost = series.counter(families.HISTORY_LOST, registry)
+        # All values of the label that each metric has beside the deployment.
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
             **dict.fromkeys((self._sessions, self._age, self._paused), ((),)),
             **dict.fromkeys((self._delayed, self._ignored, self._alarms), ((),)),
             **dict.fromkeys((self._mismatches, self._moves, self._bytes), ((),)),
-            self._reports: tuple((taken,) for taken in get_args(Taken)),
+            self._reports: tuple((result,) for result in get_args(ReportResult)),
             self._switches: tuple((outcome,) for outcome in get_args(Outcome)),
             self._aborts: tuple((cause.value,) for cause in Cause),
             self._phase: tuple((phase,) for phase in _PHASES),
             self._decisions: tuple((reason.value,) for reason in Reason),
             self._predicted: (_IN_FORCE, _PLANNED),
         }
-        # Since when a deployment stands as it does.
-        self._standing: dict[str, tuple[Standing, float]] = {}
+        # The last summary of each deployment, and when its switch entered its phase.
+        self._known: dict[str, tuple[RolloutSummary, float]] = {}
 
-    def stands(self, deployment: str, standing: Standing) -> None:
-        """See `DeploymentObserver`."""
-        known = self._standing.get(deployment)
+    def rollout_changed(self, deployment: str, summary: RolloutSummary) -> None:
+        """See `Observer`."""
+        known = self._known.get(deployment)
         if known is None:
-            # At 0, so that the first event of each is a rise.
+            # Create all series at 0, so that the first event of each shows as a rise.
             for _ in self._series(deployment):
                 pass
-            self._age.labels(deployment).set_function(lambda: self._age_of(deployment))
-        if known is None or _switch(known[0]) != _switch(standing):
+            self._age.labels(deployment).set_function(lambda: self._phase_age(deployment))
+        if known is None or _switch(known[0]) != _switch(summary):
             since = self._clock()
             if known is not None and known[0].phase != _PHASES[0]:
-                self._took.labels(known[0].phase).observe(since - known[1])
+                self._phase_duration.labels(known[0].phase).observe(since - known[1])
             for phase in _PHASES:
-                self._phase.labels(deployment, phase).set(phase == standing.phase)
+                self._phase.labels(deployment, phase).set(phase == summary.phase)
         else:
             since = known[1]
-        self._standing[deployment] = standing, since
-        self._sessions.labels(deployment).set(standing.sessions)
-        self._paused.labels(deployment).set(standing.paused is not None)
-        why = standing.paused
-        self._paused_for.show(deployment, {} if why is None else {(why[:_MOST_REASON],): 1})
+        self._known[deployment] = summary, since
+        self._sessions.labels(deployment).set(summary.sessions)
+        self._paused.labels(deployment).set(summary.paused is not None)
+        reason = summary.paused
+        self._paused_for.set(deployment, {} if reason is None else {(reason[:_MAX_REASON],): 1})
 
-    def gone(self, deployment: str) -> None:
-        """See `DeploymentObserver`."""
-        self._standing.pop(deployment, None)
-        self._paused_for.show(deployment, {})
-        self._status.gone(deployment)
-        for passing in (*self._certainty.values(), self._gain):
-            passing.show(deployment, {})
+    def deployment_closed(self, deployment: str) -> None:
+        """See `Observer`."""
+        self._known.pop(deployment, None)
+        self._paused_for.set(deployment, {})
+        self._status.remove(deployment)
+        for gauge in (*self._certainty.values(), self._gain):
+            gauge.set(deployment, {})
         for metric, labels in self._series(deployment):
             metric.remove(*labels)
 
-    def switched(self, deployment: str, outcome: Outcome) -> None:
-        """See `DeploymentObserver`."""
+    def switch_progressed(self, deployment: str, outcome: Outcome) -> None:
+        """See `Observer`."""
         self._switches.labels(deployment, outcome).inc()
 
-    def aborted(self, deployment: str, cause: Cause) -> None:
-        """See `DeploymentObserver`."""
+    def switch_aborted(self, deployment: str, cause: Cause) -> None:
+        """See `Observer`."""
         self._aborts.labels(deployment, cause.value).inc()
 
-    def heard(self, kind: str) -> None:
-        """See `DeploymentObserver`."""
+    def message_received(self, kind: str) -> None:
+        """See `Observer`."""
         self._messages.labels(kind).inc()
 
-    def delayed(self, deployment: str) -> None:
-        """See `DeploymentObserver`."""
+    def message_delayed(self, deployment: str) -> None:
+        """See `Observer`."""
         self._delayed.labels(deployment).inc()
 
-    def reported(self, deployment: str, taken: Taken) -> None:
-        """See `DeploymentObserver`."""
-        self._reports.labels(deployment, taken).inc()
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        """See `Observer`."""
+        self._reports.labels(deployment, report.result).inc()
 
-    def ignored(self, deployment: str) -> None:
-        """See `DeploymentObserver`."""
+    def answer_ignored(self, deployment: str) -> None:
+        """See `Observer`."""
         self._ignored.labels(deployment).inc()
 
-    def looked(self, deployment: str, status: Status) -> None:
-        """See `DeploymentObserver`."""
-        if deployment in self._standing:
-            self._status.looked(deployment, status)
+    def status_refreshed(self, deployment: str, status: Status) -> None:
+        """See `Observer`."""
+        if deployment in self._known:
+            self._status.update(deployment, status)
 
-    def moved(self, deployment: str, moves: int, moved_bytes: int) -> None:
-        """See `DeploymentObserver`."""
+    def placement_applied(self, deployment: str, moves: int, moved_bytes: int) -> None:
+        """See `Observer`."""
         self._moves.labels(deployment).inc(moves)
         self._bytes.labels(deployment).inc(moved_bytes)
 
-    def mismatched(self, deployment: str) -> None:
-        """See `DeploymentObserver`."""
-        self._mismatches.labels(deployment).inc()
-
-    def decided(
+    def decision_made(
         self, deployment: str, decision: Decision, seconds: float, judged: Judgement | None
     ) -> None:
-        """See `DeploymentObserver`."""
+        """See `Observer`."""
         if decision.certainty is not None:
-            for name, passing in self._certainty.items():
-                passing.show(deployment, {(): getattr(decision.certainty, name)})
+            for name, gauge in self._certainty.items():
+                gauge.set(deployment, {(): getattr(decision.certainty, name)})
         if judged is not None:
             gains: dict[Labels, float] = {
                 ("promised",): judged.promised,
                 ("realised",): judged.realised,
             }
-            self._gain.show(deployment, gains)
+            self._gain.set(deployment, gains)
         if decision.planned:
             self._deciding.observe(seconds)
         self._decisions.labels(deployment, decision.reason.value).inc()
@@ -172,28 +173,34 @@ class DeploymentMetrics(DeploymentObserver):
             self._predicted.labels(deployment, *_IN_FORCE).set(decision.candidate.before)
             self._predicted.labels(deployment, *_PLANNED).set(decision.candidate.after)
 
-    def alarmed(self, deployment: str) -> None:
-        """See `DeploymentObserver`."""
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
+        """See `Observer`."""
         self._alarms.labels(deployment).inc()
+        if mismatch:
+            self._mismatches.labels(deployment).inc()
+
+    def history_lost(self) -> None:
+        """A line of the history could not be written. Any thread may call this."""
+        self._history_lost.inc()
 
     def store_failed(self) -> None:
-        """See `DeploymentObserver`."""
+        """See `Observer`."""
         self._store_failures.inc()
 
     def _series(self, deployment: str) -> Iterator[tuple[Counter | Gauge, tuple[str, ...]]]:
-        """All of a deployment. Made where they are not there yet."""
-        for metric, further in self._labels.items():
-            for values in further:
+        """All series of a deployment, each of which is created if it does not exist."""
+        for metric, others in self._labels.items():
+            for values in others:
                 metric.labels(deployment, *values)
                 yield metric, (deployment, *values)
 
-    def _age_of(self, deployment: str) -> float:
-        """Called when Prometheus asks, from whatever thread."""
-        known = self._standing.get(deployment)
+    def _phase_age(self, deployment: str) -> float:
+        """Called at each scrape, from any thread."""
+        known = self._known.get(deployment)
         if known is None or known[0].version is None:
             return 0.0
         return self._clock() - known[1]
 
 
-def _switch(standing: Standing) -> tuple[object, ...]:
-    return standing.phase, standing.version
+def _switch(summary: RolloutSummary) -> tuple[object, ...]:
+    return summary.phase, summary.version

@@ -1,4 +1,4 @@
-"""Serves /metrics over HTTP from threads of its own, so that it answers whatever else runs."""
+"""Serves /metrics over HTTP from its own threads, so that it answers even under load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> Iterator[str]:
     """Serve `registry` at `listen` (host:port); yields the address, with the port in use.
 
     Raises:
-        InvalidArgumentError: the address cannot be listened on.
+        InvalidArgumentError: the server cannot listen at the address.
     """
     host, _, port = listen.rpartition(":")
     try:

@@ -1,4 +1,4 @@
-"""Records what the engine and the RPCs report as Prometheus metrics."""
+"""Prometheus metrics of the solver, its queue, and the RPCs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from functools import partial
 import prometheus_client
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from trimtab_server.engine.observer import Rejection, When
-from trimtab_server.metrics import families, series
+from trimtab_server.engine.observer import Observer, Rejection, When
+from trimtab_server.metrics import series
+from trimtab_server.metrics import solver_families as families
 
 
-class Recorder:
-    """Implements `engine.observer.Observer` and `rpc.observer.CallObserver`.
+class Recorder(Observer):
+    """Implements the part of `Observer` that is about the solver and about calls.
 
-    All series live in `registry`, which is this recorder's own, together with
-    those of the process, the Python runtime and its garbage collector.
+    Attributes:
+        registry: has all series of this recorder, and those of the process, the Python runtime
+            and its garbage collector.
     """
 
     def __init__(self) -> None:
-        # The time each series began doubles their number and is of no use here.
+        # Nobody needs the creation time of a counter, which would be another series each.
         prometheus_client.disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -45,17 +47,17 @@ class Recorder:
         self._build = series.gauge(families.BUILD_INFO, registry)
 
     def call_started(self, method: str) -> None:
-        """See `CallObserver`."""
+        """See `Observer`."""
         self._in_flight.labels(method).inc()
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """See `CallObserver`."""
+        """See `Observer`."""
         self._in_flight.labels(method).dec()
         self._requests.labels(method, code).inc()
         self._duration.labels(method).observe(seconds)
 
     def load_answered(self, code: str) -> None:
-        """See `CallObserver`."""
+        """See `Observer`."""
         self._loads.labels(code).inc()
 
     def queue_depth(self, waiting: int) -> None:
@@ -93,21 +95,21 @@ class Recorder:
         self._bound.labels("worst").observe(worst)
         self._bound.labels("median").observe(median)
 
-    def moved(self, moves: int) -> None:
+    def moves_planned(self, moves: int) -> None:
         """See `Observer`."""
         self._moves.inc(moves)
 
     def follow_kinds(self, backend: str, kinds: Callable[[], Mapping[str, int]]) -> None:
-        """Ask `kinds` at each scrape for how many kinds of request are in which state."""
+        """At each scrape, call `kinds` for the number of kinds of request in each state."""
         for state in kinds():
             self._kinds.labels(backend, state).set_function(partial(_count, kinds, state))
 
     def runs_on(self, device: str, name: str, backend: str) -> None:
-        """What the solver runs on."""
+        """Record what the solver runs on."""
         self._device.labels(device, name, backend).set(1)
 
     def built_from(self, version: str, torch: str) -> None:
-        """Versions of the server and of torch."""
+        """Record the versions of the server and of torch."""
         self._build.labels(version, platform.python_version(), torch).set(1)
 
 

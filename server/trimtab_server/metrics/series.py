@@ -1,10 +1,10 @@
-"""Makes Prometheus metrics of their descriptions."""
+"""Creates Prometheus metrics from their descriptions."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from trimtab_server.metrics.families import Family
+from trimtab_server.metrics.family import Family
 
 
 def counter(family: Family, registry: CollectorRegistry) -> Counter:

@@ -1,4 +1,4 @@
-"""How deployments are, as Prometheus gauges."""
+"""The status of deployments as Prometheus gauges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry
 
 from trimtab_server.engine.status import Status
-from trimtab_server.metrics import families, series
-from trimtab_server.metrics.passing import Labels, Passing
+from trimtab_server.metrics import deployment_families as families
+from trimtab_server.metrics import series
+from trimtab_server.metrics.deployment_gauge import DeploymentGauge, Labels
+from trimtab_server.metrics.family import Family
 from trimtab_server.policy.policy import Mode
 
 _MODES = (*(mode.value for mode in Mode), "pinned")
-_OUTLOOKS = {
+_BALANCES = {
     "predicted": ("predicted", "reports"),
     "predicted_smoothed": ("predicted", "estimate"),
     "measured": ("measured", "reports"),
@@ -23,11 +25,11 @@ _OUTLOOKS = {
 
 
 class StatusMetrics:
-    """The series of a deployment begin when it is first looked at, and end with it."""
+    """The series of a deployment exist from its first `update` until `remove`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(family: families.Family) -> Passing:
-            return Passing(series.gauge(family, registry))
+        def gauge(family: Family) -> DeploymentGauge:
+            return DeploymentGauge(series.gauge(family, registry))
 
         self._live = gauge(families.LIVE)
         self._workers = gauge(families.WORKERS)
@@ -38,32 +40,32 @@ class StatusMetrics:
         self._estimate_age = gauge(families.ESTIMATE_AGE)
         self._mode = gauge(families.MODE)
 
-    def looked(self, deployment: str, status: Status) -> None:
-        """A deployment is so now."""
+    def update(self, deployment: str, status: Status) -> None:
+        """Show the current status of a deployment."""
         version, absent = status.in_force, status.absent
         connected = len(status.workers) - absent
-        self._live.show(deployment, dict(_live(status)))
-        self._workers.show(deployment, {("connected",): connected, ("absent",): absent})
-        self._ranks.show(deployment, {(name,): n for name, n in status.serving.items()})
-        self._epoch.show(deployment, {(): version.epoch if version else 0})
-        self._generation.show(deployment, {(): version.generation if version else 0})
-        self._placement_age.show(deployment, _known(status.in_force_seconds))
-        self._estimate_age.show(deployment, _known(status.estimate_age))
-        self._mode.show(deployment, {(mode,): mode == status.mode for mode in _MODES})
+        self._live.set(deployment, dict(_live(status)))
+        self._workers.set(deployment, {("connected",): connected, ("absent",): absent})
+        self._ranks.set(deployment, {(name,): n for name, n in status.serving.items()})
+        self._epoch.set(deployment, {(): version.epoch if version else 0})
+        self._generation.set(deployment, {(): version.generation if version else 0})
+        self._placement_age.set(deployment, _if_known(status.in_force_seconds))
+        self._estimate_age.set(deployment, _if_known(status.estimate_age))
+        self._mode.set(deployment, {(mode,): mode == status.mode for mode in _MODES})
 
-    def gone(self, deployment: str) -> None:
-        """A deployment is no more."""
+    def remove(self, deployment: str) -> None:
+        """Remove the series of a deployment."""
         for metric in vars(self).values():
-            metric.show(deployment, {})
+            metric.set(deployment, {})
 
 
 def _live(status: Status) -> Iterator[tuple[Labels, float]]:
-    for name, labels in _OUTLOOKS.items():
-        over_layers = getattr(status.outlook, name)
+    for name, labels in _BALANCES.items():
+        over_layers = getattr(status.balance, name)
         if over_layers is not None:
             for layers in ("worst", "median", "mean"):
                 yield (*labels, layers), getattr(over_layers, layers)
 
 
-def _known(seconds: float | None) -> Mapping[Labels, float]:
+def _if_known(seconds: float | None) -> Mapping[Labels, float]:
     return {} if seconds is None else {(): seconds}

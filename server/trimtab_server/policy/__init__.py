@@ -1,1 +1,1 @@
-"""Whether to move experts now, and how far: pure functions of what is known."""
+"""Policies: pure functions that decide whether experts move now, and how many."""

@@ -1,7 +1,7 @@
-"""The decision whether experts move now: a pure function, with its reasons.
+"""The decision whether experts move now, and its reasons. Pure.
 
-Kept in two halves, since planning is work that most decisions can do without: `before_planning`
-says whether there is any use in it, `decide` what to make of what was planned.
+It has two steps, since most decisions need no plan, and planning costs time: `before_planning`
+decides whether to plan, and `decide` whether to use the plan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trimtab_server.policy.policy import Policy
 
 
 class Reason(Enum):
-    """Why experts move, or stay."""
+    """Why experts move or stay."""
 
     NOT_READY = "not_ready"
     TOO_SOON = "too_soon"
@@ -32,24 +32,25 @@ class Reason(Enum):
 
 
 _ROUNDING = 1e-6
+"""Steps by which an estimate may fall short of a number of steps because of rounding."""
 
 MOVES = frozenset({Reason.IMPROVED, Reason.REPLANNED})
-"""With these, experts move."""
+"""The reasons with which experts move."""
 
 _PLANNED = MOVES | {Reason.SMALL_GAIN, Reason.TOO_COSTLY}
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known before anything is planned.
+    """The state of a deployment before anything is planned.
 
     Attributes:
-        step: the last that workers have reported.
-        decided_at: the step of the last decision that had this far to go; -1: none.
-        switched_at: the step at which experts moved last; -1: never.
-        not_ready: why nothing can be offered; None if it can.
-        known_steps: for how many steps the load estimate stands.
-        step_seconds: what a step takes; 0: not known yet.
+        step: the last step that workers have reported.
+        decided_at: the step of the last decision that evaluated a load; -1 if there was none.
+        switched_at: the step at which experts moved last; -1 if they never did.
+        not_ready: why nothing can be offered; None if a placement can be offered.
+        known_steps: how many steps the load estimate represents.
+        step_seconds: duration of a step; 0 if it is not known yet.
     """
 
     step: int
@@ -64,15 +65,15 @@ class Situation:
 class Candidate:
     """A placement that could be next.
 
-    An imbalance is heaviest GPU / mean GPU, in the mean over the layers that have load: they run
-    one after another, so this is what a step takes longer than it could. Layers without load, such
-    as dense ones that an engine numbers too, are left out.
+    Its imbalance is heaviest GPU / mean GPU, averaged over the layers that have load. Layers run
+    one after another, so this is the factor by which a step takes longer than it could. Layers
+    without load are left out, such as dense layers that an inference engine numbers too.
 
     Attributes:
-        before: predicted imbalance of what is in force.
-        after: the same of this one.
-        moves: net, over all layers.
-        seconds: that the busiest GPU needs to send or receive them.
+        before: predicted imbalance of the placement in force.
+        after: predicted imbalance of this placement.
+        moves: net moves over all layers.
+        seconds: how long the busiest GPU sends or receives weights.
     """
 
     before: float
@@ -82,21 +83,21 @@ class Candidate:
 
     @property
     def gain(self) -> float:
-        """Fall of the imbalance, as a share of it."""
+        """The fall of the imbalance, as a share of the imbalance before."""
         return 1.0 - self.after / self.before
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """How much a decision knew.
+    """How certain the load behind a decision was.
 
     Attributes:
-        tokens: effective ones of the load estimate, of the median layer that has any.
+        tokens: effective tokens of the load estimate in the median layer with load.
         overdispersion: see `Evidence`.
-        noise: imbalance that noise alone may look like, in the mean over layers with load.
-        sigma: standard deviation of the predicted imbalances, by noise.
-        distrust: how many times as much moves have to gain since earlier switches have not kept
-            what they promised; 1: they have.
+        noise: imbalance that noise alone may cause, averaged over the layers with load.
+        sigma: standard deviation of the predicted imbalances due to noise.
+        distrust: the factor by which moves have to gain more because earlier switches gained less
+            than promised; 1 if they kept their promises.
     """
 
     tokens: float
@@ -108,13 +109,13 @@ class Certainty:
 
 @dataclass(frozen=True)
 class Decision:
-    """What came of it.
+    """A decision.
 
     Attributes:
-        reason: why.
-        candidate: that was chosen, or that was not good enough, or what is in force where nothing
-            was planned; None: nothing was looked at.
-        certainty: of the load it rests on; None: there was none.
+        reason: why experts move or stay.
+        candidate: the placement that was chosen or rejected; the placement in force if nothing was
+            planned; None if no placement was evaluated.
+        certainty: of the load; None if there was no load.
     """
 
     reason: Reason
@@ -123,24 +124,24 @@ class Decision:
 
     @property
     def moves(self) -> bool:
-        """Whether experts are to move."""
+        """Whether experts move."""
         return self.reason in MOVES
 
     @property
     def planned(self) -> bool:
-        """Whether anything was planned."""
+        """Whether a placement was planned."""
         return self.reason in _PLANNED
 
 
 def before_planning(situation: Situation, policy: Policy) -> Reason | None:
-    """Why there is no use in planning; None if there may be."""
+    """Why nothing should be planned now; None if a plan may be useful."""
     now = situation
     if now.decided_at >= 0 and now.step < now.decided_at + policy.every_steps:
         return Reason.TOO_SOON
     if now.not_ready is not None:
         return Reason.NOT_READY
-    # What a few steps say is mostly noise, and a plan for noise has to be undone.
-    enough = min(policy.every_steps, policy.smoothing.most_steps)
+    # The load of a few steps is mostly noise, and a plan for noise would have to be undone.
+    enough = min(policy.every_steps, policy.smoothing.max_steps)
     if now.known_steps < enough - _ROUNDING or now.step_seconds <= 0:
         return Reason.NO_LOAD
     if now.switched_at >= 0 and now.step < now.switched_at + policy.cooldown_steps:
@@ -148,35 +149,35 @@ def before_planning(situation: Situation, policy: Policy) -> Reason | None:
     return None
 
 
-def far_off(
+def shifted_layers(
     imbalance_L: npt.NDArray[np.float64],
-    least_L: npt.NDArray[np.float64],
+    reachable_L: npt.NDArray[np.float64],
     floor: Floor,
     policy: Policy,
 ) -> npt.NDArray[np.bool_]:
-    """The layers that lie so far above an imbalance that their load has shifted, [L].
+    """The layers whose imbalance is so far above the reachable one that their load shifted, [L].
 
-    Further than noise looks like, and than `replan_gap`: both, which have nothing to do with each
-    other, in the sum of their squares.
+    The distance must exceed both noise and `replan_gap`. These are independent, so their
+    squares are added.
 
     Args:
         imbalance_L: [L], of a placement.
-        least_L: [L], that no placement is below, or that a new plan comes to.
-        floor: of what noise may look like.
-        policy: the deployment's.
+        reachable_L: [L], a lower bound on the imbalance, or the imbalance of a new plan.
+        floor: the imbalance that noise may cause.
+        policy: of the deployment.
     """
-    explained_L = least_L * (1.0 + np.hypot(floor.excess_L, policy.replan_gap))
+    explained_L = reachable_L * (1.0 + np.hypot(floor.excess_L, policy.replan_gap))
     return np.asarray(imbalance_L > explained_L)
 
 
 def decide(candidate: Candidate, *, planned: bool, step_seconds: float, policy: Policy) -> Reason:
-    """Keep what is in force, or take what was planned.
+    """Decide whether a planned placement replaces the one in force.
 
     Args:
-        candidate: that.
-        planned: whether any layer of it has a new plan.
-        step_seconds: what a step takes now.
-        policy: the deployment's.
+        candidate: the planned placement.
+        planned: whether a layer of it was planned from scratch, and not improved by moves.
+        step_seconds: duration of a step now.
+        policy: of the deployment.
     """
     if candidate.moves == 0 or candidate.gain <= 0:
         return Reason.SMALL_GAIN
@@ -186,9 +187,9 @@ def decide(candidate: Candidate, *, planned: bool, step_seconds: float, policy: 
 
 
 def _pays(candidate: Candidate, step_seconds: float, policy: Policy) -> bool:
-    """Whether the gain over the horizon is more than the time that the moves take.
+    """Whether the time gained over the horizon is at least the time that the moves take.
 
-    As if serving stood still while weights are under way: the worst that it can do.
+    This assumes the worst case: that serving stops while weights are transferred.
     """
     saved = candidate.gain * step_seconds * policy.moe_share * policy.horizon_steps
     return saved >= candidate.seconds

@@ -1,4 +1,4 @@
-"""What a deployment's operators want of its balance."""
+"""The policy of a deployment: when experts move, and how many."""
 
 from __future__ import annotations
 
@@ -12,45 +12,48 @@ from trimtab_server.loads.estimates import Smoothing
 
 
 class Mode(Enum):
-    """What is made of a decision to move experts."""
+    """Whether decisions to move experts are made, and carried out."""
 
     OFF = "off"
     SHADOW = "shadow"
     ACTIVE = "active"
 
 
-NO_LONGER: Mapping[str, str] = {
-    "start_above": "what noise may explain is left alone, and all else is looked at",
-    "stop_below": "what noise may explain is left alone, and all else is looked at",
-    "min_gain": "each move has to gain more than noise may seem to, and than least_gain",
+_NOISE_ONLY = "imbalance that noise explains is ignored, and all other imbalance is considered"
+
+FORMER_SETTINGS: Mapping[str, str] = {
+    "start_above": _NOISE_ONLY,
+    "stop_below": _NOISE_ONLY,
+    "min_gain": "each move has to gain more than noise explains, and more than least_gain",
 }
-"""Former settings, and why they are no longer needed."""
+"""Settings that no longer exist, and why they are not needed."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """When experts move, and how many. The defaults are one set for all models.
+    """When experts move, and how many. The defaults suit all models.
 
-    What noise may explain is left alone, without any setting: see `Floor`.
+    Imbalance that noise explains is always ignored; no setting controls that: see `Floor`.
 
     Attributes:
-        mode: ACTIVE: offer what is decided. SHADOW: decide and report only. OFF: decide nothing.
-        half_life_steps: of the load estimate.
-        window_steps: over so many steps the estimate is a mean. Both 0: over as many as have
-            foretold the load best.
-        every_steps: least steps from one decision to the next.
-        cooldown_steps: least steps from a switch to the next.
-        least_gain: of each move: least fall of a layer's sum of squared GPU loads, where their
-            mean is 1, however sure it is.
-        max_moves_per_layer: most net moves in a layer of one decision, unless it has shifted.
-        max_moves: the same over all layers; 0: no limit. A new plan is not held to it.
-        replan_gap: a layer that an improvement leaves this share of the imbalance above what it
-            could be has shifted: it gets all the moves that gain, or, where they leave it as far
-            above what a new plan reaches, the new plan.
-        horizon_steps: over how many steps a gain has to pay for its moves.
-        moe_share: of a step's time, how much the experts' layers take.
-        node_bandwidth: bytes a second into or out of a GPU, inside its node.
-        cross_node_bandwidth: the same from or to another node.
+        mode: ACTIVE to offer decided placements, SHADOW to decide and report only, OFF to decide
+            nothing.
+        half_life_steps: half-life of the load estimate, an exponential average.
+        window_steps: length of the load estimate's window, if it is a plain mean. If both are 0,
+            the number of steps is adapted to the load: see `LoadMixture`.
+        every_steps: minimum number of steps between two decisions.
+        cooldown_steps: minimum number of steps between two switches.
+        least_gain: by how much each move must lower its layer's sum of squared GPU loads at
+            least, where the mean GPU load is 1, however certain the gain is.
+        max_moves_per_layer: net moves allowed in a layer in one decision, unless its load shifted.
+        max_moves: net moves allowed over all layers; 0 for no limit. New plans are not limited.
+        replan_gap: the load of a layer has shifted if an improvement leaves its imbalance this
+            share above the lowest possible one. The layer then gets all moves that gain; if they
+            leave it this share above the imbalance of a new plan, it gets the new plan.
+        horizon_steps: number of steps over which a gain has to pay for its moves.
+        moe_share: share of the experts' layers in the duration of a step.
+        node_bandwidth: bytes per second into or out of a GPU, inside its node.
+        cross_node_bandwidth: bytes per second into or out of a GPU, from or to other nodes.
 
     Raises:
         InvalidArgumentError: a value is out of its range.
@@ -74,17 +77,17 @@ class Policy:
         _ = self.smoothing
         above_0 = ("node_bandwidth", "cross_node_bandwidth")
         finite = ("least_gain", "replan_gap")
-        least = {"every_steps": 1, "cooldown_steps": 0, "max_moves_per_layer": 0}
-        least |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "least_gain": 0}
-        values = {name: getattr(self, name) for name in (*above_0, *least)}
+        lowest = {"every_steps": 1, "cooldown_steps": 0, "max_moves_per_layer": 0}
+        lowest |= {"max_moves": 0, "replan_gap": 0, "horizon_steps": 0, "least_gain": 0}
+        values = {name: getattr(self, name) for name in (*above_0, *lowest)}
         require_all(
             *((0 < values[n] < math.inf, n, f"{values[n]} is not above 0") for n in above_0),
-            *((values[n] >= low, n, f"{values[n]} is below {low}") for n, low in least.items()),
+            *((values[n] >= low, n, f"{values[n]} is below {low}") for n, low in lowest.items()),
             *((values[n] < math.inf, n, f"{values[n]} is not finite") for n in finite),
             (0 < self.moe_share <= 1, "moe_share", f"{self.moe_share} is not in (0, 1]"),
         )
 
     @property
     def smoothing(self) -> Smoothing:
-        """Of the load estimate."""
+        """The smoothing of the load estimate."""
         return Smoothing(self.half_life_steps, self.window_steps)

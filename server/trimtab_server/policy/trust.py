@@ -1,8 +1,9 @@
-"""Whether switches have kept what they promised: judged on what was counted afterwards. Pure.
+"""Compares the gains that switches promised with those that were counted afterwards. Pure.
 
-A plan promises a fall of the sum of squared GPU loads, by the load that chose it. What was counted
-after it says what it was worth. That is an estimate without bias, since noise adds the same to
-both placements' sums, but a rough one, and what noise alone would give is added to either side.
+A plan promises a fall of the sum of squared GPU loads, computed from the load that it was made
+for. The tokens counted afterwards show its real gain. That estimate has no bias, since noise adds
+the same to the sums of both placements, but it is rough. So the gain that noise alone would give is
+added to both sides of the comparison.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_EARLIER = 0.8
-"""What all earlier switches weigh, with each that is judged: one alone says little."""
+_EARLIER_WEIGHT = 0.8
+"""The weight of all earlier switches when another one is judged, since a single one says little."""
 
-_ENOUGH = 0.5
-"""Who keeps this share of what was promised, in the mean, is trusted."""
+_TRUSTED_SHARE = 0.5
+"""A deployment whose switches keep this share of their promises on average is trusted fully."""
 
-_MOST_DISTRUST = 4.0
+_MAX_DISTRUST = 4.0
+"""Bounds the gain that moves need, so that a deployment can regain trust by good switches."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a switch was worth, whether it took place or was aborted.
+    """The promised and the realised gain of a switch, whether it was completed or aborted.
 
     Attributes:
-        step: the last one counted before it was decided.
-        steps: in which what it is judged by was counted.
-        promised: fall of the squared GPU loads, where the mean is 1, in the sum over the GPUs
-            and the mean over its layers.
-        realised: the same by what was counted afterwards.
+        step: the last step counted before the decision.
+        steps: the number of steps counted for the judgement.
+        promised: fall of the squared GPU loads, where the mean is 1, summed over the GPUs and
+            averaged over the switch's layers.
+        realised: the same, computed from the tokens counted afterwards.
     """
 
     step: int
@@ -40,36 +42,37 @@ class Judgement:
 
 
 class Trust:
-    """Of one deployment.
+    """How far the promises of a deployment's switches can be trusted.
 
     Attributes:
-        kept: share of what switches have promised, in the mean over the last ones; from 0 to 1.
+        kept: the share of their promises that recent switches kept, from 0 to 1.
     """
 
     def __init__(self) -> None:
         self.kept = 1.0
 
     def judge(self, judgement: Judgement, noise: float) -> None:
-        """Take one more.
+        """Include one more switch.
 
         Args:
-            judgement: it.
-            noise: what it may be wrong by.
+            judgement: of the switch.
+            noise: the error that the judgement may have.
         """
         promised = judgement.promised + noise
         share = (judgement.realised + noise) / promised if promised > 0 else 1.0
-        self.kept = _EARLIER * self.kept + (1.0 - _EARLIER) * min(max(share, 0.0), 1.0)
+        share = min(max(share, 0.0), 1.0)
+        self.kept = _EARLIER_WEIGHT * self.kept + (1.0 - _EARLIER_WEIGHT) * share
 
     @property
     def distrust(self) -> float:
-        """How many times as much moves have to gain: from 1 to 4."""
-        return max(1.0, _ENOUGH / max(self.kept, _ENOUGH / _MOST_DISTRUST))
+        """The factor by which moves have to gain more, from 1 to 4."""
+        return max(1.0, _TRUSTED_SHARE / max(self.kept, _TRUSTED_SHARE / _MAX_DISTRUST))
 
 
 def squared_fall(before_LG: npt.NDArray[np.float64], after_LG: npt.NDArray[np.float64]) -> float:
-    """By how much the squared GPU loads [L, G] fall, of a mean of 1, in the mean over the layers.
+    """By how much the sum of squared GPU loads [L, G] falls, averaged over the layers with load.
 
-    Layers without load do not count.
+    Loads are divided by the mean load of their layer.
     """
     mean_L1 = before_LG.mean(1, keepdims=True)
     loaded_L = mean_L1[:, 0] > 0

@@ -28,9 +28,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import require, require_all, store_integers
 from trimtab_server.domain.moves import presence
-from trimtab_server.domain.placement import Placement
+from trimtab_server.domain.placement import placement_of, tensor_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def next_piece(
             piece_LR[layer] = row_R
             room_G -= arrivals_G
             taken += 1
-    return Placement.of(piece_LR, base.num_experts, base.num_gpus)
+    return placement_of(piece_LR, base.num_experts, base.num_gpus)
 
 
 def _check_shape(base: Placement, target: Placement) -> None:
@@ -111,7 +112,7 @@ def _check_shape(base: Placement, target: Placement) -> None:
 def _arrivals(base: Placement, new: Placement) -> npt.NDArray[np.int64]:
     """How many experts are new to each GPU, [L, G]."""
     held_LGE, wanted_LGE = (
-        presence(placement.tensor(), placement.num_experts, placement.num_gpus).numpy()
+        presence(tensor_of(placement), placement.num_experts, placement.num_gpus).numpy()
         for placement in (base, new)
     )
     arrivals_LG: npt.NDArray[np.int64] = (wanted_LGE & ~held_LGE).sum(2)

@@ -6,13 +6,13 @@ rollout's state is ahead of what is durable: throw it away, and start one from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.messages import Order
+from trimtab_protocol.history import Event
+from trimtab_protocol.messages import Abort, Commit, Offer, Transfers, Welcome
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.record import Record
 
 
@@ -30,6 +30,24 @@ class Cause(Enum):
     PAUSED = "paused"
     DRAIN = "drain"
     RESTART = "restart"
+
+
+@dataclass(frozen=True)
+class GroupOffer:
+    """An offer to a group. Each worker is sent its own part of it (`Differences.for_worker`)."""
+
+    version: Version
+    base: Version
+    base_placement: Placement
+    placement: Placement
+
+    def with_transfers(self, transfers: Transfers) -> Offer:
+        """The offer as one worker is sent it."""
+        digests = self.placement.digest, self.base_placement.digest
+        return Offer(self.version, digests[0], self.base, digests[1], transfers)
+
+
+Order = Welcome | GroupOffer | Commit | Abort
 
 
 @dataclass(frozen=True)
@@ -74,10 +92,9 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Note:
-    """A line of the deployment's history: see PROTOCOL.md."""
+    """Write an event to the deployment's history."""
 
-    kind: str
-    values: Mapping[str, Any]
+    event: Event
 
 
 Effect = Save | Send | Close | Expire | Alarm | Note

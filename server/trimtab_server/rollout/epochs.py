@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from trimtab_server.domain.version import Version
+from trimtab_protocol.history import Member
+from trimtab_protocol.messages import Hello
+from trimtab_protocol.version import Version
 from trimtab_server.rollout.groups import highest_known
-from trimtab_server.rollout.messages import Hello
-from trimtab_server.rollout.record import Epoch, Member, Record
+from trimtab_server.rollout.record import Epoch, Record
 from trimtab_server.rollout.sessions import is_member
 
 MOST_LOST = 1 << 32

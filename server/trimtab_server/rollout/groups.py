@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.messages import HeldState, Hello
+from trimtab_protocol.messages import HeldState, Hello
+from trimtab_protocol.version import Version
 
 
 def owned_twice(hellos: Iterable[Hello]) -> str | None:

@@ -7,21 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-
-
-@dataclass(frozen=True)
-class Member:
-    """A worker of an epoch.
-
-    Attributes:
-        incarnation: of its process.
-        gpus: the GPUs that it owns, ascending.
-    """
-
-    incarnation: int
-    gpus: tuple[int, ...]
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.messages import Hello
-from trimtab_server.rollout.record import Epoch, Member
+from trimtab_protocol.history import Member
+from trimtab_protocol.messages import Hello
+from trimtab_protocol.version import Version
+from trimtab_server.rollout.record import Epoch
 
 
 @dataclass

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+from trimtab_protocol.wire.tensors import Array
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.planner import InForce, Options, Terms
+from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, gather, named_as
-from trimtab_server.rpc.tensors import Array, decode_tensor
+from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Effort, Objective, settings_for
 
@@ -41,7 +42,7 @@ class PlaceArguments(NamedTuple):
 
     load: Array
     terms: Terms
-    current: InForce | None
+    current: UncheckedPlacement | None
 
 
 def decode_pack(message: solver_service_pb2.PackRequest) -> PackArguments:
@@ -65,7 +66,7 @@ def decode_place(message: solver_service_pb2.PlaceRequest) -> PlaceArguments:
 
 def decode_config(
     message: solver_service_pb2.PlaceStreamConfig,
-) -> tuple[Terms, InForce | None]:
+) -> tuple[Terms, UncheckedPlacement | None]:
     """What all loads of a stream share, and the placement in force when it starts.
 
     Raises InvalidArgumentError with every field at fault.
@@ -130,7 +131,7 @@ def _options(message: solver_service_pb2.SolverOptions) -> Options:
 def _current(
     message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
     topology: Topology,
-) -> InForce | None:
+) -> UncheckedPlacement | None:
     """The placement in force. Its entries are for the solver's thread to check."""
     if not message.HasField("current"):
         return None
@@ -146,4 +147,4 @@ def _current(
         "current.phy2log.shape",
         f"{list(phy2log_LR.shape)}: has not num_replicas = {topology.num_replicas} columns",
     )
-    return InForce(phy2log_LR, message.current.digest)
+    return UncheckedPlacement(phy2log_LR, message.current.digest)

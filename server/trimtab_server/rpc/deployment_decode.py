@@ -9,11 +9,12 @@ from typing import Any
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError, require, require_all
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.engine.arrival import Facts
-from trimtab_server.policy.policy import NO_LONGER, Mode, Policy
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
 from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import named_as
@@ -34,12 +35,12 @@ MODES: Mapping[int, Mode] = {
 POLICY_FIELDS = [
     field.name
     for field in pb.Policy.DESCRIPTOR.fields
-    if field.name != "mode" and field.name not in NO_LONGER
+    if field.name != "mode" and field.name not in FORMER_SETTINGS
 ]
 _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_experts")
 
 
-def decode_spec(message: pb.DeploymentSpec) -> tuple[str, Facts]:
+def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
     """A deployment's name, and what it is. Raises InvalidArgumentError."""
     require_all(
         (
@@ -67,14 +68,14 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, Facts]:
         "spec.num_layers",
         f"{message.num_layers} layers of so many experts or slots are more than {_MOST_NUMBERS}",
     )
-    facts = Facts(
+    spec = DeploymentSpec(
         topology,
         message.num_layers,
         message.num_experts,
         model=message.model,
         first_layer=message.first_layer,
     )
-    return message.name, facts
+    return message.name, spec
 
 
 def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
@@ -87,7 +88,7 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
     require_all(
         *(
             (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
-            for name, why in NO_LONGER.items()
+            for name, why in FORMER_SETTINGS.items()
         )
     )
     given: dict[str, Any] = {
@@ -111,13 +112,13 @@ def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
 _EITHER = (("half_life_steps", "window_steps"), ("window_steps", "half_life_steps"))
 
 
-def decode_target(message: placement_pb2.Placement, facts: Facts) -> Placement:
+def decode_target(message: placement_pb2.Placement, spec: DeploymentSpec) -> Placement:
     """A placement of a deployment. Checking it takes long. Raises InvalidArgumentError."""
     phy2log_LR = decode_tensor(message.phy2log, "placement.phy2log")
-    expected = [facts.num_layers, facts.topology.num_replicas]
+    expected = [spec.num_layers, spec.topology.num_replicas]
     shape = list(phy2log_LR.shape)
     require(shape == expected, "placement.phy2log.shape", f"{shape} is not {expected}")
-    placement = Placement.of(phy2log_LR, facts.num_experts, facts.topology.num_gpus)
+    placement = placement_of(phy2log_LR, spec.num_experts, spec.topology.num_gpus)
     said, digest = message.digest, placement.digest
     require(
         said in (b"", digest),

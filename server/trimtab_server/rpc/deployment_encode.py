@@ -10,18 +10,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.domain.version import Version
-from trimtab_server.engine.arrival import Facts
-from trimtab_server.engine.decision_log import Decided
+from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
+from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS
-from trimtab_server.rpc.encode import encode_placement
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _REASONS: Mapping[Reason, Any] = {
@@ -32,7 +32,7 @@ _REASONS: Mapping[Reason, Any] = {
 def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Deployment:
     """All that is known of it; of its workers if asked for."""
     return pb.Deployment(
-        spec=_spec(deployment.name, deployment.facts),
+        spec=_spec(deployment.name, deployment.spec),
         policy=encode_policy(deployment.policy),
         status=_status(deployment.status, workers=workers),
     )
@@ -49,31 +49,31 @@ def encode_version(version: Version | None) -> switch_pb2.Version | None:
     return None if version is None else switch_pb2.Version(**version._asdict())
 
 
-def encode_topology(facts: Facts) -> topology_pb2.Topology:
+def encode_topology(spec: DeploymentSpec) -> topology_pb2.Topology:
     """Slots, GPUs, nodes and groups."""
-    return topology_pb2.Topology(**vars(facts.topology))
+    return topology_pb2.Topology(**vars(spec.topology))
 
 
-def encode_get(served: Served, facts: Facts) -> pb.GetPlacementResponse:
+def encode_get(served: Served, spec: DeploymentSpec) -> pb.GetPlacementResponse:
     """A placement, and what it takes to read it."""
-    return pb.GetPlacementResponse(**_served(served, facts))
+    return pb.GetPlacementResponse(**_served(served, spec))
 
 
-def encode_watch(served: Served, facts: Facts) -> pb.WatchPlacementResponse:
+def encode_watch(served: Served, spec: DeploymentSpec) -> pb.WatchPlacementResponse:
     """The same, for who watches."""
-    return pb.WatchPlacementResponse(**_served(served, facts))
+    return pb.WatchPlacementResponse(**_served(served, spec))
 
 
-def _served(served: Served, facts: Facts) -> dict[str, Any]:
+def _served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
     return {
         "version": encode_version(served.version),
         "placement": encode_placement(served.placement),
-        "topology": encode_topology(facts),
-        "num_experts": facts.num_experts,
+        "topology": encode_topology(spec),
+        "num_experts": spec.num_experts,
     }
 
 
-def encode_decision(decided: Decided) -> pb.Decision:
+def encode_decision(decided: LoggedDecision) -> pb.Decision:
     """One decision."""
     time = Timestamp()
     time.FromNanoseconds(round(decided.at * 1e9))
@@ -103,14 +103,14 @@ def _judgement(judgement: Judgement) -> pb.Judgement:
     return pb.Judgement(**vars(judgement))
 
 
-def _spec(name: str, facts: Facts) -> pb.DeploymentSpec:
+def _spec(name: str, spec: DeploymentSpec) -> pb.DeploymentSpec:
     return pb.DeploymentSpec(
         name=name,
-        model=facts.model,
-        first_layer=facts.first_layer,
-        num_layers=facts.num_layers,
-        num_experts=facts.num_experts,
-        topology=encode_topology(facts),
+        model=spec.model,
+        first_layer=spec.first_layer,
+        num_layers=spec.num_layers,
+        num_experts=spec.num_experts,
+        topology=encode_topology(spec),
     )
 
 
@@ -129,17 +129,19 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         step=status.step,
         estimate_age_seconds=status.estimate_age,
         balance=_balance(status),
-        last_decision=None if status.decided is None else encode_decision(status.decided),
+        last_decision=None
+        if status.last_decision is None
+        else encode_decision(status.last_decision),
         decisions=status.decisions,
-        last_judged=None if status.judged is None else _judgement(status.judged),
+        last_judged=None if status.last_judgement is None else _judgement(status.last_judgement),
         past=[switch_pb2.Version(**version._asdict()) for version in status.past],
         workers=[_worker(each) for each in status.workers] if workers else [],
     )
 
 
 def _balance(status: Status) -> pb.BalanceStatus:
-    outlook = {name: _imbalance(value) for name, value in vars(status.outlook).items()}
-    return pb.BalanceStatus(shadow_moves=status.moves_in_shadow, **outlook)
+    balance = {name: _imbalance(value) for name, value in vars(status.balance).items()}
+    return pb.BalanceStatus(shadow_moves=status.shadow_moves, **balance)
 
 
 def _imbalance(value: OverLayers | None) -> pb.Imbalance | None:

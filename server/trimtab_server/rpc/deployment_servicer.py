@@ -9,12 +9,15 @@ from typing import Any
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.errors import FailedPreconditionError, require
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.planner import Planner, Terms, urgent_first
+from trimtab_server.engine.plan_request import Terms
+from trimtab_server.engine.plan_result import urgent_first
+from trimtab_server.engine.planner import Planner
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc import deployment_encode as encode
 from trimtab_server.rpc.decode import decode_budget
@@ -25,7 +28,6 @@ from trimtab_server.rpc.deployment_decode import (
     find_served,
     require_reason,
 )
-from trimtab_server.rpc.encode import encode_placement
 from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
@@ -49,9 +51,9 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.CreateDeploymentResponse:
         """Makes one before its workers come."""
         with self._gate.admitted():
-            name, facts = decode_spec(request.spec)
+            name, spec = decode_spec(request.spec)
             policy = decode_policy(request.policy)
-            deployment = await self._deployments.create(name, facts, policy)
+            deployment = await self._deployments.create(name, spec, policy)
             return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
     async def GetDeployment(  # noqa: N802
@@ -78,7 +80,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
             changed = decode_policy(request.policy)
-            await deployment.update(changed)
+            await deployment.operators.update_policy(changed)
             return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
 
     async def DeleteDeployment(  # noqa: N802
@@ -96,7 +98,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             target, order = await self._target(request, deployment)
-            await deployment.move_to(target, order)
+            await deployment.operators.move_to(target, order)
             in_force, _ = deployment.rollout.record.served
             return pb.TriggerResponse(
                 in_force=encode.encode_version(in_force), target=encode_placement(target)
@@ -109,7 +111,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted():
             require_reason(request.reason)
             deployment = self._deployments.find(request.deployment)
-            before = await deployment.pause(request.reason)
+            before = await deployment.operators.pause(request.reason)
             return pb.PauseResponse(previous_reason=before or "")
 
     async def Resume(  # noqa: N802
@@ -117,7 +119,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ResumeResponse:
         """Allows offers again."""
         with self._gate.admitted():
-            before = await self._deployments.find(request.deployment).resume()
+            before = await self._deployments.find(request.deployment).operators.resume()
             return pb.ResumeResponse(previous_reason=before or "")
 
     async def ForgetLoad(  # noqa: N802
@@ -125,7 +127,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ForgetLoadResponse:
         """Forgets what workers have reported so far."""
         with self._gate.admitted():
-            await self._deployments.find(request.deployment).forget_load()
+            await self._deployments.find(request.deployment).operators.forget_load()
             return pb.ForgetLoadResponse()
 
     async def Pin(  # noqa: N802
@@ -135,10 +137,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             if request.HasField("placement"):
-                target = await asyncio.to_thread(decode_target, request.placement, deployment.facts)
+                target = await asyncio.to_thread(decode_target, request.placement, deployment.spec)
             else:
                 target = _in_force(deployment).placement
-            await deployment.pin(target)
+            await deployment.operators.pin(target)
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.PinResponse(in_force=in_force, target=encode_placement(target))
 
@@ -147,7 +149,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.UnpinResponse:
         """Lets the policy decide again."""
         with self._gate.admitted():
-            before = await self._deployments.find(request.deployment).pin(None)
+            before = await self._deployments.find(request.deployment).operators.pin(None)
             return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
 
     async def RollBack(  # noqa: N802
@@ -159,7 +161,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             require(request.HasField("version"), "version", "has to be given")
             record = deployment.rollout.record
             target = find_served(request.version, record, deployment.name).placement
-            await deployment.pin(target)
+            await deployment.operators.pin(target)
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
 
@@ -173,7 +175,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 served = find_served(request.version, deployment.durable, deployment.name)
             else:
                 served = _in_force(deployment)
-            return encode.encode_get(served, deployment.facts)
+            return encode.encode_get(served, deployment.spec)
 
     async def WatchPlacement(  # noqa: N802
         self, request: pb.WatchPlacementRequest, context: Any
@@ -185,7 +187,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 known = Version(request.known.epoch, request.known.generation)
             async with aclosing(placements(deployment, known, self._watch_gate)) as coming:
                 async for served in coming:
-                    yield encode.encode_watch(served, deployment.facts)
+                    yield encode.encode_watch(served, deployment.spec)
 
     async def ListDecisions(  # noqa: N802
         self, request: pb.ListDecisionsRequest, context: Any
@@ -200,11 +202,11 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.TriggerRequest, deployment: Deployment
     ) -> tuple[Placement, tuple[int, ...]]:
         """Where to go, and in which order of layers."""
-        facts = deployment.facts
+        spec = deployment.spec
         if request.HasField("placement"):
             require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
-            return await asyncio.to_thread(decode_target, request.placement, facts), ()
-        reason = deployment.rollout.why_not()
+            return await asyncio.to_thread(decode_target, request.placement, spec), ()
+        reason = deployment.rollout.blocked_reason()
         if reason is not None:
             raise FailedPreconditionError(reason)
         load_LE = deployment.load()
@@ -212,7 +214,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             raise FailedPreconditionError("no worker has reported any load yet")
         budget = decode_budget(request.budget) if request.HasField("budget") else None
         _, served = deployment.rollout.record.served
-        placed = await self._planner.place(load_LE, Terms(facts.topology, budget), served)
+        placed = await self._planner.place(load_LE, Terms(spec.topology, budget), served)
         return placed.placement, urgent_first(placed)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from trimtab.v1 import placement_pb2, solver_service_pb2
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import Placement
-from trimtab_server.engine.planner import Packed, Placed
-from trimtab_server.rpc.tensors import encode_tensor
+from trimtab_server.engine.plan_result import Packed, Placed
 
 
 def encode_packed(packed: Packed) -> solver_service_pb2.PackResponse:

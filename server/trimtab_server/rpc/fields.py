@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from trimtab_server.domain.errors import InvalidArgumentError, Violation
+from trimtab_protocol.errors import MalformedError, Violation
+from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Settings
@@ -22,6 +23,15 @@ PLACE_FIELDS: Mapping[str, str] = {
     "current": "current.phy2log",
     "phy2log": "current.phy2log",
 }
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """A message that cannot be read is an invalid argument."""
+    try:
+        yield
+    except MalformedError as error:
+        raise InvalidArgumentError(*error.violations) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from trimtab_server.domain.errors import TrimtabError
-from trimtab_server.rpc.observer import CallObserver
+from trimtab_server.engine.observer import Observer
 from trimtab_server.rpc.status import status_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ _CALLERS_FAULT = {
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method that exists, unary or streaming."""
 
-    def __init__(self, observer: CallObserver) -> None:
+    def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
     async def intercept_service(

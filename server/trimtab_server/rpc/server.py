@@ -17,12 +17,12 @@ from trimtab.v1alpha1 import (
 from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.deployment_servicer import DeploymentServicer
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
-from trimtab_server.rpc.observer import CallObserver
 from trimtab_server.rpc.servicer import SolverServicer
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.tls import server_credentials
@@ -50,7 +50,7 @@ class RpcServer:
         planner: Planner,
         sessions: SessionConfig,
         deployments: Deployments,
-        observer: CallObserver,
+        observer: Observer,
     ) -> None:
         self._config = config
         self._deployments = deployments

@@ -14,12 +14,13 @@ from trimtab_server.domain.errors import (
     UnavailableError,
     invalid,
 )
-from trimtab_server.engine.planner import PlaceStream, Planner
+from trimtab_server.engine.observer import Observer
+from trimtab_server.engine.place_stream import PlaceStream
+from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place
 from trimtab_server.rpc.encode import encode_packed, encode_placed
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
-from trimtab_server.rpc.observer import CallObserver
 from trimtab_server.rpc.reader import Reader
 from trimtab_server.rpc.status import code_name, stream_error
 
@@ -30,7 +31,7 @@ Answer = solver_service_pb2.PlaceStreamResponse
 class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
     """Raises the server's own errors; the interceptor makes statuses of them."""
 
-    def __init__(self, planner: Planner, gate: Gate, observer: CallObserver) -> None:
+    def __init__(self, planner: Planner, gate: Gate, observer: Observer) -> None:
         self._planner = planner
         self._gate = gate
         self._observer = observer

@@ -9,13 +9,14 @@ from typing import Any
 import structlog
 
 from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
+from trimtab_protocol.messages import Directive, Drain, ReportAck
+from trimtab_protocol.wire.responses import encode_response
 from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
 from trimtab_server.engine.config import SessionConfig
-from trimtab_server.engine.connections import Connection
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.rollout.messages import Offer
-from trimtab_server.rpc import session_encode as encode
+from trimtab_server.engine.sessions import WorkerSession
+from trimtab_server.rollout.effects import GroupOffer
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.session_decode import decode_answer, decode_hello, decode_report
 from trimtab_server.rpc.session_stream import SessionStream
@@ -56,8 +57,8 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             return
         self._deployments.admit(hello.deployment[:_MOST_NAME], hello.worker[:_MOST_NAME])
         # It may be as large as a message may, and checking it takes long then.
-        arrival = await asyncio.to_thread(decode_hello, hello)
-        deployment, session = await self._deployments.join(arrival)
+        request = await asyncio.to_thread(decode_hello, hello)
+        deployment, session = await self._deployments.join(request)
         try:
             await self._converse(deployment, session, stream)
         finally:
@@ -81,15 +82,15 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         return hello
 
     async def _converse(
-        self, deployment: Deployment, session: Connection, stream: SessionStream
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
     ) -> None:
         """Read and write at once, until one of them ends or somebody ends the session."""
-        session.mailbox.put("directive", None)
+        session.outbox.put("directive", None)
         loop = asyncio.get_running_loop()
         tasks = [
             loop.create_task(self._listen(deployment, session, stream)),
             loop.create_task(self._speak(deployment, session, stream)),
-            loop.create_task(session.mailbox.closed()),
+            loop.create_task(session.outbox.wait_closed()),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +101,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 raise result
 
     async def _listen(
-        self, deployment: Deployment, session: Connection, stream: SessionStream
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
     ) -> None:
         """Take the worker's messages, until it says goodbye or its stream ends."""
         delayed = partial(self._delayed, deployment, session, stream)
@@ -112,50 +113,51 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             self._heard(message)
             match message.WhichOneof("message"):
                 case "report":
-                    seq = deployment.report(session, decode_report(message.report))
-                    session.mailbox.put("ack", seq)
+                    seq = deployment.workers.report(session, decode_report(message.report))
+                    session.outbox.put("ack", seq)
                 case "goodbye":
                     return
                 case "hello":
                     raise invalid("hello", "was said already")
                 case _:
-                    await deployment.answer(session, decode_answer(message))
+                    await deployment.workers.answer(session, decode_answer(message))
 
     async def _speak(
-        self, deployment: Deployment, session: Connection, stream: SessionStream
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
     ) -> None:
-        """Send what comes into the mailbox; raises what it is closed with."""
+        """Send what comes into the outbox; raises what it is closed with."""
         while True:
-            kind, message = await session.mailbox.take()
+            kind, message = await session.outbox.take()
             await stream.write(self._encoded(deployment, session, kind, message))
             if kind == "drain":
                 raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
 
     def _encoded(
-        self, deployment: Deployment, session: Connection, kind: str, message: Any
+        self, deployment: Deployment, session: WorkerSession, kind: str, message: Any
     ) -> session_service_pb2.SessionResponse:
         term, config = self._deployments.term, self._config
         match kind:
             case "directive":
-                return encode.encode_directive(term, config.report_seconds, config.lease_seconds)
+                message = Directive(config.report_seconds, config.lease_seconds)
             case "ack":
-                return encode.encode_ack(term, message)
+                message = ReportAck(message)
             case "drain":
-                # Nothing is offered any more, and what is committed goes on without it.
-                return encode.encode_drain(term, seconds=0.0)
-            case _ if isinstance(message, Offer):
-                return encode.encode_offer(term, message, deployment.contents(message, session))
-            case _:
-                return encode.encode_order(term, message)
+                # Nothing is offered any more, and what is committed goes on without the server.
+                message = Drain(0.0)
+            case _ if isinstance(message, GroupOffer):
+                message = message.with_transfers(deployment.workers.contents(message, session))
+        return encode_response(term, message)
 
-    def _delayed(self, deployment: Deployment, session: Connection, stream: SessionStream) -> None:
-        self._deployments.observer.delayed(deployment.name)
+    def _delayed(
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
+    ) -> None:
+        self._deployments.observer.message_delayed(deployment.name)
         if stream.delays == 1:
-            worker, most = session.arrival.hello.worker, self._config.messages_per_second
+            worker, most = session.request.hello.worker, self._config.messages_per_second
             log.warning("too many messages", deployment=deployment.name, worker=worker, most=most)
 
     def _heard(self, message: session_service_pb2.SessionRequest) -> None:
-        self._deployments.observer.heard(message.WhichOneof("message") or "none")
+        self._deployments.observer.message_received(message.WhichOneof("message") or "none")
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> list[Any]:

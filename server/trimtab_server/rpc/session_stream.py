@@ -12,7 +12,7 @@ import grpc
 
 from trimtab_server.domain.errors import SessionClosedError, TrimtabError
 from trimtab_server.engine.config import SessionConfig
-from trimtab_server.engine.pace import Meter, Pace
+from trimtab_server.engine.rate_limit import RateLimit, RateLimiter
 from trimtab_server.rpc.status import status_of
 
 _T = TypeVar("_T")
@@ -36,7 +36,9 @@ class SessionStream:
         self._context = context
         self._lease = config.lease_seconds
         rate = config.messages_per_second
-        self._meter = Meter(Pace(rate, max(_LEAST_BURST, math.ceil(rate * _BURST_SECONDS))))
+        self._limiter = RateLimiter(
+            RateLimit(rate, max(_LEAST_BURST, math.ceil(rate * _BURST_SECONDS)))
+        )
         self._writing = False
         self.delays = 0
 
@@ -56,12 +58,12 @@ class SessionStream:
         would begin anew, which costs more than its messages, and abort its group's switch.
         """
         loop = asyncio.get_running_loop()
-        wait = self._meter.wait(loop.time())
+        wait = self._limiter.delay(loop.time())
         if wait:
             self.delays += 1
             delayed()
             await asyncio.sleep(wait)
-        self._meter.count(loop.time())
+        self._limiter.record(loop.time())
 
     async def write(self, message: Any) -> None:
         """Send one message; returns when flow control has let it go.

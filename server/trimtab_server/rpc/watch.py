@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError
-from trimtab_server.domain.version import Version
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc.gate import Gate
@@ -25,7 +25,7 @@ async def placements(
     """
     draining = asyncio.ensure_future(gate.draining())
     try:
-        while not deployment.forgotten:
+        while not deployment.is_deleted:
             record = deployment.durable
             if record.in_force is not None and record.in_force != known:
                 known = record.in_force

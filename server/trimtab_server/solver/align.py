@@ -1,4 +1,4 @@
-"""Relabel GPUs and slots of a full plan so that the fewest experts move."""
+"""Renames the GPUs and slots of a full plan so that the fewest experts move."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_indices
+from trimtab_server.domain.arrays import as_indices, require_shape
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend
@@ -26,9 +26,9 @@ def align(
     num_nodes: int = 1,
     backend: BackendName | Backend = "auto",
 ) -> Tensor:
-    """The placement `new` with its GPUs renamed to meet `current` best.
+    """The placement `new` with its GPUs renamed so that it differs least from `current`.
 
-    GPUs are alike, so any renaming balances as well. The one with the fewest
+    GPUs are alike, so every renaming is as balanced. The renaming with the fewest
     moves is an assignment problem (see `assign`). Experts that stay on a GPU
     keep their slot there.
 
@@ -37,8 +37,8 @@ def align(
         current: int [L, R], the placement in force.
         num_gpus: G; it divides R.
         num_nodes: N; it divides G. With more than 1, GPUs that share a node in
-            `new` share one in the answer: nodes are assigned, then GPUs inside.
-            Give 1 where an expert may lie on any node.
+            `new` share one in the answer: nodes are assigned, then the GPUs inside.
+            Pass 1 if an expert may lie on any node.
         backend: see `backend_for`.
 
     Returns:
@@ -59,9 +59,10 @@ def align(
 
 
 def _numbered(both_2LR: Int64s) -> tuple[Int64s, Int64s]:
-    """Names, and the placements by number: memory follows the experts there are, not their names.
+    """The distinct experts, ascending, and the placements as indices into them.
 
-    Names that are about as many as slots stay: finding the others would take as long as the rest.
+    So memory depends on how many experts there are, not on their numbers. Numbers that are
+    about as small as the number of slots are kept: replacing them would take longer than `align`.
     """
     highest = int(both_2LR.max())
     if highest < 4 * both_2LR.shape[2]:
@@ -72,13 +73,9 @@ def _numbered(both_2LR: Int64s) -> tuple[Int64s, Int64s]:
 
 def _stacked(new_LR: Tensor, current_LR: Tensor) -> Int64s:
     """Both placements on the host, checked, int64 [2, L, R]."""
-    require(
-        new_LR.shape == current_LR.shape,
-        "current",
-        f"shape {tuple(current_LR.shape)} differs from new's {tuple(new_LR.shape)}",
-    )
+    require_shape(current_LR, "current", new_LR, "new")
     both_2LR = np.stack([new_LR.cpu().numpy(), current_LR.cpu().numpy()])
     for name, value_LR in zip(("new", "current"), both_2LR, strict=True):
         lowest = int(value_LR.min())
-        require(lowest >= 0, name, f"{lowest} is not an expert")
+        require(lowest >= 0, name, f"{lowest} is not an expert; experts are numbered from 0")
     return both_2LR

@@ -1,4 +1,4 @@
-"""Which GPU of the placement in force each GPU of a new one becomes: an assignment problem."""
+"""Assigns each GPU of a new placement the name of a GPU of the placement in force."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from scipy.optimize import linear_sum_assignment
 
 
 def assign(overlap_GG: npt.NDArray[np.float64], num_nodes: int) -> npt.NDArray[np.int64]:
-    """The name of each GPU of the new placement, int64 [G]: the sum of their overlaps is largest.
+    """The name of each GPU of the new placement, int64 [G], for which the overlaps sum to most.
 
-    SciPy solves it exactly (the algorithm of Crouse, 2016). With nodes, GPUs inside of
-    each pair of nodes are assigned first, then nodes.
+    SciPy solves this assignment problem exactly (the algorithm of Crouse, 2016). With several
+    nodes, the GPUs inside each pair of nodes are assigned first, then the nodes.
 
     Args:
-        overlap_GG: float64, experts that new GPU (row) and current GPU (column) both hold.
+        overlap_GG: float64, the experts that both the new GPU (row) and the current one hold.
         num_nodes: N; it divides G.
     """
     if num_nodes == 1:

@@ -1,4 +1,4 @@
-"""How much weight traffic a new placement may cause."""
+"""Limits on the weight traffic that a new placement may cause."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 from trimtab_server.domain.errors import require, require_all, store_integers
 
 DEFAULT_MIN_GAIN = 1e-3
-"""Half the moves of 0 at nearly the same balance: `make bench ARGS=constants` on three
-replays gives live balancedness 0.919, 0.929, 0.890 with 4 moves a layer and window at 0, and
-0.916, 0.928, 0.891 with 2 at 1e-3; at 3e-3 the second begins to fall."""
+"""Halves the moves that 0 would make, at nearly the same balance: on three replays `make bench
+ARGS=constants` gives a live balancedness of 0.919, 0.929, 0.890 at 0, with 4 moves in each layer
+and window, and 0.916, 0.928, 0.891 at 1e-3, with 2 moves; at 3e-3 the second begins to fall."""
 
 _COST_UNIT = 2.0**-20
+"""Sums of multiples of it are exact in float64: see `counted_cross_node_cost`."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much weight traffic a placement may cause.
+    """Limits on the weight traffic that a placement may cause.
 
     Attributes:
-        max_moves_per_layer: most net moves in a layer; None: no limit.
-        max_moves: most net moves over all layers; None: no limit.
-        min_gain: least fall of a layer's sum of squared GPU loads for each net
-            move, where the mean GPU load is 1: one number for all layers, or one for
-            each.
-        cross_node_cost: what a move from another node counts, where one inside a
-            node counts 1.
+        max_moves_per_layer: net moves allowed in each layer; None for no limit.
+        max_moves: net moves allowed over all layers; None for no limit.
+        min_gain: by how much each net move must lower its layer's sum of squared GPU
+            loads at least, where the mean GPU load is 1: one number for all layers, or
+            one for each.
+        cross_node_cost: how many moves a move from another node counts as; a move inside
+            a node counts as 1.
     """
 
     max_moves_per_layer: int | None = None
@@ -57,12 +58,12 @@ class Budget:
         """`min_gain` of each layer.
 
         Raises:
-            InvalidArgumentError: it is given for another number of layers.
+            InvalidArgumentError: it has values for another number of layers.
         """
         if not isinstance(self.min_gain, tuple):
             return [float(self.min_gain)] * layers
-        seen = f"has {len(self.min_gain)} numbers for {layers} layers"
-        require(len(self.min_gain) == layers, "min_gain", seen)
+        found = f"has {len(self.min_gain)} numbers for {layers} layers"
+        require(len(self.min_gain) == layers, "min_gain", found)
         return [float(gain) for gain in self.min_gain]
 
     @property
@@ -71,7 +72,7 @@ class Budget:
 
     @property
     def counted_cross_node_cost(self) -> float:
-        """`cross_node_cost` as steps count it: rounded down to a multiple of 2**-20.
+        """`cross_node_cost` rounded down to a multiple of 2**-20, which steps are charged.
 
         So sums of costs are exact, and five moves at 1.2 fit into a budget of 6.
         """

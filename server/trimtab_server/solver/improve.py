@@ -1,4 +1,4 @@
-"""The online step: improve a placement by the best few moves."""
+"""improve: improves a placement by the best few moves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_amounts, check_phy2log
+from trimtab_server.domain.arrays import as_amounts, check_placement
 from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.topology import Topology
@@ -16,7 +16,7 @@ from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import DEFAULT_MIN_GAIN, Budget
 
 DEFAULT_TOP_K = 4
-"""As in packing. `make bench ARGS=constants`: 2 to 32 differ by 0.0006 at most."""
+"""The same as in packing. In `make bench ARGS=constants`, 2 to 32 differ by at most 0.0006."""
 
 
 def improve(
@@ -35,19 +35,16 @@ def improve(
 ) -> tuple[Tensor, Moves]:
     """Improve a placement by the steps that gain most for each expert they move.
 
-    From the placement given, each layer takes one step at a time: a swap of two
-    experts between a heavy GPU and a light one, or a transfer of a slot from an
-    expert that has two or more to one that lies on a heavy GPU. Of the steps
-    within the budget, that with the largest gain (fall of the sum of squared GPU
-    loads) per net move is taken. Moves are counted net against the placement
-    given, so undoing one costs less than nothing. One budget for all layers goes
-    to the steps that gain most per move.
+    Each layer takes one step at a time: it swaps two experts between a heavy GPU and a light
+    one, or transfers a slot from an expert that has several to one that lies on a heavy GPU.
+    Of the steps within the budget, it takes the one with the largest gain (fall of the sum of
+    squared GPU loads) per net move. Moves are counted net against `phy2log`, so undoing one
+    has a negative cost. A budget for all layers goes to the steps that gain most per move.
 
-    No layer's heaviest GPU gets heavier: after a step no GPU may weigh more than the
-    heaviest did before it. All that a transfer changes counts: other replicas of the
-    expert that gives up the slot get heavier, those of the expert that gets it lighter.
-    No GPU gets a second replica of an expert, and with `num_groups` > 1 no group
-    reaches a node that held none of it.
+    A step never leaves a GPU heavier than the heaviest was before it, counting all that a
+    transfer changes: the other replicas of the expert that gives up the slot get heavier, and
+    those of the expert that gets it lighter. No GPU gets a second replica of an expert, and with
+    `num_groups` > 1 no group reaches a node that held none of its experts.
 
     Args:
         phy2log: int [L, R], the placement in force.
@@ -55,12 +52,12 @@ def improve(
         num_gpus: G; it divides R.
         num_nodes: N; it divides G.
         num_groups: router groups; more than 1 keeps them on their nodes.
-        max_moves_per_layer: see Budget, as the next three.
-        max_moves: "
-        min_gain: "
-        cross_node_cost: "
-        top_k: GPUs that are tried: swaps are between the K heaviest and the K lightest,
-            and slots go to experts of the K heaviest.
+        max_moves_per_layer: see `Budget`, as for the next three.
+        max_moves: see `Budget`.
+        min_gain: see `Budget`.
+        cross_node_cost: see `Budget`.
+        top_k: K: swaps are between the K heaviest GPUs and the K lightest, and slots go
+            to experts of the K heaviest.
         backend: see `backend_for`.
 
     Returns:
@@ -71,8 +68,7 @@ def improve(
     """
     load_LE = as_amounts(load, "load")
     experts = load_LE.shape[1]
-    start_LR = check_phy2log(phy2log, "phy2log", experts).to(load_LE.device)
-    require(len(start_LR) == len(load_LE), "phy2log", f"{len(start_LR)} layers, not {len(load_LE)}")
+    start_LR = check_placement(phy2log, "phy2log", load_LE)
     topology = Topology(start_LR.shape[1], num_gpus, num_nodes, num_groups)
     topology.check_experts(experts)
     require_integers(top_k=top_k)

@@ -1,4 +1,4 @@
-"""Balanced packing: items into packs of equal count and near-equal weight."""
+"""Packs items into packs of equal count and nearly equal weight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_amounts, as_indices
+from trimtab_server.domain.arrays import as_amounts, as_indices, require_shape
 from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.solver.backends.backend import Backend, Packing
 from trimtab_server.solver.backends.select import BackendName, backend_for
@@ -32,14 +32,14 @@ def balanced_packing(
 ) -> tuple[Tensor, Tensor]:
     """Pack the n items of each row into P packs of exactly n / P items.
 
-    1. LPT with capacity: items by descending weight, each to the lightest pack
-       with room.
-    2. Restarts: start 0 is that order, the others scale the sort keys by noise
-       that depends on (seed, restart, item) alone. Of all starts, refined, the
-       one with the lowest maximum wins; then the lowest sum of squares, then the
+    1. LPT with capacity: items go by descending weight to the lightest pack with
+       room.
+    2. Restarts: start 0 uses that order; the others scale the sort keys by noise
+       that depends on (seed, restart, item) alone. Of all refined starts, the one
+       with the lowest maximum wins; then the lowest sum of squares, then the
        lowest index.
-    3. Refinement: the best swap between the K heaviest and the K lightest packs,
-       repeated (see `refine`).
+    3. Refinement: the best swap between the K heaviest and the K lightest packs
+       is applied repeatedly (see the reference's `refine`).
 
     Weights are first scaled to integers (see `quantise`), so the answer does not
     depend on device, threads or batching. Ties go to the lowest index.
@@ -47,14 +47,14 @@ def balanced_packing(
     Args:
         weight: [X, n] of any real dtype, finite, >= 0.
         num_packs: P; it divides n.
-        item_group: int [X, n]. Items of one row and group share a pack only
-            where a group has more items than there are packs.
-        top_k: K; more than P is read as P.
-        max_iterations: most swaps of a row; None: until none gains.
+        item_group: int [X, n]. Two items of a row that have the same group share a
+            pack only if the group has more items than there are packs.
+        top_k: K; at most P are used.
+        max_iterations: swaps allowed in each row; None to swap until no swap gains.
         restarts: number of starts.
-        objective: "l2", or "range" for swaps between the heaviest and the lightest
-            pack alone that bring those two closest together.
-        seed: any integer, modulo 2**64.
+        objective: "l2", or "range" to swap only between the heaviest and the lightest
+            pack, so that these two come closest together.
+        seed: any integer, used modulo 2**64.
         tolerance: a row is done when max - min is at most this share of the mean.
         backend: see `backend_for`.
 
@@ -81,7 +81,7 @@ def pack(
     backend: BackendName | Backend = "auto",
     stage: Stage = untimed,
 ) -> Packing:
-    """`balanced_packing`, with its settings as one value and with what it took."""
+    """`balanced_packing` with its settings as one value; also returns steps and swaps."""
     weight_XI = as_amounts(weight, "weight")
     items = weight_XI.shape[1]
     require_integers(num_packs=num_packs)
@@ -95,14 +95,10 @@ def pack(
 
 
 def _dense_groups(item_group: Any, weight_XI: Tensor) -> Tensor:
-    """Groups renumbered 0, 1, … in each row, int64 [X, n]."""
+    """The groups of each row, renumbered from 0, int64 [X, n]."""
     group_XI = as_indices(item_group, "item_group").to(weight_XI.device)
-    require(
-        group_XI.shape == weight_XI.shape,
-        "item_group",
-        f"shape {tuple(group_XI.shape)} differs from weight's {tuple(weight_XI.shape)}",
-    )
-    # In NumPy, see `unthreaded`; from a device too, since items are few.
+    require_shape(group_XI, "item_group", weight_XI, "weight")
+    # NumPy wakes no threads (see `unthreaded`); it serves for devices too, since items are few.
     given_XI = group_XI.cpu().numpy()
     order_XI = given_XI.argsort(1)
     ordered_XI = np.take_along_axis(given_XI, order_XI, 1)

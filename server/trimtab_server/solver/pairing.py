@@ -1,4 +1,4 @@
-"""Groups onto nodes by the true objective: of all pairings, the one with the lowest peak."""
+"""Assigns router groups to nodes by trying all pairings and keeping the lowest peak."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor
 
 from trimtab_server.domain.balance import fold_sum
 
-MOST_PAIRINGS = 1000
-"""More than this are left to packing: 8 groups on 4 nodes have 105, 16 on 4 2.6 million."""
+MAX_PAIRINGS = 1000
+"""If there are more pairings, groups are packed instead: 8 groups on 4 nodes have 105 pairings,
+16 groups on 4 nodes have 2.6 million."""
 
 
 @cache
 def pairings(num_groups: int, num_nodes: int) -> Tensor | None:
-    """All ways to deal groups to nodes, int64 [Q, groups], or None for too many.
+    """All ways to deal groups to nodes, int64 [Q, groups]; None if they are too many.
 
     A row lists the groups of the first node, then of the second, and so on. Nodes
-    are alike: each way is listed once, groups ascending, nodes by first group.
+    are alike, so each way is listed once: groups ascending, nodes by their first group.
     """
     size = num_groups // num_nodes
-    if _count(num_groups, size) > MOST_PAIRINGS:
+    if _count(num_groups, size) > MAX_PAIRINGS:
         return None
     return torch.tensor(list(_deals(list(range(num_groups)), size)))
 
@@ -32,11 +33,11 @@ def pairings(num_groups: int, num_nodes: int) -> Tensor | None:
 def best_pairing(group_load_LB: Tensor, pairing_QB: Tensor, num_nodes: int) -> Tensor:
     """The best pairing of each layer, int64 [L, groups].
 
-    It has the lightest heaviest node, which no plan inside the nodes can undercut;
-    of those, the lowest sum of squares; then it comes first.
+    Its heaviest node is lightest, which limits every plan inside the nodes; among equal
+    ones, its sum of squares is lowest; then it comes first.
 
     Args:
-        group_load_LB: int64 [L, groups], sum of a row under 2**30.
+        group_load_LB: int64 [L, groups], with the sum of each row below 2**30.
         pairing_QB: see `pairings`.
         num_nodes: N.
     """
@@ -49,10 +50,10 @@ def best_pairing(group_load_LB: Tensor, pairing_QB: Tensor, num_nodes: int) -> T
 
 
 def lightest_peak(group_load_LB: Tensor, num_nodes: int) -> Tensor:
-    """The least that the heaviest node can weigh, float64 [L].
+    """The lowest possible load of the heaviest node, float64 [L].
 
-    A lower bound of it, where there are too many pairings to try: the heaviest group
-    with the lightest others.
+    If there are too many pairings to try, a lower bound of it: the load of the heaviest
+    group together with the lightest others.
 
     Args:
         group_load_LB: float64 [L, groups], finite, >= 0.
@@ -69,7 +70,7 @@ def lightest_peak(group_load_LB: Tensor, num_nodes: int) -> Tensor:
 
 
 def _deals(groups: list[int], size: int) -> Iterator[list[int]]:
-    """Deals of these groups to nodes of `size`: the first always goes with the first node."""
+    """All deals of these groups to nodes of `size` groups; the first node gets the first group."""
     if not groups:
         yield []
         return
@@ -81,10 +82,10 @@ def _deals(groups: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _count(num_groups: int, size: int) -> int:
-    """How many deals there are, or some number over MOST_PAIRINGS."""
+    """How many deals there are, or some number above MAX_PAIRINGS."""
     ways = 1
     for left in range(num_groups, 0, -size):
         ways *= math.comb(left - 1, size - 1)
-        if ways > MOST_PAIRINGS:
+        if ways > MAX_PAIRINGS:
             break
     return ways

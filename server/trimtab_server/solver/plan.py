@@ -1,4 +1,4 @@
-"""Load to placement: plan anew, plan anew and align, or improve by few moves."""
+"""place: from a load to a placement, by a new plan, an aligned one, or a few moves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import as_amounts, check_phy2log, unthreaded
+from trimtab_server.domain.arrays import (
+    as_amounts,
+    check_placement,
+    replica_counts,
+    unthreaded,
+)
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves
@@ -17,7 +22,6 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import Backend, Solved
 from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.hierarchy import keeps_groups
 from trimtab_server.solver.improve import DEFAULT_TOP_K
 from trimtab_server.solver.settings import (
     DEFAULT_EFFORT,
@@ -28,12 +32,12 @@ from trimtab_server.solver.settings import (
 from trimtab_server.solver.stages import Stage, untimed
 
 _NO_BETTER = 1 - 2.0**-40
-"""An imbalance that falls by less than this factor differs by rounding only."""
+"""If the imbalance does not fall below this factor of the old one, it differs by rounding only."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A placement with what it took.
+    """A placement, its balance, and the work behind it.
 
     Attributes:
         phy2log: int64 [L, R].
@@ -41,7 +45,7 @@ class Plan:
         before: balance of the current placement; None without one.
         after: balance of the new placement.
         iterations: refinement or improvement steps tried, over all rows and restarts.
-        swaps: swaps applied, likewise.
+        swaps: swaps applied, over all rows and restarts.
     """
 
     phy2log: Tensor
@@ -53,7 +57,7 @@ class Plan:
 
 
 class _Problem(NamedTuple):
-    """What to place, checked."""
+    """The checked arguments of `place`."""
 
     load_LE: Tensor
     topology: Topology
@@ -79,9 +83,9 @@ def place(
 ) -> Plan:
     """Place the experts of all layers, on the device of `load`.
 
-    Without `current` the placement is planned from scratch; with it, planned
-    and then aligned so that few experts move, and none in layers that gain nothing
-    by it; with `budget` too, `current` is improved by the best few moves.
+    Without `current`, plan from scratch. With `current`, plan from scratch, then align the
+    plan so that few experts move, and none in layers that gain nothing. With `current` and
+    `budget`, improve `current` by the best few moves.
 
     Args:
         load: [L, E] of any real dtype, finite, >= 0.
@@ -90,10 +94,10 @@ def place(
         budget: needs `current`.
         effort: "fast" or "balanced".
         seed: of the restarts.
-        settings: of the packings; in place of `effort` and `seed`.
-        top_k: of `improve`, where there is a budget.
+        settings: of the packings; replaces `effort` and `seed`.
+        top_k: of `improve`; used only with a budget.
         backend: see `backend_for`.
-        stage: entered around each stage, for a caller that has a clock.
+        stage: a context manager that is entered around each stage, for timing.
 
     Raises:
         InvalidArgumentError: an argument breaks a rule above.
@@ -101,7 +105,7 @@ def place(
     settings = settings or settings_for(effort, seed=seed)
     problem = _checked(as_amounts(load, "load"), topology, current, budget, settings, backend)
     problem = problem._replace(top_k=top_k)
-    return _judged(problem, _solved(problem, stage), stage)
+    return _evaluated(problem, _solved(problem, stage), stage)
 
 
 def phy2log_for(
@@ -113,7 +117,7 @@ def phy2log_for(
     seed: int,
     backend: BackendName | Backend,
 ) -> tuple[Tensor, Backend]:
-    """`place` of checked loads, without evaluation: int64 [L, R], and who planned it."""
+    """`place` for checked loads, without evaluation: int64 [L, R], and the backend used."""
     settings = settings_for(effort, seed=seed)
     problem = _checked(load_LE, topology, current, None, settings, backend)
     return _solved(problem, untimed).phy2log_LR, problem.backend
@@ -128,17 +132,12 @@ def _checked(
     backend: BackendName | Backend,
 ) -> _Problem:
     topology.check_experts(load_LE.shape[1])
-    require(budget is None or current is not None, "budget", "is given without current")
+    require(budget is None or current is not None, "budget", "is allowed only with current")
     chosen = backend_for(backend, load_LE.device)
     if current is None:
         return _Problem(load_LE, topology, None, None, settings, chosen)
-    current_LR = check_phy2log(current, "current", load_LE.shape[1], topology.num_replicas)
-    require(
-        len(current_LR) == len(load_LE),
-        "current",
-        f"has {len(current_LR)} layers where load has {len(load_LE)}",
-    )
-    return _Problem(load_LE, topology, current_LR.to(load_LE.device), budget, settings, chosen)
+    current_LR = check_placement(current, "current", load_LE, topology.num_replicas)
+    return _Problem(load_LE, topology, current_LR, budget, settings, chosen)
 
 
 def _solved(problem: _Problem, stage: Stage) -> Solved:
@@ -158,14 +157,14 @@ def _solved(problem: _Problem, stage: Stage) -> Solved:
             topology.num_gpus,
             topology.num_parts,
         )
-        kept_LR = _without_moves_for_nothing(aligned_LR, current_LR, problem)
+        kept_LR = _without_useless_moves(aligned_LR, current_LR, problem)
         return full._replace(phy2log_LR=kept_LR)
 
 
-def _without_moves_for_nothing(new_LR: Tensor, current_LR: Tensor, problem: _Problem) -> Tensor:
-    """The new plan, but layers that it does not balance better stay as they are.
+def _without_useless_moves(new_LR: Tensor, current_LR: Tensor, problem: _Problem) -> Tensor:
+    """The new plan, with the current one in the layers that it does not balance better.
 
-    A layer whose router groups have left their nodes is planned anew however balanced it is.
+    A layer whose router groups are not each on one node always gets the new plan.
     """
     load_LE, topology, backend = problem.load_LE, problem.topology, problem.backend
     before_L, after_L = (
@@ -174,13 +173,26 @@ def _without_moves_for_nothing(new_LR: Tensor, current_LR: Tensor, problem: _Pro
     )
     stays_L = after_L >= before_L * _NO_BETTER
     if topology.num_parts > 1:
-        stays_L = stays_L & unthreaded(keeps_groups(current_LR, topology, load_LE.shape[1]))
+        stays_L = stays_L & unthreaded(_keeps_groups(current_LR, topology, load_LE.shape[1]))
     if isinstance(stays_L, Tensor):
         return torch.where(stays_L.unsqueeze(1), current_LR, new_LR)
     return torch.from_numpy(np.where(stays_L[:, None], current_LR.numpy(), new_LR.numpy()))
 
 
-def _judged(problem: _Problem, solved: Solved, stage: Stage) -> Plan:
+def _keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
+    """The layers in which each router group lies on one node, bool [L]; for several nodes."""
+    groups, nodes = topology.num_groups, topology.num_parts
+    experts_LR = unthreaded(phy2log_LR)
+    slots = phy2log_LR.shape[1]
+    slot_R = unthreaded(torch.arange(slots, device=phy2log_LR.device))
+    cell_LR = experts_LR // (num_experts // groups) * nodes + slot_R // (slots // nodes)
+    held_LC = unthreaded(replica_counts(torch.as_tensor(cell_LR), groups * nodes)) > 0
+    # Each group lies on some node; if pairs of group and node are no more, it lies on one only.
+    kept_L: Tensor = torch.as_tensor(held_LC.sum(1) == groups)
+    return kept_L
+
+
+def _evaluated(problem: _Problem, solved: Solved, stage: Stage) -> Plan:
     load_LE, topology, current_LR, _, _, backend, _ = problem
     phy2log_LR, iterations, swaps = solved
     with stage("evaluate"):

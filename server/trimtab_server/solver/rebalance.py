@@ -1,4 +1,4 @@
-"""Drop-ins with the signatures of the field: DeepSeek's EPLB and the engines' policies."""
+"""Drop-in replacements for DeepSeek's EPLB and for inference engines' load-balancing policies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rebalance_experts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Place experts, with the signature and shapes of DeepSeek's EPLB.
 
-    Hierarchical where `num_nodes` divides `num_groups`, else global, as there.
+    As in EPLB, the plan is hierarchical if `num_nodes` divides `num_groups`, else global.
 
     Args:
         weight: [L, E], load of each logical expert; finite, >= 0.
@@ -43,7 +43,7 @@ def rebalance_experts(
     Returns:
         phy2log: int64 [L, R], the expert in each slot.
         log2phy: int64 [L, E, X], the slots of each expert, ascending, padded with
-            -1; X is the most replicas that any expert has.
+            -1; X is the largest number of replicas of any expert.
         logcnt: int64 [L, E], replicas of each expert.
 
     Raises:
@@ -69,9 +69,9 @@ def rebalance_phy2log(
     backend: BackendName | Backend = "auto",
     seed: int = 0,
 ) -> Tensor:
-    """Place experts, with the signature of an engine's load-balancing policy.
+    """Place experts, with the signature of an inference engine's load-balancing policy.
 
-    As `rebalance_experts`, but it answers `phy2log` alone, aligned with
+    Like `rebalance_experts`, but returns `phy2log` alone, aligned with
     `old_global_expert_indices` [L, R], the `phy2log` in force, if that is given.
     """
     phy2log_LR, _ = phy2log_for(
@@ -86,7 +86,7 @@ def rebalance_phy2log(
 
 
 def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int) -> Topology:
-    """Where the nodes do not divide the groups, the field places globally."""
+    """The topology; global if the nodes do not divide the groups, as in EPLB."""
     require_integers(num_groups=num_groups, num_nodes=num_nodes)
     if num_nodes >= 1 and num_groups % num_nodes:
         return Topology(num_replicas, num_gpus)

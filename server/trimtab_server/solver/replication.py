@@ -1,4 +1,4 @@
-"""Replication: which experts get the slots beyond their first."""
+"""replicate_experts: gives the slots beyond one for each expert to the hottest experts."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ def replicate_experts(
     Args:
         weight: [X, E] of any real dtype, finite, >= 0.
         num_replicas: R >= E, slots of a row.
-        max_replicas: most replicas of one expert, such as the GPUs it may lie
-            on. Where R > E * max_replicas leaves no choice, it is R / E, rounded
-            up.
+        max_replicas: replicas allowed for one expert, such as the number of GPUs that it
+            may lie on. If R > E * max_replicas, the limit is R / E, rounded up.
         backend: see `backend_for`.
 
     Returns:
         A tuple of three.
         phy2log: int64 [X, R], the expert of each replica: first 0 … E - 1, then
-            the further ones in the order they were given.
-        rank: int64 [X, R], which replica of its expert it is, from 0.
+            the further replicas in the order in which they were given.
+        rank: int64 [X, R], the index of each replica among those of its expert.
         logcnt: int64 [X, E], replicas of each expert.
 
     Raises:
@@ -51,6 +50,6 @@ def replicate_experts(
     )
     require(max_replicas is None or max_replicas >= 1, "max_replicas", f"{max_replicas} is below 1")
     num_replicas = index(num_replicas)
-    most = min(index(max_replicas or num_replicas), num_replicas)
-    most = replica_cap(num_replicas, experts, most)
-    return backend_for(backend, weight_XE.device).replicate(weight_XE, num_replicas, most)
+    wanted = min(index(max_replicas or num_replicas), num_replicas)
+    limit = replica_cap(num_replicas, experts, wanted)
+    return backend_for(backend, weight_XE.device).replicate(weight_XE, num_replicas, limit)

@@ -1,4 +1,4 @@
-"""Settings of the packing, and the presets that users choose them by."""
+"""Settings of the packing, and the presets from which users choose."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DEFAULT_EFFORT: Effort = "balanced"
 
 @dataclass(frozen=True)
 class Settings:
-    """How hard to pack. See `balanced_packing` for what each one does.
+    """How much work to spend on packing. See `balanced_packing`.
 
     Attributes:
-        top_k: K, heaviest and lightest packs taken into each refinement step.
-        max_iterations: most refinement steps of a row; None: to convergence.
-        restarts: starts of which the best is kept; start 0 is the plain order.
+        top_k: K, the number of heaviest and of lightest packs in each refinement step.
+        max_iterations: refinement steps allowed in each row; None to converge.
+        restarts: starts, of which the best is kept; start 0 has no noise.
         objective: "l2", or "range" for the heaviest and the lightest pack alone.
-        seed: of the starts' noise, any integer; taken modulo 2**64.
+        seed: of the starts' noise, any integer, used modulo 2**64.
         tolerance: a row is done when max - min is at most this share of the
             mean pack weight.
     """
@@ -56,8 +56,8 @@ class Settings:
         )
 
 
-# `make bench ARGS=presets`, 58 layers of 256 realistic loads, mean (worst layer) of
-# balancedness, refined to convergence unless a number of steps is given:
+# Balancedness in `make bench ARGS=presets`, as mean (worst layer) over 58 layers of 256
+# realistic loads, refined to convergence unless a number of steps is given:
 #
 #     K  restarts         288 slots on 32 GPUs   288 slots on 72 GPUs
 #     4         1, 20     0.9989 (0.9982)        0.9824 (0.9660)
@@ -66,7 +66,7 @@ class Settings:
 #     16        4         0.9998 (0.9996)        0.9985 (0.9976)
 #     16        8         0.9998 (0.9997)        0.9987 (0.9981)
 #
-# The first is `fast`; `balanced` is where twice the work stops to show.
+# The first row is `fast`. `balanced` is the row after which twice the work gains little.
 _PRESETS: dict[Effort, Settings] = {
     "fast": Settings(top_k=4, max_iterations=20, restarts=1),
     "balanced": Settings(top_k=16, max_iterations=None, restarts=4),
@@ -74,6 +74,6 @@ _PRESETS: dict[Effort, Settings] = {
 
 
 def settings_for(effort: Effort, *, seed: int = 0, **overrides: Any) -> Settings:
-    """The settings of `effort`, with any given field of Settings overridden."""
+    """The settings of `effort`; `overrides` replaces fields of `Settings`."""
     require(effort in tuple(_PRESETS), "effort", f"{effort!r} is not one of {tuple(_PRESETS)}")
     return replace(_PRESETS[effort], seed=seed, **overrides)

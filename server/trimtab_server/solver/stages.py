@@ -1,4 +1,4 @@
-"""A hook by which a caller that has a clock times the stages of a pure solver."""
+"""A hook with which callers time the stages of the solver, which has no clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Stage = Callable[[str], AbstractContextManager[None]]
-"""Entered around each stage with its name: pack, plan, improve, align, evaluate."""
+"""Makes a context manager for a stage: pack, plan, improve, align or evaluate."""
 
 
 def untimed(name: str) -> AbstractContextManager[None]:

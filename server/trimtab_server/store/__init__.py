@@ -1,1 +1,1 @@
-"""What outlives the server's process: one interface, and the stores behind it."""
+"""Durable storage: one interface, and two implementations."""

@@ -1,7 +1,7 @@
-"""Records, placements and counters as bytes, and back: the same in every store.
+"""Encodes records, placements and counters for storage, and decodes them; the same for all stores.
 
-What these functions write is read again by later versions. Change it only along with a
-migration of the stores that hold it.
+Later versions read what these functions write. Change the formats only together with a migration of
+the stores that contain them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_server.domain.placement import Placement
-from trimtab_server.domain.version import Version
-from trimtab_server.rollout.record import Epoch, Member, Record, Served, Stage, Switch
+from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError
-
-_SHAPE = struct.Struct("<4I")
-"""L, R, E, G, as in the digest of a placement."""
 
 
 def placements_of(record: Record) -> dict[bytes, Placement]:
@@ -38,7 +36,7 @@ def placements_of(record: Record) -> dict[bytes, Placement]:
 
 
 def encode_record(record: Record) -> str:
-    """A record as JSON, all ASCII, with digests in the place of placements."""
+    """A record as ASCII JSON, with digests in place of placements."""
     return json.dumps(
         {
             "epoch": record.epoch and _epoch_to_json(record.epoch),
@@ -55,10 +53,10 @@ def encode_record(record: Record) -> str:
 
 
 def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
-    """The record that `text` was made of; `placements` holds what it refers to, encoded.
+    """The record that was encoded as `text`; `placements` has the encoded placements it refers to.
 
     Raises:
-        StoreCorruptError: this is no record, or a placement is missing or another one.
+        StoreCorruptError: `text` is not a record, or a placement is missing or has another digest.
     """
     with _reading("a record"):
         found = {digest: decode_placement(digest, data) for digest, data in placements.items()}
@@ -81,29 +79,25 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
 
 
 def encode_placement(placement: Placement) -> bytes:
-    """The bytes that the digest is taken of, after its prefix: L, R, E, G, `phy2log`."""
-    layers, slots = placement.phy2log.shape
-    shape = _SHAPE.pack(layers, slots, placement.num_experts, placement.num_gpus)
-    return shape + placement.phy2log.astype("<i4", copy=False).tobytes()
+    """The bytes that the digest is taken of, after its prefix."""
+    return placement.to_bytes()
 
 
 def decode_placement(digest: bytes, data: bytes) -> Placement:
-    """The placement of that digest.
+    """The placement that was encoded as `data` and has this digest.
 
     Raises:
-        StoreCorruptError: this is no placement, or one of another digest.
+        StoreCorruptError: `data` is not a placement, or it has another digest.
     """
     with _reading(f"placement {digest.hex()}"):
-        layers, slots, experts, gpus = _SHAPE.unpack_from(data)
-        phy2log_LR = np.frombuffer(data, "<i4", offset=_SHAPE.size).reshape(layers, slots)
-        placement = Placement.of(phy2log_LR, experts, gpus)
+        placement = Placement.from_bytes(data)
         if placement.digest != digest:
             raise ValueError(f"its digest is {placement.digest.hex()}")
         return placement
 
 
 def encode_counters(counters: SavedCounters) -> bytes:
-    """One line of JSON, then the counts as little-endian int64, then the estimate."""
+    """Counters as one line of JSON, then the counts as little-endian int64, then the estimate."""
     counts_LE = counters.counts_LE
     head = {
         "incarnation": counters.incarnation,
@@ -116,10 +110,10 @@ def encode_counters(counters: SavedCounters) -> bytes:
 
 
 def decode_counters(data: bytes) -> SavedCounters:
-    """The counters that `data` was made of; their counts are read-only.
+    """The counters that were encoded as `data`; their counts are read-only.
 
     Raises:
-        StoreCorruptError: these are none.
+        StoreCorruptError: `data` does not encode counters.
     """
     with _reading("counters"):
         line, _, rest = data.partition(b"\n")
@@ -174,7 +168,7 @@ def _switch_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) ->
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Whatever is wrong with stored bytes is said in one way."""
+    """Raise every error of decoding as a StoreCorruptError."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:

@@ -1,4 +1,4 @@
-"""From where a worker's counters go on after a restart of the server: P10."""
+"""The saved state from which a worker's counters continue after a server's restart: P10."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from trimtab_server.domain.errors import require
 
 @dataclass(frozen=True, eq=False)
 class SavedCounters:
-    """The baseline of one worker's counters, with the estimate made of them so far.
+    """The baseline of one worker's counters, and the load estimate made of them so far.
 
     Raises:
-        InvalidArgumentError: `counts_LE` is of another dtype or rank.
+        InvalidArgumentError: `counts_LE` has another dtype or rank.
 
     Attributes:
         incarnation: of the worker's process.
-        seq: of the last report that was accepted.
-        last_step: the last step that it covers.
-        counts_LE: int64 [L, E]: tokens since the incarnation began; the store hands it
-            out read-only.
-        estimate: the worker's load estimate, in whatever form its owner gives it.
+        seq: of the last accepted report.
+        last_step: the last step that this report covers.
+        counts_LE: int64 [L, E]: tokens since the incarnation began; read-only when the store
+            returns it.
+        estimate: the worker's load estimate, in a format that only its owner knows.
     """
 
     incarnation: int

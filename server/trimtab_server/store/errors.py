@@ -1,9 +1,9 @@
-"""The store's errors.
+"""The errors of stores.
 
-StoreError                  it could not be done; the message names the store
-├── StoreLockedError        another server has the store, or has taken it over
-├── StoreSchemaError        the file is another program's, or a newer server's
-└── StoreCorruptError       what is stored is not what was written
+StoreError                  an operation failed; the message names the store
+├── StoreLockedError        another server uses the store, or has taken it over
+├── StoreSchemaError        the file belongs to another program or to a newer server
+└── StoreCorruptError       the stored data differs from what was written
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from trimtab_server.domain.errors import TrimtabError
 
 
 class StoreError(TrimtabError):
-    """The store could not do what it was asked; the message names it, and says why."""
+    """An operation of a store failed; the message names the store and the reason."""
 
 
 class StoreLockedError(StoreError):
-    """Another server holds the store."""
+    """Another server uses the store."""
 
 
 class StoreSchemaError(StoreError):
@@ -24,4 +24,4 @@ class StoreSchemaError(StoreError):
 
 
 class StoreCorruptError(StoreError):
-    """What is stored cannot be read, or is not what was written."""
+    """The stored data cannot be read, or differs from what was written."""

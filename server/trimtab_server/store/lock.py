@@ -1,4 +1,4 @@
-"""Keeps a file of the store to one server."""
+"""Locks the file of a store, so that only one server uses it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trimtab_server.store.errors import StoreLockedError
 
 
 def lock(path: Path) -> IO[str]:
-    """Lock `<path>.lock` until the file returned is closed, or the process ends.
+    """Lock `<path>.lock` until the returned file is closed, or the process ends.
 
-    This is flock on a file of its own. SQLite's locks, and all others made by fcntl, belong to
-    a process: they let a second connection of the same process pass, and are lost as soon as
-    anything in it closes any descriptor of that file. Flock belongs to the open file: it
-    excludes both, and the kernel releases it with the last descriptor, whatever the process
-    died of. Descriptors that Python opens are closed in programs that it starts. The file
-    stays when the lock goes, since whoever waits for a file that was removed waits in vain.
+    This uses flock on a separate file. SQLite's locks, and all others made with fcntl, belong to a
+    process: they do not stop a second connection of the same process, and are lost as soon as
+    the process closes any descriptor of the file. An flock belongs to the open file: it stops
+    both, and the kernel releases it with the last descriptor, however the process ends. Programs
+    that Python starts do not inherit the descriptor. The lock file is not deleted, since another
+    process may already wait for it.
 
     Raises:
-        StoreLockedError: someone else has it; the message names the process.
+        StoreLockedError: another server holds the lock; the message names its process.
         OSError: the path cannot be written.
     """
     file = path.with_name(path.name + ".lock").open("a+")
@@ -35,8 +35,8 @@ def lock(path: Path) -> IO[str]:
         holder = file.read() or "unknown"
         file.close()
         raise StoreLockedError(
-            f"another server has it open, process {holder}; end that one, or give this one a "
-            "store of its own"
+            f"another server uses it, process {holder}; stop that server, or give this one another "
+            "store"
         ) from error
     except BaseException:
         file.close()

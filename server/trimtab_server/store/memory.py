@@ -1,4 +1,4 @@
-"""The store in memory: for tests, and for servers that need not remember anything."""
+"""The store in memory: for tests, and for servers that do not have to be durable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Entry:
-    """A deployment's record, and the digests of what it refers to."""
+    """A deployment's encoded record, and the digests of the placements it refers to."""
 
     body: str
     uses: frozenset[bytes]
@@ -32,7 +32,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Contents:
-    """All that is stored, as bytes: nobody can change those from outside."""
+    """Everything that is stored, encoded, so that nobody else can change it."""
 
     term: int = 0
     records: Mapping[str, _Entry] = field(default_factory=dict)
@@ -42,19 +42,19 @@ class _Contents:
 
 
 class MemoryDisk:
-    """What outlives a `MemoryStore`, as a disk outlives the server's process."""
+    """Holds the contents of a `MemoryStore`, and outlives it as a disk outlives a process."""
 
     def __init__(self) -> None:
         self.contents = _Contents()
         self.owner: MemoryStore | None = None
 
     def crash(self) -> None:
-        """The server dies: its store is of no more use, and another may be opened."""
+        """Simulate a crash: the open store becomes unusable, and another may be opened."""
         self.owner = None
 
 
 class MemoryStore:
-    """See `Store`. Durable for as long as its disk is kept.
+    """See `Store`. Its contents last as long as its `MemoryDisk`.
 
     Attributes:
         term: see `Store`.
@@ -65,7 +65,7 @@ class MemoryStore:
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         self._disk = MemoryDisk() if disk is None else disk
         if self._disk.owner is not None:
-            raise StoreLockedError("store in memory: another server has it open")
+            raise StoreLockedError("store in memory: another server uses it")
         self._disk.owner = self
         try:
             self._write("open", lambda contents: replace(contents, term=contents.term + 1))
@@ -75,7 +75,7 @@ class MemoryStore:
         self.term = self._disk.contents.term
 
     def reopen(self) -> MemoryStore:
-        """The store that a server finds which starts after this one has crashed."""
+        """Crash this store, and open the one that the next server would find."""
         self._disk.crash()
         return MemoryStore(self._disk)
 
@@ -161,7 +161,7 @@ class MemoryStore:
 
     def _contents(self) -> _Contents:
         if self._disk.owner is not self:
-            raise StoreError("store in memory: it has been closed")
+            raise StoreError("store in memory: it is closed")
         return self._disk.contents
 
     def _write(self, operation: str, change: Callable[[_Contents], _Contents]) -> None:

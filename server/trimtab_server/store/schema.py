@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, and how those of earlier versions become them."""
+"""The tables of the SQLite store, and the migrations from earlier versions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from trimtab_server.store.errors import StoreCorruptError, StoreSchemaError
 
 APPLICATION_ID = int.from_bytes(b"Trim", "big")
-"""Tells our files from those of other programs; `file` prints it too."""
+"""Distinguishes our files from those of other programs; the command `file` prints it too."""
 
 Migration = tuple[str, ...]
-"""Statements that make the next version of the schema."""
+"""SQL statements that migrate the schema to the next version."""
 
 MIGRATIONS: tuple[Migration, ...] = (
     (
@@ -20,7 +20,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "INSERT INTO server VALUES (1, 0)",
         "CREATE TABLE records (deployment TEXT PRIMARY KEY, body TEXT NOT NULL)",
         "CREATE TABLE placements (digest BLOB PRIMARY KEY, body BLOB NOT NULL)",
-        # Which placements a record refers to.
+        # The placements that each record refers to.
         """CREATE TABLE uses (
             deployment TEXT NOT NULL,
             digest BLOB NOT NULL,
@@ -39,15 +39,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         "UPDATE records SET body = json_set(body, '$.pinned', NULL, '$.past', json('[]'))",
     ),
 )
-"""Migration n makes version n + 1 of version n; 0 is an empty file. Never change one that
-has been released: add another."""
+"""Migration n turns version n into version n + 1; version 0 is an empty file. Never change a
+migration that has been released: add another one."""
 
 
-def check_ours(connection: sqlite3.Connection, newest: int) -> None:
-    """Refuse, before anything is written, a file that this version must not touch.
+def check_file(connection: sqlite3.Connection, newest: int) -> None:
+    """Raise, before anything is written, if this server must not use a file.
 
     Raises:
-        StoreSchemaError: it is another program's, or of a schema above `newest`.
+        StoreSchemaError: the file belongs to another program, or its schema is above `newest`.
         StoreCorruptError: its pages are damaged.
     """
     owner, version = _number(connection, "application_id"), _number(connection, "user_version")
@@ -55,10 +55,10 @@ def check_ours(connection: sqlite3.Connection, newest: int) -> None:
     if (owner, version, tables) == (0, 0, 0):
         return
     if owner != APPLICATION_ID:
-        raise StoreSchemaError("this file is another program's; give the store another path")
+        raise StoreSchemaError("this file belongs to another program; give the store another path")
     if version > newest:
         raise StoreSchemaError(
-            f"its schema has version {version}, and this server knows up to {newest}; start the "
+            f"its schema has version {version}, and this server supports up to {newest}; start the "
             "newer server that wrote it, or give this one another path"
         )
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -67,7 +67,7 @@ def check_ours(connection: sqlite3.Connection, newest: int) -> None:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    """Bring the schema to the newest version, in the caller's transaction."""
+    """Migrate the schema to the newest version, in the caller's transaction."""
     version = _number(connection, "user_version")
     for migration in migrations[version:]:
         for statement in migration:

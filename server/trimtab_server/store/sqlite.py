@@ -20,16 +20,16 @@ from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import hit
 from trimtab_server.store.lock import lock
-from trimtab_server.store.schema import MIGRATIONS, Migration, check_ours, migrate
+from trimtab_server.store.schema import MIGRATIONS, Migration, check_file, migrate
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-_PATIENCE_S = 5.0
-"""How long a call waits for another program that has the file locked, as sqlite3 may."""
+_TIMEOUT_S = 5.0
+"""How long a call waits for another program that has locked the file, such as sqlite3."""
 
 
 class SqliteStore:
-    """See `Store`. Other programs may read the file meanwhile; beside it lies its lock.
+    """See `Store`. Other programs may read the file meanwhile; the lock is a file beside it.
 
     Attributes:
         term: see `Store`.
@@ -38,11 +38,11 @@ class SqliteStore:
     term: int
 
     def __init__(self, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        # One file, one lock, by whatever name it is called.
+        # Resolved, so that two names of one file have the same lock.
         self._path = path.resolve()
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
-        with self._named():
+        with self._translate_errors():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self._path)
         try:
@@ -89,7 +89,7 @@ class SqliteStore:
             connection.execute(
                 "INSERT OR REPLACE INTO records VALUES (?, ?)", (deployment, encode_record(record))
             )
-            # Most are there already: of 18, a switch brings one and takes one away.
+            # Most placements are stored already: of 18, a switch adds one and removes one.
             used = _used_by(connection, deployment)
             for digest in placements.keys() - used:
                 connection.execute("INSERT INTO uses VALUES (?, ?)", (deployment, digest))
@@ -145,8 +145,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self, operation: str) -> Iterator[sqlite3.Connection]:
-        """What happens inside is durable afterwards; if it raises, it is undone."""
-        with self._named():
+        """Make the block's changes durable; if it raises, undo them."""
+        with self._translate_errors():
             connection = self._connected()
             try:
                 hit(f"{operation}:before")
@@ -156,29 +156,29 @@ class SqliteStore:
                 connection.execute("COMMIT")
                 hit(f"{operation}:durable")
             except BaseException:
-                # Where a commit failed, nobody knows how much of it reached the disk. The
-                # next call connects anew, which finds out and makes it so for good.
+                # If a commit failed, nobody knows how much of it reached the disk. The next
+                # call connects again, which finds out, and makes the result durable.
                 self._disconnect()
                 raise
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._named():
+        with self._translate_errors():
             yield self._connected()
 
     def _connected(self) -> sqlite3.Connection:
         if self._lock.closed:
-            raise StoreError("it has been closed")
+            raise StoreError("it is closed")
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        """A connection to a file that is ours, sound, and all on disk as it is read."""
-        # By a connection of its own: after an integrity check SQLite 3.40 refuses to change
-        # the journal mode and to make a checkpoint on the same one.
+        """Connect to the file after checking it; all that is read from it is durable."""
+        # Checked on a separate connection: after an integrity check, SQLite 3.40 refuses to
+        # change the journal mode and to make a checkpoint on the same connection.
         with closing(self._open()) as connection:
-            check_ours(connection, len(self._migrations))
+            check_file(connection, len(self._migrations))
         connection = self._open()
         try:
             _make_durable(connection)
@@ -188,26 +188,26 @@ class SqliteStore:
         return connection
 
     def _open(self) -> sqlite3.Connection:
-        # The contract forbids calls at once, not calls from several threads. Transactions
-        # begin and end where this file says, not where Python would.
+        # The contract allows calls from several threads, but not at the same time. Transactions
+        # begin and end explicitly in this file; Python starts none.
         return sqlite3.connect(
-            self._path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+            self._path, timeout=_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # Rolled back explicitly, since a cursor that lives on would keep it open. A disk
-        # that fails here is found by whoever connects next.
+        # Rolled back explicitly, since a cursor that still exists would keep the transaction
+        # open. If the disk fails here, the next connection reports it.
         with suppress(sqlite3.Error):
             connection.rollback()
         with suppress(sqlite3.Error):
             connection.close()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Every error is a StoreError, and says which store it is of."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise every error as a StoreError whose message names the store."""
         try:
             yield
         except StoreError as error:
@@ -219,17 +219,17 @@ class SqliteStore:
             raise self._error(StoreError, error) from error
 
     def _error(self, kind: type[StoreError], cause: Exception) -> StoreError:
-        advice = "; move it away, which starts an empty one" if kind is StoreCorruptError else ""
+        advice = "; move it away to start with an empty one" if kind is StoreCorruptError else ""
         return kind(f"store {self._path}: {cause}{advice}")
 
 
 def _make_durable(connection: sqlite3.Connection) -> None:
-    """A commit is on disk before it returns, and so is all that was there before.
+    """Make each commit durable before it returns, and all earlier ones now.
 
-    With a write-ahead log that costs one sync for each commit.
+    With a write-ahead log, each commit costs one sync.
 
     Raises:
-        StoreError: the file system cannot do it, or another program is in the way.
+        StoreError: the file system does not support it, or another program uses the file.
     """
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
@@ -239,7 +239,7 @@ def _make_durable(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA fullfsync = ON")
     (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
-        raise StoreError("another program reads or writes it; end that one")
+        raise StoreError("another program reads or writes it; stop that program")
 
 
 def _used_by(connection: sqlite3.Connection, deployment: str) -> set[bytes]:
@@ -248,7 +248,7 @@ def _used_by(connection: sqlite3.Connection, deployment: str) -> set[bytes]:
 
 
 def _drop(connection: sqlite3.Connection, deployment: str, digests: set[bytes]) -> None:
-    """A deployment uses these no more; what no other does goes."""
+    """Drop a deployment's references to placements, and placements without references."""
     for digest in digests:
         connection.execute(
             "DELETE FROM uses WHERE deployment = ? AND digest = ?", (deployment, digest)

@@ -1,4 +1,4 @@
-"""What a store is: the interface, and the contract that every implementation keeps."""
+"""The interface of stores, and the contract for all implementations."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from trimtab_server.store.counters import SavedCounters
 
 
 class Store(Protocol):
-    """What a server has to remember of its deployments: what they are, records, and counters.
+    """Durable storage of a server's deployments: their specs, records and counters.
 
-    **Ownership.** Constructing a store takes it for this server alone, and raises the durable
-    `term` by one; `close`, or the end of the process, however it comes, lets it go. A store
-    that another server has is refused at once with `StoreLockedError`. An implementation that
-    can lose its store to another server while it is open, as one with a lease can, refuses
-    every later write with `StoreLockedError`: a term that has been followed never writes.
+    **Ownership.** Constructing a store locks it for this server, and raises the durable `term`
+    by one. `close`, or any end of the process, releases it. If another server uses the store,
+    the constructor raises `StoreLockedError` at once. An implementation that can lose its
+    store to another server while it is open, such as one with a lease, must raise
+    `StoreLockedError` from every later write: once a higher term exists, a lower one never
+    writes.
 
-    **Values.** What is passed in is copied before a call returns, and what is handed out cannot
-    be changed, so neither side can change what the other holds. A deployment's name and a
-    worker's are any text that UTF-8 can encode, told apart by code points. Placements are kept
-    once for each digest, for as long as a record refers to them.
+    **Values.** A store copies its arguments before a call returns, and returns only immutable
+    values, so neither side can change the other's data. Names of deployments and workers are
+    any text that UTF-8 can encode, compared by code points. A placement is stored once for each
+    digest, as long as a record refers to it.
 
-    **Concurrency.** Calls block, and may take as long as a disk or a network does. They come
-    one at a time: from any thread, but never from two at once.
+    **Concurrency.** Calls block, and may take as long as a disk or a network. Any thread may
+    call, but only one at a time.
 
-    **Durability.** Each write (`outrank`, `save`, `save_counters`, `save_spec`, `delete`) is all
-    or nothing, and durable when it returns: it survives the loss of the process and of the
-    machine's power.
+    **Durability.** Each write (`outrank`, `save`, `save_counters`, `save_spec`, `delete`) is
+    atomic, and durable when it returns: it survives the loss of the process and of power.
 
-    **Errors.** All that a store raises is a `StoreError`. A write that raises has either not
-    happened or happened as a whole: `load` and `load_counters` say which, and what they
-    say is durable. The store can be used on, and is closed by its owner alone.
+    **Errors.** A store raises only `StoreError`. A write that raises has happened either
+    completely or not at all; `load` and `load_counters` tell which, and what they return is
+    durable. The store stays usable after an error; only its owner closes it.
 
-    Each write passes three failpoints, and so does opening: see `failpoints`.
+    Each write passes three failpoints, and so does opening a store: see `failpoints`.
     """
 
     @property
     def term(self) -> int:
-        """How many times this store has been opened or has outranked another; from 1."""
+        """The number of times that this store was opened or outranked another; from 1."""
 
     def outrank(self, term: int) -> None:
-        """Go on in a higher term than this one, where it is not this store's: it is too high."""
+        """Raise the term of this store above `term`, if it is not above it already."""
 
     def deployments(self) -> list[str]:
-        """Names of all with a record or a spec, in order of their code points."""
+        """Names of all deployments with a record or a spec, in the order of code points."""
 
     def load(self, deployment: str) -> Record | None:
         """The record that was saved last; None if there is none.
 
         Raises:
-            StoreCorruptError: it cannot be read, or a placement is not what its digest says.
+            StoreCorruptError: it cannot be read, or a placement does not have its digest.
         """
 
     def save(self, deployment: str, record: Record) -> None:
@@ -61,16 +61,16 @@ class Store(Protocol):
         """The baselines that were saved last, by worker; empty if none were."""
 
     def save_counters(self, deployment: str, counters: Mapping[str, SavedCounters]) -> None:
-        """Replace all baselines of a deployment, which needs no record for that."""
+        """Replace all baselines of a deployment, which does not need a record."""
 
     def load_spec(self, deployment: str) -> str | None:
         """The spec that was saved last; None if there is none."""
 
     def save_spec(self, deployment: str, spec: str) -> None:
-        """Replace what is said of a deployment, in whatever form its owner gives it."""
+        """Replace the spec of a deployment, in a format that only its owner knows."""
 
     def delete(self, deployment: str) -> None:
-        """Forget the deployment's record, counters and spec, where there are any."""
+        """Delete the deployment's record, counters and spec, as far as they exist."""
 
     def close(self) -> None:
-        """Let the store go. Nothing but `close` may be called after it."""
+        """Release the store. Only `close` may be called after that."""

@@ -42,7 +42,7 @@ def histories(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @given(histories())
-def test_counts_are_what_adding_one_by_one_gives(history: tuple[Any, ...]) -> None:
+def test_counts_equal_those_added_one_by_one(history: tuple[Any, ...]) -> None:
     placement_of, some_gpus, rng, kinds = history
     placement, gpus = placement_of(), some_gpus()
     table = Counters(placement, gpus)
@@ -86,7 +86,7 @@ def test_counts_of_any_integer_type_are_added_exactly(dtype: Any) -> None:
     assert (table.snapshot().counts_LE == 2**53 + 101).all()
 
 
-def test_nothing_is_lost_between_threads() -> None:
+def test_counts_of_concurrent_threads_are_complete() -> None:
     """While others record by expert and by slot, snapshots are taken, and only rise."""
     table = counters()
     turns, threads = 2000, 4
@@ -114,7 +114,7 @@ def test_nothing_is_lost_between_threads() -> None:
     assert table.snapshot().counts_LE.sum() == turns * threads / 2 * (6 + 8)
 
 
-def test_a_snapshot_does_not_change_any_more() -> None:
+def test_a_snapshot_does_not_change() -> None:
     table = counters()
     before = table.snapshot()
     table.record(ONES, 0, 0)
@@ -134,7 +134,7 @@ def test_the_number_stays_1_until_one_has_been_acknowledged() -> None:
     assert table.snapshot()[:3] == (1, 5, 8)
 
 
-def test_steps_are_those_since_the_number_before() -> None:
+def test_a_report_covers_the_steps_since_the_previous_number() -> None:
     table = counters()
     table.record(ONES, 5, 7)
     table.snapshot()
@@ -179,7 +179,7 @@ def test_the_steps_of_reports_rise_though_a_new_group_begins_anew() -> None:
     ],
     ids=["experts", "slots", "rank", "floats", "negative", "too large", "text"],
 )
-def test_counts_that_cannot_be_are_refused(counts: Any, per_slot: bool, message: str) -> None:
+def test_invalid_counts_are_refused(counts: Any, per_slot: bool, message: str) -> None:
     table = counters()
     with pytest.raises(InvalidArgumentError, match=message):
         table.record(counts, 0, 0, per_slot=per_slot)
@@ -246,7 +246,7 @@ def test_counts_that_no_report_could_hold_are_refused_and_not_added(per_slot: bo
     assert table.snapshot().counts_LE.sum() == kept.sum() + 6
 
 
-def test_many_counts_that_only_might_be_too_many_are_taken() -> None:
+def test_counts_are_accepted_if_only_their_bound_is_too_large() -> None:
     table = counters()
     uneven = np.zeros((2, 3), np.int64)
     uneven[0, 0] = 2**58
@@ -260,7 +260,7 @@ def discards(table: Counters) -> bool:
     return table.snapshot().discard
 
 
-def test_what_is_forgotten_is_said_until_it_is_acknowledged() -> None:
+def test_reports_discard_forgotten_load_until_one_is_acknowledged() -> None:
     table = counters()
     table.record(ONES, 0, 29)
     table.acknowledged(table.snapshot().seq)
@@ -275,7 +275,7 @@ def test_what_is_forgotten_is_said_until_it_is_acknowledged() -> None:
     assert not discards(table)
 
 
-def test_what_is_forgotten_before_the_first_report_is_said_in_it() -> None:
+def test_load_forgotten_before_the_first_report_is_discarded_by_it() -> None:
     table = counters()
     table.record(ONES, 0, 29)
     table.forget()
@@ -284,7 +284,7 @@ def test_what_is_forgotten_before_the_first_report_is_said_in_it() -> None:
     assert not discards(table)
 
 
-def test_an_acknowledgement_that_may_be_anothers_is_not_trusted() -> None:
+def test_an_ambiguous_acknowledgement_is_not_trusted() -> None:
     """Before the first one all reports have number 1: the server may have taken either."""
     table = counters()
     table.snapshot()

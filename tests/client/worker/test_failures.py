@@ -39,7 +39,7 @@ def offer() -> Any:
         ("async", asyncio.CancelledError),
     ],
 )
-def test_a_callback_that_exits_has_failed_and_the_session_goes_on(
+def test_a_callback_that_exits_counts_as_failed_and_the_session_continues(
     server: RunningSessions,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -55,12 +55,12 @@ def test_a_callback_that_exits_has_failed_and_the_session_goes_on(
     stream.fence()
     assert engine.session.connected
     assert engine.boundary() is None
-    for name in ("on_state failed at 'connected'", "on_offer failed for 1.1", "on_abort failed"):
+    for name in ("on_state failed for 'connected'", "on_offer failed for 1.1", "on_abort failed"):
         assert name in caplog.text
     engine.close(timeout=0.1)
 
 
-def test_an_exit_on_the_engines_own_thread_goes_on_its_way(server: RunningSessions) -> None:
+def test_an_exit_on_the_engines_own_thread_is_raised(server: RunningSessions) -> None:
     engine = Engine(
         "sync", server.target, options(transfer="collective"), on_offer=raising(SystemExit)
     )
@@ -76,7 +76,7 @@ def test_an_exit_on_the_engines_own_thread_goes_on_its_way(server: RunningSessio
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_an_exit_on_the_event_loop_ends_that(
+def test_an_exit_on_the_event_loop_ends_the_loop(
     server: RunningSessions, kind: type[BaseException]
 ) -> None:
     sessions = []
@@ -102,7 +102,7 @@ def test_an_exit_on_the_event_loop_ends_that(
     assert not sessions[0].connected
 
 
-async def test_a_session_that_is_cancelled_is_connected_no_more(server: RunningSessions) -> None:
+async def test_a_cancelled_session_is_not_connected(server: RunningSessions) -> None:
     session = AsyncWorkerSession(
         server.target, options(), on_offer=lambda offer: None, on_abort=lambda offer: None
     )
@@ -144,10 +144,10 @@ class Awaiting(logging.Handler):
             self.logged.set()
 
 
-def test_a_failure_between_streams_is_logged_and_the_session_goes_on(
+def test_a_failure_between_streams_is_logged_and_the_session_continues(
     server: RunningSessions, start: Start
 ) -> None:
-    clock, awaiting = Failing(), Awaiting("failed between streams, and goes on")
+    clock, awaiting = Failing(), Awaiting("failed between streams, and continues")
     logger = logging.getLogger("trimtab_client.worker")
     logger.addHandler(awaiting)
     try:

@@ -58,7 +58,7 @@ asyncio.run(main())
 
 @pytest.mark.process
 @pytest.mark.parametrize("script", [SYNC, ASYNC], ids=["sync", "async"])
-def test_a_forked_session_says_so_and_its_parent_goes_on(script: str) -> None:
+def test_a_forked_session_raises_and_its_parent_continues(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PREPARE + script],
         # The child ends before it gets to gRPC, whose handlers would only wait for its threads.

@@ -12,7 +12,7 @@ from tests.client.worker.engine import FIRST, options
 from trimtab_client import InvalidArgumentError, Placement, Scope, Transfer
 
 
-def test_what_is_left_out_has_sensible_values() -> None:
+def test_omitted_options_have_defaults() -> None:
     worker = options(group_id="", incarnation=0, transfer="pull")
 
     assert worker.gpus == (0, 1)
@@ -48,7 +48,7 @@ def test_what_is_left_out_has_sensible_values() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         options(**values)
 

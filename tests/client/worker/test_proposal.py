@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
 from trimtab_client import Placement, SwitchOffer, Version
 from trimtab_client.exceptions import ProtocolError
-from trimtab_client.worker.proposal import Proposal, Room
-from trimtab_server.domain.placement import Placement as ServerPlacement
+from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_protocol.messages import Offer, Transfers
 from trimtab_server.domain.topology import Topology
-from trimtab_server.rollout.contents import Contents, Differences
+from trimtab_server.rollout.differences import Differences
 
 
 def some(rng: np.random.Generator, layers: int, experts: int, slots: int, gpus: int) -> Placement:
@@ -20,21 +18,8 @@ def some(rng: np.random.Generator, layers: int, experts: int, slots: int, gpus: 
     return Placement.of(np.stack([rng.permutation(row) for _ in range(layers)]), experts, gpus)
 
 
-def server_side(placement: Placement) -> ServerPlacement:
-    return ServerPlacement.of(placement.phy2log, placement.num_experts, placement.num_gpus)
-
-
-def proposal(contents: Contents, base: Placement, new: Placement) -> Proposal:
-    parts = {field.name: getattr(contents, field.name) for field in fields(contents)}
-    bytes_received = parts.pop("bytes")
-    return Proposal(
-        version=Version(1, 1),
-        digest=new.digest,
-        base=Version(1, 0),
-        base_digest=base.digest,
-        bytes_received=bytes_received,
-        **parts,
-    )
+def offered(transfers: Transfers, base: Placement, new: Placement) -> Offer:
+    return Offer(Version(1, 1), new.digest, Version(1, 0), base.digest, transfers)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -46,16 +31,14 @@ def test_what_the_server_asks_is_what_a_worker_takes(seed: int) -> None:
     base, new = (some(rng, layers, experts, slots, gpus) for _ in range(2))
     if base == new:
         return
-    differences = Differences.between(
-        server_side(base), server_side(new), Topology(slots, gpus), 100
-    )
+    differences = Differences.between(base, new, Topology(slots, gpus), 100)
     owner = rng.integers(0, 3, gpus)
     for worker in range(3):
         owned = tuple(np.flatnonzero(owner == worker).tolist())
         if not owned:
             continue
-        asked = proposal(differences.for_worker(owned), base, new)
-        offer = asked.on(base, Room(owned, 1000, 0))
+        asked = offered(differences.for_worker(owned), base, new)
+        offer = check_offer(asked, base, Room(owned, 1000, 0))
         assert offer.placement == new
         assert own(after(offer), owned, gpus) == own(new.phy2log, owned, gpus)
 
@@ -83,10 +66,6 @@ def test_a_copy_of_what_neither_was_there_nor_arrives_is_refused() -> None:
     good = np.array([[0, 2, 0, 1], [0, 2, 1, 1], [0, 0, 2, 0]], np.int32)
     none = np.empty((0, 3), np.int32)
     values = {
-        "version": Version(1, 1),
-        "digest": new.digest,
-        "base": Version(1, 0),
-        "base_digest": base.digest,
         "layers": np.array([0], np.int32),
         "old_rows": base.phy2log,
         "new_rows": new.phy2log,
@@ -95,8 +74,8 @@ def test_a_copy_of_what_neither_was_there_nor_arrives_is_refused() -> None:
         "sends": np.empty((0, 4), np.int32),
         "bytes_received": 0,
     }
-    Proposal(copies=good, **values).on(base, Room((0,), 1, 0))
+    check_offer(offered(Transfers(copies=good, **values), base, new), base, Room((0,), 1, 0))
     # Slot 0 will hold expert 1, but by a copy: nothing may read that.
     good[1, 1] = 0
     with pytest.raises(ProtocolError, match=r"copies\[1\]: the slot to copy from has another"):
-        Proposal(copies=good, **values).on(base, Room((0,), 1, 0))
+        check_offer(offered(Transfers(copies=good, **values), base, new), base, Room((0,), 1, 0))

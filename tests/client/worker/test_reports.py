@@ -26,7 +26,7 @@ def report_with(stream: Stream, total: int) -> Any:
         stream.acknowledge(report.seq)
 
 
-def test_there_is_no_report_before_the_server_says_how(
+def test_there_is_no_report_before_the_first_directive(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.next_stream()
@@ -51,7 +51,7 @@ def test_counts_are_cumulative_and_numbered(server: RunningSessions, engine: Eng
     assert seen == sorted(set(seen))
 
 
-def test_the_last_step_there_can_be_is_reported(server: RunningSessions, engine: Engine) -> None:
+def test_the_largest_step_is_in_the_snapshot(server: RunningSessions, engine: Engine) -> None:
     stream = server.next_stream()
     engine.record(ONES, 0, 2**63 - 2)
     stream.direct(OFTEN)
@@ -60,7 +60,7 @@ def test_the_last_step_there_can_be_is_reported(server: RunningSessions, engine:
     assert stream.expect("report").first_step == 2**63 - 1
 
 
-def test_a_report_of_nothing_new_says_so(server: RunningSessions, engine: Engine) -> None:
+def test_a_report_without_new_steps_covers_none(server: RunningSessions, engine: Engine) -> None:
     stream = server.next_stream()
     stream.direct(OFTEN)
 
@@ -71,7 +71,7 @@ def test_a_report_of_nothing_new_says_so(server: RunningSessions, engine: Engine
     assert stream.expect("report").seq == 2
 
 
-def test_one_report_is_out_at_a_time_and_the_next_has_the_latest(
+def test_one_report_is_unacknowledged_at_a_time_and_the_next_has_the_latest_counts(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.next_stream()
@@ -89,7 +89,7 @@ def test_one_report_is_out_at_a_time_and_the_next_has_the_latest(
     assert counts_of(second) == (100 * ONES).tolist()
 
 
-def test_a_lease_is_kept_though_nothing_is_acknowledged(
+def test_reports_keep_the_lease_without_acknowledgements(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.next_stream()
@@ -129,9 +129,7 @@ def test_after_a_loss_the_next_report_covers_all(
     assert report.last_step == 2
 
 
-def test_no_count_is_lost_or_put_elsewhere_by_a_flip(
-    server: RunningSessions, engine: Engine
-) -> None:
+def test_a_flip_neither_loses_nor_moves_counts(server: RunningSessions, engine: Engine) -> None:
     stream = server.next_stream()
     stream.direct()
     base, version = Version(1, 0), Version(1, 1)
@@ -174,7 +172,7 @@ def add_slots(counts: np.ndarray, per_slot: np.ndarray, phy2log: np.ndarray) -> 
             counts[layer, expert] += per_slot[layer, slot]
 
 
-def test_what_is_forgotten_is_reported_at_once(server: RunningSessions, engine: Engine) -> None:
+def test_forgotten_load_is_reported_at_once(server: RunningSessions, engine: Engine) -> None:
     stream = server.next_stream()
     stream.direct(3600)
     engine.record(ONES, 0, 29)

@@ -8,8 +8,8 @@ import pytest
 
 from trimtab_client import FailedPreconditionError, RetryPolicy, UnavailableError
 from trimtab_client.worker.backoff import Backoff
-from trimtab_client.worker.notices import Directive
 from trimtab_client.worker.reporting import ReportSchedule
+from trimtab_protocol.messages import Directive
 
 POLICY = RetryPolicy(initial_backoff=1.0, max_backoff=10.0, multiplier=2.0)
 AWAY = UnavailableError("no server")
@@ -48,7 +48,7 @@ def test_a_lease_bounds_the_interval_and_the_wait_for_an_acknowledgement() -> No
     assert schedule.due_at() == 20.0
 
 
-def test_a_directive_said_again_puts_nothing_off() -> None:
+def test_a_repeated_directive_does_not_delay_the_next_report() -> None:
     schedule = ReportSchedule()
     schedule.directed(Directive(5.0, 0.0), now=0.0)
     schedule.directed(Directive(5.0, 0.0), now=4.0)
@@ -66,7 +66,7 @@ def test_jitter_is_full() -> None:
     assert backoff(0.25).ended(AWAY, 0.0, drained=False) == 0.25
 
 
-def test_a_stream_that_lasted_begins_anew() -> None:
+def test_a_stream_that_lasted_resets_the_backoff() -> None:
     waits = backoff()
     assert [waits.ended(AWAY, 0.9, drained=False) for _ in range(3)] == [1, 2, 4]
     assert waits.ended(AWAY, 4.1, drained=False) == 1.0
@@ -74,9 +74,9 @@ def test_a_stream_that_lasted_begins_anew() -> None:
     assert waits.ended(AWAY, 0.0, drained=False) == 1.0
 
 
-def test_where_there_is_no_connection_the_channel_backs_off() -> None:
+def test_without_a_connection_only_the_channel_backs_off() -> None:
     waits = backoff(0.5)
-    assert [waits.out_of_reach() for _ in range(5)] == [0.5] * 5
+    assert [waits.unreachable() for _ in range(5)] == [0.5] * 5
     assert waits.ended(AWAY, 0.0, drained=False) == 0.5
 
 
@@ -86,7 +86,7 @@ def test_a_wait_that_the_server_asks_for_comes_on_top() -> None:
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5])
-def test_what_has_to_be_mended_waits_long(jitter: float) -> None:
+def test_a_lasting_error_waits_long(jitter: float) -> None:
     error = FailedPreconditionError("two workers own GPU 1")
     assert backoff(jitter).ended(error, 0.0, drained=False) == 5.0 + 5.0 * jitter
 

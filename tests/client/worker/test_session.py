@@ -30,7 +30,7 @@ from trimtab_client import (
     Topology,
     Version,
 )
-from trimtab_client.worker import streams
+from trimtab_client.worker import connector
 
 ZERO, ONE, TWO = (Version(1, generation) for generation in range(3))
 ALL = (0, 1)
@@ -64,9 +64,7 @@ def armed(stream: Stream, engine: Engine) -> None:
 # Hello.
 
 
-def test_hello_says_who_the_worker_is_and_what_it_has(
-    server: RunningSessions, start: Start
-) -> None:
+def test_hello_carries_the_worker_options(server: RunningSessions, start: Start) -> None:
     start(
         options(
             gpus=(1,),
@@ -201,7 +199,7 @@ def test_a_late_offer_is_ignored(server: RunningSessions, engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("answer", [True, None], ids=str)
-def test_a_transfer_may_be_over_at_once(
+def test_a_transfer_may_end_at_once(
     server: RunningSessions, start: Start, answer: bool | None
 ) -> None:
     start(on_offer=lambda _: answer)
@@ -212,7 +210,7 @@ def test_a_transfer_may_be_over_at_once(
     stream.expect("prepared")
 
 
-def test_each_worker_hears_what_is_its_part(server: RunningSessions, start: Start) -> None:
+def test_each_worker_gets_its_own_part_of_the_offer(server: RunningSessions, start: Start) -> None:
     """Between them, two workers receive and send the same, and fill every slot that changes."""
     rng = np.random.default_rng(0)
     row = np.concatenate([np.arange(4), rng.integers(0, 4, 2)])
@@ -256,8 +254,8 @@ SPOILT = {
     "another digest": (spoil(digest=bytes(32)), "the digest of the placement"),
     "another base": (spoil(base_digest=bytes(32)), "the digest of the base"),
     "another base version": (spoil(base=switch_pb2.Version(epoch=1, generation=9)), "base is 1.9"),
-    "no base": (spoil(base=None), "offer.base: it is not set"),
-    "no layers": (spoil(layers=None), "layers: data type 0 is not INT32"),
+    "no base": (spoil(base=None), "offer.base: is required"),
+    "no layers": (spoil(layers=None), "offer.layers.data_type: 0 is not a known type"),
     "a layer too high": (spoil(layers=rows(3)), "layers[0]: there is no such layer"),
     "a negative layer": (spoil(layers=rows(-1)), "layers[0]: there is no such layer"),
     "layers twice": (spoil(layers=rows(1, 1)), "do not ascend"),
@@ -265,14 +263,17 @@ SPOILT = {
     "other old rows": (spoil(old_rows=rows([0] * 6)), "not the rows in force"),
     "an expert too high": (spoil(new_rows=rows([0, 1, 2, 3, 4, 0])), "not an expert in [0, 4)"),
     "an expert without slot": (spoil(new_rows=rows([0, 1, 2, 2, 1, 0])), "expert 3 has no slot"),
-    "floats": (spoil(layers=tensor_of(np.ones(1), 1)), "data type 1 is not INT32"),
+    "floats": (
+        spoil(layers=tensor_of(np.ones(1), 1)),
+        "offer.layers.data_type: float32 is not int32",
+    ),
     "a shape of no size": (
         spoil(layers=type(rows(1))(data_type=3, shape=[0], data=b"")),
-        "layers: shape [0] has a size below 1",
+        "offer.layers.shape: [0] has a size below 1",
     ),
     "negative shapes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[-1, -6], data=bytes(24))),
-        "old_rows: shape [-1, -6] has a size below 1",
+        "offer.old_rows.shape: [-1, -6] has a size below 1",
     ),
     "too few bytes": (
         spoil(old_rows=type(rows(1))(data_type=3, shape=[1, 6], data=bytes(20))),
@@ -280,7 +281,10 @@ SPOILT = {
     ),
     "nothing received": (spoil(receives=None, receive_sources=None), "nothing comes into it"),
     "no sources": (spoil(receive_sources=None), "receive_sources: 0 rows"),
-    "receives of another width": (spoil(receives=rows([1, 2])), "receives: shape [1, 2]"),
+    "receives of another width": (
+        spoil(receives=rows([1, 2])),
+        "offer.receives.shape: [1, 2] is not [M, 3]",
+    ),
     "a slot too high": (spoil(receives=rows([1, 6, 0])), "receives[0]: there is no such slot"),
     "another expert received": (spoil(receives=rows([1, 0, 3])), "gets another expert"),
     "a copy between GPUs": (spoil(copies=rows([1, 0, 3, 2])), "the slots are of two GPUs"),
@@ -357,7 +361,7 @@ def raises(_: object) -> bool:
     [
         (raises, "out of pinned memory"),
         (lambda _: False, "the engine declined"),
-        (lambda _: 7, "on_offer gave 7"),
+        (lambda _: 7, "on_offer returned 7"),
     ],
     ids=["raises", "declines", "returns nonsense"],
 )
@@ -588,7 +592,7 @@ STATES = {
 
 @pytest.mark.parametrize("ending", ["drops", "fails", "restarts"])
 @pytest.mark.parametrize("state", STATES)
-def test_it_resumes_by_hello(
+def test_the_hello_after_a_loss_resumes_the_session(
     server: RunningSessions, start: Start, state: str, ending: str
 ) -> None:
     engine = start()
@@ -627,7 +631,7 @@ def test_it_resumes_by_hello(
     assert stream.expect("refused" if state == "armed" else "accepted")
 
 
-def test_a_transfer_may_end_while_nobody_listens(server: RunningSessions, engine: Engine) -> None:
+def test_a_transfer_may_end_without_a_stream(server: RunningSessions, engine: Engine) -> None:
     stream = server.joined()
     transfer = accepted(stream, engine)
     server.stop()
@@ -641,7 +645,7 @@ def test_a_transfer_may_end_while_nobody_listens(server: RunningSessions, engine
         stream.expect("prepared")
 
 
-def test_steps_go_on_without_a_server_and_what_is_armed_flips(
+def test_steps_and_an_armed_flip_continue_without_a_server(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.joined()
@@ -665,7 +669,7 @@ def test_steps_go_on_without_a_server_and_what_is_armed_flips(
     assert not hello.HasField("held")
 
 
-def test_an_engine_whose_server_never_was_there_serves_on(start: Start) -> None:
+def test_an_engine_serves_on_if_there_never_was_a_server(start: Start) -> None:
     engine = start(options(), retry=RetryPolicy(initial_backoff=5.0, max_backoff=5.0))
     for _ in range(1000):
         assert engine.boundary() is None
@@ -673,7 +677,7 @@ def test_an_engine_whose_server_never_was_there_serves_on(start: Start) -> None:
     engine.close()
 
 
-def test_a_server_that_comes_back_is_found_by_a_stream_that_waits_for_it(
+def test_a_waiting_stream_finds_a_server_that_is_back(
     server: RunningSessions, start: Start
 ) -> None:
     # No wait after the stream is lost, nor after the next finds no connection; then for long.
@@ -690,13 +694,13 @@ def test_a_server_that_comes_back_is_found_by_a_stream_that_waits_for_it(
     assert server.next_stream().hello.stream == 3
 
 
-def test_a_stream_that_waits_in_vain_gives_way_to_one_that_asks_why(
+def test_a_stream_that_waits_in_vain_is_followed_by_one_that_does_not_wait(
     server: RunningSessions,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(streams, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(connector, "_MAX_WAIT_FOR_READY_SECONDS", 0.02)
     engine = start(retry=RetryPolicy(initial_backoff=0.0, max_backoff=0.0))
     server.joined()
     engine.event("in_force")
@@ -710,7 +714,7 @@ def test_a_stream_that_waits_in_vain_gives_way_to_one_that_asks_why(
     assert server.next_stream().hello.stream > 5
 
 
-def test_what_happens_while_it_is_away_is_what_the_next_hello_says(
+def test_the_next_hello_reports_what_happened_without_a_stream(
     server: RunningSessions, engine: Engine
 ) -> None:
     """A flip whose Applied found no stream."""
@@ -735,7 +739,7 @@ def test_what_happens_while_it_is_away_is_what_the_next_hello_says(
     ],
     ids=lambda code: code.name,
 )
-def test_what_a_person_has_to_mend_is_tried_again_slowly(
+def test_an_error_that_a_person_has_to_repair_is_retried_slowly(
     server: RunningSessions, start: Start, code: grpc.StatusCode
 ) -> None:
     policy = RetryPolicy(initial_backoff=0.001, max_backoff=1000.0)
@@ -760,7 +764,7 @@ def test_a_drained_worker_comes_back_after_a_pause(server: RunningSessions, star
     assert server.next_stream().hello.stream == 2
 
 
-def test_a_drain_leaves_time_for_what_is_under_way(server: RunningSessions, engine: Engine) -> None:
+def test_a_drain_leaves_time_for_open_work(server: RunningSessions, engine: Engine) -> None:
     stream = server.joined()
     armed(stream, engine)
     stream.send(drain=session_service_pb2.Drain(seconds=1000.0))
@@ -780,7 +784,7 @@ def test_a_drain_leaves_time_for_what_is_under_way(server: RunningSessions, engi
     [
         ({}, "does not know"),
         ({"commit": switch_pb2.Commit()}, "commit.digest"),
-        ({"commit": switch_pb2.Commit(digest=bytes(32))}, "commit.version: it is not set"),
+        ({"commit": switch_pb2.Commit(digest=bytes(32))}, "commit.version: is required"),
         ({"abort": switch_pb2.Abort()}, "abort.version"),
         ({"welcome": switch_pb2.Welcome(digest=b"short")}, "welcome.digest: 5 bytes"),
         ({"offer": switch_pb2.Offer()}, "offer.digest"),
@@ -788,7 +792,7 @@ def test_a_drain_leaves_time_for_what_is_under_way(server: RunningSessions, engi
             {"directive": session_service_pb2.Directive(report_interval_seconds=float("nan"))},
             "report_interval_seconds: nan",
         ),
-        ({"directive": session_service_pb2.Directive()}, "report_interval_seconds: it is 0"),
+        ({"directive": session_service_pb2.Directive()}, "report_interval_seconds: is 0"),
         ({"drain": session_service_pb2.Drain(seconds=-1)}, "drain.seconds: -1.0"),
         (
             {
@@ -816,7 +820,7 @@ def test_a_message_that_makes_no_sense_is_ignored_and_logged(
     accepted(stream, engine)
 
 
-def test_bytes_that_are_no_message_end_a_stream_and_not_the_session(
+def test_malformed_bytes_end_the_stream_but_not_the_session(
     start: Start, server: RunningSessions
 ) -> None:
     server.stop()
@@ -837,7 +841,7 @@ def test_a_closed_session_leaves_no_thread(server: RunningSessions, start: Start
     ]
 
 
-def test_a_server_of_a_lower_term_is_ignored_and_that_is_said_once(
+def test_a_server_of_a_lower_term_is_ignored_and_reported_once(
     server: RunningSessions, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def ignored() -> list[str]:
@@ -875,7 +879,7 @@ def test_callbacks_that_raise_are_logged(
 
     stream.expect("discarded")
     assert "on_abort failed for 1.1" in caplog.text
-    assert "on_state failed at 'connected'" in caplog.text
+    assert "on_state failed for 'connected'" in caplog.text
 
 
 # Groups.
@@ -895,7 +899,7 @@ def test_a_new_group_connects_at_once(server: RunningSessions, start: Start) -> 
     assert engine.boundary() is None, "steps begin anew"
 
 
-def test_a_new_group_gives_up_what_the_old_one_held(
+def test_a_new_group_gives_up_the_offer_of_the_old_one(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.joined()
@@ -963,7 +967,7 @@ def test_steps_have_to_rise(engine: Engine, step: Any) -> None:
         engine.harness.at_step_boundary(step)
 
 
-def test_only_one_owner_needs_no_barrier(start: Start) -> None:
+def test_only_a_worker_that_owns_all_gpus_needs_no_barrier(start: Start) -> None:
     with pytest.raises(InvalidArgumentError, match="barrier: None, but this worker owns 1 of 2"):
         start(options(gpus=(0,)))
     with pytest.raises(InvalidArgumentError, match="barrier_every: 0"):
@@ -988,7 +992,7 @@ def test_close_says_goodbye(server: RunningSessions, engine: Engine) -> None:
     engine.close()
 
 
-def test_close_does_not_wait_for_ever(server: RunningSessions, engine: Engine) -> None:
+def test_close_waits_at_most_its_timeout(server: RunningSessions, engine: Engine) -> None:
     stream = server.joined()
     stream.fence()
     engine.close(timeout=0.01)
@@ -996,7 +1000,7 @@ def test_close_does_not_wait_for_ever(server: RunningSessions, engine: Engine) -
     assert stream.over.wait(WAIT)
 
 
-def test_close_waits_for_no_server_that_is_not_there(server: RunningSessions, start: Start) -> None:
+def test_close_does_not_wait_for_an_absent_server(server: RunningSessions, start: Start) -> None:
     engine = start(retry=RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0), random=lambda: 1)
     server.stop()
     engine.event("disconnected")

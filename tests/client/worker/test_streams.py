@@ -73,7 +73,7 @@ def test_a_stream_that_waited_for_its_server_stays_once_it_has_answered(
     assert engine.session.connected
 
 
-def test_a_server_that_says_when_to_come_back_is_within_reach(
+def test_a_server_that_asks_for_a_wait_is_not_unreachable(
     server: RunningSessions, start: Start
 ) -> None:
     policy = RetryPolicy(initial_backoff=1.0, max_backoff=1000.0)
@@ -139,7 +139,7 @@ def test_an_answer_that_misses_its_stream_is_not_sent_on_the_next(
     stream.fence()
 
 
-def test_a_flip_is_told_before_the_hello_that_says_it(
+def test_on_state_gets_a_flip_before_the_next_hello_reports_it(
     server: RunningSessions, start: Start
 ) -> None:
     told: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -158,7 +158,7 @@ def test_a_flip_is_told_before_the_hello_that_says_it(
     assert version_of(server.next_stream().hello.in_force) == ONE
 
 
-def test_a_refusal_that_nobody_can_hear_is_not_logged_as_said(
+def test_a_refusal_without_a_stream_is_not_logged(
     server: RunningSessions, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = start(retry=RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0), random=lambda: 1)
@@ -173,7 +173,7 @@ def test_a_refusal_that_nobody_can_hear_is_not_logged_as_said(
     assert "refused" not in caplog.text
 
 
-def test_the_last_step_there_can_be_is_told(server: RunningSessions, start: Start) -> None:
+def test_the_largest_step_is_reported(server: RunningSessions, start: Start) -> None:
     engine = start()
     stream = server.joined()
     armed(stream, engine)
@@ -186,7 +186,7 @@ def test_the_last_step_there_can_be_is_told(server: RunningSessions, start: Star
     assert server.next_stream().hello.flipped_at == LAST_STEP
 
 
-def test_a_step_beyond_all_numbers_is_refused_and_another_welcome(
+def test_a_step_beyond_int64_is_refused_and_a_smaller_one_accepted(
     server: RunningSessions, start: Start
 ) -> None:
     engine = start()

@@ -5,8 +5,20 @@ from __future__ import annotations
 import pytest
 
 from trimtab_client.placement import Placement
-from trimtab_client.worker.effects import Complain, Discard, Effect, Flip, Note, Prepare, Send
-from trimtab_client.worker.messages import (
+from trimtab_client.worker.effects import (
+    Complain,
+    Discard,
+    Effect,
+    Flip,
+    Note,
+    OfferedSwitch,
+    Order,
+    Prepare,
+    Send,
+)
+from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.history import KINDS, Process
+from trimtab_protocol.messages import (
     Abort,
     Accepted,
     Applied,
@@ -15,14 +27,11 @@ from trimtab_client.worker.messages import (
     Held,
     HeldState,
     Hello,
-    Offer,
-    Order,
     Prepared,
     Refused,
-    Version,
     Welcome,
 )
-from trimtab_client.worker.switch import WorkerSwitch
+from trimtab_protocol.version import Version
 
 # One layer of three experts in four slots, two slots on each of two GPUs. The worker is "a"
 # of group "g1", owns GPU 0, and is on stream 1 of a server whose term is 1.
@@ -30,8 +39,8 @@ OLD, NEW, OTHER = (Placement.of([[0, 1, 2, last]], 3, 2) for last in range(3))
 BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
 NEXT = Version(2, 0)
 WELCOME = Welcome(BASE, OLD.digest)
-OFFER = Offer(FIRST, BASE, OLD.digest, NEW)
-NEXT_OFFER = Offer(SECOND, FIRST, NEW.digest, OTHER)
+OFFER = OfferedSwitch(FIRST, BASE, OLD.digest, NEW)
+NEXT_OFFER = OfferedSwitch(SECOND, FIRST, NEW.digest, OTHER)
 COMMIT = Commit(FIRST, NEW.digest)
 ABORT = Abort(FIRST)
 REFUSED = Refused(FIRST, NEW.digest, "no room")
@@ -129,8 +138,8 @@ def held(switch: WorkerSwitch) -> Held | None:
 
 
 def noted(kind: str, version: Version, placement: Placement, **values: object) -> Note:
-    who = {"worker": "a", "incarnation": 4, "digest": placement.digest}
-    return Note(kind, {**who, "version": version, **values})
+    process, digest = Process("a", 4), placement.digest
+    return Note(KINDS[kind](process=process, version=version, digest=digest, **values))
 
 
 # P1: who speaks.
@@ -242,7 +251,7 @@ def test_what_is_offered_of_an_older_epoch_is_ignored():
     switch = stable()
     order(switch, NEW_EPOCH)
     assert order(switch, OFFER) == []
-    assert order(switch, Offer(Version(1, 9), BASE, OLD.digest, NEW)) == []
+    assert order(switch, OfferedSwitch(Version(1, 9), BASE, OLD.digest, NEW)) == []
 
 
 @pytest.mark.parametrize("state", [stable, prepared, armed])
@@ -268,10 +277,10 @@ def test_an_offer_that_is_accepted_for_a_collective_transfer_waits_for_the_barri
 @pytest.mark.parametrize(
     "offer",
     [
-        Offer(SECOND, FIRST, NEW.digest, OTHER),
-        Offer(SECOND, FIRST, OLD.digest, OTHER),
-        Offer(SECOND, BASE, NEW.digest, OTHER),
-        Offer(Version(2, 1), NEXT, OLD.digest, OTHER),
+        OfferedSwitch(SECOND, FIRST, NEW.digest, OTHER),
+        OfferedSwitch(SECOND, FIRST, OLD.digest, OTHER),
+        OfferedSwitch(SECOND, BASE, NEW.digest, OTHER),
+        OfferedSwitch(Version(2, 1), NEXT, OLD.digest, OTHER),
     ],
 )
 def test_an_offer_on_another_base_is_refused(offer):
@@ -291,13 +300,13 @@ def test_an_offer_before_the_first_epoch_is_refused():
 def test_an_offer_while_another_is_held_is_refused(state):
     switch = state()
     refused = Refused(SECOND, OTHER.digest, "1.1 is held")
-    assert order(switch, Offer(SECOND, BASE, OLD.digest, OTHER)) == [Send(refused)]
+    assert order(switch, OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)) == [Send(refused)]
     assert held(switch) == held(state())
 
 
 def test_an_offer_while_another_is_being_discarded_is_refused():
     refused = Refused(SECOND, OTHER.digest, "1.1 is held")
-    offer = Offer(SECOND, BASE, OLD.digest, OTHER)
+    offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
     assert order(discarding(), offer) == [Send(refused)]
 
 
@@ -460,7 +469,7 @@ def test_an_abort_of_another_version_leaves_what_is_held_alone(state):
 def test_an_offer_after_the_aborted_one_is_accepted():
     switch = stable()
     order(switch, ABORT)
-    offer = Offer(SECOND, BASE, OLD.digest, OTHER)
+    offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
     assert order(switch, offer) == [Send(Accepted(SECOND, OTHER.digest)), Prepare(offer)]
 
 

@@ -47,7 +47,7 @@ def test_a_session_speaks_tls_and_connects_again(server: RunningSessions, start:
     ],
     ids=["wrong name", "unknown authority", "no certificate", "plain"],
 )
-def test_without_trust_the_engine_serves_on_alone(
+def test_without_a_trusted_server_the_engine_serves_on(
     server: RunningSessions, start: Start, tls: Any
 ) -> None:
     engine = start(tls=tls)

@@ -36,7 +36,7 @@ def test_both_take_the_same_arguments(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [WorkerSession, AsyncWorkerSession])
-def test_all_of_it_is_documented(kind: type) -> None:
+def test_every_member_is_documented(kind: type) -> None:
     assert kind.__doc__
     for name in ("in_force", "placement", "connected", *METHODS):
         assert getattr(kind, name).__doc__, name

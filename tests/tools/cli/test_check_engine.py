@@ -1,4 +1,4 @@
-"""`trimtab check-engine`: what it prints, and how it exits."""
+"""`trimtab check-engine`: its output, and its exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ nothing = None
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current one; it has a module of engines, and one that cannot be imported."""
+    """The current folder, with a module of engines, and a module that cannot be imported."""
     (tmp_path / "my_engines.py").write_text(ENGINES)
     (tmp_path / "broken_engine.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_without_a_factory_the_reference_is_checked(capsys: Capture) -> None:
 
     assert header.split() == ["pull", "each", "pull", "several", "pull", "one"]
     assert cases[0].split() == ["start", "ok", "-", "ok"]
-    assert skipped == "16 skipped: two ranks with several GPUs take three GPUs at least"
+    assert skipped == "16 skipped: two ranks with several GPUs need at least three GPUs"
     assert summed_up == "29 ok, 0 failed, 16 skipped"
 
 
@@ -93,7 +93,7 @@ def test_each_failure_is_a_line_that_says_what_should_hold(capsys: Capture, fold
     assert row == ["chain", "FAILED", "-", "FAILED"]
 
 
-def test_json_holds_the_same(capsys: Capture, folder: Path) -> None:
+def test_json_has_the_same_content(capsys: Capture, folder: Path) -> None:
     right = json.loads(check(capsys, "--json", "--seed", "3", code=0))
     wrong = json.loads(check(capsys, "my_engines:forgetful", "--json", code=1))
 
@@ -108,7 +108,7 @@ def test_json_holds_the_same(capsys: Capture, folder: Path) -> None:
     assert chain["reason"]
 
 
-def test_both_kinds_of_transfer_are_checked_unless_one_is_asked_for(capsys: Capture) -> None:
+def test_by_default_both_kinds_of_transfer_are_checked(capsys: Capture) -> None:
     assert main(["check-engine", *SMALL[:-2], "--json"]) == 0
     cases = json.loads(capsys.readouterr().out)["cases"]
     assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}
@@ -158,10 +158,10 @@ def test_a_factory_that_cannot_be_imported_is_named(
         (["--staging-slots", "0"], "staging_slots: 0 is not in [1, inf]"),
         (["--transfer", "magic"], "--transfer: invalid choice: 'magic'"),
         (["--seed", "-1"], "--seed has to be at least 0"),
-        (["--patience", "0"], "--patience above it"),
+        (["--patience", "0"], "--patience above 0"),
     ],
 )
-def test_what_cannot_be_checked_is_a_wrong_command_line(
+def test_an_impossible_option_is_a_usage_error(
     capsys: Capture, arguments: list[str], complaint: str
 ) -> None:
     assert complaint in refuse(capsys, *arguments)

@@ -1,4 +1,4 @@
-"""`trimtab check-history`: what it prints, and how it exits."""
+"""`trimtab check-history`: its output, and its exit code."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def clean_file(tmp_path: Path) -> str:
 
 @pytest.fixture
 def broken_file(tmp_path: Path) -> str:
-    """Two ranks flip to 1.4 at different steps, and the last line says nothing of the rules."""
+    """Two ranks flip to 1.4 at different steps; the last line is of another kind."""
     lines = with_terms(clean().lines)
     a_rank_flips_at_another_step(lines)
-    del find(lines, "offered", version=[2, 1])["placement"]
+    del find(lines, "offered", version=[2, 6])["placement"]
     return written(tmp_path / "broken.jsonl", [*lines, {"kind": "ignored"}])
 
 
 @pytest.fixture
 def open_file(tmp_path: Path) -> str:
-    """The run is cut off before the last switch has been applied."""
+    """A history that ends before the last switch has been applied."""
     return written(tmp_path / "open.jsonl", with_terms(clean().lines)[:-1])
 
 
@@ -82,11 +82,13 @@ def test_each_violation_is_a_line(capsys: Capture, broken_file: str) -> None:
         "not judged: 1 event of kind 'ignored'",
         "1 violation",
     ]
-    (told,) = out.splitlines()[5:]
-    assert told.startswith(f"line {number}: I5: d: 'w1' (incarnation 1) flips to 1.4 at step 17")
+    (violation,) = out.splitlines()[5:]
+    assert violation.startswith(
+        f"line {number}: I5: d: 'w1' (incarnation 1) flips to 1.4 at step 17"
+    )
 
 
-def test_json_holds_the_same(capsys: Capture, clean_file: str, broken_file: str) -> None:
+def test_json_has_the_same_content(capsys: Capture, clean_file: str, broken_file: str) -> None:
     right = json.loads(check(capsys, clean_file, "--json", code=0))
     wrong = json.loads(check(capsys, broken_file, "--json", code=1))
 
@@ -102,12 +104,12 @@ def test_json_holds_the_same(capsys: Capture, clean_file: str, broken_file: str)
     assert json.loads(Path(broken_file).read_text().splitlines()[violation["line"] - 1])
 
 
-def test_only_a_complete_run_has_to_have_come_to_rest(capsys: Capture, open_file: str) -> None:
+def test_only_a_complete_run_must_have_come_to_rest(capsys: Capture, open_file: str) -> None:
     assert "no violations" in check(capsys, open_file, code=0)
 
     out = check(capsys, open_file, "--complete", code=1)
 
-    assert "liveness: d: the switch to 2.1 is still committed at the end" in out
+    assert "liveness: d: the switch to 2.6 is still committed at the end" in out
 
 
 @pytest.mark.parametrize(("complete", "code"), [([], 0), (["--complete"], 1)])
@@ -142,8 +144,10 @@ def test_a_file_that_cannot_be_parsed_is_named(
     assert refuse(capsys, str(path)).startswith(f"trimtab: {path}: {complaint}")
 
 
-def test_a_bad_line_outweighs_the_violations_before_it(capsys: Capture, broken_file: str) -> None:
-    """What follows it cannot be judged, so there is no verdict."""
+def test_a_bad_line_is_reported_instead_of_the_violations_before_it(
+    capsys: Capture, broken_file: str
+) -> None:
+    """The lines after it cannot be checked, so there is no verdict."""
     with Path(broken_file).open("a") as lines:
         lines.write("{\n")
 
@@ -163,7 +167,7 @@ def test_a_missing_file_name_is_a_wrong_command_line(capsys: Capture) -> None:
     assert "required: FILE" in capsys.readouterr().err
 
 
-def test_help_shows_what_can_be_asked(capsys: Capture) -> None:
+def test_help_has_examples(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as exited:
         main(["check-history", "--help"])
 

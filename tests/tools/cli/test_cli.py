@@ -1,4 +1,4 @@
-"""`trimtab`, against the real server and the in-process solver."""
+"""`trimtab place` and `status`, with a real server and with the solver in this process."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_place_prints_a_table(capsys: Capture, solver: list[str], load_file: str
     assert moves == "moves: not counted without --current"
 
 
-def test_json_holds_the_whole_answer(capsys: Capture, solver: list[str], load_file: str) -> None:
+def test_json_has_the_whole_answer(capsys: Capture, solver: list[str], load_file: str) -> None:
     document = json.loads(succeed(capsys, "place", load_file, *TOPOLOGY, *solver, "--json"))
 
     placement = Placement.of(document["placement"]["phy2log"], 8, 4)
@@ -88,7 +88,7 @@ def test_json_holds_the_whole_answer(capsys: Capture, solver: list[str], load_fi
     assert summary["moves"] == 0
 
 
-def test_the_gap_is_told_against_the_lowest_imbalance_there_could_be(
+def test_the_gap_is_the_distance_to_the_lowest_possible_imbalance(
     capsys: Capture, solver: list[str], load_file: str
 ) -> None:
     command = ["place", load_file, "--gpus", "4", "--replicas", "8", *solver]
@@ -100,15 +100,15 @@ def test_the_gap_is_told_against_the_lowest_imbalance_there_could_be(
     document = json.loads(succeed(capsys, *command, "--json"))
 
     for row, name in zip(rows, ("before", "after"), strict=True):
-        told, summary = document[name], document["summary"][name]
-        assert told["bound"] == bound.tolist()
-        assert told["gap"] == np.maximum(np.array(told["imbalance"]) / bound - 1, 0).tolist()
-        assert summary["gap"] == np.mean(told["gap"])
+        layers, summary = document[name], document["summary"][name]
+        assert layers["bound"] == bound.tolist()
+        assert layers["gap"] == np.maximum(np.array(layers["imbalance"]) / bound - 1, 0).tolist()
+        assert summary["gap"] == np.mean(layers["gap"])
         assert row.split()[-1] == f"{summary['gap']:.4f}"
     assert document["summary"]["after"]["gap"] < document["summary"]["before"]["gap"]
 
 
-def test_server_and_local_solver_place_alike(
+def test_server_and_local_solver_give_the_same_placement(
     capsys: Capture, server: ServerProcess, trace_file: str
 ) -> None:
     options = [
@@ -126,7 +126,7 @@ def test_server_and_local_solver_place_alike(
 
 
 @pytest.mark.parametrize("suffix", ["npz", "json"])
-def test_a_written_placement_is_the_next_ones_current(
+def test_a_written_placement_can_be_the_next_current_one(
     capsys: Capture, solver: list[str], load_file: str, tmp_path: Path, suffix: str
 ) -> None:
     first, second = str(tmp_path / f"first.{suffix}"), str(tmp_path / f"second.{suffix}")
@@ -200,7 +200,7 @@ def test_a_missing_file_is_named(capsys: Capture) -> None:
     assert "nowhere.npz" in fail(capsys, "place", "nowhere.npz", *TOPOLOGY, "--local")
 
 
-def test_a_rule_that_the_request_breaks_is_told(
+def test_an_invalid_request_is_explained(
     capsys: Capture, solver: list[str], load_file: str
 ) -> None:
     err = fail(capsys, "place", load_file, "--gpus", "5", "--replicas", "12", *solver)
@@ -216,10 +216,10 @@ def test_a_choice_needs_a_trace(capsys: Capture, load_file: str, choice: list[st
     assert "holds one load, not a trace" in err
 
 
-def test_json_stays_json_where_an_imbalance_is_no_number(
+def test_an_imbalance_that_is_not_finite_is_null_in_json(
     capsys: Capture, service: RunningService, tmp_path: Path
 ) -> None:
-    """The scripted server takes loads whose sum is beyond float64."""
+    """The scripted server accepts loads whose sum is beyond float64."""
     (tmp_path / "load.json").write_text(json.dumps([[1.5e308] * 8, [1.0] * 8]))
     command = ["place", str(tmp_path / "load.json"), *TOPOLOGY, "--server", service.target]
 
@@ -270,7 +270,7 @@ def test_status_is_a_table_or_json(capsys: Capture, server: ServerProcess) -> No
 
 
 def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, service: Any) -> None:
-    """The scripted server knows of no solver service."""
+    """The scripted server has no solver service."""
     service.health.set("", 1)
 
     assert main(["status", "--server", service.target]) == 1
@@ -288,7 +288,7 @@ def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, serv
     ],
     ids=" ".join,
 )
-def test_no_tls_option_lets_a_call_go_out_in_plain_text(
+def test_with_any_tls_option_no_call_is_made_in_plain_text(
     capsys: Capture, server: ServerProcess, options: list[str]
 ) -> None:
     err = fail(capsys, "status", "--server", server.address, *options)
@@ -296,7 +296,7 @@ def test_no_tls_option_lets_a_call_go_out_in_plain_text(
     assert "Check the address" in err
 
 
-def test_status_of_nobody_is_a_failure(capsys: Capture) -> None:
+def test_status_without_a_server_is_a_failure(capsys: Capture) -> None:
     assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
 
 
@@ -324,7 +324,7 @@ def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["place"], ["status"], ["trigger"], ["pause"], ["resume"]])
-def test_help_shows_what_can_be_asked(capsys: Capture, command: list[str]) -> None:
+def test_help_has_examples_or_exit_codes(capsys: Capture, command: list[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         main([*command, "--help"])
 

@@ -29,7 +29,7 @@ def test_a_deployment_is_switched_to_the_placement_of_a_file(
     assert worker.session.placement == SECOND
 
 
-def test_what_cannot_be_triggered_is_a_failure(
+def test_an_impossible_trigger_is_a_failure(
     capsys: Capture, at: list[str], worker: Worker, tmp_path: Path
 ) -> None:
     name = worker.deployment
@@ -40,7 +40,7 @@ def test_what_cannot_be_triggered_is_a_failure(
     assert "placement.phy2log.shape" in err
 
 
-def test_pause_and_resume_say_what_was_before(
+def test_pause_and_resume_print_the_earlier_reason(
     capsys: Capture, at: list[str], worker: Worker, tmp_path: Path
 ) -> None:
     name, path = worker.deployment, tmp_path / "placement.json"
@@ -61,7 +61,7 @@ def test_pause_and_resume_say_what_was_before(
 @pytest.mark.parametrize(
     "command", [["trigger", "nobody"], ["pause", "nobody", "maintenance"], ["resume", "nobody"]]
 )
-def test_a_deployment_that_is_not_there_is_a_failure(
+def test_an_unknown_deployment_is_a_failure(
     capsys: Capture, at: list[str], command: list[str]
 ) -> None:
     said = fail(capsys, *command, *at)

@@ -1,4 +1,4 @@
-"""Loads in files: what is added up over a trace."""
+"""Loads in files: sums over traces."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def summed(path: Path, trace: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.uint16, np.int32])
-def test_narrow_counts_are_added_up_in_wide_numbers(tmp_path: Path, dtype: type) -> None:
+def test_narrow_counts_are_summed_in_wide_numbers(tmp_path: Path, dtype: type) -> None:
     most = 60_000 if dtype == np.float16 else 100
     trace = np.full((1000, 1, 2), most, dtype)
     assert summed(tmp_path, trace).tolist() == [[1000 * most] * 2]
 
 
-def test_large_counts_are_added_up_exactly(tmp_path: Path) -> None:
+def test_large_counts_are_summed_exactly(tmp_path: Path) -> None:
     trace = np.array([[[2**61, 1]], [[2**61 + 1, 2]], [[2**61, 0]]])
     assert summed(tmp_path, trace).tolist() == [[3 * 2**61 + 1, 3]]
 

@@ -41,7 +41,7 @@ def at(service: RunningService) -> list[str]:
 
 
 def deployment(**status: Any) -> pb.Deployment:
-    """With this status, and nothing else said."""
+    """A deployment with this status, and no other fields."""
     return pb.Deployment(
         spec=SPEC_MESSAGE,
         policy=pb.Policy(mode=pb.MODE_ACTIVE),
@@ -50,7 +50,7 @@ def deployment(**status: Any) -> pb.Deployment:
 
 
 def columns(text: str) -> list[list[str]]:
-    """The cells of a table, whose columns are two blanks apart."""
+    """The cells of a table whose columns are separated by two blanks."""
     return [[cell for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
 
 
@@ -75,7 +75,7 @@ def test_a_list_has_a_line_for_each_deployment(
     assert bare == ["d", "active", "0", "0", "-", "-", "-", "idle", "-"]
 
 
-def test_what_holds_first_is_the_mode_shown(
+def test_a_deployment_is_shown_as_paused_or_pinned_if_it_is(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     paused = {"paused_reason": "maintenance"}
@@ -87,7 +87,7 @@ def test_what_holds_first_is_the_mode_shown(
     assert [row.split()[1] for row in rows] == ["paused", "pinned", "paused", "active"]
 
 
-def test_without_deployments_there_is_a_header(
+def test_without_deployments_only_a_header_is_printed(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     service.deployments.answer = pb.ListDeploymentsResponse()
@@ -104,9 +104,9 @@ def test_get_shows_everything(capsys: Capture, service: RunningService, at: list
         "d: 3 layers of 4 experts in 6 slots on 2 GPUs, 2 nodes, 2 router groups, of m, "
         "from its layer 5 on"
     )
-    said = dict(line.split("  ", 1) for line in status.splitlines() if not line.startswith(" "))
-    said = {name: value.strip() for name, value in said.items()}
-    assert said == {
+    shown = dict(line.split("  ", 1) for line in status.splitlines() if not line.startswith(" "))
+    shown = {name: value.strip() for name, value in shown.items()}
+    assert shown == {
         "mode": "paused",
         "paused": "maintenance",
         "pinned to": OTHER.digest.hex(),
@@ -129,8 +129,8 @@ def test_get_shows_everything(capsys: Capture, service: RunningService, at: list
     }
     (known,) = (line for line in status.splitlines() if line.startswith("  known"))
     assert known.split("  ")[-1].strip() == (
-        "4096 tokens a layer, 1.50 times as spread as independent ones: imbalance up to 1.250 may "
-        "be noise, predictions are right to 0.1250, 2.0 times distrusted"
+        "4096 tokens a layer, 1.50 times the variance of independent ones: imbalance up to 1.250 "
+        "may be noise, predictions are right to 0.1250, moves must gain 2.0 times as much"
     )
     assert [line.split() for line in policy.splitlines()][1:4] == [
         ["mode", "shadow"],
@@ -143,7 +143,7 @@ def test_get_shows_everything(capsys: Capture, service: RunningService, at: list
     ]
 
 
-def test_what_is_not_there_is_not_shown(
+def test_missing_values_are_not_shown(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     service.deployments.answer = pb.GetDeploymentResponse(deployment=deployment())
@@ -154,7 +154,7 @@ def test_what_is_not_there_is_not_shown(
     assert names >= {"in force", "last decision", "can go back to"}
 
 
-def test_json_is_all_that_the_client_knows(
+def test_json_has_everything_that_the_client_knows(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     service.deployments.answer = pb.GetDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
@@ -182,7 +182,7 @@ def test_json_is_all_that_the_client_knows(
     assert [worker["last_step"] for worker in status["workers"]] == [99, None]
 
 
-def test_a_number_that_is_none_is_null(
+def test_a_number_that_is_not_finite_is_null(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     odd = pb.Imbalance(worst=float("inf"), median=float("nan"), mean=1.0)
@@ -204,7 +204,7 @@ CREATE = ["deployments", "create", "d", "--layers", "3", "--experts", "4"]
 CREATE += ["--slots", "6", "--gpus", "2"]
 
 
-def test_create_sends_what_it_is_given(
+def test_create_sends_its_arguments(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     service.deployments.answer = pb.CreateDeploymentResponse(deployment=deployment())
@@ -228,7 +228,7 @@ def test_create_sends_what_it_is_given(
 
 
 @pytest.mark.parametrize("flag", ["--start-above", "--stop-below", "--min-gain"])
-def test_a_setting_that_is_none_any_more_is_a_usage_error(
+def test_a_former_setting_is_a_usage_error(
     capsys: Capture, service: RunningService, at: list[str], flag: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -244,7 +244,7 @@ def test_there_is_a_flag_for_every_field_of_a_policy() -> None:
     assert flags == {field.name for field in dataclasses.fields(Policy)}
 
 
-def test_update_sends_what_is_to_be_otherwise_and_shows_all(
+def test_update_sends_the_changes_and_shows_the_whole_policy(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     service.deployments.answer = pb.UpdatePolicyResponse(policy=POLICY_MESSAGE)
@@ -267,14 +267,14 @@ def test_an_update_of_nothing_is_a_usage_error(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     err = fail(capsys, "deployments", "update", "d", *at, code=2)
-    assert "nothing is to be changed" in err
+    assert "nothing to change" in err
     assert "update NAME" in err
     assert service.deployments.requests == []
 
 
 def test_forget_load_says_so(capsys: Capture, service: RunningService, at: list[str]) -> None:
     service.deployments.answer = pb.ForgetLoadResponse()
-    line = "d: what its workers have reported so far is no traffic\n"
+    line = "d: its load is forgotten\n"
     assert succeed(capsys, "deployments", "forget-load", "d", *at) == line
     document = json.loads(succeed(capsys, "deployments", "forget-load", "d", "--json", *at))
     assert document == {"deployment": "d", "load_forgotten": True}
@@ -310,7 +310,7 @@ TOLD = {"deployment": "d", "in_force": "2.7", "target": OTHER.digest.hex()}
     ],
     ids=["pin", "rollback", "rollback to a generation"],
 )
-def test_pin_and_rollback_say_where_it_goes(
+def test_pin_and_rollback_print_the_target(
     capsys: Capture,
     service: RunningService,
     at: list[str],
@@ -325,7 +325,7 @@ def test_pin_and_rollback_say_where_it_goes(
     assert service.deployments.requests == [request_sent] * 2
 
 
-def test_unpin_says_what_was_before(
+def test_unpin_prints_the_placement_before(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     unpin = ["deployments", "unpin", "d"]
@@ -344,7 +344,7 @@ def export(service: RunningService) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["npz", "json"])
-def test_what_is_exported_can_be_imported_pinned_and_triggered(
+def test_an_exported_placement_can_be_imported_pinned_and_triggered(
     capsys: Capture, service: RunningService, at: list[str], tmp_path: Path, suffix: str
 ) -> None:
     path = str(tmp_path / f"placement.{suffix}")
@@ -370,7 +370,7 @@ def test_what_is_exported_can_be_imported_pinned_and_triggered(
         assert array_of(request.placement.phy2log).tolist() == PLACEMENT.phy2log.tolist()
 
 
-def test_an_npz_is_what_numpy_needs(
+def test_an_npz_file_has_what_numpy_users_need(
     capsys: Capture, service: RunningService, at: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "placement.npz"
@@ -389,7 +389,7 @@ def test_an_npz_is_what_numpy_needs(
         assert [int(arrays[name]) for name in ("num_nodes", "num_groups")] == [1, 1]
 
 
-def test_without_a_file_json_is_printed_that_can_be_read_again(
+def test_without_a_file_export_prints_json_that_can_be_read_again(
     capsys: Capture, service: RunningService, at: list[str], tmp_path: Path
 ) -> None:
     export(service)
@@ -409,7 +409,7 @@ def test_without_a_file_json_is_printed_that_can_be_read_again(
     assert answer["before"]["layout"] == "current"
 
 
-def test_files_that_cannot_be_are_named_before_anything_is_asked(
+def test_impossible_files_are_refused_before_any_call(
     capsys: Capture, service: RunningService, at: list[str]
 ) -> None:
     err = fail(capsys, "deployments", "export", "d", "placement.txt", *at, code=2)
@@ -468,7 +468,9 @@ def test_watch_prints_a_line_for_each_placement(
     assert second.split()[2:] == ["d", "2.8", OTHER.digest.hex(), changed, "slots", "changed"]
 
 
-def test_watch_prints_json_a_line(capsys: Capture, service: RunningService, at: list[str]) -> None:
+def test_watch_prints_a_line_of_json_for_each_placement(
+    capsys: Capture, service: RunningService, at: list[str]
+) -> None:
     small = Placement.untouched(1, 4, 6, 2)
     service.deployments.watches.append(
         [served_message(Version(2, 7)), served_message(Version(2, 8), small)]
@@ -491,9 +493,9 @@ def test_watch_ends_with_the_error_that_ends_it(
 
 
 @pytest.mark.process
-def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> None:
+def test_an_interrupt_ends_a_watch_silently(service: RunningService) -> None:
     service.deployments.watches.append([served_message(Version(2, 7)), "hold"])
-    # As at a terminal: what a shell starts in the background ignores the signal.
+    # As in a terminal, since processes in the background of a shell ignore the signal.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from trimtab_tools.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -521,7 +523,7 @@ def test_an_interrupt_ends_a_watch_without_a_word(service: RunningService) -> No
     ],
     ids=lambda command: command[-2],
 )
-def test_a_refusal_is_a_failure_in_the_servers_words(
+def test_a_refusal_is_a_failure_with_the_servers_message(
     capsys: Capture, service: RunningService, at: list[str], command: list[str]
 ) -> None:
     service.deployments.failures.append(Failure(grpc.StatusCode.NOT_FOUND, "there is no 'd'"))
@@ -542,7 +544,7 @@ def test_a_refusal_is_a_failure_in_the_servers_words(
         (["watch"], "required: NAME"),
     ],
 )
-def test_a_command_line_that_is_wrong_is_a_usage_error(
+def test_a_wrong_command_line_is_a_usage_error(
     capsys: Capture, command: list[str], complaint: str
 ) -> None:
     assert complaint in fail(capsys, *command, code=2)

@@ -1,4 +1,4 @@
-"""`trimtab simulate`: what it prints, how it exits, and what it leaves behind: nothing."""
+"""`trimtab simulate`: its output, its exit code, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = ("--ranks", "3", "--layers", "2", "--experts", "6", "--hidden", "8", "--
 WAIT = 60
 
 
-def test_a_run_with_faults_is_summed_up_and_its_history_holds(capsys: Capture, tmp_path: Path):
+def test_a_run_with_faults_prints_a_report_and_keeps_the_rules(capsys: Capture, tmp_path: Path):
     history = tmp_path / "run.jsonl"
     faults = ("kill-rank:2@armed", "slow:0@0.1s+0.3", "refuse:1@0.2s", "stop-rank:0@0.5s+0.3")
     flags = [word for fault in faults for word in ("--fault", fault)]
@@ -36,14 +36,14 @@ def test_a_run_with_faults_is_summed_up_and_its_history_holds(capsys: Capture, t
     assert "given up: " in out
     assert "groups: 2" in out
     assert "no violations\nat rest\n" in out
-    struck = [line.split()[0] for line in out.split("\n\n")[1].splitlines()[1:]]
-    assert sorted(struck) == [
+    faults = [line.split()[0] for line in out.split("\n\n")[1].splitlines()[1:]]
+    assert sorted(faults) == [
         *("kill-rank:2@armed", "refuse:1@prepared", "slow:0@prepared", "stop-rank:0")
     ]
     assert main(["check-history", str(history), "--complete"]) == 0
 
 
-def test_json_holds_all_of_it_and_a_killed_server_is_started_again(capsys: Capture):
+def test_json_has_the_whole_report_and_a_killed_server_is_started_again(capsys: Capture):
     fault = ("--fault", "kill-server@committed")
 
     code = main(["simulate", *SMALL, "--switches", "1", "--plan", "server", *fault, "--json"])
@@ -63,10 +63,13 @@ def test_json_holds_all_of_it_and_a_killed_server_is_started_again(capsys: Captu
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--fault", "kill-rank:9@2s"], "fault: 'kill-rank:9@2s' names no rank in [0, 2]"),
-        (["--slots", "10"], "slots: 10 is no multiple of ranks (3)"),
+        (["--fault", "kill-rank:9@2s"], "fault: 'kill-rank:9@2s' does not name a rank in [0, 2]"),
+        (["--slots", "10"], "slots: 10 is not a multiple of ranks (3)"),
         (["--switches", "-1"], "switches: -1"),
-        (["--server", "x:1", "--fault", "kill-server@2s"], "is not the simulation's to stop"),
+        (
+            ["--server", "x:1", "--fault", "kill-server@2s"],
+            "does not kill or stop the server of --server",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_starts(
@@ -79,7 +82,7 @@ def test_a_wrong_command_line_is_refused_before_anything_starts(
     assert complaint in capsys.readouterr().err
 
 
-def test_without_the_server_it_says_what_to_install(
+def test_without_the_servers_packages_it_says_what_to_install(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "trimtab_server", None)
@@ -88,7 +91,7 @@ def test_without_the_server_it_says_what_to_install(
     assert "pip install 'trimtab-tools[server]'" in capsys.readouterr().err
 
 
-def test_a_run_that_comes_to_nothing_says_why_and_fails(capsys: Capture):
+def test_a_run_without_a_server_says_why_it_fails(capsys: Capture):
     nobody = ("--server", "127.0.0.1:1", "--patience", "0.5")
 
     assert main(["simulate", *SMALL, *nobody]) == 1
@@ -98,7 +101,7 @@ def test_a_run_that_comes_to_nothing_says_why_and_fails(capsys: Capture):
 
 
 def processes_with(folder: Path) -> list[int]:
-    """Those that have a folder in their environment: all that were started by one that has."""
+    """The processes with a folder in their environment, which their children inherit."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -110,15 +113,15 @@ def processes_with(folder: Path) -> list[int]:
     return found
 
 
-def until_none_is_left(folder: Path) -> None:
+def wait_until_nothing_is_left(folder: Path) -> None:
     end = time.monotonic() + WAIT
     while processes_with(folder) or list(folder.iterdir()):
         assert time.monotonic() < end, (processes_with(folder), list(folder.iterdir()))
         time.sleep(0.02)
 
 
-# As in a terminal: whoever runs the tests in the background may have SIGINT ignored. And SIGALRM
-# is a Ctrl-C that comes while an object is deleted, where Python drops what is raised.
+# As in a terminal, since SIGINT may be ignored if the tests run in the background. SIGALRM causes a
+# Ctrl-C while an object is deleted, where Python drops the exception.
 LISTENING = """
 import os, signal
 class Last:
@@ -131,7 +134,7 @@ signal.signal(signal.SIGALRM, lambda *_: Last() and None)
 
 @contextmanager
 def simulation(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """One that would go on, whose ranks all serve, and of which one hangs."""
+    """A simulation that would go on for ten minutes. All ranks serve, and one hangs."""
     program = f"{LISTENING}\nimport sys; from trimtab_tools.cli import main; sys.exit(main())"
     history = folder.parent / "history.jsonl"
     flags = ("--seconds", "600", "--fault", "stop-rank:1@0s+600", "--history", str(history))
@@ -146,8 +149,10 @@ def simulation(folder: Path) -> Iterator[subprocess.Popen[str]]:
         while not history.exists() or history.read_text().count('"in_force"') < 3:
             assert time.monotonic() < end
             time.sleep(0.02)
-        # Ranks, the server, the guard, and itself.
-        assert len(processes_with(folder)) == 3 + 3
+        # Ranks, the server, the reaper, and the command itself.
+        while len(processes_with(folder)) != 3 + 3:
+            assert time.monotonic() < end, processes_with(folder)
+            time.sleep(0.02)
         yield running
     finally:
         running.kill()
@@ -169,14 +174,14 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 def test_nothing_is_left_behind_however_it_ends(
     tmp_path: Path, number: signal.Signals, code: int, says: str
 ):
-    """Not even what hangs, and not even where it had no time to clean up."""
+    """No process that hangs either, and also if the command has no time to clean up."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     with simulation(folder) as running:
         running.send_signal(number)
         _, said = running.communicate(timeout=WAIT)
-        until_none_is_left(folder)
+        wait_until_nothing_is_left(folder)
 
     assert running.returncode == code
-    assert number != signal.SIGALRM or "KeyboardInterrupt" in said  # Python's report of it.
+    assert number != signal.SIGALRM or "KeyboardInterrupt" in said  # Python reports what it drops.
     assert said.endswith(says) if says else not said

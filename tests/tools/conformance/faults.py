@@ -1,4 +1,4 @@
-"""Engines that are wrong in one way each, as engines are."""
+"""Engines with one mistake each, of the kind that real engines have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from trimtab_client import Flip, Placement, SwitchOffer
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.inprocess import InProcess
 from trimtab_tools.conformance.reference import NumpyEngine
 
@@ -15,7 +15,7 @@ PATIENCE = 60
 
 
 class WritesLiveSlots(NumpyEngine):
-    """Has no staging at all."""
+    """Has no staging: writes what it receives to the slots at once."""
 
     def _stage(self, place: tuple[int, int], weights: Any) -> None:
         super()._stage(place, weights)
@@ -23,7 +23,7 @@ class WritesLiveSlots(NumpyEngine):
 
 
 class CopiesInOrder(NumpyEngine):
-    """Writes what it has received, then copies slot after slot."""
+    """Writes what it has received, and then copies slot after slot."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
         for place, weights in self._staged.items():
@@ -39,7 +39,7 @@ class ForgetsCopies(NumpyEngine):
 
 
 class CopiesOnlyWhatIsInForce(NumpyEngine):
-    """Does not know that a copy may read what has just been received."""
+    """Ignores that a copy may read an expert that has just been received."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
         rows = offer.copies.tolist()
@@ -48,7 +48,7 @@ class CopiesOnlyWhatIsInForce(NumpyEngine):
 
 
 class CopiesWhatIsReceived(NumpyEngine):
-    """Reads staging wherever the slot to copy from receives."""
+    """Reads staging for each copy from a slot that receives."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
         holds = self._slots | self._staged
@@ -57,7 +57,7 @@ class CopiesWhatIsReceived(NumpyEngine):
 
 
 class ReadsEachSlotOnce(NumpyEngine):
-    """Decides for a slot, and not for each copy of it, what is read."""
+    """Reads the same expert for all copies from a slot."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
         incoming = super()._incoming(offer)
@@ -77,7 +77,7 @@ class ForgetsTheLastLayersMaps(NumpyEngine):
 
 
 class TakesRowsForLayers(NumpyEngine):
-    """Row k of what is offered goes to layer k, instead of to `layers[k]`."""
+    """Takes row k of an offer for layer k, instead of for `layers[k]`."""
 
     def flip(self, flip: Flip) -> None:
         before = self._maps
@@ -117,7 +117,7 @@ class FlipKeepsStaging(NumpyEngine):
 
 
 class FlipsToLeftovers(NumpyEngine):
-    """Frees staging, and still writes from it."""
+    """Frees staging after an abort, and still writes its content at the next flip."""
 
     left: dict[Any, Any]
 
@@ -130,7 +130,7 @@ class FlipsToLeftovers(NumpyEngine):
 
 
 class ReceivesOnce(NumpyEngine):
-    """Takes what an aborted offer has brought into the same place for what it needs."""
+    """Uses what it has received for an aborted offer instead of what it receives later."""
 
     left: dict[Any, Any]
 
@@ -143,7 +143,7 @@ class ReceivesOnce(NumpyEngine):
 
 
 class ReadsTheFirstSlot(NumpyEngine):
-    """Knows the GPU to read from, but not the slot."""
+    """Reads from the right GPU, but always from its first slot."""
 
     def _read(self, base: Placement, layer: int, expert: int, holders: list[int]) -> Any:
         gpu = holders[0]
@@ -162,7 +162,7 @@ class SaysPreparedAnyway(NumpyEngine):
 
 
 class PullsAtTheFlip(NumpyEngine):
-    """When others may have flipped already."""
+    """Pulls when others may have flipped already."""
 
     def on_offer(self, offer: SwitchOffer) -> Any:
         return True
@@ -173,7 +173,7 @@ class PullsAtTheFlip(NumpyEngine):
 
 
 class Blocking(NumpyEngine):
-    """Has something to wait for that happens when it is closed."""
+    """Has an event to wait for, which `close` sets."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -185,7 +185,7 @@ class Blocking(NumpyEngine):
 
 
 class BlocksInOnOffer(Blocking):
-    """Until the flip."""
+    """Blocks until the flip."""
 
     def on_offer(self, offer: SwitchOffer) -> Any:
         self._pull(offer)
@@ -202,7 +202,7 @@ class NeverEndsATransfer(Blocking):
 
 
 class StopsWhileItPrepares(Blocking):
-    """Computes nothing from an offer on."""
+    """Computes nothing after an offer."""
 
     def on_offer(self, offer: SwitchOffer) -> Any:
         self.busy = True
@@ -221,7 +221,7 @@ class BlocksInClose(NumpyEngine):
 
 
 class PullsTogether(Blocking):
-    """Waits for the other ranks in what should be its own affair."""
+    """Waits for the other ranks in a pull."""
 
     def _pull(self, offer: SwitchOffer) -> None:
         transport = self._transport
@@ -239,7 +239,7 @@ class SendsNothing(NumpyEngine):
 
 
 class SendsToItsOwnSlots(NumpyEngine):
-    """Takes the slot that it sends from for the one that it sends to."""
+    """Sends to the slot that it sends from."""
 
     def _exchange(self, offer: SwitchOffer) -> None:
         sends = offer.sends.tolist()
@@ -250,7 +250,7 @@ class SendsToItsOwnSlots(NumpyEngine):
 
 
 class StaysAwayIfIdle(NumpyEngine):
-    """From an exchange that all ranks have to join."""
+    """Does not join an exchange if it has nothing to send or receive."""
 
     def _exchange(self, offer: SwitchOffer) -> None:
         if len(offer.receives) or len(offer.sends):
@@ -258,7 +258,7 @@ class StaysAwayIfIdle(NumpyEngine):
 
 
 class KnowsOneGpu(NumpyEngine):
-    """Counts all slots from its first GPU on."""
+    """Takes all slots for those of its first GPU."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
         first = self._gpus[0] * self._per_gpu
@@ -267,7 +267,7 @@ class KnowsOneGpu(NumpyEngine):
 
 
 class SharesItsMaps(NumpyEngine):
-    """One variable of the process for what each rank has in force."""
+    """Keeps the maps of all ranks in one variable of the process."""
 
     def flip(self, flip: Flip) -> None:
         super().flip(flip)
@@ -283,7 +283,7 @@ class AbortsOnlyWhatItKnows(NumpyEngine):
 
 
 class LoadsTheDefault(NumpyEngine):
-    """Whatever placement it is told."""
+    """Loads the same placement whatever it is told."""
 
     def __init__(self, gpus: Any, placement: Placement, *rest: Any, **options: Any) -> None:
         layers, slots = placement.phy2log.shape
@@ -294,7 +294,7 @@ class LoadsTheDefault(NumpyEngine):
 
 
 class LoadsAnything(NumpyEngine):
-    """An expert is another one in each group."""
+    """Loads other weights for an expert in each group."""
 
     def __init__(self, gpus: Any, placement: Placement, weights: Any, *rest: Any, **options: Any):
         turn = placement.digest[0]

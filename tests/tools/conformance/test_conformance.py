@@ -1,4 +1,4 @@
-"""The kit passes an engine that is right, and finds one that is not: by the case that says so."""
+"""The kit passes a right engine, and finds the mistake of a wrong one in the case for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.conformance import faults
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance import CASES, Case, Owners, Shape, Verdict, check_engine
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.inprocess import make_group
@@ -20,7 +20,7 @@ from trimtab_tools.conformance.reference import NumpyEngine
 
 BY_NAME = {str(case): case for case in CASES}
 SHORT = 1.0
-"""Seconds, where an engine blocks; enough for all others."""
+"""Patience with an engine that blocks, in seconds."""
 
 
 def groups_of(kind: type[NumpyEngine]) -> MakeGroup:
@@ -50,7 +50,7 @@ def test_the_reference_is_right_in_odd_shapes(shape: Shape) -> None:
     assert len(report.having(Verdict.OK)) > 20
 
 
-def test_where_nothing_can_be_switched_nothing_is_judged_but_the_start() -> None:
+def test_if_nothing_can_be_switched_all_cases_but_the_start_are_skipped() -> None:
     report = check_engine(make_group, Shape(1, 1, 1, 1, 1, 1))
     names = [str(result.case) for result in report.having(Verdict.OK)]
     start = ("pull-start", "collective-start")
@@ -93,7 +93,11 @@ PULL_FAULTS: list[tuple[type[NumpyEngine], str, str]] = [
     (faults.SaysPreparedAnyway, "pull-source-each", "flip.* to 1.1: .* computes as"),
     (faults.BlocksInOnOffer, "pull-prepare-each", "on_offer of 1.1 has not ended after 1 s"),
     (faults.NeverEndsATransfer, "pull-prepare-each", "the transfer of 1.1 has not ended"),
-    (faults.StopsWhileItPrepares, "pull-prepare-each", "a look at it .* has not ended"),
+    (
+        faults.StopsWhileItPrepares,
+        "pull-prepare-each",
+        "phy2log and compute while .* has not ended",
+    ),
     (faults.PullsTogether, "pull-alone-each", "the transfer of 1.1 has not ended"),
     (faults.BlocksInClose, "pull-start-each", "close has not ended"),
     (faults.KeepsItsThread, "pull-close-each", "thread 'trimtab-reader_0' still runs"),
@@ -122,7 +126,7 @@ def test_a_fault_is_found(kind: type[NumpyEngine], name: str, message: str) -> N
     assert re.search(message, result.message), result.message
 
 
-def test_all_cases_are_different_and_say_why() -> None:
+def test_all_cases_have_a_name_of_their_own_and_a_reason() -> None:
     assert len(BY_NAME) == len(CASES)
     assert all(case.reason for case in CASES)
 
@@ -135,7 +139,7 @@ def test_each_case_finds_some_fault() -> None:
     assert swaps == set(product(Transfer, Owners))
 
 
-def test_what_an_engine_does_not_have_is_skipped() -> None:
+def test_groups_that_an_engine_does_not_have_are_skipped() -> None:
     def one_owner_only(spec: GroupSpec) -> list[NumpyEngine]:
         if len(spec.gpus) > 1:
             raise NotImplementedError("the driver owns all GPUs")
@@ -176,7 +180,7 @@ def test_a_group_that_cannot_be_made_is_a_failure() -> None:
     ]
 
 
-def test_a_case_is_the_same_again_with_the_same_seed() -> None:
+def test_a_case_has_the_same_result_with_the_same_seed() -> None:
     case, make = BY_NAME["pull-swap-each"], groups_of(faults.MapsWithoutWeights)
     first, again, other = (case.run(make, seed=seed).message for seed in (1, 1, 2))
     assert first == again != other
@@ -191,6 +195,6 @@ def test_a_case_is_the_same_again_with_the_same_seed() -> None:
         ({"staging_slots": 1.5}, "staging_slots"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused(values: dict[str, Any], field: str) -> None:
+def test_an_impossible_shape_is_refused(values: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{field}: "):
         Shape(**values)

@@ -1,4 +1,4 @@
-"""What the reference computes comes from the weights to which its maps lead."""
+"""The reference computes with the weights that its maps name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab_client import Flip, Placement, SwitchOffer, Version
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import FloatArray, GroupSpec
 from trimtab_tools.conformance.inprocess import checkpoint, make_group
 from trimtab_tools.conformance.offers import Work
@@ -49,7 +49,7 @@ def is_right(group: list[NumpyEngine]) -> bool:
     )
 
 
-def test_a_token_is_computed_by_its_expert_wherever_that_lies() -> None:
+def test_a_token_is_computed_by_its_expert_on_any_gpu() -> None:
     group = group_of()
     assert is_right(group)
     for rank in group:
@@ -81,7 +81,7 @@ def test_tokens_of_an_expert_take_turns_at_its_replicas() -> None:
 
 
 class Wire:
-    """A transport that notes what it is asked, and has what it is given."""
+    """A transport that records its calls, and returns what a test gives it."""
 
     def __init__(self, read: Callable[[int, int, int], FloatArray]) -> None:
         self.reads: list[tuple[int, int, int]] = []
@@ -102,7 +102,7 @@ TO = Placement.of([[2, 1, 0, 2, 0, 1]], 3, 3)
 
 
 def rank_of(wire: Wire, transfer: Transfer = Transfer.PULL) -> tuple[NumpyEngine, SwitchOffer]:
-    """GPU 0 of three: it has to receive expert 2, which the two others hold."""
+    """The rank of GPU 0 of three; it has to receive expert 2, which the others hold."""
     work = Work.between(FROM, TO)
     offer = work.offers(
         ((0,), (1,), (2,)), 1, Version(1, 0), Version(1, 1), np.random.default_rng(3)
@@ -114,7 +114,7 @@ def rank_of(wire: Wire, transfer: Transfer = Transfer.PULL) -> tuple[NumpyEngine
     return rank, offer
 
 
-def test_where_a_source_fails_the_next_is_read() -> None:
+def test_if_a_source_fails_the_next_one_is_read() -> None:
     def read(gpu: int, layer: int, slot: int) -> FloatArray:
         if gpu == 2:
             raise ConnectionResetError("gone")
@@ -130,7 +130,7 @@ def test_where_a_source_fails_the_next_is_read() -> None:
     rank.close()
 
 
-def test_where_all_sources_fail_so_does_the_transfer_and_an_abort_frees_staging() -> None:
+def test_if_all_sources_fail_the_transfer_fails_and_an_abort_frees_staging() -> None:
     answers: list[Any] = [OSError("first"), OSError("second"), checkpoint(0, 2, HIDDEN)]
 
     def read(*_: int) -> FloatArray:
@@ -148,7 +148,7 @@ def test_where_all_sources_fail_so_does_the_transfer_and_an_abort_frees_staging(
     rank.close()
 
 
-def test_a_collective_transfer_sends_what_it_is_told() -> None:
+def test_a_collective_transfer_sends_the_weights_of_the_offer() -> None:
     wire = Wire(lambda *_: pytest.fail("it reads"))
     rank, offer = rank_of(wire, Transfer.COLLECTIVE)
     assert offer.sends.tolist() == [[0, 0, 4, 0]]

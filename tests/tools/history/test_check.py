@@ -57,7 +57,7 @@ class Run:
         for worker in dead:
             self.incarnations[worker] += 1
         self.epoch += 1
-        self._generation, self._applied = 0, [self.epoch, 0]
+        self._applied = [self.epoch, 0]
         members = {
             worker: {"incarnation": self.incarnations[worker], "gpus": [gpu]}
             for gpu, worker in enumerate(WORKERS)
@@ -200,7 +200,7 @@ def clean() -> Run:
     version = run.offered()  # 1.5
     run.prepared(version)
     run.opened(dead=["w1"])
-    run.switched()  # 2.1
+    run.switched()  # 2.6
     return run
 
 
@@ -398,8 +398,8 @@ def a_member_prepares_after_the_commit(lines: list[Line]) -> Line:
 
 @planted("I4", saying="which 'w1' (incarnation 2) has not prepared")
 def a_process_that_is_gone_has_prepared(lines: list[Line]) -> Line:
-    find(lines, "prepared", version=[2, 1], worker="w1")["incarnation"] = 1
-    return find(lines, "committed", version=[2, 1])
+    find(lines, "prepared", version=[2, 6], worker="w1")["incarnation"] = 1
+    return find(lines, "committed", version=[2, 6])
 
 
 @planted("I2", "I4", saying="which 'w0' (incarnation 1) has not prepared")
@@ -467,14 +467,14 @@ def an_offer_is_on_an_aborted_version(lines: list[Line]) -> Line:
     return offer
 
 
-@planted("I6", saying="2.1 is offered on 1.4, but 2.0 was applied last")
+@planted("I6", saying="2.6 is offered on 1.4, but 2.0 was applied last")
 def an_offer_is_on_a_version_of_an_old_epoch(lines: list[Line]) -> Line:
-    offer = find(lines, "offered", version=[2, 1])
+    offer = find(lines, "offered", version=[2, 6])
     offer["base"] = [1, 4]
     return offer
 
 
-@planted("I6", saying="1.2 is offered, but generation 2 was given out before")
+@planted("P3", saying="1.2 is offered, but generation 2 was given out before")
 def a_generation_is_used_again_after_its_abort(lines: list[Line]) -> Line:
     offer, aborted = (find(lines, kind, version=[1, 2]) for kind in ("offered", "aborted"))
     again = insert(lines, offer | {}, after=aborted)
@@ -482,7 +482,15 @@ def a_generation_is_used_again_after_its_abort(lines: list[Line]) -> Line:
     return again
 
 
-@planted("I6", saying="2.0 is offered, but generation 0 was given out before")
+@planted("P3", saying="2.1 is offered, but generation 5 was given out before")
+def a_generation_is_used_again_in_a_later_epoch(lines: list[Line]) -> Line:
+    for line in lines:
+        if line.get("version") == [2, 6]:
+            line["version"] = [2, 1]
+    return find(lines, "offered", version=[2, 1])
+
+
+@planted("P3", saying="2.0 is offered, but generation 5 was given out before")
 def generation_0_is_offered(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     values = {"kind": "offered", "version": [2, 0], "base": [2, 0], "digest": epoch["digest"]}
@@ -491,13 +499,13 @@ def generation_0_is_offered(lines: list[Line]) -> Line:
     return offer
 
 
-@planted("I6", saying="1.6 is offered in epoch 1, but the newest is 2")
+@planted("I6", "P3", saying="1.6 is offered in epoch 1, but the newest is 2")
 def an_offer_is_for_an_old_epoch(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[1, 5]) | {"version": [1, 6]}
     return insert(lines, offer, after=find(lines, "in_force", version=[2, 0]))
 
 
-@planted("I6", saying="1.1 is offered in epoch 1, but there is none yet")
+@planted("I6", "P3", saying="1.1 is offered in epoch 1, but there is none yet")
 def an_offer_comes_before_the_first_epoch(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[1, 1]) | {}
     return insert(lines, offer, after=find(lines, "started"))
@@ -654,9 +662,9 @@ def a_stranger_serves(lines: list[Line]) -> Line:
     return insert(lines, line | {"worker": "w2"}, after=line)
 
 
-@planted("P2", saying="'w1' (incarnation 1) serves by 2.1, but is no member of its epoch")
+@planted("P2", saying="'w1' (incarnation 1) serves by 2.6, but is no member of its epoch")
 def a_process_that_is_gone_flips(lines: list[Line]) -> Line:
-    flip = find(lines, "flipped", version=[2, 1], worker="w1")
+    flip = find(lines, "flipped", version=[2, 6], worker="w1")
     return insert(lines, flip | {"incarnation": 1}, after=flip)
 
 
@@ -725,11 +733,11 @@ def an_aborted_switch_is_committed_while_another_is_open(lines: list[Line]) -> L
     return insert(lines, commit, after=find(lines, "offered", version=[1, 4]))
 
 
-@planted("P4", saying="2.1 is applied, but is not an open switch that is committed")
+@planted("P4", saying="2.6 is applied, but is not an open switch that is committed")
 def what_was_never_committed_is_applied(lines: list[Line]) -> Line:
     kinds = ("committed", "commit_sent", "flipped")
-    drop(lines, *(x for x in lines if x["kind"] in kinds and x["version"] == [2, 1]))
-    return find(lines, "applied", version=[2, 1])
+    drop(lines, *(x for x in lines if x["kind"] in kinds and x["version"] == [2, 6]))
+    return find(lines, "applied", version=[2, 6])
 
 
 @planted("P4", saying="1.1 is applied, but is not an open switch that is committed")
@@ -757,10 +765,23 @@ def a_switch_is_applied_before_the_last_flip(lines: list[Line]) -> Line:
     return applied
 
 
-@planted("P4", saying="2.1 is applied, but 'w1' (incarnation 2) has not flipped to it")
+@planted("P4", saying="2.6 is applied, but 'w1' (incarnation 2) has not flipped to it")
 def a_switch_is_applied_without_a_process_that_only_said_that_it_serves(lines: list[Line]) -> Line:
-    drop(lines, find(lines, "flipped", version=[2, 1], worker="w1"))
-    return find(lines, "applied", version=[2, 1])
+    drop(lines, find(lines, "flipped", version=[2, 6], worker="w1"))
+    return find(lines, "applied", version=[2, 6])
+
+
+def test_a_server_that_has_lost_its_store_may_use_generations_again() -> None:
+    """Its terms begin anew, and P1 says so: what the lost store knew is not held against it."""
+    run = clean()
+    run.started()
+    run.opened()
+    run._generation = 0
+    run.switched()  # 3.1
+    lines = with_terms(run.lines)
+    lines[-1 - lines[::-1].index(find(lines[::-1], "started"))]["term"] = 1
+
+    assert codes(judge(lines)) == {"P1"}
 
 
 @pytest.mark.parametrize(("plant", "expected", "saying"), PLANTS)
@@ -818,22 +839,22 @@ def until(lines: list[Line], last: Line) -> list[Line]:
 @pytest.mark.parametrize(
     ("last", "saying"),
     [
-        ("offered", "the switch to 2.1 is still offered at the end"),
-        ("commit_sent", "the switch to 2.1 is still committed at the end"),
+        ("offered", "the switch to 2.6 is still offered at the end"),
+        ("commit_sent", "the switch to 2.6 is still committed at the end"),
     ],
 )
 def test_a_switch_that_is_open_at_the_end_is_told_where_the_run_is_complete(
     last: str, saying: str
 ) -> None:
     lines = with_terms(clean().lines)
-    lines = until(lines, find(lines, last, version=[2, 1]))
+    lines = until(lines, find(lines, last, version=[2, 6]))
 
     assert judge(lines).violations == ()
     (violation,) = judge(lines, complete=True).violations
 
     assert violation.invariant == "liveness"
     assert violation.message == saying
-    assert lines[violation.line - 1] is find(lines, "offered", version=[2, 1])
+    assert lines[violation.line - 1] is find(lines, "offered", version=[2, 6])
 
 
 @pytest.mark.parametrize(

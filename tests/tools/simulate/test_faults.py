@@ -1,4 +1,4 @@
-"""Faults in words."""
+"""Faults as text."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from trimtab_tools.simulate.faults import GRAMMAR, Action, Fault, parse_fault
         ("slow:1@2s+0.2", (Action.SLOW, 1, 2.0, "", 0.2)),
     ],
 )
-def test_words_say_what_happens_to_whom_and_when(words, fault):
+def test_a_fault_is_parsed(words, fault):
     assert parse_fault(words, 4) == Fault(words, *fault)
 
 
-def test_a_fault_may_strike_when_a_window_of_the_trace_begins():
+def test_a_fault_may_happen_when_a_window_of_the_trace_begins():
     words = "kill-rank:1@w20"
 
     fault = Fault(words, Action.KILL_RANK, 1, None, "", 0.0, window=20)
     assert parse_fault(words, 4, windows=21) == fault
     with pytest.raises(
-        InvalidArgumentError, match=r"'kill-rank:1@w20' names no window in \[0, 19\]"
+        InvalidArgumentError, match=r"'kill-rank:1@w20' does not name a window in \[0, 19\]"
     ):
         parse_fault(words, 4, windows=20)
-    with pytest.raises(InvalidArgumentError, match="names a window, and there is no trace"):
+    with pytest.raises(InvalidArgumentError, match="names a window, but there is no trace"):
         parse_fault(words, 4)
 
 
@@ -44,19 +44,19 @@ def test_a_fault_may_strike_when_a_window_of_the_trace_begins():
         ("", "is not ACTION"),
         ("kill-rank:1", "is not ACTION"),
         ("kill-rank:1@3", "is not ACTION"),
-        ("explode:1@3s", "begins with none of kill-server, "),
-        ("kill-rank@3s", r"names no rank in \[0, 3\]"),
-        ("kill-rank:4@3s", r"names no rank in \[0, 3\]"),
-        ("kill-server:1@3s", "names a rank, and is about the server"),
+        ("explode:1@3s", "does not begin with one of kill-server, "),
+        ("kill-rank@3s", r"does not name a rank in \[0, 3\]"),
+        ("kill-rank:4@3s", r"does not name a rank in \[0, 3\]"),
+        ("kill-server:1@3s", "names a rank, but is about the server"),
         ("kill-rank:1@committed", "is neither at a time"),
         ("kill-server@armed", "is neither at a time"),
         ("refuse:1@armed", "needs a time"),
         ("stop-rank:1@3s", "does not say how long"),
         ("kill-rank:1@3s+2", r"takes no \+SECONDS"),
-        ("kill-server@1.2.3s", "'1.2.3' is no number of seconds"),
+        ("kill-server@1.2.3s", "'1.2.3' is not a number of seconds"),
     ],
 )
-def test_what_is_no_fault_is_refused_in_its_own_words(words, complaint):
+def test_an_error_quotes_the_text(words, complaint):
     with pytest.raises(InvalidArgumentError, match=complaint) as refused:
         parse_fault(words, 4)
 
@@ -64,5 +64,5 @@ def test_what_is_no_fault_is_refused_in_its_own_words(words, complaint):
 
 
 @pytest.mark.parametrize("action", [each.value for each in Action])
-def test_the_help_has_every_action(action):
+def test_the_help_describes_every_action(action):
     assert f"\n  {action}" in GRAMMAR

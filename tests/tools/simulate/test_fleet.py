@@ -1,4 +1,4 @@
-"""Fleets of real processes: switches, deaths at each point, a dead or a hung server."""
+"""Fleets of real processes: switches, deaths at each point, and servers that die or hang."""
 
 from __future__ import annotations
 
@@ -9,28 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.servers import server_process
-from trimtab_client import DeadlineExceededError, InvalidArgumentError, Placement
-from trimtab_client.version import Version
+from tests.tools.simulate.small import one_swap, small_options
+from trimtab_client import Client, DeadlineExceededError, InvalidArgumentError, Placement
+from trimtab_protocol.version import Version
 from trimtab_tools.history import check_history, read_history
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.messages import Point
-from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.messages import SwitchPoint
 from trimtab_tools.simulate.report import Report
 from trimtab_tools.simulate.targets import RandomTargets
-
-SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8}
-
-
-def options(**values: object) -> FleetOptions:
-    return FleetOptions(**{**SMALL, **values})
-
-
-def one_swap(placement: Placement) -> Placement:
-    """The same but for two slots of different GPUs: one switch, and not several."""
-    rows = placement.phy2log.copy()
-    rows[0, [0, -1]] = rows[0, [-1, 0]]
-    return Placement.of(rows, placement.num_experts, placement.num_gpus)
 
 
 def assert_clean(report: Report) -> None:
@@ -39,14 +26,13 @@ def assert_clean(report: Report) -> None:
     assert report.verdict.violations == ()
     assert report.tokens > 0
     assert report.complaints == ()
-    # A target is given up where a rank dies between two of its switches.
     assert report.alarms == ()
 
 
 @pytest.fixture(scope="module", params=["pull", "collective"])
 def fleet(request) -> Iterator[Fleet]:
-    """One that lives through all that a test does to it, and is judged at the end."""
-    with Fleet(options(transfer=request.param)) as running:
+    """A fleet that survives everything that tests do to it. Its report is checked at the end."""
+    with Fleet(small_options(transfer=request.param)) as running:
         yield running
         assert_clean(running.finish())
 
@@ -62,26 +48,26 @@ def test_all_ranks_switch_again_and_again(fleet: Fleet, targets: RandomTargets):
         target = fleet.switch_to(targets.after(fleet.target))
         version = fleet.wait_flipped(target.digest)
         assert version.epoch == began.epoch
-        steps = set(fleet.ledger.switches[version].flipped.values())
+        steps = set(fleet.state.switches[version].flipped.values())
         assert len(steps) == 1, "all at the same step"
-    assert fleet.ledger.total().moved > 0
-    assert fleet.ledger.groups == 1
+    assert fleet.state.total().moved > 0
+    assert fleet.state.groups_formed == 1
 
 
-def told_prepared(fleet: Fleet, target: Placement) -> Version:
-    """An offer that rank 1 has prepared, and the server has heard so; rank 2 takes its time."""
-    fleet.slow(2, 1.0)
+def prepared_by_rank_1(fleet: Fleet, target: Placement) -> Version:
+    """Trigger a switch that rank 1 has prepared, as the server knows; rank 2 is slow."""
+    fleet.faults.slow(2, 1.0)
     before = len(fleet.history.lines("prepared", worker="rank 1"))
     version = fleet.trigger(target).in_force
-    fleet.wait_noted("prepared", worker="rank 1", count=before + 1)
+    fleet.wait_for_lines("prepared", worker="rank 1", count=before + 1)
     return version
 
 
-def offered_until(point: Point) -> Callable[[Fleet, Placement], Version]:
-    """An offer during which rank 1 dies by itself, when it gets there."""
+def offered_until(point: SwitchPoint) -> Callable[[Fleet, Placement], Version]:
+    """Trigger a switch in which rank 1 kills itself at this point."""
 
     def trigger(fleet: Fleet, target: Placement) -> Version:
-        fleet.kill_rank(1, point)
+        fleet.faults.kill_rank(1, point)
         return fleet.trigger(target).in_force
 
     return trigger
@@ -91,15 +77,15 @@ def offered_until(point: Point) -> Callable[[Fleet, Placement], Version]:
     ("begin", "dies", "committed", "taken"),
     [
         (lambda fleet, _: fleet.wait_in_force(), True, False, False),
-        (offered_until(Point.ACCEPTED), False, False, False),
-        (offered_until(Point.PREPARED), False, False, False),
-        (told_prepared, True, False, False),
-        (offered_until(Point.ARMED), False, True, False),
-        (offered_until(Point.FLIPPING), False, True, True),
+        (offered_until(SwitchPoint.ACCEPTED), False, False, False),
+        (offered_until(SwitchPoint.PREPARED), False, False, False),
+        (prepared_by_rank_1, True, False, False),
+        (offered_until(SwitchPoint.ARMED), False, True, False),
+        (offered_until(SwitchPoint.FLIPPING), False, True, True),
     ],
-    ids=["idle", "offered", "prepared", "told prepared", "armed", "flipping"],
+    ids=["idle", "offered", "prepared", "prepared, as the server knows", "armed", "flipping"],
 )
-def test_a_rank_killed_at_any_time_leaves_the_others_right(
+def test_survivors_of_a_rank_killed_at_any_point_compute_right_results(
     fleet: Fleet,
     targets: RandomTargets,
     begin: Callable[[Fleet, Placement], Version],
@@ -109,68 +95,82 @@ def test_a_rank_killed_at_any_time_leaves_the_others_right(
 ):
     base = fleet.switch_to(targets.after(fleet.target))
     target = one_swap(base)
-    groups, wrong = fleet.ledger.groups, fleet.ledger.total().wrong
+    groups, wrong = fleet.state.groups_formed, fleet.state.total().wrong
     before = begin(fleet, target)
     if dies:
-        fleet.kill_rank(1)
+        fleet.faults.kill_rank(1)
     began = fleet.wait_in_force(after=before)
 
-    assert fleet.ledger.groups == groups + 1
+    assert fleet.state.groups_formed == groups + 1
     served = fleet.history.lines("epoch", epoch=began.epoch)[0]["digest"]
-    assert served == (target if taken else base).digest.hex(), "what the survivors serve by"
+    assert served == (target if taken else base).digest.hex(), "the placement of the survivors"
     was_committed = fleet.history.lines("committed", digest=target.digest.hex())
     assert bool(was_committed) == committed
-    steps = fleet.ledger.total().step
+    steps = fleet.state.total().step
     fleet.switch_to(targets.after(fleet.target))
-    fleet.wait("steps after those before", lambda: fleet.ledger.total().step > steps or None)
-    assert fleet.ledger.total().wrong == wrong == 0
+    fleet.wait("further steps", lambda: fleet.state.total().step > steps or None)
+    assert fleet.state.total().wrong == wrong == 0
 
 
 def test_two_ranks_that_die_at_once_are_both_replaced(fleet: Fleet, targets: RandomTargets):
     before = fleet.wait_in_force()
-    fleet.kill_rank(0)
-    fleet.kill_rank(3)
+    fleet.faults.kill_rank(0)
+    fleet.faults.kill_rank(3)
     fleet.wait_in_force(after=before)
     fleet.switch_to(targets.after(fleet.target))
 
 
-def test_a_refusal_is_an_abort_and_the_next_offer_is_taken(fleet: Fleet):
+def test_a_refusal_aborts_a_switch_and_the_next_offer_is_accepted(fleet: Fleet):
     aborts = len(fleet.history.lines("aborting"))
-    fleet.refuse(2)
+    fleet.faults.refuse(2)
     fleet.switch_to(one_swap(fleet.target))
     (refused,) = fleet.history.lines("aborting")[aborts:]
 
     assert "refused by 'rank 2'" in refused["reason"]
 
 
-def test_all_ranks_die_and_begin_anew(fleet: Fleet, targets: RandomTargets):
+def test_all_ranks_may_die_and_begin_anew(fleet: Fleet, targets: RandomTargets):
     before = fleet.wait_in_force()
     for rank in range(fleet.options.ranks):
-        fleet.kill_rank(rank)
+        fleet.faults.kill_rank(rank)
     fleet.wait_in_force(after=before)
     fleet.switch_to(targets.after(fleet.target))
 
 
-def test_a_killed_server_comes_back_and_a_stopped_rank_is_waited_for(tmp_path: Path):
+def wait_until_all_have_sessions(fleet: Fleet) -> None:
+    with Client(fleet.address) as client:
+
+        def connected() -> bool | None:
+            status = client.get_deployment(fleet.options.deployment).status
+            return status.workers_connected == fleet.options.ranks or None
+
+        fleet.wait("all ranks to have a session", connected)
+
+
+def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
+    tmp_path: Path,
+):
     history = tmp_path / "history.jsonl"
     flags = ("--offer-seconds", "1")
-    with Fleet(options(barrier_every=3), history=history, server_flags=flags) as fleet:
+    with Fleet(small_options(barrier_every=3), history=history, server_flags=flags) as fleet:
         targets = RandomTargets(fleet.options)
         fleet.switch_to(targets.after(fleet.target))
         epoch = fleet.wait_in_force().epoch
         fleet.trigger(targets.after(fleet.target))
-        fleet.kill_server()
+        fleet.faults.kill_server()
         fleet.start_server()
         fleet.switch_to(targets.after(fleet.target))
 
-        # Stopped before it has said so, it would keep the server waiting.
-        fleet.wait_noted("applied", digest=fleet.target.digest.hex())
+        # If the rank were stopped before it has reported the flip, or while it has no session, the
+        # server could not offer anything.
+        fleet.wait_for_lines("applied", digest=fleet.target.digest.hex())
+        wait_until_all_have_sessions(fleet)
         before = len(fleet.history.lines("aborting"))
-        fleet.stop_rank(1)
+        fleet.faults.stop_rank(1)
         target = one_swap(fleet.target)
         fleet.trigger(target)
-        late = fleet.wait_noted("aborting", count=before + 1)[before]
-        fleet.go_on_rank(1)
+        late = fleet.wait_for_lines("aborting", count=before + 1)[before]
+        fleet.faults.resume_rank(1)
         fleet.switch_to(target)
         assert fleet.wait_in_force().epoch == epoch, "nobody died"
         report = fleet.finish()
@@ -183,15 +183,15 @@ def test_a_killed_server_comes_back_and_a_stopped_rank_is_waited_for(tmp_path: P
         assert check_history(read_history(lines), complete=True) == report.verdict
 
 
-def test_a_flip_that_copies_wrong_weights_is_seen_by_its_numbers_only():
-    """All labels are right: no other check could find it."""
+def test_a_flip_that_copies_wrong_weights_shows_as_wrong_tokens():
+    """Nothing else could show it: all labels are right."""
     command = (sys.executable, "-m", "tests.tools.simulate.wrong_rank")
-    with Fleet(options(), rank_command=command) as fleet:
+    with Fleet(small_options(), rank_command=command) as fleet:
         fleet.wait_in_force()
-        fleet.wait("a step", lambda: fleet.ledger.total().tokens or None)
-        assert fleet.ledger.total().wrong == 0
+        fleet.wait("a step", lambda: fleet.state.total().tokens or None)
+        assert fleet.state.total().wrong == 0
         fleet.switch_to(RandomTargets(fleet.options).after(fleet.target))
-        fleet.wait("a wrong token", lambda: fleet.ledger.total().wrong or None)
+        fleet.wait("a wrong token", lambda: fleet.state.total().wrong or None)
         report = fleet.finish()
 
     assert not report.ok
@@ -202,29 +202,29 @@ def test_a_flip_that_copies_wrong_weights_is_seen_by_its_numbers_only():
     assert report.trouble == ""
 
 
-def test_a_server_that_runs_already_is_used_and_left_alone(tmp_path: Path):
+def test_a_fleet_uses_a_server_that_runs_already_and_does_not_touch_it(tmp_path: Path):
     history = tmp_path / "history.jsonl"
     with server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server:
-        with Fleet(options(ranks=2), server=server.address, history=history) as fleet:
+        with Fleet(small_options(ranks=2), server=server.address, history=history) as fleet:
             fleet.switch_to(one_swap(fleet.target))
-            with pytest.raises(InvalidArgumentError, match="server: it is not the fleet's own"):
-                fleet.kill_server()
+            with pytest.raises(InvalidArgumentError, match="server: the fleet has not started it"):
+                fleet.faults.kill_server()
             report = fleet.finish()
         assert server.process.poll() is None
 
     assert_clean(report)
 
 
-def test_a_rank_that_cannot_run_ends_the_fleet_with_what_it_said():
+def test_a_rank_that_cannot_run_ends_the_fleet_with_its_last_words():
     command = (sys.executable, "-c", "import sys; sys.exit('no GPU here')")
     with (
         pytest.raises(FleetError, match=r"rank \d ended with code 1: no GPU here"),
-        Fleet(options(ranks=2), rank_command=command) as fleet,
+        Fleet(small_options(ranks=2), rank_command=command) as fleet,
     ):
         fleet.wait_in_force()
 
 
-def test_what_does_not_come_in_time_is_named_and_so_is_what_is(fleet: Fleet):
+def test_a_timeout_names_what_was_waited_for_and_the_state_of_the_ranks(fleet: Fleet):
     fleet.wait_in_force()
     with pytest.raises(DeadlineExceededError) as late:
         fleet.wait_flipped(b"\1" * 32, timeout=0.05)
@@ -237,13 +237,16 @@ def test_what_does_not_come_in_time_is_named_and_so_is_what_is(fleet: Fleet):
 def test_a_fleet_without_a_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "trimtab_server", None)
 
-    with pytest.raises(FleetError, match=r"pip install 'trimtab\[server\]'"), Fleet(options()):
+    with (
+        pytest.raises(FleetError, match=r"pip install 'trimtab-tools\[server\]'"),
+        Fleet(small_options()),
+    ):
         pass
 
 
-def test_a_history_with_something_in_it_is_not_written_to(tmp_path: Path):
+def test_a_history_that_is_not_empty_is_refused(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     path.write_text("{}\n")
 
     with pytest.raises(InvalidArgumentError, match="is not empty"):
-        Fleet(options(), history=path)
+        Fleet(small_options(), history=path)

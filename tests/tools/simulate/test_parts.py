@@ -1,4 +1,4 @@
-"""The small parts of a fleet: sizes, targets, the history as it grows, reads of weights."""
+"""The small parts of a fleet: options, targets, the tail of a history, reads of weights."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from trimtab_client import InvalidArgumentError
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.checkpoint import Checkpoint
+from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.messages import Stopped
-from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.history_tail import HistoryTail
+from trimtab_tools.simulate.messages import LeftGroup
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.peers import PeerReader, PeerServer
 from trimtab_tools.simulate.rank import append_line
-from trimtab_tools.simulate.rows import pack, unpack
 from trimtab_tools.simulate.scenario import Scenario
-from trimtab_tools.simulate.supervisor import start_of
+from trimtab_tools.simulate.supervisor import group_start
 from trimtab_tools.simulate.targets import RandomTargets
+from trimtab_tools.simulate.weight_reads import WeightReader, WeightServer
 
 
-def test_every_rank_has_a_slot_to_spare_unless_it_is_said_otherwise():
+def test_by_default_every_rank_has_a_spare_slot():
     assert FleetOptions(ranks=4, experts=10).slots == 4 * (3 + 1)
     assert FleetOptions(ranks=4, experts=10, slots=12).slots_per_rank == 3
 
@@ -32,14 +32,14 @@ def test_every_rank_has_a_slot_to_spare_unless_it_is_said_otherwise():
     ("sizes", "complaint"),
     [
         ({"ranks": 0}, "ranks: 0"),
-        ({"ranks": 4, "slots": 34}, "slots: 34 is no multiple of ranks"),
+        ({"ranks": 4, "slots": 34}, "slots: 34 is not a multiple of ranks"),
         ({"ranks": 4, "slots": 28}, "slots: 28 is less than experts"),
         ({"hidden": 4}, "hidden: 4"),
         ({"transfer": "push"}, "transfer: 'push' is not one of"),
         ({"step_seconds": -1.0}, "step_seconds: -1.0"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(sizes, complaint):
+def test_impossible_sizes_are_refused(sizes, complaint):
     with pytest.raises(InvalidArgumentError, match=complaint):
         FleetOptions(**sizes)
 
@@ -52,12 +52,12 @@ def test_sizes_that_cannot_be_are_refused(sizes, complaint):
         ({"plan": "best"}, "plan: 'best'"),
     ],
 )
-def test_scenarios_that_cannot_be_are_refused(values, complaint):
+def test_impossible_scenarios_are_refused(values, complaint):
     with pytest.raises(InvalidArgumentError, match=complaint):
         Scenario(**values)
 
 
-def test_targets_are_the_same_in_each_run_and_differ_from_what_is_in_force():
+def test_targets_are_the_same_in_each_run_and_differ_from_the_placement_before():
     def chain(seed: int) -> list[bytes]:
         options = FleetOptions(ranks=3, layers=2, experts=6, seed=seed)
         targets, placements = RandomTargets(options), [options.untouched]
@@ -69,7 +69,7 @@ def test_targets_are_the_same_in_each_run_and_differ_from_what_is_in_force():
     assert chain(1) == chain(1) != chain(2)
 
 
-def test_experts_of_a_layer_and_seeds_have_weights_of_their_own():
+def test_each_layer_expert_and_seed_has_weights_of_its_own():
     checkpoint = Checkpoint(3, 8)
     seen = {checkpoint.weights(layer, e).tobytes() for layer in range(3) for e in range(20)}
 
@@ -78,43 +78,43 @@ def test_experts_of_a_layer_and_seeds_have_weights_of_their_own():
     assert Checkpoint(4, 8).weights(2, 7).tobytes() not in seen
 
 
-def test_a_new_group_begins_where_all_survivors_stand():
+def test_a_new_group_begins_at_the_step_and_placement_of_the_survivors():
     rows_LR = np.array([[0, 1, 2]], np.int32)
-    survivors = {0: Stopped(7, Version(1, 2), rows_LR), 3: Stopped(7, Version(1, 2), rows_LR)}
+    survivors = {0: LeftGroup(7, Version(1, 2), rows_LR), 3: LeftGroup(7, Version(1, 2), rows_LR)}
 
-    assert start_of(survivors) == (7, rows_LR)
-    assert start_of({}) is None
+    assert group_start(survivors) == (7, rows_LR)
+    assert group_start({}) is None
 
 
 @pytest.mark.parametrize(("step", "rows"), [(8, [[0, 1, 2]]), (7, [[1, 0, 2]])])
-def test_survivors_that_differ_are_told_apart(step: int, rows: list[list[int]]):
+def test_survivors_that_differ_are_an_error(step: int, rows: list[list[int]]):
     survivors = {
-        0: Stopped(7, Version(1, 2), np.array([[0, 1, 2]], np.int32)),
-        3: Stopped(step, Version(1, 3), np.array(rows, np.int32)),
+        0: LeftGroup(7, Version(1, 2), np.array([[0, 1, 2]], np.int32)),
+        3: LeftGroup(step, Version(1, 3), np.array(rows, np.int32)),
     }
 
     with pytest.raises(FleetError, match=rf"differ in .*\(7, '1.2'\).*\({step}, '1.3'\)"):
-        start_of(survivors)
+        group_start(survivors)
 
 
 def test_a_history_is_read_as_it_grows_and_half_a_line_is_left_for_later(tmp_path):
     path = tmp_path / "history.jsonl"
-    noted = Noted(path)
-    assert noted.lines("offered") == []
+    tail = HistoryTail(path)
+    assert tail.lines("offered") == []
     append_line(path, {"kind": "offered", "version": [1, 1], "digest": b"\1\2"})
     with path.open("a") as file:
         file.write('{"kind": "offered", "versi')
         file.flush()
-        assert noted.count("offered") == 1
+        assert tail.count("offered") == 1
         file.write('on": [1, 2]}\n')
     append_line(path, {"kind": "aborted", "version": [1, 2]})
 
-    assert [line["version"] for line in noted.lines("offered")] == [[1, 1], [1, 2]]
-    assert noted.lines("offered", version=[1, 1]) == [json.loads(path.read_text().split("\n")[0])]
-    assert noted.lines("offered", version=[1, 1], digest="ff") == []
+    assert [line["version"] for line in tail.lines("offered")] == [[1, 1], [1, 2]]
+    assert tail.lines("offered", version=[1, 1]) == [json.loads(path.read_text().split("\n")[0])]
+    assert tail.lines("offered", version=[1, 1], digest="ff") == []
 
 
-def test_lines_of_many_writers_stay_whole(tmp_path):
+def test_lines_of_many_writers_do_not_mix(tmp_path):
     path = tmp_path / "history.jsonl"
 
     def write(number: int) -> None:
@@ -127,25 +127,25 @@ def test_lines_of_many_writers_stay_whole(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert Noted(path).count("flipped") == 400
+    assert HistoryTail(path).count("flipped") == 400
 
 
-def test_rows_come_back_as_they_were():
+def test_encoded_rows_are_decoded_to_the_same_values():
     values_NX = np.arange(12, dtype=np.float32).reshape(4, 3)
-    packed = pack(np.array([0, 1, 2, 70000]), np.array([5, 6, 7, 8]), values_NX)
-    layer_N, slot_N, again_NX = unpack(packed, 3)
+    packed = encode(np.array([0, 1, 2, 70000]), np.array([5, 6, 7, 8]), values_NX)
+    layer_N, slot_N, again_NX = decode(packed, 3)
 
     assert (layer_N.tolist(), slot_N.tolist()) == ([0, 1, 2, 70000], [5, 6, 7, 8])
     np.testing.assert_array_equal(again_NX, values_NX)
 
 
-def test_weights_are_read_from_a_peer_and_its_successor(tmp_path):
+def test_weights_are_read_from_a_rank_and_from_its_successor(tmp_path):
     def serve(name: str, factor: int) -> str:
         address = str(tmp_path / name)
-        PeerServer(address, lambda layer, slot: np.full((2, 2), factor * slot, np.float32))
+        WeightServer(address, lambda layer, slot: np.full((2, 2), factor * slot, np.float32))
         return address
 
-    reader = PeerReader(2)
+    reader = WeightReader(2)
     reader.regroup([serve("a", 1), serve("b", 10)])
     assert reader.read(0, 0, 3).tolist() == [[3, 3], [3, 3]]
     assert reader.read(1, 0, 3).tolist() == [[30, 30], [30, 30]]
@@ -154,21 +154,21 @@ def test_weights_are_read_from_a_peer_and_its_successor(tmp_path):
     assert reader.read(0, 0, 3).tolist() == [[300, 300], [300, 300]]
 
 
-def test_a_peer_that_is_gone_is_an_os_error(tmp_path):
-    reader = PeerReader(2)
+def test_reading_from_a_rank_that_is_gone_is_an_os_error(tmp_path):
+    reader = WeightReader(2)
     reader.regroup([str(tmp_path / "nobody")])
 
     with pytest.raises(FileNotFoundError):
         reader.read(0, 0, 0)
 
 
-def test_a_peer_that_cannot_read_ends_the_connection(tmp_path):
+def test_a_rank_that_cannot_read_its_weights_ends_the_connection(tmp_path):
     def refuse(layer: int, slot: int) -> np.ndarray:
         raise ConnectionError("closed")
 
-    PeerServer(str(tmp_path / "a"), refuse)
-    reader = PeerReader(2)
+    WeightServer(str(tmp_path / "a"), refuse)
+    reader = WeightReader(2)
     reader.regroup([str(tmp_path / "a")])
 
-    with pytest.raises(ConnectionError, match="rank 0 went"):
+    with pytest.raises(ConnectionError, match="rank 0 ended"):
         reader.read(0, 0, 0)

@@ -1,4 +1,4 @@
-"""A trace on real processes, balanced by the server itself, while things go wrong."""
+"""Fleets that replay a trace while the server balances them, with faults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 from trimtab_client import InvalidArgumentError
 from trimtab_tools.cli import main
+from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.injector import Injector
-from trimtab_tools.simulate.noted import Noted
+from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.play import play
 from trimtab_tools.simulate.scenario import Scenario
+from trimtab_tools.simulate.scenario_runner import run_scenario
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,7 +28,7 @@ WINDOWS = 24
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """Four ranks of three slots begin with the three hot experts on one of them."""
+    """A trace of which four ranks with three slots begin with all three hot experts on one."""
     load_TLE = np.full((WINDOWS, 3, 8), 20)
     load_TLE[:, :, 3:6] = 200
     np.savez(tmp_path / "trace.npz", load=load_TLE)
@@ -48,10 +48,10 @@ def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture
     assert (report["wrong"], report["trouble"], report["verdict"]["violations"]) == (0, "", [])
     assert report["groups"] == 2
     assert report["applied"] > 0
-    # So that no switch is on its way when the ranks leave.
-    assert Noted(history).count("paused") == 1
+    # The fleet has paused the server, so that no switch is open when the ranks leave.
+    assert HistoryTail(history).count("paused") == 1
     assert report["moves"] > 0
-    # A decision that moves experts is in the history; what it says of others is its own affair.
+    # Decisions that move experts are in the history.
     assert {"improved", "replanned"} & set(report["decisions"])
     replayed = report["replayed"]
     assert replayed["windows"] == WINDOWS
@@ -68,40 +68,40 @@ def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture
 
 
 @pytest.mark.process
-def test_a_shadow_moves_nothing_and_a_fault_strikes_when_its_window_begins(trace: Path):
+def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(trace: Path):
     options = FleetOptions(trace=trace, ranks=4, slots=12, windows=(0, 8), layers=1)
     fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
     with Fleet(options, balance="shadow") as fleet:
         fleet.wait_in_force()
-        with Injector(fleet, [fault]):
-            fleet.wait("the fault", lambda: fleet.ledger.faults or None)
-            step = fleet.ledger.total().step
-        report = play(fleet, Scenario(plan="balance"))
+        with FaultSchedule(fleet, [fault]):
+            fleet.wait("the fault", lambda: fleet.state.faults or None)
+            step = fleet.state.total().step
+        report = fleet.finish(trouble=run_scenario(fleet, Scenario(plan="balance")))
 
     assert report.ok, report
     assert (report.moves, report.accepted) == (0, 0)
     assert step >= 5 * 16 - 1
     assert report.replayed is not None
     assert report.replayed.windows == 8
-    # Replicas take turns, so it is nearly what is foreseen of them.
+    # Replicas take turns, so the balance is nearly that of even shares.
     assert report.replayed.served == pytest.approx(report.replayed.untouched, rel=0.02)
 
 
-def test_a_plan_is_refused_that_is_not_the_fleets_or_has_no_end():
+def test_a_plan_that_does_not_fit_the_fleet_or_has_no_end_is_refused():
     options = FleetOptions(ranks=2)
 
-    with pytest.raises(InvalidArgumentError, match="seconds: 0 is no time to balance"):
-        play(Fleet(options, balance="active"), Scenario(plan="balance"))
+    with pytest.raises(InvalidArgumentError, match="seconds: 0 has no end"):
+        run_scenario(Fleet(options, balance="active"), Scenario(plan="balance"))
     with pytest.raises(
         InvalidArgumentError, match="plan: 'random' of a fleet whose balance is 'ac"
     ):
-        play(Fleet(options, balance="active"), Scenario())
+        run_scenario(Fleet(options, balance="active"), Scenario())
     with pytest.raises(InvalidArgumentError, match="balance: 'on' is not one of"):
         Fleet(options, balance="on")
 
 
 @pytest.mark.process
-def test_the_demo_shows_what_happens_and_what_came_of_it():
+def test_the_demo_shows_the_progress_and_the_result():
     flags = ("--windows", "12:20", "--ranks", "4", "--layers", "2", "--step-seconds", "0.01")
 
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is routed: a trace, exactly, however many ranks and steps share it."""
+"""Traffic: ranks and steps together route exactly the counts of a trace."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from trimtab_client import InvalidArgumentError
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.traffic import Replay, Routed, tokens_of, traffic_of
+from trimtab_tools.simulate.traffic import RoutedTokens, TraceReplay, make_traffic, token_values
 
 WINDOWS, LAYERS, EXPERTS = 3, 4, 6
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """One of uneven counts, with an idle layer and an idle expert."""
+    """A trace of uneven counts, with an idle layer and an idle expert."""
     rng = np.random.default_rng(0)
     load_TLE = rng.integers(0, 40, (WINDOWS, LAYERS, EXPERTS))
     load_TLE[1, 2], load_TLE[:, :, 4], load_TLE[0, 0, 0] = 0, 0, 300
@@ -28,7 +28,7 @@ def write(path: Path, load: object) -> Path:
     return path
 
 
-def counted(steps: list[Routed]) -> np.ndarray:
+def counted(steps: list[RoutedTokens]) -> np.ndarray:
     counts_LE = np.zeros((LAYERS, EXPERTS), np.int64)
     for routed in steps:
         np.add.at(counts_LE, (routed.layer_N, routed.expert_N), 1)
@@ -37,19 +37,19 @@ def counted(steps: list[Routed]) -> np.ndarray:
 
 @pytest.mark.parametrize("ranks", [1, 3, 8])
 @pytest.mark.parametrize("steps", [1, 5, 16])
-def test_all_ranks_together_route_what_the_trace_says_in_each_window(trace, ranks, steps):
+def test_all_ranks_together_route_the_counts_of_the_trace_in_each_window(trace, ranks, steps):
     options = FleetOptions(trace=trace, ranks=ranks, steps_per_window=steps)
-    traffic = [traffic_of(options, rank) for rank in range(ranks)]
+    traffic = [make_traffic(options, rank) for rank in range(ranks)]
     load_TLE = options.loads().load_TLE
     for window in range(WINDOWS):
         by_step = [
-            [each.of_step(step) for each in traffic]
+            [each.routed(step) for each in traffic]
             for step in range(window * steps, (window + 1) * steps)
         ]
 
         all_LE = counted([routed for step in by_step for routed in step])
         np.testing.assert_array_equal(all_LE, load_TLE[window])
-        # Evenly: over steps for each expert and each layer, and in a step over ranks.
+        # Tokens are spread evenly: of an expert and a layer over steps, of a step over ranks.
         in_step_SLE = np.stack([counted(step) for step in by_step])
         assert np.ptp(in_step_SLE, axis=0).max() <= 1
         assert np.ptp(in_step_SLE.sum(axis=2), axis=0).max() <= 1
@@ -59,34 +59,34 @@ def test_all_ranks_together_route_what_the_trace_says_in_each_window(trace, rank
         assert np.ptp(of_rank_SRL, axis=1).max() <= 1
 
 
-def test_no_rank_has_one_expert_only(trace):
+def test_each_rank_routes_to_several_experts(trace):
     options = FleetOptions(trace=trace, ranks=3, steps_per_window=1)
-    shares = [counted([traffic_of(options, rank).of_step(0)]) for rank in range(3)]
+    shares = [counted([make_traffic(options, rank).routed(0)]) for rank in range(3)]
 
     for share_LE in shares:
         assert ((share_LE > 0).sum(axis=1) > 1).all()
 
 
-def test_whoever_asks_and_whenever_gets_the_same(trace):
+def test_traffic_does_not_depend_on_the_order_of_calls(trace):
     options = FleetOptions(trace=trace, ranks=3, steps_per_window=4)
-    in_order, backwards = Replay(options, 1), Replay(options, 1)
-    forth = [in_order.of_step(step) for step in range(WINDOWS * 4)]
-    back = [backwards.of_step(step) for step in reversed(range(WINDOWS * 4))]
+    in_order, backwards = TraceReplay(options, 1), TraceReplay(options, 1)
+    forth = [in_order.routed(step) for step in range(WINDOWS * 4)]
+    back = [backwards.routed(step) for step in reversed(range(WINDOWS * 4))]
 
     for one, other in zip(forth, reversed(back), strict=True):
         np.testing.assert_array_equal(one.layer_N, other.layer_N)
         np.testing.assert_array_equal(one.expert_N, other.expert_N)
 
 
-def test_after_the_last_window_it_goes_on_with_that(trace):
+def test_the_last_window_is_repeated(trace):
     options = FleetOptions(trace=trace, ranks=1, steps_per_window=4)
-    traffic = Replay(options, 0)
-    after = counted([traffic.of_step(WINDOWS * 4 + step) for step in range(4)])
+    traffic = TraceReplay(options, 0)
+    after = counted([traffic.routed(WINDOWS * 4 + step) for step in range(4)])
 
     np.testing.assert_array_equal(after, options.loads().load_TLE[-1])
 
 
-def test_a_part_of_a_trace_is_some_windows_and_evenly_spaced_layers(trace):
+def test_a_selection_of_a_trace_has_some_windows_and_evenly_spaced_layers(trace):
     whole_TLE = FleetOptions(trace=trace).loads().load_TLE
     options = FleetOptions(trace=trace, windows=(1, 3), layers=2)
 
@@ -96,7 +96,7 @@ def test_a_part_of_a_trace_is_some_windows_and_evenly_spaced_layers(trace):
 
 def test_tokens_differ_from_rank_to_rank_and_step_to_step():
     options = FleetOptions()
-    seen = {tokens_of(options, rank, step, 4).tobytes() for rank in (0, 1) for step in (0, 1)}
+    seen = {token_values(options, rank, step, 4).tobytes() for rank in (0, 1) for step in (0, 1)}
 
     assert len(seen) == 4
 
@@ -104,9 +104,9 @@ def test_tokens_differ_from_rank_to_rank_and_step_to_step():
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"experts": 8}, r"experts: 8 is not what the trace has \(6\)"),
+        ({"experts": 8}, r"experts: 8 is not the number in the trace \(6\)"),
         ({"layers": 5}, r"layers: 5 is more than the trace has \(4\)"),
-        ({"tokens": 3}, "tokens: 3 are asked for, but the trace says how many"),
+        ({"tokens": 3}, "tokens: 3 is given, but the trace has its own number"),
         ({"windows": (0, 4)}, "windows: 0:4 is not within 0:3"),
         ({"windows": (2, 2)}, "windows: 2:2 is not within"),
         ({"steps_per_window": 0}, "steps_per_window: 0"),
@@ -117,8 +117,8 @@ def test_sizes_that_do_not_fit_the_trace_are_refused(trace, values, complaint):
         FleetOptions(trace=trace, **values)
 
 
-def test_windows_of_no_trace_are_refused():
-    with pytest.raises(InvalidArgumentError, match=r"windows: \(0, 4\) of no trace"):
+def test_windows_without_a_trace_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"windows: \(0, 4\) are given without a trace"):
         FleetOptions(windows=(0, 4))
 
 
@@ -130,7 +130,7 @@ def test_windows_of_no_trace_are_refused():
         (np.full((1, 2, 3), -1), "negative count, -1"),
     ],
 )
-def test_what_is_no_trace_is_refused(tmp_path, load, complaint):
+def test_an_array_that_is_not_a_trace_is_refused(tmp_path, load, complaint):
     path = write(tmp_path / "trace.npz", load)
 
     with pytest.raises(InvalidArgumentError, match=complaint) as refused:
@@ -138,7 +138,7 @@ def test_what_is_no_trace_is_refused(tmp_path, load, complaint):
     assert str(path) in str(refused.value)
 
 
-def test_a_file_without_a_load_or_that_is_not_there_is_refused(tmp_path):
+def test_a_file_that_is_missing_or_has_no_load_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", counts=np.ones((1, 1, 1), np.int64))
     (tmp_path / "text.npz").write_text("load")
 

@@ -16,7 +16,7 @@ class ForgetfulEngine(NumpyEngine):
         self.weights_in(layer, slot)[:] = before
 
     def _changing(self, flip: Flip) -> tuple[int, int]:
-        """A slot of this rank that gets another expert, if there is one."""
+        """A slot of this rank that gets another expert, or its first slot."""
         offer, per_gpu = flip.offer, self._per_gpu
         changed_LR = offer.placement.phy2log != offer.base_placement.phy2log
         own_LR = changed_LR[:, self._gpus[0] * per_gpu : (self._gpus[0] + 1) * per_gpu]

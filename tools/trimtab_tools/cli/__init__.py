@@ -31,30 +31,34 @@ _COMMANDS = (
     *(place, status, deployments, watch, history, trigger, pause, resume),
     *(check_history, check_engine, simulate),
 )
-"""As `--help` shows them."""
+"""The commands, in the order of `--help`."""
 
 _DESCRIPTION = """\
-Places the experts of Mixture-of-Experts models on GPUs, so that all GPUs carry
-about the same load.
+Places the experts of Mixture-of-Experts models on GPUs so that all GPUs carry about the
+same load, and operates and tests the server that does so.
 """
 
 _EPILOG = f"""\
 exit codes:
-  0  done (status: the server is SERVING)
-  1  it could not be done; standard error says why (check-history: rules were broken;
-     check-engine: cases failed)
+  0  success (status: the server is SERVING)
+  1  failure; standard error says why (check-history: rules were violated; check-engine:
+     cases failed)
   2  the command line is wrong (check-history: or the file; check-engine: or the factory)
 
 environment:
-  {SERVER_VARIABLE}  address of the server, where --server is not given
+  {SERVER_VARIABLE}  address of the server if --server is not given
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments, or those of the process; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Args:
+        argv: the arguments; None for those of the process.
+    """
     parser = _parser(os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(deployments.spelled_out(words))
+    arguments = parser.parse_args(deployments.with_default_command(words))
     try:
         code: int = arguments.run(arguments)
     except UsageError as error:

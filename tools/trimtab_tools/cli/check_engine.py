@@ -1,4 +1,4 @@
-"""`trimtab check-engine`: does an engine's adapter keep the contract of ENGINES.md?"""
+"""`trimtab check-engine`: checks an engine's adapter against the contract of ENGINES.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.tables import table
 from trimtab_tools.conformance import Owners, Report, Result, Shape, Verdict, check_engine
@@ -30,11 +31,11 @@ examples:
 
 The factory takes a GroupSpec and returns an EngineAdapter for each rank; see
 trimtab_tools.conformance.adapter, and ENGINES.md for what adapters have to do.
-Modules are also looked for in the current folder. Without a factory, the
-reference is checked.
+The module may also be in the current folder. Without a factory, the command
+checks the reference.
 
-Each case is tried with a rank for each GPU ("each"), with two ranks that own
-the even and the odd GPUs ("several"), and with a rank that owns all ("one").
+Each case runs with one rank for each GPU ("each"), with two ranks that own the
+even and the odd GPUs ("several"), and with one rank that owns all ("one").
 
 The exit code is 0 if no case failed, 1 if one did, and 2 if the factory cannot
 be imported.
@@ -45,21 +46,18 @@ _HELP = {
     "experts": "experts of a layer",
     "slots": "expert slots of a layer, over all GPUs",
     "gpus": "GPUs",
-    "staging_slots": "expert weights that the staging of each GPU has room for",
+    "staging_slots": "number of expert weights for which the staging of each GPU has room",
     "hidden": "width of tokens",
 }
 
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check-engine",
-        help="check an engine's adapter against the contract",
-        description="Check an engine's adapter against the contract, without any server.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    about = "Check an engine's adapter against the contract, without any server."
+    parser = add_command(commands, "check-engine", about, _EPILOG)
+    parser.add_argument(
+        "factory", metavar="MODULE:FACTORY", nargs="?", help="function that makes groups of ranks"
     )
-    parser.add_argument("factory", metavar="MODULE:FACTORY", nargs="?", help="what makes groups")
     for option in fields(Shape):
         parser.add_argument(
             f"--{option.name.replace('_', '-')}",
@@ -75,29 +73,29 @@ def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
         help="how weights come into staging (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of all that is chosen at random"
+        "--seed", type=int, default=0, metavar="N", help="seed of all random choices (default: 0)"
     )
     parser.add_argument(
         "--patience",
         type=float,
         default=DEFAULT_PATIENCE,
         metavar="SECONDS",
-        help="longest that a call, or a transfer, may take (default: %(default)g)",
+        help="longest time that a call or a transfer may take (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what came of it; 0 if no case failed, 1 if one did."""
+    """Check the engine and print the results; returns 0 if no case failed, else 1."""
     before = set(threading.enumerate())
-    make = _imported(arguments.factory) if arguments.factory else make_group
+    make = _import_factory(arguments.factory) if arguments.factory else make_group
     try:
         shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     if arguments.seed < 0 or arguments.patience <= 0:
-        raise UsageError("--seed has to be at least 0, and --patience above it")
+        raise UsageError("--seed has to be at least 0, and --patience above 0")
     transfers = [t for t in Transfer if arguments.transfer in (t.value, "both")]
     report = check_engine(
         make, shape, transfers=transfers, seed=arguments.seed, patience=arguments.patience
@@ -107,13 +105,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     code = 0 if report.ok else 1
     if not all(thread.daemon for thread in set(threading.enumerate()) - before):
-        # An adapter is stuck, and Python would wait for its threads.
+        # An adapter is stuck, and Python would wait for its threads for ever.
         sys.stdout.flush()
         os._exit(code)
     return code
 
 
-def _imported(name: str) -> MakeGroup:
+def _import_factory(name: str) -> MakeGroup:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise UsageError(f"{name!r} is not MODULE:FACTORY")
@@ -122,7 +120,7 @@ def _imported(name: str) -> MakeGroup:
     try:
         factory: MakeGroup = getattr(import_module(module), attribute)
     except Exception as error:
-        # Whatever the module does as it is imported.
+        # A module may raise any error when it is imported.
         raise UsageError(f"{name}: {error!r}") from error
     if not callable(factory):
         raise UsageError(f"{name}: {factory!r} cannot be called")
@@ -139,7 +137,7 @@ def _as_text(report: Report) -> str:
     rows = []
     for name in dict.fromkeys(result.case.name for result in report.results):
         cells = (f"{transfer.value}-{name}-{owners.value}" for transfer, owners in columns)
-        rows.append([name, *(_short(results.get(cell)) for cell in cells)])
+        rows.append([name, *(_cell(results.get(cell)) for cell in cells)])
     header = ["", *(f"{transfer.value} {owners.value}" for transfer, owners in columns)]
     skipped = Counter(result.message for result in report.having(Verdict.SKIPPED))
     lines = [f"{number} skipped: {reason}" for reason, number in skipped.items()]
@@ -148,7 +146,7 @@ def _as_text(report: Report) -> str:
     return table(header, rows) + "\n".join(lines) + "\n"
 
 
-def _short(result: Result | None) -> str:
+def _cell(result: Result | None) -> str:
     if result is None:
         return ""
     return {Verdict.OK: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "-"}[result.verdict]

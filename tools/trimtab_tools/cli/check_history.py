@@ -1,4 +1,4 @@
-"""`trimtab check-history`: did the invariants of PROTOCOL.md hold in a run?"""
+"""`trimtab check-history`: checks the history of a run against the rules of PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.history import Report, check_history, read_history
 
 _EPILOG = """\
@@ -20,33 +21,27 @@ examples:
   trimtab check-history history.jsonl --complete
   zcat history.jsonl.gz | trimtab check-history - --json
 
-The exit code is 0 if nothing is wrong, 1 if rules were broken, and 2 if the
-file cannot be read. PROTOCOL.md says what the rules are, and what a history
-holds.
+The exit code is 0 if no rule was violated, 1 if one was, and 2 if the file
+cannot be read. PROTOCOL.md has the rules, and the format of a history.
 """
 
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check-history",
-        help="check the record of a run against the protocol",
-        description="Check the record of a run against the invariants of the protocol.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", metavar="FILE", help="JSON lines; -: standard input")
+    about = "Check the history of a run against the rules of the protocol."
+    parser = add_command(commands, "check-history", about, _EPILOG)
+    parser.add_argument("file", metavar="FILE", help="history in JSON lines; - for standard input")
     parser.add_argument(
         "--complete",
         action="store_true",
-        help="the run has come to rest: every switch must have ended, everywhere",
+        help="the run has come to rest, so every switch must have ended on all workers",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what was found; 0 if nothing is wrong, 1 if something is, 2 if it cannot be read."""
+    """Print the result; returns 0 without violations, 1 with some, 2 if the file is unreadable."""
     try:
         with _opened(arguments.file) as lines:
             report = check_history(read_history(lines), complete=arguments.complete)

@@ -1,4 +1,4 @@
-"""The options by which a command reaches its server."""
+"""The options of the connection to the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TLS_OPTIONS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_server_name")
 def add_server_options(
     parser: argparse.ArgumentParser, server: str, timeout: float
 ) -> argparse._ArgumentGroup:
-    """Add the options; returns their group, where a command may add its own."""
+    """Add the options; returns their group, to which a command may add its own."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server",
@@ -43,7 +43,7 @@ def add_server_options(
 
 
 def connect(arguments: argparse.Namespace) -> Client:
-    """A client for the server that the options name."""
+    """Make a client for the server that the options name."""
     try:
         return Client(arguments.server, tls=_tls(arguments), timeout=arguments.timeout)
     except InvalidArgumentError as error:

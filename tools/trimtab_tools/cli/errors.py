@@ -1,13 +1,13 @@
-"""Why a command cannot go on, beside what a call raises.
+"""The exceptions of the commands, beside those of the client.
 
-CommandError      what was asked for cannot be done: exit code 1
-└── UsageError    the command line contradicts itself: exit code 2
+CommandError      the command has failed: exit code 1
+└── UsageError    the command line is wrong: exit code 2
 """
 
 
 class CommandError(Exception):
-    """What was asked for cannot be done. The message says why."""
+    """The command has failed. The message says why."""
 
 
 class UsageError(CommandError):
-    """The command line contradicts itself, or lacks something."""
+    """The command line contradicts itself, or lacks an option."""

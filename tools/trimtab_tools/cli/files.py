@@ -18,18 +18,18 @@ Array = npt.NDArray[Any]
 
 
 def read_load(path: Path, key: str | None, index: int | None, *, total: bool) -> Array:
-    """The load [L, E] in a file that holds one, or a trace of them [T, L, E].
+    """Read a load [L, E] from a file that holds a load, or a trace of loads [T, L, E].
 
     Args:
         path: an .npz or .json file.
-        key: which array of the file; None: "load", or the only one there.
-        index: which load of a trace; negative counts from its end.
-        total: the sum over the trace instead.
+        key: name of the array in the file; None for "load", or for the only one.
+        index: number of the load in a trace; negative numbers count from its end.
+        total: take the sum over the trace instead.
 
     Raises:
         CommandError: the file holds no such array.
-        UsageError: it holds a trace, and neither `index` nor `total` is given; or it
-            holds no trace, and one of them is.
+        UsageError: the file holds a trace, and neither `index` nor `total` is given; or it
+            holds no trace, and one of them is given.
     """
     load = _pick(_read(path), key, path)
     if load.ndim != 3:
@@ -46,7 +46,7 @@ def read_load(path: Path, key: str | None, index: int | None, *, total: bool) ->
 
 
 def _summed(load_TLE: Array, path: Path) -> Array:
-    """The sum over a trace, in 64 bits: narrow types overflow early, and int64 wraps around."""
+    """The sum over a trace, in 64 bits, since narrow types overflow; refused if int64 does."""
     if load_TLE.dtype.kind == "f":
         return np.asarray(load_TLE.sum(axis=0, dtype=np.float64))
     if load_TLE.dtype.kind in "iu":
@@ -59,7 +59,7 @@ def _summed(load_TLE: Array, path: Path) -> Array:
 
 
 def read_placement(path: Path) -> Array:
-    """The `phy2log` [L, R] in a file that `trimtab place --output` wrote, or one alike.
+    """Read `phy2log` [L, R] from a file of `trimtab place --output`, or of the same format.
 
     Raises:
         CommandError: the file holds no such array.
@@ -71,17 +71,21 @@ def read_placement(path: Path) -> Array:
 
 
 def check_output(path: Path | None, option: str) -> None:
-    """Refuse a file name that says nothing of the format, before any work is done.
+    """Refuse a file name of unknown format before any work is done.
+
+    Args:
+        path: of the file; None for no file.
+        option: that named the file, for the message.
 
     Raises:
-        UsageError: the name, given by `option`, ends neither in .npz nor in .json.
+        UsageError: the name ends neither in .npz nor in .json.
     """
     if path is not None and path.suffix not in (".npz", ".json"):
         raise UsageError(f"{option} {path}: must end in .npz or .json")
 
 
 def placement_arrays(placement: Placement) -> dict[str, Any]:
-    """What an .npz file holds of a placement; numpy users read `phy2log` [L, R] and the sizes."""
+    """The arrays of a placement for an .npz file."""
     return {
         "phy2log": placement.phy2log,
         "log2phy": placement.log2phy,

@@ -11,40 +11,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trimtab_tools.simulate.fleet import Fleet
 
-_TICK_S = 0.2
-_WIDTH = 24
-
-
-def _nothing() -> Iterable[str]:
-    return ()
+_INTERVAL_S = 0.2
+_BAR_WIDTH = 24
 
 
 @contextmanager
-def progress(fleet: Fleet, news: Callable[[], Iterable[str]] = _nothing) -> Iterator[None]:
-    """A line on standard error, if somebody looks at it.
+def progress(fleet: Fleet, news: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
+    """Show a line on standard error that changes as the fleet works, if that is a terminal.
 
     Args:
-        fleet: about which.
-        news: lines that have come up since the last call, for standard output.
+        fleet: whose progress.
+        news: returns the lines since its last call, for standard output.
     """
     shown, ended = sys.stderr.isatty(), threading.Event()
     clear = "\r\x1b[K" if shown else ""
 
-    def tell() -> None:
+    def update() -> None:
         for line in news():
             sys.stderr.write(clear)
             sys.stderr.flush()
             print(line, flush=True)
         if shown:
-            sys.stderr.write(clear if ended.is_set() else f"{clear}{now(fleet)}")
+            sys.stderr.write(clear if ended.is_set() else f"{clear}{progress_line(fleet)}")
             sys.stderr.flush()
 
-    def go_on() -> None:
-        while not ended.wait(_TICK_S):
-            tell()
-        tell()
+    def update_until_ended() -> None:
+        while not ended.wait(_INTERVAL_S):
+            update()
+        update()
 
-    thread = threading.Thread(target=go_on, daemon=True)
+    thread = threading.Thread(target=update_until_ended, daemon=True)
     thread.start()
     try:
         yield
@@ -53,24 +49,24 @@ def progress(fleet: Fleet, news: Callable[[], Iterable[str]] = _nothing) -> Iter
         thread.join()
 
 
-def now(fleet: Fleet) -> str:
-    """How far a fleet has come."""
-    ledger = fleet.ledger
-    total, applied = ledger.total(), sum(each.is_whole for each in list(ledger.switches.values()))
-    struck = f", {ledger.faults[-1].fault}" if ledger.faults else ""
+def progress_line(fleet: Fleet) -> str:
+    """The progress of a fleet on one line."""
+    state = fleet.state
+    total, applied = state.total(), len(state.switches_completed())
+    fault = f", {state.faults[-1].fault}" if state.faults else ""
     wrong = f", {total.wrong} wrong" if total.wrong else ""
     if fleet.options.num_windows:
-        return f"{_replayed(fleet)}, {applied} switches{struck}{wrong}"
+        return f"{_replayed(fleet)}, {applied} switches{fault}{wrong}"
     return (
         f"step {max(total.step, 0)}, {total.tokens} tokens, {total.wrong} wrong, "
-        f"{applied} switches{struck}"
+        f"{applied} switches{fault}"
     )
 
 
 def _replayed(fleet: Fleet) -> str:
     """A bar, and how balanced the last window was."""
-    windows, number = fleet.ledger.windows, fleet.options.num_windows
-    bar = ("#" * (_WIDTH * windows.ended // number)).ljust(_WIDTH, ".")
+    windows, number = fleet.state.windows, fleet.options.num_windows
+    bar = ("#" * (_BAR_WIDTH * windows.ended // number)).ljust(_BAR_WIDTH, ".")
     last = windows.complete[-1:]
     shown = "".join(f", imbalance {each.untouched:.2f} → {each.served:.2f}" for each in last)
     return f"[{bar}] {windows.ended}/{number} windows{shown}"

@@ -1,4 +1,4 @@
-"""What `trimtab simulate` prints."""
+"""The report that `trimtab simulate` prints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_text(report: Report) -> str:
-    """For people."""
+    """The report as text, for people."""
     wrong = f"{report.wrong} wrong" if report.wrong else "none wrong"
     moved = f"{report.moved_bytes / 1e6:.1f} MB of weights moved"
     lines = [
@@ -55,13 +55,13 @@ def _replayed(report: Report) -> list[str]:
 
 
 def decisions(number: Mapping[str, int]) -> str:
-    """By reason, the most frequent first."""
+    """The number of decisions by reason, the most frequent first."""
     ordered = sorted(number.items(), key=lambda each: -each[1])
     return ", ".join(f"{count} {reason}" for reason, count in ordered)
 
 
 def faults(report: Report) -> str:
-    """What has struck, and what followed."""
+    """A table of the faults, and of what followed them."""
     header = ["fault", "at", "steps again after", "next flip after"]
     rows = [
         [each.fault, f"{each.at:.2f} s", _after(each.served_after), _after(each.flipped_after)]
@@ -85,5 +85,5 @@ def _spread(ascending: tuple[float, ...]) -> str:
 
 
 def as_json(report: Report) -> str:
-    """All of it, for scripts."""
+    """The report as JSON, for scripts."""
     return json.dumps({"ok": report.ok, **asdict(report)}, indent=2) + "\n"

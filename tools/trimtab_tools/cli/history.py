@@ -1,4 +1,4 @@
-"""`trimtab history`: what was decided about a deployment, and why."""
+"""`trimtab history`: the decisions about a deployment, and their reasons."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ import sys
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.deployments.views import decisions_text
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _EPILOG = """\
 examples:
   trimtab history prod
   trimtab history prod --limit 20 --json
 
-before, after: predicted imbalance of what was in force and of what was planned, mean over layers;
-sigma: their standard deviation by noise; noise: imbalance that noise alone may look like; tokens:
-of a layer, as the estimate remembers; spread: variance of the counts by that of independent tokens;
-moving: how long the busiest GPU would send or receive; kept: what an earlier switch has realised of
-the gain that it promised, as it was judged with this decision; times: decided so in a row.
+columns:
+  before, after  predicted imbalance of the placement in force and of the planned one, mean over
+                 layers
+  sigma          standard deviation of these predictions
+  noise          imbalance that may be noise alone
+  tokens         tokens of a layer in the load estimate
+  spread         variance of the counts / variance of independent tokens
+  moving         time that the busiest GPU would send or receive weights
+  kept           realised part of the gain that an earlier switch promised, if this decision
+                 judged it
+  times          number of equal decisions in a row
 """
 
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "history",
-        help="show what was decided about a deployment, and why",
-        description="Show whether a deployment's experts were to move, and why: the newest last.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the decisions about a deployment and their reasons, the newest last."
+    parser = add_command(commands, "history", about, _EPILOG)
     parser.add_argument("deployment", metavar="NAME", help="the deployment")
     parser.add_argument(
-        "--limit", metavar="N", type=int, default=0, help="the newest N (default: all there are)"
+        "--limit", metavar="N", type=int, default=0, help="only the newest N (default: all)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_server_options(parser, server, DEFAULT_TIMEOUT)

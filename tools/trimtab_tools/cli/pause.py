@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 
 _EPILOG = """\
@@ -17,21 +18,18 @@ examples:
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "pause",
-        help="forbid a deployment to switch",
-        description="Abort what a deployment is offered, and offer it nothing until it is resumed.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    about = "Abort a deployment's open switch, and offer none until it is resumed."
+    parser = add_command(commands, "pause", about, _EPILOG)
+    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
+    parser.add_argument(
+        "reason", metavar="REASON", help="the reason, for people; at most 1000 characters"
     )
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="its name")
-    parser.add_argument("reason", metavar="REASON", help="why, for people: at most 1000 characters")
     add_server_options(parser, server, DEFAULT_TIMEOUT)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pause, and tell what it was paused for before."""
+    """Pause the deployment, and print the earlier reason if it was paused before."""
     with connect(arguments) as client:
         before = client.pause(arguments.deployment, arguments.reason)
     was = "" if before is None else f", and was before: {before}"

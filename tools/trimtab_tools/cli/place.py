@@ -1,4 +1,4 @@
-"""`trimtab place`: a placement for a load in a file."""
+"""`trimtab place`: plans a placement for a load in a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import PlaceResult
-from trimtab_tools.cli import files, report
+from trimtab_tools.cli import files, place_report
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.local import local_solver
+from trimtab_tools.cli.local_solver import local_solver
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -27,7 +28,7 @@ examples:
   # 256 experts in 288 slots on 32 GPUs
   trimtab place loads.npz --gpus 32 --replicas 288
 
-  # experts of a router group stay on one of 4 nodes; the whole trace counts
+  # experts of a router group stay on one of 4 nodes; for the sum of a trace
   trimtab place trace.npz --sum --gpus 32 --replicas 288 --nodes 4 --groups 8
 
   # keep the placement, then improve it by at most 4 moves a layer
@@ -42,14 +43,9 @@ examples:
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "place",
-        usage="trimtab place LOAD --gpus G --replicas R [options]",
-        help="place the experts of a load on GPUs",
-        description="Place experts on GPUs so that each GPU carries about the same load.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Place the experts of a load on GPUs so that all GPUs carry about the same load."
+    parser = add_command(commands, "place", about, _EPILOG)
+    parser.usage = "trimtab place LOAD --gpus G --replicas R [options]"
     _add_input(parser)
     _add_topology(parser)
     _add_current(parser)
@@ -63,23 +59,23 @@ def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Place, and tell."""
+    """Plan the placement, and print the report."""
     files.check_output(arguments.output, "--output")
     load = files.read_load(arguments.load, arguments.key, arguments.index, total=arguments.sum)
     current = None if arguments.current is None else files.read_placement(arguments.current)
     topology = _from(Topology, arguments)
-    asked = {
+    options = {
         "current": current,
         "budget": _budget(arguments),
         "options": _from(SolverOptions, arguments),
     }
     solver, place = _solver(arguments)
     start = time.perf_counter()
-    result = place(load, topology, **asked)
+    result = place(load, topology, **options)
     seconds = time.perf_counter() - start
     before = result.before or _untouched(result, topology, load)
     layout = "untouched" if current is None else "current"
-    _tell(arguments, report.Report(result, topology, before, layout, seconds, solver))
+    _print(arguments, place_report.Report(result, topology, before, layout, seconds, solver))
     return 0
 
 
@@ -87,24 +83,25 @@ def _solver(arguments: argparse.Namespace) -> tuple[str, Callable[..., PlaceResu
     if arguments.local:
         return "this process", local_solver()
 
-    def place(*args: Any, **asked: Any) -> PlaceResult:
+    def place(*args: Any, **options: Any) -> PlaceResult:
         with connect(arguments) as client:
-            return client.place(*args, **asked)
+            return client.place(*args, **options)
 
     return arguments.server, place
 
 
 def _untouched(result: PlaceResult, topology: Topology, load: npt.ArrayLike) -> Balance:
-    """Balance of what an engine loads unasked; the bound holds for all placements of the load."""
+    """Balance of the placement that an engine loads by default; the bound holds for any."""
     layers, experts = result.placement.logcnt.shape
     untouched = Placement.untouched(layers, experts, topology.num_replicas, topology.num_gpus)
     return replace(untouched.balance(load), bound=result.after.bound)
 
 
-def _tell(arguments: argparse.Namespace, told: report.Report) -> None:
+def _print(arguments: argparse.Namespace, result: place_report.Report) -> None:
     if arguments.output is not None:
-        report.write(told, arguments.output)
-    sys.stdout.write(report.as_json(told) if arguments.json else report.as_text(told))
+        place_report.write(result, arguments.output)
+    show = place_report.as_json if arguments.json else place_report.as_text
+    sys.stdout.write(show(result))
 
 
 def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
@@ -117,7 +114,7 @@ def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
 
 
 def _from(kind: Any, arguments: argparse.Namespace) -> Any:
-    """An options dataclass from the arguments of the same names."""
+    """Make an options dataclass from the arguments of the same names."""
     return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
 
 
@@ -130,18 +127,22 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         help=".npz or .json with tokens per expert, [layers, experts]",
     )
     group.add_argument(
-        "--key", metavar="NAME", help="array in the file (default: 'load', or the only one)"
+        "--key",
+        metavar="NAME",
+        help="name of the array in the file (default: 'load', or the only one)",
     )
     choice = group.add_mutually_exclusive_group()
     choice.add_argument(
-        "--index", metavar="I", type=int, help="load I of a trace [time, layers, experts]"
+        "--index", metavar="I", type=int, help="take load I of a trace [time, layers, experts]"
     )
-    choice.add_argument("--sum", action="store_true", help="the sum over a trace")
+    choice.add_argument("--sum", action="store_true", help="take the sum of a trace over time")
 
 
 def _add_topology(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("topology")
-    group.add_argument("--gpus", dest="num_gpus", metavar="G", type=int, required=True, help="GPUs")
+    group.add_argument(
+        "--gpus", dest="num_gpus", metavar="G", type=int, required=True, help="number of GPUs"
+    )
     group.add_argument(
         "--replicas",
         dest="num_replicas",
@@ -151,7 +152,12 @@ def _add_topology(parser: argparse.ArgumentParser) -> None:
         help="expert slots of a layer, over all GPUs",
     )
     group.add_argument(
-        "--nodes", dest="num_nodes", metavar="N", type=int, default=1, help="nodes (default: 1)"
+        "--nodes",
+        dest="num_nodes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="number of nodes (default: 1)",
     )
     group.add_argument(
         "--groups",
@@ -159,45 +165,60 @@ def _add_topology(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=1,
-        help="router groups; above 1, each stays on one node (default: 1)",
+        help="number of router groups; if above 1, each stays on one node (default: 1)",
     )
 
 
 def _add_current(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("placement in force")
     group.add_argument(
-        "--current", metavar="FILE", type=Path, help="move few experts from this placement"
+        "--current",
+        metavar="FILE",
+        type=Path,
+        help="placement in force: move few experts away from it",
     )
     group.add_argument(
-        "--max-moves-per-layer", metavar="N", type=int, help="improve it by N moves a layer"
+        "--max-moves-per-layer",
+        metavar="N",
+        type=int,
+        help="improve it by at most N moves in each layer",
     )
-    group.add_argument("--max-moves", metavar="N", type=int, help="improve it by N moves in all")
-    group.add_argument("--min-gain", metavar="X", type=float, help="least gain of a move")
+    group.add_argument(
+        "--max-moves", metavar="N", type=int, help="improve it by at most N moves over all layers"
+    )
+    group.add_argument("--min-gain", metavar="X", type=float, help="minimum gain of a move")
     group.add_argument(
         "--cross-node-cost",
         metavar="X",
         type=float,
-        help="what a move between nodes counts, where one inside counts 1",
+        help="cost of a move between nodes, where a move inside a node costs 1",
     )
 
 
 def _add_solver(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("solver")
-    group.add_argument("--effort", choices=get_args(Effort), help="how hard it tries")
+    group.add_argument("--effort", choices=get_args(Effort), help="how hard the solver tries")
     group.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of its restarts (default: 0)"
+        "--seed", metavar="N", type=int, default=0, help="seed of its restarts (default: 0)"
     )
-    group.add_argument("--objective", choices=get_args(Objective), help="what a swap has to lower")
     group.add_argument(
-        "--top-k", metavar="K", type=int, help="heaviest and lightest GPUs tried for a swap"
+        "--objective", choices=get_args(Objective), help="the value that a swap has to lower"
+    )
+    group.add_argument(
+        "--top-k",
+        metavar="K",
+        type=int,
+        help="number of heaviest and of lightest GPUs to try for a swap",
     )
     group.add_argument(
         "--max-iterations",
         metavar="N",
         type=int,
-        help="most swaps of a layer; -1: no limit",
+        help="maximum number of swaps in a layer; -1 for no limit",
     )
-    group.add_argument("--restarts", metavar="N", type=int, help="starts, of which the best wins")
+    group.add_argument(
+        "--restarts", metavar="N", type=int, help="number of starts; the best result is used"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

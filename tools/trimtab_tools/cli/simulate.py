@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
 from trimtab_tools.simulate.faults import GRAMMAR, parse_fault
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.scenario import Balance, Plan, Scenario, check_end
+from trimtab_tools.simulate.scenario import Balance, Plan, Scenario, check_it_ends
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from trimtab_tools.simulate.fleet import Fleet
 
 _DESCRIPTION = """\
-Starts a server and a group of worker processes. Each holds the weights of small experts,
-moves them as placements change, and takes steps: its tokens go to their experts by its own
-maps, on whichever rank, and what comes back is compared with what they should give. So a
-wrong flip shows as wrong tokens. Then it switches from placement to placement, or replays real
-loads which the server balances by itself, while things go wrong as you ask.
+Starts a server and a group of worker processes. Each worker holds the weights of small experts,
+moves them as placements change, and runs steps: it sends its tokens to their experts, on any rank,
+by its own maps, and compares the results with the right ones. So a wrong flip shows as wrong
+tokens. The fleet then switches from placement to placement, or replays real loads while the
+server balances them, and has the faults that you ask for.
 """
 
 _EPILOG = f"""\
@@ -41,7 +42,7 @@ examples:
   trimtab simulate --seconds 30 --plan server --history run.jsonl --json
   trimtab simulate --trace loads.npz --slots 80 --fault kill-rank:3@w20 --fault kill-server@w40
 
-The exit code is 0 if no token was wrong, no rule of the protocol was broken, and all came
+The exit code is 0 if no token was wrong, no rule of the protocol was violated, and the fleet came
 to rest at the end; else 1.
 """
 
@@ -50,23 +51,35 @@ _INTERRUPTED = 130
 
 def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "simulate",
-        help="run a fleet of worker processes, switches and faults",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _DESCRIPTION,
+        _EPILOG,
+        summary="run a fleet of worker processes, with switches and faults",
     )
-    _add_fleet(parser)
-    _add_scenario(parser)
+    fleet = parser.add_argument_group("fleet")
+    _add_sizes(fleet)
+    _add_trace(fleet)
+    _add_server(fleet)
+    scenario = parser.add_argument_group("scenario")
+    _add_plan(scenario)
+    _add_duration(scenario)
+    scenario.add_argument(
+        "--fault",
+        metavar="FAULT",
+        action="append",
+        default=[],
+        help="a fault to cause once; may be given several times (see below)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Play the scenario and print what has come of it; 0 if nothing was wrong."""
-    # Here, since other commands can do without: it loads what starts processes.
-    from trimtab_tools.simulate.play import play
+    """Run the scenario and print the report; returns 0 if nothing was wrong."""
+    # Imported here, since no other command needs what starts processes.
+    from trimtab_tools.simulate.scenario_runner import run_scenario
 
     try:
         options = _options(arguments)
@@ -76,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     try:
         with _interrupts_kept(fleet), fleet, progress(fleet):
-            report = play(fleet, scenario)
+            report = fleet.finish(trouble=run_scenario(fleet, scenario))
     except KeyboardInterrupt:
         sys.stderr.write("trimtab: interrupted\n")
         return _INTERRUPTED
@@ -86,14 +99,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _interrupts_kept(fleet: Fleet) -> Iterator[None]:
-    """Remember Ctrl-C: where Python runs a destructor or a callback, it drops what is raised."""
+    """Record Ctrl-C in the fleet's state, for its next wait.
+
+    Python drops a KeyboardInterrupt that is raised in a destructor or a callback, and the fleet
+    would go on.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
-        yield  # Whoever runs this has decided otherwise.
+        yield  # The caller handles SIGINT in its own way.
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        fleet.ledger.interrupted = True
+        fleet.state.interrupted = True
         signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, interrupt)
@@ -103,34 +120,21 @@ def _interrupts_kept(fleet: Fleet) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _add_fleet(parser: argparse.ArgumentParser) -> None:
-    group, defaults = parser.add_argument_group("fleet"), FleetOptions()
-    for name, default, what in (
+def _add_sizes(group: argparse._ArgumentGroup) -> None:
+    defaults = FleetOptions()
+    for name, default, about in (
         ("ranks", defaults.ranks, "worker processes, each with one GPU"),
         ("layers", 0, f"MoE layers (default: {defaults.layers}, or those of the trace)"),
-        ("experts", 0, f"of a layer (default: {defaults.experts}, or those of the trace)"),
+        ("experts", 0, f"experts of a layer (default: {defaults.experts}, or those of the trace)"),
         ("slots", 0, "expert slots of a layer, over all ranks (default: one to spare on each)"),
         ("hidden", 0, "an expert is a float32 matrix [N, N] (default: 64, with a trace 8)"),
-        ("tokens", 0, f"that a rank routes in a layer and step (default: {defaults.tokens})"),
-        ("steps-per-window", defaults.steps_per_window, "over which a window is spread"),
+        ("tokens", 0, f"tokens of a rank in a layer and step (default: {defaults.tokens})"),
+        ("steps-per-window", defaults.steps_per_window, "steps over which a window is spread"),
         ("barrier-every", defaults.barrier_every, "steps from one barrier to the next"),
-        ("seed", defaults.seed, "of weights, tokens and random placements"),
+        ("seed", defaults.seed, "seed of weights, tokens and random placements"),
     ):
-        shown = f"{what} (default: {default})" if "default" not in what else what
+        shown = f"{about} (default: {default})" if "default" not in about else about
         group.add_argument(f"--{name}", metavar="N", type=int, default=default, help=shown)
-    group.add_argument(
-        "--trace",
-        metavar="FILE",
-        type=Path,
-        help="an .npz file of loads to replay, `load` int64 [windows, layers, experts]; with it, "
-        "--plan is balance unless it is given",
-    )
-    group.add_argument(
-        "--windows",
-        metavar="A:B",
-        type=parse_windows,
-        help="which windows of the trace, without B (default: all)",
-    )
     group.add_argument(
         "--step-seconds",
         metavar="SECONDS",
@@ -144,57 +148,79 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
         default="pull",
         help="how weights come into staging (default: %(default)s)",
     )
+
+
+def _add_trace(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=Path,
+        help="an .npz file of loads to replay, `load` int64 [windows, layers, experts]; it makes "
+        "balance the default of --plan",
+    )
+    group.add_argument(
+        "--windows",
+        metavar="A:B",
+        type=parse_windows,
+        help="the windows of the trace to replay, from A to B - 1 (default: all)",
+    )
+
+
+def _add_server(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--server",
         metavar="ADDRESS",
-        help="host:port of a server without TLS (default: one is started, and ends with the run)",
+        help="host:port of a server without TLS (default: the command starts one, and ends it)",
     )
     group.add_argument(
         "--offer-seconds",
         metavar="SECONDS",
         type=float,
         default=10.0,
-        help="time that ranks have to prepare an offer, of the server that is started "
+        help="time in which ranks must prepare an offer, for the server that the command starts "
         "(default: %(default)g)",
     )
     group.add_argument(
         "--history",
         metavar="FILE",
         type=Path,
-        help="where to leave the history of the run, for `trimtab check-history`; with "
-        "--server, the file into which that writes, without which there is no verdict",
+        help="file for the history of the run, which `trimtab check-history` reads; with "
+        "--server, the file to which that server writes: without it, no rules are checked",
     )
 
 
-def _add_scenario(parser: argparse.ArgumentParser) -> None:
-    group, defaults = parser.add_argument_group("scenario"), Scenario()
+def _add_plan(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--plan",
+        choices=get_args(Plan),
+        help="where to switch: to random placements; to what the server plans, when it is asked, "
+        "from what the ranks have counted; or balance: the server is not asked, and decides by "
+        "itself, until the trace has been replayed or --seconds are over (default: random)",
+    )
+    group.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        default="active",
+        help="with --plan balance: whether the server moves experts, or only logs its decisions "
+        "(default: %(default)s)",
+    )
+
+
+def _add_duration(group: argparse._ArgumentGroup) -> None:
+    defaults = Scenario()
     group.add_argument(
         "--switches",
         metavar="N",
         type=int,
         default=defaults.switches,
-        help="placements to switch to, at least; not with --plan balance (default: %(default)s)",
+        help="switch to at least N placements; not with --plan balance (default: %(default)s)",
     )
     group.add_argument(
         "--seconds",
         metavar="SECONDS",
         type=float,
         default=defaults.seconds,
-        help="how long to go on doing so, at least (default: %(default)g)",
-    )
-    group.add_argument(
-        "--plan",
-        choices=get_args(Plan),
-        help="where to: at random; as the server plans from what the ranks have counted, whenever "
-        "it is asked to; or balance: it is not asked, and decides by itself, until the trace has "
-        "been replayed or --seconds are over (default: random)",
-    )
-    group.add_argument(
-        "--balance",
-        choices=get_args(Balance),
-        default="active",
-        help="with --plan balance: whether it moves experts, or only says when it would "
-        "(default: %(default)s)",
+        help="go on for at least this long (default: %(default)g)",
     )
     group.add_argument(
         "--patience",
@@ -202,13 +228,6 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         help="longest wait for a server to start or a switch to be done (default: %(default)g)",
-    )
-    group.add_argument(
-        "--fault",
-        metavar="FAULT",
-        action="append",
-        default=[],
-        help="what goes wrong, once; may be given again (see below)",
     )
 
 
@@ -235,17 +254,17 @@ def _scenario(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
     ranks, windows = options.ranks, options.num_windows
     faults = tuple(parse_fault(words, ranks, windows) for words in arguments.fault)
     if arguments.server is not None and any(fault.rank is None for fault in faults):
-        raise UsageError("--fault: a server that --server names is not the simulation's to stop")
+        raise UsageError("--fault: the command does not kill or stop the server of --server")
     plan: Plan = arguments.plan or ("random" if options.trace is None else "balance")
     scenario = Scenario(
         switches=arguments.switches, seconds=arguments.seconds, plan=plan, faults=faults
     )
-    check_end(options, scenario)
+    check_it_ends(options, scenario)
     return scenario
 
 
 def parse_windows(text: str) -> tuple[int, int]:
-    """Windows from their words, such as 0:32."""
+    """Parse a range of windows, such as 0:32."""
     first, _, end = text.partition(":")
     if not (first.isdecimal() and end.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not A:B, such as 0:32")

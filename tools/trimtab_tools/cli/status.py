@@ -1,4 +1,4 @@
-"""`trimtab status`: is the server there, and ready?"""
+"""`trimtab status`: shows whether the server is ready."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trimtab_client.client import Client
 from trimtab_client.health import SOLVER_SERVICE
 from trimtab_client.wire import ServingStatus
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.tables import table
 
@@ -27,7 +28,7 @@ The exit code is 0 only if the server and its services are SERVING.
 
 
 class Health(NamedTuple):
-    """What the server said about one service (empty: about itself), and how fast."""
+    """The health of a service, or of the server itself (""), and the latency of the answer."""
 
     service: str
     status: ServingStatus
@@ -36,22 +37,17 @@ class Health(NamedTuple):
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "status",
-        help="show whether the server is there and ready",
-        description="Ask a server for its health, and that of its services.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the health of a server and of its services."
+    parser = add_command(commands, "status", about, _EPILOG)
     add_server_options(parser, server, _TIMEOUT_SECONDS)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the health; 0 if all is SERVING, else 1."""
+    """Print the health; returns 0 if everything is SERVING, else 1."""
     with connect(arguments) as client:
-        client.health()  # connects, which is no part of the latency
+        client.health()  # Connects, which shall not count as latency.
         healths = [_ask(client, service) for service in ("", SOLVER_SERVICE)]
     show = _as_json if arguments.json else _as_table
     sys.stdout.write(show(arguments.server, healths))

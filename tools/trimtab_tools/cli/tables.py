@@ -1,4 +1,4 @@
-"""Text tables: the first column to the left, numbers to the right."""
+"""Text tables. The first column is aligned to the left, numbers to the right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def table(
     Args:
         header: a name for each column.
         rows: the cells below it.
-        left: names of the columns of words; beside the first, which always is one.
+        left: names of further columns to align to the left, since they hold words.
     """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.channel import DEFAULT_TIMEOUT
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.files import read_placement
 
@@ -16,33 +17,28 @@ examples:
   trimtab trigger prod
   trimtab trigger prod --placement placement.npz
 
-Returns once the first switch is offered: workers may still refuse it.
+The command returns once the first switch is offered. Workers may still refuse it.
 """
 
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "trigger",
-        help="switch a deployment to another placement",
-        description="Switch a deployment to another placement, in as many switches as it takes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="its name")
+    about = "Switch a deployment to another placement, in as many switches as it takes."
+    parser = add_command(commands, "trigger", about, _EPILOG)
+    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
     parser.add_argument(
         "--placement",
         metavar="FILE",
         type=Path,
-        help="where to go: what place --output wrote, or phy2log in an .npz or .json file "
-        "(default: planned from what the workers have reported)",
+        help="the placement, from place --output or phy2log in an .npz or .json file (default: "
+        "planned from what the workers have reported)",
     )
     add_server_options(parser, server, DEFAULT_TIMEOUT)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Switch, and tell what is in force and what will be."""
+    """Trigger the switch, and print the version in force and the target."""
     path = arguments.placement
     placement = None if path is None else read_placement(path)
     with connect(arguments) as client:

@@ -1,4 +1,4 @@
-"""`trimtab watch`: a line for each placement that comes into force."""
+"""`trimtab watch`: prints a line for each placement that comes into force."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.placement import Placement
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.connection import add_server_options, connect
 from trimtab_tools.cli.deployments.views import moment
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _EPILOG = """\
 examples:
   trimtab watch prod
   trimtab watch prod --count 1 --json
 
-It goes on when the server is back after a restart, and ends with Ctrl-C.
+It goes on after a restart of the server, and ends with Ctrl-C.
 """
 
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "watch",
-        help="show each placement of a deployment that comes into force",
-        description="Show the placement in force, and each that comes into force after it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Show the placement in force, and each that comes into force after it."
+    parser = add_command(commands, "watch", about, _EPILOG)
     parser.add_argument("deployment", metavar="NAME", help="the deployment")
-    parser.add_argument("--count", metavar="N", type=_count, help="end after N of them")
-    parser.add_argument("--json", action="store_true", help="print a JSON document a line")
+    parser.add_argument("--count", metavar="N", type=_count, help="end after N placements")
+    parser.add_argument("--json", action="store_true", help="print JSON, one document on each line")
     add_server_options(parser, server, math.inf)
     return parser
 
@@ -73,7 +69,7 @@ def _line(arguments: argparse.Namespace, served: ServedPlacement, before: Placem
 
 
 def _changed(before: Placement | None, after: Placement) -> int | None:
-    """How many slots hold another expert; None where there is nothing to compare."""
+    """The number of slots that hold another expert; None if the placements do not compare."""
     if before is None or before.phy2log.shape != after.phy2log.shape:
         return None
     return int(np.count_nonzero(before.phy2log != after.phy2log))

@@ -1,8 +1,8 @@
-"""The conformance kit: does an engine's adapter keep the contract of ENGINES.md?
+"""The conformance kit: checks whether an engine's adapter keeps the contract of ENGINES.md.
 
-`check_engine` plays all cases; `CASES` are for a test runner. The kit makes groups of ranks,
-calls them as sessions and engines would, on threads as they would, and judges nothing but
-what the ranks compute and how they route.
+`check_engine` runs all cases; `CASES` are for a test runner. The kit makes groups of ranks,
+calls them as sessions and engines do, on threads as they have, and checks only what the ranks
+compute and how they route.
 """
 
 from trimtab_tools.conformance.case import Case, Result, Verdict

@@ -1,4 +1,4 @@
-"""One thing that an engine has to get right, and what came of trying it."""
+"""A case: one rule that an engine has to keep, and the result of checking it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from enum import Enum
 
 import numpy as np
 
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
 from trimtab_tools.conformance.group import Group
 from trimtab_tools.conformance.shape import DEFAULT_SHAPE, Owners, Shape
-from trimtab_tools.conformance.targets import some_placement
+from trimtab_tools.conformance.targets import random_placement
 
 DEFAULT_PATIENCE = 10.0
 """Seconds."""
 
 
 class Verdict(Enum):
-    """What came of a case. SKIPPED: the engine, or the shape, has nothing to try it with."""
+    """The verdict of a case. SKIPPED: the engine or the shape does not allow the case."""
 
     OK = "ok"
     FAILED = "failed"
@@ -29,8 +29,8 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a case is played with: see `Case.run` and `Case`."""
+class CaseContext:
+    """What a case needs to run: see `Case.run` and `Case`."""
 
     make_group: MakeGroup
     shape: Shape
@@ -45,32 +45,32 @@ class Stage:
         return self.owners.of(self.shape.gpus)
 
     def group(self) -> Group:
-        """A new group, which begins with some placement."""
+        """A new group, which begins with a random placement."""
         shape = self.shape
         if self.owners is Owners.SEVERAL and shape.gpus < 3:
-            raise NotApplicableError("two ranks with several GPUs take three GPUs at least")
-        placement = some_placement(shape.layers, shape.experts, shape.slots, shape.gpus, self.rng)
+            raise NotApplicableError("two ranks with several GPUs need at least three GPUs")
+        placement = random_placement(shape.layers, shape.experts, shape.slots, shape.gpus, self.rng)
         spec = GroupSpec(placement, self.gpus, self.transfer, shape.staging_slots, shape.hidden)
         return Group(self.make_group, spec, self.rng, self.patience)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to get right. Its string, such as "pull-swap-each", is its own.
+    """A rule that an engine has to keep. Its string, such as "pull-swap-each", is unique.
 
     Attributes:
-        name: what is tried.
-        reason: what has to hold.
+        name: of the case.
+        reason: the rule.
         transfer: how weights come into staging.
         owners: how the GPUs are divided over ranks.
-        play: tries it.
+        check: checks the rule; raises `BrokenContractError` if the engine breaks it.
     """
 
     name: str
     reason: str
     transfer: Transfer
     owners: Owners
-    play: Callable[[Stage], None] = field(repr=False, compare=False)
+    check: Callable[[CaseContext], None] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.transfer.value}-{self.name}-{self.owners.value}"
@@ -83,18 +83,18 @@ class Case:
         seed: int = 0,
         patience: float = DEFAULT_PATIENCE,
     ) -> Result:
-        """Try it with new groups.
+        """Check the rule with new groups.
 
         Args:
-            make_group: makes them.
-            shape: how large they are.
-            seed: of all that is chosen at random.
-            patience: seconds that a call, or a transfer, may take.
+            make_group: makes the groups.
+            shape: sizes of the groups.
+            seed: of all random choices.
+            patience: the longest time that a call or a transfer may take, in seconds.
         """
         rng = np.random.default_rng([seed, zlib.crc32(str(self).encode())])
-        stage = Stage(make_group, shape, self.transfer, self.owners, rng, patience)
+        context = CaseContext(make_group, shape, self.transfer, self.owners, rng, patience)
         try:
-            self.play(stage)
+            self.check(context)
         except NotApplicableError as error:
             return Result(self, Verdict.SKIPPED, str(error))
         except BrokenContractError as error:
@@ -104,12 +104,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case.
+    """The result of a case.
 
     Attributes:
-        case: it.
-        verdict: what came of it.
-        message: why it failed, with rank, layer, slot and when; or why it was skipped.
+        case: the case.
+        verdict: whether it passed.
+        message: why it failed, with the rank, layer, slot and moment; or why it was skipped.
     """
 
     case: Case

@@ -1,11 +1,11 @@
-"""Plays all cases with an engine."""
+"""Runs all cases with an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import MakeGroup
 from trimtab_tools.conformance.case import DEFAULT_PATIENCE, Result, Verdict
 from trimtab_tools.conformance.cases import CASES
@@ -14,17 +14,17 @@ from trimtab_tools.conformance.shape import DEFAULT_SHAPE, Shape
 
 @dataclass(frozen=True)
 class Report:
-    """What came of all cases.
+    """The results of all cases.
 
     Attributes:
-        results: one of each case.
+        results: one for each case.
     """
 
     results: tuple[Result, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether none has failed."""
+        """Whether no case has failed."""
         return not self.having(Verdict.FAILED)
 
     def having(self, verdict: Verdict) -> list[Result]:
@@ -40,15 +40,15 @@ def check_engine(
     seed: int = 0,
     patience: float = DEFAULT_PATIENCE,
 ) -> Report:
-    """Play all cases with new groups of an engine.
+    """Run all cases with new groups of an engine.
 
     Args:
-        make_group: makes them.
-        shape: how large they are.
-        transfers: which kinds of transfer the engine has.
-        seed: of all that is chosen at random.
-        patience: seconds that a call, or a transfer, may take; it is an error if one takes
-            longer.
+        make_group: makes the groups.
+        shape: sizes of the groups.
+        transfers: the kinds of transfer that the engine has.
+        seed: of all random choices.
+        patience: the longest time that a call or a transfer may take, in seconds; a longer one
+            fails the case.
     """
     return Report(
         tuple(

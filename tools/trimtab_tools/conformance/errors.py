@@ -1,9 +1,9 @@
-"""Why a case does not pass."""
+"""Why a case fails or is skipped."""
 
 
 class BrokenContractError(Exception):
-    """An adapter does not keep the contract. The message says where and when."""
+    """An adapter breaks the contract. The message says where and when."""
 
 
 class NotApplicableError(Exception):
-    """The engine, or its shape, has nothing to try a case with. The message says why."""
+    """The engine or the shape does not allow a case. The message says why."""

@@ -1,4 +1,4 @@
-"""A group under test: things happen to it as they would in a run, and each time it is judged."""
+"""A group under test: it goes through switches and aborts as in a run, with a check after each."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Self
 import numpy as np
 
 from trimtab_client.placement import Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
+from trimtab_protocol.version import Version
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
+from trimtab_tools.conformance.expert_outputs import ExpertOutputs
 from trimtab_tools.conformance.offers import Work
 from trimtab_tools.conformance.ranks import Ranks, failure_of
-from trimtab_tools.conformance.targets import Feature, crowded, featured
-from trimtab_tools.conformance.truth import Truth
+from trimtab_tools.conformance.targets import Feature, large_target, target_with
 
 _TOKENS = 4
 
 Offers = dict[int, SwitchOffer]
-"""What each rank is offered."""
+"""The offer to each rank, by its index."""
 
 
 class Group:
-    """The group. A context manager.
+    """A group of ranks, in a `with` block.
 
-    Whatever happens to it, each rank has to compute and to route by what is in force there.
-    All methods raise `BrokenContractError` where one does not, or fails, or blocks.
+    At any time each rank has to compute and route by the placement that is in force there. All
+    methods raise `BrokenContractError` if a rank does not, or if it fails or blocks.
 
     Args:
         make_group: makes the adapters.
-        spec: of which kind.
-        rng: for all that is chosen at random.
-        patience: seconds that a call, or a transfer, may take.
+        spec: which group to make.
+        rng: for all random choices.
+        patience: the longest time that a call or a transfer may take, in seconds.
 
     Attributes:
-        spec: what it was made by.
+        spec: which group it is.
         ranks: its ranks.
-        truth: what its experts compute.
-        placement: what all serve by.
+        expert_outputs: what each expert computes.
+        placement: the placement by which all serve.
 
     Raises:
         NotApplicableError: the engine has no such groups.
@@ -53,7 +53,7 @@ class Group:
         self.spec, self._rng = spec, rng
         self.placement, self._version = spec.placement, Version(1, 0)
         self._generation = self._step = 0
-        # The same for all groups, so that what they compute can be compared.
+        # The same tokens for all groups, so that their results can be compared.
         tokens_TH = np.random.default_rng(0).standard_normal((_TOKENS, spec.hidden))
         self._tokens_TH = tokens_TH.astype(np.float32)
         self.ranks = Ranks(make_group, spec, patience)
@@ -61,10 +61,10 @@ class Group:
 
     def __enter__(self) -> Self:
         try:
-            seen = self.ranks.look(self._tokens_TH, "at the start")
-            self.truth = Truth(self.placement, seen.values())
+            seen = self.ranks.observe(self._tokens_TH, "at the start")
+            self.expert_outputs = ExpertOutputs(self.placement, seen.values())
             self.check("at the start")
-            self.truth.require_distinct()
+            self.expert_outputs.require_distinct()
         except BrokenContractError as error:
             self.__exit__(type(error), error, None)
             raise
@@ -79,18 +79,18 @@ class Group:
         try:
             self.ranks.close(self.ranks.alive())
         except BrokenContractError:
-            # What went wrong first says more.
+            # An earlier error says more.
             if exc is None:
                 raise
 
-    # What happens.
+    # Switches and aborts.
 
     def switch(self, target: Placement) -> None:
-        """A whole switch."""
+        """Do a whole switch."""
         self.flip(self.prepare(self.offers(target)))
 
     def offers(self, target: Placement) -> Offers:
-        """A new offer to each rank."""
+        """Make a new offer to each rank."""
         self._generation += 1
         offers = Work.between(self.placement, target).offers(
             self.spec.gpus,
@@ -102,7 +102,7 @@ class Group:
         return {rank: offers[rank] for rank in self.ranks.alive()}
 
     def prepare(self, offers: Offers) -> Offers:
-        """The ranks prepare these offers at once, and all of them can; returns the offers."""
+        """Have the ranks prepare these offers at once; all must succeed. Returns the offers."""
         for rank, failure in self.attempt(offers).items():
             if failure is not None:
                 what = f"cannot prepare {offers[rank].version}: {failure}"
@@ -110,14 +110,14 @@ class Group:
         return offers
 
     def attempt(self, offers: Offers) -> dict[int, str | None]:
-        """The ranks prepare these offers at once; why each could not, or None."""
+        """Have the ranks prepare these offers at once; returns why each failed, or None."""
         collective = self.spec.transfer is Transfer.COLLECTIVE
         call = self.ranks.call_engine if collective else self.ranks.call_session
         calls = {rank: call(rank, "on_offer", offer) for rank, offer in offers.items()}
         what = _version(offers)
         if collective:
             self.ranks.wait(calls, f"on_offer of {what}")
-        # Else it goes on meanwhile, and the engine has to serve.
+        # A pull goes on meanwhile, and the engine has to serve.
         self.check(f"while {what} is being prepared")
         self.ranks.wait(calls, f"on_offer of {what}")
         transfers = {
@@ -130,13 +130,13 @@ class Group:
         return {rank: failure_of(transfers.get(rank, call)) for rank, call in calls.items()}
 
     def abort(self, offers: Offers) -> None:
-        """The ranks are told to give up these offers."""
+        """Have the ranks give up these offers."""
         aborts = {rank: self.ranks.call_session(rank, "on_abort", o) for rank, o in offers.items()}
         self.ranks.results(aborts, f"on_abort of {_version(offers)}")
         self.check(f"after {_version(offers)} was aborted")
 
     def flip(self, offers: Offers) -> None:
-        """The ranks flip, one after another: a flip waits for no rank, and reads from none."""
+        """Have the ranks flip, one after another: a flip must not need another rank."""
         self._step += 1
         order = self._rng.permutation(list(offers)).tolist()
         for rank in order:
@@ -150,29 +150,29 @@ class Group:
         self._version = _version(offers)
 
     def check(self, when: str) -> None:
-        """Judge all ranks, by what they compute and how they route."""
-        for rank, seen in self.ranks.look(self._tokens_TH, when).items():
-            fault = self.truth.fault_of(seen, self._in_force[rank])
-            if fault is not None:
-                raise BrokenContractError(f"{self.ranks.name(rank)}, {when}: {fault}")
+        """Check what all ranks compute and how they route."""
+        for rank, seen in self.ranks.observe(self._tokens_TH, when).items():
+            mistake = self.expert_outputs.mistake_of(seen, self._in_force[rank])
+            if mistake is not None:
+                raise BrokenContractError(f"{self.ranks.name(rank)}, {when}: {mistake}")
 
-    # Where to switch to.
+    # Targets.
 
-    def crowded(self) -> Placement:
-        """A placement that differs wherever staging allows it.
-
-        Raises:
-            NotApplicableError: none is found.
-        """
-        return _found(crowded(self.placement, self.spec.staging_slots, self._rng))
-
-    def featured(self, feature: Feature) -> Placement:
-        """A placement that differs in little, but has a feature.
+    def large_target(self) -> Placement:
+        """A random placement that differs as much as staging has room for.
 
         Raises:
             NotApplicableError: none is found.
         """
-        return _found(featured(self.placement, self.spec.staging_slots, self._rng, feature))
+        return _found(large_target(self.placement, self.spec.staging_slots, self._rng))
+
+    def target_with(self, feature: Feature) -> Placement:
+        """A placement for a small switch that has a feature.
+
+        Raises:
+            NotApplicableError: none is found.
+        """
+        return _found(target_with(self.placement, self.spec.staging_slots, self._rng, feature))
 
 
 def _found(target: Placement | None) -> Placement:

@@ -1,4 +1,4 @@
-"""A group of reference engines in one process, joined by memory."""
+"""A group of reference engines in one process, which exchange weights through memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from trimtab_tools.conformance.adapter import FloatArray, GroupSpec
 from trimtab_tools.conformance.reference import NumpyEngine, Place
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_S = 60.0
 
 
 class InProcess:
     """The `Transport` that all ranks of a group share.
 
     Args:
-        ranks: how many they are.
+        ranks: number of ranks.
 
     Attributes:
         owners: the rank of each GPU.
@@ -28,18 +28,18 @@ class InProcess:
         self._lock = threading.Lock()
         self._sent: dict[Place, FloatArray] = {}
         self._received: dict[Place, FloatArray] = {}
-        self._all_here = threading.Barrier(ranks, self._deliver, _PATIENCE_SECONDS)
+        self._all_here = threading.Barrier(ranks, self._deliver, _TIMEOUT_S)
 
     def read(self, gpu: int, layer: int, slot: int) -> FloatArray:
         """See `Transport`."""
         return self.owners[gpu].weights_in(layer, slot)
 
     def exchange(self, sent: Mapping[Place, FloatArray]) -> Mapping[Place, FloatArray]:
-        """See `Transport`. Every rank gets what is sent to any."""
+        """See `Transport`. Every rank gets what is sent to all ranks."""
         with self._lock:
             self._sent |= sent
         self._all_here.wait()
-        # Not replaced before all ranks are here again, and so have taken theirs.
+        # The next exchange replaces it only once all ranks have called again, and so have read it.
         return self._received
 
     def _deliver(self) -> None:
@@ -47,7 +47,7 @@ class InProcess:
 
 
 def checkpoint(layer: int, expert: int, hidden: int) -> FloatArray:
-    """The weights of an expert, float32 [H, H]: at random, and always the same."""
+    """The weights of an expert, float32 [H, H]: random numbers, the same at each call."""
     rng = np.random.default_rng([layer, expert])
     return rng.standard_normal((hidden, hidden), np.float32)
 
@@ -55,7 +55,7 @@ def checkpoint(layer: int, expert: int, hidden: int) -> FloatArray:
 def make_group(
     spec: GroupSpec, kind: Callable[..., NumpyEngine] = NumpyEngine
 ) -> list[NumpyEngine]:
-    """Make the ranks of a group; `kind` makes one, from the arguments of `NumpyEngine`."""
+    """Make the ranks of a group; `kind` makes a rank from the arguments of `NumpyEngine`."""
     transport = InProcess(len(spec.gpus))
     ranks = [
         kind(

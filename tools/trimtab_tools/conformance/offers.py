@@ -1,4 +1,4 @@
-"""What a switch asks of each rank, worked out slot by slot: the slow, obvious version."""
+"""What a switch asks of each rank, slot by slot: the slow, obvious version."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.version import Version
 from trimtab_client.worker.offer import SwitchOffer
-from trimtab_client.worker.proposal import Proposal, Room
+from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_protocol.messages import Offer, Transfers
+from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a switch asks of all ranks together. Rows are those of `SwitchOffer`.
+    """What a switch asks of all ranks together. The rows are those of `SwitchOffer`.
 
     Attributes:
         base: the placement in force.
         target: the placement to switch to.
         receives: layer, slot, expert.
-        sources: of each of these, all GPUs that hold the expert.
+        sources: for each of these, all GPUs that hold the expert.
         copies: layer, slot to read, slot to write, expert.
     """
 
@@ -33,7 +34,7 @@ class Work:
 
     @classmethod
     def between(cls, base: Placement, target: Placement) -> Work:
-        """The work of a switch."""
+        """The work of a switch from `base` to `target`."""
         work = cls(base, target, [], [], [])
         per_gpu = work.slots_per_gpu
         for layer in np.flatnonzero((base.phy2log != target.phy2log).any(1)).tolist():
@@ -43,8 +44,8 @@ class Work:
         return work
 
     def _fill(self, layer: int, own: range, old_R: list[int], new_R: list[int]) -> None:
-        """What comes into the slots of one GPU, and from where."""
-        # The lowest slot that has each expert: in force or, once it is received, by then.
+        """Add what comes into the slots of one GPU, and from where."""
+        # The lowest slot that has each expert, before the switch or once it is received.
         found = {old_R[slot]: slot for slot in reversed(own)}
         for slot in own:
             expert = new_R[slot]
@@ -69,14 +70,14 @@ class Work:
         return int(self.base.phy2log[layer, slot])
 
     def arrivals(self, gpus: Collection[int]) -> int:
-        """Most experts that one of these GPUs receives."""
+        """The highest number of experts that one of these GPUs receives."""
         counts = [0] * self.base.num_gpus
         for _, slot, _ in self.receives:
             counts[slot // self.slots_per_gpu] += 1
         return max(counts[gpu] for gpu in gpus)
 
     def is_idle(self, gpus: Collection[int]) -> bool:
-        """Whether the owner of these GPUs has only maps to replace."""
+        """Whether the rank that owns these GPUs has only to replace its maps."""
         written = [slot for _, slot, _ in self.receives] + [slot for _, _, slot, _ in self.copies]
         return not any(slot // self.slots_per_gpu in gpus for slot in written)
 
@@ -88,7 +89,7 @@ class Work:
         version: Version,
         rng: np.random.Generator,
     ) -> list[SwitchOffer]:
-        """The offer to each rank, checked as a session checks it; sources in any order."""
+        """The offer to each rank, checked as a session checks it; sources in random order."""
         ranked = [rng.permutation(gpus).tolist() for gpus in self.sources]
         sends = [self._send(row, gpus[0]) for row, gpus in zip(self.receives, ranked, strict=True)]
         changed = np.flatnonzero((self.base.phy2log != self.target.phy2log).any(1)).astype(np.int32)
@@ -97,11 +98,7 @@ class Work:
             mine = [
                 i for i, row in enumerate(self.receives) if row[1] // self.slots_per_gpu in gpus
             ]
-            proposal = Proposal(
-                version=version,
-                digest=self.target.digest,
-                base=base,
-                base_digest=self.base.digest,
+            transfers = Transfers(
                 layers=changed,
                 old_rows=self.base.phy2log[changed],
                 new_rows=self.target.phy2log[changed],
@@ -109,9 +106,10 @@ class Work:
                 receive_sources=_padded([ranked[i] for i in mine]),
                 sends=_table([row for row in sends if row[1] // self.slots_per_gpu in gpus], 4),
                 copies=_table([r for r in self.copies if r[1] // self.slots_per_gpu in gpus], 4),
-                bytes_received=len(mine),  # as if each had one byte
+                bytes_received=len(mine),  # As if each expert had one byte.
             )
-            offers.append(proposal.on(self.base, Room(gpus, staging_slots, 0)))
+            offer = Offer(version, self.target.digest, base, self.base.digest, transfers)
+            offers.append(check_offer(offer, self.base, Room(gpus, staging_slots, 0)))
         return offers
 
     def _send(self, receive: tuple[int, int, int], gpu: int) -> tuple[int, int, int, int]:

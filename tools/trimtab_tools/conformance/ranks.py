@@ -11,37 +11,37 @@ import numpy as np
 from trimtab_client.worker.slots import slots_of
 from trimtab_tools.conformance.adapter import EngineAdapter, FloatArray, GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
-from trimtab_tools.conformance.lane import Lane
-from trimtab_tools.conformance.truth import Seen
+from trimtab_tools.conformance.expert_outputs import Observation
+from trimtab_tools.conformance.serial_thread import SerialThread
 
 
 class _Rank(NamedTuple):
     adapter: EngineAdapter
-    session: Lane
-    engine: Lane
+    session: SerialThread
+    engine: SerialThread
 
 
 class Ranks:
-    """Each rank's adapter, with one thread as its session has it and one as its engine has.
+    """The adapter of each rank, with a thread for its session and one for its engine.
 
-    Nothing is waited for longer than the patience: so an adapter that blocks is found, and its
-    threads are left to it.
+    No wait is longer than the patience. So an adapter that blocks is found; its threads are left
+    blocked.
 
     Args:
         make_group: makes the adapters.
-        spec: of which kind.
-        patience: seconds that a call, or a transfer, may take.
+        spec: which group to make.
+        patience: the longest time that a call or a transfer may take, in seconds.
 
     Raises:
         NotApplicableError: the engine has no such groups.
-        BrokenContractError: they cannot be made.
+        BrokenContractError: the adapters cannot be made.
     """
 
     def __init__(self, make_group: MakeGroup, spec: GroupSpec, patience: float) -> None:
         self._spec, self._patience = spec, patience
         self._ranks = {
-            i: _Rank(adapter, Lane(f"session {i}"), Lane(f"engine {i}"))
-            for i, adapter in enumerate(self._made(make_group))
+            i: _Rank(adapter, SerialThread(f"session {i}"), SerialThread(f"engine {i}"))
+            for i, adapter in enumerate(self._make(make_group))
         }
 
     def alive(self) -> list[int]:
@@ -49,41 +49,45 @@ class Ranks:
         return list(self._ranks)
 
     def name(self, rank: int) -> str:
-        """What a rank is called in messages."""
+        """The name of a rank in messages."""
         gpus = self._spec.gpus[rank]
         return f"rank {rank} (GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))})"
 
     def call_session(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
         """Have the session's thread call a method of the adapter."""
-        return self._ranks[rank].session.do(getattr(self._ranks[rank].adapter, method), *arguments)
+        return self._ranks[rank].session.submit(
+            getattr(self._ranks[rank].adapter, method), *arguments
+        )
 
     def call_engine(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
         """Have the engine's thread call a method of the adapter."""
-        return self._ranks[rank].engine.do(getattr(self._ranks[rank].adapter, method), *arguments)
+        return self._ranks[rank].engine.submit(
+            getattr(self._ranks[rank].adapter, method), *arguments
+        )
 
-    def look(self, tokens_TH: FloatArray, when: str) -> dict[int, Seen]:
-        """What each rank shows of itself, on its engine's thread."""
-        looks = {
-            i: rank.engine.do(self._show, rank.adapter, self._spec.gpus[i], tokens_TH)
+    def observe(self, tokens_TH: FloatArray, when: str) -> dict[int, Observation]:
+        """How each rank routes and what it computes, asked on its engine's thread."""
+        calls = {
+            i: rank.engine.submit(self._observation, rank.adapter, self._spec.gpus[i], tokens_TH)
             for i, rank in self._ranks.items()
         }
-        return self.results(looks, f"a look at it {when}")
+        return self.results(calls, f"phy2log and compute {when}")
 
     def close(self, ranks: Collection[int]) -> None:
-        """Ranks end, at once. The threads that call them end when they are free."""
+        """Close ranks, all at once. The threads that call them end when they are free."""
         closing = {i: self._ranks.pop(i) for i in ranks}
-        # Not behind what an engine's thread may be stuck in.
-        ends = {i: _once(f"end of {i}", rank.adapter.close) for i, rank in closing.items()}
+        # On threads of their own, since the engines' threads may be stuck.
+        ends = {i: _run_apart(f"end of {i}", rank.adapter.close) for i, rank in closing.items()}
         for rank in closing.values():
             rank.session.end()
             rank.engine.end()
         self.results(ends, "close")
 
     def results(self, calls: Mapping[int, Future[Any]], what: str) -> dict[int, Any]:
-        """What calls gave, which must end and must not fail.
+        """Wait for calls, which must end and must not fail; returns their results.
 
         Raises:
-            BrokenContractError: one does.
+            BrokenContractError: a call does not end, or fails.
         """
         self.wait(calls, what)
         for rank, call in calls.items():
@@ -95,13 +99,13 @@ class Ranks:
         """Wait for calls, which must end.
 
         Raises:
-            BrokenContractError: one does not.
+            BrokenContractError: a call does not end.
         """
         wait(calls.values(), self._patience)
         stuck = [rank for rank, call in calls.items() if not call.done()]
         if stuck:
             ended = {rank: call for rank, call in calls.items() if call.done()}
-            # What has failed on one rank is often what another waits for.
+            # A rank often waits for another one, which has failed.
             failures = [
                 f"; {self.name(rank)}: {failure_of(call)}"
                 for rank, call in ended.items()
@@ -112,8 +116,8 @@ class Ranks:
                 + "".join(failures)
             )
 
-    def _made(self, make_group: MakeGroup) -> Iterable[EngineAdapter]:
-        made = _once("maker", make_group, self._spec)
+    def _make(self, make_group: MakeGroup) -> Iterable[EngineAdapter]:
+        made = _run_apart("maker", make_group, self._spec)
         wait([made], self._patience)
         if not made.done():
             raise BrokenContractError(f"make_group has not ended after {self._patience:g} s")
@@ -128,7 +132,9 @@ class Ranks:
             raise BrokenContractError(f"make_group made {len(adapters)} ranks, not {wanted}")
         return adapters
 
-    def _show(self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray) -> Seen:
+    def _observation(
+        self, adapter: EngineAdapter, gpus: tuple[int, ...], tokens_TH: FloatArray
+    ) -> Observation:
         placement = self._spec.placement
         slots_O = slots_of(gpus, placement)
         outputs_LOTH = np.empty((len(placement.phy2log), len(slots_O), *tokens_TH.shape))
@@ -139,25 +145,25 @@ class Ranks:
             except Exception as error:
                 error.add_note(f"(compute: layer {layer}, slot {slots_O[i]})")
                 raise
-        return Seen(np.array(adapter.phy2log()), slots_O, outputs_LOTH.astype(np.float32))
+        return Observation(np.array(adapter.phy2log()), slots_O, outputs_LOTH.astype(np.float32))
 
 
 def failure_of(transfer: Future[Any]) -> str | None:
-    """Why a transfer that has ended has failed, as a session sees it; None: it has not."""
+    """Why a transfer has failed, as a session sees it; None if it has succeeded."""
     try:
         result = transfer.result()
     except CancelledError:
         return "the transfer was cancelled"
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is an answer
+    except Exception as error:  # noqa: BLE001 - any error of an adapter is a failure
         return " ".join([repr(error), *getattr(error, "__notes__", [])])
     return None if result is None or result is True else f"the answer is {result!r}"
 
 
-def _once(name: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Have a thread of its own call something."""
-    lane = Lane(name)
-    done = lane.do(call, *arguments)
-    lane.end()
+def _run_apart(name: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Run a call on a thread of its own."""
+    thread = SerialThread(name)
+    done = thread.submit(call, *arguments)
+    thread.end()
     return done
 
 

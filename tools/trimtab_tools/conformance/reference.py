@@ -1,8 +1,8 @@
-"""An engine's rank over numpy weights: the adapter to read before writing one.
+"""An engine's rank over numpy weights: read it before you write an adapter.
 
 It has what every rank has: weights in slots, staging beside them, the maps by which it
-routes, and ways to the other ranks. What it computes goes through these maps to these
-weights, so a wrong flip gives a wrong result, not just a wrong label.
+routes, and a transport to the other ranks. It computes by these maps and these weights, so a
+wrong flip gives a wrong result, not just a wrong label.
 
 Legend for all shapes: T tokens, H hidden size. A place is a layer and a slot of it, where
 slots are numbered over all GPUs.
@@ -19,46 +19,46 @@ import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Transfer
 from trimtab_client.worker.slots import slots_of
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import FloatArray
 
 Place = tuple[int, int]
 Weights = Callable[[int, int], FloatArray]
-Elsewhere = Callable[[int, int, int, FloatArray], FloatArray]
+ComputeElsewhere = Callable[[int, int, int, FloatArray], FloatArray]
 
 
 class Transport(Protocol):
-    """How weights come from the other ranks. Whatever it does has to end: use timeouts."""
+    """How weights come from the other ranks. All calls have to end, so use timeouts."""
 
     def read(self, gpu: int, layer: int, slot: int) -> FloatArray:
         """The live weights in a slot of another rank's GPU, [H, H].
 
         Raises:
-            OSError: they cannot be had from there.
+            OSError: the rank cannot give them.
         """
 
     def exchange(self, sent: Mapping[Place, FloatArray]) -> Mapping[Place, FloatArray]:
-        """Send weights to slots of any ranks, and get at least what is sent to this one's.
+        """Send weights to slots of any ranks; returns at least what is sent to this rank's slots.
 
-        Collective: all ranks call it at the same step, also those that send nothing.
+        A collective: all ranks call it at the same step, also those that send nothing.
         """
 
 
 class NumpyEngine:
     """One rank: an `EngineAdapter`, and a forward pass.
 
-    No lock is needed, since the session keeps an order: transfer, then flip or abort, then
-    the next transfer. Until the flip only staging is written, so the slots may be computed
-    with, and read by other ranks, all the time.
+    It needs no lock, since the session keeps an order: transfer, then flip or abort, then
+    the next transfer. Until the flip only staging is written, so this rank may compute with the
+    slots, and other ranks may read them, at any time.
 
     Args:
-        gpus: the GPUs that it owns.
-        placement: what it loads, and routes by at first.
-        weights: the checkpoint: of a layer and an expert, float32 [H, H].
-        transport: the ways to the other ranks.
-        transfer: which of them it uses.
-        staging_slots: expert weights that the staging of each GPU has room for.
+        gpus: the GPUs that the rank owns.
+        placement: the placement that it loads, and by which it routes at first.
+        weights: the checkpoint: returns the weights of a layer and an expert, float32 [H, H].
+        transport: to the other ranks.
+        transfer: whether it pulls weights or exchanges them.
+        staging_slots: number of expert weights for which the staging of each GPU has room.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class NumpyEngine:
     # The session's thread; `on_offer` of a collective transfer: the engine's.
 
     def on_offer(self, offer: SwitchOffer) -> Future[Any] | None:
-        """Fill staging: at once with all ranks, or by itself while the engine serves."""
+        """Fill staging: now and with all ranks, or on a thread while the engine serves."""
         if self._transfer is Transfer.COLLECTIVE:
             self._exchange(offer)
             return None
         return self._reader.submit(self._pull, offer)
 
     def on_abort(self, offer: SwitchOffer) -> None:
-        """Free staging. It may be empty, or filled in part by a transfer that failed."""
+        """Free staging, which may be empty, or partly filled by a transfer that failed."""
         self._empty_staging()
 
     # The engine's thread.
@@ -109,12 +109,12 @@ class NumpyEngine:
         self._empty_staging()
 
     def forward(
-        self, layer: int, experts_T: IntArray, tokens_TH: FloatArray, elsewhere: Elsewhere
+        self, layer: int, experts_T: IntArray, tokens_TH: FloatArray, elsewhere: ComputeElsewhere
     ) -> FloatArray:
-        """Run each token through its expert, wherever this rank's maps say that it lies.
+        """Run each token through its expert, in the slot that this rank's maps name.
 
-        `elsewhere` has the owner of another GPU compute, at the same step: its arguments are
-        the GPU and those of `compute`. Tokens of one expert take turns at its replicas.
+        `elsewhere` has the rank that owns another GPU compute, at the same step: its arguments
+        are the GPU and those of `compute`. Tokens of one expert take turns at its replicas.
         """
         slots_T = np.array([self.route(layer, int(e), t) for t, e in enumerate(experts_T)])
         outputs_TH = np.empty_like(tokens_TH)
@@ -130,7 +130,7 @@ class NumpyEngine:
         return int(self._maps.log2phy[layer, expert, replica])
 
     def compute(self, layer: int, slot: int, tokens: FloatArray) -> FloatArray:
-        """What the weights in one of its own slots make of tokens [T, H], whoever asks."""
+        """Apply the weights in one of its own slots to tokens of any rank, [T, H] to [T, H]."""
         outputs_TH: FloatArray = tokens @ self._slots[layer, slot]
         return outputs_TH
 
@@ -141,14 +141,14 @@ class NumpyEngine:
     # Any thread.
 
     def weights_in(self, layer: int, slot: int) -> FloatArray:
-        """The live weights in an own slot, for others to read; ConnectionError once closed."""
+        """The live weights in one of its own slots; raises ConnectionError once it is closed."""
         slots = self._slots
         if not slots:
             raise ConnectionError(f"the rank of GPUs {list(self._gpus)} is closed")
         return slots[layer, slot]
 
     def close(self) -> None:
-        """Wait for a transfer that runs, and free everything."""
+        """Wait for the transfer that runs, if any, and free everything."""
         self._reader.shutdown(cancel_futures=True)
         self._slots = {}
 
@@ -161,7 +161,7 @@ class NumpyEngine:
             self._stage((layer, slot), self._read(offer.base_placement, layer, expert, holders))
 
     def _read(self, base: Placement, layer: int, expert: int, holders: list[int]) -> FloatArray:
-        """The weights of an expert, from the first GPU of these from which they can be had."""
+        """The weights of an expert, from the first of these GPUs that can give them."""
         for gpu in holders:
             held = base.log2phy[layer, expert].tolist()
             slot = next(slot for slot in held if slot // self._per_gpu == gpu)
@@ -189,7 +189,7 @@ class NumpyEngine:
         self._staged.clear()
 
     def _incoming(self, offer: SwitchOffer) -> dict[Place, FloatArray]:
-        """What comes into each slot. All is read before the first is written: see `copies`."""
+        """The new weights of each slot, all read before the first slot is written."""
         incoming = dict(self._staged)
         for layer, source, target, expert in offer.copies.tolist():
             in_force = offer.base_placement.phy2log[layer, source] == expert

@@ -1,4 +1,4 @@
-"""How large the groups of a check are, and who owns which GPUs."""
+"""The sizes of the groups under test, and which rank owns which GPUs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from trimtab_client.exceptions import invalid
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of the groups that are made.
+    """The sizes of the groups under test.
 
     Attributes:
         layers: L, MoE layers.
         experts: E, experts of a layer.
         slots: R, expert slots of a layer, over all GPUs.
         gpus: G.
-        staging_slots: expert weights that the staging of each GPU has room for.
+        staging_slots: number of expert weights for which the staging of each GPU has room.
         hidden: H, the width of tokens.
 
     Raises:
-        InvalidArgumentError: one is below 1, there are fewer slots than experts, or the GPUs do
-            not divide the slots.
+        InvalidArgumentError: a value is below 1, there are fewer slots than experts, or the GPUs
+            do not divide the slots.
     """
 
     layers: int = 3
@@ -48,8 +48,8 @@ DEFAULT_SHAPE = Shape()
 class Owners(Enum):
     """How the GPUs are divided over ranks.
 
-    EACH: a rank for each GPU. SEVERAL: two ranks, with the even and the odd GPUs. ONE: a rank
-    that owns all, such as the driver of an engine that coordinates its GPUs by itself.
+    EACH: one rank for each GPU. SEVERAL: two ranks, with the even and the odd GPUs. ONE: one rank
+    that owns all GPUs, such as the driver of an engine that coordinates its own workers.
     """
 
     EACH = "each"

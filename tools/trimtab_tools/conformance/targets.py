@@ -1,4 +1,4 @@
-"""Placements to switch to: at random, as much as staging takes, or with some feature."""
+"""Placements to switch to: random ones, large switches, and switches with some feature."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from trimtab_client.placement import Placement
 from trimtab_tools.conformance.offers import Work
 
 Feature = Callable[[Work], bool]
-"""Whether a switch has what a case is about."""
+"""Whether a switch has the feature that a case is about."""
 
-_LONGEST_WALK = 6
+_MAX_WALK = 6
 _WALKS = 200
 _TRIES = 10
 
 
-def some_placement(
+def random_placement(
     layers: int, experts: int, slots: int, gpus: int, rng: np.random.Generator
 ) -> Placement:
-    """Every expert somewhere, and otherwise at random.
+    """A random placement in which each expert has at least one slot.
 
     Raises:
-        InvalidArgumentError: there is none.
+        InvalidArgumentError: there is no such placement.
     """
     row_R = np.arange(slots) % experts
     row_R[experts:] = rng.integers(0, experts, max(0, slots - experts))
     return Placement.of(rng.permuted(np.tile(row_R, (layers, 1)), axis=1), experts, gpus)
 
 
-def crowded(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement | None:
-    """All layers at random, as far as no GPU receives more than it has room for.
+def large_target(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement | None:
+    """A random placement that differs as much as the staging of each GPU has room for.
 
-    None where that is the base again and again.
+    None if no other placement than the base is found.
     """
-    tries = (_crowded_once(base, staging_slots, rng) for _ in range(_TRIES))
+    tries = (_large_target(base, staging_slots, rng) for _ in range(_TRIES))
     return next((target for target in tries if target != base), None)
 
 
-def featured(
+def target_with(
     base: Placement, staging_slots: int, rng: np.random.Generator, feature: Feature
 ) -> Placement | None:
-    """A switch with a feature, in about as few steps as can be; None where none is found.
+    """The target of a small switch with a feature; None if none is found.
 
-    It is looked for by random steps in one layer, between two GPUs at most: so what breaks in
-    it is easy to see.
+    The search takes random steps in one layer, between at most two GPUs, and begins with few
+    steps. So it is easy to see in such a switch what an engine does wrong.
     """
     layers, slots = base.phy2log.shape
     per_gpu = slots // base.num_gpus
-    for length in range(1, _LONGEST_WALK + 1):
+    for length in range(1, _MAX_WALK + 1):
         for _ in range(_WALKS):
             phy2log_LR = base.phy2log.copy()
             near_G = rng.permutation(base.num_gpus)[:2]
@@ -66,7 +66,7 @@ def featured(
     return None
 
 
-def _crowded_once(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement:
+def _large_target(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement:
     phy2log_LR = base.phy2log.copy()
     room_G = np.full(base.num_gpus, staging_slots)
     for layer in rng.permutation(len(phy2log_LR)):
@@ -83,7 +83,7 @@ def _crowded_once(base: Placement, staging_slots: int, rng: np.random.Generator)
 
 
 def _step(row_R: np.ndarray, near: np.ndarray, rng: np.random.Generator) -> None:
-    """Exchange two of these slots, or overwrite one by another: but lose no expert."""
+    """Exchange two of these slots, or overwrite one by another unless that loses an expert."""
     i, j = rng.choice(near, 2)
     if rng.random() < 0.5 and (row_R == row_R[j]).sum() > 1:
         row_R[j] = row_R[i]
@@ -92,6 +92,6 @@ def _step(row_R: np.ndarray, near: np.ndarray, rng: np.random.Generator) -> None
 
 
 def _arrivals(old_R: np.ndarray, new_R: np.ndarray, gpus: int) -> np.ndarray:
-    """How many experts are new to each GPU, [G]."""
+    """The number of experts that are new to each GPU, [G]."""
     pairs = zip(old_R.reshape(gpus, -1).tolist(), new_R.reshape(gpus, -1).tolist(), strict=True)
     return np.array([len(set(new) - set(old)) for old, new in pairs])

@@ -8,7 +8,7 @@
         print(violation)
 
 One function judges each rule and has its name: `invariants.i1` to `i8` and `liveness`, and
-`rules.p1`, `p2` and `p4`.
+`rules.p1` to `p4`.
 
 | code | what it holds events to |
 |---|---|
@@ -17,12 +17,13 @@ One function judges each rule and has its name: `invariants.i1` to `i8` and `liv
 | I3 | a flip, and a Commit that is sent, come after the commit |
 | I4 | a commit comes after Prepared by all members, and there is no abort before or after it |
 | I5 | all ranks flip at one step |
-| I6 | an offer is on what was applied last in the newest epoch, with a new generation |
+| I6 | an offer is on what was applied last in the newest epoch |
 | I7 | what was added and what was missed sum up to what was counted |
 | I8 | every expert has a slot in each layer |
 | liveness | at the end no switch is open, and all members are at the version applied last |
 | P1 | terms rise |
 | P2 | epochs follow each other, each with a new group, and members that own each GPU once |
+| P3 | generations rise, over all epochs of a deployment |
 | P4 | one switch at a time: offered, committed, applied by all |
 
 Only what stands in a history is known:
@@ -37,8 +38,8 @@ Only what stands in a history is known:
 - Lines of other kinds, such as `ignored`, are counted and not judged.
 """
 
+from trimtab_protocol.history import Event
 from trimtab_tools.history.check import Report, Violation, check_history
-from trimtab_tools.history.events import Event
 from trimtab_tools.history.read import read_history
 
 __all__ = ["Event", "Report", "Violation", "check_history", "read_history"]

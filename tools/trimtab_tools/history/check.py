@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from trimtab_protocol.history import Again, Event, Flipped, Other, Started
 from trimtab_tools.history import invariants, rules
-from trimtab_tools.history.events import Again, Event, Flipped, Other, Started
 from trimtab_tools.history.past import Past
 
 RULES: Mapping[str, Callable[[Past, Event], Iterator[str]]] = {
@@ -20,6 +20,7 @@ RULES: Mapping[str, Callable[[Past, Event], Iterator[str]]] = {
     "I7": invariants.i7,
     "I8": invariants.i8,
     "P2": rules.p2,
+    "P3": rules.p3,
     "P4": rules.p4,
 }
 """What each deployment is held to. P1 is about the server, liveness about the end."""
@@ -30,7 +31,7 @@ class Violation:
     """A rule that was broken.
 
     Attributes:
-        invariant: "I1" to "I8", "liveness", or "P1", "P2" or "P4".
+        invariant: "I1" to "I8", "liveness", or "P1" to "P4".
         line: of the event that broke it; for liveness, of what still stands at the end.
         deployment: where; empty if it has no name, and for P1.
         message: what happened, with the versions, workers and values.
@@ -115,6 +116,10 @@ class _Checker:
                 self._others[event.kind] += 1
             case Started():
                 self._tell("P1", event, rules.p1(self._started, event))
+                if self._started is not None and event.term <= self._started.term:
+                    # P1 has said it: the server has lost its store, and counts anew.
+                    for past in self._pasts.values():
+                        past.highest = 0
                 self._started = event
             case _:
                 self._judge(event, *RULES)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trimtab_client.placement import Placement
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Aborted,
     Aborting,
     CommitSent,
@@ -23,6 +22,7 @@ from trimtab_tools.history.events import (
     Offered,
     Reported,
 )
+from trimtab_protocol.placement import Placement
 from trimtab_tools.history.past import Past
 
 
@@ -102,7 +102,7 @@ def i5(past: Past, event: Event) -> Iterator[str]:
 
 
 def i6(past: Past, event: Event) -> Iterator[str]:
-    """An offer is on the version applied last in the newest epoch, with a generation not used."""
+    """An offer is on the version applied last in the newest epoch."""
     if not isinstance(event, Offered):
         return
     if not past.is_newest(event.version.epoch):
@@ -111,8 +111,6 @@ def i6(past: Past, event: Event) -> Iterator[str]:
         return
     if event.base != past.applied:
         yield f"{event.version} is offered on {event.base}, but {past.applied} was applied last"
-    if event.version.generation <= past.highest:
-        yield f"{event.version} is offered, but generation {past.highest} was given out before"
 
 
 def i7(past: Past, event: Event) -> Iterator[str]:

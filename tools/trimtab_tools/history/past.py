@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trimtab_client.worker.messages import Version
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Aborted,
     Aborting,
     Applied,
@@ -21,6 +20,7 @@ from trimtab_tools.history.events import (
     Reported,
     Restored,
 )
+from trimtab_protocol.version import Version
 
 
 class Switch(NamedTuple):
@@ -39,7 +39,7 @@ class Past:
         epochs: by number.
         groups: the epoch of each group.
         applied: the version that was applied last in the newest epoch.
-        highest: the highest generation ever offered in the newest epoch.
+        highest: the highest generation ever offered, in whichever epoch.
         switch: the open one.
         offered: versions, each with its line.
         committed: versions, each with its line.
@@ -127,13 +127,13 @@ class Past:
     def _open(self, event: EpochOpened) -> None:
         self.newest = self.epochs[event.epoch] = event
         self.groups[event.group] = event.epoch
-        self.applied, self.highest, self.switch = event.version, 0, None
+        self.applied, self.switch = event.version, None
 
     def _offer(self, event: Offered) -> None:
         self.offered[event.version] = event.line
+        self.highest = max(self.highest, event.version.generation)
         if self.is_newest(event.version.epoch):
             self.switch = Switch(event.version, event.line, committed=False)
-            self.highest = max(self.highest, event.version.generation)
 
     def _commit(self, event: Committed) -> None:
         self.committed[event.version] = event.line

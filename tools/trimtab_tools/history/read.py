@@ -1,22 +1,13 @@
-"""Histories from JSON lines. What is wrong is named by its line and key."""
+"""Reads a history for the checker."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from trimtab_client.checks import integer
-from trimtab_client.exceptions import invalid
-from trimtab_client.placement import Placement
-from trimtab_client.worker.messages import Version
-from trimtab_tools.history.events import KINDS, Again, Event, Member, Other, Process
-
-_UINT32_MAX = 2**32 - 1
+from trimtab_client.exceptions import FieldViolation, InvalidArgumentError
+from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.history import Event
+from trimtab_protocol.lines import decode_lines
 
 
 def read_history(lines: Iterable[str | bytes]) -> Iterator[Event]:
@@ -26,149 +17,8 @@ def read_history(lines: Iterable[str | bytes]) -> Iterator[Event]:
         InvalidArgumentError: a line is no JSON object, lacks a key, or has a value that
             cannot be; the message names line, key and value.
     """
-    for number, text in enumerate(lines, start=1):
-        if text.strip():
-            where = f"line {number}"
-            yield _event(number, _object(text, where), where)
-
-
-def _object(text: str | bytes, where: str) -> Mapping[str, Any]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise invalid(where, f"is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise invalid(where, f"{_shown(values)} is not a JSON object")
-    return values
-
-
-def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
-    kind = _text(_get(values, "kind", where), f"{where}: kind")
-    deployment = _text(values.get("deployment", ""), f"{where}: deployment")
-    if kind not in KINDS:
-        return Other(number, deployment, kind)
-    own = [field.name for field in fields(KINDS[kind]) if field.name not in ("line", "deployment")]
-    event = KINDS[kind](number, deployment, *(_field(values, name, where) for name in own))
-    again = values.get("again", False)
-    if not isinstance(again, bool):
-        raise invalid(f"{where}: again", f"{_shown(again)} is neither true nor false")
-    return Again(number, deployment, event) if again else event
-
-
-def _field(values: Mapping[str, Any], name: str, where: str) -> Any:
-    """The field of this name of an event, from one key of the same name, or from several."""
-    if name == "process":
-        return Process(*(_field(values, part, where) for part in Process._fields))
-    if name == "placement":
-        value = values.get(name)
-        return None if value is None else _placement(value, f"{where}: {name}")
-    return _READERS[name](_get(values, name, where), f"{where}: {name}")
-
-
-def _get(values: Mapping[str, Any], key: str, where: str) -> Any:
-    if key not in values:
-        raise invalid(where, f"has no {key!r}")
-    return values[key]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise invalid(field, f"{_shown(value)} is not a string")
-    return value
-
-
-def _natural(value: Any, field: str) -> int:
-    return integer(value, field, 0)
-
-
-def _version(value: Any, field: str) -> Version:
-    if not isinstance(value, list) or len(value) != 2:
-        raise invalid(field, f"{_shown(value)} is not [epoch, generation]")
-    return Version(*(_natural(part, field) for part in value))
-
-
-def _digest(value: Any, field: str) -> bytes:
-    text = _text(value, field)
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32 or len(text) != 64:
-        raise invalid(field, f"{_shown(value)} is not a SHA-256 of 64 hexadecimal digits")
-    return digest
-
-
-def _members(value: Any, field: str) -> Mapping[str, Member]:
-    members = _mapping(value, field)
-    return {name: _member(member, f"{field}[{name!r}]") for name, member in members.items()}
-
-
-def _member(value: Any, field: str) -> Member:
-    values = _mapping(value, field)
-    incarnation = _natural(_get(values, "incarnation", field), f"{field}: incarnation")
-    return Member(incarnation, _naturals(_get(values, "gpus", field), f"{field}: gpus"))
-
-
-def _mapping(value: Any, field: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise invalid(field, f"{_shown(value)} is not an object")
-    return value
-
-
-def _naturals(value: Any, field: str) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise invalid(field, f"{_shown(value)} is not a list")
-    return tuple(_natural(part, field) for part in value)
-
-
-def _placement(value: Any, field: str) -> Placement:
-    """A placement as it was written, whether experts lack a slot or not."""
-    values = _mapping(value, field)
-    experts, gpus = (
-        integer(_get(values, key, field), f"{field}: {key}", 1, _UINT32_MAX)
-        for key in ("experts", "gpus")
-    )
-    shape = _naturals(_get(values, "shape", field), f"{field}: shape")
-    if len(shape) != 2 or not all(1 <= size <= _UINT32_MAX for size in shape):
-        raise invalid(f"{field}: shape", f"{_shown(list(shape))} is not [L, R], both from 1")
-    layers, slots = shape
-    if slots % gpus:
-        raise invalid(f"{field}: gpus", f"{gpus} does not divide the number of slots ({slots})")
-    data = _base64(_get(values, "phy2log", field), f"{field}: phy2log")
-    if len(data) != layers * slots * 4:
-        raise invalid(f"{field}: phy2log", f"{len(data)} bytes are not int32 [{layers}, {slots}]")
-    phy2log_LR = np.frombuffer(data, "<i4").astype(np.int32, copy=False).reshape(shape)
-    # Not by `Placement.of`: what it refuses is to be found as a violation of I8.
-    return Placement(phy2log_LR, experts, gpus)
-
-
-def _base64(value: Any, field: str) -> bytes:
-    text = _text(value, field)
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise invalid(field, f"is not base64: {error}") from error
-
-
-_READERS: Mapping[str, Callable[[Any, str], Any]] = {
-    "base": _version,
-    "counts": integer,
-    "difference": integer,
-    "digest": _digest,
-    "epoch": _natural,
-    "gap": integer,
-    "group": _text,
-    "incarnation": _natural,
-    "members": _members,
-    "reason": _text,
-    "seq": _natural,
-    "step": integer,
-    "term": _natural,
-    "version": _version,
-    "worker": _text,
-}
+        yield from decode_lines(lines)
+    except MalformedError as error:
+        violations = [FieldViolation(v.field, v.description) for v in error.violations]
+        raise InvalidArgumentError(str(error), field_violations=violations) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab_tools.history.events import (
+from trimtab_protocol.history import (
     Applied,
     CommitSent,
     Committed,
@@ -34,6 +34,12 @@ def p2(past: Past, event: Event) -> Iterator[str]:
             yield from _belongs(past, event)
         case Committed() | CommitSent() if past.newest and not past.is_newest(event.version.epoch):
             yield f"{event.version} is committed, but epoch {past.newest.epoch} is the newest"
+
+
+def p3(past: Past, event: Event) -> Iterator[str]:
+    """Generations rise over all epochs of a deployment, so none is used again."""
+    if isinstance(event, Offered) and event.version.generation <= past.highest:
+        yield f"{event.version} is offered, but generation {past.highest} was given out before"
 
 
 def p4(past: Past, event: Event) -> Iterator[str]:

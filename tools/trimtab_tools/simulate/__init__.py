@@ -1,4 +1,4 @@
-"""A minimal fleet: worker processes with real weights, a real barrier, and faults on demand.
+"""A simulated fleet: worker processes with real weights, a real barrier, and faults on demand.
 
-`Fleet` is the library's way in, `trimtab simulate` that of the command line.
+Programs use `Fleet`; the command line uses it through `trimtab simulate`.
 """

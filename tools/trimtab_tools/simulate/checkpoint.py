@@ -1,4 +1,4 @@
-"""The weights that ranks load, and are judged by."""
+"""The weights that ranks load, and by which their results are checked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 
-_LARGEST = 8
+_MAX_WEIGHT = 8
 
 
 class Checkpoint:
     """Weights by layer and expert, the same in every process that has the same seed.
 
-    They are small integers, and so are tokens: every product and sum is exact in float32,
-    in whatever order it is taken. What differs by the last bit is another expert's.
+    Weights and tokens are small integers: every product and sum is exact in float32, in any
+    order of addition. So a result that differs in its last bit comes from another expert.
 
     Args:
         seed: of all weights.
@@ -32,12 +32,12 @@ class Checkpoint:
         if key not in self._made:
             rng = np.random.default_rng((self._seed, *key))
             shape = self._hidden, self._hidden
-            made = rng.integers(-_LARGEST, _LARGEST + 1, shape).astype(np.float32)
+            made = rng.integers(-_MAX_WEIGHT, _MAX_WEIGHT + 1, shape).astype(np.float32)
             made.setflags(write=False)
             self._made[key] = made
         return self._made[key]
 
     def product(self, layer: int, expert: int, token_TH: FloatArray) -> FloatArray:
-        """What an expert makes of tokens, float32 [T, H]."""
+        """The tokens multiplied by an expert's matrix, float32 [T, H]."""
         product_TH: FloatArray = token_TH @ self.weights(layer, expert)
         return product_TH

@@ -1,8 +1,8 @@
-"""Why a simulation cannot go on, beside what a call to the server raises.
+"""The exceptions of the fleet simulator, beside those of the client.
 
-FleetError          a process of the fleet failed, or something that it needs is not there
+FleetError          a process of the fleet failed, or something that the fleet needs is missing
 
-What was waited for and did not come is a DeadlineExceededError.
+A wait that takes too long raises the client's DeadlineExceededError.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ from trimtab_client.exceptions import TrimtabError
 
 
 class FleetError(TrimtabError):
-    """The fleet cannot go on. The message says which process failed, and with what."""
+    """The fleet cannot go on. The message says which process failed, and how."""

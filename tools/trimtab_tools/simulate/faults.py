@@ -1,4 +1,4 @@
-"""Faults in words, such as kill-rank:1@armed."""
+"""Faults as text, such as kill-rank:1@armed."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.simulate.messages import Point
+from trimtab_tools.simulate.messages import SwitchPoint
 
 GRAMMAR = """\
 faults:
-  kill-server@WHEN[+SECONDS]      kill -9 of the server, and SECONDS later (default 0) its restart
-  stop-server@WHEN+SECONDS        it hangs (SIGSTOP) for SECONDS
-  kill-rank:RANK@WHEN             kill -9 of a rank; another process takes its place
-  stop-rank:RANK@WHEN+SECONDS     it hangs (SIGSTOP) for SECONDS
-  refuse:RANK@TIME                it refuses the next offer
-  slow:RANK@TIME+SECONDS          its next transfer takes SECONDS longer
+  kill-server@WHEN[+SECONDS]      kill the server by SIGKILL; restart it SECONDS later (default 0)
+  stop-server@WHEN+SECONDS        stop the server by SIGSTOP, so that it hangs for SECONDS
+  kill-rank:RANK@WHEN             kill a rank by SIGKILL; another process takes its place
+  stop-rank:RANK@WHEN+SECONDS     stop a rank by SIGSTOP, so that it hangs for SECONDS
+  refuse:RANK@TIME                the rank refuses the next offer
+  slow:RANK@TIME+SECONDS          the rank's next transfer takes SECONDS longer
 
-  TIME is in seconds since all ranks serve, such as 2.5s; or, with a trace, w and the number of one
-  of the windows that are replayed, such as w20: when that begins, and w0 is the first. WHEN is a
-  TIME, or a point in a switch, which strikes the first time that it is reached:
-    of a rank: accepted (about to fill its staging), prepared (all is there, and the server does
-      not know it yet), armed (it has the commit, the group does not know it yet), flipping (all
-      others flip, it does not yet)
+  TIME is in seconds since all ranks serve, such as 2.5s. With a trace it may also be the number of
+  a window, such as w20, for the time at which that window begins; the first one is w0. WHEN is a
+  TIME, or a point in a switch, for the first time that the switch reaches it:
+    of a rank: accepted (it is about to fill its staging), prepared (its staging is full, and the
+      server does not know it yet), armed (it has the commit, and the group does not know it yet),
+      flipping (all ranks may flip, and this one has not flipped yet)
     of the server, once its history has it: offered, prepared, committed, aborting, applied
 """
 
@@ -35,7 +35,7 @@ _WORDS = re.compile(
 
 
 class Action(Enum):
-    """What happens."""
+    """The kinds of faults."""
 
     KILL_SERVER = "kill-server"
     STOP_SERVER = "stop-server"
@@ -45,28 +45,28 @@ class Action(Enum):
     SLOW = "slow"
 
     @property
-    def is_of_a_rank(self) -> bool:
-        """Whether it happens to a rank, and not to the server."""
+    def concerns_a_rank(self) -> bool:
+        """Whether the fault happens to a rank, and not to the server."""
         return self not in (Action.KILL_SERVER, Action.STOP_SERVER)
 
 
-_LASTING = (Action.STOP_SERVER, Action.STOP_RANK, Action.SLOW)
-_TIMED = (Action.REFUSE, Action.SLOW)
-_ENDLESS = (Action.KILL_RANK, Action.REFUSE)
+_NEEDS_SECONDS = (Action.STOP_SERVER, Action.STOP_RANK, Action.SLOW)
+_NEEDS_TIME = (Action.REFUSE, Action.SLOW)
+_WITHOUT_SECONDS = (Action.KILL_RANK, Action.REFUSE)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that shall go wrong once.
+    """A fault that is to happen once.
 
     Attributes:
-        words: as it was asked for.
+        words: its text on the command line.
         action: what happens.
-        rank: to whom; None: the server.
-        at: when, in seconds since all ranks serve; None: at a point, or in a window.
-        point: of the switch; empty where it has a time.
-        lasts: seconds.
-        window: with the beginning of which one, from 0; None: it has a time or a point.
+        rank: the rank to which it happens; None if it happens to the server.
+        at: when, in seconds since all ranks serve; None if it has a point or a window.
+        point: in a switch; empty if it has a time or a window.
+        lasts: how long, in seconds.
+        window: the window with which it begins, from 0; None if it has a time or a point.
     """
 
     words: str
@@ -79,15 +79,15 @@ class Fault:
 
 
 def parse_fault(words: str, ranks: int, windows: int = 0) -> Fault:
-    """A fault from its words; see `GRAMMAR`.
+    """Parse a fault; see `GRAMMAR`.
 
     Args:
         words: such as "kill-rank:1@armed".
-        ranks: how many there are.
-        windows: of a trace, how many are replayed; 0: there is none.
+        ranks: number of ranks.
+        windows: number of windows of the trace that are replayed; 0 without a trace.
 
     Raises:
-        InvalidArgumentError: that is none, or there is no such rank or window.
+        InvalidArgumentError: this is not a fault, or there is no such rank or window.
     """
     match = _WORDS.fullmatch(words)
     if match is None:
@@ -100,9 +100,9 @@ def parse_fault(words: str, ranks: int, windows: int = 0) -> Fault:
     point = when if at is None and window is None else ""
     if point:
         _check_point(words, action, point)
-    if action in _LASTING and lasts == 0:
+    if action in _NEEDS_SECONDS and lasts == 0:
         raise _wrong(words, "does not say how long: append +SECONDS")
-    if action in _ENDLESS and lasts:
+    if action in _WITHOUT_SECONDS and lasts:
         raise _wrong(words, "takes no +SECONDS")
     return Fault(words, action, rank, at, point, lasts, window)
 
@@ -112,31 +112,31 @@ def _action(words: str, name: str) -> Action:
         return Action(name)
     except ValueError as error:
         names = ", ".join(each.value for each in Action)
-        raise _wrong(words, f"begins with none of {names}") from error
+        raise _wrong(words, f"does not begin with one of {names}") from error
 
 
 def _rank(words: str, action: Action, number: str | None, ranks: int) -> int | None:
-    if not action.is_of_a_rank:
+    if not action.concerns_a_rank:
         if number is not None:
-            raise _wrong(words, "names a rank, and is about the server")
+            raise _wrong(words, "names a rank, but is about the server")
         return None
     if number is None or int(number) >= ranks:
-        raise _wrong(words, f"names no rank in [0, {ranks - 1}]")
+        raise _wrong(words, f"does not name a rank in [0, {ranks - 1}]")
     return int(number)
 
 
 def _window(words: str, when: str, windows: int) -> int:
     number = int(when[1:])
     if not windows:
-        raise _wrong(words, "names a window, and there is no trace")
+        raise _wrong(words, "names a window, but there is no trace")
     if number >= windows:
-        raise _wrong(words, f"names no window in [0, {windows - 1}]")
+        raise _wrong(words, f"does not name a window in [0, {windows - 1}]")
     return number
 
 
 def _check_point(words: str, action: Action, when: str) -> None:
-    points = [each.value for each in Point] if action.is_of_a_rank else list(SERVER_POINTS)
-    if action in _TIMED:
+    points = [each.value for each in SwitchPoint] if action.concerns_a_rank else list(SERVER_POINTS)
+    if action in _NEEDS_TIME:
         raise _wrong(words, "needs a time, such as @2s")
     if when not in points:
         raise _wrong(words, f"is neither at a time, such as @2s, nor at one of {points}")
@@ -146,7 +146,7 @@ def _seconds(words: str, number: str) -> float:
     try:
         return float(number)
     except ValueError as error:
-        raise _wrong(words, f"{number!r} is no number of seconds") from error
+        raise _wrong(words, f"{number!r} is not a number of seconds") from error
 
 
 def _wrong(words: str, why: str) -> Exception:

@@ -1,85 +1,78 @@
-"""A fleet: a server, its ranks, switches to trigger, and faults to strike."""
+"""A fleet: a server and its ranks as processes, with switches and faults on demand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
-from trimtab_client.client import Client
-from trimtab_client.exceptions import (
-    DeadlineExceededError,
-    FailedPreconditionError,
-    NotFoundError,
-    TrimtabError,
-    UnavailableError,
-    invalid,
-)
+from trimtab_client.exceptions import TrimtabError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.results import TriggerResult
-from trimtab_client.retry import RetryPolicy, check_timeout
-from trimtab_tools.history import check_history, read_history
-from trimtab_tools.simulate.crew import RANK
+from trimtab_client.retry import check_timeout
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.ledger import Ledger, Status
-from trimtab_tools.simulate.noted import Noted, open_switches
+from trimtab_tools.simulate.fault_injection import FaultInjector
+from trimtab_tools.simulate.fleet_state import FleetState, RankStatus
+from trimtab_tools.simulate.history_tail import HistoryTail, Line
+from trimtab_tools.simulate.launch import LaunchOptions, launch
+from trimtab_tools.simulate.operator_client import RETRY_S, OperatorClient
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.report import Ended, Report, make_report
-from trimtab_tools.simulate.running import Plan, running
+from trimtab_tools.simulate.rank_processes import RANK_COMMAND
+from trimtab_tools.simulate.report import Report, make_report
 from trimtab_tools.simulate.scenario import Balance
-from trimtab_tools.simulate.strikes import Strikes
-from trimtab_tools.simulate.waits import Waits
+from trimtab_tools.simulate.server import ServerProcess
 
+_T = TypeVar("_T")
 _QUICK_REPORTS = ("--report-seconds", "0.1")
-_ENDS = "the simulation ends"
-_ONCE = RetryPolicy(max_attempts=1)
-_NOT_NOW = (DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError)
-"""Also a deployment that is not there: it is made by the first rank that comes."""
-_ASK_AGAIN_S = 0.1
-_LEAVES_S = 15.0
+_LEAVE_S = 15.0
 
 
-class Fleet(Waits, Strikes):
+class Fleet:
     """A server and its ranks, each a process, from `with` to the end of the block.
 
         with Fleet(FleetOptions(ranks=4)) as fleet:
             fleet.switch_to(placement)
-            fleet.kill_rank(2)
+            fleet.faults.kill_rank(2)
             fleet.switch_to(another)
             report = fleet.finish()
         assert report.ok, report
 
     A rank that dies is replaced: the group forms anew, and goes on from where the others
-    stand. Whatever waits has a deadline, and then says what it has waited for. Methods may
-    be called from any thread.
+    stand. Every wait has a timeout, and its error says what was waited for. Methods may be
+    called from any thread.
 
     Args:
-        options: sizes, and how the fleet works.
-        server: address of a server to use; None: one is started, with a store of its own.
-        history: where the history goes: a file that is not there yet, or is empty; with
-            `server`, the one into which that writes. None: one of the fleet's own server is
-            kept until the fleet ends, and with `server` there is none.
-        balance: the server decides by itself whether experts move, from reports that come ten
-            times a second: "active", or "shadow", where it only says so. None: it does what it
-            is told. With `server` this is up to that one.
-        server_flags: of the server that is started, such as "--offer-seconds", "5".
-        patience: longest wait of a method that is given no other, in seconds.
-        rank_command: runs a rank's process; see `Crew`.
+        options: sizes of the fleet, and how it works.
+        server: address of a server to use. If None, the fleet starts one with an empty store.
+        history: file for the history, which must be empty or not exist; with `server`, the file
+            to which that server writes. If None, the history of the fleet's own server is kept
+            until the fleet ends, and with `server` there is no history.
+        balance: whether the server decides by itself when experts move, from reports that come
+            ten times a second: "active", or "shadow", where it only logs its decisions. If None,
+            it only does what it is told. Without effect on a `server` that runs already.
+        server_flags: flags of the server that is started, such as "--offer-seconds", "5".
+        patience: the timeout of each method that is given no other, in seconds.
+        rank_command: runs a rank's process; see `RankProcesses`.
 
     Attributes:
-        balance: the same.
-        ledger: what is known of the ranks, and what has happened.
-        target: the placement that all have come to serve by last.
+        options: sizes of the fleet, and how it works.
+        balance: as given.
+        patience: as given.
+        state: what is known of the ranks, and what has happened.
+        faults: causes faults; only inside the block.
+        target: the placement that `switch_to` reached last.
 
     Raises:
-        InvalidArgumentError: the history has something in it, the patience is not above 0, or
-            there is no such `balance`.
-        FleetError: there is no server, and none can be started.
+        InvalidArgumentError: the history is not empty, the patience is not above 0, or there
+            is no such `balance`.
+        FleetError: the server cannot be started.
     """
+
+    faults: FaultInjector
 
     def __init__(
         self,
@@ -90,9 +83,9 @@ class Fleet(Waits, Strikes):
         balance: Balance | None = None,
         server_flags: Sequence[str] = (),
         patience: float = 60.0,
-        rank_command: Sequence[str] = RANK,
+        rank_command: Sequence[str] = RANK_COMMAND,
     ) -> None:
-        self.options = FleetOptions() if options is None else options
+        self.options = options = FleetOptions() if options is None else options
         self.patience = check_timeout(patience)
         if server is None and history is not None and history.exists() and history.stat().st_size:
             raise invalid("history", f"{history} is not empty: name a new file")
@@ -100,191 +93,225 @@ class Fleet(Waits, Strikes):
             raise invalid("balance", f"{balance!r} is not one of {list(get_args(Balance))}")
         self.balance = balance
         quick = () if balance is None else _QUICK_REPORTS
-        server_flags = ("--balance", balance or "off", *quick, *server_flags)
-        self._plan = Plan(self.options, server, history, server_flags, rank_command, patience)
-        self.ledger = Ledger(self.options)
-        self.target = self.options.untouched
-        self._began = time.monotonic()
-        self._target_seconds: list[float] = []
+        flags = ("--balance", balance or "off", *quick, *server_flags)
+        self._launch = LaunchOptions(options, server, history, flags, rank_command, patience)
+        self.state = FleetState(options)
+        self.target = options.untouched
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._running = self._exit.enter_context(running(self._plan, self.ledger))
-        history = self._running.history
-        self._noted = None if history is None else Noted(history)
+        self._processes = running = self._exit.enter_context(launch(self._launch, self.state))
+        self._history = None if running.history is None else HistoryTail(running.history)
+        self._operator = OperatorClient(running.address, self.options.deployment, self.state)
+        self.faults = FaultInjector(running, self.state)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._exit.close()
 
     @property
     def address(self) -> str:
-        """Where the server is."""
-        return self._plan.server or self.own_server().address
+        """The address of the server."""
+        return self._processes.address
+
+    @property
+    def history(self) -> HistoryTail:
+        """The history so far.
+
+        Raises:
+            InvalidArgumentError: there is none.
+        """
+        if self._history is None:
+            raise invalid("history", "None: to read it, name the file to which the server writes")
+        return self._history
+
+    # The server.
+
+    def own_server(self) -> ServerProcess:
+        """The server that the fleet has started.
+
+        Raises:
+            InvalidArgumentError: the fleet uses another one.
+        """
+        return self._processes.own_server()
+
+    def start_server(self, *flags: str, wait: bool = True) -> None:
+        """Start the fleet's server again, on the same port and store.
+
+        Args:
+            flags: further flags for this time.
+            wait: whether to wait until the server is ready.
+        """
+        server = self.own_server()
+        server.start(*flags)
+        if wait:
+            server.wait_ready(self.patience)
 
     # Switches.
 
     def trigger(
         self, placement: Placement | None = None, timeout: float | None = None
     ) -> TriggerResult:
-        """Ask for a placement, again and again until it can be offered.
+        """Ask for a placement, again and again until the server offers it.
 
         Args:
-            placement: where to go; None: as the server plans from what ranks have counted.
-            timeout: in seconds; None: the fleet's patience.
+            placement: where to go; if None, the server plans from what the ranks have counted.
+            timeout: in seconds; if None, the fleet's patience.
 
         Raises:
             FleetError: the fleet cannot go on.
-            DeadlineExceededError: it could not be in time. Says what the server has answered.
+            DeadlineExceededError: it took too long. The message has the server's last answer.
         """
-        seconds = self.patience if timeout is None else timeout
-        end = time.monotonic() + seconds
-        while True:
-            answer = self.ask(placement, max(_ASK_AGAIN_S, end - time.monotonic()))
-            if isinstance(answer, TriggerResult):
-                return answer
-            if time.monotonic() > end:
-                raise self._late(seconds, "a switch to be offered", answer)
-            self.ledger.wait_for(lambda: None, _ASK_AGAIN_S)
+        return self._operator.trigger(placement, self._timeout(timeout))
+
+    def trigger_once(
+        self, placement: Placement | None, timeout: float
+    ) -> TriggerResult | TrimtabError:
+        """Ask for a placement once; returns the error if the server cannot offer it now."""
+        return self._operator.trigger_once(placement, timeout)
 
     def switch_to(
         self, placement: Placement | None = None, timeout: float | None = None
     ) -> Placement:
-        """Have all ranks serve by a placement, and ask for it again after each abort.
+        """Have all ranks serve by a placement; asks for it again after each abort.
 
         Args:
-            placement: as `trigger` has it.
-            timeout: in seconds; None: the fleet's patience.
+            placement: where to go; if None, the server plans from what the ranks have counted.
+            timeout: in seconds; if None, the fleet's patience.
 
         Returns:
-            What all serve by now.
+            The placement by which all ranks serve now.
 
         Raises:
             FleetError: the fleet cannot go on.
-            DeadlineExceededError: they did not in time.
+            DeadlineExceededError: it took too long.
         """
         begun = time.monotonic()
-        self.target = self._reach(placement, self.patience if timeout is None else timeout)
-        self._target_seconds.append(time.monotonic() - begun)
+        self.target = self._reach(placement, self._timeout(timeout))
+        self.state.target_seconds.append(time.monotonic() - begun)
         return self.target
 
     def _reach(self, placement: Placement | None, seconds: float) -> Placement:
         begun = time.monotonic()
-        answer: object = self.trigger(placement, seconds)
-        target = answer.target if isinstance(answer, TriggerResult) else self.target
-        reached = partial(self._all_at, target.digest)
-        while self.ledger.wait_for(reached, _ASK_AGAIN_S) is None:
+        result = self.trigger(placement, seconds)
+        answer: object = result
+        target = result.target
+        reached = partial(self.state.version_with, target.digest)
+        while self.state.wait_or_none(reached, RETRY_S) is None:
             left = begun + seconds - time.monotonic()
             if left <= 0:
                 what = f"all ranks to serve by {target.digest.hex()[:8]}"
-                raise self._late(seconds, what, answer)
-            # Refused while a switch to it is under way, and without effect where it is done.
-            answer = self.ask(target, left)
+                raise self._operator.late(seconds, what, answer)
+            # Refused while a switch to the target is open, and without effect once it is done.
+            answer = self.trigger_once(target, left)
         return target
 
-    def ask(self, placement: Placement | None, timeout: float) -> TriggerResult | TrimtabError:
-        """Trigger once: what the server says, or why it cannot be now."""
-        # A channel of its own: an old one may take seconds to find a server that is back.
-        with Client(self.address, retry=_ONCE) as client:
-            try:
-                return client.trigger(self.options.deployment, placement=placement, timeout=timeout)
-            except _NOT_NOW as error:
-                return error
+    # Waiting.
 
-    def _late(self, seconds: float, what: str, answer: object) -> DeadlineExceededError:
-        shown = f"{self.ledger.shown()}; the server: {answer}"
-        return DeadlineExceededError(f"waited {seconds:g} s for {what}: {shown}")
+    def wait(
+        self, what: str, condition: Callable[[], _T | None], timeout: float | None = None
+    ) -> _T:
+        """Wait until a condition returns something other than None; returns that.
+
+        Raises:
+            FleetError: the fleet cannot go on.
+            DeadlineExceededError: it took longer than `timeout`, or than the fleet's patience.
+        """
+        return self.state.wait(what, condition, self._timeout(timeout))
+
+    def wait_in_force(
+        self, timeout: float | None = None, *, after: Version | None = None
+    ) -> Version:
+        """Wait until all ranks serve by one version; returns it.
+
+        Args:
+            timeout: in seconds; if None, the fleet's patience.
+            after: the version has to be of a later epoch than this one.
+        """
+        epoch = 0 if after is None else after.epoch
+
+        def found() -> Version | None:
+            version = self.state.version_in_force()
+            return None if version is None or version.epoch <= epoch else version
+
+        later = f" after {epoch}" if epoch else ""
+        return self.wait(f"all ranks to be in one epoch{later}", found, timeout)
+
+    def wait_flipped(self, digest: bytes, timeout: float | None = None) -> Version:
+        """Wait until all ranks serve by the placement of this digest; returns its version."""
+        what = f"all ranks to serve by {digest.hex()[:8]}"
+        return self.wait(what, partial(self.state.version_with, digest), timeout)
+
+    def wait_for_lines(
+        self, kind: str, *, count: int = 1, timeout: float | None = None, **values: Any
+    ) -> list[Line]:
+        """Wait until the history has `count` lines of a kind with these values; returns all."""
+
+        def found() -> list[Line] | None:
+            lines = self.history.lines(kind, **values)
+            return lines if len(lines) >= count else None
+
+        return self.wait(f"{count} of {kind!r} {values or ''} in the history", found, timeout)
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.patience if timeout is None else timeout
 
     # The end.
 
     def finish(self, timeout: float | None = None, *, trouble: str = "") -> Report:
         """Come to rest, end all ranks and the server, and judge what has happened.
 
-        At rest all ranks serve by the last target, or, where the server balances by itself, by
-        one placement; and the server has no switch open.
+        At rest all ranks serve by the last target, or, if the server balances by itself, by
+        one placement; and no switch is open.
 
         Args:
-            timeout: longest wait for that, in seconds; None: the fleet's patience.
-            trouble: why there is no use in waiting: what has gone wrong already.
+            timeout: longest wait for the fleet to come to rest; if None, the fleet's patience.
+            trouble: what has gone wrong already; if not empty, the fleet does not wait for rest.
         """
-        server, history = self._running.server, self._running.history
-        trouble = trouble or self._come_to_rest(self.patience if timeout is None else timeout)
-        self._running.hub.post(self._running.supervisor.end)
+        server = self._processes.server
+        trouble = trouble or self._come_to_rest(self._timeout(timeout))
+        self._processes.supervisor.end()
         if not self._have_left() and not trouble:
-            trouble = f"not all ranks have left: {self.ledger.shown()}"
+            trouble = f"not all ranks have left: {self.state.summary()}"
         if server is None and self.balance is not None and not trouble:
             trouble = self._resume()
         if server is not None:
-            server.stop(_LEAVES_S)
-        verdict = None
-        if history is not None and history.exists():
-            with history.open("rb") as lines:
-                verdict = check_history(read_history(lines), complete=not trouble)
+            server.terminate(_LEAVE_S)
         alarms = [] if server is None else server.alarms
-        return make_report(
-            self.ledger,
-            self.options,
-            Ended(self._began, time.monotonic(), trouble, tuple(alarms)),
-            self._target_seconds,
-            [] if self._noted is None else self._noted.lines("decided"),
-            verdict,
-        )
+        return make_report(self.state, self.options, self._history, alarms, trouble)
 
     def _come_to_rest(self, seconds: float) -> str:
         try:
             self.wait_in_force(seconds)
             if self.balance is not None:
-                self._pause(seconds)
+                # Else the server could offer one more switch, which would never end.
+                self._operator.pause(seconds)
                 self.wait("the last switch to end", self._is_quiet, seconds)
                 return ""
             self._reach(self.target, seconds)
-            # It may have yet to hear that the last rank has flipped.
+            # The server may not know yet that the last rank has flipped.
             self.trigger(self.target, seconds)
         except TrimtabError as error:
             return str(error)
         return ""
 
-    def _pause(self, seconds: float) -> None:
-        """Have the server decide nothing any more: what it offered last would never end."""
-        end = time.monotonic() + seconds
-        while (
-            refusal := self._try_to_pause(max(_ASK_AGAIN_S, end - time.monotonic()))
-        ) is not None:
-            if time.monotonic() > end:
-                raise self._late(seconds, "the deployment to be paused", refusal)
-            self.ledger.wait_for(lambda: None, _ASK_AGAIN_S)
-
-    def _try_to_pause(self, timeout: float) -> TrimtabError | None:
-        with Client(self.address, retry=_ONCE) as client:
-            try:
-                client.pause(self.options.deployment, _ENDS, timeout=timeout)
-            except _NOT_NOW as error:
-                return error
-        return None
-
     def _resume(self) -> str:
-        """Leave the server of somebody else as it was."""
+        """Leave a server that the fleet has not started as it was."""
         try:
-            with Client(self.address) as client:
-                client.resume(self.options.deployment)
+            self._operator.resume()
         except TrimtabError as error:
             return f"the deployment is left paused: {error}"
         return ""
 
     def _is_quiet(self) -> bool | None:
-        switching = [] if self._noted is None else open_switches(self._noted)
-        return True if self._in_force() is not None and not switching else None
+        switching = [] if self._history is None else self._history.open_switches()
+        return True if self.state.version_in_force() is not None and not switching else None
 
     def _have_left(self) -> bool:
+        def gone() -> bool | None:
+            return all(each.status is RankStatus.GONE for each in self.state.ranks) or None
+
         try:
-            return self.ledger.wait_for(self._all_gone, _LEAVES_S) is not None
+            return self.state.wait_or_none(gone, _LEAVE_S) is not None
         except FleetError:
             return False
-
-    def _all_gone(self) -> bool | None:
-        return all(each.status is Status.GONE for each in self.ledger.ranks) or None

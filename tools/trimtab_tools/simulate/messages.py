@@ -1,4 +1,4 @@
-"""What the fleet and its ranks tell each other, over a pipe of their own."""
+"""The messages between the fleet and its ranks, which go over one pipe for each rank."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.placement import IntArray
-from trimtab_client.version import Version
+from trimtab_protocol.version import Version
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.trace import Counts
 
 
-class Point(Enum):
-    """Where a rank can be on its way through a switch, when a fault strikes.
+class SwitchPoint(Enum):
+    """A point in a switch at which a rank can be hit by a fault.
 
-    ACCEPTED: it is about to fill its staging. PREPARED: all is there, and the server does
-    not know it yet. ARMED: it has the commit, and has not said so to the group. FLIPPING:
-    all ranks have heard that all are armed, and this one has yet to flip.
+    ACCEPTED: the rank is about to fill its staging. PREPARED: staging is full, and the server
+    does not know it yet. ARMED: the rank has the commit, and has not told the group yet.
+    FLIPPING: all ranks know that all are armed, and this one has not flipped yet.
     """
 
     ACCEPTED = "accepted"
@@ -28,8 +28,8 @@ class Point(Enum):
     FLIPPING = "flipping"
 
 
-class Deed(Enum):
-    """What a rank does to itself."""
+class FaultKind(Enum):
+    """The kinds of faults of a rank."""
 
     KILL = "kill-rank"
     STOP = "stop-rank"
@@ -42,14 +42,14 @@ class Deed(Enum):
 
 @dataclass(frozen=True)
 class Setup:
-    """Who it is.
+    """The first message to a rank.
 
     Attributes:
-        options: the fleet's.
-        index: its number, and that of its GPU.
-        target: where the server is.
-        address: where it serves reads of its weights, a path.
-        history: where it writes what has happened to it; None: nowhere.
+        options: the fleet's options.
+        index: the rank's number, which is also the number of its GPU.
+        target: the address of the server.
+        address: the path of the socket at which the rank serves reads of its weights.
+        history: the file to which the rank adds its events; None if there is no history.
     """
 
     options: FleetOptions
@@ -61,13 +61,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Join:
-    """Serve in this group, until it breaks.
+    """Serve in this group until it breaks.
 
     Attributes:
-        group: its name, which is new.
+        group: name of the group, which is new.
         step: the first step.
-        phy2log: what all serve by, int32 [L, R].
-        addresses: of all ranks, where to read their weights.
+        phy2log: the placement by which all ranks begin, int32 [L, R].
+        addresses: where each rank serves reads of its weights.
     """
 
     group: str
@@ -78,35 +78,35 @@ class Join:
 
 @dataclass(frozen=True)
 class Leave:
-    """The end: say goodbye to the server, and exit."""
+    """The simulation ends: close the session, and exit."""
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Do this the next time that you come to this point.
+class InjectFault:
+    """Cause this fault the next time that the rank reaches this point.
 
     Attributes:
-        point: where.
-        deed: what.
-        seconds: how much longer a SLOW transfer takes, or how long a STOP lasts (0: until
-            somebody ends it).
+        point: where in a switch.
+        kind: which fault.
+        seconds: how much longer a SLOW transfer takes, or how long a STOP lasts (0 if somebody
+            else ends it).
     """
 
-    point: Point
-    deed: Deed
+    point: SwitchPoint
+    kind: FaultKind
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of a collective: what each member had for this one, in order."""
+    """The result of a collective: what each member has sent to this one, in their order."""
 
     parts: Sequence[bytes]
 
 
 @dataclass(frozen=True)
-class Broken:
-    """There is no result, and there is none for any other member: the group has ended."""
+class GroupBroken:
+    """The collective has no result for any member: the group has ended."""
 
     reason: str
 
@@ -116,35 +116,36 @@ class Broken:
 
 @dataclass(frozen=True)
 class Ready:
-    """It serves reads, and can join a group."""
+    """The rank serves reads, and can join a group."""
 
 
 @dataclass(frozen=True)
-class Brought:
-    """What it brings to a collective: something for each member, in order.
+class Contribution:
+    """What a rank brings to a collective: a part for each member, in their order.
 
     Attributes:
-        step: before or in which step.
-        what: which of the step's collectives.
+        step: the rank's step.
+        collective: name of the collective; a step has several.
         parts: for each member.
     """
 
     step: int
-    what: str
+    collective: str
     parts: Sequence[bytes]
 
 
 @dataclass(frozen=True)
-class Told:
-    """Something has happened to it.
+class RankEvent:
+    """Something that has happened to a rank.
 
-    `kind` is that of a `StateEvent`, with its values; or of the rank itself: accepted,
-    discarded (`version`), struck (the fields of `Arm`), serving (`group`, after its first step).
+    The kinds are those of `StateEvent`, with the same values, and these of the rank itself:
+    accepted and discarded (`version`), fault_injected (`fault`, an `InjectFault`), and serving
+    (`group`, after its first step).
 
     Attributes:
         at: when, in seconds of the machine's monotonic clock, which all processes share.
-        kind: what.
-        values: what belongs to it.
+        kind: what has happened.
+        values: details, by name.
     """
 
     at: float
@@ -154,15 +155,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far it has come since its process began.
+    """What a rank's process has done since it began.
 
     Attributes:
-        step: the last that it has done.
-        tokens: of its own, that came back.
-        wrong: of these, with a value that is not their expert's.
+        step: the last step that it has finished.
+        tokens: number of its own tokens that have come back.
+        wrong: number of these whose value is not what their expert gives.
         moved: bytes of weights that it has received from other ranks.
-        moves: expert weights new to its GPU, by its flips.
-        example: a wrong token since the last time, if there is one.
+        moves: number of expert weights that its flips have brought to its GPU.
+        example: a wrong token since the last message; empty if there is none.
     """
 
     step: int
@@ -174,12 +175,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What its slots have processed in a window of the trace that has ended.
+class WindowCounts:
+    """What a rank's slots have processed in a window of the trace that has ended.
 
     Attributes:
-        window: its number, from 0.
-        steps: that are in it; fewer than a window has where the process has begun within it.
+        window: number of the window, from 0.
+        steps: number of steps that are counted; less than a window has if the rank's process
+            began within it.
         counts_LE: int64, tokens of each logical expert.
     """
 
@@ -189,13 +191,13 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """It has heard that its group is broken, and waits for another one.
+class LeftGroup:
+    """The rank knows that its group is broken, and waits for the next one.
 
     Attributes:
-        step: the one that it could not finish, or begin.
-        version: what it serves by; None before its first epoch.
-        phy2log: the same, int32 [L, R].
+        step: the step that it could not begin or finish.
+        version: the version by which it serves; None before its first epoch.
+        phy2log: the placement by which it serves, int32 [L, R].
     """
 
     step: int
@@ -203,5 +205,5 @@ class Stopped:
     phy2log: IntArray
 
 
-ToRank = Setup | Join | Leave | Arm | Result | Broken
-FromRank = Ready | Brought | Told | Progress | Counted | Stopped
+ToRank = Setup | Join | Leave | InjectFault | Result | GroupBroken
+FromRank = Ready | Contribution | RankEvent | Progress | WindowCounts | LeftGroup

@@ -1,4 +1,4 @@
-"""What a fleet is: its sizes, its traffic, and how it switches."""
+"""The options of a fleet: its sizes, its traffic, and how it switches."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
-from trimtab_client.worker.options import Transfer
+from trimtab_protocol.messages import Transfer
 from trimtab_tools.simulate.trace import Trace, read_trace
 
-_MOST_HIDDEN = 1 << 14
+_MAX_HIDDEN = 1 << 14
 
 _DEFAULTS = {"layers": 4, "experts": 32, "hidden": 64, "tokens": 16}
-# A trace has far more tokens: what costs time is to be the routing.
+# Small, since a trace has far more tokens, and most time shall go to the routing.
 _HIDDEN_OF_TRACE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetOptions:
-    """The sizes of a fleet, and how it works. A rank is a process with one GPU.
+    """The sizes of a fleet, and how it works. Each rank is a process with one GPU.
 
     Attributes:
         ranks: G, worker processes.
-        layers: L; 0: 4, or as many as the trace has. Of one that has more, as many,
-            evenly spaced.
-        experts: E, logical experts of a layer; 0: 32, or as many as the trace has.
-        slots: R, expert slots of a layer, over all ranks; 0: as many for each rank as its
+        layers: L; 0 for 4, or for all layers of the trace. If the trace has more, the fleet
+            takes this many of them, evenly spaced.
+        experts: E, logical experts of a layer; 0 for 32, or for as many as the trace has.
+        slots: R, expert slots of a layer, over all ranks; 0 for as many on each rank as its
             share of the experts takes, and one to spare.
-        hidden: H; an expert is one float32 matrix [H, H]; 0: 64, or 8 with a trace.
-        tokens: what each rank routes in each layer of a step; 0: 16. Not with a trace, which
-            says how many.
-        trace: an .npz file with real loads to replay, `load` int64 [T, L, E]; None: the
-            traffic is made up.
-        windows: of the trace, the first one to replay, and the one after the last; None: all.
-        steps_per_window: over how many steps a window of the trace is spread.
+        hidden: H; an expert is one float32 matrix [H, H]; 0 for 64, or for 8 with a trace.
+        tokens: number of tokens that a rank routes in a layer of a step; 0 for 16. With a trace
+            it must be 0: the trace gives the number.
+        trace: an .npz file with real loads to replay, `load` int64 [T, L, E]; None for
+            synthetic traffic.
+        windows: the first window of the trace to replay, and the one after the last; None for
+            all windows.
+        steps_per_window: number of steps over which a window of the trace is spread.
         transfer: how weights come into staging: PULL or COLLECTIVE, or these names in
             lower case.
         barrier_every: b, steps from one barrier to the next.
-        step_seconds: shortest time of a step. 0: as fast as it goes.
+        step_seconds: shortest time of a step; 0 for no limit.
         seed: of weights, tokens and random placements.
-        deployment: its name.
+        deployment: name of the deployment.
 
     Raises:
-        InvalidArgumentError: a value is out of its range, or does not fit the others, or
+        InvalidArgumentError: a value is out of its range or does not fit the others, or
             the trace cannot be read.
     """
 
@@ -71,11 +72,11 @@ class FleetOptions:
             integer(getattr(self, name), name, low=0)
         sizes = dict(_DEFAULTS) if self.trace is None else self._sizes_of_trace()
         if self.trace is None and self.windows is not None:
-            raise invalid("windows", f"{self.windows} of no trace")
+            raise invalid("windows", f"{self.windows} are given without a trace")
         for name, value in sizes.items():
             object.__setattr__(self, name, getattr(self, name) or value)
-        # Below that, two experts might answer a token alike.
-        integer(self.hidden, "hidden", 8, _MOST_HIDDEN)
+        # With a smaller H, two experts might give the same result for a token.
+        integer(self.hidden, "hidden", 8, _MAX_HIDDEN)
         integer(self.seed, "seed", low=0)
         if not 0 <= real(self.step_seconds, "step_seconds") <= 60:
             raise invalid("step_seconds", f"{self.step_seconds} is not in [0, 60]")
@@ -88,9 +89,11 @@ class FleetOptions:
     def _sizes_of_trace(self) -> dict[str, int]:
         trace = self.loads()
         if self.experts not in (0, trace.experts):
-            raise invalid("experts", f"{self.experts} is not what the trace has ({trace.experts})")
+            raise invalid(
+                "experts", f"{self.experts} is not the number in the trace ({trace.experts})"
+            )
         if self.tokens:
-            raise invalid("tokens", f"{self.tokens} are asked for, but the trace says how many")
+            raise invalid("tokens", f"{self.tokens} is given, but the trace has its own number")
         windows = (0, trace.windows) if self.windows is None else self.windows
         object.__setattr__(self, "windows", windows)
         return {"layers": trace.layers, "experts": trace.experts, "hidden": _HIDDEN_OF_TRACE}
@@ -100,42 +103,42 @@ class FleetOptions:
             share = -(-self.experts // self.ranks) + 1
             object.__setattr__(self, "slots", self.ranks * share)
         if self.slots % self.ranks:
-            raise invalid("slots", f"{self.slots} is no multiple of ranks ({self.ranks})")
+            raise invalid("slots", f"{self.slots} is not a multiple of ranks ({self.ranks})")
         if self.slots < self.experts:
             raise invalid("slots", f"{self.slots} is less than experts ({self.experts})")
 
     def loads(self) -> Trace:
-        """What is replayed of the trace, read anew.
+        """The loads of the trace that are replayed, read from the file.
 
         Raises:
             InvalidArgumentError: there is no trace, or it cannot be read.
         """
         if self.trace is None:
-            raise invalid("trace", "None: the traffic is made up")
-        return read_trace(self.trace).part(self.windows, self.layers)
+            raise invalid("trace", "None has no loads: the traffic is synthetic")
+        return read_trace(self.trace).select(self.windows, self.layers)
 
     @property
     def num_windows(self) -> int:
-        """How many windows are replayed; 0 without a trace."""
+        """The number of windows that are replayed; 0 without a trace."""
         first, end = self.windows or (0, 0)
         return end - first
 
     @property
     def slots_per_rank(self) -> int:
-        """S."""
+        """S: slots of a rank in a layer."""
         return self.slots // self.ranks
 
     @property
     def bytes_per_expert(self) -> int:
-        """Of one matrix."""
+        """The size of an expert's matrix."""
         return self.hidden * self.hidden * 4
 
     @property
     def topology(self) -> Topology:
-        """The deployment's."""
+        """The topology of the deployment."""
         return Topology(num_replicas=self.slots, num_gpus=self.ranks)
 
     @property
     def untouched(self) -> Placement:
-        """What the ranks load at first."""
+        """The placement that the ranks load at first."""
         return Placement.untouched(self.layers, self.experts, self.slots, self.ranks)

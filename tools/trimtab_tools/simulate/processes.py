@@ -1,4 +1,4 @@
-"""The processes of a fleet: started apart from it, and never left behind."""
+"""The processes of a fleet: in sessions of their own, and ended however the fleet ends."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from typing import Any
 
 from trimtab_tools.simulate.errors import FleetError
 
-_GUARD = Path(__file__).with_name("guard.py")
-_MOST_QUOTED = 2000
+_REAPER = Path(__file__).with_name("reaper.py")
+_MAX_QUOTED = 2000
 
 Process = subprocess.Popen[str]
 
 
 class Processes:
-    """Starts processes, and ends all of them at the end, however that comes.
+    """Starts processes, and kills all that still run when it is closed.
 
     They are in sessions of their own, so that Ctrl-C reaches the fleet alone, which then
-    ends them. Where the fleet itself is killed, a guard does it, and removes the folder.
+    ends them. If the fleet itself is killed, the reaper kills them and removes the folder.
 
     Args:
-        folder: the fleet's own; what the processes say on standard error is kept there.
+        folder: of the fleet. It holds what the processes write to standard error.
+
+    Attributes:
+        folder: of the fleet.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
         self._running: list[Process] = []
         self._logs: dict[int, Path] = {}
         self._closed = False
-        # Without site packages, and so at once.
-        command = [sys.executable, "-I", "-S", str(_GUARD), str(folder)]
-        self._guard = subprocess.Popen(  # noqa: S603
+        # Without site packages it starts at once.
+        command = [sys.executable, "-I", "-S", str(_REAPER), str(folder)]
+        self._reaper = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, text=True, start_new_session=True
         )
 
     def start(
         self, name: str, command: Sequence[str], pass_fds: Sequence[int] = (), **options: Any
     ) -> Process:
-        """Start a process. Options are those of `Popen`.
+        """Start a process. The options are those of `Popen`.
 
         Raises:
             FleetError: the fleet has ended.
         """
-        log = self._folder / f"{name}.log"
+        log = self.folder / f"{name}.log"
         with self._lock, log.open("ab") as errors:
             if self._closed:
                 raise FleetError(f"{name} cannot start: the fleet has ended")
@@ -63,10 +66,10 @@ class Processes:
             )
             self._logs[process.pid] = log
             self._running.append(process)
-            self._tell_guard(f"+{process.pid}")
+            self._tell_reaper(f"+{process.pid}")
         return process
 
-    def ended(self, process: Process, timeout: float = 10.0) -> int:
+    def wait(self, process: Process, timeout: float = 10.0) -> int:
         """Wait for a process that is about to end; returns its exit code, -9 for kill -9.
 
         Raises:
@@ -76,36 +79,36 @@ class Processes:
         with self._lock:
             if process in self._running:
                 self._running.remove(process)
-                self._tell_guard(f"-{process.pid}")
+                self._tell_reaper(f"-{process.pid}")
         return code
 
-    def said(self, process: Process) -> str:
-        """The end of what it has said on standard error."""
+    def stderr_tail(self, process: Process) -> str:
+        """The end of what a process has written to standard error."""
         with suppress(OSError):
-            return self._logs[process.pid].read_text(errors="replace")[-_MOST_QUOTED:].strip()
+            return self._logs[process.pid].read_text(errors="replace")[-_MAX_QUOTED:].strip()
         return ""
 
     def close(self) -> None:
-        """Kill what still runs, stopped or not."""
+        """Kill all processes that still run, also stopped ones."""
         with self._lock:
             self._closed, running = True, list(self._running)
         for process in running:
             process.kill()
         for process in running:
-            self.ended(process)
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
-        self._guard.wait()
+            self.wait(process)
+        if self._reaper.stdin is not None:
+            self._reaper.stdin.close()
+        self._reaper.wait()
 
-    def _tell_guard(self, line: str) -> None:
-        guard = self._guard.stdin
-        if guard is not None:
-            with suppress(OSError):  # it was killed: nothing but the safety net is gone
-                guard.write(line + "\n")
-                guard.flush()
+    def _tell_reaper(self, line: str) -> None:
+        reaper = self._reaper.stdin
+        if reaper is not None:
+            with suppress(OSError):  # If the reaper was killed, only the safety net is gone.
+                reaper.write(line + "\n")
+                reaper.flush()
 
 
-def signal_to(process: Process, number: signal.Signals) -> None:
-    """Send a signal, if the process still runs."""
+def send_signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal to a process if it still runs."""
     if process.poll() is None:
         process.send_signal(number)

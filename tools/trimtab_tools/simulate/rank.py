@@ -2,7 +2,7 @@
 
     python -m trimtab_tools.simulate.rank FD
 
-FD is its end of the pipe to the fleet, which tells it all else.
+FD is the file descriptor of its end of the pipe to the fleet, which sends it everything else.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.worker.events import StateEvent
-from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.options import Scope, WorkerOptions
+from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
+from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.session import WorkerSession
+from trimtab_protocol.messages import Scope
 from trimtab_tools.conformance.reference import NumpyEngine
 from trimtab_tools.simulate.checkpoint import Checkpoint
-from trimtab_tools.simulate.control import Control, GroupBrokenError
-from trimtab_tools.simulate.forward import Forward
+from trimtab_tools.simulate.fault_points import FaultPoints
+from trimtab_tools.simulate.forward_pass import ForwardPass, StepResult
 from trimtab_tools.simulate.messages import (
-    Arm,
-    Deed,
+    FaultKind,
+    InjectFault,
     Join,
-    Point,
+    LeftGroup,
     Progress,
     Ready,
     Setup,
-    Stopped,
+    SwitchPoint,
 )
-from trimtab_tools.simulate.peers import PeerReader, PeerServer
-from trimtab_tools.simulate.points import Points
+from trimtab_tools.simulate.rank_pipe import GroupBrokenError, RankPipe
 from trimtab_tools.simulate.transport import FleetTransport
-from trimtab_tools.simulate.windows import Tally, moves_of
+from trimtab_tools.simulate.weight_reads import WeightReader, WeightServer
+from trimtab_tools.simulate.windows import WindowCounter, count_moves
 
 _QUICK = RetryPolicy(initial_backoff=0.02, max_backoff=0.3)
 _PROGRESS_S = 0.1
-_WRITTEN = ("in_force", "flipped")
+_HISTORY_EVENTS = ("in_force", "flipped")
 
 
 class Rank:
@@ -55,7 +55,7 @@ class Rank:
 
     Args:
         pipe: to the fleet.
-        setup: who it is.
+        setup: the first message from the fleet.
     """
 
     engine: NumpyEngine
@@ -65,20 +65,20 @@ class Rank:
         self.setup = setup
         self.options = options = setup.options
         self.checkpoint = Checkpoint(options.seed, options.hidden)
-        self.points = Points(self._struck)
-        self.control = Control(pipe, self.points.arm)
-        self.reader = PeerReader(options.hidden)
-        self.transport = FleetTransport(options, self.reader, self.control)
+        self.fault_points = FaultPoints(self._report_fault)
+        self.pipe = RankPipe(pipe, self.fault_points.add)
+        self.reader = WeightReader(options.hidden)
+        self.transport = FleetTransport(options, self.reader, self.pipe)
         self._maps = options.untouched
         self._tokens = self._wrong = self._moves = 0
-        self._tally = Tally(options.steps_per_window, options.num_windows)
-        self._progress_at = 0.0
-        PeerServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
-        self.control.send(Ready())
+        self._window_counter = WindowCounter(options.steps_per_window, options.num_windows)
+        self._progress_due = 0.0
+        WeightServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
+        self.pipe.send(Ready())
 
     def run(self) -> None:
-        """Serve in one group after another, until the fleet ends."""
-        first = self.control.next_group()
+        """Serve in one group after another, until the simulation ends."""
+        first = self.pipe.next_group()
         if first is None:
             return
         self._load(first)
@@ -88,17 +88,17 @@ class Rank:
             try:
                 self._serve(group)
             except GroupBrokenError:
-                self._report()
+                self._report_progress()
                 version, phy2log_LR = self.session.in_force, self.engine.phy2log()
-                self.control.send(Stopped(self.control.step, version, phy2log_LR))
-            group = self.control.next_group()
+                self.pipe.send(LeftGroup(self.pipe.step, version, phy2log_LR))
+            group = self.pipe.next_group()
             if group is not None:
                 self.session.regroup(group.group, self._maps)
         self.session.close("the simulation ends")
         self.engine.close()
 
     def make_engine(self, placement: Placement) -> NumpyEngine:
-        """The adapter, loaded with what a placement says."""
+        """The engine's adapter, loaded with the weights of a placement."""
         return NumpyEngine(
             (self.setup.index,),
             placement,
@@ -109,26 +109,16 @@ class Rank:
         )
 
     def _load(self, group: Join) -> None:
-        setup, options = self.setup, self.options
+        """Load the weights by which the group begins, and connect to the server."""
+        options = self.options
         self._maps = Placement.of(group.phy2log, options.experts, options.ranks)
         self.engine = self.make_engine(self._maps)
-        self.forward = Forward(
-            options, setup.index, self.checkpoint, self.engine.compute, self.control.exchange
+        self.forward_pass = ForwardPass(
+            options, self.setup.index, self.checkpoint, self.engine.compute, self.pipe.exchange
         )
         self.session = WorkerSession(
-            setup.target,
-            WorkerOptions(
-                deployment=options.deployment,
-                worker=f"rank {setup.index}",
-                topology=options.topology,
-                placement=self._maps,
-                scope=Scope.LOCAL,
-                bytes_per_expert=options.bytes_per_expert,
-                gpus=(setup.index,),
-                group_id=group.group,
-                transfer=options.transfer,
-                staging_slots=options.slots_per_rank,
-            ),
+            self.setup.target,
+            self._worker_options(group.group),
             on_offer=self._on_offer,
             on_abort=self._on_abort,
             on_state=self._on_state,
@@ -137,104 +127,123 @@ class Rank:
             retry=_QUICK,
         )
 
+    def _worker_options(self, group: str) -> WorkerOptions:
+        options, index = self.options, self.setup.index
+        return WorkerOptions(
+            deployment=options.deployment,
+            worker=f"rank {index}",
+            topology=options.topology,
+            placement=self._maps,
+            scope=Scope.LOCAL,
+            bytes_per_expert=options.bytes_per_expert,
+            gpus=(index,),
+            group_id=group,
+            transfer=options.transfer,
+            staging_slots=options.slots_per_rank,
+        )
+
     # The engine's thread.
 
     def _serve(self, group: Join) -> None:
-        """Step after step, until a collective says that the group is broken."""
+        """Do step after step, until a collective says that the group is broken."""
         step, begun = group.step, time.monotonic()
         while True:
-            self.control.step = step
+            self.pipe.step = step
             flip = self.session.at_step_boundary(step)
             if flip is not None:
                 self._flip(flip)
-            done = self.forward.step(step, self._maps)
-            self.session.record(done.counts_LS, step, step, per_slot=True)
-            self._tokens += done.tokens
-            self._wrong += done.wrong
+            result = self.forward_pass.step(step, self._maps)
+            self.session.record(result.counts_LS, step, step, per_slot=True)
             if step == group.step:
-                self.control.tell("serving", group=group.group)
+                self.pipe.report("serving", group=group.group)
             now = time.monotonic()
-            ended = self._tally.add(step, done.counts_LS, self._experts(), self.options.experts)
-            if ended is not None or done.example or now >= self._progress_at:
-                self._report(done.example)
-            if ended is not None:
-                self.control.send(ended)
+            self._count(step, result, now)
             step += 1
             begun = max(now, begun + self.options.step_seconds)
             time.sleep(begun - now)
 
+    def _count(self, step: int, result: StepResult, now: float) -> None:
+        """Count a step's tokens, and report them when it is time."""
+        self._tokens += result.tokens
+        self._wrong += result.wrong
+        experts = self.options.experts
+        window = self._window_counter.add(step, result.counts_LS, self._own_experts(), experts)
+        if window is not None or result.example or now >= self._progress_due:
+            self._report_progress(result.example)
+        if window is not None:
+            self.pipe.send(window)
+
     def _flip(self, flip: Flip) -> None:
-        self.points.reached(Point.FLIPPING)
+        self.fault_points.reached(SwitchPoint.FLIPPING)
         self.engine.flip(flip)
-        # By what the engine has come to, not by what it was to become.
-        options, before_LS = self.options, self._experts()
+        # From the engine itself, and not from the flip: this shows what the engine has done.
+        options, before_LS = self.options, self._own_experts()
         self._maps = Placement.of(self.engine.phy2log(), options.experts, options.ranks)
-        self._moves += moves_of(before_LS, self._experts())
+        self._moves += count_moves(before_LS, self._own_experts())
         self.session.applied()
 
-    def _experts(self) -> IntArray:
+    def _own_experts(self) -> IntArray:
         """The expert in each slot of this rank, by its maps: int32 [L, S]."""
         slots, index = self.options.slots_per_rank, self.setup.index
         return self._maps.phy2log[:, index * slots : (index + 1) * slots]
 
     def _barrier(self, values: Sequence[int]) -> Sequence[int]:
         if values[1]:
-            self.points.reached(Point.ARMED)
+            self.fault_points.reached(SwitchPoint.ARMED)
         own = np.array(values, np.int64).tobytes()
-        parts = self.control.exchange("barrier", [own] * self.options.ranks)
+        parts = self.pipe.exchange("barrier", [own] * self.options.ranks)
         lowest: list[int] = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2).min(0).tolist()
         return lowest
 
-    def _report(self, example: str = "") -> None:
-        self._progress_at = time.monotonic() + _PROGRESS_S
-        step, moved = self.control.step, self.transport.moved
-        progress = Progress(step, self._tokens, self._wrong, moved, self._moves, example)
-        self.control.send(progress)
+    def _report_progress(self, example: str = "") -> None:
+        self._progress_due = time.monotonic() + _PROGRESS_S
+        step, moved = self.pipe.step, self.transport.moved
+        self.pipe.send(Progress(step, self._tokens, self._wrong, moved, self._moves, example))
 
     # The session's thread; `_on_offer` of a collective transfer: the engine's.
 
     def _on_offer(self, offer: SwitchOffer) -> Future[bool]:
-        self.control.tell("accepted", version=offer.version)
-        self.points.reached(Point.ACCEPTED)
-        begun, ended = self.engine.on_offer(offer), Future[bool]()
-        if begun is None:
-            self._transferred(None, ended)
+        self.pipe.report("accepted", version=offer.version)
+        self.fault_points.reached(SwitchPoint.ACCEPTED)
+        transfer, prepared = self.engine.on_offer(offer), Future[bool]()
+        if transfer is None:
+            self._answer(None, prepared)
         else:
-            begun.add_done_callback(lambda transfer: self._transferred(transfer, ended))
-        return ended
+            transfer.add_done_callback(lambda ended: self._answer(ended, prepared))
+        return prepared
 
-    def _transferred(self, transfer: Future[Any] | None, ended: Future[bool]) -> None:
-        """Also a rank that refuses has taken part, since a collective transfer takes all."""
+    def _answer(self, transfer: Future[Any] | None, prepared: Future[bool]) -> None:
+        """Answer an offer after its transfer. A rank that refuses has still taken part in it."""
         failure = None if transfer is None else transfer.exception()
         if failure is not None:
-            ended.set_exception(failure)
+            prepared.set_exception(failure)
             return
-        struck = self.points.reached(Point.PREPARED)
-        accepts = all(fault.deed is not Deed.REFUSE for fault in struck)
-        delay = sum(fault.seconds for fault in struck)
+        faults = self.fault_points.reached(SwitchPoint.PREPARED)
+        accepts = all(fault.kind is not FaultKind.REFUSE for fault in faults)
+        delay = sum(fault.seconds for fault in faults)
         if delay > 0:
-            timer = Timer(delay, ended.set_result, [accepts])
+            timer = Timer(delay, prepared.set_result, [accepts])
             timer.daemon = True
             timer.start()
         else:
-            ended.set_result(accepts)
+            prepared.set_result(accepts)
 
     def _on_abort(self, offer: SwitchOffer) -> None:
         self.engine.on_abort(offer)
-        self.control.tell("discarded", version=offer.version)
+        self.pipe.report("discarded", version=offer.version)
 
     def _on_state(self, event: StateEvent) -> None:
-        if event.kind in _WRITTEN and self.setup.history is not None:
+        if event.kind in _HISTORY_EVENTS and self.setup.history is not None:
             values = {"kind": event.kind, "deployment": self.options.deployment, **event.values}
             append_line(self.setup.history, values)
-        self.control.tell(event.kind, **event.values)
+        self.pipe.report(event.kind, **event.values)
 
-    def _struck(self, fault: Arm) -> None:
-        self.control.tell("struck", **vars(fault))
+    def _report_fault(self, fault: InjectFault) -> None:
+        self.pipe.report("fault_injected", fault=fault)
 
 
 def append_line(history: Path, values: dict[str, Any]) -> None:
-    """Add a line to a history; lines of other processes stay whole."""
+    """Add a line to a history. Lines of several processes do not mix."""
     line = json.dumps(values, default=bytes.hex).encode() + b"\n"
     file = os.open(history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

@@ -1,29 +1,30 @@
-"""What a run has come to."""
+"""The report of a run: what the fleet has done, and what was wrong."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from trimtab_tools.history import Report as Verdict
-from trimtab_tools.simulate.ledger import Ledger, Struck, Switch
-from trimtab_tools.simulate.noted import Line
+from trimtab_tools.simulate.fleet_state import FleetState, InjectedFault, Switch
+from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.windows import Window
 
 
 @dataclass(frozen=True)
 class FaultReport:
-    """What followed from a fault.
+    """What followed a fault.
 
     Attributes:
-        fault: what has struck.
+        fault: which one.
         at: when, in seconds since the fleet began.
-        served_after: until the group that it broke had formed again and taken a step, in
-            seconds; None: no group formed after it.
-        flipped_after: until the next flip by all ranks, in seconds; None: there was none.
+        served_after: seconds until the group that it broke had formed again and taken a step;
+            None if no group formed after it.
+        flipped_after: seconds until all ranks had flipped once more; None if they did not.
     """
 
     fault: str
@@ -33,18 +34,18 @@ class FaultReport:
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """How balanced a trace was served. An imbalance is that of a `Window`.
+class ReplayReport:
+    """How balanced the fleet was while it replayed a trace. Imbalance is that of a `Window`.
 
     Attributes:
-        windows: that were replayed to their end.
-        left_out: of these, because a rank died in them, and what it had counted was lost.
-        untouched: imbalance, mean over the others, had no expert moved.
-        served: the same as it has been.
-        worst_untouched: the highest of any of them, had no expert moved.
-        worst_served: the same as it has been.
-        moves_per_layer: expert weights new to a GPU, in a layer and a window.
-        by_window: all that are not left out.
+        windows: number of windows that were replayed to their end.
+        left_out: number of these that are not judged, since a rank died and its counts were lost.
+        untouched: mean imbalance of the other windows, had no expert moved.
+        served: mean imbalance of the other windows as they were served.
+        worst_untouched: highest imbalance of a window, had no expert moved.
+        worst_served: highest imbalance of a window as it was served.
+        moves_per_layer: expert weights that were new to a GPU, per layer and window.
+        by_window: all windows that are judged.
     """
 
     windows: int
@@ -58,50 +59,33 @@ class Replayed:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """When, and how, a run has ended.
-
-    Attributes:
-        began: when, in seconds of the ledger's clock.
-        at: the same of its end.
-        trouble: see `Report`.
-        alarms: see `Report`.
-    """
-
-    began: float
-    at: float
-    trouble: str
-    alarms: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Report:
-    """What a run has come to.
+    """The report of a run.
 
     Attributes:
         seconds: from the first start to the end.
-        steps: that the ranks have done.
-        tokens: that came back to their ranks, but for the last tenth of a second of a rank that
-            was killed.
-        wrong: of these, with another value than their expert gives.
-        examples: of wrong ones, at most 100.
-        moved_bytes: of weights, from rank to rank, also for switches that were given up.
-        moves: expert weights new to a GPU, by its flips.
-        groups: that formed: 1, and one more after each death.
-        accepted: switches that at least one rank has begun to prepare.
-        applied: switches to which all ranks have flipped.
-        discarded: switches that at least one rank has given up, for an abort or a new group.
-        switch_seconds: of each applied switch, from the first rank that accepted it to the
-            last that flipped, ascending.
-        target_seconds: of each placement that was asked for, until all ranks served by it,
+        steps: number of steps that the ranks have done.
+        tokens: number of tokens that came back to their ranks. Of a rank that was killed, the
+            last tenth of a second is missing.
+        wrong: number of these whose value is not what their expert gives.
+        examples: of wrong tokens, at most 100.
+        moved_bytes: bytes of weights that went from rank to rank, aborted switches included.
+        moves: number of expert weights that flips have brought to a GPU.
+        groups: number of groups that formed: 1, and one more after each death.
+        accepted: number of switches that at least one rank has begun to prepare.
+        applied: number of switches to which all ranks have flipped.
+        discarded: number of switches that a rank has given up, after an abort or in a new group.
+        switch_seconds: for each applied switch, from the first rank that accepted it to the
+            last that flipped; ascending.
+        target_seconds: for each placement that was asked for, until all ranks served by it,
             which may take several switches; ascending.
-        faults: that have struck.
-        complaints: what ranks have noted that broke the protocol, without effect.
+        faults: that have happened.
+        complaints: breaches of the protocol that ranks have reported, and that had no effect.
         alarms: of the fleet's own server.
-        trouble: why it could not go on, or did not come to rest; empty if it did.
-        verdict: on the history; None: there is none.
-        decisions: whether experts move, by their reason, as far as the history has them.
-        replayed: None: there was no trace, or no window of it that all ranks have counted.
+        trouble: why the fleet could not go on or did not come to rest; empty if it did.
+        verdict: of the history checker; None if there is no history.
+        decisions: number of the server's decisions in the history, by their reason.
+        replayed: None without a trace, and if no window of it can be judged.
     """
 
     seconds: float
@@ -123,56 +107,56 @@ class Report:
     trouble: str
     verdict: Verdict | None
     decisions: Mapping[str, int]
-    replayed: Replayed | None
+    replayed: ReplayReport | None
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was wrong: no token, no violation, and it came to rest."""
+        """Whether no token was wrong, no rule was violated, and the fleet came to rest."""
         violated = self.verdict is not None and self.verdict.violations
         return not (self.wrong or self.trouble or violated)
 
 
 def make_report(
-    ledger: Ledger,
+    state: FleetState,
     options: FleetOptions,
-    ended: Ended,
-    target_seconds: Sequence[float],
-    decided: Sequence[Line],
-    verdict: Verdict | None,
+    history: HistoryTail | None,
+    alarms: Sequence[str],
+    trouble: str,
 ) -> Report:
-    """Sum up what a ledger says, and the lines of decisions in a history."""
-    total = ledger.total()
-    switches = list(ledger.switches.values())
-    applied = [switch for switch in switches if switch.is_whole]
+    """The report of a run that ends now."""
+    total = state.total()
+    switches = list(state.switches.values())
+    applied = state.switches_completed()
+    decided = [] if history is None else history.lines("decided")
     return Report(
-        seconds=ended.at - ended.began,
+        seconds=time.monotonic() - state.began,
         steps=total.step + 1,
         tokens=total.tokens,
         wrong=total.wrong,
-        examples=tuple(ledger.examples),
+        examples=tuple(state.examples),
         moved_bytes=total.moved,
         moves=total.moves,
-        groups=ledger.groups,
+        groups=state.groups_formed,
         accepted=len(switches),
         applied=len(applied),
         discarded=sum(switch.discarded for switch in switches),
         switch_seconds=tuple(sorted(each.flipped_at - each.accepted_at for each in applied)),
-        target_seconds=tuple(sorted(target_seconds)),
-        faults=tuple(_fault(ledger, ended.began, struck, applied) for struck in ledger.faults),
-        complaints=tuple(ledger.complaints),
-        alarms=ended.alarms,
-        trouble=ended.trouble,
-        verdict=verdict,
+        target_seconds=tuple(sorted(state.target_seconds)),
+        faults=tuple(_fault(state, fault, applied) for fault in state.faults),
+        complaints=tuple(state.complaints),
+        alarms=tuple(alarms),
+        trouble=trouble,
+        verdict=None if history is None else history.verdict(complete=not trouble),
         decisions=dict(Counter(line["reason"] for line in decided)),
-        replayed=_replayed(ledger, options, total.moves),
+        replayed=_replayed(state, options, total.moves),
     )
 
 
-def _replayed(ledger: Ledger, options: FleetOptions, moves: int) -> Replayed | None:
-    windows, ended = ledger.windows.complete, ledger.windows.ended
+def _replayed(state: FleetState, options: FleetOptions, moves: int) -> ReplayReport | None:
+    windows, ended = state.windows.complete, state.windows.ended
     if not windows:
         return None
-    return Replayed(
+    return ReplayReport(
         windows=ended,
         left_out=ended - len(windows),
         untouched=fmean(window.untouched for window in windows),
@@ -184,12 +168,11 @@ def _replayed(ledger: Ledger, options: FleetOptions, moves: int) -> Replayed | N
     )
 
 
-def _fault(ledger: Ledger, began: float, struck: Struck, applied: list[Switch]) -> FaultReport:
-    served = _first_after(struck.at, ledger.served_at)
-    flipped = _first_after(struck.at, [switch.flipped_at for switch in applied])
-    return FaultReport(struck.fault, struck.at - began, served, flipped)
+def _fault(state: FleetState, fault: InjectedFault, applied: list[Switch]) -> FaultReport:
+    served = _first_after(fault.at, state.serving_since)
+    flipped = _first_after(fault.at, [switch.flipped_at for switch in applied])
+    return FaultReport(fault.fault, fault.at - state.began, served, flipped)
 
 
 def _first_after(at: float, times: list[float]) -> float | None:
-    later = [time - at for time in times if time > at]
-    return min(later, default=None)
+    return min((each - at for each in times if each > at), default=None)

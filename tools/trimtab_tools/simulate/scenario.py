@@ -1,4 +1,4 @@
-"""What to do with a fleet: how often to switch, where to, and what goes wrong meanwhile."""
+"""What to do with a fleet: where to switch, how often, and which faults to cause meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trimtab_tools.simulate.options import FleetOptions
 Plan = Literal["random", "server", "balance"]
 
 Balance = Literal["active", "shadow"]
-"""What a server makes of its decisions: it moves experts, or only says that it would."""
+"""Whether a server that balances by itself moves experts, or only logs that it would."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,13 @@ class Scenario:
     """What to do with a fleet.
 
     Attributes:
-        switches: least number of placements to switch to. Not of plan "balance".
-        seconds: least time to go on doing so; of plan "balance", how long to go on, where it
-            is not 0: then until the trace has been replayed.
-        plan: where to: "random" placements, what the "server" plans from what the ranks have
-            counted, whenever it is asked to; or "balance": it is not asked, and decides by
-            itself whether experts move, and when.
-        faults: each strikes once.
+        switches: the fleet switches to at least this many placements. Not used by plan "balance".
+        seconds: the fleet goes on for at least this long. With plan "balance", how long it goes
+            on; 0 means until the trace has been replayed.
+        plan: where to switch: to "random" placements; to what the "server" plans, whenever it
+            is asked, from what the ranks have counted; or "balance": nobody asks the server, and
+            it decides by itself whether and when experts move.
+        faults: each is caused once.
 
     Raises:
         InvalidArgumentError: a value is out of its range.
@@ -46,11 +46,11 @@ class Scenario:
             raise invalid("plan", f"{self.plan!r} is not one of {list(get_args(Plan))}")
 
 
-def check_end(options: FleetOptions, scenario: Scenario) -> None:
-    """Refuse a scenario that says nothing of when it ends.
+def check_it_ends(options: FleetOptions, scenario: Scenario) -> None:
+    """Refuse a scenario that has no end.
 
     Raises:
-        InvalidArgumentError: the server balances made-up traffic for no time.
+        InvalidArgumentError: the server balances synthetic traffic for no given time.
     """
     if scenario.plan == "balance" and options.trace is None and not scenario.seconds:
-        raise invalid("seconds", "0 is no time to balance made-up traffic: give more, or a trace")
+        raise invalid("seconds", "0 has no end with synthetic traffic: give seconds, or a trace")

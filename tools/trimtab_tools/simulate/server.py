@@ -13,39 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_tools.simulate.errors import FleetError
-from trimtab_tools.simulate.ledger import Ledger
-from trimtab_tools.simulate.processes import Process, Processes, signal_to
+from trimtab_tools.simulate.fleet_state import FleetState
+from trimtab_tools.simulate.processes import Process, Processes, send_signal
 
-_AS_IF_KILLED = 137
-"""How a server ends at a failpoint that was asked for."""
+_KILLED_AT_FAILPOINT = 137
 
 
 class ServerProcess:
-    """A `trimtab-server serve` of the fleet's own.
+    """The process of `trimtab-server serve` that a fleet has started.
 
     Args:
-        processes: by which it is started.
-        folder: for its store.
-        history: where it writes its history.
-        flags: further ones, such as "--offer-seconds", "5".
-        ledger: told when it has become ready, and when it has ended by itself.
+        processes: starts it.
+        history: the file to which the server writes its history.
+        flags: further flags, such as "--offer-seconds", "5".
+        state: of the fleet; it learns when the server has become ready or has failed.
 
     Attributes:
-        address: where it listens; empty before it first was ready.
-        metrics: where its metrics are; empty unless a flag says so.
-        alarms: what its operators would have been told.
+        address: where the server listens; empty until it is ready for the first time.
+        metrics: the address of its metrics; empty unless a flag asks for them.
+        alarms: the alarms that the server has logged for its operators.
 
     Raises:
         FleetError: the server's packages are not installed.
     """
 
     def __init__(
-        self,
-        processes: Processes,
-        folder: Path,
-        history: Path,
-        flags: Sequence[str],
-        ledger: Ledger,
+        self, processes: Processes, history: Path, flags: Sequence[str], state: FleetState
     ) -> None:
         if find_spec("trimtab_server") is None:
             raise FleetError(
@@ -57,23 +50,27 @@ class ServerProcess:
         self._processes = processes
         self._flags = (
             *("--device", "cpu", "--metrics-listen", "off", "--log-format", "json"),
-            *("--store", str(folder / "store.db"), "--history", str(history)),
+            *("--store", str(processes.folder / "store.db"), "--history", str(history)),
             *flags,
         )
-        self._ledger = ledger
+        self._state = state
         self._process: Process | None = None
         self._ready = threading.Event()
-        self._said: list[str] = []
-        self._stopping = False
+        self._last_lines: list[str] = []
+        self._terminating = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has said so, and still runs."""
-        process = self._process
-        return self._ready.is_set() and process is not None and process.poll() is None
+        """Whether the server has logged that it is ready, and still runs."""
+        return self._ready.is_set() and self._process is not None and self.exit_code is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the last process; None if it still runs."""
+        return None if self._process is None else self._process.poll()
 
     def start(self, *flags: str) -> None:
-        """Start it, as it was before and with further flags for this time; returns at once."""
+        """Start the server as it was before, with further flags for this time; does not wait."""
         listen = self.address or "127.0.0.1:0"
         command = [sys.executable, "-m", "trimtab_server", "serve", "--listen", listen]
         self._ready.clear()
@@ -83,56 +80,66 @@ class ServerProcess:
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         reader.start()
 
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until the server is ready.
+
+        Raises:
+            FleetError: the fleet cannot go on.
+            DeadlineExceededError: the server was not ready in time.
+        """
+        self._state.wait("the server to be ready", lambda: self.is_ready or None, timeout)
+
     def kill(self) -> None:
-        """Kill -9, and wait until it is gone."""
+        """Kill the server by SIGKILL, and wait until its process has ended."""
         process = self._process
         if process is not None:
-            signal_to(process, signal.SIGKILL)
-            self._processes.ended(process)
+            send_signal(process, signal.SIGKILL)
+            self._processes.wait(process)
         self._ready.clear()
 
-    def pause(self) -> None:
-        """SIGSTOP: it hangs, with all its connections."""
+    def stop(self) -> None:
+        """Stop the server by SIGSTOP: it hangs, with all its connections open."""
         if self._process is not None:
-            signal_to(self._process, signal.SIGSTOP)
+            send_signal(self._process, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """SIGCONT."""
+    def resume(self) -> None:
+        """Let a stopped server go on, by SIGCONT."""
         if self._process is not None:
-            signal_to(self._process, signal.SIGCONT)
+            send_signal(self._process, signal.SIGCONT)
 
-    def stop(self, timeout: float) -> None:
-        """SIGTERM: it drains, and ends; after the timeout it is killed."""
+    def terminate(self, timeout: float) -> None:
+        """Have the server drain and end, by SIGTERM; kill it if that takes too long."""
         process = self._process
         if process is None:
             return
-        self._stopping = True
-        signal_to(process, signal.SIGCONT)
-        signal_to(process, signal.SIGTERM)
+        self._terminating = True
+        send_signal(process, signal.SIGCONT)
+        send_signal(process, signal.SIGTERM)
         try:
-            self._processes.ended(process, timeout)
+            self._processes.wait(process, timeout)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def _read(self, process: Process) -> None:
-        """All the time: a server blocks on a full pipe."""
+        """Read the log all the time, since a server blocks on a full pipe."""
         if process.stderr is not None:
             with process.stderr as lines:
                 for line in lines:
-                    self._heard(process, line)
+                    self._log_line(process, line)
         code = process.wait()
-        if code >= 0 and code != _AS_IF_KILLED and not self._stopping:
-            self._ledger.fail(f"the server ended with code {code}: {' '.join(self._said[-5:])}")
+        if code >= 0 and code != _KILLED_AT_FAILPOINT and not self._terminating:
+            last = " ".join(self._last_lines[-5:])
+            self._state.fail(f"the server ended with code {code}: {last}")
 
-    def _heard(self, process: Process, line: str) -> None:
-        self._said = [*self._said[-20:], line.strip()]
+    def _log_line(self, process: Process, line: str) -> None:
+        self._last_lines = [*self._last_lines[-20:], line.strip()]
         try:
             event: Any = json.loads(line)
         except ValueError:
-            return  # a traceback, or a library's own words
+            return  # A traceback, or the message of a library.
         if event.get("event") == "alarm":
             self.alarms.append(str(event.get("reason", "")))
         elif event.get("event") == "ready" and process is self._process:
             self.address, self.metrics = event["address"], event.get("metrics") or ""
             self._ready.set()
-            self._ledger.changed()
+            self._state.notify()

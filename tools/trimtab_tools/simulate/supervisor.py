@@ -1,157 +1,184 @@
-"""Forms the group of the ranks, and forms it again when one has died."""
+"""Forms the group of the ranks, and forms it again when a rank has died."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from trimtab_client.placement import IntArray
-from trimtab_tools.simulate.crew import Crew
+from trimtab_tools.simulate.collective_server import CollectiveServer
 from trimtab_tools.simulate.errors import FleetError
+from trimtab_tools.simulate.fleet_state import FleetState, RankStatus
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.hub import Hub
-from trimtab_tools.simulate.ledger import Ledger, Status
 from trimtab_tools.simulate.messages import (
-    Arm,
-    Counted,
-    Deed,
+    FaultKind,
     FromRank,
+    InjectFault,
     Join,
     Leave,
+    LeftGroup,
     Progress,
+    RankEvent,
     Ready,
-    Stopped,
-    Told,
+    WindowCounts,
 )
 from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.rank_processes import RankProcesses
 
 
 class Supervisor:
-    """What an engine's own launcher does. The hub's `Listener`, and all on the hub's thread.
+    """Does what the launcher of an inference engine does. The listener of a `CollectiveServer`.
 
     Args:
-        options: the fleet's.
-        crew: the ranks' processes.
-        ledger: where it writes what has happened.
+        options: the fleet's options.
+        ranks: the processes of the ranks.
+        state: where it records what happens.
     """
 
-    hub: Hub
-
-    def __init__(self, options: FleetOptions, crew: Crew, ledger: Ledger) -> None:
+    def __init__(self, options: FleetOptions, ranks: RankProcesses, state: FleetState) -> None:
         self._options = options
-        self._crew = crew
-        self._ledger = ledger
-        self._waiting: dict[int, Stopped | None] = {}
-        self._armed: list[tuple[int, Arm]] = []
+        self._ranks = ranks
+        self._state = state
+        self._waiting: dict[int, LeftGroup | None] = {}
+        self._pending_faults: list[tuple[int, InjectFault]] = []
         self._target = ""
         self._ending = False
+        self._collectives = CollectiveServer(self)
+
+    # Any thread.
+
+    def start_ranks(self) -> None:
+        """Start the processes of all ranks."""
+        for rank in range(self._options.ranks):
+            self._post(self._collectives.add, rank, self._ranks.start(rank))
 
     def begin(self, target: str) -> None:
-        """The server is there: tell the ranks where."""
-        self._target = target
-        for rank in range(self._options.ranks):
-            self.hub.send(rank, self._crew.setup(rank, target))
+        """Have the ranks serve, with the server at this address."""
+        self._post(self._begin, target)
+
+    def inject(self, rank: int, fault: InjectFault) -> None:
+        """Have a rank, or the one that replaces it, cause a fault in itself."""
+        self._post(self._inject, rank, fault)
 
     def end(self) -> None:
-        """Have all ranks stop before the same collective, say goodbye, and exit."""
-        self._ending = True
-        self.hub.break_up("the simulation ends")
-        self._go_on()
+        """Have all ranks stop before the same collective, close their sessions, and exit."""
+        self._post(self._end)
 
-    def arm(self, rank: int, fault: Arm) -> None:
-        """Have a rank, or whoever replaces it, do something to itself."""
-        self._armed.append((rank, fault))
-        if self._ledger.ranks[rank].status is not Status.STARTING:
-            self.hub.send(rank, fault)
+    def close(self) -> None:
+        """End the thread and the pipes to the ranks."""
+        self._collectives.close()
 
-    # The hub's listener.
+    def _post(self, task: Callable[..., object], *arguments: object) -> None:
+        self._collectives.post(partial(task, *arguments))
+
+    # The thread of the collective server, whose listener this is.
 
     def received(self, member: int, message: FromRank) -> None:
         """See `Listener`."""
         match message:
             case Ready():
-                self._waits(member, None)
-                for rank, fault in self._armed:
+                self._wait_for_group(member, None)
+                for rank, fault in self._pending_faults:
                     if rank == member:
-                        self.hub.send(rank, fault)
-            case Stopped():
-                self._waits(member, message)
+                        self._collectives.send(member, fault)
+            case LeftGroup():
+                self._wait_for_group(member, message)
             case Progress():
-                self._ledger.progress(member, message)
-            case Counted():
-                self._ledger.counted(member, message)
-            case Told(kind="struck", at=at, values=values):
-                self._struck(member, at, Arm(**values))
-            case Told():
-                self._ledger.told(member, message)
+                self._state.rank_progressed(member, message)
+            case WindowCounts():
+                self._state.window_counted(member, message)
+            case RankEvent(kind="fault_injected", at=at, values={"fault": fault}):
+                self._fault_injected(member, at, fault)
+            case RankEvent():
+                self._state.rank_event(member, message)
 
     def lost(self, member: int) -> None:
         """See `Listener`."""
         self._waiting.pop(member, None)
-        code, said = self._crew.ended(member)
-        self._ledger.lost(member)
+        code, last_words = self._ranks.wait(member)
+        self._state.rank_lost(member)
         if self._ending:
-            self._ledger.status(member, Status.GONE)
-            self._go_on()
+            self._state.set_status(member, RankStatus.GONE)
+            self._form_or_leave()
         elif code < 0:
-            self.hub.add(member, self._crew.start(member))
+            self._collectives.add(member, self._ranks.start(member))
             if self._target:
-                self.hub.send(member, self._crew.setup(member, self._target))
+                self._send_setup(member)
         else:
-            self._ledger.status(member, Status.GONE)
-            self._ledger.fail(f"rank {member} ended with code {code}: {said}")
+            self._state.set_status(member, RankStatus.GONE)
+            self._state.fail(f"rank {member} ended with code {code}: {last_words}")
 
     def failed(self, error: Exception) -> None:
         """See `Listener`."""
-        self._ledger.fail(f"{type(error).__name__}: {error}")
+        self._state.fail(f"{type(error).__name__}: {error}")
 
-    def _struck(self, rank: int, at: float, fault: Arm) -> None:
-        self._armed.remove((rank, fault))
-        self._ledger.struck(at, f"{fault.deed.value}:{rank}@{fault.point.value}")
-        if fault.deed is Deed.STOP and fault.seconds > 0:
-            self._crew.go_on_later(rank, fault.seconds)
+    def _begin(self, target: str) -> None:
+        self._target = target
+        for rank in range(self._options.ranks):
+            self._send_setup(rank)
 
-    def _waits(self, rank: int, stopped: Stopped | None) -> None:
-        self._waiting[rank] = stopped
-        self._ledger.status(rank, Status.READY)
-        self._go_on()
+    def _send_setup(self, rank: int) -> None:
+        self._collectives.send(rank, self._ranks.setup(rank, self._target))
 
-    def _go_on(self) -> None:
-        """Once all ranks wait, form a group, or end."""
-        there = [n for n, state in enumerate(self._ledger.ranks) if state.status is not Status.GONE]
-        if any(rank not in self._waiting for rank in there):
+    def _inject(self, rank: int, fault: InjectFault) -> None:
+        self._pending_faults.append((rank, fault))
+        if self._state.ranks[rank].status is not RankStatus.STARTING:
+            self._collectives.send(rank, fault)
+
+    def _fault_injected(self, rank: int, at: float, fault: InjectFault) -> None:
+        self._pending_faults.remove((rank, fault))
+        self._state.fault_injected(at, f"{fault.kind.value}:{rank}@{fault.point.value}")
+        if fault.kind is FaultKind.STOP and fault.seconds > 0:
+            self._ranks.resume_later(rank, fault.seconds)
+
+    def _end(self) -> None:
+        self._ending = True
+        self._collectives.break_up("the simulation ends")
+        self._form_or_leave()
+
+    def _wait_for_group(self, rank: int, left: LeftGroup | None) -> None:
+        self._waiting[rank] = left
+        self._state.set_status(rank, RankStatus.READY)
+        self._form_or_leave()
+
+    def _form_or_leave(self) -> None:
+        """Once all ranks wait, form a group, or have them leave at the end."""
+        ranks = enumerate(self._state.ranks)
+        alive = [rank for rank, state in ranks if state.status is not RankStatus.GONE]
+        if any(rank not in self._waiting for rank in alive):
             return
         if self._ending:
-            for rank in there:
-                self.hub.send(rank, Leave())
-        elif len(there) == self._options.ranks:
+            for rank in alive:
+                self._collectives.send(rank, Leave())
+        elif len(alive) == self._options.ranks:
             self._form()
 
     def _form(self) -> None:
-        survivors = {rank: each for rank, each in self._waiting.items() if each is not None}
-        step, phy2log_LR = start_of(survivors) or (0, self._options.untouched.phy2log)
+        survivors = {rank: left for rank, left in self._waiting.items() if left is not None}
+        step, phy2log_LR = group_start(survivors) or (0, self._options.untouched.phy2log)
         group = Group(uuid.uuid4().hex, range(self._options.ranks))
-        self.hub.form(group)
-        self._ledger.formed(group.name)
-        join = Join(group.name, step, phy2log_LR, tuple(self._crew.addresses))
+        self._collectives.form(group)
+        self._state.group_formed(group.name)
+        join = Join(group.name, step, phy2log_LR, tuple(self._ranks.addresses))
         for rank in list(self._waiting):
-            self.hub.send(rank, join)
+            self._collectives.send(rank, join)
         self._waiting.clear()
 
 
-def start_of(survivors: dict[int, Stopped]) -> tuple[int, IntArray] | None:
-    """Where a new group begins: the survivors' step, and what they serve by; None: without any.
+def group_start(survivors: dict[int, LeftGroup]) -> tuple[int, IntArray] | None:
+    """The step and the placement at which a new group begins; None if there is no survivor.
 
     Raises:
-        FleetError: they are not of one mind: the barrier, or the switch, has failed.
+        FleetError: the survivors differ, so the barrier or the switch has failed.
     """
     if not survivors:
         return None
     first, *others = survivors.values()
     for other in others:
-        same = first.step == other.step and np.array_equal(first.phy2log, other.phy2log)
-        if not same:
+        if first.step != other.step or not np.array_equal(first.phy2log, other.phy2log):
             seen = {rank: (each.step, str(each.version)) for rank, each in survivors.items()}
             raise FleetError(f"the survivors of a group differ in (step, version): {seen}")
     return first.step, first.phy2log

@@ -1,4 +1,4 @@
-"""Placements to switch to, at random: all of it new, or a few slots."""
+"""Random placements to switch to: all slots new, or only a few."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from trimtab_client.placement import Placement
 from trimtab_tools.simulate.options import FleetOptions
 
-_MOST_SWAPS = 4
+_MAX_SWAPS = 4
 
 
 class RandomTargets:
-    """By the fleet's seed, the same in each run.
+    """A sequence of random placements, the same for the same seed.
 
     Args:
-        options: the fleet's.
+        options: the fleet's sizes and seed.
     """
 
     def __init__(self, options: FleetOptions) -> None:
@@ -22,12 +22,12 @@ class RandomTargets:
         self._rng = np.random.default_rng((options.seed, 3))
 
     def after(self, placement: Placement) -> Placement:
-        """A placement other than this one, where there is any."""
-        changed = self._few(placement) if self._rng.random() < 0.5 else self._whole()
-        return self._few(placement) if changed == placement else changed
+        """The next one, which differs from `placement` if any placement does."""
+        changed = self._swapped(placement) if self._rng.random() < 0.5 else self._new()
+        return self._swapped(placement) if changed == placement else changed
 
-    def _whole(self) -> Placement:
-        """Every expert somewhere, and otherwise at random."""
+    def _new(self) -> Placement:
+        """Each expert has at least one slot; the other slots are random."""
         options = self._options
         shape = options.layers, options.slots - options.experts
         spare_LX = self._rng.integers(0, options.experts, shape)
@@ -35,10 +35,10 @@ class RandomTargets:
         rows_LR = self._rng.permuted(np.concatenate([all_LE, spare_LX], axis=1), axis=1)
         return Placement.of(rows_LR, options.experts, options.ranks)
 
-    def _few(self, placement: Placement) -> Placement:
-        """A few pairs of slots trade places."""
+    def _swapped(self, placement: Placement) -> Placement:
+        """A few pairs of slots exchange their experts."""
         rows_LR = placement.phy2log.copy()
-        for _ in range(self._rng.integers(1, _MOST_SWAPS + 1)):
+        for _ in range(self._rng.integers(1, _MAX_SWAPS + 1)):
             layer = self._rng.integers(len(rows_LR))
             pair = self._rng.choice(rows_LR.shape[1], 2, replace=False)
             rows_LR[layer, pair] = rows_LR[layer, pair[::-1]]

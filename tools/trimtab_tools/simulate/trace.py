@@ -1,4 +1,4 @@
-"""Real loads to replay: a trace of them from an .npz file.
+"""Traces: real loads to replay, from an .npz file.
 
 Legend for all shapes: T windows, L layers, E logical experts.
 """
@@ -19,7 +19,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What is replayed, window by window.
+    """Loads to replay, one for each window.
 
     Attributes:
         load_TLE: int64 [T, L, E], tokens routed to each expert, at least 0.
@@ -42,15 +42,15 @@ class Trace:
         """E."""
         return len(self.load_TLE[0, 0])
 
-    def part(self, windows: tuple[int, int] | None, layers: int) -> Trace:
-        """Some of its windows, and so many of its layers, evenly spaced.
+    def select(self, windows: tuple[int, int] | None, layers: int) -> Trace:
+        """A trace of some of the windows, and of some of the layers, evenly spaced.
 
         Args:
-            windows: the first one, and the one after the last; None: all.
-            layers: how many; 0: all.
+            windows: the first one, and the one after the last; None for all.
+            layers: number of layers; 0 for all.
 
         Raises:
-            InvalidArgumentError: it does not have so much.
+            InvalidArgumentError: the trace does not have these windows, or so many layers.
         """
         first, end = (0, self.windows) if windows is None else windows
         if not 0 <= first < end <= self.windows:
@@ -64,11 +64,11 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """The array `load` of an .npz file.
+    """Read a trace: the array `load` of an .npz file.
 
     Raises:
-        InvalidArgumentError: there is no such file, or no such array in it, or it is not
-            int64 [T, L, E] of counts.
+        InvalidArgumentError: the file cannot be read, has no such array, or the array does not
+            hold counts, int64 [T, L, E].
     """
     try:
         with np.load(path) as file:

@@ -1,4 +1,4 @@
-"""How weights come to a rank: reads from peers, or a collective of the group."""
+"""How weights come to a rank: by reads from other ranks, or by a collective of the group."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Mapping
 import numpy as np
 
 from trimtab_tools.simulate.checkpoint import FloatArray
-from trimtab_tools.simulate.control import Control
+from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.peers import PeerReader
-from trimtab_tools.simulate.rows import pack, unpack
+from trimtab_tools.simulate.rank_pipe import RankPipe
+from trimtab_tools.simulate.weight_reads import WeightReader
 
 Weights = Mapping[tuple[int, int], FloatArray]
 
 
 class FleetTransport:
-    """What the engine's adapter moves weights by.
+    """The `Transport` of the ranks' engines.
 
     Args:
-        options: the fleet's.
-        reader: of other ranks' weights.
-        control: the group's collective.
+        options: the fleet's options.
+        reader: reads other ranks' weights.
+        pipe: takes part in the group's collectives.
 
     Attributes:
-        moved: bytes of weights that have come from other ranks.
+        moved: bytes of weights that have come from other ranks so far.
     """
 
-    def __init__(self, options: FleetOptions, reader: PeerReader, control: Control) -> None:
+    def __init__(self, options: FleetOptions, reader: WeightReader, pipe: RankPipe) -> None:
         self.moved = 0
         self._options = options
         self._reader = reader
-        self._control = control
+        self._pipe = pipe
 
     def read(self, gpu: int, layer: int, slot: int) -> FloatArray:
         """The weights in force in a slot of another GPU, float32 [H, H]."""
@@ -40,13 +40,13 @@ class FleetTransport:
         return weights
 
     def exchange(self, sent: Weights) -> Weights:
-        """All ranks at once: weights by (layer, slot that they go to), to those that own it."""
+        """Send weights to the ranks that own their slots, by (layer, slot); a collective."""
         hidden = self._options.hidden
         parts = [self._part(sent, rank) for rank in range(self._options.ranks)]
         received: dict[tuple[int, int], FloatArray] = {}
-        for part in self._control.exchange("weights", parts):
+        for part in self._pipe.exchange("weights", parts):
             self.moved += len(part)
-            layer_N, slot_N, weight_NX = unpack(part, hidden * hidden)
+            layer_N, slot_N, weight_NX = decode(part, hidden * hidden)
             weight_NHH = weight_NX.reshape(-1, hidden, hidden)
             keys = zip(layer_N.tolist(), slot_N.tolist(), strict=True)
             received.update(zip(keys, weight_NHH, strict=True))
@@ -57,4 +57,4 @@ class FleetTransport:
         if not keys:
             return b""
         layer_N, slot_N = np.array(keys, np.int32).T
-        return pack(layer_N, slot_N, np.stack([sent[key].ravel() for key in keys]))
+        return encode(layer_N, slot_N, np.stack([sent[key].ravel() for key in keys]))

@@ -1,4 +1,4 @@
-"""How balanced a fleet is while it serves: what its slots have processed, window by window.
+"""How balanced a fleet is while it serves, by what its slots process in each window of a trace.
 
 Legend for all shapes: L layers, E logical experts, S slots of a rank, G GPUs, one a rank.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab_client.placement import FloatArray, IntArray, Placement
-from trimtab_tools.simulate.messages import Counted
+from trimtab_tools.simulate.messages import WindowCounts
 from trimtab_tools.simulate.trace import Counts
 
 
@@ -20,9 +20,9 @@ class Window:
 
     Attributes:
         number: of the window, from 0.
-        untouched: as it would have been by the placement that ranks load at first, if replicas
-            of an expert shared its tokens evenly.
-        served: as it has been, by what the GPUs have processed.
+        untouched: under the placement that the ranks load at first, if the replicas of an expert
+            shared its tokens evenly.
+        served: by what the GPUs have really processed.
     """
 
     number: int
@@ -30,12 +30,12 @@ class Window:
     served: float
 
 
-class Tally:
-    """What one rank's slots process, summed up over each window.
+class WindowCounter:
+    """Counts the tokens that one rank's slots process, window by window.
 
     Args:
-        steps: of a window.
-        windows: how many there are; what comes after them is not counted.
+        steps: number of steps in a window.
+        windows: number of windows; later steps are not counted.
     """
 
     def __init__(self, steps: int, windows: int) -> None:
@@ -45,13 +45,15 @@ class Tally:
         self._counted = 0
         self._counts_LE: Counts = np.zeros((0, 0), np.int64)
 
-    def add(self, step: int, counts_LS: Counts, own_LS: IntArray, experts: int) -> Counted | None:
-        """Count a step; returns what its window has come to, where it was the last one of it.
+    def add(
+        self, step: int, counts_LS: Counts, own_LS: IntArray, experts: int
+    ) -> WindowCounts | None:
+        """Count a step; returns the window's counts after its last step, else None.
 
         Args:
-            step: which.
+            step: number of the step.
             counts_LS: int64, tokens that each of this rank's slots has processed.
-            own_LS: the expert in each of them.
+            own_LS: the expert in each of these slots.
             experts: E.
         """
         window = step // self._steps
@@ -64,20 +66,20 @@ class Tally:
         self._counted += 1
         if (step + 1) % self._steps:
             return None
-        return Counted(window, self._counted, self._counts_LE)
+        return WindowCounts(window, self._counted, self._counts_LE)
 
 
 class Windows:
-    """The windows of a fleet, of which each rank says what it has counted.
+    """The windows that a fleet has served, put together from the counts of its ranks.
 
     Args:
-        untouched: what the ranks have loaded at first.
-        steps: of a window.
+        untouched: the placement that the ranks load at first.
+        steps: number of steps in a window.
 
     Attributes:
-        complete: windows of which all ranks have counted every step, ascending. Another one is
-            left out: what a rank has counted goes with its process.
-        ended: how many have come to their end.
+        complete: the windows of which all ranks have counted every step, ascending. The others
+            are left out: the counts of a rank are lost with its process.
+        ended: number of windows that have come to their end.
     """
 
     def __init__(self, untouched: Placement, steps: int) -> None:
@@ -85,42 +87,42 @@ class Windows:
         self.ended = 0
         self._untouched = untouched
         self._steps = steps
-        self._parts: dict[int, dict[int, Counted]] = {}
+        self._parts: dict[int, dict[int, WindowCounts]] = {}
 
-    def add(self, rank: int, counted: Counted) -> None:
+    def add(self, rank: int, counts: WindowCounts) -> None:
         """A rank has come to the end of a window."""
-        self.ended = max(self.ended, counted.window + 1)
-        parts = self._parts.setdefault(counted.window, {})
-        parts[rank] = counted
+        self.ended = max(self.ended, counts.window + 1)
+        parts = self._parts.setdefault(counts.window, {})
+        parts[rank] = counts
         if len(parts) < self._untouched.num_gpus:
             return
-        del self._parts[counted.window]
+        del self._parts[counts.window]
         if all(part.steps == self._steps for part in parts.values()):
             by_rank_GLE = np.stack([parts[rank].counts_LE for rank in sorted(parts)])
-            self._take(counted.window, by_rank_GLE)
+            self._add_complete(counts.window, by_rank_GLE)
 
-    def _take(self, number: int, by_rank_GLE: Counts) -> None:
+    def _add_complete(self, number: int, by_rank_GLE: Counts) -> None:
         untouched_L = self._untouched.balance(by_rank_GLE.sum(axis=0)).imbalance
-        served_L = heaviest_over_mean(by_rank_GLE.sum(axis=2).T)
-        # All ranks may have begun anew, and come to the same window again.
+        served_L = imbalance_of(by_rank_GLE.sum(axis=2).T)
+        # All ranks may have died and begun anew, and then come to the same window again.
         kept = [window for window in self.complete if window.number < number]
         self.complete = [*kept, Window(number, untouched_L.mean().item(), served_L.mean().item())]
 
 
-def heaviest_over_mean(gpu_load_LG: Counts) -> FloatArray:
-    """The imbalance of each layer, float64 [L]; 1 without load."""
+def imbalance_of(gpu_load_LG: Counts) -> FloatArray:
+    """Heaviest GPU / mean GPU of each layer, float64 [L]; 1 for a layer without load."""
     mean_L = gpu_load_LG.mean(axis=1)
     ratio_L: FloatArray = np.ones_like(mean_L)
     np.divide(gpu_load_LG.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
     return ratio_L
 
 
-def moves_of(before_LS: IntArray, after_LS: IntArray) -> int:
-    """Expert weights that a GPU has come to hold and did not before, over all layers.
+def count_moves(before_LS: IntArray, after_LS: IntArray) -> int:
+    """The number of expert weights that are new to a GPU, over all layers.
 
     Args:
-        before_LS: the expert in each of its slots.
-        after_LS: the same, later.
+        before_LS: the expert in each of its slots before.
+        after_LS: the expert in each of its slots after.
     """
     new_LS = (after_LS[:, :, None] != before_LS[:, None, :]).all(axis=2)
     return sum(

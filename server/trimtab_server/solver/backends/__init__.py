@@ -1,1 +1,1 @@
-"""Implementations of the solver's work on arrays, behind one interface."""
+"""Implementations of the solver's computations on arrays, behind one interface."""

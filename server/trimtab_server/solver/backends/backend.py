@@ -1,4 +1,4 @@
-"""What every backend does, and what comes out of it.
+"""The interface of all backends, and the values that they return.
 
 Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
 S = R / G slots of a GPU, N nodes; X rows of a batch, n items, P packs.
@@ -20,13 +20,13 @@ from trimtab_server.solver.settings import Settings
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each item went, and what it took.
+    """The pack of each item, and the work behind it.
 
     Attributes:
         pack_index: int64 [X, n], the pack of each item.
         rank_in_pack: int64 [X, n], its position in the pack, in [0, n / P).
         iterations: refinement steps, summed over rows and restarts.
-        swaps: swaps applied, likewise.
+        swaps: swaps applied, summed over rows and restarts.
     """
 
     pack_index: Tensor
@@ -44,12 +44,12 @@ class Replicas(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """A placement, and what it took.
+    """A placement, and the work behind it.
 
     Attributes:
         phy2log_LR: int64, the expert of each slot.
         iterations: steps tried, summed over rows and restarts.
-        swaps: swaps applied, likewise.
+        swaps: swaps applied, summed over rows and restarts.
     """
 
     phy2log_LR: Tensor
@@ -57,52 +57,52 @@ class Solved(NamedTuple):
     swaps: int
 
 
-def replica_cap(num_replicas: int, num_experts: int, most: int) -> int:
-    """Most replicas that an expert may get: more than `most` only if slots leave no choice."""
-    return max(most, -(-num_replicas // num_experts))
+def replica_cap(num_replicas: int, num_experts: int, wanted: int) -> int:
+    """How many replicas an expert may get: `wanted`, or more if the slots leave no choice."""
+    return max(wanted, -(-num_replicas // num_experts))
 
 
 FallbackReason = Literal["missing", "shape", "cold", "error", "backoff"]
 
 Fallback = Callable[[str, FallbackReason, str], None]
-"""Told when a backend's work goes to the next best: (its name, why, in words).
+"""Called when another backend takes over a backend's work: (backend, reason, details in words).
 
-"missing": it cannot run on this machine. "shape": a request is beyond it. "cold": its
-kernels for a new kind of request are still being compiled. "error": it failed.
-"backoff": it failed at this kind of request before, and it is too early to try again.
-Called on the thread that found out; it must return at once and not raise.
+"missing": the backend cannot run on this machine. "shape": it does not support the sizes of
+a request. "cold": its kernels for a new kind of request are still being compiled. "error":
+it failed. "backoff": it failed at this kind of request before, and waits before it tries again.
+Called on the thread that noticed; it must return at once and not raise.
 """
 
 
-def no_matter(backend: str, reason: FallbackReason, detail: str) -> None:
-    """The hook of those who do not want to know."""
+def ignore_fallback(backend: str, reason: FallbackReason, detail: str) -> None:
+    """A `Fallback` that does nothing."""
 
 
 class Backend(Protocol):
-    """One way to carry out the solver's work on arrays.
+    """One implementation of the solver's computations on arrays.
 
     All backends give the same answers to the last bit, whatever the device, the
-    number of threads, or how rows are batched; the reference backend defines them.
+    number of threads, or the batching of rows; the reference backend defines them.
     Callers have checked all input: amounts are float64, finite and >= 0, indices
-    int64 and in range. Tensors may come on any device, all on the same one, and
-    answers go where they came from. Input is never written to. Several threads
-    may call at once.
+    int64 and in range. The tensors of a call are on one device, which may be any, and
+    the answers are on the same one. Input is never written to. Several threads may call
+    at once.
     """
 
     @property
     def name(self) -> str:
-        """What users call it, and the label of its metrics."""
+        """Its name in settings, and in the labels of metrics."""
 
     @property
     def host(self) -> Backend:
-        """What answers where this one cannot; itself, if it always can."""
+        """The backend that answers if this one cannot; itself if it always can."""
 
     @property
     def kinds(self) -> Mapping[str, int]:
-        """How many kinds of request are "ready", "compiling" or "failing"; empty: no difference."""
+        """How many kinds of request are "ready", "compiling" and "failing"; empty without kinds."""
 
-    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
-        """Give out R slots, at most `most` to an expert; see `replicate_experts`."""
+    def replicate(self, load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
+        """Give out R slots, at most `limit` to each expert; see `replicate_experts`."""
 
     def pack(
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
@@ -110,7 +110,7 @@ class Backend(Protocol):
         """Pack items; groups are numbered from 0 in each row. See `balanced_packing`."""
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
-        """Place all experts from scratch; see `plan_in_parts`."""
+        """Place all experts from scratch; see `reference/plan.py`."""
 
     def improve(
         self,
@@ -139,10 +139,10 @@ class Backend(Protocol):
         num_gpus: int,
         num_nodes: int,
     ) -> Tensor:
-        """The first placement, renamed to meet the second, int64 [L, R]; see `align`."""
+        """The new placement, renamed to differ least from the current one; see `align`."""
 
     def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
-        """Slots of each expert [L, E, X], ascending, padded with -1, and how many [L, E].
+        """Slots of each expert [L, E, X], ascending, padded with -1, and their number [L, E].
 
-        Both int64; X is the most slots that any expert of any layer has.
+        Both are int64; X is the largest number of slots of any expert in any layer.
         """

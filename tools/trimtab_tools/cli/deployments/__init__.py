@@ -1,4 +1,4 @@
-"""`trimtab deployments`: show, create, change, pin and delete them, and their placements."""
+"""`trimtab deployments`: show, create, change, pin and delete deployments."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.deployments import change, placements, show
 from trimtab_tools.cli.deployments.show import run_list as run
 
-__all__ = ["add_to", "run", "spelled_out"]
+__all__ = ["add_to", "run", "with_default_command"]
 
 _NAME = "deployments"
 
@@ -20,27 +21,23 @@ examples:
   trimtab deployments update prod --mode active
   trimtab deployments get prod --json
 
-Without a command, it lists them: `trimtab deployments COMMAND --help` says more of each.
+Without a command, it lists all deployments. `trimtab deployments COMMAND --help` describes a
+command.
 """
 
 
 def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
-    """Add the command, and those below it."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        _NAME,
-        help="show, create, change, pin and delete deployments",
-        description="Show, create, change, pin and delete deployments.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    """Add the command and its subcommands."""
+    about = "Show, create, change, pin and delete deployments."
+    parser = add_command(commands, _NAME, about, _EPILOG)
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for family in (show, change, placements):
-        family.add_to(below, server)
+        family.add_to(subcommands, server)
     return parser
 
 
-def spelled_out(words: Sequence[str]) -> list[str]:
-    """The command line with `list` where `trimtab deployments` names no command."""
+def with_default_command(words: Sequence[str]) -> list[str]:
+    """The command line with `list` added if `trimtab deployments` has no command."""
     first, rest = words[:1], list(words[1:])
     lists = not rest or (rest[0].startswith("-") and rest[0] not in ("-h", "--help"))
     return [*first, *(["list"] if list(first) == [_NAME] and lists else []), *rest]

@@ -9,18 +9,18 @@ from typing import Any
 from trimtab_client.deployments import DeploymentSpec
 from trimtab_client.options import Topology
 from trimtab_client.policies import Policy
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
 from trimtab_tools.cli.deployments.policy_flags import add_policy_flags, policy_of
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_json
 from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.json_output import as_json
 
 _CREATE = """\
   trimtab deployments create prod --layers 58 --experts 256 --slots 288 --gpus 32 \\
       --nodes 4 --groups 8 --model deepseek-v3 --first-layer 3 --mode shadow
 
-Its workers have to agree with it. Asked again for the same, it changes nothing.
+Its workers must agree with these values. To create the same deployment again changes nothing.
 """
 
 _UPDATE = """\
@@ -31,30 +31,30 @@ _UPDATE = """\
 _FORGET_LOAD = """\
   trimtab deployments forget-load prod
 
-What its workers have reported so far is no traffic: of a warm-up or a benchmark, say.
+For use after a warm-up or a benchmark: what the workers have reported so far is not used.
 """
 
 _DELETE = """\
   trimtab deployments delete prod
 
-Its workers have to be gone.
+No worker may be connected.
 """
 
 
 def add_to(commands: Any, server: str) -> None:
     """Add the commands."""
-    about = "Create a deployment before its workers come."
+    about = "Create a deployment before its workers connect."
     add_subcommand(commands, server, "create", run_create, about, _CREATE, add_name, _add_spec)
-    about = "Change when, how far and whether a deployment's experts move."
+    about = "Change the policy of a deployment: whether, when and how far its experts move."
     add_subcommand(commands, server, "update", run_update, about, _UPDATE, add_name, _add_changes)
     about = "Forget a deployment's load, and nothing else."
     add_subcommand(commands, server, "forget-load", run_forget_load, about, _FORGET_LOAD, add_name)
-    about = "Forget a deployment."
+    about = "Delete a deployment."
     add_subcommand(commands, server, "delete", run_delete, about, _DELETE, add_name)
 
 
 def run_create(arguments: argparse.Namespace) -> int:
-    """Create, and tell what there is now."""
+    """Create a deployment, and print it."""
     topology = Topology(
         arguments.num_replicas, arguments.num_gpus, arguments.num_nodes, arguments.num_groups
     )
@@ -74,10 +74,10 @@ def run_create(arguments: argparse.Namespace) -> int:
 
 
 def run_update(arguments: argparse.Namespace) -> int:
-    """Change the policy, and tell all of it."""
+    """Change the policy, and print the whole policy."""
     policy = policy_of(arguments)
     if policy == Policy():
-        raise UsageError("nothing is to be changed: give a flag of the policy, such as --mode")
+        raise UsageError("nothing to change: give a flag of the policy, such as --mode")
     with connect(arguments) as client:
         now = client.update_policy(arguments.deployment, policy)
     sys.stdout.write(as_json(now) if arguments.json else views.policy_text(now))
@@ -85,17 +85,17 @@ def run_update(arguments: argparse.Namespace) -> int:
 
 
 def run_forget_load(arguments: argparse.Namespace) -> int:
-    """Forget its load."""
+    """Forget the load of a deployment."""
     with connect(arguments) as client:
         client.forget_load(arguments.deployment)
     document = {"deployment": arguments.deployment, "load_forgotten": True}
-    line = f"{arguments.deployment}: what its workers have reported so far is no traffic\n"
+    line = f"{arguments.deployment}: its load is forgotten\n"
     sys.stdout.write(as_json(document) if arguments.json else line)
     return 0
 
 
 def run_delete(arguments: argparse.Namespace) -> int:
-    """Forget it."""
+    """Delete a deployment."""
     with connect(arguments) as client:
         client.delete_deployment(arguments.deployment)
     document = {"deployment": arguments.deployment, "deleted": True}
@@ -106,32 +106,36 @@ def run_delete(arguments: argparse.Namespace) -> int:
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
     parser.usage = "trimtab deployments update NAME [options]"
-    add_policy_flags(parser, "stays as it is")
+    add_policy_flags(parser, "does not change")
 
 
 def _add_spec(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "trimtab deployments create NAME --layers L --experts E --slots R --gpus G [options]"
     )
-    group = parser.add_argument_group("what it is")
+    group = parser.add_argument_group("deployment")
     for flag, unit, name, about in (
-        ("--layers", "L", "num_layers", "MoE layers"),
-        ("--experts", "E", "num_experts", "logical experts of a layer"),
-        ("--slots", "R", "num_replicas", "expert slots of a layer, over all GPUs"),
-        ("--gpus", "G", "num_gpus", "GPUs"),
+        ("--layers", "L", "num_layers", "number of MoE layers"),
+        ("--experts", "E", "num_experts", "number of logical experts in a layer"),
+        ("--slots", "R", "num_replicas", "number of expert slots in a layer, over all GPUs"),
+        ("--gpus", "G", "num_gpus", "number of GPUs"),
     ):
         group.add_argument(flag, metavar=unit, dest=name, type=int, required=True, help=about)
     for flag, name, about in (
-        ("--nodes", "num_nodes", "nodes (default: 1)"),
-        ("--groups", "num_groups", "router groups; above 1, each stays on one node (default: 1)"),
+        ("--nodes", "num_nodes", "number of nodes (default: 1)"),
+        (
+            "--groups",
+            "num_groups",
+            "number of router groups; if above 1, each stays on one node (default: 1)",
+        ),
     ):
         group.add_argument(flag, metavar="N", dest=name, type=int, default=1, help=about)
-    group.add_argument("--model", metavar="MODEL", default="", help="which it serves, for people")
+    group.add_argument("--model", metavar="MODEL", default="", help="name of the model, for people")
     group.add_argument(
         "--first-layer",
         metavar="N",
         type=int,
         default=0,
-        help="of the model's MoE layers, the first that it has (default: 0)",
+        help="number of its first layer in the model (default: 0)",
     )
     add_policy_flags(parser, "is the server's default")

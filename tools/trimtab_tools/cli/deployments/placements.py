@@ -11,16 +11,16 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.results import TriggerResult
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_document, as_json
 from trimtab_tools.cli.files import check_output, placement_arrays, read_placement
+from trimtab_tools.cli.json_output import as_document, as_json
 
 _PIN = """\
   trimtab deployments pin prod
   trimtab deployments pin prod placement.npz
 
-Without a file: at what is in force.
+Without a file, the deployment is pinned to the placement in force.
 """
 
 _UNPIN = """\
@@ -31,33 +31,34 @@ _ROLLBACK = """\
   trimtab deployments rollback prod 2.3
   trimtab deployments rollback prod 3
 
-`trimtab deployments get` shows what it can go back to. It is pinned there until it is unpinned.
+`trimtab deployments get` shows the versions that it can go back to. The deployment stays pinned
+until it is unpinned.
 """
 
 _EXPORT = """\
   trimtab deployments export prod placement.npz
   trimtab deployments export prod --version 2.3 > placement.json
 
-Both kinds of files are read by import, pin, `trimtab trigger --placement` and `trimtab place
---current`. An .npz holds phy2log [layers, slots] and the sizes, for numpy.load.
+The commands import, pin, `trimtab trigger --placement` and `trimtab place --current` read both
+kinds of files. For numpy.load, an .npz file has phy2log [layers, slots] and the sizes.
 """
 
 _IMPORT = """\
   trimtab deployments import prod placement.npz
   trimtab deployments import prod placement.npz --pin
 
-Without --pin the policy may move experts on from there.
+Without --pin the policy may move experts again later.
 """
 
 
 def add_to(commands: Any, server: str) -> None:
     """Add the commands."""
-    about = "Keep a deployment at one placement, whatever its loads."
+    about = "Pin a deployment to one placement, whatever its loads are."
     add_subcommand(commands, server, "pin", run_pin, about, _PIN, add_name, _add_pinned)
     about = "Let a deployment's policy decide again."
     add_subcommand(commands, server, "unpin", run_unpin, about, _UNPIN, add_name)
-    about = "Pin a deployment to what was in force before."
-    arguments = add_name, _add_past
+    about = "Pin a deployment to a placement that was in force before."
+    arguments = add_name, _add_version
     add_subcommand(commands, server, "rollback", run_roll_back, about, _ROLLBACK, *arguments)
     about = "Write a placement to a file."
     add_subcommand(commands, server, "export", run_export, about, _EXPORT, add_name, _add_exported)
@@ -66,15 +67,15 @@ def add_to(commands: Any, server: str) -> None:
 
 
 def run_pin(arguments: argparse.Namespace) -> int:
-    """Pin, and tell to what."""
+    """Pin a deployment, and print the target."""
     placement = None if arguments.file is None else read_placement(arguments.file)
     with connect(arguments) as client:
         result = client.pin(arguments.deployment, placement)
-    return _tell(arguments, result, "is pinned to")
+    return _print(arguments, result, "is pinned to")
 
 
 def run_unpin(arguments: argparse.Namespace) -> int:
-    """Unpin, and tell from what."""
+    """Unpin a deployment, and print the placement to which it was pinned."""
     with connect(arguments) as client:
         before = client.unpin(arguments.deployment)
     was = "was not pinned" if before is None else f"is unpinned; it was pinned to {before.hex()}"
@@ -84,14 +85,14 @@ def run_unpin(arguments: argparse.Namespace) -> int:
 
 
 def run_roll_back(arguments: argparse.Namespace) -> int:
-    """Roll back, and tell to what."""
+    """Roll a deployment back, and print the target."""
     with connect(arguments) as client:
         result = client.roll_back(arguments.deployment, arguments.version)
-    return _tell(arguments, result, "is pinned to")
+    return _print(arguments, result, "is pinned to")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write a placement."""
+    """Write a placement to a file or to standard output."""
     check_output(arguments.file, "FILE")
     with connect(arguments) as client:
         served = client.get_placement(arguments.deployment, arguments.version)
@@ -103,38 +104,42 @@ def run_export(arguments: argparse.Namespace) -> int:
         arguments.file.write_text(as_json(document, indent=None))
     else:
         _write_npz(served, arguments.file)
-    told = {**document, "placement": served.placement.digest, "file": str(arguments.file)}
+    summary = {**document, "placement": served.placement.digest, "file": str(arguments.file)}
     line = f"{arguments.deployment} {served.version} is in {arguments.file}\n"
-    sys.stdout.write(as_json(told) if arguments.json else line)
+    sys.stdout.write(as_json(summary) if arguments.json else line)
     return 0
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    """Switch, and tell to what."""
+    """Switch to the placement of a file, and print the target."""
     placement = read_placement(arguments.file)
     with connect(arguments) as client:
         if arguments.pin:
-            return _tell(arguments, client.pin(arguments.deployment, placement), "is pinned to")
+            return _print(arguments, client.pin(arguments.deployment, placement), "is pinned to")
         result = client.trigger(arguments.deployment, placement=placement)
-    return _tell(arguments, result, "goes to")
+    return _print(arguments, result, "goes to")
 
 
 def _add_pinned(parser: argparse.ArgumentParser) -> None:
-    _add_file(parser, "where to keep it (default: what is in force)", nargs="?")
+    _add_file(parser, "the placement (default: the one in force)", nargs="?")
 
 
-def _add_past(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", metavar="VERSION", help="such as 2.3, or a generation: 3")
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "version", metavar="VERSION", help="a version such as 2.3, or only its generation: 3"
+    )
 
 
 def _add_exported(parser: argparse.ArgumentParser) -> None:
     _add_file(parser, "an .npz or .json file (default: JSON to standard output)", nargs="?")
-    parser.add_argument("--version", metavar="V", help="which (default: what is in force)")
+    parser.add_argument(
+        "--version", metavar="V", help="the version to export (default: the one in force)"
+    )
 
 
 def _add_imported(parser: argparse.ArgumentParser) -> None:
-    _add_file(parser, "where to go")
-    parser.add_argument("--pin", action="store_true", help="and keep it there")
+    _add_file(parser, "the placement")
+    parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
 
 
 def _add_file(parser: argparse.ArgumentParser, about: str, **options: Any) -> None:
@@ -151,7 +156,7 @@ def _write_npz(served: ServedPlacement, path: Path) -> None:
     )
 
 
-def _tell(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> int:
+def _print(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> int:
     name, digest = arguments.deployment, result.target.digest
     document = {"deployment": name, "in_force": result.in_force, "target": digest}
     line = f"{name} {verb} {digest.hex()}, and serves by {result.in_force}\n"

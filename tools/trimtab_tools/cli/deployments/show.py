@@ -1,4 +1,4 @@
-"""`trimtab deployments list` and `get`: what there is, and how it is."""
+"""`trimtab deployments list` and `get`: show all deployments, or one in detail."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import argparse
 import sys
 from typing import Any
 
+from trimtab_tools.cli.command import add_name, add_subcommand
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
-from trimtab_tools.cli.deployments.subcommand import add_name, add_subcommand
-from trimtab_tools.cli.documents import as_json
+from trimtab_tools.cli.json_output import as_json
 
 _LIST = """\
   trimtab deployments
   trimtab deployments list --json
 
-mode: paused, pinned, or what the policy says; workers: with and without a session;
-predicted and measured: smoothed imbalance, mean over layers.
+columns:
+  mode                 paused, pinned, or the mode of the policy
+  workers, absent      workers with and without a session
+  predicted, measured  smoothed imbalance, mean over layers
 """
 
 _GET = """\
@@ -28,7 +30,7 @@ _GET = """\
 def add_to(commands: Any, server: str) -> None:
     """Add the commands."""
     add_subcommand(commands, server, "list", run_list, "List all deployments.", _LIST)
-    about = "Show all that is known of a deployment."
+    about = "Show all details of a deployment."
     add_subcommand(commands, server, "get", run_get, about, _GET, add_name)
 
 

@@ -12,7 +12,7 @@ from trimtab_client.policies import Certainty, Decision, Judgement, Policy
 from trimtab_tools.cli.tables import table
 
 NONE = "-"
-"""What a table shows where there is nothing."""
+"""What a table shows for a missing value."""
 
 
 def overview(deployments: Sequence[Deployment]) -> str:
@@ -24,7 +24,7 @@ def overview(deployments: Sequence[Deployment]) -> str:
 
 
 def details(deployment: Deployment) -> str:
-    """All that there is to say of one deployment."""
+    """All details of one deployment."""
     parts = [
         f"{deployment.spec.name}: {shape(deployment.spec)}\n",
         _pairs(_status_pairs(deployment)),
@@ -49,7 +49,7 @@ def decisions_text(decisions: Sequence[Decision]) -> str:
 
 
 def shape(spec: DeploymentSpec) -> str:
-    """How large a deployment is, and of which model."""
+    """The sizes of a deployment, and its model."""
     topology = spec.topology
     size = (
         f"{spec.num_layers} layers of {spec.num_experts} experts in {topology.num_replicas} "
@@ -62,7 +62,7 @@ def shape(spec: DeploymentSpec) -> str:
 
 
 def mode_of(deployment: Deployment) -> str:
-    """What holds first: paused, pinned, or the policy's mode."""
+    """Paused or pinned if it is, else the mode of the policy."""
     if deployment.status.paused_reason is not None:
         return "paused"
     if deployment.status.pinned_digest is not None:
@@ -71,7 +71,7 @@ def mode_of(deployment: Deployment) -> str:
 
 
 def moment(time: datetime) -> str:
-    """A moment in UTC, to the second."""
+    """A time in UTC, to the second."""
     return f"{time:%Y-%m-%d %H:%M:%SZ}"
 
 
@@ -178,16 +178,20 @@ def _decision(decision: Decision | None) -> str:
 
 
 def _known(certainty: Certainty) -> str:
-    distrust = f", {certainty.distrust:.1f} times distrusted" if certainty.distrust > 1 else ""
+    distrust = (
+        f", moves must gain {certainty.distrust:.1f} times as much"
+        if certainty.distrust > 1
+        else ""
+    )
     return (
-        f"{certainty.tokens:.0f} tokens a layer, {certainty.overdispersion:.2f} times as spread as "
-        f"independent ones: imbalance up to {_ratio(certainty.noise)} may be noise, predictions "
+        f"{certainty.tokens:.0f} tokens a layer, {certainty.overdispersion:.2f} times the variance "
+        f"of independent ones: imbalance up to {_ratio(certainty.noise)} may be noise, predictions "
         f"are right to {certainty.sigma:.4f}{distrust}"
     )
 
 
 def _kept(judged: Judgement) -> str:
-    """What was realised of what was promised."""
+    """The realised part of the promised gain, in percent."""
     share = judged.realised / judged.promised if judged.promised > 0 else 0.0
     return f"{share:.0%}"
 

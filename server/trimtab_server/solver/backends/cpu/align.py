@@ -1,4 +1,4 @@
-"""Renaming of GPUs and slots so that the fewest experts move: see the reference's `align`."""
+"""Renames GPUs and slots so that the fewest experts move, like the reference's `align`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Bools = npt.NDArray[np.bool_]
 def align(
     new_LR: Int64s, current_LR: Int64s, num_experts: int, num_gpus: int, num_nodes: int
 ) -> Int64s:
-    """`new` with its GPUs and slots renamed to meet `current`, int64 [L, R]."""
-    # One layer's at a time: of all layers of 512 GPUs they would take 128 MB.
+    """`new` with its GPUs and slots renamed to differ least from `current`, int64 [L, R]."""
+    # One layer at a time, since the overlaps of all layers of 512 GPUs would take 128 MB.
     overlap_GG = np.empty((num_gpus, num_gpus))
     source_LG = np.empty((len(new_LR), num_gpus), np.int64)
     gpu_G = np.arange(num_gpus)
@@ -49,7 +49,7 @@ def _count_shared(new_R: Int64s, current_R: Int64s, num_experts: int, overlap_GG
 
 @entry
 def _rename(new_LR: Int64s, current_LR: Int64s, source_LG: Int64s, aligned_LR: Int64s) -> None:
-    """Write `new` with the GPUs it is to be read from, and with slots kept."""
+    """Write `new` with GPUs taken from `source_LG`, and with experts that stay in their slots."""
     gpus = source_LG.shape[1]
     slots = new_LR.shape[1] // gpus
     kept_S = np.empty(slots, np.bool_)
@@ -69,7 +69,7 @@ def keep_slots(new_R: Int64s, current_R: Int64s, kept_S: Bools) -> None:
             kept_S[s] = False
         arrivals = 0
         for i in range(first, first + slots):
-            # The k-th slot of an expert meets its k-th slot in `current`.
+            # The k-th slot of an expert matches its k-th slot in `current`.
             stays = False
             for s in range(slots):
                 if not kept_S[s] and current_R[first + s] == new_R[i]:
@@ -78,8 +78,8 @@ def keep_slots(new_R: Int64s, current_R: Int64s, kept_S: Bools) -> None:
             if not stays:
                 new_R[first + arrivals] = new_R[i]
                 arrivals += 1
-        # Arrivals stand in front, in order, and are as many as the free slots: from the
-        # last one on, each goes to its own, which is never before where it stands.
+        # The arrivals are at the front, in order, and as many as the free slots. Starting with
+        # the last, each goes to its free slot, which is never before its present position.
         for s in range(slots - 1, -1, -1):
             if kept_S[s]:
                 new_R[first + s] = current_R[first + s]

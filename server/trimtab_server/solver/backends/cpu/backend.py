@@ -20,7 +20,7 @@ from trimtab_server.solver.backends.cpu.layer import Rules
 from trimtab_server.solver.backends.cpu.maps import slot_maps
 from trimtab_server.solver.backends.cpu.moves import moves_of_rows
 from trimtab_server.solver.backends.cpu.nodes import bound_rows, pairing_ns
-from trimtab_server.solver.backends.cpu.packing import MOST_ITEMS, pack_amounts
+from trimtab_server.solver.backends.cpu.packing import MAX_ITEMS, pack_amounts
 from trimtab_server.solver.backends.cpu.plan import plan
 from trimtab_server.solver.backends.cpu.rows import places, replicate_ns, replicate_rows
 from trimtab_server.solver.backends.cpu.threads import for_parts
@@ -31,9 +31,9 @@ from trimtab_server.solver.settings import Settings
 
 
 class Cpu:
-    """Compiled loops, over as many threads as torch would use and cores are free. See `Backend`.
+    """Compiled loops on several threads: at most as many as torch would use, and as cores are free.
 
-    They count to a million items in a row; what has more is left to the reference.
+    See `Backend`. The loops support a million items in a row; the reference packs larger rows.
     """
 
     name = "cpu"
@@ -48,7 +48,7 @@ class Cpu:
         """See `Backend`."""
         return {}
 
-    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
+    def replicate(self, load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
         """See `Backend`."""
         rows, experts = load_XE.shape
         expert_XR, rank_XR = np.empty((2, rows, num_replicas), np.int64)
@@ -57,7 +57,7 @@ class Cpu:
         for_parts(
             rows,
             lambda first, end: replicate_rows(
-                load, most, first, end, expert_XR, rank_XR, logcnt_XE
+                load, limit, first, end, expert_XR, rank_XR, logcnt_XE
             ),
             nanoseconds=replicate_ns(experts, num_replicas),
         )
@@ -67,7 +67,7 @@ class Cpu:
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
     ) -> Packing:
         """See `Backend`."""
-        if weight_XI.shape[1] > MOST_ITEMS:
+        if weight_XI.shape[1] > MAX_ITEMS:
             return Reference().pack(weight_XI, num_packs, group_XI, settings)
         group = None if group_XI is None else _array(group_XI).astype(np.int32)
         packed = pack_amounts(_array(weight_XI), num_packs, group, settings)
@@ -78,7 +78,7 @@ class Cpu:
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
         """See `Backend`."""
-        if topology.num_replicas > MOST_ITEMS:
+        if topology.num_replicas > MAX_ITEMS:
             return Reference().plan(load_LE, topology, settings)
         phy2log, steps, swaps = plan(_array(load_LE), topology, settings)
         return Solved(_tensor(phy2log, load_LE), steps, swaps)
@@ -87,7 +87,7 @@ class Cpu:
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
     ) -> Solved:
         """See `Backend`."""
-        if topology.num_gpus > MOST_ITEMS:
+        if topology.num_gpus > MAX_ITEMS:
             return Reference().improve(start_LR, load_LE, topology, budget, top_k)
         rules = Rules(
             top_k,
@@ -111,11 +111,11 @@ class Cpu:
             return Reference().bound(load_LE, topology)
         load, pairing, bound = _array(load_LE), _array(pairing_QB), np.empty(len(load_LE))
         replicas, gpus = topology.num_replicas, topology.num_gpus
-        most = replica_cap(replicas, load.shape[1], gpus // nodes)
+        limit = replica_cap(replicas, load.shape[1], gpus // nodes)
         for_parts(
             len(load),
             lambda first, end: bound_rows(
-                load, pairing, nodes, gpus, replicas, most, first, end, bound
+                load, pairing, nodes, gpus, replicas, limit, first, end, bound
             ),
             nanoseconds=replicate_ns(load.shape[1], replicas) + pairing_ns(pairing),
         )
@@ -156,7 +156,7 @@ class Cpu:
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
-    """The tensor's numbers in memory order, which the compiled loops take for granted."""
+    """The tensor as a contiguous array, which the compiled loops require."""
     return np.ascontiguousarray(tensor.cpu().numpy())
 
 

@@ -1,4 +1,4 @@
-"""Loads of GPUs, in float64 and in the reference's order of addition: see its `fold_sum`."""
+"""Loads of GPUs in float64, added up in the order of the reference's `fold_sum`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 def balance_ns(experts: int, replicas: int) -> float:
-    """About how long a layer takes `balance_rows`."""
+    """About how long `balance_rows` takes for a layer, in nanoseconds."""
     return 1.5 * (experts + replicas)
 
 
@@ -25,7 +25,7 @@ def balance_rows(
     gpu_load_LG: Floats,
     imbalance_L: Floats,
 ) -> None:
-    """Load of each GPU, and imbalance, of layers `first` to `end`; the last two are written."""
+    """Write the load of each GPU, and the imbalance, of layers `first` to `end`."""
     gpus = gpu_load_LG.shape[1]
     share_E, scratch = np.empty(load_LE.shape[1]), np.empty(phy2log_LR.shape[1])
     for x in range(first, end):
@@ -42,14 +42,14 @@ def balance_rows(
 def gpu_loads(
     phy2log_R: Int64s, load_E: Floats, share_E: Floats, scratch_R: Floats, out_G: Floats
 ) -> None:
-    """Load of each GPU of a layer.
+    """Write the load of each GPU of a layer.
 
     Args:
         phy2log_R: int64 [R].
         load_E: float64 [E].
         share_E: float64 [E], scratch.
         scratch_R: float64 [R], scratch.
-        out_G: float64 [G], written to.
+        out_G: float64 [G], written.
     """
     slots = len(phy2log_R) // len(out_G)
     for e in range(len(load_E)):
@@ -66,7 +66,7 @@ def gpu_loads(
 
 @compiled
 def fold_sum(value: Floats, first: int, width: int) -> float:
-    """Sum of `width` numbers from `first` on, which it overwrites."""
+    """Sum of `width` numbers from index `first`; they are overwritten."""
     while width > 1:
         half = (width + 1) // 2
         for i in range(width - half):

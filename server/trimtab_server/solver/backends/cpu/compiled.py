@@ -19,7 +19,7 @@ from numba.core import config as numba_config
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-# Its attributes are made when it is imported.
+# Untyped, since Numba creates its attributes at import.
 _settings: Any = numba_config
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -30,52 +30,52 @@ _CODE_SETTINGS = (
     "OPT",
     "LOOP_VECTORIZE",
     "SLP_VECTORIZE",
-    # Which updates of reference counts are left out.
+    # Which updates of reference counts are pruned.
     "LLVM_REFPRUNE_PASS",
     "LLVM_REFPRUNE_FLAGS",
-    # Whether Intel's vector functions are called: they are installed, and not turned off.
+    # Whether Intel's vector functions are called: true if they are installed and not disabled.
     "USING_SVML",
-    # Lines for debuggers, and variables that live on for them.
+    # Line numbers for debuggers, and longer lifetimes of variables.
     "DEBUGINFO_DEFAULT",
     "EXTEND_VARIABLE_LIFETIMES",
     # Calls that print.
     "DEBUG_JIT",
     "DEBUG_NRT",
     "DEBUG_NRT_STACK_LIMIT",
-    # Of Numba 0.61 alone.
+    # Only Numba 0.61 has this one.
     "USE_LEGACY_TYPE_SYSTEM",
 )
-"""Numba's settings that change the code it generates, and that its own cache does not look at.
+"""Numba's settings that change the generated code, and that its own cache ignores.
 
-Those of processors (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX) are in its codegen's
-`magic_tuple`; others change what it prints, parallel loops, or CUDA.
+Settings of processors (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX) are in the
+`magic_tuple` of its codegen; the others change messages, parallel loops, or CUDA.
 """
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function for the use of others that are compiled.
+    """Compile a function that only compiled functions call.
 
-    It may not make arrays, only work on those that it is given: so it need not count
-    references to them. And it is put in the place of each call, which would hand over each
-    array of a tuple as seven words. Both take longer than most of these functions do:
-    without the second, plans take 1.2 to 1.3 times as long, `improve` 1.8 times.
+    It must not allocate arrays, so that no references have to be counted. And it is inlined
+    into each caller, since a call passes each array of a tuple as seven words. Both would take
+    longer than most of these functions do: without inlining, plans take 1.2 to 1.3 times as
+    long, and `improve` 1.8 times.
     """
     return _compile(function, _nrt=False, forceinline=True)
 
 
 def entry(function: _Function) -> _Function:
-    """Compile a function that Python calls, or that makes arrays.
+    """Compile a function that Python calls, or that allocates arrays.
 
-    It runs without the GIL, and is compiled when it is first called with arguments of
-    new types. The machine code is kept below NUMBA_CACHE_DIR, or else below the user's
-    cache folder. A folder that can only be read is used as it is; where there is none, and
-    none can be written to, each process compiles anew.
+    It runs without the GIL, and is compiled at the first call with arguments of new types.
+    The machine code is kept below NUMBA_CACHE_DIR, or else below the user's cache folder. A
+    read-only folder is used as it is. Without a folder that can be read or written, each
+    process compiles again.
     """
     return _compile(function)
 
 
 class _Place:
-    """Tells Numba where the code of a function is kept: what its cache calls a locator."""
+    """Tells Numba where the code of a function is kept; a "locator" of Numba's cache."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
         self._py_file = file
@@ -86,14 +86,14 @@ class _Place:
         return cls(function, file)
 
     def ensure_cache_path(self) -> None:
-        """Called before code is written."""
+        """Create the folder; Numba calls this before it writes code."""
         Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
 
     def get_cache_path(self) -> str:
         return str(_CACHE)
 
     def get_source_stamp(self) -> str:
-        """The folder's name says which sources these are."""
+        """Empty, since the name of the folder depends on the sources."""
         return ""
 
     def get_disambiguator(self) -> str:
@@ -105,14 +105,14 @@ class _KeptCodeImpl(caching.CompileResultCacheImpl):
 
 
 class _KeptCode(caching.FunctionCache):
-    """A function's code on disk; without it, calls take longer, and do not fail."""
+    """The code of a function on disk. If it cannot be read or written, calls only take longer."""
 
     _impl_class = _KeptCodeImpl
 
     def load_overload(self, *what: Any) -> Any:
         try:
             return super().load_overload(*what)  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001 - whatever half a file is read as: compile anew
+        except Exception:  # noqa: BLE001 - a truncated file raises anything: compile again
             return None
 
     def save_overload(self, *what: Any) -> None:
@@ -121,7 +121,7 @@ class _KeptCode(caching.FunctionCache):
                 super().save_overload(*what)  # type: ignore[no-untyped-call]
             except OSError:
                 raise
-            except Exception:  # noqa: BLE001 - half an index: begin another one
+            except Exception:  # noqa: BLE001 - a truncated index: start a new one
                 self.flush()  # type: ignore[no-untyped-call]
                 super().save_overload(*what)  # type: ignore[no-untyped-call]
 
@@ -130,7 +130,7 @@ def _compile(function: _Function, **options: Any) -> _Function:
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
     is_compiled = isinstance(dispatcher, Dispatcher)  # else NUMBA_DISABLE_JIT is set
     if is_compiled and _CACHE is not None:
-        # As `cache=True` does, but that takes no folder that cannot be written to.
+        # Like `cache=True`, which however does not accept read-only folders.
         with _numbas_own_places_aside():
             dispatcher._cache = _KeptCode(function)  # type: ignore[no-untyped-call] # noqa: SLF001
     compiled_function: _Function = dispatcher
@@ -139,7 +139,7 @@ def _compile(function: _Function, **options: Any) -> _Function:
 
 @contextmanager
 def _numbas_own_places_aside() -> Iterator[None]:
-    """NUMBA_CACHE_LOCATOR_CLASSES names places that know nothing of how code was generated."""
+    """Ignore NUMBA_CACHE_LOCATOR_CLASSES, whose folders do not depend on sources and settings."""
     before = getattr(_settings, "CACHE_LOCATOR_CLASSES", None)
     _settings.CACHE_LOCATOR_CLASSES = ""
     try:
@@ -149,12 +149,12 @@ def _numbas_own_places_aside() -> Iterator[None]:
 
 
 def _cache_folder() -> Path | None:
-    """Where machine code of this kind is kept; None where there is none and none can be written."""
+    """The folder for machine code of this kind; None if none can be read or written."""
     kind = _kind_of_code()
     for base in filter(None, (_settings.CACHE_DIR, "~/.cache")):
         try:
             folder = Path(base).expanduser() / "trimtab" / kind
-        except RuntimeError:  # a user without a home
+        except RuntimeError:  # the user has no home
             continue
         if _can_be_written(folder) or _can_be_read(folder):
             return folder
@@ -162,16 +162,16 @@ def _cache_folder() -> Path | None:
 
 
 def _kind_of_code() -> str:
-    """A digest of all that machine code depends on, for the name of a folder.
+    """A digest of everything that machine code depends on, which names its folder.
 
-    By itself Numba would not notice that a function called from another file has changed,
-    nor most of its own settings.
+    Numba alone would not notice a change of a function in another file, nor of most of its own
+    settings.
     """
     here = Path(__file__).parent
     sources = sorted([*here.glob("*.py"), *here.with_name("reference").glob("*.py")])
     target = cpu_target.target_context.codegen().magic_tuple()
     settings = [repr(getattr(_settings, name, None)) for name in _CODE_SETTINGS]
-    # NumPy's as well, since Numba compiles functions of NumPy as that version has them.
+    # NumPy's too, since Numba compiles NumPy's functions as they are in that version.
     versions = [module.__version__ for module in (numba, llvmlite, np)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     digest.update(repr((sys.implementation.cache_tag, versions, target, settings)).encode())
@@ -188,7 +188,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _can_be_read(folder: Path) -> bool:
-    """Whether there is code, such as in an image that was made with `trimtab-server warm`."""
+    """Whether the folder holds code, as in an image made with `trimtab-server warm`."""
     return any(os.access(index, os.R_OK) for index in folder.glob("*.nbi"))
 
 

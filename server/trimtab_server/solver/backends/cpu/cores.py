@@ -1,4 +1,4 @@
-"""How many cores are free: what others compute beside the solver, measured and not guessed."""
+"""Measures how many cores other processes leave free."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import NamedTuple
 _UPTIME = Path("/proc/uptime")
 
 _SPAN_S = 0.1
-"""Shortest time that is judged: Linux tells how long cores idle in hundredths of a second."""
+"""The shortest time that is measured, since Linux counts idle time in hundredths of a second."""
 
 _PAUSE_S = 1.0
-"""From here on what cores have done on average may be long ago."""
+"""After a pause this long, the average over it says little about the present."""
 
 _LOADAVG = Path("/proc/loadavg")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-class _Look(NamedTuple):
-    """Readings taken at one time, in seconds."""
+class _Reading(NamedTuple):
+    """Clocks and counters read at one time, in seconds."""
 
     clock: float
     idle: float
@@ -30,17 +30,17 @@ class _Look(NamedTuple):
 
 
 class FreeCores:
-    """How many cores were idle or used by this process, on average since it was asked before.
+    """How many cores were idle or used by this process, on average since the previous call.
 
-    What is left are the cores that other processes computed on: a thread that runs on one of
-    these is stopped in the middle of its part for milliseconds, and a call waits for it.
+    On the other cores, other processes computed: a thread that runs there is interrupted in
+    the middle of its part for milliseconds, and the call waits for it.
 
     Args:
-        idle: seconds that cores of this machine have been idle, added up; infinite: not known.
-        used: CPU seconds of this process.
-        clock: seconds.
-        left: how many cores nobody computes on at this moment. Asked after a pause, over which
-            an average says nothing of now.
+        idle: returns the seconds that all cores together have been idle; infinity if unknown.
+        used: returns the CPU seconds of this process.
+        clock: returns seconds.
+        left: returns how many cores are unused at this moment; called after a pause, over
+            which the average says little about the present.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class FreeCores:
     ) -> None:
         self._left = left or _cores_left
         self._idle, self._used, self._clock = idle or _idle_seconds, used, clock
-        self._last = self._look()
+        self._last = self._read()
         self._cores = math.inf
 
     def __call__(self) -> float:
-        """The number, which is no integer; infinite while it is not known."""
+        """The number of free cores, a fraction; infinity while it is unknown."""
         last = self._last
         if self._clock() - last.clock >= _SPAN_S:
-            # Two threads may do this at once: both are right.
-            now = self._last = self._look()
+            # Two threads may do this at once, and both results are right.
+            now = self._last = self._read()
             ours_or_idle = now.idle - last.idle + now.used - last.used
             span = now.clock - last.clock
             self._cores = ours_or_idle / span
@@ -68,21 +68,21 @@ class FreeCores:
                 self._cores = min(self._cores, self._left())
         return self._cores if math.isfinite(self._cores) else math.inf
 
-    def _look(self) -> _Look:
-        return _Look(self._clock(), self._idle(), self._used())
+    def _read(self) -> _Reading:
+        return _Reading(self._clock(), self._idle(), self._used())
 
 
 def _idle_seconds() -> float:
-    """As Linux counts them; of the whole machine, also in a container."""
+    """Idle seconds of all cores, from Linux; of the whole machine even in a container."""
     try:
         idle = float(_UPTIME.read_bytes().split()[1])
     except (OSError, IndexError, ValueError):  # another system
         return math.inf
-    return idle or math.inf  # gVisor says 0
+    return idle or math.inf  # gVisor reports 0
 
 
 def _cores_left() -> float:
-    """Cores less the threads that want one now, this one aside; infinite where nobody says."""
+    """Cores minus other threads that are ready to run now; infinity if unknown."""
     try:
         running = int(_LOADAVG.read_bytes().split()[3].split(b"/")[0])
     except (OSError, IndexError, ValueError):  # another system
@@ -91,9 +91,9 @@ def _cores_left() -> float:
 
 
 def quota_cores() -> float:
-    """How many cores this process's container may use; infinite where nothing says so.
+    """How many cores the container of this process may use; infinity without a limit.
 
-    As cgroup v2 shows a container its own quota, when the process begins.
+    Read from cgroup v2, which shows a container its own quota, when the process starts.
     """
     try:
         quota, period = _QUOTA.read_text().split()

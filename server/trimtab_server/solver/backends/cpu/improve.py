@@ -1,4 +1,4 @@
-"""`improve` over layers: see the reference's."""
+"""`improve` over layers, like the reference's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trimtab_server.solver.backends.cpu.layer import (
     Int64s,
     Layer,
     Rules,
-    begin,
+    give_slot,
     new_layer,
-    put,
+    reset,
 )
 from trimtab_server.solver.backends.cpu.quantise import quantise
 from trimtab_server.solver.backends.cpu.step import Step, Terms
@@ -26,21 +26,21 @@ from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.backends.cpu.transfers import Takers, best_transfer, new_takers
 from trimtab_server.solver.backends.cpu.window import highest
 
-_NS_OF_SLOT = 20
-"""Of a layer's slot, for each step and to begin with, about; `make bench ARGS="busy improve"`."""
+_NS_PER_SLOT = 20
+"""About how long a slot takes, at the start and in each step: `make bench ARGS="busy improve"`."""
 
 _USUAL_STEPS = 4
-"""Of a layer that no budget ends, at least."""
+"""How many steps a layer without a budget takes, at least."""
 
 _FIRST_ROOM = 32
-"""Steps of a layer that there is room for at first. If it took more, it takes them again."""
+"""Steps of a layer for which there is room at first. If it takes more, it is computed again."""
 
 
 class Paths(NamedTuple):
-    """The steps of each layer, in order. Z is the most that there is room for.
+    """The steps of each layer, in order. There is room for Z steps.
 
     Attributes:
-        length_L: int64, steps taken; more than Z if there was no room.
+        length_L: int64, steps taken; above Z if the room was too small.
         score_LZ: float64, gain per net move of each step.
         cost_LZ: float64, net moves.
         slot_LZ3: int64 [L, Z, 3], slot, other slot (NO_SLOT in transfers), expert.
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Room to judge a layer's new placement by."""
+    """Scratch memory for evaluating a new placement of a layer."""
 
     share_E: Floats
     load_R: Floats
@@ -77,19 +77,19 @@ def improve_layers(
     left: float,
     max_moves: float,
 ) -> tuple[Int64s, int, int]:
-    """Improve each layer as far as its own budget goes, then share out the common one.
+    """Improve each layer within its own budget, then keep the steps that the common budget allows.
 
     Args:
         start_LR: int64 [L, R], a placement that holds every expert.
         load_LE: float64 [L, E], finite, >= 0.
         num_gpus: G.
         rules: of the steps.
-        min_gain_L: float64 [L], least gain of each layer for each net move.
-        left: most net moves of a layer.
-        max_moves: most net moves of all layers.
+        min_gain_L: float64 [L], the gain that each net move of a layer needs.
+        left: net moves allowed in each layer.
+        max_moves: net moves allowed over all layers.
 
     Returns:
-        The placement, int64 [L, R]; steps taken; and swaps among those kept.
+        The placement, int64 [L, R]; steps taken; and swaps among the steps kept.
     """
     answer = Answer(np.empty_like(start_LR), np.zeros(len(start_LR), np.int64))
     job = start_LR, load_LE, num_gpus
@@ -102,7 +102,7 @@ def improve_layers(
         for_parts(
             len(start_LR),
             lambda first, end: _cut_short(*job, paths, kept_L, first, end, answer),
-            nanoseconds=_NS_OF_SLOT * start_LR.shape[1],
+            nanoseconds=_NS_PER_SLOT * start_LR.shape[1],
         )
     return answer.new_LR, int(paths.length_L.sum()), int(answer.swaps_L.sum())
 
@@ -130,7 +130,7 @@ def _take_all_steps(
         _take_steps(start_LR, load_LE, num_gpus, rules, min_gain_L, left, *parts)
 
     steps = 1 + min(left, _USUAL_STEPS)
-    for_parts(layers, work, nanoseconds=_NS_OF_SLOT * start_LR.shape[1] * steps)
+    for_parts(layers, work, nanoseconds=_NS_PER_SLOT * start_LR.shape[1] * steps)
     return paths
 
 
@@ -147,7 +147,7 @@ def _take_steps(
     paths: Paths,
     answer: Answer,
 ) -> None:
-    """The best steps of layers `first` to `end`; their `paths` and `answer` are written."""
+    """Write the best steps of layers `first` to `end` to `paths`, and the result to `answer`."""
     experts, replicas = load_LE.shape[1], start_LR.shape[1]
     layer = new_layer(experts, replicas, num_gpus, rules)
     ends = new_ends(num_gpus, rules.top_k)
@@ -156,7 +156,7 @@ def _take_steps(
     weight_E = np.empty(experts, np.int32)
     for x in range(first, end):
         quantise(load_LE[x], experts, weight_E)
-        begin(layer, start_LR[x], weight_E)
+        reset(layer, start_LR[x], weight_E)
         length = _walk(layer, rules, ends, takers, min_gain_L[x], left, paths, x)
         paths.length_L[x] = length
         if length <= paths.score_LZ.shape[1]:
@@ -174,7 +174,7 @@ def _walk(
     paths: Paths,
     x: int,
 ) -> int:
-    """Take steps while there are any; how many."""
+    """Take steps until none gains, and return how many."""
     length = 0
     while True:
         step = _best_step(layer, rules, ends, takers, min_gain, left)
@@ -189,9 +189,9 @@ def _walk(
         length += 1
         left -= step.cost
         given = layer.expert_R[step.slot]
-        put(layer, step.slot, step.expert)
+        give_slot(layer, step.slot, step.expert)
         if step.other_slot != NO_SLOT:
-            put(layer, step.other_slot, given)
+            give_slot(layer, step.other_slot, given)
 
 
 @compiled
@@ -212,7 +212,7 @@ def _best_step(
 
 @entry
 def _spend(paths: Paths, max_moves: float) -> Int64s:
-    """How many steps each layer keeps: the best next step of any layer, while it fits."""
+    """How many steps each layer keeps: repeatedly the best next step of any layer that fits."""
     layers = len(paths.length_L)
     kept_L = np.zeros(layers, np.int64)
     next_L = np.zeros(layers)
@@ -243,7 +243,7 @@ def _cut_short(
     end: int,
     answer: Answer,
 ) -> None:
-    """Write the answer anew of those layers, of `first` to `end`, that keep fewer steps."""
+    """Rewrite the answer for the layers from `first` to `end` that keep fewer steps."""
     scratch = _new_scratch(load_LE.shape[1], start_LR.shape[1], num_gpus)
     for x in range(first, end):
         if kept_L[x] < paths.length_L[x]:
@@ -260,11 +260,11 @@ def _finish(
     scratch: _Scratch,
     answer: Answer,
 ) -> None:
-    """Carry out the first `kept` steps of layer x, or fewer if the heaviest GPU got heavier.
+    """Apply the first `kept` steps of layer x, or fewer if the heaviest GPU would get heavier.
 
-    Rounding to integers can hide a last-digit rise.
+    Rounding to integers can hide a rise in the last digit.
     """
-    _carry_out(start_R, paths, x, kept, answer)
+    _apply_steps(start_R, paths, x, kept, answer)
     if kept == 0:
         return
     share_E, scratch_R, load_G, kept_S = scratch
@@ -277,11 +277,11 @@ def _finish(
         if highest(load_G) <= peak_before:
             return
         kept -= 1
-        _carry_out(start_R, paths, x, kept, answer)
+        _apply_steps(start_R, paths, x, kept, answer)
 
 
 @compiled
-def _carry_out(start_R: Int64s, paths: Paths, x: int, kept: int, answer: Answer) -> None:
+def _apply_steps(start_R: Int64s, paths: Paths, x: int, kept: int, answer: Answer) -> None:
     new_R = answer.new_LR[x]
     _copy(start_R, new_R)
     answer.swaps_L[x] = 0

@@ -1,4 +1,4 @@
-"""A layer while `improve` works on it: what its steps gain and cost is computed from this.
+"""The state of a layer while `improve` works on it, from which gains and costs are computed.
 
 All sums are of integers (see `quantise`), so gains are exact.
 """
@@ -20,13 +20,13 @@ NO_SLOT = -1
 
 
 class Rules(NamedTuple):
-    """What steps may do and cost, for a whole call.
+    """The rules for steps, the same for all layers of a call.
 
     Attributes:
-        top_k: heaviest GPUs whose experts are tried, in swaps with the lightest.
+        top_k: how many heaviest GPUs have their experts tried, and how many lightest swap.
         num_nodes: N.
-        num_groups: router groups; 1 for none.
-        cross_node_cost: what a move from another node counts.
+        num_groups: router groups; 1 without groups.
+        cross_node_cost: the cost of a move from another node.
     """
 
     top_k: int
@@ -36,25 +36,25 @@ class Rules(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer as it stands, and as it stood. E experts, R slots, S of each of G GPUs.
+    """A layer now and at the start. E experts, R slots, S of them on each of G GPUs.
 
     Attributes:
         start_R: int64, the expert of each slot at the start.
-        expert_R: int64, the expert of each slot.
+        expert_R: int64, the expert of each slot now.
         gpu_R: int64, the GPU of each slot.
         node_G: int64, the node of each GPU.
         group_E: int64, the router group of each expert.
-        weight_E: int64, an expert's whole load.
+        weight_E: int64, the whole load of each expert.
         logcnt_E: int64, slots of each expert.
-        now_E: int64, load of each of an expert's replicas.
+        now_E: int64, load of each replica of an expert.
         load_G: int64, load of each GPU.
         copies_EG: int32, slots of each expert on each GPU.
-        head_E: int64, a slot of each expert.
-        next_R: int64, another slot of the same expert, or NO_SLOT.
+        head_E: int64, the first slot in the linked list of each expert's slots.
+        next_R: int64, the next slot of the same expert, or NO_SLOT.
         was_EG: bool, whether an expert lay on a GPU at the start.
-        near_EN: bool, whether it lay on a node.
+        near_EN: bool, whether an expert lay on a node at the start.
         open_BN: bool, whether a router group may lie on a node.
-        touched_G: bool, whether a GPU is not as it was.
+        touched_G: bool, whether the slots of a GPU have changed since the start.
     """
 
     start_R: Int64s
@@ -77,7 +77,7 @@ class Layer(NamedTuple):
 
 @entry
 def new_layer(experts: int, replicas: int, gpus: int, rules: Rules) -> Layer:
-    """Room for one layer."""
+    """Allocate the state of one layer."""
     return Layer(
         np.zeros(replicas, np.int64),
         np.zeros(replicas, np.int64),
@@ -99,9 +99,9 @@ def new_layer(experts: int, replicas: int, gpus: int, rules: Rules) -> Layer:
 
 
 @compiled
-def begin(layer: Layer, start_R: Int64s, weight_E: Int32s) -> None:
-    """Set the layer to the placement that it starts from."""
-    _forget(layer)
+def reset(layer: Layer, start_R: Int64s, weight_E: Int32s) -> None:
+    """Set the layer to a placement and loads."""
+    _clear(layer)
     (groups, nodes), gpus = layer.open_BN.shape, len(layer.load_G)
     slots, experts = len(start_R) // gpus, len(weight_E)
     for g in range(gpus):
@@ -131,7 +131,7 @@ def begin(layer: Layer, start_R: Int64s, weight_E: Int32s) -> None:
 
 @compiled
 def is_open(layer: Layer, expert: int, gpu: int) -> bool:
-    """Whether an expert may arrive on a GPU: it is not there, and its group may be."""
+    """Whether an expert may arrive on a GPU: it is not there yet, and its group is allowed."""
     if layer.copies_EG[expert, gpu] > 0:
         return False
     if len(layer.open_BN) == 1:
@@ -141,7 +141,7 @@ def is_open(layer: Layer, expert: int, gpu: int) -> bool:
 
 @compiled
 def arrival_cost(layer: Layer, rules: Rules, expert: int, gpu: int) -> float:
-    """Net moves of an expert's arrival on a GPU: none if it was there at the start."""
+    """The cost of an expert's arrival on a GPU, in net moves; 0 if it was there at the start."""
     if layer.was_EG[expert, gpu]:
         return 0.0
     nodes = layer.near_EN.shape[1]
@@ -151,7 +151,7 @@ def arrival_cost(layer: Layer, rules: Rules, expert: int, gpu: int) -> float:
 
 
 @compiled
-def put(layer: Layer, slot: int, expert: int) -> None:
+def give_slot(layer: Layer, slot: int, expert: int) -> None:
     """Give a slot to another expert."""
     gpu, old = layer.gpu_R[slot], layer.expert_R[slot]
     layer.expert_R[slot] = expert
@@ -174,14 +174,14 @@ def put(layer: Layer, slot: int, expert: int) -> None:
 
 @compiled
 def per_replica(layer: Layer, expert: int, count: int) -> int:
-    """What each replica of an expert weighs where it has `count` of them, or one."""
-    # Quotients of numbers this small round down in float64 as integers would.
+    """The load of each replica of an expert that has `count` replicas (1 if that is below 1)."""
+    # For numbers this small, float64 division rounds down to the same integer quotient.
     return np.int64(float(layer.weight_E[expert]) / max(count, 1))
 
 
 @compiled
 def _recount(layer: Layer, expert: int, more: int) -> None:
-    """Spread an expert's load over the slots that it has now, `more` than before."""
+    """Spread an expert's load over its slots, of which there are `more` than before."""
     layer.logcnt_E[expert] += more
     now = per_replica(layer, expert, layer.logcnt_E[expert])
     change = now - layer.now_E[expert]
@@ -193,8 +193,8 @@ def _recount(layer: Layer, expert: int, more: int) -> None:
 
 
 @compiled
-def _forget(layer: Layer) -> None:
-    """Forget what came before; the large tables cell by cell."""
+def _clear(layer: Layer) -> None:
+    """Clear the state; in large tables only the cells that were set."""
     for r in range(len(layer.expert_R)):
         g = layer.gpu_R[r]
         layer.copies_EG[layer.expert_R[r], g] = 0

@@ -1,4 +1,4 @@
-"""LPT with capacity for one start, as the reference does it: see its `lpt`."""
+"""LPT with capacity for one start, like the reference's `lpt`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.noise import ITEM_MASK
 from trimtab_server.solver.backends.cpu.start import Int32s, Start, is_alone
 
+# An entry of the tree has the number of a pack in the low 20 bits, its load in the 30 above them,
+# and then one bit for a conflict and one for a full pack.
 _PACK_BITS = 20
 _PACK_MASK = (1 << _PACK_BITS) - 1
 _CONFLICT = 1 << 55
@@ -18,16 +20,17 @@ _FULL = 1 << 60
 
 
 class Dealing(NamedTuple):
-    """Room for what is known while items are dealt.
+    """Scratch memory for dealing items.
 
     Attributes:
-        tree_2P: int64, a tournament of the packs, for the lightest: entry i is the
-            lesser of 2 i and 2 i + 1, and the packs come last. A pack's number is load
-            and pack in one, so that of the lightest the lowest wins, with a high bit
-            set for what bars it.
+        tree_2P: int64, a tournament tree that finds the lightest pack: entry i is the lesser
+            of entries 2 i and 2 i + 1, and the last P entries are the packs. An entry combines
+            load and number of a pack, so that ties go to the lowest number; a high bit marks
+            a pack that is full or in conflict.
         fill_P: int32, items in each pack.
-        holder_I: int32 [n], packs that hold a group, where `Start.member_I` has its items.
-        holders_I: int32 [n], how many there are of each group.
+        holder_I: int32 [n], packs that hold a group, at the indices of its items in
+            `Start.member_I`.
+        holders_I: int32 [n], how many packs hold each group.
     """
 
     tree_2P: npt.NDArray[np.int64]
@@ -38,7 +41,7 @@ class Dealing(NamedTuple):
 
 @entry
 def new_dealing(num_items: int, num_packs: int) -> Dealing:
-    """Room for dealing n items into P packs."""
+    """Allocate memory for dealing n items into P packs."""
     return Dealing(
         np.empty(2 * num_packs, np.int64),
         np.empty(num_packs, np.int32),
@@ -49,12 +52,15 @@ def new_dealing(num_items: int, num_packs: int) -> Dealing:
 
 @compiled
 def lpt(start: Start, dealing: Dealing, sorted_I: npt.NDArray[np.int64]) -> bool:
-    """Deal items into packs; whether one had to be put beside another of its group.
+    """Deal items into packs.
 
     Args:
         start: items, weights and groups are read, packs are written.
         dealing: scratch.
-        sorted_I: int64 [n], sort keys, ascending: see `sort_keys`.
+        sorted_I: int64 [n], sort keys, ascending; see `sort_keys`.
+
+    Returns:
+        Whether an item had to go into a pack that holds another item of its group.
     """
     packs, slots = start.item_PS.shape
     tree_2P, fill_P, holder_I, holders_I = dealing

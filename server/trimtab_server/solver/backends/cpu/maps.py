@@ -1,4 +1,4 @@
-"""The maps of a placement from experts to slots: see the reference's `slot_maps`."""
+"""The maps of a placement from experts to slots, like the reference's `slot_maps`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _NONE = -1
 def moves_of_rows(
     current_LR: Int64s, new_LR: Int64s, num_experts: int, num_gpus: int
 ) -> tuple[Int64s, Int64s]:
-    """Layer, slot and expert of each move, [M, 3], and the GPUs that held it, [M, X]."""
+    """Layer, slot and expert of each move, [M, 3], and the GPUs that held the expert, [M, X]."""
     layers, replicas = new_LR.shape
     slots = replicas // num_gpus
     move_M3 = np.empty((layers * replicas, 3), np.int64)
@@ -78,7 +78,7 @@ def _count_holders(first_E: Int64s, holder_R: Int64s, expert: int) -> int:
 
 @compiled
 def list_holders(phy2log_R: Int64s, slots: int, first_E: Int64s, holder_R: Int64s) -> None:
-    """GPUs of each expert's slots, ascending: `holder_R[first_E[e] : first_E[e + 1]]`."""
+    """Write the GPUs of each expert, ascending, to `holder_R[first_E[e] : first_E[e + 1]]`."""
     for e in range(len(first_E)):
         first_E[e] = 0
     for r in range(len(phy2log_R)):

@@ -1,4 +1,4 @@
-"""Groups onto nodes: the best pairing, and the bound that it sets. See `pairing`."""
+"""Assigns groups to nodes: the best pairing, and the bound that follows from it. See `pairing`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 def pairing_ns(pairing_QB: Int64s) -> float:
-    """About how long a layer takes `pair_rows`, and `bound_rows` beside its replicas."""
+    """About how long `pair_rows` takes for a layer, and `bound_rows` without replication."""
     return 3.0 * pairing_QB.size
 
 
@@ -33,7 +33,7 @@ def pair_rows(
         for e in range(experts):
             load_B[e * groups // experts] += weight_E[e]
         best = 0
-        least_peak = least_squares = np.int64(1) << 62
+        min_peak = min_squares = np.int64(1) << 62
         for q in range(len(pairing_QB)):
             peak = squares = np.int64(0)
             for n in range(nodes):
@@ -42,8 +42,8 @@ def pair_rows(
                     load += load_B[pairing_QB[q, i]]
                 peak = max(peak, load)
                 squares += load * load
-            if peak < least_peak or (peak == least_peak and squares < least_squares):
-                best, least_peak, least_squares = q, peak, squares
+            if peak < min_peak or (peak == min_peak and squares < min_squares):
+                best, min_peak, min_squares = q, peak, squares
         group_LB[x] = pairing_QB[best]
 
 
@@ -54,7 +54,7 @@ def bound_rows(
     nodes: int,
     gpus: int,
     replicas: int,
-    most: int,
+    limit: int,
     first: int,
     end: int,
     bound_L: Floats,
@@ -66,7 +66,7 @@ def bound_rows(
     open_E, top_B = np.empty(experts), np.empty(num_blocks(experts))
     load_B, scratch_E = np.empty(groups), np.empty(experts)
     for x in range(first, end):
-        replicate(load_LE[x], most, expert_R, rank_R, logcnt_E, share_E, open_E, top_B)
+        replicate(load_LE[x], limit, expert_R, rank_R, logcnt_E, share_E, open_E, top_B)
         peak = 0.0
         for e in range(experts):
             peak = max(peak, share_E[e])
@@ -84,7 +84,7 @@ def bound_rows(
 
 @compiled
 def _lightest_peak(load_B: Floats, pairing_QB: Int64s, nodes: int, scratch_E: Floats) -> float:
-    """The least that the heaviest node can weigh."""
+    """The lowest possible load of the heaviest node."""
     size = len(load_B) // nodes
     lightest = np.inf
     for q in range(len(pairing_QB)):

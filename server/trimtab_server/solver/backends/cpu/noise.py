@@ -1,4 +1,4 @@
-"""Sort keys of the restarts, as the reference makes them: see its `noise`."""
+"""Sort keys of the restarts, the same as in the reference's `noise`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.reference.noise import AMPLITUDE, UNIT
 
 ITEM_BITS = 20
-"""A sort key has its item in these low bits, and takes 43 more."""
+"""Low bits of a sort key that hold the item; the key takes 43 more."""
 
 ITEM_MASK = (1 << ITEM_BITS) - 1
 
+# Keys are subtracted from this, since NumPy sorts ascending only.
 _HIGHEST = (1 << 43) - 1
 _SPAN = np.uint32(2 * AMPLITUDE + 1)
 
@@ -36,12 +37,12 @@ def sort_keys(
     factor_I: npt.NDArray[np.int64],
     out_I: npt.NDArray[np.int64],
 ) -> None:
-    """Numbers that sort, ascending, as items do by descending key and then by index.
+    """Write numbers whose ascending order is that of items by descending key, then by index.
 
     Args:
-        weight_I: int32 [n], sum under 2**30.
+        weight_I: int32 [n], with a sum below 2**30.
         factor_I: int64 [n], see `key_factors`.
-        out_I: int64 [n], written to.
+        out_I: int64 [n], written.
     """
     for i in range(len(weight_I)):
         out_I[i] = (_HIGHEST - np.int64(weight_I[i]) * factor_I[i]) << ITEM_BITS | i

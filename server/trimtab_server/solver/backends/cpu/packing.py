@@ -1,4 +1,4 @@
-"""`balanced_packing` over rows and restarts, its three stages together."""
+"""`balanced_packing` over rows and restarts: its three stages together."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from trimtab_server.solver.backends.cpu.start import list_groups, new_start
 from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.settings import Settings
 
-MOST_ITEMS = 1 << 20
-"""Items, and packs, are numbered in 20 bits of a sort key."""
+MAX_ITEMS = 1 << 20
+"""The largest number of items, and of packs: a sort key has 20 bits for their numbers."""
 
 _NO_LIMIT = 1 << 62
 
 
 class Packed(NamedTuple):
-    """The best start of each row, and what all starts took.
+    """The best start of each row, and the work of all starts.
 
     Attributes:
-        item_XR: int32 [X, n], items in the order of packs and of slots in a pack.
+        item_XR: int32 [X, n], items by pack, then by slot in the pack.
         steps: refinement steps, summed over rows and restarts.
-        swaps: swaps applied, likewise.
+        swaps: swaps applied, summed over rows and restarts.
     """
 
     item_XR: npt.NDArray[np.int32]
@@ -44,7 +44,7 @@ def pack_amounts(
     group_XI: npt.NDArray[np.int32] | None,
     settings: Settings,
 ) -> Packed:
-    """`pack_rows` for weights that are no integers yet, float64 [X, n]."""
+    """`pack_rows` for weights that are not integers yet, float64 [X, n]."""
     rows, items = amount_XI.shape
     weight_XI = np.empty((rows, items), np.int32)
     if group_XI is None:
@@ -63,29 +63,29 @@ def pack_rows(
     settings: Settings,
     fill_rows: Callable[[int, int], None],
 ) -> Packed:
-    """Pack each row from each start, and keep each row's best.
+    """Pack each row from each start, and keep the best start of each row.
 
     Args:
-        weight_XI: int32 [X, n], sum of a row under 2**30; see `fill_rows`.
+        weight_XI: int32 [X, n], with the sum of each row below 2**30; see `fill_rows`.
         group_XI: int32 [X, n] in [0, n); see `fill_rows`.
         num_packs: P; it divides n.
         settings: see `balanced_packing`.
-        fill_rows: called with a first row and an end before these are read, to fill
-            them in; maybe on two threads at once for the same row.
+        fill_rows: fills in rows `first` to `end` of these; called before they are read, and
+            possibly on two threads at once for the same row.
     """
     (rows, items), starts = weight_XI.shape, settings.restarts
     top_k = 1 if settings.objective == "range" else min(settings.top_k, num_packs)
-    most = _NO_LIMIT if settings.max_iterations is None else settings.max_iterations
+    limit = _NO_LIMIT if settings.max_iterations is None else settings.max_iterations
     seed = np.uint64(settings.seed % (1 << 64))
     key_YI = np.empty((rows * starts, items), np.int64)
     item_YI = np.empty((rows * starts, items), np.int32)
-    # Of each start: highest load of a pack, sum of squares, steps, swaps.
+    # For each start: highest load of a pack, sum of squares, steps, swaps.
     result_Y4 = np.empty((rows * starts, 4), np.int64)
 
     def work(first: int, end: int) -> None:
         fill_rows(first // starts, (end - 1) // starts + 1)
         _fill_keys(weight_XI, starts, seed, first, end, key_YI)
-        # NumPy's sort uses vector instructions, which Numba's does not.
+        # Sorted by NumPy, whose sort uses vector instructions; Numba's does not.
         key_YI[first:end].sort(axis=1)
         _pack_starts(
             weight_XI,
@@ -93,7 +93,7 @@ def pack_rows(
             starts,
             num_packs,
             top_k,
-            most,
+            limit,
             float(settings.tolerance),
             first,
             end,
@@ -110,7 +110,7 @@ def pack_rows(
 
 
 def _start_ns(items: int, settings: Settings) -> float:
-    """About how long a start takes, with replication and keys."""
+    """About how long a start takes, including replication and keys, in nanoseconds."""
     return (60.0 if settings.max_iterations is not None else 130.0) * items
 
 
@@ -143,7 +143,7 @@ def _pack_starts(
     item_YI: npt.NDArray[np.int32],
     result_Y4: npt.NDArray[np.int64],
 ) -> None:
-    """Starts `first` to `end`; rows of `item_YI` and `result_Y4` are written."""
+    """Pack starts `first` to `end`, and write their rows of `item_YI` and `result_Y4`."""
     items = key_YI.shape[1]
     start, dealing = new_start(items, num_packs), new_dealing(items, num_packs)
     pairs = new_pairs(num_packs, items // num_packs, top_k)
@@ -166,14 +166,14 @@ def _pack_starts(
 
 @entry
 def _best_starts(result_Y4: npt.NDArray[np.int64], starts: int) -> npt.NDArray[np.int64]:
-    """Of each row the start with the lowest peak, then squares, then index; [X]."""
+    """The start of each row with the lowest peak, then sum of squares, then index; [X]."""
     best_X = np.empty(len(result_Y4) // starts, np.int64)
     for x in range(len(best_X)):
         best = x * starts
         for y in range(best + 1, best + starts):
             peak, squares = result_Y4[y, 0], result_Y4[y, 1]
-            least_peak, least_squares = result_Y4[best, 0], result_Y4[best, 1]
-            if peak < least_peak or (peak == least_peak and squares < least_squares):
+            min_peak, min_squares = result_Y4[best, 0], result_Y4[best, 1]
+            if peak < min_peak or (peak == min_peak and squares < min_squares):
                 best = y
         best_X[x] = best
     return best_X

@@ -1,4 +1,4 @@
-"""A full plan: see `plan_in_parts`. In NumPy, for torch would wake threads of its own for it."""
+"""Full plans, like the reference's `plan`; in NumPy, since torch would wake its own threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trimtab_server.solver.settings import Settings
 
 
 def plan(load_LE: Floats, topology: Topology, settings: Settings) -> tuple[Int64s, int, int]:
-    """The placement, int64 [L, R]; refinement steps; and swaps."""
+    """Plan from scratch: the placement, int64 [L, R]; refinement steps; and swaps."""
     nodes = topology.num_parts
     replicas, gpus = topology.num_replicas // nodes, topology.num_gpus // nodes
     if nodes == 1:
@@ -39,11 +39,11 @@ def _plan_rows(
     load_XE: Floats, replicas: int, gpus: int, settings: Settings
 ) -> tuple[Int64s, int, int]:
     rows, experts = load_XE.shape
-    most = replica_cap(replicas, experts, gpus)
+    limit = replica_cap(replicas, experts, gpus)
     expert_XR, weight_XR = np.empty((2, rows, replicas), np.int32)
 
     def fill(first: int, end: int) -> None:
-        replica_weights(load_XE, most, first, end, weight_XR, expert_XR)
+        replica_weights(load_XE, limit, first, end, weight_XR, expert_XR)
 
     packed = pack_rows(weight_XR, expert_XR, gpus, settings, fill)
     phy2log_XR = np.empty((rows, replicas), np.int64)
@@ -54,7 +54,7 @@ def _plan_rows(
 def _groups_of_nodes(
     load_LE: Floats, topology: Topology, settings: Settings
 ) -> tuple[Int64s, int, int]:
-    """The groups of each node, one node after another, int64 [L, groups]."""
+    """The groups of the first node, then of the next, int64 [L, groups]; steps; and swaps."""
     nodes, groups = topology.num_parts, topology.num_groups
     pairing_QB = pairings(groups, nodes)
     if pairing_QB is None:

@@ -1,4 +1,4 @@
-"""Weights to integers, as the reference does it: see its `quantise`."""
+"""Converts weights to integers, like the reference's `quantise`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trimtab_server.solver.backends.cpu.compiled import compiled
 from trimtab_server.solver.backends.reference.quantise import TOTAL_BITS
 
 _STEP = 1000
-"""Powers of two up to this are normal numbers, and so are those of what is left."""
+"""A larger power of two is applied in two steps, each of which is a normal float64."""
 
 
 @compiled
@@ -22,15 +22,15 @@ def quantise(
 
     Args:
         weight_I: float64 [n], finite, >= 0.
-        num_items: how many items share the bound; not always n.
-        out_I: int32 [n], written to.
+        num_items: how many items share the bound; may differ from n.
+        out_I: int32 [n], written.
     """
     largest = 0.0
     for i in range(len(weight_I)):
         largest = max(largest, weight_I[i])
     mantissa, exponent = math.frexp(largest)
     power = TOTAL_BITS - exponent - math.frexp(mantissa * num_items)[1]
-    # Scaling by a power of two is exact, but for what rounds down to 0 anyway.
+    # Scaling by a power of two is exact, except for values that round down to 0 anyway.
     first = min(power, _STEP)
     scale, rest = math.ldexp(1.0, first), math.ldexp(1.0, power - first)
     for i in range(len(weight_I)):

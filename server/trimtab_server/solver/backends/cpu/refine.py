@@ -1,8 +1,8 @@
-"""Top-K / bottom-K swap refinement for one start, as the reference does it: see its `refine`.
+"""Top-K / bottom-K swap refinement for one start, like the reference's `refine`.
 
 A swap changes two packs. So the best gain between each of the K heaviest and each of the
-K lightest packs is kept, and only the pairs of a pack that changed, or that came among
-the K, are computed again.
+K lightest packs is stored, and only the pairs of packs that changed, or that entered the K,
+are computed again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Pairs(NamedTuple):
     Attributes:
         heavy: the K heaviest.
         light: the K lightest.
-        gain_HL: int64 [K, K], best gain of a swap, by cells of both: see `_best_swap`.
-        best_H: int64 [K], the best of each row.
+        gain_HL: int64 [K, K], best gain of a swap for each pair of cells; see `_best_swap`.
+        best_H: int64 [K], the highest gain of each row.
         miss_SK: uint32 [S * K], scratch.
         gain_K: int64 [K], scratch.
     """
@@ -49,7 +49,7 @@ class Pairs(NamedTuple):
 
 @entry
 def new_pairs(num_packs: int, slots: int, top_k: int) -> Pairs:
-    """Room for the pairs of K <= P."""
+    """Allocate the pairs; K is at most P."""
     return Pairs(
         new_window(num_packs, slots, top_k, True),
         new_window(num_packs, slots, top_k, False),
@@ -62,13 +62,13 @@ def new_pairs(num_packs: int, slots: int, top_k: int) -> Pairs:
 
 @compiled
 def refine(start: Start, pairs: Pairs, max_iterations: int, tolerance: float) -> tuple[int, int]:
-    """Apply the best swap, again and again, until none gains.
+    """Apply the best swap repeatedly, until none gains.
 
     Args:
         start: changed in place.
         pairs: scratch.
-        max_iterations: most swaps.
-        tolerance: done when max - min is at most this share of the mean.
+        max_iterations: swaps allowed.
+        tolerance: refinement ends when max - min is at most this share of the mean.
 
     Returns:
         Steps tried and swaps applied.
@@ -80,7 +80,7 @@ def refine(start: Start, pairs: Pairs, max_iterations: int, tolerance: float) ->
     fill_window(heavy, start)
     fill_window(light, start)
     for column in range(len(light.stale_K)):
-        light.stale_K[column] = False  # all rows together are all columns
+        light.stale_K[column] = False  # since all rows are stale, that would compute pairs twice
     steps = swaps = 0
     while swaps < max_iterations:
         spread = float(extreme_load(heavy) - extreme_load(light))
@@ -101,7 +101,7 @@ def refine(start: Start, pairs: Pairs, max_iterations: int, tolerance: float) ->
 
 @compiled
 def _renew_rows(start: Start, pairs: Pairs) -> None:
-    """Compute what stale heavy packs gain with each light one."""
+    """Compute the gains of stale heavy packs with each light one."""
     heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
     cells = len(best_H)
     for row in range(cells):
@@ -117,7 +117,7 @@ def _renew_rows(start: Start, pairs: Pairs) -> None:
 
 @compiled
 def _renew_columns(start: Start, pairs: Pairs) -> None:
-    """Compute what stale light packs gain with each heavy one."""
+    """Compute the gains of stale light packs with each heavy one."""
     heavy, light, gain_HL, best_H, miss_SK, gain_K = pairs
     cells = len(best_H)
     for column in range(cells):
@@ -136,10 +136,10 @@ def _renew_columns(start: Start, pairs: Pairs) -> None:
 
 @compiled
 def _best_swap(start: Start, pairs: Pairs) -> tuple[int, int, int, int]:
-    """Pack and slot of the heavy side, then of the light side; NOT_IN where none gains.
+    """Pack and slot of the heavy side, then of the light side; NOT_IN if no swap gains.
 
-    Gains are computed as if groups barred no swap. Where it turns out that they bar
-    the best one, the pair's gain is put right, and another pair may be the best.
+    Gains are computed without regard to groups. If groups forbid the best swap, the gain of
+    its pair is corrected, and then another pair may be the best.
     """
     while True:
         row, column = _best_pair(pairs)
@@ -156,7 +156,7 @@ def _best_swap(start: Start, pairs: Pairs) -> tuple[int, int, int, int]:
 
 @compiled
 def _best_pair(pairs: Pairs) -> tuple[int, int]:
-    """Cells of the pair that gains most: then of the heaviest, then the lightest pack."""
+    """Cells of the pair that gains most; ties go to the heaviest, then to the lightest pack."""
     heavy, light, gain_HL, best_H, _, _ = pairs
     best_row = 0
     for row in range(1, len(best_H)):
@@ -210,7 +210,7 @@ def _is_allowed(start: Start, a: int, slot_a: int, b: int, slot_b: int) -> bool:
 
 @compiled
 def _meets(start: Start, item: int, pack: int, freed_slot: int) -> bool:
-    """Whether another slot of the pack than the one freed holds the item's group."""
+    """Whether a slot of the pack other than the freed one holds the item's group."""
     if is_alone(start, item):
         return False
     group = start.group_I[item]

@@ -8,13 +8,13 @@ import numpy.typing as npt
 from trimtab_server.solver.backends.cpu.compiled import compiled
 
 _BLOCK = 16
-"""Experts whose largest share is kept together, so that one slot costs two short scans."""
+"""Experts in a block, whose largest share is stored, so that a slot costs two short scans."""
 
 
 @compiled
 def replicate(
     load_E: npt.NDArray[np.float64],
-    most: int,
+    limit: int,
     expert_R: npt.NDArray[np.int64],
     rank_R: npt.NDArray[np.int64],
     logcnt_E: npt.NDArray[np.int64],
@@ -26,20 +26,20 @@ def replicate(
 
     Args:
         load_E: float64 [E], finite, >= 0.
-        most: replicas of one expert; E * most >= R.
-        expert_R: int64 [R], written to: the expert of each replica.
-        rank_R: int64 [R], written to: which replica of its expert it is.
-        logcnt_E: int64 [E], written to: replicas of each expert.
-        share_E: float64 [E], written to: load of each expert's replica.
+        limit: replicas allowed for one expert; E * limit >= R.
+        expert_R: int64 [R], written: the expert of each replica.
+        rank_R: int64 [R], written: the index of each replica among those of its expert.
+        logcnt_E: int64 [E], written: replicas of each expert.
+        share_E: float64 [E], written: load of each replica of an expert.
         open_E: float64 [E], scratch.
         top_B: float64 [num_blocks(E)], scratch.
     """
-    # The share that competes: every one is higher than that of an expert at its cap.
+    # An expert at its limit competes with a share below all others.
     experts, capped = len(load_E), -1.0
     for e in range(experts):
         expert_R[e], rank_R[e], logcnt_E[e] = e, 0, 1
         share_E[e] = load_E[e]
-        open_E[e] = load_E[e] if most > 1 else capped
+        open_E[e] = load_E[e] if limit > 1 else capped
     for b in range(len(top_B)):
         top_B[b] = _highest(open_E, b)
     for r in range(experts, len(expert_R)):
@@ -53,13 +53,13 @@ def replicate(
         expert_R[r], rank_R[r] = e, logcnt_E[e]
         logcnt_E[e] += 1
         share_E[e] = load_E[e] / logcnt_E[e]
-        open_E[e] = share_E[e] if logcnt_E[e] < most else capped
+        open_E[e] = share_E[e] if logcnt_E[e] < limit else capped
         top_B[block] = _highest(open_E, block)
 
 
 @compiled
 def num_blocks(num_experts: int) -> int:
-    """Blocks that experts come in."""
+    """The number of blocks of experts."""
     return (num_experts + _BLOCK - 1) // _BLOCK
 
 

@@ -1,4 +1,4 @@
-"""The packing of one start while it is worked on."""
+"""The packing of one start, while it changes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Int32s = npt.NDArray[np.int32]
 
 
 class Start(NamedTuple):
-    """Where items are, and what they are. P packs of S slots, n items.
+    """The items of a start and the packs that they are in. P packs of S slots, n items.
 
     Attributes:
         item_PS: int32, items of each pack.
-        weight_PS: int32, their weights; the sum of all is under 2**30.
+        weight_PS: int32, their weights; the sum of all is below 2**30.
         load_P: int32, weight of each pack.
         pack_I: int32 [n], the pack of each item.
         weight_I: int32 [n].
         group_I: int32 [n] in [0, n).
-        first_I: int32 [n + 1], where each group begins in `member_I`.
+        first_I: int32 [n + 1], the index of each group's first item in `member_I`.
         member_I: int32 [n], items group by group, ascending.
     """
 
@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 @entry
 def new_start(num_items: int, num_packs: int) -> Start:
-    """Room for one start."""
+    """Allocate one start."""
     slots = num_items // num_packs
     return Start(
         np.empty((num_packs, slots), np.int32),
@@ -71,13 +71,13 @@ def list_groups(start: Start) -> None:
 
 @compiled
 def is_alone(start: Start, item: int) -> bool:
-    """Whether an item has its group to itself."""
+    """Whether an item is the only one of its group."""
     group = start.group_I[item]
     return start.first_I[group + 1] - start.first_I[group] == 1
 
 
 @compiled
-def held(start: Start, pack: int, group: int) -> int:
+def count_in_pack(start: Start, pack: int, group: int) -> int:
     """How many items of a group a pack holds."""
     count = 0
     for s in range(start.item_PS.shape[1]):
@@ -87,7 +87,7 @@ def held(start: Start, pack: int, group: int) -> int:
 
 @compiled
 def swap(start: Start, a: int, slot_a: int, b: int, slot_b: int) -> None:
-    """Exchange the items in two slots of two packs."""
+    """Swap the items in two slots of two packs."""
     u, v = start.item_PS[a, slot_a], start.item_PS[b, slot_b]
     delta = start.weight_I[u] - start.weight_I[v]
     start.item_PS[a, slot_a], start.item_PS[b, slot_b] = v, u

@@ -1,8 +1,8 @@
-"""A step of `improve`, and how steps are compared.
+"""A step of `improve`, and the comparison of steps.
 
-Steps are tried in the reference's order, and one replaces the best so far only if its
-score is higher, so ties go to the first. What cannot score higher is passed over: scores
-rise with gains, so a bound on the gains of some steps and on their cost bounds their score.
+Steps are tried in the reference's order, and a step replaces the best so far only if its
+score is higher, so ties go to the first. Steps that cannot score higher are skipped: scores
+rise with gains, so bounds on the gains and costs of some steps bound their scores.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from typing import NamedTuple
 from trimtab_server.solver.backends.cpu.compiled import compiled
 
 _FREE = 2.0**-40
-"""What a step that costs no net move counts when gains per move are compared."""
+"""The cost of a step without net moves when gains per move are compared."""
 
 _NEARLY_ONE = 1 - 2.0**-40
+"""Lowers the bound of `gain_to_beat` by more than rounding can raise it."""
+
 _NEVER = 1 << 62
+"""Above all gains."""
 
 
 class Step(NamedTuple):
-    """A step: `expert` goes into `slot`; in a swap, what was there into `other_slot`.
+    """A step: `expert` goes into `slot`; in a swap, the expert there goes to `other_slot`.
 
     Attributes:
-        score: gain for each net move; 0 for no step.
+        score: gain per net move; 0 for no step.
         cost: net moves.
         slot: the slot that changes.
-        other_slot: the other one of a swap, else NO_SLOT.
-        expert: what `slot` gets.
+        other_slot: the other slot of a swap, else NO_SLOT.
+        expert: the expert that `slot` gets.
     """
 
     score: float
@@ -37,7 +40,7 @@ class Step(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What scores are computed from: mean GPU load squared, moves left, least gain."""
+    """The values that scores depend on: squared mean GPU load, moves left, and `min_gain`."""
 
     mean_squared: float
     left: float
@@ -46,7 +49,7 @@ class Terms(NamedTuple):
 
 @compiled
 def score_of(gain: int, cost: float, terms: Terms) -> float:
-    """Gain for each net move; 0 for a step that may not be taken."""
+    """Gain per net move; 0 if the step is not allowed."""
     share = float(gain) / terms.mean_squared
     if gain <= 0 or cost > terms.left or share < terms.min_gain * cost:
         return 0.0
@@ -55,9 +58,9 @@ def score_of(gain: int, cost: float, terms: Terms) -> float:
 
 @compiled
 def gain_to_beat(best: Step, cost: float, terms: Terms) -> int:
-    """Steps of at least this cost can only score higher if they gain more than this.
+    """The gain that a step of at least this cost must exceed to score higher than `best`.
 
-    Without a division, and so with room for its rounding.
+    This avoids the division of `score_of`, and leaves room for its rounding.
     """
     if cost > terms.left:
         return _NEVER

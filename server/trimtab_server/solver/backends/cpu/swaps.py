@@ -1,4 +1,4 @@
-"""The best swap of two experts between GPUs: see the reference's `candidates`."""
+"""The best swap of two experts between GPUs; see the reference's `candidates`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from trimtab_server.solver.backends.cpu.layer import Int64s, Layer, Rules, arriv
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
 from trimtab_server.solver.backends.cpu.window import highest
 
-_MOST_LOAD = 1 << 30
+# A rank has the number of a GPU in the low bits, and its load, which is below 2**30, above them.
+_MAX_LOAD = 1 << 30
 _GPU_BITS = 20
 _GPU_MASK = (1 << _GPU_BITS) - 1
+
 _INFINITE = np.inf
+
 _ROUNDING = 1e-9
+"""More than the rounding of a sum of a few costs, as a share of the largest cost."""
 
 
 class Ends(NamedTuple):
     """The GPUs between which swaps are tried.
 
     Attributes:
-        heavy_K: int64, the heaviest, of equal loads the lowest first.
-        light_K: int64, the lightest, likewise.
-        cost_K: float64, the least that a swap of one heavy GPU with each light one costs.
-        rank_G: int64, scratch: load and number of a GPU in one.
+        heavy_K: int64, the heaviest in descending order, equal ones by number.
+        light_K: int64, the lightest in ascending order, equal ones by number.
+        cost_K: float64, the lowest cost of a swap between one heavy GPU and each light one.
+        rank_G: int64, scratch: load and number of a GPU in one integer.
     """
 
     heavy_K: Int64s
@@ -37,7 +41,7 @@ class Ends(NamedTuple):
 
 @entry
 def new_ends(gpus: int, top_k: int) -> Ends:
-    """Room for the K heaviest and the K lightest, all where there are fewer."""
+    """Allocate the K heaviest and the K lightest GPUs, or all GPUs if there are fewer."""
     top_k = min(top_k, gpus)
     return Ends(
         np.empty(top_k, np.int64),
@@ -56,13 +60,13 @@ def find_ends(layer: Layer, ends: Ends) -> None:
 
 @compiled
 def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) -> Step:
-    """The swap with the highest score, if it is above that of `best`."""
+    """The swap with the highest score if that exceeds the score of `best`; else `best`."""
     slots = len(layer.expert_R) // len(layer.load_G)
     for i in range(len(ends.heavy_K)):
         a = ends.heavy_K[i]
         for j in range(len(ends.light_K)):
-            ends.cost_K[j] = _least_cost(layer, rules, a, ends.light_K[j])
-        # Slot by slot, with all light GPUs: the order in which ties are settled.
+            ends.cost_K[j] = _min_cost(layer, rules, a, ends.light_K[j])
+        # Slot by slot with all light GPUs: this order settles ties.
         for r in range(a * slots, (a + 1) * slots):
             for j in range(len(ends.light_K)):
                 b = ends.light_K[j]
@@ -77,7 +81,7 @@ def best_swap(layer: Layer, rules: Rules, ends: Ends, terms: Terms, best: Step) 
 def _best_swap_with(
     layer: Layer, rules: Rules, slot: int, b: int, needed: int, terms: Terms, best: Step
 ) -> Step:
-    """The best swap of a slot with one on the GPU b that gains more than `needed`."""
+    """The best swap of a slot with one on GPU b that gains more than `needed`, or `best`."""
     slots = len(layer.expert_R) // len(layer.load_G)
     u, a = layer.expert_R[slot], layer.gpu_R[slot]
     gap = layer.load_G[a] - layer.load_G[b]
@@ -96,34 +100,34 @@ def _best_swap_with(
 
 
 @compiled
-def _least_cost(layer: Layer, rules: Rules, a: int, b: int) -> float:
-    """The least that a swap between two GPUs costs.
+def _min_cost(layer: Layer, rules: Rules, a: int, b: int) -> float:
+    """A lower bound on the cost of a swap between two GPUs.
 
-    Both experts arrive where they were not; unless, after other steps, one of them
-    comes back, or leaves where it had only come to.
+    It is 2 if the GPUs are as at the start, since both experts arrive where they were not. After
+    other steps, an expert may return, or leave a GPU to which it came in an earlier step.
     """
     if not (layer.touched_G[a] or layer.touched_G[b]):
         return 2.0
-    return _least_cost_one_way(layer, rules, a, b) + _least_cost_one_way(layer, rules, b, a)
+    return _min_cost_one_way(layer, rules, a, b) + _min_cost_one_way(layer, rules, b, a)
 
 
 @compiled
-def _least_cost_one_way(layer: Layer, rules: Rules, source: int, target: int) -> float:
+def _min_cost_one_way(layer: Layer, rules: Rules, source: int, target: int) -> float:
     slots = len(layer.expert_R) // len(layer.load_G)
-    least = _INFINITE
+    lowest = _INFINITE
     for r in range(source * slots, (source + 1) * slots):
         u = layer.expert_R[r]
         cost = arrival_cost(layer, rules, u, target) - arrival_cost(layer, rules, u, source)
-        least = min(least, cost)
-    # With room for the order in which costs are added up.
-    return least - _ROUNDING * rules.cross_node_cost
+        lowest = min(lowest, cost)
+    # With room for rounding, which depends on the order in which costs are added up.
+    return lowest - _ROUNDING * rules.cross_node_cost
 
 
 @compiled
 def _select(layer: Layer, heavy: bool, rank_G: Int64s, out_K: Int64s) -> None:
-    """The heaviest, or the lightest, GPUs in order, of equal loads the lowest first."""
+    """Write the heaviest, or the lightest, GPUs in order, equal ones by number."""
     for g in range(len(rank_G)):
-        load = layer.load_G[g] if heavy else _MOST_LOAD - layer.load_G[g]
+        load = layer.load_G[g] if heavy else _MAX_LOAD - layer.load_G[g]
         rank_G[g] = load << _GPU_BITS | (_GPU_MASK - g)
     for k in range(len(out_K)):
         out_K[k] = _GPU_MASK - (highest(rank_G) & _GPU_MASK)

@@ -1,7 +1,7 @@
-"""Runs a compiled loop over parts of a batch on several threads, where that saves time.
+"""Runs a compiled loop over the parts of a batch on several threads, if that saves time.
 
-Numba's own thread pool aborts the process where two Python threads enter it, or needs a
-library that may not be there. Threads of Python do as well here: the loops hold no GIL.
+Numba's own thread pool aborts the process if two Python threads enter it, or needs a library
+that may not be installed. Python's threads are as good here, since the loops hold no GIL.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch
 from trimtab_server.solver.backends.cpu.cores import FreeCores, quota_cores
 
 _PARTS_PER_THREAD = 4
-"""More parts than threads, so that a thread that starts late, or is held up, does less."""
+"""More parts than threads, so that a thread that starts late, or is delayed, does less."""
 
 _WORTH_NS = 200_000
-"""Work of a thread below which waking it takes longer than it saves. Two threads instead of one
-took 1.15 times as long for plans of 0.29 ms, and 0.93 times for plans of 0.61 ms."""
+"""If a thread has less work than this, waking it takes longer than it saves. Two threads instead of
+one took 1.15 times as long for plans of 0.29 ms, and 0.93 times as long for plans of 0.61 ms."""
 
 _ROUNDED_UP = 0.25
-"""A core that others use for a quarter of the time is taken for a free one."""
+"""A core counts as free if other processes use it for at most a quarter of the time."""
 
 _free_cores: Callable[[], float] = FreeCores()
 _quota_cores = quota_cores()
@@ -36,15 +36,15 @@ def for_parts(
 ) -> None:
     """Call `work(first, end)` for parts that together are `range(batch)`.
 
-    The calling thread takes part, so it goes on even if no other thread gets a core. At
-    most as many threads work as torch would use (`torch.set_num_threads`), as cores are
-    free, and as have something to do. Parts must not depend on each other; the first
-    exception is raised here when all have ended.
+    The calling thread works too, so the call ends even if no other thread gets a core. There
+    are at most as many threads as torch would use (`torch.set_num_threads`), as cores are free,
+    and as have enough to do. Parts must not depend on each other. The first exception is raised
+    here after all parts have ended.
 
     Args:
         batch: number of rows.
-        work: carries out a part.
-        nanoseconds: about how long a row takes; infinite: long enough for any thread.
+        work: computes one part.
+        nanoseconds: about how long a row takes; infinity if every thread is worth waking.
     """
     threads = _useful_threads(batch, nanoseconds)
     if threads == 1:
@@ -55,7 +55,7 @@ def for_parts(
     tickets = count()
 
     def take_parts() -> None:
-        # next() is one step under the GIL: no two threads draw the same part.
+        # next() is atomic under the GIL, so no two threads take the same part.
         while (part := next(tickets)) < parts:
             work(bounds[part], bounds[part + 1])
 
@@ -64,7 +64,7 @@ def for_parts(
     try:
         take_parts()
     finally:
-        # Those that have not begun would find nothing left.
+        # Helpers that have not started would find no parts left.
         started = [helper for helper in helpers if not helper.cancel()]
         wait(started)
     for helper in started:
@@ -79,8 +79,8 @@ def _useful_threads(batch: int, nanoseconds: float) -> int:
     return max(1, int(min(allowed, _free_cores() + _ROUNDED_UP)))
 
 
-def _begin_anew() -> None:
-    """A child has none of its parent's threads, and has used no core yet."""
+def _reset_after_fork() -> None:
+    """Forget the parent's threads, which a forked child does not have, and its use of cores."""
     global _free_cores
     _pool.cache_clear()
     _free_cores = FreeCores()
@@ -88,9 +88,9 @@ def _begin_anew() -> None:
 
 @cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
-    # No larger than calls need: a pool does not see that a helper it has not begun was
-    # cancelled, and would start one thread more for each.
+    # Not larger than calls need: a pool does not notice that a helper was cancelled before it
+    # started, and would start one more thread for each.
     return ThreadPoolExecutor(helpers, "trimtab-cpu")
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

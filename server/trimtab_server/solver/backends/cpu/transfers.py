@@ -1,17 +1,17 @@
-"""The best transfer of a slot to another expert: see the reference's `candidates`.
+"""The best transfer of a slot to another expert; see the reference's `candidates`.
 
 With d_h the change of GPU h, a transfer changes the sum of squared loads by the sum of
-2 W_h d_h + d_h^2. Sorted by what depends on the slot (its expert e and its GPU), on the
-expert f that gets it, and on both, its gain is
+2 W_h d_h + d_h^2. Split into terms that depend on the slot (its expert e and its GPU), on the
+expert f that gets it (the taker), and on both, its gain is
 
     fixed - 2 more_f omega + base_f + 2 rise_e fall_f beside_ef,
 
-where `fixed` and `omega` belong to the slot, and `beside` counts pairs of a slot of e and a
+where `fixed` and `omega` depend on the slot, and `beside` counts pairs of a slot of e and a
 slot of f on one GPU.
 
-No GPU may come to weigh more than the heaviest does. e's other GPUs get heavier, but lighter
-where f lies too. A slot is passed over if one of them gets too heavy whoever f is; else they
-are weighed for each f that would win.
+No GPU may get heavier than the heaviest is now. The other GPUs of e get heavier, except that
+f relieves those on which it lies. A slot is skipped if one of these GPUs gets too heavy for
+every f; otherwise they are checked for each f that would win.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, s
 
 _NOT_IN = -1
 _FOUND = 0
-_LEAST = np.iinfo(np.int64).min // 2
+_LOWEST = np.iinfo(np.int64).min // 2
+"""Below all gains; half of the minimum, so that sums with it do not overflow."""
 
 
 class Takers(NamedTuple):
-    """The H experts of the heaviest GPUs, lowest first: those that may get a slot.
+    """The H experts of the heaviest GPUs, in ascending order: only these may get a slot.
 
     Attributes:
-        cell_E: int64, the cell of an expert below, or _NOT_IN.
-        expert_H: int64; with room for one more.
-        more_H: int32, what each replica would weigh with one replica more.
-        fall_H: int64, by how much less that is.
-        base_H: int64, what each adds to the gain of any slot.
-        added_H: int64, what each adds to the gain of one slot.
-        spare_R: int64, scratch: the slots that they may get.
-        fall_G: int64, the most by which any of them makes a GPU lighter.
+        cell_E: int64, the index of an expert in the arrays below, or _NOT_IN.
+        expert_H: int64, the experts; with room for one more.
+        more_H: int32, the load of each of its replicas if it had one more.
+        fall_H: int64, how much lighter that is than a replica now.
+        base_H: int64, its contribution to the gain of any slot.
+        added_H: int64, its contribution to the gain of the current slot.
+        spare_R: int64, scratch: the slots that takers may get.
+        fall_G: int64, by how much any of them can relieve a GPU, at most.
     """
 
     cell_E: Int64s
@@ -67,8 +68,8 @@ class Others(NamedTuple):
 
     Attributes:
         added: by how much their squares grow.
-        peak: what the heaviest of them then weighs at least, whoever the taker is.
-        fall: a bound on the sum of how much lighter a taker makes them.
+        peak: the load that the heaviest of them then has at least, for every taker.
+        fall: an upper bound on the load that a taker relieves them of in all.
     """
 
     added: int
@@ -78,15 +79,15 @@ class Others(NamedTuple):
 
 @entry
 def new_takers(experts: int, replicas: int, gpus: int, top_k: int) -> Takers:
-    """Room for the experts of K GPUs."""
-    most = min(experts, top_k * (replicas // gpus)) + 1
+    """Allocate takers for the experts of K GPUs."""
+    room = min(experts, top_k * (replicas // gpus)) + 1
     return Takers(
         np.empty(experts, np.int64),
-        np.empty(most, np.int64),
-        np.empty(most, np.int32),
-        np.empty(most, np.int64),
-        np.empty(most, np.int64),
-        np.empty(most, np.int64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
         np.empty(replicas, np.int64),
         np.empty(gpus, np.int64),
     )
@@ -96,7 +97,7 @@ def new_takers(experts: int, replicas: int, gpus: int, top_k: int) -> Takers:
 def best_transfer(
     layer: Layer, rules: Rules, heavy_K: Int64s, takers: Takers, terms: Terms, best: Step
 ) -> Step:
-    """The transfer with the highest score, if it is above that of `best`."""
+    """The transfer with the highest score if that exceeds the score of `best`; else `best`."""
     count, peak = _find_takers(layer, heavy_K, takers), layer.load_G[heavy_K[0]]
     for i in range(_find_spare(layer, takers.spare_R)):
         slot = takers.spare_R[i]
@@ -106,10 +107,10 @@ def best_transfer(
 
 @compiled
 def _find_spare(layer: Layer, spare_R: Int64s) -> int:
-    """List the slots of experts that have others, lowest first; how many."""
+    """List the slots of experts that have several, in ascending order, and return how many."""
     count = 0
     for r in range(len(spare_R)):
-        # Without a branch: which slots these are is hard to guess.
+        # Without a branch, which the processor could not predict.
         spare_R[count] = r
         count += layer.logcnt_E[layer.expert_R[r]] > 1
     return count
@@ -117,7 +118,7 @@ def _find_spare(layer: Layer, spare_R: Int64s) -> int:
 
 @compiled
 def _find_takers(layer: Layer, heavy_K: Int64s, takers: Takers) -> int:
-    """List the experts of the heaviest GPUs; how many."""
+    """List the experts of the heaviest GPUs, and return how many."""
     slots = len(layer.expert_R) // len(layer.load_G)
     takers.cell_E[:] = _NOT_IN
     takers.fall_G[:] = 0
@@ -126,7 +127,7 @@ def _find_takers(layer: Layer, heavy_K: Int64s, takers: Takers) -> int:
             takers.cell_E[layer.expert_R[r]] = _FOUND
     count = 0
     for f in range(len(takers.cell_E)):
-        # Without a branch: which experts these are is hard to guess.
+        # Without a branch, which the processor could not predict.
         takers.expert_H[count] = f
         count += takers.cell_E[f] == _FOUND
     for i in range(count):
@@ -137,7 +138,7 @@ def _find_takers(layer: Layer, heavy_K: Int64s, takers: Takers) -> int:
 
 @compiled
 def _describe(layer: Layer, takers: Takers, i: int) -> None:
-    """Fill in what is known of a taker whatever the slot."""
+    """Fill in the values of a taker that do not depend on the slot."""
     f = takers.expert_H[i]
     more = per_replica(layer, f, layer.logcnt_E[f] + 1)
     fall = layer.now_E[f] - more
@@ -169,23 +170,23 @@ def _best_transfer_of(
     terms: Terms,
     best: Step,
 ) -> Step:
-    """The best transfer of one slot, of an expert that has others."""
+    """The best transfer of one slot, whose expert has several, or `best` if none scores higher."""
     e, g = layer.expert_R[slot], layer.gpu_R[slot]
     leaving = arrival_cost(layer, rules, e, g)
-    # Of the experts that come, only those that were here before may come at no cost.
-    least_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
-    if least_cost > terms.left:
+    # Only an expert that was on the GPU at the start arrives without cost.
+    min_cost = -leaving if layer.touched_G[g] else 1.0 - leaving
+    if min_cost > terms.left:
         return best
     now, stays = layer.now_E[e], np.int64(layer.copies_EG[e, g]) - 1
     rise = per_replica(layer, e, layer.logcnt_E[e] - 1) - now
-    others = _look_at_others(layer, takers, e, g, rise)
+    others = _sum_up_others(layer, takers, e, g, rise)
     if others.peak > peak:
         return best
     loaded = layer.load_G[g] + rise * stays
     of_stays = rise * stays * (layer.load_G[g] + loaded)
     fixed, omega = now * (2 * loaded - now) - others.added - of_stays, loaded - now
-    needed = gain_to_beat(best, least_cost, terms) - fixed
-    if _most_added(takers, count, omega) + 2 * rise * others.fall <= needed:
+    needed = gain_to_beat(best, min_cost, terms) - fixed
+    if _max_added(takers, count, omega) + 2 * rise * others.fall <= needed:
         return best
     _add(layer, takers, count, e, rise, omega)
     for i in range(count):
@@ -198,12 +199,12 @@ def _best_transfer_of(
         score = score_of(fixed + takers.added_H[i], cost, terms)
         if score > best.score and _keeps_peak(layer, takers, i, e, g, rise, peak):
             best = Step(score, cost, slot, NO_SLOT, f)
-            needed = gain_to_beat(best, least_cost, terms) - fixed
+            needed = gain_to_beat(best, min_cost, terms) - fixed
     return best
 
 
 @compiled
-def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -> Others:
+def _sum_up_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -> Others:
     """Sum up the other GPUs of an expert whose replicas there get heavier by `rise`."""
     added, peak, fall = np.int64(0), np.int64(-1), np.int64(0)
     r = layer.head_E[e]
@@ -222,7 +223,7 @@ def _look_at_others(layer: Layer, takers: Takers, e: int, gpu: int, rise: int) -
 def _keeps_peak(
     layer: Layer, takers: Takers, i: int, e: int, gpu: int, rise: int, peak: int
 ) -> bool:
-    """Whether the i-th taker leaves no other GPU of e above the peak."""
+    """Whether no other GPU of e exceeds the peak if the i-th taker gets the slot."""
     f, fall = takers.expert_H[i], takers.fall_H[i]
     r = layer.head_E[e]
     while r != NO_SLOT:
@@ -235,13 +236,13 @@ def _keeps_peak(
 
 
 @compiled
-def _most_added(takers: Takers, count: int, omega: int) -> int:
-    """The most that any taker adds to the gain, leaving out who lies beside whom."""
-    # Both factors have 32 bits: one cheap product.
-    factor, most = np.int64(np.int32(omega)), np.int64(_LEAST)
+def _max_added(takers: Takers, count: int, omega: int) -> int:
+    """The highest contribution of any taker to the gain, without the term in `beside`."""
+    # Both factors have 32 bits, so the product is cheap.
+    factor, highest = np.int64(np.int32(omega)), np.int64(_LOWEST)
     for i in range(count):
-        most = max(most, takers.base_H[i] - 2 * (np.int64(takers.more_H[i]) * factor))
-    return most
+        highest = max(highest, takers.base_H[i] - 2 * (np.int64(takers.more_H[i]) * factor))
+    return highest
 
 
 @compiled

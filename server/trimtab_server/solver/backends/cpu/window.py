@@ -1,8 +1,8 @@
-"""The K heaviest, or the K lightest, packs of a start, kept up to date as packs change.
+"""The K heaviest, or the K lightest, packs of a start, updated as packs change.
 
-A pack keeps its cell while it stays among the K; cells are in no order. What is known of
-all K lies side by side, slot by slot, so that one pack can be compared with all of them in
-a loop that the compiler vectorises.
+A pack keeps its cell while it stays among the K; cells have no order. The values of all K are
+stored side by side, slot by slot, so that one pack can be compared with all of them in a loop
+that the compiler vectorises.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.start import Int32s, Start
 
+# A rank has the number of a pack in the low bits, and its load, which is below 2**30, above them.
 _PACK_BITS = 20
 _PACK_MASK = (1 << _PACK_BITS) - 1
-_MOST_LOAD = 1 << 30
+_MAX_LOAD = 1 << 30
 _MEMBER = -1
 NOT_IN = -1
 _FAR = np.uint32(0xFFFFFFFF)
@@ -28,19 +29,19 @@ UInt32s = npt.NDArray[np.uint32]
 class Window(NamedTuple):
     """K packs of one side.
 
-    A rank is a number that is higher the more a pack belongs here: by its load,
-    and of equal loads the lowest pack first.
+    The higher the rank of a pack, the more it belongs to this side: by load, and among
+    equal loads by the lowest number.
 
     Attributes:
         heavy: whether this is the side of the heavy packs.
         pack_K: int32, the pack in each cell.
         cell_P: int32, the cell of each pack, or NOT_IN.
-        rank_K: int64, ranks of the packs inside.
-        rank_P: int64, ranks of the packs outside; negative for those inside.
-        lean_SK: int32 [S * K], 2 w - W of each weight w in a pack of load W, the
-            slots of one number together.
+        rank_K: int64, the rank of the pack in each cell.
+        rank_P: int64, the ranks of the packs outside; negative for those inside.
+        lean_SK: int32 [S * K], 2 w - W for each weight w in a pack of load W; first those
+            of slot 0 in all cells, then those of slot 1.
         load_K: int32, the load of the pack in each cell.
-        stale_K: whether the pack of a cell is another, or changed.
+        stale_K: whether the pack in a cell was replaced or changed.
     """
 
     heavy: bool
@@ -55,7 +56,7 @@ class Window(NamedTuple):
 
 @entry
 def new_window(num_packs: int, slots: int, top_k: int, heavy: bool) -> Window:
-    """Room for the K heaviest or lightest of P packs of S slots."""
+    """Allocate the window for the K heaviest or lightest of P packs of S slots."""
     return Window(
         heavy,
         np.empty(top_k, np.int32),
@@ -70,7 +71,7 @@ def new_window(num_packs: int, slots: int, top_k: int, heavy: bool) -> Window:
 
 @compiled
 def fill_window(window: Window, start: Start) -> None:
-    """Let in the K packs that belong here; all are stale."""
+    """Enter the K packs that belong to the window; all are stale."""
     for p in range(len(window.cell_P)):
         window.cell_P[p] = NOT_IN
         window.rank_P[p] = _rank(window, start, p)
@@ -80,7 +81,7 @@ def fill_window(window: Window, start: Start) -> None:
 
 @compiled
 def update(window: Window, start: Start, a: int, b: int) -> None:
-    """Take note that packs a and b changed, and let in who now belongs here."""
+    """Update the window after packs a and b changed: packs may enter and leave it."""
     for pack in (a, b):
         cell = window.cell_P[pack]
         if cell == NOT_IN:
@@ -91,7 +92,7 @@ def update(window: Window, start: Start, a: int, b: int) -> None:
         return
     while True:
         first = highest(window.rank_P)
-        last = np.int64(_MOST_LOAD) << (_PACK_BITS + 1)
+        last = np.int64(_MAX_LOAD) << (_PACK_BITS + 1)
         for k in range(len(window.rank_K)):
             last = min(last, window.rank_K[k])
         if first < last:
@@ -109,18 +110,18 @@ def update(window: Window, start: Start, a: int, b: int) -> None:
 def extreme_load(window: Window) -> int:
     """The load of the heaviest, or of the lightest, pack."""
     load = highest(window.rank_K) >> _PACK_BITS
-    return load if window.heavy else _MOST_LOAD - load
+    return load if window.heavy else _MAX_LOAD - load
 
 
 @compiled
 def best_gains(
     window: Window, start: Start, pack: int, miss_SK: UInt32s, gain_K: npt.NDArray[np.int64]
 ) -> None:
-    """The best gain of a swap between a pack and each of the K; 0 where none gains.
+    """Write the best gain of a swap between a pack and each of the K; 0 if none gains.
 
-    With d the fall of the heavier pack's weight and g the gap between both packs, a swap
-    gains d (g - d) = (g^2 - (2 d - g)^2) / 4. So the best one misses d = g / 2 by least,
-    and 2 d - g is the difference of both items' 2 w - W: at most the load of both packs.
+    If d of load leaves the heavier pack and g is the gap between both packs, a swap gains
+    d (g - d) = (g^2 - (2 d - g)^2) / 4. So the best swap is the one with d closest to g / 2,
+    and 2 d - g is the difference of the two items' 2 w - W: at most the load of both packs.
     """
     cells, load = len(gain_K), start.load_P[pack]
     for j in range(len(miss_SK)):
@@ -136,14 +137,14 @@ def best_gains(
     for k in range(cells):
         gap = np.uint32(abs(np.int32(load - window.load_K[k])))
         miss = min(miss_SK[k], gap)
-        # Factors of 31 bits at most: one cheap product.
+        # The factors have at most 31 bits, so the product is cheap.
         gain_K[k] = (np.int64(np.int32(gap - miss)) * np.int64(np.int32(gap + miss))) >> 2
 
 
 @compiled
 def highest(numbers: npt.NDArray[Any]) -> Any:
     """The highest of some numbers."""
-    # By index: Numba iterates over an array with a stride that the compiler cannot know.
+    # Indexed, since Numba's iteration over an array has a stride unknown to the compiler.
     best = numbers[0]
     for i in range(1, len(numbers)):
         best = max(best, numbers[i])
@@ -153,7 +154,7 @@ def highest(numbers: npt.NDArray[Any]) -> Any:
 @compiled
 def _rank(window: Window, start: Start, pack: int) -> int:
     load = np.int64(start.load_P[pack])
-    belongs = load if window.heavy else _MOST_LOAD - load
+    belongs = load if window.heavy else _MAX_LOAD - load
     return belongs << _PACK_BITS | (_PACK_MASK - pack)
 
 

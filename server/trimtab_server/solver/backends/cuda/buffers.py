@@ -1,4 +1,4 @@
-"""How much memory the buffers of a job take."""
+"""Counts the bytes of a job's buffers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def held_bytes(*holders: object) -> int:
-    """Bytes of the tensors that these objects have as attributes, singly or in tuples.
+    """Bytes of the tensors that are attributes of these objects, alone or in tuples.
 
-    A tensor that has several names counts once. On the device "meta", where nothing is
-    allocated, it is what the same objects would take elsewhere.
+    A tensor that has several names counts once. For objects on the device "meta", which
+    allocates nothing, this is what they would take on another device.
     """
     found = {id(tensor): tensor.nbytes for holder in holders for tensor in _tensors(holder)}
     return sum(found.values())

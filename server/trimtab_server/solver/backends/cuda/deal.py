@@ -7,8 +7,8 @@ import triton.language as tl
 
 from trimtab_server.solver.backends.cuda.separate import separate
 
-# Sums are under 2**30, and with an item still to deal no pack holds all: a pack that
-# conflicts costs less than a full one.
+# Loads sum to less than 2**30, and while items are left to deal no pack has the whole load:
+# a pack that conflicts costs less than a full one.
 _CONFLICT = tl.constexpr(1 << 30)
 _FULL = tl.constexpr((1 << 31) - 1)
 
@@ -28,18 +28,16 @@ def deal(
     P2: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """One program a start. See the reference's `lpt` and `separate`.
+    """Deal the items of one start for each program. See the reference's `lpt` and `separate`.
 
     Args:
         dealt_ptr: int64 [Y, n], see `order`.
-        dealt_code_ptr: int32 [Y, n].
-        member_ptr: int32 [Y, S, P2], out: the item of each slot.
-        weight_ptr: int32 [Y, S, P2], out: its weight.
-        code_ptr: int32 [Y, S, P2], out: its group, or -1.
-        held_ptr: int16 [Y, groups, P2], out: how many of a group a pack holds.
+        dealt_code_ptr: int32 [Y, n], see `order`.
+        member_ptr: [Y, S, P2], written; this and the next three are the packings.
+        weight_ptr: [Y, S, P2], written.
+        code_ptr: [Y, S, P2], written.
+        held_ptr: [Y, groups, P2], written.
         items: n.
-        P: packs.
-        S: slots of a pack.
         groups: rows of `held_ptr`.
     """
     start = tl.program_id(0).to(tl.int64)
@@ -49,19 +47,35 @@ def deal(
     weight_ptr += start * S * P2
     code_ptr += start * S * P2
     held_ptr += start * groups * P2
-    pack = tl.arange(0, P2)
-    inside = pack < P
+    packing = (member_ptr, weight_ptr, code_ptr, held_ptr)
     if GROUPS:
         for group in range(groups):
-            tl.store(held_ptr + group * P2 + pack, tl.zeros([P2], tl.int16))
+            tl.store(held_ptr + group * P2 + tl.arange(0, P2), tl.zeros([P2], tl.int16))
         tl.debug_barrier()
+    load, worst = _deal_items(dealt_ptr, dealt_code_ptr, packing, items, P, S, P2, GROUPS)
+    if GROUPS:
+        if worst >= _CONFLICT:
+            separate(packing, load, P, S, P2)
 
+
+@triton.jit
+def _deal_items(
+    dealt_ptr, dealt_code_ptr, packing, items, P, S, P2: tl.constexpr, GROUPS: tl.constexpr
+):
+    """Deal the items of one start.
+
+    Returns:
+        The load of each pack, int32 [P2]; and the highest cost of any choice.
+    """
+    member_ptr, weight_ptr, code_ptr, held_ptr = packing
+    pack = tl.arange(0, P2)
+    inside = pack < P
     load, fill = tl.zeros([P2], tl.int32), tl.zeros([P2], tl.int32)
     worst = 0
     following = tl.load(dealt_ptr)
     for turn in range(items):
         dealt = following
-        # Fetched a turn ahead, since all else waits for it.
+        # Fetched one turn ahead, because everything else waits for it.
         following = tl.load(dealt_ptr + tl.minimum(turn + 1, items - 1))
         weight = dealt.to(tl.int32)
         cost = tl.where(inside & (fill < S), load, _FULL)
@@ -84,7 +98,4 @@ def deal(
             tl.debug_barrier()
         load += tl.where(here, weight, 0)
         fill += here.to(tl.int32)
-
-    if GROUPS:
-        if worst >= _CONFLICT:
-            separate(member_ptr, weight_ptr, code_ptr, held_ptr, load, P, S, P2)
+    return load, worst

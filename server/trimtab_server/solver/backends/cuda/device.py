@@ -1,4 +1,4 @@
-"""Whether kernels can run on a device, and what it is."""
+"""Checks that kernels can run on a device, and describes it."""
 # mypy: disable-error-code="import-not-found,import-untyped,unused-ignore"
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from trimtab_server.solver.backends.cuda.refine import refine
 log = logging.getLogger(__name__)
 
 _OLDEST = (7, 5)
-"""The tests compile the kernels for this one and for later ones."""
+"""The lowest compute capability for which the tests compile the kernels."""
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_usable(device: torch.device) -> None:
-    """Raise RuntimeError, in words, if kernels cannot run on the device; else log what it is."""
+    """Raise RuntimeError with the reason if kernels cannot run on the device; else log its name."""
     interpreted = not isinstance(refine, JITFunction)
     if interpreted:
         if device.type != "cpu":
             raise RuntimeError("under TRITON_INTERPRET=1 kernels run on the CPU only")
         return
     if device.type != "cuda" or not torch.cuda.is_available():
-        raise RuntimeError("there is no CUDA device here")
+        raise RuntimeError("this machine has no CUDA device")
     found = torch.cuda.get_device_capability(device)
     if found < _OLDEST:
         raise RuntimeError(f"compute capability {found} is below {_OLDEST}")
@@ -42,7 +42,7 @@ def require_usable(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """A CUDA device in one line: its name, compute capability, driver, and Triton's version."""
+    """One line about a CUDA device: name, compute capability, driver, and Triton's version."""
     major, minor = torch.cuda.get_device_capability(device)
     name = torch.cuda.get_device_name(device)
     return (
@@ -52,7 +52,7 @@ def describe(device: torch.device) -> str:
 
 
 def driver_version() -> str:
-    """The version of the NVIDIA driver that is loaded, "unknown" where Linux does not say."""
+    """The version of the loaded NVIDIA driver; "unknown" if Linux does not tell it."""
     try:
         found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text())
     except OSError:
@@ -61,13 +61,13 @@ def driver_version() -> str:
 
 
 def build_driver_utilities() -> None:
-    """Build what Triton loads kernels with, or find it in Triton's cache.
+    """Build the library that Triton loads kernels with, or find it in Triton's cache.
 
-    Triton would do so at the first launch, with a C compiler: too late to hear of one that
-    is missing.
+    Triton would build it at the first launch, with a C compiler: too late to report that
+    the compiler is missing.
 
     Raises:
-        RuntimeError: it cannot be built; says what is missing.
+        RuntimeError: it cannot be built; the message says what is missing.
     """
     try:
         CudaUtils()
@@ -76,14 +76,14 @@ def build_driver_utilities() -> None:
         hint = f"; missing: {', '.join(missing)}" if missing else ""
         raise RuntimeError(f"Triton cannot load kernels here: {error}{hint}") from error
     if missing := _missing():
-        # They were in the cache. Triton 3.6 builds a launcher for each new signature too.
+        # The library was in the cache. But Triton 3.6 also builds a launcher for each signature.
         log.warning("kernels that are not in Triton's cache may fail; missing: %s", missing)
 
 
 def _missing() -> list[str]:
-    """What Triton needs to build anything and this machine lacks, in words."""
+    """The things that Triton needs for building and that this machine lacks, in words."""
     missing = []
-    # As Triton looks for one.
+    # Triton looks in the same places.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         missing.append("a C compiler (gcc or clang on the PATH, or named by CC)")
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"

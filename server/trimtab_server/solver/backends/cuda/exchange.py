@@ -1,36 +1,18 @@
-"""Two items trade places: the one step by which packings change after the deal."""
+"""Swaps two items: the only step that changes a packing after the deal."""
 # mypy: ignore-errors
-# ruff: noqa: D417
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def exchange(
-    member_ptr,
-    weight_ptr,
-    code_ptr,
-    held_ptr,
-    pack_u,
-    slot_u,
-    pack_v,
-    slot_v,
-    P2: tl.constexpr,
-    GROUPS: tl.constexpr,
-):
-    """Swap slot u with slot v, of different packs; all tables follow.
-
-    Args:
-        member_ptr: int32 [S, P2], item of each slot.
-        weight_ptr: int32 [S, P2], its weight.
-        code_ptr: int32 [S, P2], its group, or -1.
-        held_ptr: int16 [groups, P2], how many of a group a pack holds.
-    """
+def exchange(packing, pack_u, slot_u, pack_v, slot_v, P2: tl.constexpr, GROUPS: tl.constexpr):
+    """Swap the items in slots u and v of two different packs, in all tables of the packing."""
+    member_ptr, weight_ptr, code_ptr, held_ptr = packing
     at_u, at_v = slot_u * P2 + pack_u, slot_v * P2 + pack_v
     item_u, item_v = tl.load(member_ptr + at_u), tl.load(member_ptr + at_v)
     weight_u, weight_v = tl.load(weight_ptr + at_u), tl.load(weight_ptr + at_v)
-    # Whatever other threads still read must have been read.
+    # Other threads must finish their reads before these cells change.
     tl.debug_barrier()
     tl.store(member_ptr + at_u, item_v)
     tl.store(member_ptr + at_v, item_u)
@@ -42,13 +24,14 @@ def exchange(
         if code_u != code_v:
             tl.store(code_ptr + at_u, code_v)
             tl.store(code_ptr + at_v, code_u)
-            _moved(held_ptr, code_u, pack_u, pack_v, P2)
-            _moved(held_ptr, code_v, pack_v, pack_u, P2)
+            _count_move(held_ptr, code_u, pack_u, pack_v, P2)
+            _count_move(held_ptr, code_v, pack_v, pack_u, P2)
     tl.debug_barrier()
 
 
 @triton.jit
-def _moved(held_ptr, code, origin, target, P2: tl.constexpr):
+def _count_move(held_ptr, code, origin, target, P2: tl.constexpr):
+    """Count an item of a group in its new pack instead of its old one."""
     if code >= 0:
         before, after = held_ptr + code * P2 + origin, held_ptr + code * P2 + target
         left, there = tl.load(before), tl.load(after)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from trimtab_server.solver.backends.cuda.choose import choose_members
 from trimtab_server.solver.backends.cuda.nodes import group_loads, pair
-from trimtab_server.solver.backends.cuda.replicate import prepare
 from trimtab_server.solver.backends.cuda.shapes import Plan, power_of_two
 from trimtab_server.solver.backends.cuda.starts import Starts
 from trimtab_server.solver.backends.cuda.warps import Warps
@@ -16,11 +15,11 @@ from trimtab_server.solver.settings import Settings
 
 
 class GroupsToNodes:
-    """See `plan_in_parts`: all pairings are tried, or, where they are too many, packed.
+    """Tries all pairings of groups with nodes, or packs the groups if there are too many.
 
     Attributes:
-        group_LB: int32 [L, groups], out: the groups of the first node, then of the next.
-        starts: of the packing, if that is how.
+        group_LB: int32 [L, groups], written: the groups of the first node, then of the next.
+        starts: of the packing; empty if all pairings are tried.
     """
 
     def __init__(
@@ -77,30 +76,6 @@ class GroupsToNodes:
         )
 
     def _launch_packing(self, starts: Starts) -> None:
-        packs = starts.packs
-        prepare[packs.rows,](
-            self._total_LB,
-            self._weight_LB,
-            self._weight_LB,
-            self._weight_LB,
-            packs.items,
-            N2=packs.items2,
-            GROUPS=False,
-            num_warps=self._warps.row,
-            num_stages=1,
-        )
+        starts.launch_prepare(self._total_LB, self._weight_LB, self._weight_LB, self._weight_LB)
         starts.launch(self._weight_LB, self._weight_LB)
-        choose_members[packs.rows,](
-            starts.peak_Y,
-            starts.square_Y,
-            starts.member_YSP,
-            self.group_LB,
-            packs.restarts,
-            packs.items,
-            packs.slots,
-            P2=packs.packs2,
-            N2=packs.items2,
-            T2=power_of_two(packs.restarts, 2),
-            num_warps=self._warps.row,
-            num_stages=1,
-        )
+        choose_members[starts.packs.rows,](*starts.results, self.group_LB, **starts.choice)

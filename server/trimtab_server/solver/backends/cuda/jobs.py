@@ -1,4 +1,4 @@
-"""What a kind of request launches, from its input buffers to its answers."""
+"""The kernels that each kind of request launches, from its input buffers to its answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trimtab_server.solver.backends.backend import replica_cap
 from trimtab_server.solver.backends.cuda.buffers import held_bytes
 from trimtab_server.solver.backends.cuda.choose import choose_experts, choose_packs
 from trimtab_server.solver.backends.cuda.hierarchy import GroupsToNodes
-from trimtab_server.solver.backends.cuda.replicate import prepare, replicate
+from trimtab_server.solver.backends.cuda.replicate import replicate
 from trimtab_server.solver.backends.cuda.shapes import Packs, Plan, power_of_two
 from trimtab_server.solver.backends.cuda.starts import Starts
 from trimtab_server.solver.backends.cuda.warps import Warps
@@ -19,13 +19,13 @@ from trimtab_server.solver.settings import Settings
 
 
 class Job(Protocol):
-    """One kind of request, with buffers of its own. Not for two threads at once.
+    """One kind of request, with buffers of its own. Only one thread may use it at a time.
 
     Attributes:
-        inputs: to be filled before a launch.
-        outputs: hold the answers after it.
-        counters: int64 [2], likewise: steps and swaps.
-        starts: its packings, whose seeds are to be set.
+        inputs: the caller fills these before a launch.
+        outputs: hold the answers after a launch.
+        counters: int64 [2], steps and swaps after a launch.
+        starts: its packings; the caller sets their seeds.
     """
 
     inputs: tuple[Tensor, ...]
@@ -69,40 +69,17 @@ class PackJob:
     def launch(self) -> None:
         """See `Job`."""
         self.counters.zero_()
-        starts, packs = self._starts, self._starts.packs
-        prepare[packs.rows,](
-            self.inputs[0],
-            self.inputs[-1],
-            self._weight_XI,
-            self._code_XI,
-            packs.items,
-            N2=packs.items2,
-            GROUPS=packs.groups > 0,
-            num_warps=starts.warps.row,
-            num_stages=1,
-        )
+        starts = self._starts
+        starts.launch_prepare(self.inputs[0], self.inputs[-1], self._weight_XI, self._code_XI)
         starts.launch(self._weight_XI, self._code_XI)
-        choose_packs[packs.rows,](
-            starts.peak_Y,
-            starts.square_Y,
-            starts.member_YSP,
-            *self.outputs,
-            packs.restarts,
-            packs.items,
-            packs.slots,
-            P2=packs.packs2,
-            N2=packs.items2,
-            T2=power_of_two(packs.restarts, 2),
-            num_warps=starts.warps.row,
-            num_stages=1,
-        )
+        choose_packs[starts.packs.rows,](*starts.results, *self.outputs, **starts.choice)
 
 
 class PlanJob:
     """`Backend.plan`: from loads [L, E] to phy2log [L, R].
 
-    Where a placement is hierarchical, groups go onto nodes first, and each node of a
-    layer is a row of its own.
+    In a hierarchical plan groups are assigned to nodes first, and each node of a layer is a
+    row of its own.
     """
 
     def __init__(self, plan: Plan, settings: Settings, device: torch.device, warps: Warps) -> None:
@@ -166,23 +143,14 @@ class PlanJob:
 
     def launch_choose(self) -> None:
         """Queue `choose_experts`."""
-        plan, packs = self._plan, self._plan.packs
-        choose_experts[packs.rows,](
-            self._starts.peak_Y,
-            self._starts.square_Y,
-            self._starts.member_YSP,
+        plan = self._plan
+        choose_experts[plan.packs.rows,](
+            *self._starts.results,
             self._expert_XR,
             self._group_LB,
             self.outputs[0],
-            packs.restarts,
-            packs.items,
-            packs.slots,
             plan.experts,
             plan.group_size,
-            P2=packs.packs2,
-            N2=packs.items2,
-            T2=power_of_two(packs.restarts, 2),
             HIERARCHICAL=self._nodes is not None,
-            num_warps=self._starts.warps.row,
-            num_stages=1,
+            **self._starts.choice,
         )

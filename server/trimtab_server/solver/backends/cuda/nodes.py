@@ -1,4 +1,4 @@
-"""Groups onto nodes: the loads of groups, and of all pairings the best."""
+"""Assigns groups to nodes: the loads of groups, and the best of all pairings."""
 # mypy: ignore-errors
 # ruff: noqa: D417
 
@@ -7,16 +7,16 @@ import triton.language as tl
 
 from trimtab_server.solver.backends.cuda.quantise import quantise
 
-_MOST = tl.constexpr((1 << 63) - 1)
+_MAX = tl.constexpr((1 << 63) - 1)
 
 
 @triton.jit(do_not_specialize=["groups", "group_size"])
 def group_loads(load_ptr, total_ptr, groups, group_size, B2: tl.constexpr, F2: tl.constexpr):
-    """One program a layer: integer loads of its groups, as float64 [L, groups].
+    """Sum up the integer loads of each group; one layer for each program.
 
     Args:
         load_ptr: float64 [L, E].
-        total_ptr: float64 [L, groups], out: integers, under 2**30.
+        total_ptr: float64 [L, groups], written: integers below 2**30.
         groups: groups of a layer.
         group_size: experts of a group.
     """
@@ -35,12 +35,12 @@ def group_loads(load_ptr, total_ptr, groups, group_size, B2: tl.constexpr, F2: t
 def pair(
     total_ptr, pairing_ptr, group_ptr, pairings, groups, nodes, Q2: tl.constexpr, B2: tl.constexpr
 ):
-    """One program a layer: the pairing with the lowest peak, then L2, then index.
+    """Choose the pairing with the lowest peak, then L2, then index; one layer for each program.
 
     Args:
         total_ptr: float64 [L, groups], integers.
         pairing_ptr: int32 [Q, groups], see `pairings`.
-        group_ptr: int32 [L, groups], out: the groups of the first node, and so on.
+        group_ptr: int32 [L, groups], written: the groups of the first node, then of the second.
         pairings: Q.
         groups: groups of a layer.
         nodes: N.
@@ -59,8 +59,8 @@ def pair(
             load += tl.load(total_ptr + group, mask=inside, other=0.0).to(tl.int64)
         peak = tl.maximum(peak, load)
         squares += load * load
-    lowest = inside & (peak == tl.min(tl.where(inside, peak, _MOST), axis=0))
-    least = tl.min(tl.where(lowest, squares, _MOST), axis=0)
+    lowest = inside & (peak == tl.min(tl.where(inside, peak, _MAX), axis=0))
+    least = tl.min(tl.where(lowest, squares, _MAX), axis=0)
     best = tl.min(tl.where(lowest & (squares == least), pairing, Q2), axis=0)
     place = tl.arange(0, B2)
     group = tl.load(pairing_ptr + best * groups + place, mask=place < groups, other=0)

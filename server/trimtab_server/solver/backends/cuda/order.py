@@ -1,4 +1,4 @@
-"""The order in which each start deals its items."""
+"""Sorts the items of each start into the order in which they are dealt."""
 # mypy: ignore-errors
 # ruff: noqa: D417
 
@@ -10,16 +10,14 @@ from trimtab_server.solver.backends.reference import noise
 _AMPLITUDE = tl.constexpr(noise.AMPLITUDE)
 _UNIT = tl.constexpr(noise.UNIT)
 
-MOST_ITEMS = 1 << 20
-"""An item's number takes 20 bits of what is sorted; keys take the 43 above."""
-
+# A number that is sorted has its item in the low 20 bits, and its key in the 43 above.
 _ITEM_BITS = tl.constexpr(20)
 _ITEM_MASK = tl.constexpr((1 << 20) - 1)
 
 
 @triton.jit
 def mix(x):
-    """The reference's `_mix`, on uint32, which wraps by itself."""
+    """The reference's `_mix`, on uint32, whose products wrap."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)
@@ -37,14 +35,14 @@ def order(
     N2: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """One program a start: items by descending key, ties by item.
+    """Sort the items of one start for each program, by descending key, then by item.
 
     Args:
         weight_ptr: int32 [X, n].
         code_ptr: int32 [X, n].
-        seed_ptr: int64 [1], the hash of the seed, under 2**32.
-        dealt_ptr: int64 [Y, n], out, in order: item << 32 | weight.
-        dealt_code_ptr: int32 [Y, n], out, in the same order.
+        seed_ptr: int64 [1], the hash of the seed, below 2**32.
+        dealt_ptr: int64 [Y, n], written, in order: item << 32 | weight.
+        dealt_code_ptr: int32 [Y, n], written: the items' codes in the same order.
         restarts: T.
         items: n.
     """
@@ -59,7 +57,7 @@ def order(
     factor = tl.where(restart > 0, noise - _AMPLITUDE, 0) + _UNIT
     key = weight.to(tl.int64) * factor.to(tl.int64)
     packed = (key << _ITEM_BITS) | (item ^ _ITEM_MASK).to(tl.int64)
-    # Keys are distinct, so a sort that is not stable will do; padding goes last.
+    # Numbers are distinct, so the sort need not be stable; padding goes last.
     packed = tl.sort(tl.where(inside, packed, -1), descending=True)
     sorted_item = (packed & _ITEM_MASK) ^ _ITEM_MASK
     sorted_weight = tl.load(weight_ptr + sorted_item, mask=inside, other=0)

@@ -1,4 +1,4 @@
-"""Weights to integers, exactly as the reference's `quantise` makes them."""
+"""Converts weights to the same integers as the reference's `quantise`."""
 # mypy: ignore-errors
 
 import triton
@@ -16,10 +16,10 @@ _ULP = tl.constexpr(2.0**-53)
 
 @triton.jit
 def split(value):
-    """`frexp` by bits: value = mantissa * 2**(exponent - 53), mantissa under 2**53.
+    """`frexp` on bits: value = mantissa * 2**(exponent - 53), with the mantissa below 2**53.
 
-    Both int64; the value is float64, finite and >= 0, subnormals included. Zero
-    has mantissa 0 and an exponent without meaning.
+    Both are int64. The value is float64, finite and >= 0, subnormals included. Zero
+    has mantissa 0 and a meaningless exponent.
     """
     small = (value.to(tl.int64, bitcast=True) >> 52) == 0
     bits = (value * tl.where(small, _NORMAL, 1.0)).to(tl.int64, bitcast=True)
@@ -30,12 +30,12 @@ def split(value):
 
 @triton.jit
 def quantise(value, largest, items):
-    """int32, of the shape of `value`: see the reference's `quantise`.
+    """The integers of a row of weights, int32; see the reference's `quantise`.
 
     Args:
         value: float64, finite, >= 0.
-        largest: the largest of the row.
-        items: how many the row has.
+        largest: the largest value of the row.
+        items: how many values the row has.
     """
     top_mantissa, top_exponent = split(largest)
     # The product is rounded as the reference rounds it: it may reach a power of two.

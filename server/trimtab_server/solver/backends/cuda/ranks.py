@@ -1,4 +1,4 @@
-"""Where each pack stands among all, by weight; kept up to date swap by swap."""
+"""The rank of each pack by load, updated after each swap."""
 # mypy: ignore-errors
 # ruff: noqa: D417
 
@@ -8,13 +8,13 @@ import triton.language as tl
 
 @triton.jit
 def heavier(load, pack, other_load, other_pack):
-    """Whether the first stands before the other among the heaviest: ties to the lower pack."""
+    """Whether the first pack ranks before the other among the heaviest; ties to the lower pack."""
     return (load > other_load) | ((load == other_load) & (pack < other_pack))
 
 
 @triton.jit
 def lighter(load, pack, other_load, other_pack):
-    """Whether the first stands before the other among the lightest: ties to the lower pack."""
+    """Whether the first pack ranks before the other among the lightest; ties to the lower pack."""
     return (load < other_load) | ((load == other_load) & (pack < other_pack))
 
 
@@ -40,7 +40,7 @@ def reranked(heavy_rank, light_rank, load, P, moved, old, new, P2: tl.constexpr)
     """The ranks when pack `moved` changes from load `old` to `new`.
 
     Args:
-        load: int32 [P2], of each pack; that of `moved` does not matter.
+        load: int32 [P2], of each pack; the load of `moved` is not used.
     """
     pack = tl.arange(0, P2)
     others = (pack < P) & (pack != moved)
@@ -57,14 +57,14 @@ def reranked(heavy_rank, light_rank, load, P, moved, old, new, P2: tl.constexpr)
 
 @triton.jit
 def windowed(window, rank, P, K, P2: tl.constexpr):
-    """The slot of each pack in a window of K packs, after a swap; -1: not in it.
+    """The slot of each pack in a window of K packs after a swap; -1 outside.
 
     A swap brings two packs closer together: one falls, one rises. So at most one pack
-    leaves a window; the one that enters takes its slot, and others keep theirs.
+    leaves a window. The pack that enters takes its slot, and the others keep theirs.
 
     Args:
-        window: int32 [P2], before.
-        rank: int32 [P2], of each pack, now.
+        window: int32 [P2], the slots before the swap.
+        rank: int32 [P2], the ranks after it.
     """
     leaves = (window >= 0) & (rank >= K)
     enters = (window < 0) & (rank < K) & (tl.arange(0, P2) < P)

@@ -1,4 +1,4 @@
-"""Runs a job: on a GPU as one CUDA graph, in Triton's interpreter as plain calls."""
+"""Runs a job: as one CUDA graph on a GPU, as plain calls in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trimtab_server.solver.backends.cuda.seeds import seed_hash
 
 
 class Ran(NamedTuple):
-    """Answers, the caller's own, and the steps and swaps that they took."""
+    """The answers, which belong to the caller, and the steps and swaps behind them."""
 
     outputs: tuple[Tensor, ...]
     iterations: int
@@ -21,18 +21,18 @@ class Ran(NamedTuple):
 
 
 class Runner(Protocol):
-    """Carries a job's requests out, one after another: the caller takes turns."""
+    """Runs the requests of a job. The caller makes sure that only one runs at a time."""
 
     job: Job
 
     def first(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
-        """Answer the first request: compiles and loads the kernels, for seconds."""
+        """Answer the first request; compiling and loading the kernels takes seconds."""
 
     def capture(self) -> None:
-        """Get ready for the next ones, after `first`. No other runner may run meanwhile."""
+        """Prepare for further requests, after `first`. No other runner may run meanwhile."""
 
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
-        """Answer one request; answers lie where the inputs do."""
+        """Answer one request; the answers are on the device of the inputs."""
 
 
 class PlainRunner:
@@ -46,7 +46,7 @@ class PlainRunner:
         return self.run(inputs, seed)
 
     def capture(self) -> None:
-        """See `Runner`: there is nothing to do."""
+        """See `Runner`; does nothing."""
 
     def run(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
         """See `Runner`."""
@@ -61,13 +61,14 @@ class PlainRunner:
 
 
 class GraphRunner:
-    """Replays a job as a CUDA graph; the host waits once a request.
+    """Replays a job as a CUDA graph; the host waits once for each request.
 
-    From the host, copies there and back are part of the graph, through pinned memory.
-    On the device, the request is copied from there, and answers stay there.
+    If requests come from the host, the graph also copies them to the device and the answers
+    back, through pinned memory. If they come from the device, they are copied on the device,
+    and the answers stay there.
 
-    A capture becomes invalid, and so does the work, where anybody else uses its stream meanwhile.
-    torch hands out the same few streams again and again, so two runners may well share one.
+    A capture fails, together with the captured work, if its stream is used for anything else
+    meanwhile. torch hands out the same few streams again and again, so two runners may share one.
 
     Args:
         job: with its buffers on the device.
@@ -84,11 +85,11 @@ class GraphRunner:
         self._counters = _pinned(job.counters)
         self._inputs = tuple(_pinned(buffer) for buffer in job.inputs) if from_host else ()
         self._outputs = tuple(_pinned(buffer) for buffer in job.outputs) if from_host else ()
-        # The job's buffers were filled on the caller's stream.
+        # The job's buffers were initialised on the caller's stream.
         torch.cuda.current_stream(device).synchronize()
 
     def first(self, inputs: tuple[Tensor, ...], seed: int) -> Ran:
-        """See `Runner`. Kernels must not be loaded in a capture, so this is none."""
+        """See `Runner`. This is not captured, since kernels must not be loaded in a capture."""
         return self._answer(inputs, seed, self._launch)
 
     def capture(self) -> None:

@@ -1,4 +1,4 @@
-"""The runners of the kinds of request used last, as many as the device has memory for."""
+"""Keeps the most recently used runners, as many as the device has memory for."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from trimtab_server.solver.backends.cuda.runner import Runner
 
 _SHARE = 2
-"""All runners together take at most 1 / _SHARE of what the device would have free without them."""
+"""All runners together use at most 1 / _SHARE of the memory that would be free without them."""
 
 
 class Runners:
     """Runners by kind of request, bounded by the bytes of their buffers.
 
-    Not for two threads at once.
+    Only one thread may use this at a time.
 
     Args:
-        free: bytes that the device has free now, beside these runners.
+        free: returns the bytes that are free on the device now.
     """
 
     def __init__(self, free: Callable[[], int]) -> None:
         self._free = free
-        # The one used longest ago first.
+        # The least recently used runner comes first.
         self._runners: OrderedDict[Hashable, Runner] = OrderedDict()
 
     def __len__(self) -> int:
@@ -32,27 +32,27 @@ class Runners:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers kept here."""
+        """Bytes of the buffers of all runners."""
         return sum(runner.job.nbytes for runner in self._runners.values())
 
     def get(self, kind: Hashable) -> Runner | None:
-        """The runner for this kind, if it is here: then it is the one used last."""
+        """The runner for this kind, which becomes the most recently used; None if there is none."""
         runner = self._runners.get(kind)
         if runner is not None:
             self._runners.move_to_end(kind)
         return runner
 
     def make_room(self, nbytes: int) -> None:
-        """Drop those used longest ago until a new one of so many bytes is within the bound.
+        """Drop the least recently used runners until a new one of so many bytes fits.
 
         Raises:
-            MemoryError: it would not be even if it were alone; nothing is dropped.
+            MemoryError: it would not fit even alone; nothing is dropped.
         """
         bound = (self._free() + self.nbytes) // _SHARE
         if nbytes > bound:
             raise MemoryError(
-                f"its buffers take {nbytes} bytes; {bound} may be used, one part in {_SHARE} of "
-                "what the device has free"
+                f"its buffers take {nbytes} bytes; at most {bound} may be used, 1/{_SHARE} of the "
+                "device's free memory"
             )
         while self.nbytes + nbytes > bound:
             self._runners.popitem(last=False)
@@ -62,12 +62,12 @@ class Runners:
         self._runners[kind] = runner
 
     def drop(self, kind: Hashable) -> None:
-        """Forget the runner for this kind, if it is here."""
+        """Drop the runner for this kind, if there is one."""
         self._runners.pop(kind, None)
 
 
 def free_bytes(device: torch.device) -> int:
-    """What can still be allocated on a CUDA device, memory that torch holds in reserve included."""
+    """Bytes that can still be allocated on a CUDA device, including those that torch reserved."""
     free, _ = torch.cuda.mem_get_info(device)
     reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free) + reserve

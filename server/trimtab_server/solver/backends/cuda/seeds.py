@@ -1,4 +1,4 @@
-"""The hash of a seed, on the host; the kernels go on from it."""
+"""Hashes a seed on the host; kernels hash the result further."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _MASK = 0xFFFFFFFF
 
 
 def seed_hash(seed: int) -> int:
-    """What the reference's `key_factors` makes of a seed, under 2**32."""
+    """The hash that the reference's `key_factors` computes of a seed, below 2**32."""
     seed %= 1 << 64
     return _mix(_mix(seed & _MASK) + (seed >> 32) & _MASK)
 

@@ -1,4 +1,4 @@
-"""Repairs what the deal leaves doubled in a pack: the reference's `separate`."""
+"""Separates items of one group that the deal left in one pack: the reference's `separate`."""
 # mypy: ignore-errors
 # ruff: noqa: D417
 
@@ -12,15 +12,16 @@ _NO_GAIN = tl.constexpr(-(1 << 63))
 
 
 @triton.jit
-def separate(member_ptr, weight_ptr, code_ptr, held_ptr, load, P, S, P2: tl.constexpr):
-    """Swap until no slot is doubled that need not be. One start; see the reference.
+def separate(packing, load, P, S, P2: tl.constexpr):
+    """Swap items of one start until no group is doubled in a pack without need.
 
     Args:
-        member_ptr: int32 [S, P2]; this and the next three as in `exchange`.
+        packing: see the package.
         load: int32 [P2], of each pack.
     """
+    _, weight_ptr, code_ptr, held_ptr = packing
     pack = tl.arange(0, P2)
-    after = -1  # Doubled slots up to here have no partner.
+    after = -1  # No doubled slot up to here has a partner.
     u = _next_doubled(code_ptr, held_ptr, after, P, S, P2)
     while u < _NO_PLACE:
         v = _partner(weight_ptr, code_ptr, held_ptr, load, u, P, S, P2)
@@ -31,16 +32,14 @@ def separate(member_ptr, weight_ptr, code_ptr, held_ptr, load, P, S, P2: tl.cons
             delta -= tl.load(weight_ptr + slot_v * P2 + pack_v)
             load -= tl.where(pack == pack_u, delta, 0)
             load += tl.where(pack == pack_v, delta, 0)
-            exchange(
-                member_ptr, weight_ptr, code_ptr, held_ptr, pack_u, slot_u, pack_v, slot_v, P2, True
-            )
+            exchange(packing, pack_u, slot_u, pack_v, slot_v, P2, True)
             after = -1
         u = _next_doubled(code_ptr, held_ptr, after, P, S, P2)
 
 
 @triton.jit
 def _next_doubled(code_ptr, held_ptr, after, P, S, P2: tl.constexpr):
-    """The first place pack * S + slot beyond `after` whose pack holds its group twice."""
+    """The first place pack * S + slot above `after` whose pack holds its group twice."""
     pack = tl.arange(0, P2)
     first = tl.full([P2], _NO_PLACE, tl.int32)
     for slot in range(S):
@@ -53,7 +52,7 @@ def _next_doubled(code_ptr, held_ptr, after, P, S, P2: tl.constexpr):
 
 @triton.jit
 def _partner(weight_ptr, code_ptr, held_ptr, load, u, P, S, P2: tl.constexpr):
-    """The place to swap u with, or _NO_PLACE: the highest gain, then the first."""
+    """The place to swap u with: the highest gain, then the first; _NO_PLACE if there is none."""
     pack = tl.arange(0, P2)
     inside = pack < P
     pack_u, slot_u = u // S, u % S

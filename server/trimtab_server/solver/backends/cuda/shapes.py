@@ -1,4 +1,4 @@
-"""Sizes of a packing, and which are beyond the kernels."""
+"""The sizes of a packing, and the limits of the kernels."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.settings import Settings
 
-_MOST_ITEMS = 4096
-"""Of a row: its sort, in one program, grows by n log^2 n, in code as well."""
+_MAX_ITEMS = 4096
+"""Items of a row. One program sorts them; its time and its code grow as n log^2 n."""
 
-_MOST_PACKS = 1024
-"""Vectors over packs live in registers, five of them."""
+_MAX_PACKS = 1024
+"""Packs of a row: five vectors over packs are kept in registers."""
 
-_MOST_TABLE = 64
-"""The largest K: K * K gains are looked through in each step."""
+_MAX_TOP_K = 64
+"""The largest K: each step searches K * K gains."""
 
-_MOST_SLOTS = 1024
-"""Of a pair of packs, one's slots are looked through against all of the other's."""
+_MAX_SLOTS = 1024
+"""Slots of a pack: the gain of a pair of packs compares all slots of both."""
 
-_MOST_BYTES = 2 << 30
-"""Scratch of one request."""
+_MAX_BYTES = 2 << 30
+"""Scratch memory of one request."""
 
 
-def power_of_two(size: int, least: int = 1) -> int:
-    """The power of two at or above both."""
-    return max(least, 1 << (size - 1).bit_length())
+def power_of_two(size: int, minimum: int = 1) -> int:
+    """The smallest power of two that is at least `size`, and at least `minimum`."""
+    return max(minimum, 1 << (size - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Packs:
         rows: X.
         items: n.
         packs: P.
-        groups: groups that codes number, 0 for none.
+        groups: how many groups the codes number; 0 without groups.
         restarts: T.
         top_k: K, at most P.
-        max_swaps: of a start.
+        max_swaps: of one start.
     """
 
     rows: int
@@ -52,7 +52,7 @@ class Packs:
 
     @classmethod
     def of(cls, rows: int, items: int, packs: int, groups: int, settings: Settings) -> Packs:
-        """The batch that these settings ask for."""
+        """The batch of packings that these settings ask for."""
         top_k = 1 if settings.objective == "range" else min(settings.top_k, packs)
         steps = settings.max_iterations
         limit = (1 << 31) - 1
@@ -61,7 +61,7 @@ class Packs:
 
     @property
     def starts(self) -> int:
-        """Y: programs of the kernels that pack."""
+        """Y: the kernels that pack have one program for each."""
         return self.rows * self.restarts
 
     @property
@@ -71,27 +71,27 @@ class Packs:
 
     @property
     def items2(self) -> int:
-        """n, for vectors: two at least, or there is nothing to sort."""
+        """The length of vectors over n items: at least two, since Triton sorts no fewer."""
         return power_of_two(self.items, 2)
 
     @property
     def packs2(self) -> int:
-        """P, for vectors: a warp at least, whose reductions are one instruction."""
+        """The length of vectors over P packs: at least a warp, whose reductions are cheap."""
         return power_of_two(self.packs, 32)
 
     @property
     def slots2(self) -> int:
-        """S, for vectors."""
+        """The length of vectors over S slots."""
         return power_of_two(self.slots)
 
     @property
     def top_k2(self) -> int:
-        """K, for vectors."""
+        """The length of vectors over K packs."""
         return power_of_two(self.top_k)
 
     @property
     def chunk(self) -> int:
-        """Slots of a pack that `find_swap` looks at together: 256 pairs at once."""
+        """Slots of a pack that `find_swap` tries together: 256 pairs at once."""
         return min(self.slots2, max(1, 256 // self.slots2))
 
     @property
@@ -101,23 +101,23 @@ class Packs:
 
     @property
     def scratch_bytes(self) -> int:
-        """What `Starts` allocates, about."""
+        """About how many bytes `Starts` allocates."""
         dealt = 12 * self.items
         packed = (12 * self.slots + 20 + self.groups) * self.packs2
         return self.starts * (dealt + packed + 8 * self.top_k2 * (self.top_k2 + 3))
 
-    def beyond(self) -> str | None:
-        """Why the kernels cannot do it, or None."""
+    def unsupported(self) -> str | None:
+        """Why the kernels cannot pack this batch; None if they can."""
         limits = (
-            (self.items, _MOST_ITEMS, "items"),
-            (self.packs, _MOST_PACKS, "packs"),
-            (self.top_k, _MOST_TABLE, "top_k"),
-            (self.slots, _MOST_SLOTS, "slots of a pack"),
-            (self.scratch_bytes, _MOST_BYTES, "bytes of scratch"),
+            (self.items, _MAX_ITEMS, "items"),
+            (self.packs, _MAX_PACKS, "packs"),
+            (self.top_k, _MAX_TOP_K, "top_k"),
+            (self.slots, _MAX_SLOTS, "slots of a pack"),
+            (self.scratch_bytes, _MAX_BYTES, "bytes of scratch"),
         )
-        for amount, most, what in limits:
-            if amount > most:
-                return f"{amount} {what}; at most {most} fit"
+        for amount, limit, what in limits:
+            if amount > limit:
+                return f"{amount} {what}; at most {limit} fit"
         return None if self.rows and self.items else "nothing to pack"
 
 
@@ -127,9 +127,9 @@ class Plan:
 
     Attributes:
         layers: L.
-        experts: E of a row: all, or those of one node.
-        topology: R, G, and, if hierarchical, nodes and groups.
-        packs: packing of the replicas; a row is a node of a layer.
+        experts: E of a row: all experts, or those of one node.
+        topology: R, G, and for hierarchical plans nodes and groups.
+        packs: packing of the replicas; a row is one node of a layer.
         node_packs: packing of groups onto nodes.
     """
 
@@ -141,11 +141,11 @@ class Plan:
 
     @classmethod
     def of(cls, layers: int, experts: int, topology: Topology, settings: Settings) -> Plan:
-        """The batch that these settings ask for."""
+        """The batch of plans that these settings ask for."""
         nodes = topology.num_parts
         replicas, gpus = topology.num_replicas // nodes, topology.num_gpus // nodes
         experts //= nodes
-        # An expert can only meet a replica of itself: so many have any, at most.
+        # Only experts with several replicas need a group: there are at most so many.
         groups = min(experts, replicas - experts)
         return cls(
             layers,
@@ -160,8 +160,8 @@ class Plan:
         """Experts of a group."""
         return self.experts * self.topology.num_parts // self.topology.num_groups
 
-    def beyond(self) -> str | None:
-        """Why the kernels cannot do it, or None."""
+    def unsupported(self) -> str | None:
+        """Why the kernels cannot plan this batch; None if they can."""
         if self.topology.num_parts == 1:
-            return self.packs.beyond()
-        return self.packs.beyond() or self.node_packs.beyond()
+            return self.packs.unsupported()
+        return self.packs.unsupported() or self.node_packs.unsupported()

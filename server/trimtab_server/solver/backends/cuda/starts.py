@@ -1,4 +1,4 @@
-"""Launches the packing of all starts: order, deal, refine. Buffers, grids and strides."""
+"""Launches the packing of all starts: prepare, order, deal, refine. Buffers, grids and strides."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from torch import Tensor
 from trimtab_server.solver.backends.cuda.deal import deal
 from trimtab_server.solver.backends.cuda.order import order
 from trimtab_server.solver.backends.cuda.refine import refine
-from trimtab_server.solver.backends.cuda.shapes import Packs
+from trimtab_server.solver.backends.cuda.replicate import prepare
+from trimtab_server.solver.backends.cuda.shapes import Packs, power_of_two
 from trimtab_server.solver.backends.cuda.warps import Warps
 
 
 class Starts:
-    """The packing of one batch: its scratch, and what becomes of each start.
+    """The packing of one batch: scratch memory, and the result of each start.
 
     Attributes:
         seed: int64 [1], hash of the seed (`reference/noise.py`), for the caller to set.
-        counters: int64 [2], steps and swaps, added to.
-        member_YSP: int32, out: the item in each slot of each pack, P padded to packs2.
-        peak_Y: int32, out: heaviest pack.
-        square_Y: int64, out: sum of squares of pack loads.
+        counters: int64 [2]: the steps and the swaps are added to it.
+        member_YSP: int32, written: the item in each slot of each pack, P padded to packs2.
+        peak_Y: int32, written: the load of the heaviest pack.
+        square_Y: int64, written: the sum of squared pack loads.
     """
 
     def __init__(
@@ -44,8 +45,39 @@ class Starts:
         self.table_YKK = scratch(packs.top_k2, packs.top_k2, dtype=torch.int64)
         self.peak_Y, self.square_Y = scratch(), scratch(dtype=torch.int64)
 
+    @property
+    def results(self) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
+        """The first arguments of the kernels that choose each row's best start."""
+        packs = self.packs
+        sizes = packs.restarts, packs.items, packs.slots
+        return self.peak_Y, self.square_Y, self.member_YSP, *sizes
+
+    @property
+    def choice(self) -> dict[str, int]:
+        """The constants of the kernels that choose each row's best start."""
+        packs = self.packs
+        lengths = {"P2": packs.packs2, "N2": packs.items2, "T2": power_of_two(packs.restarts, 2)}
+        return {**lengths, "num_warps": self.warps.row, "num_stages": 1}
+
+    def launch_prepare(
+        self, amount_XI: Tensor, group_XI: Tensor, weight_XI: Tensor, code_XI: Tensor
+    ) -> None:
+        """Queue `prepare`; the last two are written, and `code_XI` only if there are groups."""
+        packs = self.packs
+        prepare[packs.rows,](
+            amount_XI,
+            group_XI,
+            weight_XI,
+            code_XI,
+            packs.items,
+            N2=packs.items2,
+            GROUPS=packs.groups > 0,
+            num_warps=self.warps.row,
+            num_stages=1,
+        )
+
     def launch(self, weight_XI: Tensor, code_XI: Tensor) -> None:
-        """Queue the kernels.
+        """Queue `order`, `deal` and `refine`.
 
         Args:
             weight_XI: int32 [X, n], see `quantise`.

@@ -1,1 +1,1 @@
-"""The backend that defines the answers, in batched torch."""
+"""The reference backend, in batched torch, which defines the answers."""

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from trimtab_server.domain.balance import gpu_loads, imbalance
 from trimtab_server.domain.moves import Moves, moves_between
 from trimtab_server.domain.topology import Topology
-from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved, replica_cap
+from trimtab_server.solver.backends.backend import Backend, Packing, Replicas, Solved
 from trimtab_server.solver.backends.reference.align import align
 from trimtab_server.solver.backends.reference.bound import lowest_imbalance
 from trimtab_server.solver.backends.reference.improve import improve
 from trimtab_server.solver.backends.reference.maps import slot_maps
 from trimtab_server.solver.backends.reference.packing import pack
+from trimtab_server.solver.backends.reference.plan import plan
 from trimtab_server.solver.backends.reference.replication import replicate
 from trimtab_server.solver.budget import Budget
-from trimtab_server.solver.hierarchy import plan_in_parts
 from trimtab_server.solver.settings import Settings
 
 
 class Reference:
-    """Readable, and slow: what the others are compared with. See `Backend`."""
+    """Readable and slow: the other backends are compared with it. See `Backend`."""
 
     name = "reference"
 
@@ -37,9 +36,9 @@ class Reference:
         """See `Backend`."""
         return {}
 
-    def replicate(self, load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
+    def replicate(self, load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
         """See `Backend`."""
-        return replicate(load_XE, num_replicas, most)
+        return replicate(load_XE, num_replicas, limit)
 
     def pack(
         self, weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings
@@ -49,7 +48,7 @@ class Reference:
 
     def plan(self, load_LE: Tensor, topology: Topology, settings: Settings) -> Solved:
         """See `Backend`."""
-        return plan_in_parts(load_LE, topology, settings, plan_rows, pack)
+        return plan(load_LE, topology, settings)
 
     def improve(
         self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
@@ -84,14 +83,3 @@ class Reference:
     def slot_maps(self, phy2log_LR: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
         return slot_maps(phy2log_LR, num_experts)
-
-
-def plan_rows(load_XE: Tensor, num_replicas: int, num_gpus: int, settings: Settings) -> Solved:
-    """Replicate the experts of each row, and pack the replicas onto GPUs."""
-    most = replica_cap(num_replicas, load_XE.shape[1], num_gpus)
-    expert_XR, _, logcnt_XE = replicate(load_XE, num_replicas, most)
-    share_XR = (load_XE / logcnt_XE).gather(1, expert_XR)
-    packing = pack(share_XR, num_gpus, expert_XR, settings)
-    slot_XR = packing.pack_index * (num_replicas // num_gpus) + packing.rank_in_pack
-    phy2log_XR = torch.zeros_like(expert_XR).scatter_(1, slot_XR, expert_XR)
-    return Solved(phy2log_XR, packing.iterations, packing.swaps)

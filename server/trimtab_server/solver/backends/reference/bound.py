@@ -1,4 +1,4 @@
-"""How low the imbalance of a load could be, whatever the placement."""
+"""A lower bound on the imbalance of a load, whatever the placement."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from trimtab_server.solver.backends.reference.replication import replicate
 from trimtab_server.solver.pairing import lightest_peak
 
 ROUNDED_DOWN = 1 - 2.0**-44
-"""Loads of GPUs are added up in another order than those of experts: room for that."""
+"""Room for rounding: loads of GPUs are added up in another order than those of experts."""
 
 
 def lowest_imbalance(load_LE: Tensor, topology: Topology) -> Tensor:
     """A lower bound on the imbalance of any placement, float64 [L], >= 1.
 
-    The heaviest GPU has at least the mean load; at least the largest replica, which
-    `replicate_experts` makes as small as it can be; and, where groups stay on their
-    nodes, as many on each, an even share of the heaviest node. No placement need reach
-    the bound.
+    The heaviest GPU has at least the mean load, and at least the load of the largest replica,
+    which `replicate_experts` makes as small as possible. If groups stay on their nodes,
+    equally many on each, it also has at least an even share of the heaviest node. There may
+    be no placement that reaches the bound.
 
     Args:
         load_LE: float64 [L, E], finite, >= 0.
@@ -29,9 +29,9 @@ def lowest_imbalance(load_LE: Tensor, topology: Topology) -> Tensor:
     """
     experts, gpus = load_LE.shape[1], topology.num_gpus
     mean_L = fold_sum(load_LE) / gpus
-    # Replicas of one expert may lie on the GPUs of one part, each at most once.
-    most = replica_cap(topology.num_replicas, experts, gpus // topology.num_parts)
-    logcnt_LE = replicate(load_LE, topology.num_replicas, most).logcnt_XE
+    # An expert may have one replica on each GPU of one part.
+    limit = replica_cap(topology.num_replicas, experts, gpus // topology.num_parts)
+    logcnt_LE = replicate(load_LE, topology.num_replicas, limit).logcnt_XE
     peak_L = (load_LE / logcnt_LE).amax(1)
     if topology.num_parts > 1:
         group_load_LB = fold_sum(load_LE.unflatten(1, (topology.num_groups, -1)))

@@ -1,4 +1,4 @@
-"""The steps by which `improve` may change a layer, each with its gain and net moves.
+"""The steps that `improve` may take in a layer, each with its gain and net moves.
 
 All sums are of integers (see `quantise`), so gains are exact. Axes: L layers,
 G GPUs, S slots of a GPU, R = G * S, E experts, C candidates.
@@ -17,11 +17,11 @@ _NEVER = -1
 
 
 class Layers(NamedTuple):
-    """Layers as they stand: everything that candidates are computed from.
+    """The current state of layers, from which candidates are computed.
 
     Attributes:
         phy2log_LR: int64, the expert of each slot.
-        weight_LE: int64, an expert's whole load.
+        weight_LE: int64, the whole load of each expert.
         copies_LEG: int64, slots of each expert on each GPU.
         logcnt_LE: int64, slots of each expert.
         load_LG: int64, load of each GPU; a replica weighs weight // logcnt.
@@ -51,15 +51,15 @@ class Layers(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Steps of one kind that each layer could take: what each slot A may do with each B.
+    """Steps of one kind that each layer could take: one for each slot A and each B.
 
     Attributes:
         slot_LA: int64, the slot that changes.
-        other_LB: int64, the slot that it swaps experts with; None for transfers,
-            where B is the expert that the slot goes to.
-        gain_LAB: int64, by how much the sum of squared GPU loads falls; <= 0 where
-            a step is not allowed.
-        cost_LAB: float64, what the step adds to the net moves.
+        other_LB: int64, the slot with which it swaps experts; None for transfers,
+            where B is the expert that gets the slot.
+        gain_LAB: int64, by how much the sum of squared GPU loads falls; <= 0 for steps
+            that are not allowed.
+        cost_LAB: float64, the net moves that the step adds.
     """
 
     slot_LA: Tensor
@@ -71,7 +71,8 @@ class Candidates(NamedTuple):
 def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> Candidates:
     """Swaps of a slot on the K heaviest GPUs with one on the K lightest.
 
-    Neither expert may already lie, or not be allowed, where it would go.
+    A swap is not allowed if one of the experts already lies on the GPU that it would go to, or
+    may not lie there.
     """
     gpus = layers.load_LG.shape[1]
     slots = layers.phy2log_LR.shape[1] // gpus
@@ -100,18 +101,17 @@ def swaps(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> 
 
 
 def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int) -> Candidates:
-    """Slots of an expert e with two or more, each given to an expert f of the K heaviest GPUs.
+    """Transfers of a slot, from an expert e that has several to an expert f of the K heaviest GPUs.
 
-    Any other f would do too, and is hardly ever the best: on the replays of `make bench
-    ARGS=replay`, live balancedness is 0.006 lower to 0.002 higher with all GPUs than with
-    4, and the search is several times shorter.
+    Experts of other GPUs are hardly ever the best takers: on the replays of `make bench
+    ARGS=replay`, live balancedness with all GPUs is between 0.006 lower and 0.002 higher than
+    with 4, and the search takes several times as long.
 
-    e's other replicas, now one fewer, each get heavier by `rise`; f's, now one
-    more, each get lighter by `fall`. With d_h the change of GPU h, the sum of
-    squares changes by the sum of 2 W_h d_h + d_h^2, expanded below into terms
-    of e, of f, and of both. A step is not allowed if f is on the GPU already, or
-    if a GPU would come to weigh more than the heaviest does: the slot's own, or one
-    that keeps a replica of e and is not made as much lighter by f.
+    The other replicas of e, one fewer now, get heavier by `rise` each; those of f, one more
+    now, get lighter by `fall` each. With d_h the change of GPU h, the sum of squares changes by
+    the sum of 2 W_h d_h + d_h^2, expanded below into terms of e, of f, and of both. A step is
+    not allowed if f already lies on the GPU, or if a GPU would get heavier than the heaviest is
+    now: the GPU of the slot, or one that keeps a replica of e and that f relieves too little.
     """
     donor_LD = _donor_slots(layers)
     slots = layers.phy2log_LR.shape[1] // layers.load_LG.shape[1]
@@ -131,7 +131,7 @@ def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int)
     of_e_LD = 2 * rise_LD * (pull_LE.gather(1, e_LD) - load_LD)
     of_e_LD += rise_LD.square() * (square_LE.gather(1, e_LD) - 2 * here_LD + 1)
     of_f_LE = fall_LE * (fall_LE * square_LE - 2 * pull_LE)
-    # Shared GPUs of e and f; f is not on this one. Small integers: exact in float.
+    # GPUs that e and f share; f is not on this one. Small integers are exact in float64.
     both_LDE = torch.bmm(copies_LEG[layer_L1, e_LD].double(), copies_LEG.double().mT).long()
     change_LDE = more_LE.unsqueeze(1) - now_LE.gather(1, e_LD).unsqueeze(2)
     stays_LD1 = (rise_LD * (here_LD - 1)).unsqueeze(2)
@@ -155,7 +155,7 @@ def transfers(layers: Layers, allowed_LEG: Tensor, cost_LEG: Tensor, top_k: int)
 
 
 def _heaviest(layers: Layers, top_k: int) -> Tensor:
-    """The heaviest GPUs in order, of equal loads the lowest first, [L, K]."""
+    """The heaviest GPUs in descending order, equal ones by number, [L, K]."""
     return torch.argsort(layers.load_LG, dim=1, descending=True, stable=True)[:, :top_k]
 
 
@@ -166,29 +166,29 @@ def _slots_of(gpu_LK: Tensor, slots: int) -> Tensor:
 
 
 def _donor_slots(layers: Layers) -> Tensor:
-    """Slots of experts with two or more, [L, D], D >= 1; others fill up the end."""
+    """Slots of experts that have several, [L, D] with D >= 1; other slots fill up the end."""
     spare_LR = layers.logcnt_LE.gather(1, layers.phy2log_LR) > 1
-    most = max(1, int(spare_LR.sum(1).max()))
-    return torch.argsort((~spare_LR).to(torch.int8), dim=1, stable=True)[:, :most]
+    width = max(1, int(spare_LR.sum(1).max()))
+    return torch.argsort((~spare_LR).to(torch.int8), dim=1, stable=True)[:, :width]
 
 
 def _too_heavy_elsewhere(
     layers: Layers, over_LD: Tensor, fall_LE: Tensor, donor_LD: Tensor
 ) -> Tensor:
-    """Replicas of e on GPUs that become too heavy if its slot goes to f, [L, D, E].
+    """How many replicas of e are on GPUs that get too heavy if its slot goes to f, [L, D, E].
 
-    A GPU that keeps its replicas of e exceeds the peak by `over_LD`, less what f's
-    replicas on it become lighter. So each slot of e tells for each f whether its GPU
-    becomes too heavy. The answer is the sum over all slots of e, without those on the
-    GPU of the slot that f gets: there, e has one replica fewer. It holds where f does
-    not lie on that GPU yet, as in every step that is allowed.
+    A GPU that keeps its replicas of e exceeds the peak by `over_LD`, minus the load that the
+    replicas of f on it lose. So each slot of e determines for each f whether its GPU gets too
+    heavy. The answer sums this up over all slots of e, except those on the GPU of the slot that
+    f gets, where e has one replica fewer. It is valid if f does not lie on that GPU yet, as in
+    every step that is allowed.
 
     Args:
-        layers: as they stand.
+        layers: the current state.
         over_LD: int64, by how much the GPU of each donor slot exceeds the peak if all
             its replicas of e stay and get heavier.
         fall_LE: int64, by how much each replica of f gets lighter.
-        donor_LD: int64, all slots of experts e with two or more.
+        donor_LD: int64, all slots of experts e that have several.
     """
     slots = layers.phy2log_LR.shape[1] // layers.load_LG.shape[1]
     gpu_LD, e_LD = donor_LD // slots, layers.phy2log_LR.gather(1, donor_LD)

@@ -1,4 +1,4 @@
-"""`improve` in batched torch: every candidate of every layer, step by step."""
+"""`improve` in batched torch: each step evaluates every candidate of every layer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from trimtab_server.solver.backends.reference.quantise import quantise
 from trimtab_server.solver.budget import Budget
 
 _FREE = 2.0**-40
-"""What a step that costs no net move counts when gains per move are compared."""
+"""The cost of a step without net moves when gains per move are compared."""
 
 
 class _Step(NamedTuple):
-    """A step of each layer, [L]: `to` replaces the expert in `slot`.
+    """A step of each layer, [L]: expert `to` replaces the one in `slot`.
 
-    In a swap, `other_slot` takes the expert that `slot` gives up; it is -1 in a
-    transfer. `score` is the gain per net move, `cost` the net moves.
+    In a swap, the replaced expert goes to `other_slot`, which is -1 in a transfer.
+    `score` is the gain per net move, `cost` the net moves.
     """
 
     slot: Tensor
@@ -37,7 +37,7 @@ class _Step(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """A step that one layer has taken: what it gained and cost, and the slots after it."""
+    """A step that one layer has taken: its score and cost, and the slots after it."""
 
     score: float
     cost: float
@@ -48,24 +48,24 @@ class _Taken(NamedTuple):
 def improve(
     start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
 ) -> Solved:
-    """Improve all layers at once, a step of each at a time.
+    """Improve all layers at once, one step of each at a time.
 
     Args:
         start_LR: int64 [L, R], a placement that holds every expert.
         load_LE: float64 [L, E], finite, >= 0.
         topology: checked against E.
-        budget: what the steps may cost.
-        top_k: heaviest GPUs whose experts are tried, in swaps with the lightest.
+        budget: limits of the steps' costs.
+        top_k: how many heaviest GPUs have their experts tried, and how many lightest swap.
     """
     swapped = min(top_k, topology.num_gpus) * topology.slots_per_gpu
     candidates = swapped**2 + start_LR.shape[1] * load_LE.shape[1]
-    least_L = torch.tensor(budget.min_gains(len(load_LE)), dtype=torch.float64)
-    batches = (start_LR, load_LE, least_L.to(load_LE.device))
+    min_gain_L = torch.tensor(budget.min_gains(len(load_LE)), dtype=torch.float64)
+    batches = (start_LR, load_LE, min_gain_L.to(load_LE.device))
     parts = zip(*(split_rows(batch, candidates) for batch in batches), strict=True)
     paths = [
         path
-        for start, load, least in parts
-        for path in _paths(start, quantise(load), least, topology, budget, top_k)
+        for start, load, min_gain in parts
+        for path in _paths(start, quantise(load), min_gain, topology, budget, top_k)
     ]
     kept = _spend(paths, budget.max_moves)
     new_LR = _carried_out(kept, start_LR, topology.num_gpus)
@@ -85,12 +85,12 @@ def improve(
 def _paths(
     start_LR: Tensor,
     weight_LE: Tensor,
-    least_L: Tensor,
+    min_gain_L: Tensor,
     topology: Topology,
     budget: Budget,
     top_k: int,
 ) -> list[list[_Taken]]:
-    """Each layer's best steps within its own budget, to the end."""
+    """The best steps of each layer, within its own budget, until none gains."""
     allowed_LEG, cost_LEG = _rules(start_LR, weight_LE.shape[1], topology, budget)
     limits = [float(x) for x in (budget.max_moves_per_layer, budget.max_moves) if x is not None]
     left_L = torch.full((len(start_LR),), min(limits, default=float("inf")), dtype=torch.float64)
@@ -101,7 +101,7 @@ def _paths(
     while len(active_L):
         layers = Layers.of(slots_LR[active_L], weight_LE[active_L], topology.num_gpus)
         rules = allowed_LEG[active_L], cost_LEG[active_L]
-        bounds = left_L[active_L], least_L[active_L]
+        bounds = left_L[active_L], min_gain_L[active_L]
         swap = _best(layers, swaps(layers, *rules, top_k), *bounds)
         transfer = _best(layers, transfers(layers, *rules, top_k), *bounds)
         swap_first_L = swap.score >= transfer.score
@@ -124,7 +124,7 @@ def _paths(
 def _rules(
     start_LR: Tensor, experts: int, topology: Topology, budget: Budget
 ) -> tuple[Tensor, Tensor]:
-    """Where an expert may lie (bool), and what its arrival there costs (float64), [L, E, G]."""
+    """Where an expert may lie (bool), and the cost of its arrival there (float64), [L, E, G]."""
     held_LGE = presence(start_LR, experts, topology.num_gpus)
     held_LNgE = held_LGE.unflatten(1, (topology.num_nodes, -1))
     near_LNgE = held_LNgE.any(2, keepdim=True).expand_as(held_LNgE)
@@ -138,16 +138,16 @@ def _rules(
     return allowed_LBeG.flatten(1, 2), cost_LEG
 
 
-def _best(layers: Layers, candidates: Candidates, left_L: Tensor, least_L: Tensor) -> _Step:
-    """Each layer's step with the largest gain per net move; score 0 where there is none."""
+def _best(layers: Layers, candidates: Candidates, left_L: Tensor, min_gain_L: Tensor) -> _Step:
+    """The step of each layer with the largest gain per net move; its score is 0 without one."""
     slot_LA, other_LB, gain_LAB, cost_LAB = candidates
-    # Of the exact sum: a device's mean() may multiply by a rounded 1 / G.
+    # Computed from the exact sum, since a device's mean() may multiply by a rounded 1 / G.
     mean_L = layers.load_LG.sum(1).double() / layers.load_LG.shape[1]
     mean_L11 = mean_L.clamp(min=1.0).view(-1, 1, 1)
     share_LAB = gain_LAB.double() / mean_L11.square()
-    taken_LAB = (gain_LAB > 0) & (cost_LAB <= left_L.view(-1, 1, 1))
-    taken_LAB &= share_LAB >= least_L.view(-1, 1, 1) * cost_LAB
-    score_LAB = torch.where(taken_LAB, share_LAB / cost_LAB.clamp(min=_FREE), 0.0)
+    allowed_LAB = (gain_LAB > 0) & (cost_LAB <= left_L.view(-1, 1, 1))
+    allowed_LAB &= share_LAB >= min_gain_L.view(-1, 1, 1) * cost_LAB
+    score_LAB = torch.where(allowed_LAB, share_LAB / cost_LAB.clamp(min=_FREE), 0.0)
     score_L, best_L = score_LAB.flatten(1).max(1)
     a_L1 = (best_L // gain_LAB.shape[2]).unsqueeze(1)
     b_L1 = (best_L % gain_LAB.shape[2]).unsqueeze(1)
@@ -166,7 +166,7 @@ def _apply(slots_LR: Tensor, layer_A: Tensor, step: _Step) -> None:
 
 
 def _carried_out(kept: list[list[_Taken]], start_LR: Tensor, num_gpus: int) -> Tensor:
-    """The placement after the steps that each layer keeps, [L, R]."""
+    """The placement after the kept steps of each layer, [L, R]."""
     last = [path[-1].slots_R if path else start for path, start in zip(kept, start_LR, strict=True)]
     return keep_slots(torch.stack(last), start_LR, num_gpus)
 
@@ -180,7 +180,7 @@ def _rises(start_LR: Tensor, new_LR: Tensor, load_LE: Tensor, num_gpus: int) -> 
 
 
 def _spend(paths: list[list[_Taken]], max_moves: float | None) -> list[list[_Taken]]:
-    """The steps that each layer keeps: the best next step of any layer, while it fits."""
+    """The steps that each layer keeps: repeatedly the best next step of any layer that fits."""
     kept: list[list[_Taken]] = [[] for _ in paths]
     left = float("inf") if max_moves is None else max_moves
     queue = [(-path[0].score, layer) for layer, path in enumerate(paths) if path]

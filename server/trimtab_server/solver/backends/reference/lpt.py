@@ -1,7 +1,7 @@
-"""LPT with capacity: items by descending key, each to the lightest pack with room.
+"""LPT with capacity: items go by descending key to the lightest pack with room.
 
-After Graham, "Bounds on multiprocessing timing anomalies" (1969): longest
-processing time first, here with packs of equal item count.
+Longest processing time first is from Graham, "Bounds on multiprocessing timing anomalies"
+(1969); here packs have equally many items.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Above all loads, so that a full pack costs most, and then one that holds the item's group.
 _FULL = 1 << 50
 _CONFLICT = 1 << 40
 
@@ -16,16 +17,16 @@ _CONFLICT = 1 << 40
 def lpt(
     weight_YI: Tensor, key_YI: Tensor, num_packs: int, group_YI: Tensor | None = None
 ) -> Tensor:
-    """Deal each row's items into packs; items of each pack, int64 [Y, P, S].
+    """Deal the items of each row into packs, and return the items of each, int64 [Y, P, S].
 
     A pack without the item's group is preferred to a lighter one that has it.
     Ties go to the lowest item and the lowest pack.
 
     Args:
-        weight_YI: int64 [Y, n], sum of a row under 2**30.
-        key_YI: int64 [Y, n], what items are sorted by.
+        weight_YI: int64 [Y, n], with the sum of each row below 2**30.
+        key_YI: int64 [Y, n], the sort keys.
         num_packs: P; it divides n.
-        group_YI: int64 [Y, n] in [0, n), or none.
+        group_YI: int64 [Y, n] in [0, n); None without groups.
     """
     rows, items = weight_YI.shape
     slots = items // num_packs

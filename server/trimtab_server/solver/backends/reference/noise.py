@@ -1,4 +1,4 @@
-"""Counter-based noise for the restarts: a hash, so it is the same everywhere."""
+"""Noise for the restarts: a hash of counters, and so the same on every device."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 AMPLITUDE = 819
-"""Most that a sort key is scaled up or down, in 1/4096: twenty per cent.
+"""By how much a sort key is scaled up or down at most, in 1/4096: twenty per cent.
 
-Chosen by `make bench ARGS=noise` (tests/bench/RESULTS.md): at 288 slots on 72 GPUs less
-finds worse packings, 0.9979 at 1 % against 0.9985 from 10 % on, and more none better.
+Chosen with `make bench ARGS=noise` (tests/bench/RESULTS.md): at 288 slots on 72 GPUs, less noise
+finds worse packings (0.9979 at 1 %, 0.9985 from 10 % on), and more finds none that are better.
 """
 
 UNIT = 4096
+"""The factor that stands for 1: a key of 30 bits times a factor stays below 2**43."""
 _MASK = 0xFFFFFFFF
 
 
 def key_factors(seed: int, restarts: int, num_items: int, device: torch.device) -> Tensor:
-    """Factors of the sort keys, int64 [restarts, n], UNIT standing for 1.
+    """Factors of the sort keys, int64 [restarts, n], in units of 1 / UNIT.
 
-    Restart 0 has no noise. The others depend on (seed, restart, item) only,
-    never on the row or on a generator's state: batching cannot change them.
+    Restart 0 has no noise. The other factors depend on (seed, restart, item) only, not on
+    the row or the state of a generator, so batching does not change them.
     """
     item_I = torch.arange(num_items, device=device)
     restart_T1 = torch.arange(restarts, device=device).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""`balanced_packing` for all rows and restarts at once, its three stages together."""
+"""`balanced_packing` for all rows and restarts at once: its three stages together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pack(amount_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: S
     Args:
         amount_XI: float64 [X, n], finite, >= 0.
         num_packs: P; it divides n.
-        group_XI: int64 [X, n] in [0, n), or none.
+        group_XI: int64 [X, n] in [0, n); None without groups.
         settings: see `balanced_packing`.
     """
     held = settings.restarts * amount_XI.shape[1] * (1 if group_XI is None else num_packs)
@@ -50,8 +50,8 @@ def _pack(
     members_YPS = lpt(weight_YI, key_YI, num_packs, group_YI)
     if group_YI is not None:
         members_YPS = separate(members_YPS, weight_YI, group_YI)
-    # Between one pair of packs, the swap that brings them closest together is
-    # the one that lowers the sum of squares most: both measure |gap / 2 - d|.
+    # Between two packs, the swap that brings them closest together is also the one
+    # that lowers the sum of squares most: both minimise |gap / 2 - d|.
     top_k = 1 if settings.objective == "range" else settings.top_k
     refined = refine(
         members_YPS, weight_YI, group_YI, top_k, settings.max_iterations, settings.tolerance
@@ -65,7 +65,7 @@ def _pack(
 
 
 def _best_start(weight_XI: Tensor, members_XTPS: Tensor) -> Tensor:
-    """Index of each row's best start, int64 [X]: lowest maximum, then L2, then index."""
+    """The best start of each row, int64 [X]: lowest maximum, then sum of squares, then index."""
     starts = members_XTPS.shape[1]
     weight_XTI = weight_XI.unsqueeze(1).expand(-1, starts, -1)
     load_XTP = weight_XTI.gather(2, members_XTPS.flatten(2)).view_as(members_XTPS).sum(-1)

@@ -11,7 +11,7 @@ from trimtab_server.solver.backends.reference.memory import split_rows
 
 
 class Refined(NamedTuple):
-    """Items of each pack, int64 [Y, P, S], and what it took, summed over rows."""
+    """Items of each pack, int64 [Y, P, S], and steps and swaps, summed over rows."""
 
     members_YPS: Tensor
     iterations: int
@@ -36,23 +36,22 @@ def refine(
     max_iterations: int | None,
     tolerance: float,
 ) -> Refined:
-    """Apply each row's best swap, again and again, until none gains.
+    """Apply the best swap of each row repeatedly, until none gains.
 
-    In a step, the K heaviest and the K lightest packs of a row are taken, and
-    all pairs of one item u in a heavy pack A and one item v in a light pack B.
-    With d = w_u - w_v, swapping them lowers the sum of squared pack weights by
-    2 d (W_A - W_B - d). The swap that lowers it most is applied; ties go to the
-    heavier A, the lighter B, then the lower slots. A swap that would put an item
-    beside another of its group is no candidate.
+    A step tries all pairs of an item u in one of the K heaviest packs A of a row and an
+    item v in one of the K lightest packs B. With d = w_u - w_v, swapping them lowers the
+    sum of squared pack weights by 2 d (W_A - W_B - d). The swap that lowers it most is
+    applied; ties go to the heavier A, the lighter B, then the lower slots. A swap that
+    would put an item beside another of its group is not allowed.
 
-    It ends: the sum of squares is an integer, and each swap lowers it.
+    Refinement ends, since the sum of squares is an integer and each swap lowers it.
 
     Args:
         members_YPS: int64 [Y, P, S], items of each pack.
-        weight_YI: int64 [Y, n], sum of a row under 2**30.
-        group_YI: int64 [Y, n], or none.
-        top_k: K; more than P is read as P.
-        max_iterations: most swaps of a row; None: no limit.
+        weight_YI: int64 [Y, n], with the sum of each row below 2**30.
+        group_YI: int64 [Y, n]; None without groups.
+        top_k: K; at most P are used.
+        max_iterations: swaps allowed in each row; None for no limit.
         tolerance: a row is done when max - min is at most this share of the mean.
     """
     packs, slots = members_YPS.shape[1:]
@@ -109,7 +108,7 @@ def _of_members(value_YI: Tensor, members_YPS: Tensor) -> Tensor:
 
 
 def _spread(load_YP: Tensor) -> Tensor:
-    """(max - min) / mean of each row, float64; 0 for a row without weight."""
+    """(max - min) / mean of each row, float64; 0 if the row has no weight."""
     spread_Y = (load_YP.amax(1) - load_YP.amin(1)).to(torch.float64)
     return spread_Y * load_YP.shape[1] / load_YP.sum(1).clamp(min=1)
 
@@ -119,8 +118,8 @@ def _best_swap(weight_YPS: Tensor, group_YPS: Tensor | None, active_Y: Tensor, t
     heavy_YK = torch.argsort(load_YP, dim=1, descending=True, stable=True)[:, :top_k]
     light_YK = torch.argsort(load_YP, dim=1, stable=True)[:, :top_k]
     row_Y1 = active_Y.unsqueeze(1)
-    # Axes: row, heavy pack, light pack, slot in heavy, slot in light. A pack on
-    # both sides needs no mask: its W_A - W_B is 0, so no swap in it gains.
+    # Axes: row, heavy pack, light pack, slot in heavy, slot in light. A pack that is
+    # on both sides needs no mask: its W_A - W_B is 0, so no swap inside it gains.
     delta = (
         weight_YPS[row_Y1, heavy_YK][:, :, None, :, None]
         - weight_YPS[row_Y1, light_YK][:, None, :, None, :]
@@ -132,7 +131,7 @@ def _best_swap(weight_YPS: Tensor, group_YPS: Tensor | None, active_Y: Tensor, t
             group_YPS[row_Y1, heavy_YK][:, :, None, :, None]
             == group_YPS[row_Y1, light_YK][:, None, :, None, :]
         )
-        # u meets its group in B unless the only one there is v, and the reverse.
+        # u meets its group in B unless v is its only member there, and the reverse.
         meets = (same.sum(-1, keepdim=True) > same.int()) | (
             same.sum(-2, keepdim=True) > same.int()
         )

@@ -8,13 +8,13 @@ from torch import Tensor
 from trimtab_server.solver.backends.backend import Replicas
 
 
-def replicate(load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
+def replicate(load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
     """Give each further slot to the expert with the highest load per replica.
 
     Args:
         load_XE: float64 [X, E], finite, >= 0.
         num_replicas: R >= E.
-        most: replicas of one expert; E * most >= R.
+        limit: replicas allowed for one expert; E * limit >= R.
     """
     rows, experts = load_XE.shape
     phy2log_XR = torch.arange(num_replicas, device=load_XE.device).repeat(rows, 1)
@@ -22,7 +22,7 @@ def replicate(load_XE: Tensor, num_replicas: int, most: int) -> Replicas:
     logcnt_XE = torch.ones_like(load_XE, dtype=torch.int64)
     row_X = torch.arange(rows, device=load_XE.device)
     for slot in range(experts, num_replicas):
-        share_XE = (load_XE / logcnt_XE).masked_fill_(logcnt_XE >= most, -1)
+        share_XE = (load_XE / logcnt_XE).masked_fill_(logcnt_XE >= limit, -1)
         expert_X = share_XE.argmax(1)
         phy2log_XR[:, slot] = expert_X
         rank_XR[:, slot] = logcnt_XE[row_X, expert_X]

@@ -1,4 +1,4 @@
-"""Separates items of one group that the packing left together in a pack."""
+"""Separates items of one group that LPT left together in a pack."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def separate(members_YPS: Tensor, weight_YI: Tensor, group_YI: Tensor) -> Tensor:
-    """Swap items until no pack holds a group twice that need not, int64 [Y, P, S].
+    """Swap items until groups share packs only where they have to; returns int64 [Y, P, S].
 
-    LPT is greedy: when only packs that hold an item's group have room, it has
-    to double the group there, though another deal would not. The first such item
-    u that can be, in A, is swapped with the v of some B for which the number of
-    doubled items falls; of those, the swap that raises the sum of squared pack
-    weights least.
+    LPT is greedy: if only packs that hold an item's group have room, it must double the group
+    in one of them, even if another deal would avoid that. Each step takes the first doubled
+    item u, in pack A, for which there is a v in another pack B such that swapping the two
+    lowers the number of doubled items. Of all such v, it takes the one whose swap raises the
+    sum of squared pack weights least.
 
-    If some B lacks u's group, one exists: either some v of B is doubled there, or
-    B's S different groups cannot all be among the at most S - 2 others of A. So
-    it ends with every group of at most P items separated.
+    If some B lacks u's group, such a v exists: either some v of B is doubled there, or the S
+    different groups of B cannot all be among the at most S - 2 other groups of A. So at the
+    end, every group of at most P items is separated.
     """
     members_YPS = members_YPS.clone()
     group_YPS = group_YI.gather(1, members_YPS.flatten(1)).view_as(members_YPS)
@@ -27,7 +27,7 @@ def separate(members_YPS: Tensor, weight_YI: Tensor, group_YI: Tensor) -> Tensor
 
 
 def _separate_row(members_PS: Tensor, weight_I: Tensor, group_I: Tensor) -> None:
-    """In place. One row at a time: few rows need it, and those only a swap or two."""
+    """Separate the groups of one row, in place. Few rows need it, and those only a swap or two."""
     flat = members_PS.view(-1)
     while True:
         doubled = _doubled(group_I[members_PS]).flatten()
@@ -43,7 +43,7 @@ def _separate_row(members_PS: Tensor, weight_I: Tensor, group_I: Tensor) -> None
 def _partner(
     u: int, members_PS: Tensor, weight_I: Tensor, group_I: Tensor, doubled: Tensor
 ) -> int | None:
-    """The slot to swap slot u with, if any."""
+    """The slot to swap slot u with; None if there is none."""
     slots = members_PS.shape[1]
     group_PS, weight_PS = group_I[members_PS], weight_I[members_PS]
     group, weight = group_PS.flatten(), weight_PS.flatten()
@@ -51,7 +51,7 @@ def _partner(
     u_meets = (group_PS == group[u]).any(1)[pack]
     v_meets = torch.isin(group, group_PS[u // slots])
     fewer = 1 + doubled.int() - u_meets.int() - v_meets.int()
-    # An item of u's own group stays where it is: it would be doubled in turn.
+    # Swapping u with an item of its own group would leave the group doubled.
     allowed = (fewer > 0) & (group != group[u]) & (pack != u // slots)
     if not bool(allowed.any()):
         return None
@@ -62,7 +62,7 @@ def _partner(
 
 
 def _doubled(group: Tensor) -> Tensor:
-    """Which slots hold a group that their pack holds more than once."""
+    """Whether each slot holds a group that its pack holds more than once."""
     ordered, order = group.sort(dim=-1, stable=True)
     repeats = ordered[..., 1:] == ordered[..., :-1]
     edge = repeats.new_zeros(*repeats.shape[:-1], 1)

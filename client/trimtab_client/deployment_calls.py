@@ -1,0 +1,313 @@
+"""The calls of `Client` with which operators create, read, switch and delete deployments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from functools import partial
+from typing import SupportsIndex
+
+import numpy.typing as npt
+
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab_client import watching, wire_policies
+from trimtab_client import wire_deployments as wire
+from trimtab_client import wire_switching as switching
+from trimtab_client.calling import ClientBase
+from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
+from trimtab_client.options import MoveBudget
+from trimtab_client.placement import Placement
+from trimtab_client.policies import Decision, Policy
+from trimtab_client.results import TriggerResult
+from trimtab_protocol.version import Version
+
+
+class DeploymentCalls(ClientBase):
+    """The calls of DeploymentService.
+
+    `AsyncClient` makes its methods of these by `calling.awaited`. All calls but `trigger` are
+    idempotent.
+    """
+
+    def create_deployment(
+        self, spec: DeploymentSpec, policy: Policy | None = None, *, timeout: float | None = None
+    ) -> Deployment:
+        """Create a deployment before its workers connect, which then have to agree with it.
+
+        You need not call this: the first worker creates the deployment too. If the same deployment
+        exists already, it is returned.
+
+        Args:
+            spec: the name and the shape of the deployment.
+            policy: when its experts move; None for the server's default.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            AlreadyExistsError: a deployment of that name has another spec or policy.
+        """
+        request = wire.create_request(spec, policy)
+        return self._call(self._service.CreateDeployment, request, _deployment, timeout)
+
+    def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
+        """Everything that is known about one deployment.
+
+        Args:
+            deployment: its name.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        request = wire.get_request(deployment)
+        return self._call(self._service.GetDeployment, request, _deployment, timeout)
+
+    def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
+        """All deployments, sorted by name, without their workers."""
+        request = wire.list_request()
+        return self._call(self._service.ListDeployments, request, wire.deployments_value, timeout)
+
+    def update_policy(
+        self, deployment: str, policy: Policy, *, timeout: float | None = None
+    ) -> Policy:
+        """Change when, how far and whether experts move, from the next decision on.
+
+        Args:
+            deployment: its name.
+            policy: the settings to change; a setting that is None stays as it is.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Returns:
+            The whole policy after the change.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        request = wire.update_request(deployment, policy)
+        return self._call(self._service.UpdatePolicy, request, _policy, timeout)
+
+    def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
+        """Delete a deployment and all that the server remembers about it.
+
+        Args:
+            deployment: its name.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment. Also raised if an earlier attempt of this
+                call deleted it, and its answer was lost.
+            FailedPreconditionError: workers of the deployment have sessions.
+        """
+        request = wire.delete_request(deployment)
+        return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
+
+    def decisions(
+        self, deployment: str, limit: int = 0, *, timeout: float | None = None
+    ) -> list[Decision]:
+        """The latest decisions with their reasons, oldest first.
+
+        The server keeps the last 256 decisions since it started.
+
+        Args:
+            deployment: its name.
+            limit: maximum number of decisions to return, the newest; 0 for all.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        request = wire.decisions_request(deployment, limit)
+        return self._call(self._service.ListDecisions, request, wire.decisions_value, timeout)
+
+    def get_placement(
+        self,
+        deployment: str,
+        version: Version | SupportsIndex | str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> ServedPlacement:
+        """The current placement of a deployment, or an earlier one.
+
+        Args:
+            deployment: its name.
+            version: one of `DeploymentStatus.past`, as in `roll_back`; None for the current one.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment, or it no longer has that version.
+        """
+        request = switching.get_placement_request(deployment, version)
+        return self._call(self._service.GetPlacement, request, switching.served_placement, timeout)
+
+    def watch_placement(
+        self, deployment: str, known: Version | None = None, *, timeout: float = math.inf
+    ) -> Generator[ServedPlacement]:
+        """Yield the current placement, and then each new one as it comes into force.
+
+        A slow reader may miss placements, but never the latest. No version is yielded twice in a
+        row. If the server stops or restarts, the watch continues from the last version once the
+        server is back: between attempts it waits as the client's `retry` says, but it never gives
+        up. Leaving the loop early, closing the generator or closing the client cancels the call.
+
+        Args:
+            deployment: its name. It may have no placement yet.
+            known: the version that the reader has, which is not yielded; None if it has none.
+            timeout: of the whole watch, in seconds.
+
+        Raises:
+            NotFoundError: there is no such deployment, or it was deleted.
+            DeadlineExceededError: the timeout ran out.
+        """
+        self._require_open()
+        watch = watching.Watch(deployment, known, self._retry, self._deadline(timeout))
+        start = partial(self._start, self._service.WatchPlacement)
+        return watching.placements(watch, start, lambda: self._closed)
+
+    def trigger(
+        self,
+        deployment: str,
+        *,
+        placement: Placement | npt.ArrayLike | None = None,
+        budget: MoveBudget | None = None,
+        timeout: float | None = None,
+    ) -> TriggerResult:
+        """Switch a deployment to another placement, in as many switches as that takes.
+
+        Returns once the first switch is offered to the workers. They may still refuse it, and if a
+        switch is aborted, the server gives up the target. If the target is in force already,
+        nothing is offered.
+
+        This call is not idempotent. So it is tried again only if the server turned it away and said
+        when to come back. After an UnavailableError or a DeadlineExceededError the switch may have
+        begun all the same.
+
+        Args:
+            deployment: its name.
+            placement: the target, or its `phy2log` [L, R]; None for a placement planned from the
+                loads that the workers have reported.
+            budget: if given, the current placement is improved by the best few moves instead of
+                being planned anew. Not together with `placement`.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+            FailedPreconditionError: nothing can be offered now: the deployment has no complete
+                group, is paused or pinned, another switch is open, or no load has been reported.
+        """
+        request = switching.trigger_request(deployment, placement, budget)
+        method, decode = self._service.Trigger, switching.trigger_result
+        return self._call(method, request, decode, timeout, idempotent=False)
+
+    def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
+        """Offer a deployment no switch until `resume`, even if the server restarts.
+
+        A switch that is offered is aborted; one that is committed is carried out.
+
+        Args:
+            deployment: its name.
+            reason: for people, at most 1000 characters. `trigger` is refused with it.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Returns:
+            The reason of the previous pause; None if the deployment was not paused. If an attempt
+            failed and was repeated, this may be what the first attempt set.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        request = switching.pause_request(deployment, reason)
+        return self._call(self._service.Pause, request, switching.previous_reason, timeout)
+
+    def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
+        """Allow offers again, after any pause. Arguments, result and errors are those of `pause`.
+
+        The server itself pauses a deployment whose workers serve with a wrong placement or have
+        flipped at different steps: repair that first. A switch that the pause aborted is not taken
+        up again.
+        """
+        request = switching.resume_request(deployment)
+        return self._call(self._service.Resume, request, switching.previous_reason, timeout)
+
+    def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
+        """Discard the load of a deployment that its workers have reported so far.
+
+        Call it after a warm-up or a benchmark that went through the workers. The server decides
+        nothing until it has enough load again. Engines should call `WorkerSession.forget_load`
+        instead, which also covers what a worker has not reported yet. Arguments and errors are
+        those of `get_deployment`.
+        """
+        request = switching.forget_load_request(deployment)
+        return self._call(self._service.ForgetLoad, request, _nothing, timeout)
+
+    def pin(
+        self,
+        deployment: str,
+        placement: Placement | npt.ArrayLike | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> TriggerResult:
+        """Keep a deployment at one placement, whatever its loads, until `unpin`.
+
+        The deployment is switched to it as soon as possible, and again if a new group starts with
+        another placement. It replaces an earlier pin.
+
+        Args:
+            deployment: its name.
+            placement: the placement to keep, or its `phy2log` [L, R]; None for the current one.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+            FailedPreconditionError: `placement` is None, and the deployment has no placement.
+        """
+        request = switching.pin_request(deployment, placement)
+        return self._call(self._service.Pin, request, switching.trigger_result, timeout)
+
+    def unpin(self, deployment: str, *, timeout: float | None = None) -> bytes | None:
+        """Let the policy of a deployment decide again.
+
+        Arguments and errors are those of `get_deployment`.
+
+        Returns:
+            The digest of the pinned placement; None if the deployment was not pinned. If an attempt
+            failed and was repeated, the first attempt may have removed the pin.
+        """
+        request = switching.unpin_request(deployment)
+        return self._call(self._service.Unpin, request, switching.previous_digest, timeout)
+
+    def roll_back(
+        self,
+        deployment: str,
+        version: Version | SupportsIndex | str,
+        *,
+        timeout: float | None = None,
+    ) -> TriggerResult:
+        """Pin a deployment to an earlier placement, which becomes a new generation.
+
+        The call may be repeated: the deployment is then pinned to the same placement, and switched
+        once. The server remembers 16 versions. If the answer of an attempt is lost and that attempt
+        pushed the version out of these, the next attempt raises NotFoundError.
+
+        Args:
+            deployment: its name.
+            version: the version to go back to, one of `DeploymentStatus.past`: a Version, a
+                generation, or either as text, such as "2.3" or "3". A generation alone means the
+                newest version with it.
+            timeout: in seconds; None for the client's, `math.inf` for no limit.
+
+        Raises:
+            NotFoundError: there is no such deployment, or it no longer has that version.
+        """
+        request = switching.roll_back_request(deployment, version)
+        return self._call(self._service.RollBack, request, switching.trigger_result, timeout)
+
+
+def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:
+    return wire.deployment_value(response.deployment)
+
+
+def _policy(response: pb.UpdatePolicyResponse) -> Policy:
+    return wire_policies.policy_value(response.policy)
+
+
+def _nothing(_: object) -> None:
+    """The answer of a call that answers nothing."""

@@ -1,0 +1,53 @@
+"""What is wrong with a value that came from elsewhere. Each side makes its own error of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Violation(NamedTuple):
+    """A field that breaks a rule: its path, and the value seen with the rule."""
+
+    field: str
+    description: str
+
+
+class MalformedError(ValueError):
+    """A message, placement or line of a history that cannot be read. Names every field at fault."""
+
+    def __init__(self, *violations: Violation) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+def malformed(field: str, description: str) -> MalformedError:
+    """A MalformedError for one field."""
+    return MalformedError(Violation(field, description))
+
+
+def require(condition: object, field: str, description: str) -> None:
+    """Raise MalformedError for `field` unless `condition` is true."""
+    if not condition:
+        raise malformed(field, description)
+
+
+def require_all(*rules: tuple[object, str, str]) -> None:
+    """`require` for several (condition, field, description): one error names all that fail."""
+    broken = [Violation(field, description) for holds, field, description in rules if not holds]
+    if broken:
+        raise MalformedError(*broken)
+
+
+def gather(*parts: Callable[[], Any]) -> list[Any]:
+    """The results of all parts, or one error with the violations of all parts that failed."""
+    results: list[Any] = []
+    found: list[Violation] = []
+    for part in parts:
+        try:
+            results.append(part())
+        except MalformedError as error:
+            found.extend(error.violations)
+    if found:
+        raise MalformedError(*found)
+    return results

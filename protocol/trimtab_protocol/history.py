@@ -1,0 +1,216 @@
+"""The events of a history, a class for each kind: see "Histories" in PROTOCOL.md.
+
+`lines` writes them as JSON lines and reads them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+
+
+class Process(NamedTuple):
+    """One start of a worker's process."""
+
+    worker: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.worker!r} (incarnation {self.incarnation})"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker of an epoch.
+
+    Attributes:
+        incarnation: the incarnation of its process.
+        gpus: the GPUs that it owns, ascending.
+    """
+
+    incarnation: int
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        line: its line in the history that it was read from, from 1; 0 if it was not read.
+        deployment: the deployment that it happened to. Empty if it concerns the whole server, and
+            in a history of one deployment without a name.
+    """
+
+    line: int = 0
+    deployment: str = ""
+
+
+@dataclass(frozen=True)
+class Other(Event):
+    """An event of a kind that says nothing about the invariants.
+
+    Attributes:
+        kind: its kind.
+        values: what JSON can hold, and versions and digests; empty if it was read.
+    """
+
+    kind: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Again(Event):
+    """What a server found durable when it started: news only if it died before it wrote it."""
+
+    event: Event
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A server started."""
+
+    term: int
+
+
+@dataclass(frozen=True)
+class EpochOpened(Event):
+    """An epoch is durable."""
+
+    epoch: int
+    group: str
+    members: Mapping[str, Member]
+    digest: bytes
+    placement: Placement | None
+
+    @property
+    def version(self) -> Version:
+        """What the group serves by as the epoch opens."""
+        return Version(self.epoch, 0)
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """The members, each in the one incarnation that belongs to the epoch."""
+        return tuple(Process(name, member.incarnation) for name, member in self.members.items())
+
+
+@dataclass(frozen=True)
+class Offered(Event):
+    """An offer is durable. The placement is unchecked: I8 is what checks it."""
+
+    version: Version
+    base: Version
+    digest: bytes
+    placement: Placement | None
+
+
+@dataclass(frozen=True)
+class Prepared(Event):
+    """The server heard that a worker has all of a version in staging."""
+
+    version: Version
+    digest: bytes
+    process: Process
+
+
+@dataclass(frozen=True)
+class Committed(Event):
+    """A commit is durable."""
+
+    version: Version
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class CommitSent(Event):
+    """The server told a worker of a commit."""
+
+    version: Version
+    worker: str
+
+
+@dataclass(frozen=True)
+class Aborting(Event):
+    """The server began to abort. `cause` is one of a few words; `reason` is for people."""
+
+    version: Version
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Aborted(Event):
+    """An abort is durable."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
+class Applied(Event):
+    """It is durable that all members have flipped."""
+
+    version: Version
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Reported(Event):
+    """The server took a worker's counts. All are sums over layers and experts, in tokens."""
+
+    process: Process
+    seq: int
+    difference: int
+    gap: int
+    counts: int
+
+
+@dataclass(frozen=True)
+class Restored(Event):
+    """A restarted server goes on from these counts of a worker, in tokens."""
+
+    process: Process
+    counts: int
+
+
+@dataclass(frozen=True)
+class InForce(Event):
+    """A worker serves in a new epoch."""
+
+    process: Process
+    group: str
+    version: Version
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Flipped(Event):
+    """A worker flipped before this step."""
+
+    process: Process
+    version: Version
+    digest: bytes
+    step: int
+
+
+Digested = EpochOpened | Offered | Prepared | Committed | Applied | InForce | Flipped
+"""Events that say which digest a version has."""
+
+KINDS: Mapping[str, type[Event]] = {
+    "started": Started,
+    "epoch": EpochOpened,
+    "offered": Offered,
+    "prepared": Prepared,
+    "committed": Committed,
+    "commit_sent": CommitSent,
+    "aborting": Aborting,
+    "aborted": Aborted,
+    "applied": Applied,
+    "report": Reported,
+    "restored": Restored,
+    "in_force": InForce,
+    "flipped": Flipped,
+}

@@ -1,0 +1,70 @@
+"""Keeps track of how balanced a deployment is: as predicted from its load, and as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.balance import OverLayers, loads_with
+from trimtab_server.engine.load_aggregator import LoadAggregator
+from trimtab_server.engine.status import BalanceStatus
+from trimtab_server.loads.estimates import Loads
+from trimtab_server.loads.measured import measured_loads
+
+Owners = Mapping[str, tuple[int, ...]]
+"""The GPUs of each worker of the group, by the worker's name."""
+
+
+class BalanceMonitor:
+    """Computes the balance anew only if the load or a placement has changed.
+
+    Args:
+        loads: what the workers have reported.
+
+    Attributes:
+        balance: as of the last refresh.
+    """
+
+    def __init__(self, loads: LoadAggregator) -> None:
+        self.balance = BalanceStatus()
+        self._loads = loads
+        self._computed_for: object = None
+
+    def refresh(self, served: Placement, shadow: Placement | None, owners: Owners) -> None:
+        """Compute the balance.
+
+        Args:
+            served: the placement in force.
+            shadow: the placement of shadow mode; None in other modes.
+            owners: the workers that count what their own slots process.
+        """
+        key = self._loads.changes, served, shadow
+        if key == self._computed_for:
+            return
+        self._computed_for, loads = key, self._loads
+        latest, smoothed = loads.latest_rates(), loads.rates()
+        latest_LE, smoothed_LE = loads.sum(latest), loads.load()
+        self.balance = BalanceStatus(
+            predicted=_predicted(served, latest_LE),
+            predicted_smoothed=_predicted(served, smoothed_LE),
+            measured=_measured(served, latest, owners),
+            measured_smoothed=_measured(served, smoothed, owners),
+            shadow=None if shadow is None else _predicted(shadow, latest_LE),
+            shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
+        )
+
+
+def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
+    return OverLayers.of(loads_with(placement, load_LE))
+
+
+def _measured(
+    placement: Placement, rates: Mapping[str, Loads], owners: Owners
+) -> OverLayers | None:
+    owned = [(gpus, rates[worker]) for worker, gpus in owners.items() if worker in rates]
+    loads_LG = measured_loads(owned, placement.phy2log, placement.num_gpus)
+    if loads_LG is None:
+        return None
+    return OverLayers.of(torch.from_numpy(loads_LG))

@@ -1,0 +1,268 @@
+"""The parts of a deployment that its workers, its operators and its automation share.
+
+Lives on the event loop. Changes to the rollout are applied one at a time, each to its end even if
+the call that asked for it is cancelled: whatever was made durable must have its effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
+from trimtab_server.domain.placement import count_moves
+from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.engine.deployment_store import DeploymentStore
+from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
+from trimtab_server.engine.rollout_driver import (
+    RETRY_AFTER_S,
+    DriverEvent,
+    OfferOpened,
+    PlacementApplied,
+    RolloutChange,
+    RolloutDriver,
+)
+from trimtab_server.engine.serial_executor import SerialExecutor
+from trimtab_server.engine.sessions import Sessions
+from trimtab_server.policy.policy import Policy
+from trimtab_server.rollout.effects import Effect
+from trimtab_server.rollout.record import Record
+from trimtab_server.rollout.rollout import Rollout
+from trimtab_server.store.errors import StoreError
+
+
+class DeploymentCore:
+    """Spec, policy, sessions, load and rollout of one deployment.
+
+    Args:
+        store: what the store keeps of the deployment.
+        record: the record of the rollout that the store has.
+        events: of the deployment.
+        offer_seconds: time in which workers have to prepare an offer.
+
+    Attributes:
+        sessions: the open sessions.
+        driver: of the rollout.
+        loads: what the workers have reported.
+        closed: whether every further change is refused with NotFoundError.
+    """
+
+    def __init__(
+        self, store: DeploymentStore, record: Record, events: DeploymentEvents, offer_seconds: float
+    ) -> None:
+        self.store = store
+        self.events = events
+        self.sessions = Sessions()
+        spec, smoothing = self.spec, self.policy.smoothing
+        self.driver = RolloutDriver(spec.topology.num_gpus, record, store, self.sessions, events)
+        self.loads = LoadAggregator(
+            spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
+        )
+        self.closed = False
+        self._offer_seconds = offer_seconds
+        self._executor = SerialExecutor()
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def spec(self) -> DeploymentSpec:
+        """What its workers agree on."""
+        return self.store.definition.spec
+
+    @property
+    def policy(self) -> Policy:
+        """What its operators want."""
+        return self.store.definition.policy
+
+    @property
+    def rollout(self) -> Rollout:
+        """The state machine of the rollout, to be read."""
+        return self.driver.rollout
+
+    @property
+    def pinned_reason(self) -> str | None:
+        """Why an operator or a decision cannot start a rollout; None if there is no pin."""
+        pinned = self.rollout.record.pinned
+        if pinned is None:
+            return None
+        return f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
+
+    async def start(self) -> None:
+        """Restore what the workers had counted. Call this once, before all else.
+
+        Raises:
+            StoreError: the counters cannot be loaded.
+        """
+        self.loads.restore(await self.store.load_counters())
+        await self.driver.start()
+        self.events.rollout_changed(self.rollout, 0)
+
+    # Changes to the rollout.
+
+    async def apply(self, change: RolloutChange) -> None:
+        """Apply a change to the rollout, with all that follows from it.
+
+        Raises:
+            NotFoundError: the deployment is closed.
+            UnavailableError: the store failed.
+        """
+        await self._executor.run(self._apply(change))
+
+    def submit(self, change: RolloutChange) -> asyncio.Task[None]:
+        """The same in a task that need not be awaited. It does not raise these errors."""
+        return self._executor.start(self._apply_quietly(change))
+
+    async def run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do other work while no change is applied to the rollout.
+
+        Raises:
+            NotFoundError: the deployment is closed.
+        """
+        await self._executor.run(self._run_exclusive(work))
+
+    async def start_rollout(
+        self, target: Placement, order: Sequence[int], blocked_reason: Callable[[], str | None]
+    ) -> None:
+        """Begin a rollout. Returns once its first stage is offered.
+
+        Args:
+            target: the placement to reach.
+            order: layers, the most urgent first.
+            blocked_reason: called when it is this change's turn, since others may have come
+                before it; returns why the rollout must not begin, or None.
+
+        Raises:
+            FailedPreconditionError: nothing can be offered now.
+            NotFoundError: the deployment is closed.
+            UnavailableError: the store failed.
+        """
+
+        def start() -> list[Effect]:
+            reason = blocked_reason()
+            if reason is not None:
+                raise FailedPreconditionError(reason)
+            return self.driver.start_rollout(target, order)
+
+        await self.apply(start)
+
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Returns a wait for the next change, counted from this call."""
+        return self._executor.changed()
+
+    async def wait_idle(self) -> None:
+        """Return once all changes that were submitted have been applied."""
+        await self._executor.wait_idle()
+
+    async def close(self) -> None:
+        """Finish all changes, refuse further ones, and wake all who wait for a change."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        await self.wait_idle()
+        self.closed = True
+        async with self._executor.exclusive():
+            pass
+        self.events.close()
+
+    async def _apply(self, change: RolloutChange) -> None:
+        async with self._executor.exclusive():
+            self._require_open()
+            try:
+                self._handle(await self.driver.apply(change))
+                self._handle(await self.driver.advance())
+            except StoreError as error:
+                self.driver.recover_later(error)
+                raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
+            finally:
+                self.events.rollout_changed(self.rollout, len(self.sessions))
+
+    async def _apply_quietly(self, change: RolloutChange) -> None:
+        # An alarm reports a failure of the store, and a closed deployment needs no change.
+        with suppress(UnavailableError, NotFoundError):
+            await self._apply(change)
+
+    async def _run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
+        async with self._executor.exclusive():
+            self._require_open()
+            await work()
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise NotFoundError(f"there is no deployment {self.store.name!r} any more")
+
+    def _handle(self, events: list[DriverEvent]) -> None:
+        for event in events:
+            match event:
+                case OfferOpened(version):
+                    self._expire_later(version)
+                case PlacementApplied(before, after):
+                    moves = count_moves(before, after)
+                    self.events.placement_applied(moves, moves * self.spec.bytes_per_expert)
+
+    def _expire_later(self, version: Version) -> None:
+        # At most one offer is open.
+        if self._expiry is not None:
+            self._expiry.cancel()
+        expire = partial(self._expire, version)
+        self._expiry = asyncio.get_running_loop().call_later(self._offer_seconds, expire)
+
+    def _expire(self, version: Version) -> None:
+        self.submit(lambda: self.rollout.expired(version))
+
+    # The load that workers report.
+
+    @property
+    def step(self) -> int:
+        """The last step that all workers have reported that have to; -1 if there is none.
+
+        The load of some of the workers is not that of the group.
+        """
+        if self.spec.scope == "global":
+            return self.loads.step
+        workers = self.sessions.workers
+        return min((self.loads.last_step_of(each) for each in workers), default=-1)
+
+    @property
+    def missing_report(self) -> str | None:
+        """Which worker has not reported, although others have; None if there is none.
+
+        An engine may have forgotten to report for one of its ranks.
+        """
+        workers = sorted(self.sessions.workers)
+        if self.step >= 0 or not workers or self.loads.step < 0:
+            return None
+        silent = next(each for each in workers if self.loads.last_step_of(each) < 0)
+        return f"{silent!r} has reported no load yet, and others have"
+
+    def _reporting_group(self) -> ReportingGroup:
+        workers, scope = self.sessions.workers, self.spec.scope
+        # In scope "global", each worker counts for the whole group, so one of them is enough.
+        awaited = workers & self.loads.workers if scope == "global" else workers
+        return ReportingGroup(awaited, apart=scope == "source")
+
+    async def save_counters(self) -> None:
+        """Save what the workers have counted, if they have reported since the last time.
+
+        Raises:
+            StoreError: the counters were not saved; the next call tries again.
+        """
+        unsaved = self.loads.unsaved()
+        # Without a complete group, there has never been anything to go on from.
+        if unsaved is None or self.closed:
+            return
+        if self.rollout.record.epoch is not None:
+            await self.store.save_counters(unsaved.baselines)
+            self.loads.mark_saved(unsaved)
+
+    @contextmanager
+    def reporting_store_errors(self) -> Iterator[None]:
+        """Raises an alarm and UnavailableError for a StoreError."""
+        try:
+            yield
+        except StoreError as error:
+            self.events.store_failed(f"the store failed: {error}")
+            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error

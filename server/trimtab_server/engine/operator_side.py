@@ -1,0 +1,130 @@
+"""What operators do with a deployment: pin, pause, change its policy, start rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from trimtab_protocol.history import Other
+from trimtab_protocol.placement import Placement
+from trimtab_server.engine.automation import Automation
+from trimtab_server.engine.deployment_core import DeploymentCore
+from trimtab_server.policy.policy import Mode, Policy
+from trimtab_server.rollout.effects import Effect
+
+
+class OperatorSide:
+    """A deployment as its operators use it. Each method raises NotFoundError once it is deleted.
+
+    Args:
+        core: of the deployment.
+        automation: of the deployment.
+    """
+
+    def __init__(self, core: DeploymentCore, automation: Automation) -> None:
+        self._core = core
+        self._automation = automation
+
+    async def move_to(self, target: Placement, order: Sequence[int] = ()) -> None:
+        """Begin a rollout to a placement, in switches that the workers have room for.
+
+        Returns once the first switch is offered; the others follow. An abort ends the rollout.
+
+        Args:
+            target: the placement to reach.
+            order: layers, the most urgent first.
+
+        Raises:
+            FailedPreconditionError: nothing can be offered now, or the deployment is pinned.
+            UnavailableError: the store failed.
+        """
+        await self._core.start_rollout(target, order, lambda: self._core.pinned_reason)
+
+    async def pin(self, placement: Placement | None) -> Placement | None:
+        """Stay at this placement, or unpin for None; returns the placement pinned before.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        core = self._core
+        before: Placement | None = None
+
+        def pin() -> list[Effect]:
+            nonlocal before
+            before = core.rollout.record.pinned
+            # A rollout that is under way may lead elsewhere.
+            if before is not None or placement is not None:
+                core.driver.abandon_target()
+            return core.rollout.pin(placement)
+
+        await core.apply(pin)
+        core.events.note(Other("pinned", {"digest": placement.digest if placement else None}))
+        await self._automation.go_to_pin()
+        return before
+
+    async def update_policy(self, changed: Callable[[Policy], Policy]) -> None:
+        """Change the policy, from the next decision on.
+
+        Args:
+            changed: returns the new policy for the current one.
+
+        Raises:
+            InvalidArgumentError: the new policy is invalid.
+            UnavailableError: the store failed. It may have the new policy: repeat the call.
+        """
+        core = self._core
+
+        async def update() -> None:
+            policy = changed(core.policy)
+            with core.reporting_store_errors():
+                await core.store.save_definition(replace(core.store.definition, policy=policy))
+            # A worker that joined meanwhile may have changed the spec.
+            self._automation.adopt(replace(core.store.definition, policy=policy))
+            if policy.mode is not Mode.ACTIVE:
+                self._automation.abandon_own_target()
+
+        await core.run_exclusive(update)
+
+    async def forget_load(self) -> None:
+        """Forget the load, since nothing that was reported so far was traffic.
+
+        Raises:
+            UnavailableError: the store failed. The load may be back after a restart: repeat the
+                call.
+        """
+        self._core.loads.reset_load()
+        self._automation.reset()
+        self._core.events.note(Other("load_forgotten"))
+        with self._core.reporting_store_errors():
+            await self._core.save_counters()
+
+    async def pause(self, reason: str) -> str | None:
+        """Offer nothing until `resume`; returns the reason that it was paused for before, if any.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        before = await self._change_pause(lambda: self._core.rollout.pause(reason))
+        self._core.events.note(Other("paused", {"reason": reason}))
+        return before
+
+    async def resume(self) -> str | None:
+        """Allow offers again; returns the reason that it was paused for, if any.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        before = await self._change_pause(lambda: self._core.rollout.resume())
+        self._core.events.note(Other("resumed", {"reason": before or ""}))
+        return before
+
+    async def _change_pause(self, change: Callable[[], list[Effect]]) -> str | None:
+        before: str | None = None
+
+        def changed() -> list[Effect]:
+            nonlocal before
+            before = self._core.rollout.record.paused
+            return change()
+
+        await self._core.apply(changed)
+        return before

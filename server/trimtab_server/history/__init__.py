@@ -1,0 +1,1 @@
+"""The history of all switches: a file for `trimtab check-history`, and log lines."""

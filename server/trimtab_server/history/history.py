@@ -1,0 +1,83 @@
+"""The history of all switches: to the writer of its file, and to the logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from trimtab_protocol.history import Event, Process, Reported, Started
+from trimtab_protocol.lines import kind_of, values_of
+from trimtab_server.engine.observer import HandledReport, Observer
+from trimtab_server.history.config import NONE, HistoryConfig
+from trimtab_server.history.writer import HistoryWriter
+from trimtab_server.policy.decide import MOVES
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_QUIET = {"prepared", "commit_sent", "ignored"}
+_MOVES = {reason.value for reason in MOVES}
+_SHOWN = (
+    *("version", "base", "epoch", "group", "worker", "cause", "reason", "answer"),
+    *("mode", "step", "before", "after", "moves"),
+)
+
+
+class History(Observer):
+    """Implements the part of `Observer` that belongs in a history.
+
+    Args:
+        config: which file.
+        on_lost: called for each event that could not be written, on any thread.
+
+    Raises:
+        InvalidArgumentError: the file cannot be opened.
+    """
+
+    def __init__(self, config: HistoryConfig, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._writer = None if config.history == NONE else HistoryWriter(config, on_lost)
+
+    def term_started(self, term: int) -> None:
+        """See `Observer`."""
+        self._write(Started(term))
+
+    def history_note(self, event: Event) -> None:
+        """See `Observer`."""
+        self._write(event)
+        kind, values = kind_of(event), values_of(event)
+        stays = kind == "decided" and values["reason"] not in _MOVES
+        emit = log.debug if stays or kind in _QUIET else log.info
+        shown = {name: _shown(values[name]) for name in _SHOWN if name in values}
+        emit(kind, deployment=event.deployment, **shown)
+
+    def report_handled(self, deployment: str, report: HandledReport) -> None:
+        """See `Observer`."""
+        if report.counted is not None:
+            process = Process(report.worker, report.incarnation)
+            self._write(Reported(process, report.seq, *report.counted, deployment=deployment))
+
+    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
+        """See `Observer`."""
+        log.error("alarm", deployment=deployment, reason=reason)
+
+    def barrier(self) -> Callable[[], None] | None:
+        """A function that returns once the file has all events so far. None if it has them.
+
+        Call it before anything that follows from these events is stored, or told to a worker: a
+        server that is killed would else leave a history that seems to break the rules.
+        """
+        return None if self._writer is None else self._writer.barrier()
+
+    def close(self) -> None:
+        """Write nothing any more. Repeated calls do nothing."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, event: Event) -> None:
+        if self._writer is not None:
+            self._writer.put(event)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

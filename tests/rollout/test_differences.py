@@ -1,0 +1,354 @@
+"""Transfers of offers: carried out on slots that hold labels, they give the placement offered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.solver.strategies import starts
+from trimtab_protocol.messages import Transfers
+from trimtab_protocol.placement import Placement
+from trimtab_server.domain.placement import placement_of
+from trimtab_server.domain.topology import Topology
+from trimtab_server.rollout.differences import Differences
+
+BYTES = 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """An offer, and which GPUs each worker owns."""
+
+    base: Placement
+    new: Placement
+    topology: Topology
+    owned: tuple[tuple[int, ...], ...]
+
+    @property
+    def contents(self) -> list[Transfers]:
+        differences = Differences.between(self.base, self.new, self.topology, BYTES)
+        return [differences.for_worker(gpus) for gpus in self.owned]
+
+    def gpu(self, slot: int) -> int:
+        return slot // self.topology.slots_per_gpu
+
+    def node(self, gpu: int) -> int:
+        return gpu // (self.topology.num_gpus // self.topology.num_nodes)
+
+    def holders(self, layer: int, expert: int) -> list[int]:
+        """GPUs that hold an expert in the base."""
+        row = self.base.phy2log[layer].tolist()
+        return sorted({self.gpu(slot) for slot, held in enumerate(row) if held == expert})
+
+
+def case(base, new, gpus, *, nodes=1, owned=None):
+    """A small case by hand: one worker for each GPU, unless told otherwise."""
+    experts = max(map(max, base)) + 1
+    return Case(
+        placement_of(base, experts, gpus),
+        placement_of(new, experts, gpus),
+        Topology(len(base[0]), gpus, nodes),
+        owned or tuple((gpu,) for gpu in range(gpus)),
+    )
+
+
+@st.composite
+def cases(draw):
+    nodes, per_node, slots = draw(
+        st.tuples(st.sampled_from([1, 1, 2, 3]), st.integers(1, 3), st.integers(1, 5))
+    )
+    gpus = nodes * per_node
+    experts, layers = draw(st.integers(1, gpus * slots)), draw(st.integers(1, 4))
+    base, other = (
+        starts(layers, experts, gpus * slots, draw(st.integers(0, 2**32 - 1))).numpy()
+        for _ in range(2)
+    )
+    new = base.copy()
+    for layer in range(layers):
+        match draw(st.sampled_from(["same", "swapped", "other"])):
+            case "swapped":
+                a, b = draw(st.integers(0, gpus * slots - 1)), draw(st.integers(0, slots - 1))
+                new[layer, [a, b]] = base[layer, [b, a]]
+            case "other":
+                new[layer] = other[layer]
+    owners = draw(st.lists(st.integers(0, gpus - 1), min_size=gpus, max_size=gpus))
+    owned = tuple(
+        tuple(gpu for gpu in range(gpus) if owners[gpu] == worker) for worker in sorted({*owners})
+    )
+    return Case(
+        placement_of(base, experts, gpus),
+        placement_of(new, experts, gpus),
+        Topology(gpus * slots, gpus, nodes),
+        owned,
+    )
+
+
+# Engines that have nothing but what their offers say. What lies in a slot of a layer is the
+# number of the expert whose weights it would be.
+
+
+def pushed(contents, memory):
+    """What staging holds, for each (layer, slot), when all have sent what they are to send."""
+    staging = {}
+    for mine in contents:
+        for layer, own, slot, _ in mine.sends.tolist():
+            assert (layer, slot) not in staging
+            staging[layer, slot] = memory[layer, own]
+    return staging
+
+
+def pulled(contents, memory, slots_per_gpu, choose):
+    """The same when each reads by itself, from a source of its choice."""
+    staging = {}
+    for mine in contents:
+        old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))
+        sources = mine.receive_sources.tolist()
+        for (layer, slot, expert), row in zip(mine.receives.tolist(), sources, strict=True):
+            gpu = choose([gpu for gpu in row if gpu >= 0])
+            start = gpu * slots_per_gpu
+            own = old[layer].index(expert, start, start + slots_per_gpu)
+            staging[layer, slot] = memory[layer, own]
+    return staging
+
+
+def flipped(contents, memory, staging):
+    """All slots after the flip of all, where each reads all its copies before it writes."""
+    after = dict(memory)
+    for mine in contents:
+        old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))
+        for layer, slot, _ in mine.receives.tolist():
+            after[layer, slot] = staging[layer, slot]
+        for layer, own, slot, expert in mine.copies.tolist():
+            source = memory if old[layer][own] == expert else staging
+            after[layer, slot] = source[layer, own]
+    return after
+
+
+def memory_of(placement):
+    return dict(np.ndenumerate(placement.phy2log))
+
+
+@given(cases())
+def test_sent_copied_and_flipped_it_is_the_placement_offered(case):
+    contents, memory = case.contents, memory_of(case.base)
+    after = flipped(contents, memory, pushed(contents, memory))
+    assert after == memory_of(case.new)
+
+
+@given(cases(), st.randoms())
+def test_every_source_will_do(case, rng):
+    contents, memory = case.contents, memory_of(case.base)
+    staging = pulled(contents, memory, case.topology.slots_per_gpu, rng.choice)
+    assert flipped(contents, memory, staging) == memory_of(case.new)
+
+
+@given(cases())
+def test_every_slot_that_differs_is_written_once_by_its_owner_and_no_other_is(case):
+    written = []
+    for gpus, mine in zip(case.owned, case.contents, strict=True):
+        slots = [*mine.receives[:, :2].tolist(), *mine.copies[:, [0, 2]].tolist()]
+        assert {case.gpu(slot) for _, slot in slots} <= set(gpus)
+        written += slots
+    differing = np.argwhere(case.base.phy2log != case.new.phy2log).tolist()
+    assert sorted(written) == differing
+
+
+@given(cases())
+def test_a_gpu_receives_each_expert_that_is_new_to_it_once(case):
+    slots = case.topology.slots_per_gpu
+    for gpus, mine in zip(case.owned, case.contents, strict=True):
+        expected = []
+        for layer, gpu in np.ndindex(len(case.base.phy2log), case.topology.num_gpus):
+            own = slice(gpu * slots, (gpu + 1) * slots)
+            held, wanted = (p.phy2log[layer, own].tolist() for p in (case.base, case.new))
+            if gpu in gpus:
+                expected += [
+                    [layer, gpu * slots + wanted.index(expert), expert]
+                    for expert in {*wanted} - {*held}
+                ]
+        assert mine.receives.tolist() == sorted(expected)
+        assert mine.bytes_received == BYTES * len(expected)
+
+
+@given(cases())
+def test_copies_stay_on_their_gpu(case):
+    for mine in case.contents:
+        for _, own, slot, _ in mine.copies.tolist():
+            assert case.gpu(own) == case.gpu(slot)
+            assert own != slot
+
+
+@given(cases())
+def test_sources_are_all_holders_and_those_of_the_own_node_come_first(case):
+    for mine in case.contents:
+        widest = 0
+        for (layer, slot, expert), row in zip(
+            mine.receives.tolist(), mine.receive_sources.tolist(), strict=True
+        ):
+            holders, here = case.holders(layer, expert), case.node(case.gpu(slot))
+            sources, padding = row[: len(holders)], row[len(holders) :]
+            assert sorted(sources) == holders
+            assert set(padding) <= {-1}
+            far = [case.node(gpu) != here for gpu in sources]
+            assert far == sorted(far)
+            widest = max(widest, len(holders))
+        assert mine.receive_sources.shape == (len(mine.receives), widest)
+
+
+@given(cases())
+def test_sources_as_near_come_in_the_order_of_what_is_read_from_them(case):
+    every = [
+        (*receive, [gpu for gpu in row if gpu >= 0])
+        for mine in case.contents
+        for receive, row in zip(mine.receives.tolist(), mine.receive_sources.tolist(), strict=True)
+    ]
+    every.sort()
+    for i, (layer, slot, expert, sources) in enumerate(every):
+        before = [(lay, exp, first) for lay, _, exp, (first, *_) in every[:i]]
+
+        def rank(gpu, layer=layer, slot=slot, expert=expert, before=before):
+            return (
+                case.node(gpu) != case.node(case.gpu(slot)),
+                before.count((layer, expert, gpu)),
+                [first for *_, first in before].count(gpu),
+                gpu,
+            )
+
+        assert sources == sorted(sources, key=rank)
+
+
+@given(cases())
+def test_sends_are_the_receives_of_all_by_first_source(case):
+    contents = case.contents
+    owner = {gpu: i for i, gpus in enumerate(case.owned) for gpu in gpus}
+    expected: list[list[list[int]]] = [[] for _ in contents]
+    for mine in contents:
+        for (layer, slot, expert), (first, *_) in zip(
+            mine.receives.tolist(), mine.receive_sources.tolist(), strict=True
+        ):
+            start = first * case.topology.slots_per_gpu
+            own = case.base.phy2log[layer].tolist().index(expert, start)
+            expected[owner[first]].append([layer, own, slot, expert])
+    for mine, sends in zip(contents, expected, strict=True):
+        assert mine.sends.tolist() == sorted(sends, key=lambda send: (send[0], send[2]))
+
+
+@given(cases())
+def test_nothing_is_said_of_layers_that_do_not_differ(case):
+    layers = np.flatnonzero((case.base.phy2log != case.new.phy2log).any(1)).tolist()
+    for mine in case.contents:
+        assert mine.layers.tolist() == layers
+        assert np.array_equal(mine.old_rows, case.base.phy2log[layers])
+        assert np.array_equal(mine.new_rows, case.new.phy2log[layers])
+        for items in (mine.receives, mine.sends, mine.copies):
+            assert {*items[:, 0].tolist()} <= {*layers}
+
+
+@given(cases())
+def test_rows_are_of_int32_and_in_order(case):
+    for mine in case.contents:
+        arrays = {name: value for name, value in vars(mine).items() if name != "bytes_received"}
+        assert {value.dtype for value in arrays.values()} == {np.dtype(np.int32)}
+        for items, destination in ((mine.receives, 1), (mine.sends, 2), (mine.copies, 2)):
+            keys = items[:, [0, destination]].tolist()
+            assert keys == sorted(keys)
+        shapes = [arrays[name].shape[1] for name in ("receives", "sends", "copies")]
+        assert shapes == [3, 4, 4]
+
+
+def test_nothing_differs_and_nothing_is_asked():
+    (mine,) = case([[0, 1, 1, 0]], [[0, 1, 1, 0]], 2, owned=((0, 1),)).contents
+    assert mine.old_rows.shape == mine.new_rows.shape == (0, 4)
+    assert len(mine.layers) == len(mine.receives) == len(mine.sends) == len(mine.copies) == 0
+    assert mine.receive_sources.shape == (0, 0)
+    assert mine.bytes_received == 0
+
+
+def test_two_gpus_exchange_an_expert():
+    # Layer 1 only: slot 1 of GPU 0 and slot 2 of GPU 1 change places.
+    left, right = case([[0, 1, 2, 3]] * 2, [[0, 1, 2, 3], [0, 2, 1, 3]], 2).contents
+    assert left.receives.tolist() == [[1, 1, 2]]
+    assert left.receive_sources.tolist() == [[1]]
+    assert left.sends.tolist() == [[1, 1, 2, 1]]
+    assert right.receives.tolist() == [[1, 2, 1]]
+    assert right.receive_sources.tolist() == [[0]]
+    assert right.sends.tolist() == [[1, 2, 1, 2]]
+    assert len(left.copies) == len(right.copies) == 0
+    assert left.bytes_received == right.bytes_received == BYTES
+
+
+def test_between_gpus_of_one_worker_it_both_sends_and_receives():
+    # As above: weights cross from GPU to GPU, so they need staging and count, and a worker
+    # that sends by collective has to see both ends.
+    (mine,) = case([[0, 1, 2, 3]], [[0, 2, 1, 3]], 2, owned=((0, 1),)).contents
+    assert mine.receives.tolist() == [[0, 1, 2], [0, 2, 1]]
+    assert mine.sends.tolist() == [[0, 2, 1, 2], [0, 1, 2, 1]]
+    assert mine.bytes_received == 2 * BYTES
+
+
+def test_a_gpu_of_the_own_node_comes_before_a_lower_one_of_another():
+    # Expert 0 lies on GPUs 0, 1 (node 0) and 3 (node 1); GPU 2 (node 1) gets it.
+    mine = case([[0, 0, 1, 0, 1, 2]], [[0, 0, 0, 0, 1, 2]], 6, nodes=3).contents[2]
+    assert mine.receive_sources.tolist() == [[3, 0, 1]]
+
+
+def test_receivers_of_one_expert_read_from_different_gpus():
+    # Expert 0 lies on GPUs 0 and 1, and goes to GPUs 2 to 5.
+    contents = case([[0, 0, 1, 2, 1, 2, 1, 2]], [[0, 0, 0, 0, 0, 0, 1, 2]], 8).contents
+    sources = [mine.receive_sources.tolist() for mine in contents[2:6]]
+    assert sources == [[[0, 1]], [[1, 0]], [[0, 1]], [[1, 0]]]
+
+
+def test_other_experts_and_layers_read_from_gpus_that_send_less():
+    # GPU 2 receives 0 in layer 0 and 1 in layer 1, and GPUs 0 and 1 hold both.
+    base, new = [[0, 1, 0, 1, 2, 2]] * 2, [[0, 1, 0, 1, 2, 0], [0, 1, 0, 1, 2, 1]]
+    mine = case(base, new, 3).contents[2]
+    assert mine.receive_sources.tolist() == [[0, 1], [1, 0]]
+
+
+def test_what_is_sent_is_read_from_the_lowest_slot_that_holds_it():
+    # GPU 0 holds expert 0 in its slots 1 and 2.
+    left, _ = case([[1, 0, 0, 2, 1, 2]], [[1, 0, 0, 2, 1, 0]], 2).contents
+    assert left.sends.tolist() == [[0, 1, 5, 0]]
+
+
+def test_an_expert_that_comes_to_two_slots_is_received_once():
+    _, right = case([[0, 1, 2, 2, 1, 2]], [[0, 1, 2, 2, 0, 0]], 2).contents
+    assert right.receives.tolist() == [[0, 4, 0]]
+    # Slot 4 holds expert 1 in the base, so the copy is of what slot 4 receives.
+    assert right.copies.tolist() == [[0, 4, 5, 0]]
+    assert right.bytes_received == BYTES
+
+
+def test_slots_of_a_gpu_that_change_places_are_copies_of_each_other():
+    # No order of writing would do: both read the base.
+    (mine,) = case([[0, 1]], [[1, 0]], 1).contents
+    assert mine.copies.tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
+    assert len(mine.receives) == mine.bytes_received == 0
+
+
+def test_a_slot_can_be_read_as_it_was_and_as_it_will_be():
+    # GPU 1 held 1, 2, 2, and gets 0 in slots 3 and 5, and 1, which lay in slot 3, in slot 4.
+    _, right = case([[0, 1, 2, 1, 2, 2]], [[0, 1, 2, 0, 1, 0]], 2).contents
+    assert right.receives.tolist() == [[0, 3, 0]]
+    assert right.copies.tolist() == [[0, 3, 4, 1], [0, 3, 5, 0]]
+
+
+@pytest.mark.parametrize("owned", [((0, 1, 2),), ((0,), (1,), (2,)), ((2, 0), (1,))])
+def test_workers_divide_the_same_work_among_themselves(owned):
+    rng = np.random.default_rng(5)
+    base = starts(4, 7, 12, 1)
+    new = np.array([rng.permutation(row) for row in base])
+    whole = Counter[tuple[int, ...]]()
+    for mine in case(base.tolist(), new.tolist(), 3, owned=owned).contents:
+        for items in (mine.receives, mine.sends, mine.copies):
+            whole.update(map(tuple, items.tolist()))
+    (alone,) = case(base.tolist(), new.tolist(), 3, owned=((0, 1, 2),)).contents
+    items = [*alone.receives.tolist(), *alone.sends.tolist(), *alone.copies.tolist()]
+    assert whole == Counter(map(tuple, items))
+    assert min(map(len, (alone.receives, alone.sends, alone.copies))) > 2

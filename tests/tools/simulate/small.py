@@ -1,0 +1,20 @@
+"""Small fleets for tests, and small switches."""
+
+from __future__ import annotations
+
+from trimtab_client import Placement
+from trimtab_tools.simulate.options import FleetOptions
+
+SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8}
+
+
+def small_options(**values: object) -> FleetOptions:
+    """Options of a small fleet, with these values changed."""
+    return FleetOptions(**{**SMALL, **values})
+
+
+def one_swap(placement: Placement) -> Placement:
+    """Two slots of different GPUs exchange their experts, which takes exactly one switch."""
+    rows = placement.phy2log.copy()
+    rows[0, [0, -1]] = rows[0, [-1, 0]]
+    return Placement.of(rows, placement.num_experts, placement.num_gpus)

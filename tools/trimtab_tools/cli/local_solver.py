@@ -1,0 +1,99 @@
+"""The solver in this process, for `trimtab place --local`. It needs the server's packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_client.arrays import as_amounts, as_indices
+from trimtab_client.exceptions import FieldViolation, InvalidArgumentError
+from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.placement import Balance, Placement
+from trimtab_client.results import Moves, PlaceResult
+from trimtab_tools.cli.errors import CommandError
+
+_TO_CONVERGENCE = -1
+
+
+def local_solver() -> Callable[..., PlaceResult]:
+    """A function like `Client.place` that calls the solver in this process.
+
+    Raises:
+        CommandError: the server's packages are not installed.
+    """
+    try:
+        import_module("trimtab_server.solver")
+    except ImportError as error:
+        hint = "--local needs the solver: pip install 'trimtab-tools[server]'"
+        raise CommandError(f"{hint} ({error})") from error
+    return _place
+
+
+def _place(
+    load: npt.ArrayLike,
+    topology: Topology,
+    *,
+    current: npt.ArrayLike | None,
+    budget: MoveBudget | None,
+    options: SolverOptions,
+) -> PlaceResult:
+    # Imported here: the other commands run without the server's packages.
+    from trimtab_server import solver
+    from trimtab_server.domain import errors
+    from trimtab_server.domain import topology as domain
+
+    load_LE = as_amounts(load, "load")
+    try:
+        plan = solver.place(
+            load_LE.copy(),
+            domain.Topology(**asdict(topology)),
+            current=None if current is None else as_indices(current, "current"),
+            budget=None if budget is None else solver.Budget(**_given(budget)),
+            settings=solver.settings_for(**_settings(options, solver.DEFAULT_EFFORT)),
+        )
+    except errors.InvalidArgumentError as error:
+        raise _refusal(error) from error
+    return _result(plan, load_LE.shape[1], topology.num_gpus)
+
+
+def _given(options: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if value is not None}
+
+
+def _settings(options: SolverOptions, default_effort: str) -> dict[str, Any]:
+    settings = {"effort": default_effort, **_given(options)}
+    if settings.get("max_iterations") == _TO_CONVERGENCE:
+        settings["max_iterations"] = None
+    return settings
+
+
+def _refusal(error: Any) -> InvalidArgumentError:
+    violations = [FieldViolation(v.field, v.description) for v in error.violations]
+    return InvalidArgumentError(str(error), field_violations=violations)
+
+
+def _result(plan: Any, num_experts: int, num_gpus: int) -> PlaceResult:
+    return PlaceResult(
+        placement=Placement.of(plan.phy2log.numpy(), num_experts, num_gpus),
+        moves=_moves(plan.moves),
+        before=None if plan.before is None else _balance(plan.before),
+        after=_balance(plan.after),
+    )
+
+
+def _moves(moves: Any) -> Moves:
+    if moves is None:
+        return Moves.none()
+    layer, slot, expert = moves.layer_slot_expert.numpy().astype(np.int32).T
+    return Moves(layer, slot, expert, moves.source_gpus.numpy().astype(np.int32))
+
+
+def _balance(evaluation: Any) -> Balance:
+    return Balance(
+        evaluation.gpu_load.numpy(), evaluation.imbalance.numpy(), evaluation.bound.numpy()
+    )
