@@ -37,7 +37,7 @@ demo: $(VENV)/.server  ## Replay real loads on workers that a server keeps balan
 serve: $(VENV)/.server  ## Start a server on this machine (ARGS=--help)
 	@$(BIN)/trimtab-server serve $(ARGS)
 
-test: $(VENV)/.dev  ## Run all tests (ARGS="-k packing" for some)
+test: $(VENV)/.dev  ## Run all tests (ARGS="-m unit" for the fast part)
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## Everything CI checks beside the tests

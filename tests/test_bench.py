@@ -46,7 +46,7 @@ PEERS = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+def table(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What one run prints beside these peers, one that is no Python, and one without a function."""
     folder = tmp_path_factory.mktemp("peers")
     sources = {name: source for name, (source, _) in PEERS.items()}
@@ -58,6 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _bench("backends", "improve", "growth", "busy", *flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_gets_a_row_for_each_shape_whatever_it_does(table: str, name: str) -> None:
     rows = [line for line in table.splitlines() if f"{name}.py" in line]
@@ -67,6 +68,7 @@ def test_a_peer_gets_a_row_for_each_shape_whatever_it_does(table: str, name: str
         assert PEERS[name][1] in row.split(" | ")[2]
 
 
+@pytest.mark.slow
 def test_a_placement_that_splits_groups_is_marked(table: str) -> None:
     grouped, other = (line for line in table.splitlines() if "round_robin.py" in line)
 
@@ -74,6 +76,7 @@ def test_a_placement_that_splits_groups_is_marked(table: str) -> None:
     assert "(splits groups)" not in other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["no_python", "no_function"])
 def test_a_file_that_cannot_be_loaded_is_named(table: str, name: str) -> None:
     rows = [line for line in table.splitlines() if f"{name}.py" in line]
@@ -82,11 +85,13 @@ def test_a_file_that_cannot_be_loaded_is_named(table: str, name: str) -> None:
     assert rows[0].startswith("Not measured: peer:")
 
 
+@pytest.mark.slow
 def test_ours_stand_beside_the_peers(table: str) -> None:
     for name in ("reference, fast", "reference, balanced"):
         assert table.count(f"| {name} | 0.") == len(problems(quick=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "title", ["Improve", "Growth with the number of layers", "Beside busy cores"]
 )
@@ -105,6 +110,7 @@ def test_a_section_that_does_not_exist_is_refused(
     assert "no section balnce" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_peer_may_answer_in_lists(tmp_path: Path) -> None:
     path = tmp_path / "lists.py"
     path.write_text(f"{SIGNATURE}    return [[0, 1, 2, 0]] * len(weight)\n")

@@ -15,7 +15,9 @@ FILES = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto")
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> dict[str, descriptor_pb2.FileDescriptorProto]:
+def compiled(
+    starts_processes: None, tmp_path_factory
+) -> dict[str, descriptor_pb2.FileDescriptorProto]:
     """What protoc makes of the .proto files now, by name."""
     out = tmp_path_factory.mktemp("protos") / "set.bin"
     subprocess.run(

@@ -24,7 +24,7 @@ PACKAGES = {
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def wheels(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
     subprocess.run([*pip, *map(str, FOLDERS.values())], check=True)
@@ -55,6 +55,7 @@ def test_every_module_of_a_package_is_in_its_wheel(wheels, name):
         assert modules <= files
 
 
+@pytest.mark.slow
 def test_the_clients_wheel_alone_has_no_command_and_runs(wheels, tmp_path):
     """Installed where nothing else is: no server, no tools, no torch."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)

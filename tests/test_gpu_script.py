@@ -37,6 +37,8 @@ def carried_out(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -> None:
     asked, file = (
         ["compile", "agreement", "plans", "phases", "place", "beside"],
@@ -57,6 +59,7 @@ def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -
         assert all(value > 0 for value in row.values())
 
 
+@pytest.mark.process
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_without_a_device_nothing_is_measured() -> None:
     done = carried_out()
@@ -90,6 +93,7 @@ def test_what_another_backend_answered_proves_nothing(monkeypatch: pytest.Monkey
     assert told == [], "the next request begins anew"
 
 
+@pytest.mark.process
 def test_a_section_that_takes_too_long_has_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +102,7 @@ def test_a_section_that_takes_too_long_has_failed(
     assert "plans is cut off after 0 s" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_a_section_that_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.sys, "executable", "/bin/false")
     assert script._carried_out("plans", [])["outcome"] == "failed"

@@ -25,6 +25,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "alerts.yml"
 
 
+@pytest.mark.process
 def test_the_shipped_configuration_and_rules_are_valid():
     done = subprocess.run(
         [program("promtool"), "check", "config", DEPLOY / "prometheus.yml"],
@@ -63,6 +64,7 @@ MODE = 'trimtab_deployment_mode{instance="a",deployment="d",mode="%s"}'
 WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("series", "firing"),
     [
@@ -172,6 +174,7 @@ def first_answer(url: str, query: str) -> list[Any]:
     raise AssertionError(f"no answer to {query}")
 
 
+@pytest.mark.slow
 def test_prometheus_sees_what_the_server_did(server, prometheus):
     with Client(server.address) as client:
         client.place(np.arange(1.0, 9.0).reshape(1, 8), Topology(12, 4))

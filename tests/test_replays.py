@@ -83,6 +83,8 @@ def test_a_quantile_lies_within_its_bucket():
     assert crowd.quantile(counts, 0.75) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_server_serves_a_replay_as_its_loop_does_here():
     name = "esft_dsv2lite"
     load, topology = torch.from_numpy(trace(name))[13:20], REPLAYS[name]

@@ -41,7 +41,7 @@ def client(connect: Callable[..., Any], service: RunningService) -> Any:
 
 
 @pytest.fixture(scope="module")
-def often() -> Iterator[ServerProcess]:
+def often(starts_processes: None) -> Iterator[ServerProcess]:
     """A real server that has its workers report often."""
     with server_process("--report-seconds", "0.01") as running:
         yield running

@@ -56,6 +56,8 @@ def test_the_server_says_why_it_cannot_pause(client: Any, worker: Worker) -> Non
     assert client.call("resume", worker.deployment) is None
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_pause_and_resume_survive_a_restart_of_the_server(tmp_path: Path) -> None:
     """Killed, and with other workers each time."""
     before = []

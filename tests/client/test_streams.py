@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.client.service import Failure, RunningService, array_of
+from tests.client.worker.server import WAIT
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_client import (
     AsyncClient,
@@ -288,7 +289,7 @@ async def test_leaving_the_loop_cancels_the_call_and_leaves_no_task(
             async for _ in items:
                 break
         coroutines = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
-        await asyncio.to_thread(service.solver.stream_over.wait)
+        assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
 
         assert not {name for name in coroutines if "Pump" in name}
         assert await tasks_that_stay() == set()
@@ -298,7 +299,7 @@ async def test_dropping_an_asynchronous_stream_cleans_up_too(service: RunningSer
     async with AsyncClient(service.target) as client:
         async for _ in client.place_stream((LOAD for _ in count()), TOPOLOGY):
             break
-        await asyncio.to_thread(service.solver.stream_over.wait)
+        assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
 
         assert await tasks_that_stay() == set()
 
@@ -316,7 +317,7 @@ async def test_asynchronous_loads_see_their_stream_end(service: RunningService) 
     async with AsyncClient(service.target) as client:
         async with aclosing(client.place_stream(loads(), TOPOLOGY)) as items:
             assert (await anext(items)).index == 0
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), WAIT)
 
 
 async def test_cancelling_the_consumer_is_a_cancellation(service: RunningService) -> None:
@@ -329,17 +330,19 @@ async def test_cancelling_the_consumer_is_a_cancellation(service: RunningService
         consumer.cancel()
         with pytest.raises(asyncio.CancelledError):
             await consumer
-        await asyncio.to_thread(service.solver.stream_over.wait)
+        assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
 
 
 async def test_the_pump_ends_silently_when_the_call_has_ended() -> None:
     async with grpc.aio.insecure_channel("unix:/nowhere") as channel:
         call = SolverServiceStub(channel).PlaceStream()
-        await call.code()
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
         config = wire.stream_config(TOPOLOGY, None, None, None)
         setup = StreamSetup(config, TOPOLOGY.num_gpus, max_in_flight=1, timeout=math.inf)
-        await AioPump(setup, [LOAD]).run(call)
+        pump = AioPump(setup, [LOAD])
+        await asyncio.wait_for(pump.run(call), WAIT)
+        assert pump.taken.empty()
 
 
 def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:

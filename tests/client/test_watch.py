@@ -287,6 +287,7 @@ def test_the_call_begins_with_the_first_placement_asked_for(
     watch.close()
 
 
+@pytest.mark.process
 def test_the_watch_continues_after_the_server_was_killed(
     tmp_path: Path, connect: Callable[..., Any]
 ) -> None:

@@ -22,6 +22,8 @@ WAIT = 60
 NO_FAILPOINT = ("--failpoints", "")
 DEPLOYMENTS = ("model/decode", "model/prefill")
 
+pytestmark = pytest.mark.process
+
 
 def fleet_of(folder: Path, *flags: str) -> Fleet:
     """A fleet with its history and its server's store in a folder."""
@@ -112,6 +114,7 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["open", "outrank", "save_counters", "save_spec"])
 def test_a_server_that_dies_after_any_other_durable_write_goes_on_as_well(tmp_path, operation):
     store, failpoint = tmp_path / "db", ("--failpoints", f"{operation}:durable=exit")
@@ -164,6 +167,7 @@ def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(tmp_path, transit
         assert (violation.invariant, violation.message.startswith(message)) == (rule, True)
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_server_loses_nothing(tmp_path):
     rng = random.Random(1)
     with fleet_of(tmp_path) as fleet:

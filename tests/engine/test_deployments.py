@@ -188,6 +188,8 @@ async def test_counts_are_saved_every_few_seconds(tmp_path):
         deployment, worker = await deployments.join(join_request())
         deployment.workers.report(worker, report(1, 10))
         await until(lambda: deployments._store.store.load_counters("d"))
+        [saved] = deployments._store.store.load_counters("d").values()
+        assert saved.counts_LE.tolist() == [[10] * 4] * 2
 
 
 async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
@@ -361,9 +363,7 @@ async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothi
         await deployment.save_counters()
         assert not deployments._store.store.load_counters("half")
         deployments.leave(deployment, worker)
-        await deployment.wait_idle()
-        await asyncio.sleep(0)
-        assert len(deployments) == 0
+        await until(lambda: len(deployments) == 0)
         with pytest.raises(NotFoundError, match="there is no deployment 'half'"):
             deployments.find("half")
         await deployments.join(JoinRequest("half", SPEC, half, 6, 0))

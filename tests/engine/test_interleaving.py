@@ -175,8 +175,9 @@ async def test_counts_do_not_outlive_their_deployment():
         reported(deployment, worker)
         deployments.leave(deployment, worker)
         deleting = asyncio.ensure_future(deployments.delete("d"))
-        while not deployment.is_deleted:  # noqa: ASYNC110 - one turn of the loop at a time
-            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not deployment.is_deleted:  # noqa: ASYNC110 - one turn of the loop at a time
+                await asyncio.sleep(0)
         await deployment.save_counters()
         await deleting
     assert not disk.contents.counters

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab_client import Placement
@@ -112,7 +112,8 @@ class Between:
         self.crash(rng)
 
 
-@pytest.mark.parametrize("seed", range(300))
+@settings(max_examples=300)
+@given(seed=st.integers(0, 2**32 - 1))
 def test_only_acknowledged_reports_that_the_server_lost_become_gaps(seed):
     rng, between = random.Random(seed), Between()
     happenings = [between.record, between.send, between.arrive, between.save, between.crash]

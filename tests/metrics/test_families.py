@@ -139,6 +139,7 @@ def test_recorders_share_nothing() -> None:
     assert Recorder().registry.get_sample_value("trimtab_moves_total") == 0
 
 
+@pytest.mark.process
 def test_promtool_finds_nothing_to_complain_about() -> None:
     text = generate_latest(busy_recorder().registry)
     check = subprocess.run(

@@ -47,14 +47,15 @@ Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=120)
 TestSchedules = Schedules.TestCase
 
 
-def test_thousands_of_random_schedules_go_right():
-    totals, wrong = play_many(range(2000))
+@pytest.mark.slow
+def test_a_thousand_random_schedules_go_right():
+    totals, wrong = play_many(range(1000))
     assert wrong == {}
     # Not for want of trying: what is rarest of all has happened often.
     assert totals["applied"] > 1000
     assert totals["aborted"] > 1000
     assert totals["started"] > 2000
-    assert totals["epoch"] > 2500
+    assert totals["epoch"] > 1500
 
 
 def _commit_before_it_is_durable(monkeypatch):

@@ -115,6 +115,7 @@ class World:
 
     def actions(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """Everything that can happen now, by name."""
+        self.links = [link for link in self.links if link.worker_open or link.server_open]
         for rank in self.ranks.values():
             yield from self._rank_actions(rank)
         for link in self.links:

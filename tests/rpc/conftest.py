@@ -17,7 +17,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 @pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pki(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca, server and client certificates and keys, made for this run."""
     folder = tmp_path_factory.mktemp("pki")
 

@@ -266,6 +266,7 @@ async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behin
 # The server ends.
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["drain", "kill"])
 async def test_a_server_that_starts_again_goes_on_in_each_state(tmp_path, number):
     store = ("--store", str(tmp_path / "db"))

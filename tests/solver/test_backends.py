@@ -144,7 +144,7 @@ def test_odd_topologies_are_what_their_names_say():
     ),
     st.integers(1, 9),
 )
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_improves_as_the_reference_does(kind, seed, layers, where, budget, top_k):
     topology, experts = where
     load_LE = amounts(kind, layers, experts, seed)

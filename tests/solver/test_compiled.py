@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 WITHOUT_OVERRIDE = """
@@ -21,6 +23,15 @@ import ctypes, os, sys
 dropped = [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]
 assert dropped == [0, 0] or os.geteuid() != 0
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+# Imports the compiled functions without the rest of the solver: torch and SciPy take longer to
+# import than one function takes to compile.
+ALONE = """
+import sys, types
+for name in ("trimtab_server.solver", "trimtab_server.solver.backends"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = ["server/" + name.replace(".", "/")]
 """
 
 # Prints the folder of the code, how often it was loaded, and how often it was compiled.
@@ -93,7 +104,7 @@ def printed(program: str, *arguments: str, cache: Path, home: Path, **other: str
     environment |= {"NUMBA_CACHE_DIR": str(cache), "HOME": str(home), **other}
     environment["PYTHONPATH"] = os.pathsep.join(("server", "protos"))
     ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_OVERRIDE, "-W", "error", "-c", program, *arguments],
+        [sys.executable, "-c", WITHOUT_OVERRIDE, "-W", "error", "-c", ALONE + program, *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -115,6 +126,23 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
         allow(path, 0o755)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A cache that a process has written to that had none, and the line that it printed."""
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "cache").mkdir()
+    (line,) = printed(MAPPED, cache=folder / "cache", home=folder)
+    return folder / "cache", line.split()
+
+
+@pytest.fixture
+def kept(written: tuple[Path, list[str]], places: dict[str, Path]) -> Path:
+    """The folder of the code below `places["cache"]`, which has been filled."""
+    cache, (folder, *_) = written
+    shutil.copytree(cache, places["cache"], dirs_exist_ok=True)
+    return places["cache"] / Path(folder).relative_to(cache)
+
+
 def allow(folder: Path, mode: int) -> None:
     """Set the permissions of a folder and of all folders in it."""
     for path in (*folder.rglob("*"), folder):
@@ -131,18 +159,21 @@ def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
     assert {of_setting[setting] for setting in CHANGE_NO_CODE} == {usual}, of_setting
 
 
+@pytest.mark.slow
 def test_code_with_and_without_bounds_checks_is_kept_apart(places):
     for _ in range(2):
         assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
         assert printed(OUT_OF_BOUNDS, **places, NUMBA_BOUNDSCHECK="1") == ["checked"]
 
 
-def test_a_read_only_cache_is_used(places):
-    cache, home = places["cache"], places["home"]
-    (first,) = printed(MAPPED, **places)
-    kept, *counts = first.split()
-    assert Path(kept).is_relative_to(cache)
+def test_code_is_kept_in_the_given_folder(written):
+    cache, (folder, *counts) = written
+    assert Path(folder).is_relative_to(cache)
     assert counts == ["0", "1"]
+
+
+def test_a_read_only_cache_is_used(places, kept):
+    cache, home = places["cache"], places["home"]
     allow(cache, 0o555)
     before = sorted(cache.rglob("*"))
     assert printed(MAPPED, **places) == [f"{kept} 1 0"]
@@ -155,14 +186,13 @@ def test_a_read_only_cache_is_used(places):
     assert printed(MAPPED, cache=nowhere, home=home) == [f"{mine} 1 0"]
 
 
+@pytest.mark.usefixtures("kept")
 def test_code_that_a_read_only_cache_lacks_is_compiled(places):
-    (first,) = printed(MAPPED, **places)
     allow(places["cache"], 0o555)
     before = sorted(places["cache"].rglob("*"))
     # Another function than the one in the cache.
     assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
     assert sorted(places["cache"].rglob("*")) == before
-    assert first.startswith(str(places["cache"]))
 
 
 def test_a_read_only_cache_with_code_for_another_machine_is_skipped(
@@ -175,8 +205,8 @@ def test_a_read_only_cache_with_code_for_another_machine_is_skipped(
     assert list(places["home"].rglob("*.nbc"))
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(places):
-    printed(MAPPED, **places)
     for file in places["cache"].rglob("*.nb?"):
         file.chmod(0)
     allow(places["cache"], 0o555)
@@ -205,12 +235,11 @@ def test_a_call_is_answered_even_if_its_code_cannot_be_kept(how, places):
 
 
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
-@pytest.mark.parametrize("kept", [0, 20])
-def test_a_truncated_file_is_replaced(places, ending, kept):
+@pytest.mark.parametrize("size", [0, 20])
+def test_a_truncated_file_is_replaced(places, kept, ending, size):
     """A loss of power or an incomplete copy of an image leaves such files."""
-    printed(MAPPED, **places)
-    for file in places["cache"].rglob(f"maps.slot_maps*.{ending}"):
-        file.write_bytes(file.read_bytes()[:kept])
+    (file,) = kept.glob(f"maps.slot_maps*.{ending}")
+    file.write_bytes(file.read_bytes()[:size])
     hits = [printed(MAPPED, **places)[0].split()[1:] for _ in range(2)]
     assert hits == [["0", "1"], ["1", "0"]]
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.process
 
 TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
 
@@ -63,6 +64,7 @@ def compiled(target: str, cache: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_compiles_and_fits_into_registers(target: str, tmp_path: Path) -> None:
     found = compiled(target, tmp_path)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import improving as oracle
@@ -17,56 +17,52 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.solver import evaluate, improve, rebalance_experts
 from trimtab_server.solver.backends.reference.align import keep_slots
 
+BACKENDS = ("reference", "cpu")
 MOVES = st.sampled_from([None, 0, 1, 2, 3, 4])
 MIN_GAINS = st.sampled_from([0.0, 2.0**-10, 2.0**-4])
 
 
 @given(placed_loads(), MOVES, MIN_GAINS, st.integers(1, 9))
-def test_takes_exactly_the_steps_of_the_brute_force_oracle(
-    backend, problem, budget, min_gain, top_k
-):
+@settings(max_examples=100)
+def test_takes_exactly_the_steps_of_the_brute_force_oracle(problem, budget, min_gain, top_k):
     phy2log, load, gpus = problem
-    new, _ = improve(
-        phy2log,
-        load,
-        gpus,
-        max_moves_per_layer=budget,
-        min_gain=min_gain,
-        top_k=top_k,
-        backend=backend,
-    )
+    how = {"max_moves_per_layer": budget, "min_gain": min_gain, "top_k": top_k}
+    found = {each: improve(phy2log, load, gpus, **how, backend=each)[0] for each in BACKENDS}
     for layer, start in enumerate(phy2log):
         weights = quantised(load[layer])
         steps = oracle.Problem(start, weights, gpus, budget, Fraction(min_gain), top_k)
-        expected = kept(oracle.path(steps), load[layer], gpus)
-        assert oracle.held(new[layer].tolist(), gpus) == oracle.held(expected, gpus)
+        expected = oracle.held(kept(oracle.path(steps), load[layer], gpus), gpus)
+        for backend, new in found.items():
+            assert oracle.held(new[layer].tolist(), gpus) == expected, backend
 
 
 @given(shared_layers(), MOVES, MIN_GAINS, st.integers(1, 4), st.sampled_from([1.0, 1.5, 4.0]))
+@settings(max_examples=100)
 def test_takes_the_steps_of_the_oracle_until_there_are_none_where_gpus_share_experts(
-    backend, layer, budget, min_gain, top_k, cross_node_cost
+    layer, budget, min_gain, top_k, cross_node_cost
 ):
     start, load, topology = layer
     gpus, nodes, groups = topology.num_gpus, topology.num_nodes, topology.num_groups
-    new, _ = improve(
-        [start],
-        [load],
-        gpus,
-        num_nodes=nodes,
-        num_groups=groups,
-        max_moves_per_layer=budget,
-        min_gain=min_gain,
-        cross_node_cost=cross_node_cost,
-        top_k=top_k,
-        backend=backend,
-    )
-    (found,) = new.tolist()
     rules = Fraction(min_gain), top_k, nodes, groups, Fraction(cross_node_cost)
     steps = oracle.Problem(start, quantised(load), gpus, budget, *rules)
     expected = kept(oracle.path(steps), load, gpus)
-    assert oracle.held(found, gpus) == oracle.held(expected, gpus)
-    further = oracle.best_step(steps, found)
-    assert further is None or kept([start, further], load, gpus) == start
+    for backend in BACKENDS:
+        new, _ = improve(
+            [start],
+            [load],
+            gpus,
+            num_nodes=nodes,
+            num_groups=groups,
+            max_moves_per_layer=budget,
+            min_gain=min_gain,
+            cross_node_cost=cross_node_cost,
+            top_k=top_k,
+            backend=backend,
+        )
+        (found,) = new.tolist()
+        assert oracle.held(found, gpus) == oracle.held(expected, gpus), backend
+        further = oracle.best_step(steps, found)
+        assert further is None or kept([start, further], load, gpus) == start, backend
 
 
 def kept(path, load, gpus):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -31,10 +33,16 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("kind", LOADS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("effort", ["fast", "balanced"])
-def test_shapes_maps_and_rules(backend, kind, shape, effort):
+def test_shapes_maps_and_rules(backend):
+    for kind, shape, effort in product(LOADS, SHAPES, ("fast", "balanced")):
+        try:
+            check_maps(backend, kind, shape, effort)
+        except Exception as error:
+            error.add_note(f"with loads {kind!r}, shape {shape} and effort {effort!r}")
+            raise
+
+
+def check_maps(backend, kind, shape, effort):
     replicas, groups, nodes, gpus, experts = shape
     if gpus % nodes:
         nodes = 1

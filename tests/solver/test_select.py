@@ -104,6 +104,7 @@ def replicated_in_a_process(home: Path, cache: Path | None) -> str:
     return ran.stdout.strip()
 
 
+@pytest.mark.process
 def test_answers_if_no_machine_code_can_be_kept(tmp_path):
     # Not even root can create a folder below a file.
     (tmp_path / "file").touch()
@@ -111,6 +112,7 @@ def test_answers_if_no_machine_code_can_be_kept(tmp_path):
     assert printed == "[[0, 1, 1, 1]] None"
 
 
+@pytest.mark.process
 def test_keeps_machine_code_in_the_given_folder_or_else_below_the_home(tmp_path):
     home, cache = tmp_path / "home", tmp_path / "cache"
     (tmp_path / "file").touch()

@@ -25,7 +25,7 @@ on_linux = pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as
 
 
 @pytest.fixture(scope="module")
-def woken() -> dict[str, int]:
+def woken(starts_processes: None) -> dict[str, int]:
     """How many threads each call left in a new process, without Trimtab's own."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.solver.thread_counts"],
@@ -125,6 +125,7 @@ def test_all_cores_are_left_if_the_load_is_unknown(said, tmp_path, monkeypatch):
     assert cores._cores_left() == math.inf
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_starts_its_own_threads():
     """It does not have its parent's threads, so work given to them would wait for ever."""

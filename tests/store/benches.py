@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,12 @@ from typing import Protocol
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_server.store.store import Store
+
+
+def folder_in_memory() -> tempfile.TemporaryDirectory[str]:
+    """A folder for many writes that need not outlive the machine: each would wait for the disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it is private
+    return tempfile.TemporaryDirectory(dir=memory if memory.exists() else None)
 
 
 class Bench(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.store.benches import BENCHES
+from tests.store.benches import BENCHES, folder_in_memory
 from tests.store.scenes import contents, plain, plain_counters
 from tests.store.strategies import by_worker, names, records
 from trimtab_server.rollout.record import Record
@@ -30,7 +29,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = folder_in_memory()
         self._bench = BENCHES[self.kind](Path(self._folder.name))
         self._store = self._bench.open()
         self._term = self._durable_term = 1

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.store.benches import folder_in_memory
 from tests.store.scenes import (
     AFTER,
     BEFORE,
@@ -78,7 +79,9 @@ def raw(path: Path) -> closing[sqlite3.Connection]:
 
 
 @pytest.fixture(scope="module")
-def graveyard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def graveyard(
+    starts_processes: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
     """Files of processes that died at each failpoint, and how they ended."""
     folder = tmp_path_factory.mktemp("graveyard")
     with child("die", folder) as process:
@@ -105,6 +108,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after(
         assert contents(store) == expected(state)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("lines", [1, 40, 400])
 def test_writes_acknowledged_before_a_kill_are_durable(path: Path, lines: int) -> None:
     with child("write", path) as process:
@@ -130,6 +134,7 @@ def test_writes_acknowledged_before_a_kill_are_durable(path: Path, lines: int) -
 # Locks.
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused_and_a_killed_one_releases_the_store(path: Path) -> None:
     with child("hold", path) as process:
         assert line_of(process) == "open"
@@ -153,6 +158,7 @@ def test_a_second_store_of_this_process_is_refused_under_any_name_of_the_file(pa
                 SqliteStore(name)
 
 
+@pytest.mark.process
 def test_a_program_that_the_server_started_does_not_keep_the_lock(path: Path) -> None:
     with closing(SqliteStore(path)):
         started = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
@@ -374,7 +380,12 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 # Size.
 
 
-def test_the_file_does_not_grow_with_the_number_of_writes(path: Path) -> None:
+def test_the_file_does_not_grow_with_the_number_of_writes() -> None:
+    with folder_in_memory() as folder:
+        check_sizes(Path(folder) / "trimtab.db")
+
+
+def check_sizes(path: Path) -> None:
     layers, slots, saves = 16, 256, 2000
     random = np.random.default_rng(0)
     with closing(SqliteStore(path)) as store:

@@ -56,6 +56,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", [SYNC, ASYNC], ids=["sync", "async"])
 def test_a_forked_session_raises_and_its_parent_continues(script: str) -> None:
     done = subprocess.run(

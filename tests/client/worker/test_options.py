@@ -53,6 +53,7 @@ def test_invalid_options_are_refused(values: dict[str, Any], message: str) -> No
         options(**values)
 
 
+@pytest.mark.process
 def test_the_worker_is_loaded_when_first_used() -> None:
     code = (
         "import sys, trimtab_client\n"

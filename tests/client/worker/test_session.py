@@ -1004,7 +1004,10 @@ def test_close_does_not_wait_for_an_absent_server(server: RunningSessions, start
     engine = start(retry=RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0), random=lambda: 1)
     server.stop()
     engine.event("disconnected")
-    engine.close(timeout=1000.0)
+    closing = threading.Thread(target=engine.close, kwargs={"timeout": 1000.0}, daemon=True)
+    closing.start()
+    closing.join(WAIT)
+    assert not closing.is_alive()
 
 
 def test_a_closed_session_says_so(start: Start) -> None:

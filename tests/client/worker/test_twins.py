@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.client.worker.engine import FIRST, QUICK, SECOND, options
-from tests.client.worker.server import RunningSessions, offer_message
+from tests.client.worker.server import WAIT, RunningSessions, offer_message
 from trimtab_client import AsyncWorkerSession, Flip, SwitchOffer, Version, WorkerSession
 
 METHODS = sorted(
@@ -44,6 +44,7 @@ def test_every_member_is_documented(kind: type) -> None:
 
 async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -> None:
     begun, release = asyncio.Event(), asyncio.Event()
+    brought: list[Sequence[int]] = []
 
     async def on_offer(offer: SwitchOffer) -> None:
         begun.set()
@@ -51,6 +52,7 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
 
     async def barrier(values: Sequence[int]) -> Sequence[int]:
         await asyncio.sleep(0)
+        brought.append(values)
         return values
 
     version, base = Version(1, 1), Version(1, 0)
@@ -64,19 +66,21 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
     ) as session:
         stream = await asyncio.to_thread(server.joined)
         stream.send(offer=offer_message(version, base, FIRST, SECOND, (0, 1)))
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), WAIT)
         await asyncio.to_thread(stream.expect, "accepted")
         release.set()
         await asyncio.to_thread(stream.expect, "prepared")
         stream.commit(version, SECOND)
         flip: Flip | None = None
         step = 0
-        while flip is None:
-            step += 1
-            flip = await session.at_step_boundary(step)
+        async with asyncio.timeout(WAIT):
+            while flip is None:
+                step += 1
+                flip = await session.at_step_boundary(step)
         session.applied()
         await asyncio.to_thread(stream.expect, "applied")
         assert session.in_force == version
+        assert len(brought) == step, "agreed on at every step"
         stream.end()
 
 
@@ -97,7 +101,7 @@ async def test_a_coroutine_that_fails_refuses(server: RunningSessions) -> None:
         await asyncio.to_thread(stream.expect, "accepted")
         refused = await asyncio.to_thread(stream.expect, "refused")
         assert "link down" in refused.reason
-        await aborted.wait()
+        await asyncio.wait_for(aborted.wait(), WAIT)
         stream.end()
 
 

@@ -114,6 +114,7 @@ def test_by_default_both_kinds_of_transfer_are_checked(capsys: Capture) -> None:
     assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}
 
 
+@pytest.mark.process
 def test_an_engine_that_is_stuck_does_not_keep_the_command_from_ending(folder: Path) -> None:
     done = subprocess.run(
         [

@@ -54,7 +54,7 @@ def fail(capsys: Capture, *arguments: str, code: int = 1) -> str:
     return err
 
 
-@pytest.fixture(params=["server", "local"])
+@pytest.fixture(params=[pytest.param("server", marks=pytest.mark.process), "local"])
 def solver(request: pytest.FixtureRequest) -> list[str]:
     if request.param == "local":
         return ["--local"]
@@ -309,6 +309,7 @@ def test_the_environment_names_the_server(
     assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
 
 
+@pytest.mark.process
 def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
     code = (
         "import sys; sys.modules['trimtab_server'] = None\n"

@@ -492,6 +492,7 @@ def test_watch_ends_with_the_error_that_ends_it(
     assert "0 is not at least 1" in fail(capsys, "watch", "d", "--count", "0", *at, code=2)
 
 
+@pytest.mark.process
 def test_an_interrupt_ends_a_watch_silently(service: RunningService) -> None:
     service.deployments.watches.append([served_message(Version(2, 7)), "hold"])
     # As in a terminal, since processes in the background of a shell ignore the signal.

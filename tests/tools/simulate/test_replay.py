@@ -35,6 +35,7 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace.npz"
 
 
+@pytest.mark.process
 def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture, tmp_path: Path):
     sizes = ("--trace", str(trace), "--ranks", "4", "--slots", "12")
     faults = ("--fault", "kill-rank:2@w3", "--fault", "kill-server@w8")
@@ -66,6 +67,7 @@ def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture
     assert report["faults"][0]["served_after"] > 0
 
 
+@pytest.mark.process
 def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(trace: Path):
     options = FleetOptions(trace=trace, ranks=4, slots=12, windows=(0, 8), layers=1)
     fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
@@ -98,6 +100,7 @@ def test_a_plan_that_does_not_fit_the_fleet_or_has_no_end_is_refused():
         Fleet(options, balance="on")
 
 
+@pytest.mark.process
 def test_the_demo_shows_the_progress_and_the_result():
     flags = ("--windows", "12:20", "--ranks", "4", "--layers", "2", "--step-seconds", "0.01")
 
