@@ -4,10 +4,10 @@
 #   docker build -t trimtab .                                     CPU
 #   docker build -t trimtab --build-arg VARIANT=cuda .            NVIDIA GPUs
 #
-# The usual torch wheel brings the CUDA libraries, so the cuda variant needs no
-# other base image, only a host with the NVIDIA driver and container toolkit. The
-# cpu variant is some gigabytes smaller if TORCH_CPU_INDEX names PyTorch's index of
-# CPU builds (PyTorch's installation page shows it); without it, it works as well.
+# The standard torch wheel contains the CUDA libraries. So the cuda variant has the same
+# base image, and its host needs the NVIDIA driver and the container toolkit. The cpu
+# variant also works with the standard wheel, but is some gigabytes smaller if
+# TORCH_CPU_INDEX names PyTorch's index of CPU builds (see PyTorch's installation page).
 ARG PYTHON=3.12
 ARG VARIANT=cpu
 
@@ -34,7 +34,8 @@ COPY protocol protocol
 COPY client client
 COPY server server
 COPY tools tools
-# torch brings the Triton that it was built for, where it brings one at all.
+# The client, the server and the tools. If torch depends on Triton, it brings the version
+# that it was built for.
 RUN pip install --no-cache-dir -c constraints.txt . ./server ./tools
 ENV NUMBA_CACHE_DIR=/var/cache/trimtab
 RUN trimtab-server warm --device cpu
@@ -44,8 +45,8 @@ ENV TRIMTAB_DEVICE=cpu
 
 FROM python:${PYTHON}-slim AS runtime-cuda
 ENV TRIMTAB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# Triton builds what it loads kernels with at the first launch: with a C compiler, the C
-# library's headers, and Python's, which this image has.
+# At the first launch Triton compiles its loader of kernels. It needs a C compiler, the C
+# library's headers, and Python's headers, which this image has.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -56,8 +57,8 @@ FROM runtime-${VARIANT}
 RUN useradd --system --uid 10001 --no-create-home trimtab \
     && install --directory --owner=10001 /var/lib/trimtab
 COPY --from=build /opt/trimtab /opt/trimtab
-# Compiled kernels. On a processor of another kind they are compiled anew, and kept if this
-# folder can be written to.
+# The kernels compiled above. On another kind of processor the server compiles them again, and
+# keeps them if it can write to this folder.
 COPY --from=build --chown=10001 /var/cache/trimtab /var/cache/trimtab
 COPY examples /opt/trimtab/examples
 ENV PATH=/opt/trimtab/bin:$PATH \

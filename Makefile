@@ -1,5 +1,5 @@
-# `make demo` and `make test` set themselves up: they need Python 3.11+, git
-# and make. Everything lands in .venv.
+# `make demo` and `make test` install what they need into .venv. They require
+# Python 3.11+, git and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -40,7 +40,7 @@ serve: $(VENV)/.server  ## Start a server on this machine (ARGS=--help)
 test: $(VENV)/.dev  ## Run all tests (ARGS="-m unit" for the fast part)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.dev  ## Everything CI checks beside the tests
+check: $(VENV)/.dev  ## Run all checks of CI except the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,7 +53,7 @@ check: $(VENV)/.dev  ## Everything CI checks beside the tests
 	diff -r -x '*.proto' -x __init__.py -x __pycache__ -x requirements.txt \
 		$(VENV)-protos/fresh protos
 
-compat:  ## Run the client alone on the oldest and the newest libraries it allows
+compat:  ## Run the client alone on the oldest and newest versions of its dependencies
 	@for versions in 'protobuf==5.29.6 grpcio==1.63.0 numpy==1.26.4' 'protobuf>=7,<8'; do \
 		rm -rf $(VENV)-compat && $(PYTHON) -m venv $(VENV)-compat && \
 		$(VENV)-compat/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -61,10 +61,10 @@ compat:  ## Run the client alone on the oldest and the newest libraries it allow
 		$(VENV)-compat/bin/python -W error tests/compat.py || exit 1; \
 	done
 
-bench: $(VENV)/.dev  ## Measure: balance, moves and RPC overhead (ARGS=--help)
+bench: $(VENV)/.dev  ## Measure balance, moves and the overhead of RPCs (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)
 
-plot: $(VENV)/.server  ## Draw what `make bench ARGS="served --json FILE"` wrote (ARGS="FILE SVG")
+plot: $(VENV)/.server  ## Plot a FILE of `make bench ARGS="served --json FILE"` (ARGS="FILE SVG")
 	@$(PIP) $(EDITABLE) -e '.[plots]'
 	$(BIN)/python -m tests.bench.plot $(ARGS)
 
@@ -85,5 +85,5 @@ format: $(VENV)/.dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write
 
-clean:  ## Remove everything that was set up
+clean:  ## Remove the virtual environments
 	rm -rf $(VENV) $(VENV)-protos $(VENV)-compat

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Triton's interpreter and NumPy.
+# Triton 3.6.0's interpreter fails with NumPy 2.4 on loops over arguments of a launch.
 #
 # Versions: triton 3.6.0 with numpy 2.3.5 and with numpy 2.4.6; Python 3.11 or 3.12 on Linux.
 #
-# Behaviour: with TRITON_INTERPRET=1 a kernel may loop over `range(first, end)` where both are
-# arguments of the launch. Triton 3.6.0 turns such a bound into a Python number by int() of an
-# array of one dimension. NumPy has warned of that since 1.25, and refuses it from 2.4 on.
-# pip installs the two together without a word: Triton does not depend on NumPy.
+# Behaviour: with TRITON_INTERPRET=1 a kernel may loop over `range(first, end)` if both bounds
+# are arguments of the launch. Triton 3.6.0 converts each bound to a Python number by int() of
+# an array of one dimension. NumPy warns of such conversions since 1.25, and refuses them since
+# 2.4. pip installs the two together without a warning, since Triton does not depend on NumPy.
 #
 # Seen: with numpy 2.3.5 the kernel runs ("ran 3 turns"); with numpy 2.4.6 it ends with
 # InterpreterError("TypeError('only 0-dimensional arrays can be converted to Python scalars')").
-# Triton 3.7.1 runs it with both. What is compiled for a GPU is not concerned.
+# Triton 3.7.1 runs the kernel with both. Kernels compiled for a GPU are not affected.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
