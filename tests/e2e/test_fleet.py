@@ -28,7 +28,9 @@ pytestmark = pytest.mark.process
 def fleet_of(folder: Path, *flags: str) -> Fleet:
     """A fleet with its history and its server's store in a folder."""
     history, store = folder / "history.jsonl", folder / "db"
-    return Fleet(small_options(), history=history, server_flags=("--store", str(store), *flags))
+    # Ranks that took their steps faster would slow down the servers' starts.
+    options = small_options(step_seconds=0.02)
+    return Fleet(options, history=history, server_flags=("--store", str(store), *flags))
 
 
 def next_target(fleet: Fleet) -> Placement:
