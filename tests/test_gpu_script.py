@@ -99,7 +99,7 @@ def test_a_section_that_takes_too_long_has_failed(
 ) -> None:
     monkeypatch.setitem(sections.SECTIONS, "plans", sections.Section("plans", 0))
     assert script._carried_out("plans", [])["outcome"] == "failed"
-    assert "plans is cut off after 0 s" in capsys.readouterr().out
+    assert "plans was stopped after 0 s" in capsys.readouterr().out
 
 
 @pytest.mark.process
