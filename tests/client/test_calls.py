@@ -303,7 +303,7 @@ def _flat_moves(response: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (_wrong_digest, "do not use it"),
+        (_wrong_digest, "Do not use this placement"),
         (_no_digest, "says nothing"),
         (_missing_expert, "expert 1 has no slot"),
         (_short_tensor, "4 bytes, but shape"),
