@@ -124,7 +124,7 @@ class _TransferChecks:
 
     def check_sends(self, sends_M4: IntArray) -> None:
         layer, source, slot, expert = self._columns("sends", sends_M4)
-        _require(self._own_R[source], "sends", "the slot to send from is not on its GPUs")
+        _require(self._own_R[source], "sends", "the slot is not on a GPU of this worker")
         _require(self._old_LR[layer, source] == expert, "sends", "the slot has another expert")
         _require(self._new_LR[layer, slot] == expert, "sends", "the slot gets another expert")
 

@@ -337,7 +337,7 @@ def test_an_offer_without_room_is_refused(
     assert reason in stream.expect("refused").reason
 
 
-def test_slots_of_others_are_not_this_workers_to_fill(
+def test_an_offer_for_slots_of_another_worker_is_refused(
     server: RunningSessions, start: Start
 ) -> None:
     start(options(gpus=(0,)), barrier=lambda values: values)

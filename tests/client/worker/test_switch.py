@@ -299,13 +299,13 @@ def test_an_offer_before_the_first_epoch_is_refused():
 @pytest.mark.parametrize("state", [accepted, prepared, armed, flipping])
 def test_an_offer_while_another_is_held_is_refused(state):
     switch = state()
-    refused = Refused(SECOND, OTHER.digest, "1.1 is held")
+    refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
     assert order(switch, OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)) == [Send(refused)]
     assert held(switch) == held(state())
 
 
 def test_an_offer_while_another_is_being_discarded_is_refused():
-    refused = Refused(SECOND, OTHER.digest, "1.1 is held")
+    refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
     offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
     assert order(discarding(), offer) == [Send(refused)]
 
