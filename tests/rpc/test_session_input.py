@@ -112,7 +112,7 @@ async def test_a_number_that_nothing_can_come_after_is_refused(endpoint, changes
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"hello": hello()}, "hello: was said already"),
+        ({"hello": hello()}, "hello: may be sent only once, as the first message"),
         ({}, "message: None may not be sent here"),
         ({"prepared": switch_pb2.Prepared()}, "prepared.version: is required"),
         (

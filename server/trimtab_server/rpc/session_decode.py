@@ -1,4 +1,4 @@
-"""Messages of a worker as values of the engine. Pure; everything wrong with a Hello at once."""
+"""Converts messages of workers to values of the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trimtab_protocol.wire import requests
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
-from trimtab_server.rpc.fields import gather, named_as, refused
+from trimtab_server.rpc.fields import gather, malformed_as_invalid, named_as
 
 _HELLO_FIELDS = {
     name: f"hello.topology.{name}"
@@ -39,17 +39,17 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
 
 
 def _decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
-    with refused():
+    with malformed_as_invalid():
         return requests.decode_hello(message)
 
 
 def decode_report(message: pb.Report) -> Report:
     """Raises InvalidArgumentError with the field at fault."""
-    with refused():
+    with malformed_as_invalid():
         return requests.decode_report(message)
 
 
 def decode_answer(message: pb.SessionRequest) -> Answer:
-    """Raises InvalidArgumentError if the message is no answer."""
-    with refused():
+    """Raises InvalidArgumentError if the message is not an answer."""
+    with malformed_as_invalid():
         return requests.decode_answer(message)
