@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,9 @@ def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Event]:
             yield _event(number, _object(text, where), where)
 
 
-def _own_fields(kind: type[Event]) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("line", "deployment")]
+@cache
+def _own_fields(kind: type[Event]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind) if each.name not in ("line", "deployment"))
 
 
 def _plain(value: Any) -> Any:
