@@ -132,9 +132,7 @@ def test_a_file_that_cannot_be_renamed_is_written_on(tmp_path: Path) -> None:
     assert [each["event"] for each in logs] == ["history_not_renamed"] * 2
 
 
-def test_too_many_open_files_cost_no_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_open_files_cost_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = len('{"kind": "started", "term": 1}\n')
     written = Written(tmp_path / "h", history_bytes=line)
     written.history.term_started(1)
