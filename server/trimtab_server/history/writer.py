@@ -132,7 +132,7 @@ class HistoryWriter:
         try:
             opened = self._rename()
         except OSError as error:
-            log.error("history_not_renamed", path=self._path, reason=str(error))
+            log.warning("history_not_renamed", path=self._path, reason=str(error))
         else:
             os.close(self._file)
             self._file, self._prefix = opened, b""
