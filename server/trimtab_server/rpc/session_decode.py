@@ -5,6 +5,7 @@ from __future__ import annotations
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.messages import Answer, Hello, Report, WorkerSetup
 from trimtab_protocol.wire import requests
+from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
@@ -20,9 +21,8 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         topology, (hello, setup) = gather(
-            lambda: decode_topology(message.topology), lambda: _decode_hello(message)
+            lambda: _topology(message), lambda: _decode_hello(message)
         )
-        topology.check_experts(setup.num_experts)
     spec = DeploymentSpec(
         topology,
         len(hello.placement.phy2log),
@@ -36,6 +36,12 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     return JoinRequest(
         setup.deployment, spec, hello, setup.staging_slots, setup.max_layers_per_switch
     )
+
+
+def _topology(message: pb.Hello) -> Topology:
+    topology = decode_topology(message.topology)
+    topology.check_experts(message.num_experts)
+    return topology
 
 
 def _decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
