@@ -34,7 +34,7 @@ from trimtab_client import (
     WorkerSession,
     wire,
     wire_deployments,
-    wire_switching,
+    wire_policies,
 )
 from trimtab_client.wire_values import array_of
 from trimtab_client.worker.counters import Counters
@@ -82,7 +82,11 @@ with Client("127.0.0.1:1"):
 
 policy = Policy(mode="shadow", max_moves=0)
 spec = DeploymentSpec("d", 2, 4, Topology(6, 2), model="m")
-created = same(wire_deployments.create_request(spec, policy))
+created = same(
+    deployment_service_pb2.CreateDeploymentRequest(
+        spec=wire_deployments.spec_message(spec), policy=wire_policies.policy_message(policy)
+    )
+)
 assert created.policy.HasField("max_moves")
 assert not created.policy.HasField("every_steps")
 decision = deployment_service_pb2.Decision(reason=8, mode=99, imbalance_before=1.5, times=1)
@@ -102,7 +106,7 @@ placed = deployment_service_pb2.WatchPlacementResponse(
     topology={"num_replicas": 6, "num_gpus": 2},
     num_experts=4,
 )
-served = wire_switching.served_placement(same(placed))
+served = wire_deployments.served_placement(same(placed))
 assert (served.version, served.placement) == (Version(1, 2), BEFORE)
 with Client("127.0.0.1:1") as client:
     watch = client.watch_placement("d", timeout=0.2)

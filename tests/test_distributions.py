@@ -55,6 +55,15 @@ def test_every_module_of_a_package_is_in_its_wheel(wheels, name):
         assert modules <= files
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_wheel_brings_its_licence(wheels, name):
+    wheel = zipfile.ZipFile(wheels[name])
+
+    for file in ("LICENSE", "NOTICE"):
+        (found,) = (path for path in wheel.namelist() if path.endswith(f"/licenses/{file}"))
+        assert wheel.read(found) == (ROOT / file).read_bytes()
+
+
 @pytest.mark.slow
 def test_the_clients_wheel_alone_has_no_command_and_runs(wheels, tmp_path):
     """Installed where nothing else is: no server, no tools, no torch."""

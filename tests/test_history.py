@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +114,111 @@ def test_a_line_that_is_larger_than_a_file_may_be_is_written_all_the_same(tmp_pa
     written.history.close()
 
     assert (written.terms(".1"), written.terms()) == ([1], [2])
+
+
+def test_a_file_that_cannot_be_renamed_is_written_on(tmp_path: Path) -> None:
+    """As one that is mounted into a container on its own."""
+    line = len('{"kind": "started", "term": 1}\n')
+    (tmp_path / "h.1").mkdir()
+    (tmp_path / "h.1" / "file").touch()
+    written = Written(tmp_path / "h", history_bytes=2 * line, history_files=1)
+    with capture_logs() as logs:
+        for term in range(1, 7):
+            written.history.term_started(term)
+        written.history.close()
+
+    assert (written.terms(), written.lost) == ([1, 2, 3, 4, 5, 6], 0)
+    # It is tried again each time that as much has been written.
+    assert [each["event"] for each in logs] == ["history_not_renamed"] * 2
+
+
+def test_too_many_open_files_cost_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = len('{"kind": "started", "term": 1}\n')
+    written = Written(tmp_path / "h", history_bytes=line)
+    written.history.term_started(1)
+    written.wait()
+    with monkeypatch.context() as patched, capture_logs():
+        patched.setattr(os, "open", _no_more_files)
+        written.history.term_started(2)
+        written.wait()
+    written.history.term_started(3)
+    written.history.close()
+
+    assert (written.terms(".1"), written.terms(), written.lost) == ([1, 2], [3], 0)
+
+
+def _no_more_files(*_: object) -> int:
+    raise OSError(24, "Too many open files")
+
+
+def test_what_is_no_file_is_not_renamed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    written = Written(pipe, history_bytes=1)
+    for term in (1, 2):
+        written.history.term_started(term)
+    written.history.close()
+
+    lines = os.read(reader, 1000).splitlines()
+    os.close(reader)
+    assert [json.loads(line)["term"] for line in lines] == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "h").symlink_to(tmp_path / "disk" / "h")
+    written = Written(tmp_path / "h", history_bytes=1)
+    for term in (1, 2):
+        written.history.term_started(term)
+    written.history.close()
+
+    assert written.terms() == [2]
+    assert (tmp_path / "h").is_symlink()
+    assert (tmp_path / "disk" / "h.1").exists()
+
+
+def test_a_disk_that_hangs_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each message to each worker."""
+    monkeypatch.setattr("trimtab_server.history.writer._MAX_WAIT_S", 0.1)
+    hangs = threading.Event()
+    write = os.write
+
+    def slow_write(file: int, data: bytes) -> int:
+        hangs.wait()
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", slow_write)
+    written = Written(tmp_path / "h")
+    began = time.monotonic()
+    for term in range(1, 31):
+        written.history.term_started(term)
+        written.wait()
+    waited = time.monotonic() - began
+    hangs.set()
+    written.history.close()
+
+    assert 0.1 <= waited < 1.0
+    assert written.terms() == list(range(1, 31))
+
+
+def test_a_disk_that_hangs_does_not_keep_the_server_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab_server.history.writer._MAX_CLOSE_S", 0.1)
+    hangs = threading.Event()
+    monkeypatch.setattr(os, "write", lambda _, data: hangs.wait() and len(data))
+    written = Written(tmp_path / "h")
+    for term in (1, 2, 3):
+        written.history.term_started(term)
+    with capture_logs() as logs:
+        written.history.close()
+    hangs.set()
+
+    assert [each["event"] for each in logs] == ["history_not_finished"]
 
 
 def test_a_file_goes_on_where_a_server_left_it(tmp_path: Path) -> None:

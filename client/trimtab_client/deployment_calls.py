@@ -12,13 +12,14 @@ import numpy.typing as npt
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client import watching, wire_policies
 from trimtab_client import wire_deployments as wire
-from trimtab_client import wire_switching as switching
 from trimtab_client.calling import ClientBase
+from trimtab_client.checks import text
 from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
+from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
 
 
@@ -45,7 +46,10 @@ class DeploymentCalls(ClientBase):
         Raises:
             AlreadyExistsError: a deployment of that name has another spec or policy.
         """
-        request = wire.create_request(spec, policy)
+        request = pb.CreateDeploymentRequest(
+            spec=wire.spec_message(spec),
+            policy=None if policy is None else wire_policies.policy_message(policy),
+        )
         return self._call(self._service.CreateDeployment, request, _deployment, timeout)
 
     def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
@@ -58,13 +62,13 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire.get_request(deployment)
+        request = pb.GetDeploymentRequest(deployment=text(deployment, "deployment"))
         return self._call(self._service.GetDeployment, request, _deployment, timeout)
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
         """All deployments, sorted by name, without their workers."""
-        request = wire.list_request()
-        return self._call(self._service.ListDeployments, request, wire.deployments_value, timeout)
+        request = pb.ListDeploymentsRequest()
+        return self._call(self._service.ListDeployments, request, wire.deployment_values, timeout)
 
     def update_policy(
         self, deployment: str, policy: Policy, *, timeout: float | None = None
@@ -82,7 +86,9 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire.update_request(deployment, policy)
+        request = pb.UpdatePolicyRequest(
+            deployment=text(deployment, "deployment"), policy=wire_policies.policy_message(policy)
+        )
         return self._call(self._service.UpdatePolicy, request, _policy, timeout)
 
     def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
@@ -97,7 +103,7 @@ class DeploymentCalls(ClientBase):
                 call deleted it, and its answer was lost.
             FailedPreconditionError: workers of the deployment have sessions.
         """
-        request = wire.delete_request(deployment)
+        request = pb.DeleteDeploymentRequest(deployment=text(deployment, "deployment"))
         return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
 
     def decisions(
@@ -115,8 +121,12 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = wire.decisions_request(deployment, limit)
-        return self._call(self._service.ListDecisions, request, wire.decisions_value, timeout)
+        request = pb.ListDecisionsRequest(
+            deployment=text(deployment, "deployment"), limit=uint32(limit, "limit")
+        )
+        return self._call(
+            self._service.ListDecisions, request, wire_policies.decision_values, timeout
+        )
 
     def get_placement(
         self,
@@ -135,8 +145,11 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment, or it no longer has that version.
         """
-        request = switching.get_placement_request(deployment, version)
-        return self._call(self._service.GetPlacement, request, switching.served_placement, timeout)
+        request = pb.GetPlacementRequest(
+            deployment=text(deployment, "deployment"),
+            version=None if version is None else version_message(version, "version"),
+        )
+        return self._call(self._service.GetPlacement, request, wire.served_placement, timeout)
 
     def watch_placement(
         self, deployment: str, known: Version | None = None, *, timeout: float = math.inf
@@ -193,8 +206,12 @@ class DeploymentCalls(ClientBase):
             FailedPreconditionError: nothing can be offered now: the deployment has no complete
                 group, is paused or pinned, another switch is open, or no load has been reported.
         """
-        request = switching.trigger_request(deployment, placement, budget)
-        method, decode = self._service.Trigger, switching.trigger_result
+        request = pb.TriggerRequest(
+            deployment=text(deployment, "deployment"),
+            placement=placement_message(placement, "placement"),
+            budget=budget_message(budget),
+        )
+        method, decode = self._service.Trigger, wire.trigger_result
         return self._call(method, request, decode, timeout, idempotent=False)
 
     def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
@@ -214,8 +231,10 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment.
         """
-        request = switching.pause_request(deployment, reason)
-        return self._call(self._service.Pause, request, switching.previous_reason, timeout)
+        request = pb.PauseRequest(
+            deployment=text(deployment, "deployment"), reason=text(reason, "reason")
+        )
+        return self._call(self._service.Pause, request, _previous_reason, timeout)
 
     def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
         """Allow offers again, after any pause. Arguments, result and errors are those of `pause`.
@@ -224,8 +243,8 @@ class DeploymentCalls(ClientBase):
         flipped at different steps: repair that first. A switch that the pause aborted is not taken
         up again.
         """
-        request = switching.resume_request(deployment)
-        return self._call(self._service.Resume, request, switching.previous_reason, timeout)
+        request = pb.ResumeRequest(deployment=text(deployment, "deployment"))
+        return self._call(self._service.Resume, request, _previous_reason, timeout)
 
     def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
         """Discard the load of a deployment that its workers have reported so far.
@@ -235,7 +254,7 @@ class DeploymentCalls(ClientBase):
         instead, which also covers what a worker has not reported yet. Arguments and errors are
         those of `get_deployment`.
         """
-        request = switching.forget_load_request(deployment)
+        request = pb.ForgetLoadRequest(deployment=text(deployment, "deployment"))
         return self._call(self._service.ForgetLoad, request, _nothing, timeout)
 
     def pin(
@@ -259,8 +278,11 @@ class DeploymentCalls(ClientBase):
             NotFoundError: there is no such deployment.
             FailedPreconditionError: `placement` is None, and the deployment has no placement.
         """
-        request = switching.pin_request(deployment, placement)
-        return self._call(self._service.Pin, request, switching.trigger_result, timeout)
+        request = pb.PinRequest(
+            deployment=text(deployment, "deployment"),
+            placement=placement_message(placement, "placement"),
+        )
+        return self._call(self._service.Pin, request, wire.trigger_result, timeout)
 
     def unpin(self, deployment: str, *, timeout: float | None = None) -> bytes | None:
         """Let the policy of a deployment decide again.
@@ -271,8 +293,8 @@ class DeploymentCalls(ClientBase):
             The digest of the pinned placement; None if the deployment was not pinned. If an attempt
             failed and was repeated, the first attempt may have removed the pin.
         """
-        request = switching.unpin_request(deployment)
-        return self._call(self._service.Unpin, request, switching.previous_digest, timeout)
+        request = pb.UnpinRequest(deployment=text(deployment, "deployment"))
+        return self._call(self._service.Unpin, request, _previous_digest, timeout)
 
     def roll_back(
         self,
@@ -297,8 +319,11 @@ class DeploymentCalls(ClientBase):
         Raises:
             NotFoundError: there is no such deployment, or it no longer has that version.
         """
-        request = switching.roll_back_request(deployment, version)
-        return self._call(self._service.RollBack, request, switching.trigger_result, timeout)
+        request = pb.RollBackRequest(
+            deployment=text(deployment, "deployment"),
+            version=version_message(version, "version"),
+        )
+        return self._call(self._service.RollBack, request, wire.trigger_result, timeout)
 
 
 def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:
@@ -307,6 +332,14 @@ def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse
 
 def _policy(response: pb.UpdatePolicyResponse) -> Policy:
     return wire_policies.policy_value(response.policy)
+
+
+def _previous_reason(response: pb.PauseResponse | pb.ResumeResponse) -> str | None:
+    return response.previous_reason or None
+
+
+def _previous_digest(response: pb.UnpinResponse) -> bytes | None:
+    return response.previous_digest or None
 
 
 def _nothing(_: object) -> None:

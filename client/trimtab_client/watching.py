@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 
-from trimtab_client import wire_switching as wire
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client.aio_status import close_is_an_error
+from trimtab_client.checks import text
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.exceptions import (
     AbortedError,
@@ -22,6 +23,8 @@ from trimtab_client.exceptions import (
 )
 from trimtab_client.retry import Attempts, Deadline, RetryPolicy
 from trimtab_client.status import error_of_call
+from trimtab_client.wire_deployments import served_placement
+from trimtab_client.wire_values import version_message
 from trimtab_protocol.version import Version
 
 
@@ -49,7 +52,10 @@ class Watch:
 
     def request(self) -> Any:
         """The request of the next call."""
-        return wire.watch_request(self._deployment, self._known)
+        known = None if self._known is None else version_message(self._known, "known")
+        return pb.WatchPlacementRequest(
+            deployment=text(self._deployment, "deployment"), known=known
+        )
 
     def news(self, response: Any) -> ServedPlacement | None:
         """The placement that the server sent; None if the reader has it.
@@ -58,7 +64,7 @@ class Watch:
             ProtocolError: the response cannot be read.
         """
         self._attempts.failed = 0
-        served = wire.served_placement(response)
+        served = served_placement(response)
         if served.version == self._known:
             return None
         self._known = served.version

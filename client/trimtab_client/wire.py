@@ -1,7 +1,7 @@
-"""Conversion between the client's values and the messages of the solver and of health.
+"""Values of the solver and of the health service as messages and back.
 
-All of it is pure. Protobuf types stop here, in the modules that this one builds on, in the
-other `wire_` modules, in `worker.wire` and in `status`.
+Requests raise InvalidArgumentError if an argument cannot be sent, and answers raise ProtocolError
+if they cannot be read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OBJECTIVES = {
 
 
 class ServingStatus(Enum):
-    """What a server says about itself or one of its services."""
+    """The health that a server reports of itself or of one of its services."""
 
     UNKNOWN = "UNKNOWN"
     SERVING = "SERVING"
@@ -65,11 +65,7 @@ def pack_request(
     item_group: npt.ArrayLike | None,
     options: SolverOptions | None,
 ) -> solver_service_pb2.PackRequest:
-    """The request of `pack`.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
-    """
+    """The request of `pack`."""
     return solver_service_pb2.PackRequest(
         weight=encode_tensor(as_amounts(weight, "weight")),
         num_packs=uint32(num_packs, "num_packs"),
@@ -87,18 +83,10 @@ def place_request(
     budget: MoveBudget | None,
     options: SolverOptions | None,
 ) -> solver_service_pb2.PlaceRequest:
-    """The request of `place`.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
-    """
-    return solver_service_pb2.PlaceRequest(
-        load=encode_tensor(as_amounts(load, "load")),
-        topology=topology_message(topology),
-        current=placement_message(current, "current"),
-        budget=budget_message(budget),
-        options=_options(options),
-    )
+    """The request of `place`."""
+    tensor = encode_tensor(as_amounts(load, "load"))
+    terms = _terms(topology, current, budget, options)
+    return solver_service_pb2.PlaceRequest(load=tensor, **terms)
 
 
 def stream_config(
@@ -107,26 +95,14 @@ def stream_config(
     budget: MoveBudget | None,
     options: SolverOptions | None,
 ) -> solver_service_pb2.PlaceStreamRequest:
-    """The first message up a stream.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
-    """
-    config = solver_service_pb2.PlaceStreamConfig(
-        topology=topology_message(topology),
-        current=placement_message(current, "current"),
-        budget=budget_message(budget),
-        options=_options(options),
-    )
+    """The first message to the server on a stream."""
+    terms = _terms(topology, current, budget, options)
+    config = solver_service_pb2.PlaceStreamConfig(**terms)
     return solver_service_pb2.PlaceStreamRequest(config=config)
 
 
 def stream_load(index: int, load: npt.ArrayLike) -> solver_service_pb2.PlaceStreamRequest:
-    """The message that carries load number `index` up a stream.
-
-    Raises:
-        InvalidArgumentError: the load cannot be sent.
-    """
+    """The message to the server that carries load number `index` of a stream."""
     tensor = encode_tensor(as_amounts(load, "load"))
     message = solver_service_pb2.PlaceStreamLoad(id=index, load=tensor)
     return solver_service_pb2.PlaceStreamRequest(load=message)
@@ -138,23 +114,14 @@ def health_request(service: str) -> standard_pb2.HealthCheckRequest:
 
 
 def pack_result(response: solver_service_pb2.PackResponse) -> PackResult:
-    """The answer of `pack`.
-
-    Raises:
-        ProtocolError: a tensor is malformed.
-    """
+    """The answer of `pack`."""
     return PackResult(array_of(response.pack_index), array_of(response.rank_in_pack))
 
 
 def place_result(
     response: solver_service_pb2.PlaceResponse, num_experts: int, num_gpus: int
 ) -> PlaceResult:
-    """The answer of `place`, checked.
-
-    Raises:
-        ProtocolError: a tensor is malformed, or the placement is not the one that
-            its digest names.
-    """
+    """The answer of `place`, if the digest of its placement is right."""
     return PlaceResult(
         placement=checked_placement(response.placement, num_experts, num_gpus),
         moves=_moves(response.moves),
@@ -166,6 +133,21 @@ def place_result(
 def serving_status(response: standard_pb2.HealthCheckResponse) -> ServingStatus:
     """The answer of `health`."""
     return _SERVING_STATUSES.get(response.status, ServingStatus.UNKNOWN)
+
+
+def _terms(
+    topology: Topology,
+    current: Placement | npt.ArrayLike | None,
+    budget: MoveBudget | None,
+    options: SolverOptions | None,
+) -> dict[str, Any]:
+    """The fields that PlaceRequest and PlaceStreamConfig share."""
+    return {
+        "topology": topology_message(topology),
+        "current": placement_message(current, "current"),
+        "budget": budget_message(budget),
+        "options": _options(options),
+    }
 
 
 def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions | None:
@@ -189,20 +171,20 @@ def _moves(message: placement_pb2.Moves) -> Moves:
         return Moves.none()
     layer_slot_expert_M3 = array_of(message.layer_slot_expert)
     if layer_slot_expert_M3.ndim != 2 or layer_slot_expert_M3.shape[1] != 3:
-        raise ProtocolError(f"the server answered moves of shape {layer_slot_expert_M3.shape}")
+        raise ProtocolError(f"the server sent moves of shape {layer_slot_expert_M3.shape}")
     layer, slot, expert = layer_slot_expert_M3.T
     return Moves(layer, slot, expert, array_of(message.source_gpus))
 
 
 def _balance(message: placement_pb2.Balance) -> Balance:
     imbalance_L = array_of(message.imbalance)
-    # A server older than the field does not set it; 1 is a bound for any load.
+    # Older servers do not set this field. 1 is a bound for any load.
     bound_L = array_of(message.bound) if message.HasField("bound") else np.ones_like(imbalance_L)
     return Balance(array_of(message.gpu_load), imbalance_L, bound_L)
 
 
 def _choice(value: object, choices: dict[Any, Any], field: str) -> Any:
-    # A list cannot be looked up at all.
+    # The type is checked first because looking up an unhashable value, such as a list, raises.
     if not isinstance(value, str | None) or value not in choices:
         raise invalid(field, f"{value!r} is not one of {[c for c in choices if c is not None]}")
     return choices[value]

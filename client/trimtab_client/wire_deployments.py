@@ -1,7 +1,4 @@
-"""Deployments, and the calls that create, show, change and delete them, as messages and back.
-
-All of it is pure. Requests raise InvalidArgumentError where an argument cannot be sent.
-"""
+"""Deployments and their placements as messages and back. Errors are those of `wire_values`."""
 
 from __future__ import annotations
 
@@ -13,17 +10,16 @@ from trimtab_client.deployments import (
     DeploymentSpec,
     DeploymentStatus,
     Imbalance,
+    ServedPlacement,
     WorkerStatus,
 )
-from trimtab_client.policies import Decision, Policy
-from trimtab_client.wire_policies import (
-    decision_value,
-    judgement_value,
-    policy_message,
-    policy_value,
-)
+from trimtab_client.exceptions import ProtocolError
+from trimtab_client.results import TriggerResult
+from trimtab_client.wire_policies import decision_value, judgement_value, policy_value
 from trimtab_client.wire_values import (
-    given,
+    checked_placement,
+    optional_field,
+    placement_by_digest,
     step_value,
     topology_message,
     topology_value,
@@ -33,72 +29,47 @@ from trimtab_client.wire_values import (
 from trimtab_protocol.version import Version
 
 
-def create_request(spec: DeploymentSpec, policy: Policy | None) -> pb.CreateDeploymentRequest:
-    """The request of `create_deployment`."""
-    return pb.CreateDeploymentRequest(
-        spec=_spec_message(spec), policy=None if policy is None else policy_message(policy)
-    )
-
-
-def get_request(deployment: str) -> pb.GetDeploymentRequest:
-    """The request of `get_deployment`."""
-    return pb.GetDeploymentRequest(deployment=text(deployment, "deployment"))
-
-
-def list_request() -> pb.ListDeploymentsRequest:
-    """The request of `deployments`."""
-    return pb.ListDeploymentsRequest()
-
-
-def update_request(deployment: str, policy: Policy) -> pb.UpdatePolicyRequest:
-    """The request of `update_policy`."""
-    return pb.UpdatePolicyRequest(
-        deployment=text(deployment, "deployment"), policy=policy_message(policy)
-    )
-
-
-def delete_request(deployment: str) -> pb.DeleteDeploymentRequest:
-    """The request of `delete_deployment`."""
-    return pb.DeleteDeploymentRequest(deployment=text(deployment, "deployment"))
-
-
-def decisions_request(deployment: str, limit: int) -> pb.ListDecisionsRequest:
-    """The request of `decisions`."""
-    return pb.ListDecisionsRequest(
-        deployment=text(deployment, "deployment"), limit=uint32(limit, "limit")
-    )
-
-
 def deployment_value(message: pb.Deployment) -> Deployment:
-    """A deployment that the server answered.
-
-    Raises:
-        ProtocolError: it cannot be read.
-    """
+    """The deployment in a message."""
     return Deployment(
         _spec_value(message.spec), policy_value(message.policy), _status_value(message.status)
     )
 
 
-def deployments_value(response: pb.ListDeploymentsResponse) -> list[Deployment]:
-    """The answer of `deployments`.
-
-    Raises:
-        ProtocolError: one cannot be read.
-    """
+def deployment_values(response: pb.ListDeploymentsResponse) -> list[Deployment]:
+    """The answer of `deployments`."""
     return [deployment_value(message) for message in response.deployments]
 
 
-def decisions_value(response: pb.ListDecisionsResponse) -> list[Decision]:
-    """The answer of `decisions`.
+def trigger_result(
+    response: pb.TriggerResponse | pb.PinResponse | pb.RollBackResponse,
+) -> TriggerResult:
+    """The answer of `trigger`, `pin` and `roll_back`."""
+    in_force = Version(response.in_force.epoch, response.in_force.generation)
+    return TriggerResult(in_force, placement_by_digest(response.target))
 
-    Raises:
-        ProtocolError: one cannot be read.
-    """
-    return [decision_value(message) for message in response.decisions]
+
+def served_placement(
+    response: pb.GetPlacementResponse | pb.WatchPlacementResponse,
+) -> ServedPlacement:
+    """The answer of `get_placement`, and each answer of `watch_placement`."""
+    version = version_value(response, "version")
+    if version is None:
+        raise ProtocolError("the server sent a placement without its version")
+    topology = topology_value(response.topology)
+    experts, slots = response.num_experts, topology.num_replicas
+    shape = list(response.placement.phy2log.shape)
+    # Checked before these numbers are used: each expert costs memory.
+    if shape[1:] != [slots] or experts > slots:
+        raise ProtocolError(
+            f"the server sent a placement of shape {shape} for {experts} experts in {slots} slots"
+        )
+    placement = checked_placement(response.placement, experts, topology.num_gpus)
+    return ServedPlacement(version, placement, topology)
 
 
-def _spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
+def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
+    """A spec as a message."""
     return pb.DeploymentSpec(
         name=text(spec.name, "spec.name"),
         model=text(spec.model, "spec.model"),
@@ -125,7 +96,7 @@ def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
     return DeploymentStatus(
         in_force=version_value(message, "in_force"),
         digest=message.digest,
-        in_force_seconds=given(message, "in_force_seconds"),
+        in_force_seconds=optional_field(message, "in_force_seconds"),
         phase=message.phase,
         switching_to=version_value(message, "switching_to"),
         not_ready=message.not_ready or None,
@@ -134,14 +105,12 @@ def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
         workers_connected=message.workers_connected,
         workers_absent=message.workers_absent,
         step=step_value(message.step),
-        estimate_age_seconds=given(message, "estimate_age_seconds"),
+        estimate_age_seconds=optional_field(message, "estimate_age_seconds"),
         balance=_balance_value(message.balance),
         last_decision=last,
         decisions=dict(message.decisions),
         past=tuple(Version(past.epoch, past.generation) for past in message.past),
-        last_judged=judgement_value(message.last_judged)
-        if message.HasField("last_judged")
-        else None,
+        last_judged=judgement_value(message, "last_judged"),
         workers=tuple(_worker_value(worker) for worker in message.workers),
     )
 
@@ -153,7 +122,7 @@ def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
         connected=message.connected,
         incarnation=message.incarnation,
         last_step=step_value(message.last_step),
-        report_age_seconds=given(message, "report_age_seconds"),
+        report_age_seconds=optional_field(message, "report_age_seconds"),
     )
 
 
@@ -170,5 +139,7 @@ def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
 
 
 def _imbalance(message: pb.BalanceStatus, field: str) -> Imbalance | None:
-    seen = given(message, field)
-    return None if seen is None else Imbalance(seen.worst, seen.median, seen.mean, seen.layers)
+    value = optional_field(message, field)
+    if value is None:
+        return None
+    return Imbalance(value.worst, value.median, value.mean, value.layers)

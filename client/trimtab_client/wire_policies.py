@@ -1,4 +1,4 @@
-"""Policies and decisions as messages and back. Pure."""
+"""Policies and decisions as messages and back. Errors are those of `wire_values`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
-from trimtab_client.wire_values import given, optional_real, optional_uint32, step_value
+from trimtab_client.wire_values import optional_field, optional_real, optional_uint32, step_value
 
 _MODES = {
     Mode.OFF: pb.MODE_OFF,
@@ -19,7 +19,7 @@ _MODES = {
     Mode.ACTIVE: pb.MODE_ACTIVE,
 }
 _MODES_BACK: dict[int, Mode] = {number: mode for mode, number in _MODES.items()}
-_REASONS_BACK: dict[int, Reason] = {
+_REASONS: dict[int, Reason] = {
     pb.REASON_NOT_READY: Reason.NOT_READY,
     pb.REASON_TOO_SOON: Reason.TOO_SOON,
     pb.REASON_NO_LOAD: Reason.NO_LOAD,
@@ -39,60 +39,58 @@ _INTEGERS = ("every_steps", "cooldown_steps", "max_moves_per_layer", "max_moves"
 
 
 def policy_message(policy: Policy) -> pb.Policy:
-    """A policy. What is None is not set.
-
-    Raises:
-        InvalidArgumentError: a value cannot be sent.
-    """
+    """A policy as a message. Settings that are None are not set."""
     if policy.mode is Mode.UNKNOWN:
         names = [mode.value for mode in _MODES]
         raise invalid("policy.mode", f"{policy.mode.value!r} is not one of {names}")
     mode = pb.MODE_UNSPECIFIED if policy.mode is None else _MODES[policy.mode]
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         **{name: optional_real(getattr(policy, name), f"policy.{name}") for name in _REALS},
         **{name: optional_uint32(getattr(policy, name), f"policy.{name}") for name in _INTEGERS},
     }
-    return pb.Policy(mode=mode, **told)
+    return pb.Policy(mode=mode, **settings)
 
 
 def policy_value(message: pb.Policy) -> Policy:
-    """A policy that the server answered."""
-    told: dict[str, Any] = {
-        name: getattr(message, name) for name in (*_REALS, *_INTEGERS) if message.HasField(name)
-    }
+    """The policy in a message."""
+    settings = {name: optional_field(message, name) for name in (*_REALS, *_INTEGERS)}
     mode = None if message.mode == pb.MODE_UNSPECIFIED else _mode(message.mode)
-    return Policy(mode=mode, **told)
+    return Policy(mode=mode, **settings)
 
 
 def decision_value(message: pb.Decision) -> Decision:
-    """A decision that the server answered.
-
-    Raises:
-        ProtocolError: its time is none.
-    """
+    """The decision in a message."""
     return Decision(
         time=_time(message.time),
         step=step_value(message.step),
-        reason=_REASONS_BACK.get(message.reason, Reason.UNKNOWN),
+        reason=_REASONS.get(message.reason, Reason.UNKNOWN),
         detail=message.detail,
         mode=_mode(message.mode),
-        imbalance_before=given(message, "imbalance_before"),
-        imbalance_after=given(message, "imbalance_after"),
+        imbalance_before=optional_field(message, "imbalance_before"),
+        imbalance_after=optional_field(message, "imbalance_after"),
         moves=message.moves,
         move_seconds=message.move_seconds,
         times=message.times,
         certainty=_certainty(message.certainty) if message.HasField("certainty") else None,
-        judged=judgement_value(message.judged) if message.HasField("judged") else None,
+        judged=judgement_value(message, "judged"),
     )
 
 
-def judgement_value(message: pb.Judgement) -> Judgement:
-    """What has come of a switch."""
+def decision_values(response: pb.ListDecisionsResponse) -> list[Decision]:
+    """The answer of `decisions`."""
+    return [decision_value(message) for message in response.decisions]
+
+
+def judgement_value(message: Any, field: str) -> Judgement | None:
+    """The judgement of a switch in a field of a message; None if it is not set."""
+    judged = optional_field(message, field)
+    if judged is None:
+        return None
     return Judgement(
-        step=step_value(message.step),
-        steps=message.steps,
-        promised=message.promised,
-        realised=message.realised,
+        step=step_value(judged.step),
+        steps=judged.steps,
+        promised=judged.promised,
+        realised=judged.realised,
     )
 
 
@@ -108,4 +106,4 @@ def _time(message: Timestamp) -> datetime:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise ProtocolError(f"the server answered a decision at no time: {error}") from error
+        raise ProtocolError(f"the server sent a decision with an invalid time: {error}") from error

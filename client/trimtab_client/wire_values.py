@@ -1,4 +1,8 @@
-"""What several services share, as messages and back. Pure."""
+"""Values that several services share, as messages and back.
+
+Requests raise InvalidArgumentError if an argument cannot be sent; the error names its `field`.
+Answers raise ProtocolError if they cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,21 @@ from typing import Any, SupportsFloat, SupportsIndex
 import numpy.typing as npt
 
 from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
+from trimtab.v1alpha1 import switch_pb2
 from trimtab_client.arrays import as_indices
 from trimtab_client.checks import integer, real
 from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
 from trimtab_client.options import MoveBudget, Topology
 from trimtab_client.placement import Placement
+from trimtab_client.version import as_version
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
-from trimtab_protocol.wire.values import encode_placement
-
-_UINT32_MAX = 2**32 - 1
+from trimtab_protocol.wire.values import encode_placement, encode_version
 
 
 def array_of(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
-    """A read-only view of the bytes of a tensor that the server answered.
-
-    Raises:
-        ProtocolError: its type is unknown, or its bytes are not of its shape.
-    """
+    """A read-only view of the bytes of a tensor."""
     try:
         return decode_tensor(tensor, "tensor")
     except MalformedError as error:
@@ -34,17 +34,13 @@ def array_of(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
 
 
 def topology_message(topology: Topology, field: str = "topology") -> topology_pb2.Topology:
-    """A topology.
-
-    Raises:
-        InvalidArgumentError: a value is not a uint32; the error names `field`.
-    """
+    """A topology as a message."""
     fields = {name: uint32(value, f"{field}.{name}") for name, value in vars(topology).items()}
     return topology_pb2.Topology(**fields)
 
 
 def topology_value(message: topology_pb2.Topology) -> Topology:
-    """A topology that the server answered: nodes and groups that are not set are one each."""
+    """The topology in a message. If nodes or groups are not set, there is one."""
     return Topology(
         num_replicas=message.num_replicas,
         num_gpus=message.num_gpus,
@@ -53,30 +49,31 @@ def topology_value(message: topology_pb2.Topology) -> Topology:
     )
 
 
-def given(message: Any, field: str) -> Any:
-    """A field of a message; None where it is not set."""
+def optional_field(message: Any, field: str) -> Any:
+    """A field of a message; None if it is not set."""
     return getattr(message, field) if message.HasField(field) else None
 
 
 def step_value(step: int) -> int | None:
-    """A step that the server answered; it says -1 where there is none."""
+    """A step; the server sends -1 for none."""
     return None if step < 0 else step
 
 
+def version_message(version: Version | SupportsIndex | str, field: str) -> switch_pb2.Version:
+    """A version, in any of the forms that `as_version` takes, as a message."""
+    return encode_version(as_version(version, field))
+
+
 def version_value(message: Any, field: str) -> Version | None:
-    """The version in a field of a message; None where it is not set."""
-    value = given(message, field)
+    """The version in a field of a message; None if it is not set."""
+    value = optional_field(message, field)
     return None if value is None else Version(value.epoch, value.generation)
 
 
 def placement_message(
     placement: Placement | npt.ArrayLike | None, field: str
 ) -> placement_pb2.Placement | None:
-    """A placement, or a bare `phy2log` [L, R], which then has no digest.
-
-    Raises:
-        InvalidArgumentError: it is not a matrix of integers; the error names `field`.
-    """
+    """A placement as a message. A bare `phy2log` [L, R] is sent without a digest."""
     if placement is None:
         return None
     if isinstance(placement, Placement):
@@ -86,11 +83,7 @@ def placement_message(
 
 
 def budget_message(budget: MoveBudget | None) -> placement_pb2.MoveBudget | None:
-    """A budget.
-
-    Raises:
-        InvalidArgumentError: a value cannot be sent.
-    """
+    """A budget as a message."""
     if budget is None:
         return None
     return placement_pb2.MoveBudget(
@@ -106,28 +99,21 @@ def budget_message(budget: MoveBudget | None) -> placement_pb2.MoveBudget | None
 def checked_placement(
     message: placement_pb2.Placement, num_experts: int, num_gpus: int
 ) -> Placement:
-    """A placement that the server answered.
-
-    Raises:
-        ProtocolError: it is none, or not the one that its digest names.
-    """
+    """The placement in a message, if its digest is right."""
     placement = _placement(message, num_experts, num_gpus)
     if placement.digest != message.digest:
-        raise _another_digest(placement.digest.hex(), message)
+        raise _wrong_digest(f"has digest {placement.digest.hex()}", message)
     return placement
 
 
-def named_placement(message: placement_pb2.Placement) -> Placement:
-    """A placement that came without E and G: its digest, which covers both, says what they are.
+def placement_by_digest(message: placement_pb2.Placement) -> Placement:
+    """The placement in a message that has neither E nor G: its digest covers both.
 
-    Each expert has a slot, so E follows from the slots. G is the divisor of their number that
-    gives the digest.
-
-    Raises:
-        ProtocolError: it is none, or no G gives the digest.
+    Each expert has a slot, so E follows from the slots. G is the divisor of the number of slots
+    that gives the digest.
     """
     phy2log_LR = array_of(message.phy2log)
-    # At most as many as slots, whatever the server says: an expert takes memory.
+    # E is limited to the number of slots, whatever the server sent, because it costs memory.
     num_experts = min(int(phy2log_LR.max(initial=0)) + 1, max(phy2log_LR.shape, default=1))
     whole = _placement(message, num_experts, 1)
     slots = whole.phy2log.shape[1]
@@ -135,45 +121,33 @@ def named_placement(message: placement_pb2.Placement) -> Placement:
     for placement in (replace(whole, num_gpus=gpus) for gpus in divisors):
         if placement.digest == message.digest:
             return placement
-    raise _another_digest("another one for any number of GPUs", message)
+    raise _wrong_digest("has another digest for every number of GPUs", message)
 
 
 def optional_uint32(value: SupportsIndex | None, field: str) -> int | None:
-    """`value` as a uint32, or None.
-
-    Raises:
-        InvalidArgumentError: it is neither.
-    """
+    """`value` as a uint32, or None."""
     return None if value is None else uint32(value, field)
 
 
 def optional_real(value: SupportsFloat | None, field: str) -> float | None:
-    """`value` as a float, or None.
-
-    Raises:
-        InvalidArgumentError: it is neither.
-    """
+    """`value` as a float, or None."""
     return None if value is None else real(value, field)
 
 
 def uint32(value: SupportsIndex, field: str) -> int:
-    """`value` as a uint32.
-
-    Raises:
-        InvalidArgumentError: it is none.
-    """
-    return integer(value, field, 0, _UINT32_MAX)
+    """`value` as a uint32."""
+    return integer(value, field, 0, 2**32 - 1)
 
 
 def _placement(message: placement_pb2.Placement, num_experts: int, num_gpus: int) -> Placement:
     try:
         return Placement.of(array_of(message.phy2log), num_experts, num_gpus)
     except InvalidArgumentError as error:
-        raise ProtocolError(f"the server answered an invalid placement: {error}") from error
+        raise ProtocolError(f"the server sent an invalid placement: {error}") from error
 
 
-def _another_digest(digest: str, message: placement_pb2.Placement) -> ProtocolError:
+def _wrong_digest(found: str, message: placement_pb2.Placement) -> ProtocolError:
     return ProtocolError(
-        f"the server's placement has digest {digest}, but it says "
-        f"{message.digest.hex() or 'nothing'}: do not use it, and report this"
+        f"the placement that the server sent {found}, but the server says that its digest is "
+        f"{message.digest.hex() or 'empty'}. Do not use this placement, and report the error."
     )

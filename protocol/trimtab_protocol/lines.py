@@ -18,6 +18,10 @@ from trimtab_protocol.version import Version
 
 _UINT32_MAX = 2**32 - 1
 _NAMES = {kind: name for name, kind in KINDS.items()}
+_OWN_FIELDS = {
+    kind: tuple(each.name for each in fields(kind) if each.name not in ("line", "deployment"))
+    for kind in KINDS.values()
+}
 
 
 def kind_of(event: Event) -> str:
@@ -33,7 +37,7 @@ def values_of(event: Event) -> dict[str, Any]:
         return {**values_of(event.event), "again": True}
     if isinstance(event, Other):
         return dict(event.values)
-    values = {name: getattr(event, name) for name in _own_fields(type(event))}
+    values = {name: getattr(event, name) for name in _OWN_FIELDS[type(event)]}
     process = values.pop("process", None)
     return values if process is None else {**process._asdict(), **values}
 
@@ -55,10 +59,6 @@ def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Event]:
         if text.strip():
             where = f"line {number}"
             yield _event(number, _object(text, where), where)
-
-
-def _own_fields(kind: type[Event]) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("line", "deployment")]
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +94,7 @@ def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
     origin: dict[str, Any] = {"line": number, "deployment": deployment}
     if kind not in KINDS:
         return Other(kind, **origin)
-    own = (_field(values, name, where) for name in _own_fields(KINDS[kind]))
+    own = (_field(values, name, where) for name in _OWN_FIELDS[KINDS[kind]])
     event = KINDS[kind](*own, **origin)
     again = values.get("again", False)
     if not isinstance(again, bool):

@@ -303,8 +303,8 @@ def _flat_moves(response: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (_wrong_digest, "do not use it"),
-        (_no_digest, "says nothing"),
+        (_wrong_digest, "Do not use this placement"),
+        (_no_digest, "its digest is empty"),
         (_missing_expert, "expert 1 has no slot"),
         (_short_tensor, "4 bytes, but shape"),
         (_no_tensor, "0 is not a known type"),

@@ -351,8 +351,8 @@ def test_a_refusal_is_final_and_in_the_servers_words(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"placement": placement_message(PLACEMENT, digest=bytes(32))}, "it says 0000"),
-        ({"placement": BARE}, "it says nothing"),
+        ({"placement": placement_message(PLACEMENT, digest=bytes(32))}, "its digest is 0000"),
+        ({"placement": BARE}, "its digest is empty"),
         ({"placement": None}, "shape"),
         ({"version": None}, "without its version"),
         ({"topology": None}, "in 0 slots"),
@@ -383,7 +383,7 @@ def test_a_target_is_checked_against_its_digest(service: RunningService, client:
     target = placement_message(OTHER, digest=PLACEMENT.digest)
     service.deployments.answer = pb.PinResponse(in_force=V27, target=target)
     for call in (("pin", "d"), ("roll_back", "d", 7)):
-        with pytest.raises(ProtocolError, match="do not use it"):
+        with pytest.raises(ProtocolError, match="Do not use this placement"):
             client.call(*call)
 
 
@@ -395,7 +395,7 @@ def test_an_impossible_time_is_a_protocol_error(
 ) -> None:
     service.deployments.answer = pb.ListDecisionsResponse(decisions=[pb.Decision(time=time)])
 
-    with pytest.raises(ProtocolError, match="a decision at no time"):
+    with pytest.raises(ProtocolError, match="a decision with an invalid time"):
         client.call("decisions", "d")
 
 

@@ -124,8 +124,8 @@ def test_the_digest_says_how_many_gpus_there_are(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"digest": bytes(32)}, "it says 0000"),
-        ({"digest": b""}, "it says nothing"),
+        ({"digest": bytes(32)}, "its digest is 0000"),
+        ({"digest": b""}, "its digest is empty"),
         ({"phy2log": None}, "0 is not a known type"),
         ({"phy2log": tensor_of(np.zeros(6))}, "rank 1, not 2"),
         ({"phy2log": tensor_of(np.full((1, 6), 2**31 - 1))}, "is not an expert in"),

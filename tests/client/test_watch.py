@@ -180,7 +180,7 @@ def test_an_invalid_placement_ends_the_watch(service: RunningService, client: An
     wrong = served_message(V1, placement=placement_message(OTHER, digest=PLACEMENT.digest))
     service.deployments.watches.append([wrong, HOLD])
 
-    with pytest.raises(ProtocolError, match="do not use it"):
+    with pytest.raises(ProtocolError, match="Do not use this placement"):
         next(client.watch("d"))
     assert service.deployments.watch_over.acquire(timeout=20)
 

@@ -107,7 +107,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
     code, said = await refusal(endpoint, placement=wire(AFTER), budget=budget)
     assert (code, said) == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        "budget: has no meaning beside a placement",
+        "budget: may not be set if placement is",
     )
     small = placement_of(np.array([[0, 1, 2, 3]]), EXPERTS, GPUS)
     code, said = await refusal(endpoint, placement=wire(small))
@@ -187,9 +187,9 @@ async def test_a_deployment_that_is_not_there_cannot_be_paused_or_resumed(endpoi
 @pytest.mark.parametrize(
     ("reason", "description"),
     [
-        ("", "'' says nothing"),
-        (" \n", "' \\n' says nothing"),
-        ("x" * 1001, "its length, 1001 characters, is not at most 1000"),
+        ("", "'' is blank"),
+        (" \n", "' \\n' is blank"),
+        ("x" * 1001, "has 1001 characters, which is more than 1000"),
     ],
     ids=["empty", "blank", "long"],
 )

@@ -25,6 +25,16 @@ from trimtab_protocol.wire.tensors import encode_tensor
         ({"transfer": 9}, "hello.transfer", "9 is not a known one"),
         ({"staging_slots": 0}, "hello.staging_slots", "0 is below 1"),
         ({"num_experts": 5}, "hello.placement.phy2log", "expert 4 has no slot in layer 0"),
+        ({"num_experts": 7}, "hello.topology.num_replicas", "6 slots cannot hold 7 experts"),
+        ({"num_experts": 2**32 - 1}, "hello.topology.num_replicas", "6 slots cannot hold 42949672"),
+        (
+            {
+                "num_experts": 5,
+                "topology": topology_pb2.Topology(num_replicas=6, num_gpus=2, num_groups=2),
+            },
+            "hello.topology.num_groups",
+            "2 does not divide the number of experts (5)",
+        ),
         ({"placement": None}, "hello.placement", "is required"),
         ({"held": switch_pb2.Held()}, "hello.held.state", "0 is not a known one"),
         ({"gpus": [1, 1]}, "hello.gpus", "[1, 1] does not rise"),
@@ -112,7 +122,7 @@ async def test_a_number_that_nothing_can_come_after_is_refused(endpoint, changes
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"hello": hello()}, "hello: was said already"),
+        ({"hello": hello()}, "hello: may be sent only once, as the first message"),
         ({}, "message: None may not be sent here"),
         ({"prepared": switch_pb2.Prepared()}, "prepared.version: is required"),
         (

@@ -94,14 +94,14 @@ def never_end_the_sessions_of_some(monkeypatch: pytest.MonkeyPatch, _: Endpoint)
     monkeypatch.setattr(WorkerSide, "leave", stay)
 
 
-def never_cancel_the_speaker(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
-    speak = SessionServicer._speak
+def never_cancel_the_writer(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
+    write = SessionServicer._write
 
     async def shielded(*arguments):
-        _kept.append(task := asyncio.ensure_future(speak(*arguments)))
+        _kept.append(task := asyncio.ensure_future(write(*arguments)))
         await asyncio.shield(task)
 
-    monkeypatch.setattr(SessionServicer, "_speak", shielded)
+    monkeypatch.setattr(SessionServicer, "_write", shielded)
 
 
 def never_leave_the_gate(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
@@ -132,7 +132,7 @@ def remember_every_hello(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
 LEAKS = {
     keep_connections: ("object", "WorkerSession"),
     never_end_the_sessions_of_some: ("object", "Outbox"),
-    never_cancel_the_speaker: ("task", "SessionServicer._speak"),
+    never_cancel_the_writer: ("task", "SessionServicer._write"),
     never_leave_the_gate: ("stream", "admitted"),
     never_forget_deployments: ("object", "Deployment"),
     keep_the_counts_of_strangers: ("object", "Counters"),

@@ -140,7 +140,7 @@ async def test_more_sessions_than_there_may_be_are_refused_until_one_ends():
         code, details = await peer.end()
         assert (code, details) == (
             EXHAUSTED,
-            "1 calls are being carried out, which is this server's limit",
+            "1 such calls are running, which is the limit of this server",
         )
         assert retry_seconds(await ended(peer)) > 0
         await first.say(goodbye=pb.Goodbye())
@@ -194,7 +194,7 @@ async def test_a_message_over_the_limit_ends_the_session(kind):
 async def test_a_worker_that_never_says_hello_is_not_waited_for_longer_than_a_lease():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         peer = Peer(endpoint.channel)
-        assert await peer.end() == (ABORTED, "no message came for 0.2 s")
+        assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
         await until(lambda: endpoint.server._session_gate._inside == 0)
 
 
@@ -225,7 +225,7 @@ async def test_a_session_that_is_about_to_begin_when_the_server_drains_does_not(
 async def test_a_worker_that_says_nothing_loses_its_session():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
-        assert await peer.end() == (ABORTED, "no message came for 0.2 s")
+        assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
 
 
 # Workers that do not read.
@@ -294,7 +294,7 @@ async def test_a_worker_that_does_not_read_for_a_lease_loses_its_session():
             await asyncio.gather(reporting, return_exceptions=True)
         (end,) = [entry for entry in logs if entry["event"] == "call ended"]
         # It has not read the status either.
-        assert (end["code"], end["reason"]) == ("CANCELLED", "nothing was read for 1 s")
+        assert (end["code"], end["reason"]) == ("CANCELLED", "the worker read nothing for 1 s")
 
 
 async def test_a_worker_that_does_not_read_is_followed_by_its_newer_session_all_the_same():

@@ -285,7 +285,7 @@ async def test_counts_go_on_over_a_new_stream_and_begin_anew_with_an_incarnation
 async def test_a_worker_that_says_nothing_loses_its_session():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
-        assert await peer.end() == (ABORTED, "no message came for 0.2 s")
+        assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
 
 
 async def test_an_offer_that_is_not_prepared_in_time_is_aborted():

@@ -1,4 +1,4 @@
-"""What the worker's state machine asks of whoever runs it, to be carried out in order."""
+"""The effects that the worker's state machine returns. The caller carries them out in order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trimtab_protocol.version import Version
 
 @dataclass(frozen=True)
 class OfferedSwitch:
-    """An offer that fits the placement in force: what the state machine has to know of it.
+    """The part of an offer that the state machine reads.
 
     Attributes:
         version: the version that the switch leads to.
         base: the version that it starts from.
-        base_digest: the digest of that placement.
+        base_digest: the digest of the placement of `base`.
         placement: the placement that it leads to.
     """
 
@@ -32,42 +32,42 @@ Order = Welcome | OfferedSwitch | Commit | Abort
 
 @dataclass(frozen=True)
 class Send:
-    """Send an answer on the present stream; if that breaks, the next Hello says enough."""
+    """Send an answer on the current stream. If that breaks, the next Hello makes up for it."""
 
     answer: Answer
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Fill staging with what the offer asks for, and say when that has ended."""
+    """Fill staging with the weights that the offer needs, and call `prepared` at the end."""
 
     offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
 class Discard:
-    """Free the staging of an offer; no transfer into it is running."""
+    """Free the staging of an offer. No transfer into it is running."""
 
     offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Serve by the offer's placement from this step boundary on, and say when that is done."""
+    """Serve with the offer's placement from this step boundary on, then call `flipped`."""
 
     offer: OfferedSwitch
 
 
 @dataclass(frozen=True)
 class Complain:
-    """The server broke the protocol; what it said has had no effect."""
+    """A call or message broke the protocol, and was ignored."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """Tell whoever watches the session, in the words of the deployment's history."""
+    """Report an event of the deployment's history to the observer of the session."""
 
     event: InForce | Flipped
 

@@ -44,7 +44,7 @@ class Inbound:
         if stream is not self._context.open_stream:
             return
         with self._context.lock:
-            accepted = self._context.switch.heard(response.term)
+            accepted = self._context.switch.accept_term(response.term)
         if not accepted:
             self._ignore(response.term)
             return

@@ -1,4 +1,4 @@
-"""The checks that an offer has to pass before an engine sees it."""
+"""The checks that an offer has to pass before the engine gets it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trimtab_protocol.messages import Offer
 
 
 class Room(NamedTuple):
-    """What a worker has room for.
+    """The size of the switches that a worker can take.
 
     Attributes:
-        gpus: the GPUs that it owns.
-        staging_slots: expert weights that the staging of each has room for.
-        max_layers: most layers that one switch may touch; 0: no limit.
+        gpus: the GPUs that the worker owns.
+        staging_slots: maximum number of expert weights in the staging of each GPU.
+        max_layers: maximum number of layers that one switch may change; 0 for no limit.
     """
 
     gpus: Sequence[int]
@@ -28,22 +28,22 @@ class Room(NamedTuple):
 
 
 def check_offer(offer: Offer, base: Placement, room: Room) -> SwitchOffer:
-    """What an offer asks of a worker that serves by `base`.
+    """Check the offer to a worker that serves with `base`, and convert it for the engine.
 
     Raises:
-        ProtocolError: it does not fit `base` or itself, or there is no room for it.
+        ProtocolError: the offer contradicts `base` or itself, or exceeds the room.
     """
     transfers = offer.transfers
     placement = _placement(offer, base)
     if 0 < room.max_layers < len(transfers.layers):
         raise ProtocolError(
-            f"{len(transfers.layers)} layers differ, and the limit is {room.max_layers}"
+            f"{len(transfers.layers)} layers differ, but the limit is {room.max_layers}"
         )
-    work = _Work(base.phy2log, placement.phy2log, base.num_gpus, room)
-    work.check_receives(transfers.receives, transfers.receive_sources)
-    work.check_copies(transfers.copies, transfers.receives)
-    work.check_sends(transfers.sends)
-    work.check_complete(transfers.receives, transfers.copies)
+    checks = _TransferChecks(base.phy2log, placement.phy2log, base.num_gpus, room)
+    checks.check_receives(transfers.receives, transfers.receive_sources)
+    checks.check_copies(transfers.copies, transfers.receives)
+    checks.check_sends(transfers.sends)
+    checks.check_complete(transfers.receives, transfers.copies)
     _compute_maps(placement)
     return SwitchOffer(
         version=offer.version,
@@ -56,19 +56,19 @@ def check_offer(offer: Offer, base: Placement, room: Room) -> SwitchOffer:
 
 
 def _placement(offer: Offer, base: Placement) -> Placement:
-    """The placement that the offer's rows make of `base`."""
+    """The placement that results from putting the rows of the offer into `base`."""
     if offer.base_digest != base.digest:
-        digests = f"{offer.base_digest.hex()}, and {base.digest.hex()}"
-        raise ProtocolError(f"the digest of the base is {digests} is in force")
+        digests = f"{offer.base_digest.hex()}, but that of the current placement is"
+        raise ProtocolError(f"the digest of the base is {digests} {base.digest.hex()}")
     transfers = offer.transfers
     layers, slots = base.phy2log.shape
     _check_ascending(transfers.layers, layers)
     for name in ("old_rows", "new_rows"):
-        seen, wanted = list(getattr(transfers, name).shape), [len(transfers.layers), slots]
-        if seen != wanted:
-            raise ProtocolError(f"{name}: shape {seen} is not {wanted}")
+        shape, expected = list(getattr(transfers, name).shape), [len(transfers.layers), slots]
+        if shape != expected:
+            raise ProtocolError(f"{name}: shape {shape} is not {expected}")
     if not np.array_equal(base.phy2log[transfers.layers], transfers.old_rows):
-        raise ProtocolError("old_rows: they are not the rows in force")
+        raise ProtocolError("old_rows: these are not the rows of the current placement")
     phy2log_LR = base.phy2log.copy()
     phy2log_LR[transfers.layers] = transfers.new_rows
     try:
@@ -81,8 +81,8 @@ def _placement(offer: Offer, base: Placement) -> Placement:
     return placement
 
 
-class _Work:
-    """The checks of what one worker has to receive, send and copy."""
+class _TransferChecks:
+    """The checks of the weights that one worker has to receive, send and copy."""
 
     def __init__(self, old_LR: IntArray, new_LR: IntArray, num_gpus: int, room: Room) -> None:
         self._old_LR, self._new_LR = old_LR, new_LR
@@ -93,12 +93,11 @@ class _Work:
 
     def check_receives(self, receives_M3: IntArray, sources_MX: IntArray) -> None:
         layer, slot, expert = self._columns("receives", receives_M3)
-        _require(self._own_R[slot], "receives", "the slot is not this worker's")
+        _require(self._own_R[slot], "receives", "the slot is not on a GPU of this worker")
         _require(self._new_LR[layer, slot] == expert, "receives", "the slot gets another expert")
-        most = np.bincount(slot // self._per_gpu).max(initial=0)
-        if most > self._room.staging_slots:
-            limit = self._room.staging_slots
-            raise ProtocolError(f"receives: {most} for one GPU, and staging has room for {limit}")
+        most, limit = np.bincount(slot // self._per_gpu).max(initial=0), self._room.staging_slots
+        if most > limit:
+            raise ProtocolError(f"receives: {most} for one GPU, but staging has room for {limit}")
         if len(sources_MX) != len(receives_M3):
             counts = f"{len(sources_MX)} rows for {len(receives_M3)} receives"
             raise ProtocolError(f"receive_sources: {counts}")
@@ -106,7 +105,7 @@ class _Work:
             return
         known_MX = (sources_MX >= -1) & (sources_MX < self._num_gpus)
         _require(known_MX.all(1), "receive_sources", "there is no such GPU")
-        _require(sources_MX[:, 0] >= 0, "receive_sources", "there is none")
+        _require(sources_MX[:, 0] >= 0, "receive_sources", "the row has no source")
         old_LGS = self._old_LR.reshape(len(self._old_LR), self._num_gpus, self._per_gpu)
         held_MXS = old_LGS[layer[:, None], sources_MX] == expert[:, None, None]
         holds_MX = held_MXS.any(2) | (sources_MX < 0)
@@ -114,9 +113,9 @@ class _Work:
 
     def check_copies(self, copies_M4: IntArray, receives_M3: IntArray) -> None:
         layer, source, slot, expert = self._columns("copies", copies_M4)
-        _require(self._own_R[slot], "copies", "the slot is not this worker's")
+        _require(self._own_R[slot], "copies", "the slot is not on a GPU of this worker")
         same = source // self._per_gpu == slot // self._per_gpu
-        _require(same, "copies", "the slots are of two GPUs")
+        _require(same, "copies", "the slots are on two different GPUs")
         received_LR = np.full(self._old_LR.shape, -1)
         received_LR[receives_M3[:, 0], receives_M3[:, 1]] = receives_M3[:, 2]
         has = (self._old_LR[layer, source] == expert) | (received_LR[layer, source] == expert)
@@ -125,21 +124,21 @@ class _Work:
 
     def check_sends(self, sends_M4: IntArray) -> None:
         layer, source, slot, expert = self._columns("sends", sends_M4)
-        _require(self._own_R[source], "sends", "the slot to send from is not this worker's")
+        _require(self._own_R[source], "sends", "the slot is not on a GPU of this worker")
         _require(self._old_LR[layer, source] == expert, "sends", "the slot has another expert")
         _require(self._new_LR[layer, slot] == expert, "sends", "the slot gets another expert")
 
     def check_complete(self, receives_M3: IntArray, copies_M4: IntArray) -> None:
-        """Each own slot whose expert changes has to get its weights from somewhere."""
+        """Each slot of this worker whose expert changes has to receive or copy its weights."""
         missing_LR = (self._old_LR != self._new_LR) & self._own_R
         missing_LR[receives_M3[:, 0], receives_M3[:, 1]] = False
         missing_LR[copies_M4[:, 0], copies_M4[:, 2]] = False
         if missing_LR.any():
             layer, slot = np.argwhere(missing_LR)[0]
-            raise ProtocolError(f"slot {slot} of layer {layer} changes, but nothing comes into it")
+            raise ProtocolError(f"slot {slot} of layer {layer} changes, but gets no weights")
 
     def _columns(self, name: str, rows: IntArray) -> tuple[IntArray, ...]:
-        """Layer, slots and expert of each row, in their ranges."""
+        """Layer, slots and expert of each row, after a check of their ranges."""
         layer, *places, expert = rows.T
         layers, num_slots = self._old_LR.shape
         _require((layer >= 0) & (layer < layers), name, "there is no such layer")
@@ -149,7 +148,7 @@ class _Work:
 
 
 def _compute_maps(placement: Placement) -> None:
-    """Compute what a placement keeps: here, and not between two steps of the engine."""
+    """Compute the cached maps here, rather than between two steps of the engine."""
     _ = placement.logcnt, placement.rank, placement.log2phy
 
 
@@ -157,9 +156,9 @@ def _check_ascending(layers_K: IntArray, layers: int) -> None:
     inside = (layers_K >= 0) & (layers_K < layers)
     _require(inside, "layers", "there is no such layer")
     if (np.diff(layers_K) <= 0).any():
-        raise ProtocolError(f"layers: {layers_K.tolist()} do not ascend")
+        raise ProtocolError(f"layers: {layers_K.tolist()} are not ascending")
 
 
-def _require(right_M: Any, name: str, wrong: str) -> None:
-    if not right_M.all():
-        raise ProtocolError(f"{name}[{int(np.argmin(right_M))}]: {wrong}")
+def _require(holds_M: Any, name: str, fault: str) -> None:
+    if not holds_M.all():
+        raise ProtocolError(f"{name}[{int(np.argmin(holds_M))}]: {fault}")

@@ -1,7 +1,7 @@
 """A worker's side of the switch: the rules P5 to P9 of PROTOCOL.md.
 
-No clock, no socket, no thread: each method takes what has happened and returns what is to be
-done about it, in order. Whoever calls it takes care that calls do not overlap.
+The state machine has no clock, socket or thread. Each method takes an event and returns the
+effects to carry out, in order. The caller must not let two calls overlap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from trimtab_protocol.version import Version
 
 
 class _State(Enum):
-    """P5, with the flip itself as a state."""
+    """The states of P5, and one for the flip itself."""
 
     ACCEPTED = HeldState.ACCEPTED
     PREPARED = HeldState.PREPARED
@@ -51,14 +51,14 @@ class _State(Enum):
 
 @dataclass
 class _Holding:
-    """An offer that was accepted.
+    """The offer that this worker has accepted.
 
     Attributes:
-        offer: it.
-        state: how far it has come.
+        offer: the offer.
+        state: its state.
         transferring: whether staging is being written.
-        contributed: whether the group may be about to start its collective transfer:
-            this rank has said that it is ready, and not heard whether all are.
+        contributed: whether this rank has told the barrier that it is ready for a collective
+            transfer, and does not know yet whether all ranks are.
     """
 
     offer: OfferedSwitch
@@ -68,14 +68,14 @@ class _Holding:
 
 
 class WorkerSwitch:
-    """The worker's state machine.
+    """The state machine of one worker.
 
     Attributes:
-        group_id: the group that it belongs to.
+        group_id: the group that the worker belongs to.
         gpus: the GPUs that it owns.
-        placement: what it serves by.
-        in_force: the version of that; None before its first epoch.
-        term: the highest that it has heard from a server.
+        placement: the placement that it serves with.
+        in_force: the version of that placement; None before its first epoch.
+        term: the highest term that it has seen from a server.
     """
 
     def __init__(
@@ -97,18 +97,21 @@ class WorkerSwitch:
         self._collective = collective
         self._stream: int | None = None
         self._holding: _Holding | None = None
-        # Offers up to this one have been applied, aborted or refused: if they come, they are late.
+        # Offers up to this version were applied, aborted or refused. Later copies are ignored.
         self._settled = Version(0, 0)
         self._highest = 0
         self._flipped_at: int | None = None
 
-    # The session.
+    # Events of the session.
 
     def connected(self, stream: int) -> Hello:
-        """A stream to the server is open, and takes the place of any other: say this first.
+        """A stream to the server was opened, and replaces any other.
 
         Args:
-            stream: its number, higher than that of any before.
+            stream: the number of the stream, higher than that of any earlier one.
+
+        Returns:
+            The first message to send.
         """
         self._stream = stream
         return Hello(
@@ -127,20 +130,20 @@ class WorkerSwitch:
         )
 
     def disconnected(self, stream: int) -> None:
-        """A stream broke. Nothing else changes: the worker serves on."""
+        """A stream broke. The worker goes on serving, and its state does not change."""
         if stream == self._stream:
             self._stream = None
 
-    def heard(self, term: int) -> bool:
-        """A server of this term said something: whether that counts. Of a lower one it is void."""
+    def accept_term(self, term: int) -> bool:
+        """Whether a message of this term counts. One of a lower term than seen before does not."""
         if term < self.term:
             return False
         self.term = term
         return True
 
     def ordered(self, stream: int, term: int, order: Order) -> list[Effect]:
-        """The server gave an order; on an older stream it is void too."""
-        if stream != self._stream or not self.heard(term):
+        """The server sent an order. It is ignored on an older stream or in a lower term."""
+        if stream != self._stream or not self.accept_term(term):
             return []
         match order:
             case Welcome():
@@ -152,10 +155,10 @@ class WorkerSwitch:
             case Abort():
                 return self._aborted(order.version)
 
-    # The engine.
+    # Events of the engine.
 
     def prepared(self, version: Version, failure: str | None = None) -> list[Effect]:
-        """The transfer of an offer has ended, and with what failure if any."""
+        """The transfer of an offer ended. `failure` is None if it succeeded."""
         holding = self._holding
         if holding is None or holding.offer.version != version or not holding.transferring:
             return []
@@ -163,12 +166,12 @@ class WorkerSwitch:
         if holding.state is _State.DISCARDING:
             return self._drop(holding)
         if failure is not None:
-            return self._refuse(holding.offer, failure, freed=True)
+            return self._refuse(holding.offer, failure, discard=True)
         holding.state = _State.PREPARED
         return self._send(Prepared(version, holding.offer.placement.digest))
 
     def contribute(self) -> tuple[int, int]:
-        """What this rank brings to the barrier: the generations accepted and armed, or 0."""
+        """This rank's part of the barrier: the generations accepted and armed, 0 for none."""
         holding = self._holding
         if holding is None or holding.state in (_State.DISCARDING, _State.FLIPPING):
             return 0, 0
@@ -178,7 +181,7 @@ class WorkerSwitch:
         return generation, generation if holding.state is _State.ARMED else 0
 
     def agreed(self, accepted: int, armed: int) -> list[Effect]:
-        """The barrier's result: the minimum over all ranks of what each has brought."""
+        """The barrier ended. Its result is the minimum over all ranks of each part."""
         holding = self._holding
         if holding is None:
             return []
@@ -186,7 +189,7 @@ class WorkerSwitch:
         if holding.contributed:
             holding.contributed = False
             if accepted >= generation:
-                # All ranks see this result, so all start: also where an Abort has come since.
+                # All ranks see this result, so all start, even if an Abort has come meanwhile.
                 holding.transferring = True
                 return [Prepare(holding.offer)]
             if holding.state is _State.DISCARDING:
@@ -197,10 +200,10 @@ class WorkerSwitch:
         return []
 
     def flipped(self, step: int) -> list[Effect]:
-        """The flip is done: `step` is the first that runs by the new placement."""
+        """The flip is done. `step` is the first step that runs with the new placement."""
         holding = self._holding
         if holding is None or holding.state is not _State.FLIPPING:
-            return [Complain(f"flipped at step {step} without being asked to")]
+            return [Complain(f"flipped at step {step}, but no flip was due")]
         offer, self._holding = holding.offer, None
         self.placement, self.in_force = offer.placement, offer.version
         self._settled, self._flipped_at = offer.version, step
@@ -210,9 +213,9 @@ class WorkerSwitch:
     def regroup(
         self, group_id: str, placement: Placement, gpus: tuple[int, ...] | None = None
     ) -> list[Effect]:
-        """The engine has formed a new group, which serves by `placement`; connect anew.
+        """The engine has formed a new group, which serves with `placement`. Connect again.
 
-        `gpus` are those that this worker owns now; None: the same.
+        `gpus` are the GPUs that this worker owns now; None if they are the same.
         """
         self.group_id, self._stream = group_id, None
         self.gpus = gpus or self.gpus
@@ -220,18 +223,19 @@ class WorkerSwitch:
             self.placement, self.in_force, self._flipped_at = placement, None, None
         if self._holding is None:
             return []
-        # The old group's barrier gives no result any more.
+        # The barrier of the old group will not return a result.
         self._holding.contributed = False
         return self._discard(self._holding)
 
-    # The server's orders.
+    # Orders of the server.
 
     def _welcomed(self, order: Welcome) -> list[Effect]:
         version, digest = order.version, self.placement.digest
         if self.in_force is not None and version.epoch <= self.in_force.epoch:
             return []
         if order.digest != digest:
-            return [Complain(f"epoch {version.epoch} begins with a placement not in force here")]
+            reason = f"epoch {version.epoch} begins with a placement that is not in force here"
+            return [Complain(reason)]
         self.in_force, self._flipped_at = version, None
         self._settle(version)
         note = Note(InForce(self._process, self.group_id, version, digest))
@@ -242,9 +246,9 @@ class WorkerSwitch:
             return []
         if self._holding is not None and self._holding.offer.version == offer.version:
             return self._repeat(self._holding)
-        why_not = self._why_not(offer)
-        if why_not is not None:
-            return self._refuse(offer, why_not)
+        reason = self._refusal_reason(offer)
+        if reason is not None:
+            return self._refuse(offer, reason)
         self._holding = _Holding(offer, transferring=not self._collective)
         self._highest = max(self._highest, offer.version.generation)
         effects = self._send(Accepted(offer.version, offer.placement.digest))
@@ -255,11 +259,11 @@ class WorkerSwitch:
             return self._send(Applied(order.version, self.placement.digest, self._flipped_at))
         holding = self._holding
         if holding is None or holding.offer.version != order.version:
-            return [Complain(f"commit of {order.version}, which is not held")]
+            return [Complain(f"commit of {order.version}, which this worker does not hold")]
         if holding.offer.placement.digest != order.digest:
-            return [Complain(f"commit of {order.version} with another digest")]
+            return [Complain(f"commit of {order.version} with a digest that is not its own")]
         if holding.state in (_State.ACCEPTED, _State.DISCARDING):
-            return [Complain(f"commit of {order.version}, which is {holding.state.name}")]
+            return [Complain(f"commit of {order.version}, which is {holding.state.name} here")]
         if holding.state is _State.PREPARED:
             holding.state = _State.ARMED
         return []
@@ -267,25 +271,26 @@ class WorkerSwitch:
     def _aborted(self, version: Version) -> list[Effect]:
         holding = self._holding
         if version == self.in_force:
-            return [Complain(f"abort of {version}, which is in force")]
+            return [Complain(f"abort of {version}, which is in force here")]
         if holding is None or holding.offer.version != version:
             self._settle(version)
             return self._send(Discarded(version))
         if holding.state in (_State.ARMED, _State.FLIPPING):
-            return [Complain(f"abort of {version}, which is {holding.state.name}")]
+            return [Complain(f"abort of {version}, which is {holding.state.name} here")]
         return self._discard(holding)
 
-    # What is held.
+    # The offer that is held.
 
-    def _why_not(self, offer: OfferedSwitch) -> str | None:
+    def _refusal_reason(self, offer: OfferedSwitch) -> str | None:
+        """Why this worker cannot accept an offer; None if it can."""
         if self._holding is not None:
-            return f"{self._holding.offer.version} is held"
+            return f"the worker already holds {self._holding.offer.version}"
         if offer.base != self.in_force or offer.base_digest != self.placement.digest:
-            return f"the base is {offer.base}, and {self.in_force} is in force"
+            return f"the offer's base is {offer.base}, but {self.in_force} is in force here"
         return None
 
     def _repeat(self, holding: _Holding) -> list[Effect]:
-        """Answer a repeated offer as the first one."""
+        """Answer a repeated offer like the first one."""
         version, digest = holding.offer.version, holding.offer.placement.digest
         if holding.state is _State.ACCEPTED:
             return self._send(Accepted(version, digest))
@@ -293,15 +298,15 @@ class WorkerSwitch:
             return []
         return self._send(Prepared(version, digest))
 
-    def _refuse(self, offer: OfferedSwitch, reason: str, *, freed: bool = False) -> list[Effect]:
-        if freed:
+    def _refuse(self, offer: OfferedSwitch, reason: str, *, discard: bool = False) -> list[Effect]:
+        if discard:
             self._holding = None
         self._settle(offer.version)
         refused = self._send(Refused(offer.version, offer.placement.digest, reason))
-        return [*([Discard(offer)] if freed else []), *refused]
+        return [*([Discard(offer)] if discard else []), *refused]
 
     def _discard(self, holding: _Holding) -> list[Effect]:
-        """Give up what is held; a transfer that runs, or may be about to, ends first."""
+        """Give up the offer. A transfer that runs, or may be about to start, ends first."""
         self._settle(holding.offer.version)
         if holding.transferring or holding.contributed:
             holding.state = _State.DISCARDING
@@ -320,7 +325,7 @@ class WorkerSwitch:
         holding = self._holding
         if holding is None:
             return None
-        # To the server, a flip that has begun is one that has not.
+        # The server does not know the state of a flip that has begun.
         state = _State.ARMED if holding.state is _State.FLIPPING else holding.state
         return Held(holding.offer.version, HeldState(state.value))
 

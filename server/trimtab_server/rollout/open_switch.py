@@ -61,14 +61,14 @@ class OpenSwitch:
         return tuple(worker for worker in self._members if worker not in self._done)
 
     def pause(self, reason: str) -> list[Effect]:
-        """GroupOffer nothing until `resume`. A committed switch goes on."""
+        """Offer nothing until `resume`. A committed switch goes on."""
         self.record = replace(self.record, paused=reason)
         return [Save(self.record), *self._abort_offer(Cause.PAUSED, f"paused: {reason}")]
 
     def _pause_for(self, reason: str, *, mismatch: bool = False) -> list[Effect]:
         return [Alarm(reason, mismatch), *self.pause(reason)]
 
-    # GroupOffer and commit.
+    # Offer and commit.
 
     def _offer(self, placement: Placement) -> list[Effect]:
         base, base_placement = self.record.served

@@ -1,1 +1,1 @@
-"""The gRPC face of the server: the only code that knows gRPC and the wire's messages."""
+"""The gRPC endpoint: the only code of the server that uses gRPC and protobuf."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from trimtab_server.domain.errors import require
 from trimtab_server.setting import between, host_and_port, setting
 
-_LARGEST_MESSAGE = (1 << 31) - 1
-"""gRPC keeps the limit in a signed integer of 32 bits."""
+_MAX_MESSAGE_BYTES = (1 << 31) - 1
+"""gRPC stores this limit as a signed 32-bit integer."""
 
 
 def _listen_rule(address: str) -> str | None:
@@ -21,7 +21,7 @@ def _listen_rule(address: str) -> str | None:
 
 @dataclass(frozen=True)
 class RpcConfig:
-    """Network."""
+    """Settings of the network."""
 
     listen: str = field(
         default="127.0.0.1:50051",
@@ -51,7 +51,7 @@ class RpcConfig:
             "Largest message taken or sent. A load of L layers and E experts takes 4 or 8 "
             "bytes for each of its L x E numbers.",
             unit="bytes",
-            rule=between(1024, _LARGEST_MESSAGE),
+            rule=between(1024, _MAX_MESSAGE_BYTES),
         ),
     )
     max_concurrent_rpcs: int = field(

@@ -1,4 +1,4 @@
-"""Requests of the wire as values of the engine. Pure; everything wrong with a request at once."""
+"""Converts requests to values of the server. An error names every field at fault."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TO_CONVERGENCE = -1
 
 
 class PackArguments(NamedTuple):
-    """What Pack asks for: weight [X, n], packs, and perhaps item_group [X, n]."""
+    """The arguments of Pack: weight [X, n], number of packs, item_group [X, n] or None."""
 
     weight: Array
     num_packs: int
@@ -38,7 +38,7 @@ class PackArguments(NamedTuple):
 
 
 class PlaceArguments(NamedTuple):
-    """What Place asks for: load [L, E], its terms, and perhaps a placement in force."""
+    """The arguments of Place: load [L, E], terms, and the current placement or None."""
 
     load: Array
     terms: Terms
@@ -67,7 +67,7 @@ def decode_place(message: solver_service_pb2.PlaceRequest) -> PlaceArguments:
 def decode_config(
     message: solver_service_pb2.PlaceStreamConfig,
 ) -> tuple[Terms, UncheckedPlacement | None]:
-    """What all loads of a stream share, and the placement in force when it starts.
+    """The terms of all loads of a stream, and the placement that it starts from.
 
     Raises InvalidArgumentError with every field at fault.
     """
@@ -116,7 +116,9 @@ def decode_budget(message: placement_pb2.MoveBudget) -> Budget:
 def _options(message: solver_service_pb2.SolverOptions) -> Options:
     require(message.effort in _EFFORTS, "effort", f"{message.effort} is not a known effort")
     require(
-        message.objective in _OBJECTIVES, "objective", f"{message.objective} is not a known one"
+        message.objective in _OBJECTIVES,
+        "objective",
+        f"{message.objective} is not a known objective",
     )
     overrides: dict[str, Any] = {"seed": message.seed, "objective": _OBJECTIVES[message.objective]}
     for name in ("top_k", "max_iterations", "restarts"):
@@ -132,7 +134,7 @@ def _current(
     message: solver_service_pb2.PlaceRequest | solver_service_pb2.PlaceStreamConfig,
     topology: Topology,
 ) -> UncheckedPlacement | None:
-    """The placement in force. Its entries are for the solver's thread to check."""
+    """The current placement. The solver thread checks its entries, which takes long."""
     if not message.HasField("current"):
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
@@ -145,6 +147,6 @@ def _current(
     require(
         phy2log_LR.shape[1] == topology.num_replicas,
         "current.phy2log.shape",
-        f"{list(phy2log_LR.shape)}: has not num_replicas = {topology.num_replicas} columns",
+        f"{list(phy2log_LR.shape)} does not have num_replicas = {topology.num_replicas} columns",
     )
     return UncheckedPlacement(phy2log_LR, message.current.digest)

@@ -1,4 +1,4 @@
-"""Requests of operators as values of the engine. Pure."""
+"""Converts requests of operators to values of the server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from trimtab_server.rpc.decode import decode_topology
 from trimtab_server.rpc.fields import named_as
 from trimtab_server.rpc.tensors import decode_tensor
 
-MOST_NAME = 200
-_MOST_REASON = 1000
-"""Of a reason, which goes into the store, the log and each refusal."""
+MAX_NAME = 200
+_MAX_REASON = 1000
+"""Maximum length of a reason, which is stored, logged and repeated in errors, in characters."""
 
-_MOST_NUMBERS = 1 << 26
-"""In a load or a placement."""
+_MAX_NUMBERS = 1 << 26
+"""Maximum number of values in a load or a placement."""
 
 MODES: Mapping[int, Mode] = {
     pb.MODE_OFF: Mode.OFF,
@@ -41,19 +41,19 @@ _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_
 
 
 def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
-    """A deployment's name, and what it is. Raises InvalidArgumentError."""
+    """The name and the spec of a deployment. Raises InvalidArgumentError."""
     require_all(
         (
-            0 < len(message.name) <= MOST_NAME,
+            0 < len(message.name) <= MAX_NAME,
             "spec.name",
-            f"{message.name[:40]!r} has not 1 to {MOST_NAME} characters",
+            f"{message.name[:40]!r} does not have 1 to {MAX_NAME} characters",
         ),
         (message.name.isprintable(), "spec.name", f"{message.name[:40]!r} is not printable"),
         (message.model.isprintable(), "spec.model", f"{message.model[:40]!r} is not printable"),
         (
-            len(message.model) <= MOST_NAME,
+            len(message.model) <= MAX_NAME,
             "spec.model",
-            f"its length, {len(message.model)} characters, is not at most {MOST_NAME}",
+            f"has {len(message.model)} characters, which is more than {MAX_NAME}",
         ),
         (message.num_layers >= 1, "spec.num_layers", f"{message.num_layers} is below 1"),
         (message.num_experts >= 1, "spec.num_experts", f"{message.num_experts} is below 1"),
@@ -64,9 +64,9 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
         topology.check_experts(message.num_experts)
     numbers = message.num_layers * max(message.num_experts, topology.num_replicas)
     require(
-        numbers <= _MOST_NUMBERS,
+        numbers <= _MAX_NUMBERS,
         "spec.num_layers",
-        f"{message.num_layers} layers of so many experts or slots are more than {_MOST_NUMBERS}",
+        f"{message.num_layers} layers with so many experts or slots exceed {_MAX_NUMBERS} values",
     )
     spec = DeploymentSpec(
         topology,
@@ -79,27 +79,27 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
 
 
 def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:
-    """What a policy becomes: the same, with the fields that are set.
+    """A function that changes the fields of a policy that the message sets.
 
     Raises:
-        InvalidArgumentError: there is no such mode, or a setting no longer exists; of what it
-            returns, the fields at fault.
+        InvalidArgumentError: the mode is unknown, or a setting no longer exists. The returned
+            function raises it if the changed policy is invalid.
     """
     require_all(
         *(
-            (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {why}")
-            for name, why in FORMER_SETTINGS.items()
+            (not message.HasField(name), f"policy.{name}", f"is no longer a setting: {advice}")
+            for name, advice in FORMER_SETTINGS.items()
         )
     )
     given: dict[str, Any] = {
         name: getattr(message, name) for name in POLICY_FIELDS if message.HasField(name)
     }
-    # At most one of the two is above 0: who sets one of them does not want the other.
+    # At most one of the two may be above 0, so setting one turns the other off.
     for name, other in _EITHER:
         if given.get(name, 0) > 0:
             given.setdefault(other, 0.0)
     if message.mode != pb.MODE_UNSPECIFIED:
-        require(message.mode in MODES, "policy.mode", f"{message.mode} is none that there is")
+        require(message.mode in MODES, "policy.mode", f"{message.mode} is not a known mode")
         given["mode"] = MODES[message.mode]
 
     def changed(policy: Policy) -> Policy:
@@ -113,23 +113,23 @@ _EITHER = (("half_life_steps", "window_steps"), ("window_steps", "half_life_step
 
 
 def decode_target(message: placement_pb2.Placement, spec: DeploymentSpec) -> Placement:
-    """A placement of a deployment. Checking it takes long. Raises InvalidArgumentError."""
+    """A placement of a deployment. Takes long. Raises InvalidArgumentError."""
     phy2log_LR = decode_tensor(message.phy2log, "placement.phy2log")
     expected = [spec.num_layers, spec.topology.num_replicas]
     shape = list(phy2log_LR.shape)
     require(shape == expected, "placement.phy2log.shape", f"{shape} is not {expected}")
     placement = placement_of(phy2log_LR, spec.num_experts, spec.topology.num_gpus)
-    said, digest = message.digest, placement.digest
+    digest = placement.digest
     require(
-        said in (b"", digest),
+        message.digest in (b"", digest),
         "placement.digest",
-        f"{said.hex()[:64]} is not the digest of placement.phy2log, {digest.hex()}",
+        f"{message.digest.hex()[:64]} is not the digest of placement.phy2log, {digest.hex()}",
     )
     return placement
 
 
 def find_served(message: switch_pb2.Version, record: Record, deployment: str) -> Served:
-    """What is or was in force as this version. Raises NotFoundError."""
+    """The current or an earlier placement, by its version. Raises NotFoundError."""
     known = list(record.past)
     if record.in_force is not None and record.placement is not None:
         known.append(Served(record.in_force, record.placement))
@@ -140,13 +140,12 @@ def find_served(message: switch_pb2.Version, record: Record, deployment: str) ->
     wanted = Version(message.epoch, message.generation) if message.epoch else message.generation
     kept = ", ".join(str(served.version) for served in known) or "none"
     raise NotFoundError(
-        f"deployment {deployment!r} has no version {wanted}, or not any more: {kept}"
+        f"deployment {deployment!r} has no version {wanted}; the versions that it has are {kept}"
     )
 
 
 def require_reason(reason: str) -> None:
-    """Raises InvalidArgumentError for one that says nothing, or too much."""
-    require(bool(reason.strip()), "reason", f"{reason!r} says nothing")
-    length = len(reason)
-    most = f"is not at most {_MOST_REASON}"
-    require(length <= _MOST_REASON, "reason", f"its length, {length} characters, {most}")
+    """Raises InvalidArgumentError if a reason is blank or too long."""
+    require(bool(reason.strip()), "reason", f"{reason!r} is blank")
+    excess = f"has {len(reason)} characters, which is more than {_MAX_REASON}"
+    require(len(reason) <= _MAX_REASON, "reason", excess)

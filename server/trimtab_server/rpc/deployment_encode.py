@@ -1,4 +1,4 @@
-"""Deployments as operators read them: values of the engine as messages. Pure."""
+"""Converts deployments to the messages that operators read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REASONS: Mapping[Reason, Any] = {
 
 
 def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Deployment:
-    """All that is known of it; of its workers if asked for."""
+    """A deployment; `workers` tells whether to include its workers."""
     return pb.Deployment(
         spec=_spec(deployment.name, deployment.spec),
         policy=encode_policy(deployment.policy),
@@ -39,28 +39,28 @@ def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Dep
 
 
 def encode_policy(policy: Policy) -> pb.Policy:
-    """All of its fields."""
+    """A policy, with all fields set."""
     values = {name: getattr(policy, name) for name in POLICY_FIELDS}
     return pb.Policy(mode=_MODES[policy.mode], **values)
 
 
 def encode_version(version: Version | None) -> switch_pb2.Version | None:
-    """None stays None."""
+    """A version; None for None."""
     return None if version is None else switch_pb2.Version(**version._asdict())
 
 
 def encode_topology(spec: DeploymentSpec) -> topology_pb2.Topology:
-    """Slots, GPUs, nodes and groups."""
+    """The topology of a deployment."""
     return topology_pb2.Topology(**vars(spec.topology))
 
 
 def encode_get(served: Served, spec: DeploymentSpec) -> pb.GetPlacementResponse:
-    """A placement, and what it takes to read it."""
+    """The answer of GetPlacement."""
     return pb.GetPlacementResponse(**_served(served, spec))
 
 
 def encode_watch(served: Served, spec: DeploymentSpec) -> pb.WatchPlacementResponse:
-    """The same, for who watches."""
+    """An answer of WatchPlacement."""
     return pb.WatchPlacementResponse(**_served(served, spec))
 
 
@@ -73,29 +73,29 @@ def _served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
     }
 
 
-def encode_decision(decided: LoggedDecision) -> pb.Decision:
-    """One decision."""
+def encode_decision(logged: LoggedDecision) -> pb.Decision:
+    """A decision."""
     time = Timestamp()
-    time.FromNanoseconds(round(decided.at * 1e9))
-    candidate = decided.decision.candidate
+    time.FromNanoseconds(round(logged.at * 1e9))
+    candidate = logged.decision.candidate
     message = pb.Decision(
         time=time,
-        step=decided.step,
-        reason=_REASONS[decided.decision.reason],
-        detail=decided.detail,
-        mode=_MODES[decided.mode],
-        times=decided.times,
+        step=logged.step,
+        reason=_REASONS[logged.decision.reason],
+        detail=logged.detail,
+        mode=_MODES[logged.mode],
+        times=logged.times,
     )
     if candidate is not None:
         message.imbalance_before = candidate.before
         message.imbalance_after = candidate.after
         message.moves = candidate.moves
         message.move_seconds = candidate.seconds
-    certainty = decided.decision.certainty
+    certainty = logged.decision.certainty
     if certainty is not None:
         message.certainty.CopyFrom(pb.Certainty(**vars(certainty)))
-    if decided.judged is not None:
-        message.judged.CopyFrom(_judgement(decided.judged))
+    if logged.judged is not None:
+        message.judged.CopyFrom(_judgement(logged.judged))
     return message
 
 

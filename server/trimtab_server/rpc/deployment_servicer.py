@@ -36,7 +36,7 @@ _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 
 
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
-    """Raises the server's own errors; the interceptor makes statuses of them."""
+    """Raises the server's own errors, which the interceptor converts to statuses."""
 
     def __init__(
         self, deployments: Deployments, planner: Planner, gate: Gate, watch_gate: Gate
@@ -49,7 +49,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def CreateDeployment(  # noqa: N802
         self, request: pb.CreateDeploymentRequest, context: Any
     ) -> pb.CreateDeploymentResponse:
-        """Makes one before its workers come."""
+        """Creates a deployment before its workers connect."""
         with self._gate.admitted():
             name, spec = decode_spec(request.spec)
             policy = decode_policy(request.policy)
@@ -59,7 +59,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def GetDeployment(  # noqa: N802
         self, request: pb.GetDeploymentRequest, context: Any
     ) -> pb.GetDeploymentResponse:
-        """All that is known of one."""
+        """Reads one deployment."""
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
             return pb.GetDeploymentResponse(deployment=encode.encode_deployment(deployment))
@@ -67,7 +67,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def ListDeployments(  # noqa: N802
         self, request: pb.ListDeploymentsRequest, context: Any
     ) -> pb.ListDeploymentsResponse:
-        """All, without their workers."""
+        """Reads all deployments, without their workers."""
         with self._gate.admitted():
             known = self._deployments.all()
             listed = [encode.encode_deployment(each, workers=False) for each in known]
@@ -76,7 +76,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def UpdatePolicy(  # noqa: N802
         self, request: pb.UpdatePolicyRequest, context: Any
     ) -> pb.UpdatePolicyResponse:
-        """Has it balanced otherwise."""
+        """Changes the policy of a deployment."""
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
             changed = decode_policy(request.policy)
@@ -86,7 +86,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def DeleteDeployment(  # noqa: N802
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
-        """Forgets one."""
+        """Deletes a deployment."""
         with self._gate.admitted():
             await self._deployments.delete(request.deployment)
             return pb.DeleteDeploymentResponse()
@@ -94,7 +94,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def Trigger(  # noqa: N802
         self, request: pb.TriggerRequest, context: Any
     ) -> pb.TriggerResponse:
-        """Switches to a placement that is given, or planned from the counts."""
+        """Switches to a placement that is given, or planned from the reported load."""
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             target, order = await self._target(request, deployment)
@@ -125,7 +125,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def ForgetLoad(  # noqa: N802
         self, request: pb.ForgetLoadRequest, context: Any
     ) -> pb.ForgetLoadResponse:
-        """Forgets what workers have reported so far."""
+        """Discards the load that workers have reported so far."""
         with self._gate.admitted():
             await self._deployments.find(request.deployment).operators.forget_load()
             return pb.ForgetLoadResponse()
@@ -133,13 +133,13 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def Pin(  # noqa: N802
         self, request: pb.PinRequest, context: Any
     ) -> pb.PinResponse:
-        """Keeps it at one placement."""
+        """Keeps a deployment at one placement."""
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             if request.HasField("placement"):
                 target = await asyncio.to_thread(decode_target, request.placement, deployment.spec)
             else:
-                target = _in_force(deployment).placement
+                target = _current(deployment).placement
             await deployment.operators.pin(target)
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.PinResponse(in_force=in_force, target=encode_placement(target))
@@ -155,10 +155,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def RollBack(  # noqa: N802
         self, request: pb.RollBackRequest, context: Any
     ) -> pb.RollBackResponse:
-        """Pins it to what was in force before."""
+        """Pins a deployment to an earlier placement."""
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
-            require(request.HasField("version"), "version", "has to be given")
+            require(request.HasField("version"), "version", "is required")
             record = deployment.rollout.record
             target = find_served(request.version, record, deployment.name).placement
             await deployment.operators.pin(target)
@@ -168,31 +168,31 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def GetPlacement(  # noqa: N802
         self, request: pb.GetPlacementRequest, context: Any
     ) -> pb.GetPlacementResponse:
-        """What is in force, or was."""
+        """Reads the current or an earlier placement."""
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
             if request.HasField("version"):
                 served = find_served(request.version, deployment.durable, deployment.name)
             else:
-                served = _in_force(deployment)
+                served = _current(deployment)
             return encode.encode_get(served, deployment.spec)
 
     async def WatchPlacement(  # noqa: N802
         self, request: pb.WatchPlacementRequest, context: Any
     ) -> AsyncIterator[pb.WatchPlacementResponse]:
-        """What is in force, and whatever comes after it."""
+        """Streams the current placement, and each new one."""
         with self._watch_gate.admitted():
             deployment, known = self._deployments.find(request.deployment), None
             if request.HasField("known"):
                 known = Version(request.known.epoch, request.known.generation)
-            async with aclosing(placements(deployment, known, self._watch_gate)) as coming:
-                async for served in coming:
+            async with aclosing(placements(deployment, known, self._watch_gate)) as changes:
+                async for served in changes:
                     yield encode.encode_watch(served, deployment.spec)
 
     async def ListDecisions(  # noqa: N802
         self, request: pb.ListDecisionsRequest, context: Any
     ) -> pb.ListDecisionsResponse:
-        """What was decided last, and why."""
+        """Reads the latest decisions with their reasons."""
         with self._gate.admitted():
             log = self._deployments.find(request.deployment).decisions
             decided = log.newest(request.limit)
@@ -201,10 +201,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def _target(
         self, request: pb.TriggerRequest, deployment: Deployment
     ) -> tuple[Placement, tuple[int, ...]]:
-        """Where to go, and in which order of layers."""
+        """The placement to switch to, and the layers to switch first."""
         spec = deployment.spec
         if request.HasField("placement"):
-            require(not request.HasField("budget"), "budget", "has no meaning beside a placement")
+            require(not request.HasField("budget"), "budget", "may not be set if placement is")
             return await asyncio.to_thread(decode_target, request.placement, spec), ()
         reason = deployment.rollout.blocked_reason()
         if reason is not None:
@@ -218,11 +218,12 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         return placed.placement, urgent_first(placed)
 
 
-def _in_force(deployment: Deployment) -> Served:
-    """Raises FailedPreconditionError where there is nothing yet."""
+def _current(deployment: Deployment) -> Served:
+    """The current placement. Raises FailedPreconditionError if there is none."""
     record = deployment.durable
     if record.in_force is None:
         raise FailedPreconditionError(
-            f"deployment {deployment.name!r} has no placement yet: no group has been complete"
+            f"deployment {deployment.name!r} has no placement yet: no group of its workers has been "
+            "complete"
         )
     return Served(*record.served)

@@ -1,10 +1,10 @@
-"""Results of the engine as messages of the wire. Pure."""
+"""Converts results to messages."""
 
 from __future__ import annotations
 
 from trimtab.v1 import placement_pb2, solver_service_pb2
-from trimtab_protocol.placement import Placement
 from trimtab_protocol.wire.tensors import encode_tensor
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
 from trimtab_server.engine.plan_result import Packed, Placed
@@ -25,13 +25,6 @@ def encode_placed(placed: Placed) -> solver_service_pb2.PlaceResponse:
         moves=None if placed.moves is None else _moves(placed.moves),
         before=None if placed.before is None else _balance(placed.before),
         after=_balance(placed.after),
-    )
-
-
-def encode_placement(placement: Placement) -> placement_pb2.Placement:
-    """A placement, with its digest."""
-    return placement_pb2.Placement(
-        phy2log=encode_tensor(placement.phy2log, "i4"), digest=placement.digest
     )
 
 

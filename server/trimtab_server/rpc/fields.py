@@ -1,4 +1,4 @@
-"""Names arguments of the engine by the request fields that they come from."""
+"""Maps the arguments of calls to the paths of request fields, and collects violations."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PLACE_FIELDS: Mapping[str, str] = {
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """A message that cannot be read is an invalid argument."""
+def malformed_as_invalid() -> Iterator[None]:
+    """Raise InvalidArgumentError instead of MalformedError."""
     try:
         yield
     except MalformedError as error:
@@ -36,7 +36,7 @@ def refused() -> Iterator[None]:
 
 @contextmanager
 def named_as(paths: Mapping[str, str]) -> Iterator[None]:
-    """Give violations raised inside the paths of their fields: name -> path.
+    """Replace the names of arguments in violations by the paths of request fields.
 
     A name that is not in `paths` is a path already. An index stays: "current[0, 3]"
     becomes "current.phy2log[0, 3]".
@@ -50,14 +50,14 @@ def named_as(paths: Mapping[str, str]) -> Iterator[None]:
 def gather(*parts: Callable[[], Any]) -> list[Any]:
     """The results of all parts, or one error with the violations of all that failed."""
     results: list[Any] = []
-    found: list[Violation] = []
+    violations: list[Violation] = []
     for part in parts:
         try:
             results.append(part())
         except InvalidArgumentError as error:
-            found.extend(error.violations)
-    if found:
-        raise InvalidArgumentError(*found)
+            violations.extend(error.violations)
+    if violations:
+        raise InvalidArgumentError(*violations)
     return results
 
 

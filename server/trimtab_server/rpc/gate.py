@@ -1,4 +1,4 @@
-"""Decides which calls are let in: none while warming up or draining, and only so many at once."""
+"""Admits calls, up to a limit, and none while the server warms up or drains."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _RETRY_AFTER_S = 1.0
 
 
 class Gate:
-    """Counts the calls inside, and lets callers wait for drain and for the last one to leave.
+    """Counts the calls that run, and lets callers wait for the drain and for the last call.
 
-    Lives on the event loop. The limit is kept here rather than by gRPC, which
-    would count health checks too and would not say when to try again.
+    All methods run on the event loop. The limit is not left to gRPC, which would also count
+    health checks and would not tell clients when to try again.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._inside = 0
+        self._running = 0
         self._refusal: str | None = "the server is warming up"
         self._draining = asyncio.Event()
         self._empty = asyncio.Event()
@@ -28,43 +28,43 @@ class Gate:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """One call is inside.
+        """A context in which one call runs.
 
         Raises:
             UnavailableError: the gate is not open.
-            ResourceExhaustedError: too many calls are inside.
+            ResourceExhaustedError: the maximum number of calls run already.
         """
         if self._refusal is not None:
             raise UnavailableError(self._refusal, _RETRY_AFTER_S)
-        if self._inside >= self._capacity:
+        if self._running >= self._capacity:
             raise ResourceExhaustedError(
-                f"{self._capacity} calls are being carried out, which is this server's limit",
+                f"{self._capacity} such calls are running, which is the limit of this server",
                 _RETRY_AFTER_S,
             )
-        self._inside += 1
+        self._running += 1
         self._empty.clear()
         try:
             yield
         finally:
-            self._inside -= 1
-            if self._inside == 0:
+            self._running -= 1
+            if self._running == 0:
                 self._empty.set()
 
     def open(self) -> None:
-        """Let calls in, unless the gate was told to drain meanwhile."""
+        """Admit calls, unless `drain` was called before."""
         if not self._draining.is_set():
             self._refusal = None
 
     def drain(self) -> None:
-        """Let no more calls in, for good."""
+        """Admit no more calls, for good."""
         self._refusal = "the server is shutting down"
         self._draining.set()
 
     async def draining(self) -> None:
-        """Return once the gate drains; raises UnavailableError to end the caller's call."""
+        """Wait until the gate drains, then raise UnavailableError to end the caller's call."""
         await self._draining.wait()
         raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
 
     async def empty(self) -> None:
-        """Return once no call is inside."""
+        """Return once no call runs."""
         await self._empty.wait()

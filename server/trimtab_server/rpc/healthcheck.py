@@ -1,4 +1,4 @@
-"""Asks a server on this machine whether it serves, from its own configuration. No torch."""
+"""Checks the health of a server on this machine, by its configuration. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMEOUT_S = 3.0
 
 
 def health_complaint(config: RpcConfig) -> str | None:
-    """Why the server with this configuration is not healthy; None: it serves."""
+    """Why the server with this configuration is not healthy; None if it is."""
     target = _target(config.listen)
     try:
         with _channel(config, target) as channel:
@@ -34,7 +34,7 @@ def health_complaint(config: RpcConfig) -> str | None:
 
 
 def _target(listen: str) -> str:
-    """Where to reach it: a server on every address is on the loopback one, too."""
+    """The address to connect to: loopback if the server listens on every address."""
     host, colon, port = listen.rpartition(":")
     return f"{_EVERY_ADDRESS.get(host, host)}{colon}{port}"
 
@@ -44,9 +44,9 @@ def _channel(config: RpcConfig, target: str) -> grpc.Channel:
     if cert is None or key is None:
         return grpc.insecure_channel(target)
     pem = cert.read_bytes()
-    # Trusted is the server's own certificate and nothing else, under a name that it
-    # has: the question is whether this server answers, not what others make of it.
-    # To clients that need a certificate it shows the same one.
+    # Only the server's own certificate is trusted, under a name that it contains, because the
+    # check is about this server and not about what clients trust. If the server asks clients
+    # for a certificate, the check presents the same one.
     identity = (key.read_bytes(), pem) if config.tls_client_ca else (None, None)
     name = _name_in(_certificate(target, cert, key))
     return grpc.secure_channel(
@@ -57,13 +57,13 @@ def _channel(config: RpcConfig, target: str) -> grpc.Channel:
 
 
 def _certificate(target: str, cert: Path, key: Path) -> dict[str, Any]:
-    """The server's certificate as Python's ssl tells of it, taken from a handshake."""
+    """The server's certificate as Python's ssl parses it, taken from a handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cert)
     context.load_cert_chain(cert, key, password="")
-    context.set_alpn_protocols(["h2"])  # gRPC's end hangs up on those who do not offer it
+    context.set_alpn_protocols(["h2"])  # gRPC closes connections that do not offer it
     with _connected(target) as plain, context.wrap_socket(plain) as secure:
         return dict(secure.getpeercert() or {})
 
@@ -79,7 +79,7 @@ def _connected(target: str) -> socket.socket:
 
 
 def _name_in(certificate: Mapping[str, Any]) -> str:
-    """A name that the certificate is for; a wildcard stands for any label."""
+    """A name that the certificate is valid for. A wildcard is replaced by a label."""
     names = [name for _, name in certificate.get("subjectAltName", ())]
     subject = [value for part in certificate["subject"] for _, value in part]
     return str((names or subject)[0]).replace("*", "any")

@@ -1,4 +1,4 @@
-"""What happens around every call: errors become statuses, and calls are counted and logged."""
+"""Wraps every call: converts errors to statuses, counts calls and logs them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from trimtab_server.rpc.status import status_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-Handler = Any  # grpc.RpcMethodHandler, whose type does not show the behaviours
+Handler = Any  # grpc.RpcMethodHandler, whose type does not declare the behaviours
 Behaviour = Callable[[Any, Any], Any]
 
 _DEADLINE_SLACK_S = 0.1
-_NO_FAULT = {grpc.StatusCode.OK}
-_CALLERS_FAULT = {
+_CALLER_ERRORS = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -32,7 +31,7 @@ _CALLERS_FAULT = {
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method that exists, unary or streaming."""
+    """Wraps every method of the server, unary or streaming."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -73,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _translated(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
-    """The behaviour's answer; what it raises ends the call with the status that fits."""
+    """The answer of the behaviour. An error that it raises ends the call with its status."""
     try:
         return await _respond(behaviour, request, context)
     except TrimtabError as error:
@@ -85,14 +84,14 @@ async def _translated(method: str, behaviour: Behaviour, request: Any, context: 
         log.exception("unexpected error", method=method, request_id=request_id)
         await context.abort(
             grpc.StatusCode.INTERNAL,
-            f"internal error; the server's log has it under request_id {request_id}",
+            f"internal error; see the server's log for request_id {request_id}",
         )
 
 
 async def _respond(behaviour: Behaviour, request: Any, context: Any) -> Any:
     if not inspect.isasyncgenfunction(behaviour):
         return await behaviour(request, context)
-    # Closed here and now, whatever ends the call: it may hold tasks.
+    # The generator may own tasks, so it is closed at once, however the call ends.
     async with aclosing(behaviour(request, context)) as responses:
         async for response in responses:
             await context.write(response)
@@ -109,8 +108,8 @@ def _code_of(error: BaseException, context: Any) -> grpc.StatusCode:
     if isinstance(error, grpc.aio.AbortError):
         code: grpc.StatusCode = context.code()
         return code
-    # Cancelled, or written to a peer that has gone. A peer's clock runs out
-    # before ours does, by the time that its call took to arrive.
+    # The call was cancelled, or the peer has gone. If the deadline is near, the peer gave up at
+    # its own deadline, which passes earlier than ours by the time that the request travelled.
     remaining = context.time_remaining()
     if remaining is not None and remaining < _DEADLINE_SLACK_S:
         return grpc.StatusCode.DEADLINE_EXCEEDED
@@ -119,9 +118,9 @@ def _code_of(error: BaseException, context: Any) -> grpc.StatusCode:
 
 def _log_end(method: str, code: grpc.StatusCode, seconds: float, context: Any) -> None:
     emit = log.warning
-    if code in _NO_FAULT:
+    if code is grpc.StatusCode.OK:
         emit = log.debug
-    elif code in _CALLERS_FAULT:
+    elif code in _CALLER_ERRORS:
         emit = log.info
     emit(
         "call ended",

@@ -11,10 +11,10 @@ from trimtab_server.rpc.gate import Gate
 
 
 class Reader:
-    """An async context manager; on exit no task of it is left.
+    """An async context manager that ends its tasks on exit.
 
-    One message is read while the one before it is worked on. Beyond that one,
-    gRPC's flow control holds the sender back.
+    One message is read while the one before it is processed. After that, gRPC's flow control
+    holds the sender back.
     """
 
     def __init__(self, context: Any, gate: Gate) -> None:
@@ -33,13 +33,13 @@ class Reader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self) -> Any:
-        """The next message, or None after the last.
+        """The next message; None after the last.
 
-        A peer that cancels while nothing is being worked on may look like one that
-        is done: its messages end before its cancellation arrives here.
+        A peer that cancels between two messages may look like one that has finished, because
+        the end of its messages arrives before its cancellation.
 
         Raises:
-            UnavailableError: the server drains, and takes no more messages.
+            UnavailableError: the server drains, and accepts no more messages.
         """
         await asyncio.wait((self._next, self._draining), return_when=asyncio.FIRST_COMPLETED)
         if self._draining.done():

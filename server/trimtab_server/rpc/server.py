@@ -1,4 +1,4 @@
-"""The gRPC endpoint: its services, health, TLS, and the two stages of its end."""
+"""The gRPC endpoint: its services, health, TLS, and how it drains and stops."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _FLUSH_S = 0.5
-"""For answers on their way out. Open health watches use all of it: nothing else ends them."""
+"""Time to send the last answers. Open health watches use all of it: nothing else ends them."""
 
 
 class RpcServer:
-    """Listens from `start`, takes calls from `open`, refuses new ones from `drain`."""
+    """Listens after `start`, accepts calls after `open`, refuses new calls after `drain`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class RpcServer:
     ) -> None:
         self._config = config
         self._deployments = deployments
-        # Sessions and watches last, so they are not counted among the calls.
+        # Sessions and watches run for long, so they have gates, and limits, of their own.
         self._session_gate = Gate(sessions.max_sessions)
         self._watch_gate = Gate(config.max_watches)
         self._gate = Gate(config.max_concurrent_rpcs)
@@ -78,7 +78,7 @@ class RpcServer:
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
-        """Listen, not serving yet; returns the address, with the port in use.
+        """Listen, but do not serve yet. Returns the address, with the actual port.
 
         Raises:
             InvalidArgumentError: the address or the TLS files cannot be used.
@@ -89,13 +89,13 @@ class RpcServer:
         return address
 
     async def open(self) -> None:
-        """Take calls, and say so to health checks."""
+        """Accept calls, and report SERVING to health checks."""
         for gate in self._gates:
             gate.open()
         await self._set_health(_SERVING)
 
     async def drain(self) -> None:
-        """Refuse new calls and messages; return when the running calls have ended."""
+        """Refuse new calls and messages. Returns when the running calls have ended."""
         for gate in self._gates:
             gate.drain()
         await self._health.enter_graceful_shutdown()
@@ -104,7 +104,7 @@ class RpcServer:
             await gate.empty()
 
     async def stop(self, *, at_once: bool) -> None:
-        """End what still runs and stop listening."""
+        """Stop listening and end all calls, after a short time unless `at_once`."""
         await self._server.stop(None if at_once else _FLUSH_S)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -130,9 +130,9 @@ def _options(config: RpcConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
-        # Else a second server on the same port would start and share its calls.
+        # Otherwise a second server could start on the same port and take some of the calls.
         ("grpc.so_reuseport", 0),
-        # Notice peers that vanish; allow idle clients to ping as often.
+        # Notice peers that have vanished, and let idle clients ping.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -29,7 +29,7 @@ Answer = solver_service_pb2.PlaceStreamResponse
 
 
 class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
-    """Raises the server's own errors; the interceptor makes statuses of them."""
+    """Raises the server's own errors, which the interceptor converts to statuses."""
 
     def __init__(self, planner: Planner, gate: Gate, observer: Observer) -> None:
         self._planner = planner
@@ -55,7 +55,7 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
     async def PlaceStream(  # noqa: N802
         self, request_iterator: Any, context: Context
     ) -> AsyncIterator[Answer]:
-        """Places load after load."""
+        """Places one load after another."""
         with self._gate.admitted():
             async with Reader(context, self._gate) as reader:
                 first = await reader.read()
@@ -73,31 +73,31 @@ async def _open(
 ) -> PlaceStream:
     if not first.HasField("config"):
         raise invalid("config", "has to be the first message of the stream")
-    terms, told = decode_config(first.config)
-    if told is None:
+    terms, current = decode_config(first.config)
+    if current is None:
         return PlaceStream(planner, terms)
     with named_as(PLACE_FIELDS):
-        return PlaceStream(planner, terms, await planner.accept(told, terms, deadline=deadline))
+        return PlaceStream(planner, terms, await planner.accept(current, terms, deadline=deadline))
 
 
 async def _answer(
     stream: PlaceStream, request: solver_service_pb2.PlaceStreamRequest, deadline: float
 ) -> Answer:
-    """The answer to one load. What is wrong with it alone does not end the stream."""
+    """The answer to one load. An error of this load alone does not end the stream."""
     if not request.HasField("load"):
-        found = request.WhichOneof("message") or "load"
-        raise invalid(found, "every message of the stream after the first has to be a load")
+        kind = request.WhichOneof("message") or "load"
+        raise invalid(kind, "every message of the stream after the first has to be a load")
     try:
         with named_as(PLACE_FIELDS):
             placed = await stream.place(decode_load(request.load), deadline=deadline)
     except (DeadlineExceededError, UnavailableError):
-        raise  # there is no later load: the deadline is that of the whole stream
+        raise  # the deadline is that of the whole stream, so no later load can succeed
     except TrimtabError as error:
         return Answer(id=request.load.id, error=stream_error(error))
     return Answer(id=request.load.id, placed=encode_placed(placed))
 
 
 def _deadline(context: Context) -> float:
-    """Of the call, in seconds on the event loop's clock."""
+    """The deadline of the call, in seconds on the event loop's clock."""
     remaining = context.time_remaining()
     return math.inf if remaining is None else asyncio.get_running_loop().time() + remaining

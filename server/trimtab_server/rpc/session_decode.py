@@ -1,14 +1,15 @@
-"""Messages of a worker as values of the engine. Pure; everything wrong with a Hello at once."""
+"""Converts messages of workers to values of the server."""
 
 from __future__ import annotations
 
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.messages import Answer, Hello, Report, WorkerSetup
 from trimtab_protocol.wire import requests
+from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
-from trimtab_server.rpc.fields import gather, named_as, refused
+from trimtab_server.rpc.fields import gather, malformed_as_invalid, named_as
 
 _HELLO_FIELDS = {
     name: f"hello.topology.{name}"
@@ -20,9 +21,8 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         topology, (hello, setup) = gather(
-            lambda: decode_topology(message.topology), lambda: _decode_hello(message)
+            lambda: _topology(message), lambda: _decode_hello(message)
         )
-        topology.check_experts(setup.num_experts)
     spec = DeploymentSpec(
         topology,
         len(hello.placement.phy2log),
@@ -38,18 +38,24 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     )
 
 
+def _topology(message: pb.Hello) -> Topology:
+    topology = decode_topology(message.topology)
+    topology.check_experts(message.num_experts)
+    return topology
+
+
 def _decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
-    with refused():
+    with malformed_as_invalid():
         return requests.decode_hello(message)
 
 
 def decode_report(message: pb.Report) -> Report:
     """Raises InvalidArgumentError with the field at fault."""
-    with refused():
+    with malformed_as_invalid():
         return requests.decode_report(message)
 
 
 def decode_answer(message: pb.SessionRequest) -> Answer:
-    """Raises InvalidArgumentError if the message is no answer."""
-    with refused():
+    """Raises InvalidArgumentError if the message is not an answer."""
+    with malformed_as_invalid():
         return requests.decode_answer(message)

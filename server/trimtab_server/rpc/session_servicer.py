@@ -1,4 +1,4 @@
-"""The method of SessionService: one task reads a worker's stream, one writes it."""
+"""The method of SessionService. One task reads a worker's stream, another one writes it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trimtab_server.rpc.session_stream import SessionStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_MOST_NAME = 200
-"""Longer names are refused, and not kept until then."""
+_MAX_NAME = 200
+"""Longer names are refused later. Until then, only so many characters are kept."""
 
 _RETRY_AFTER_S = 1.0
 
@@ -32,18 +32,18 @@ Context = Any  # grpc.aio.ServicerContext of a stream
 
 
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
-    """Raises the server's own errors; the interceptor makes statuses of them."""
+    """Raises the server's own errors, which the interceptor converts to statuses."""
 
     def __init__(self, deployments: Deployments, config: SessionConfig, gate: Gate) -> None:
         self._deployments = deployments
         self._config = config
         self._gate = gate
 
-    # The stub knows generators only; this one reads and writes at once.
+    # The stub declares a generator. This method reads and writes at the same time instead.
     async def Session(  # type: ignore[override]  # noqa: N802
         self, request_iterator: Any, context: Context
     ) -> None:
-        """One worker, until either side has enough."""
+        """Serves one worker until either side ends the session."""
         stream = SessionStream(context, self._config)
         try:
             with self._gate.admitted():
@@ -55,8 +55,8 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         hello = await self._hello(stream)
         if hello is None:
             return
-        self._deployments.admit(hello.deployment[:_MOST_NAME], hello.worker[:_MOST_NAME])
-        # It may be as large as a message may, and checking it takes long then.
+        self._deployments.admit(hello.deployment[:_MAX_NAME], hello.worker[:_MAX_NAME])
+        # A Hello may be large, and checking it may take long, so a thread does it.
         request = await asyncio.to_thread(decode_hello, hello)
         deployment, session = await self._deployments.join(request)
         try:
@@ -65,7 +65,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             self._deployments.leave(deployment, session)
 
     async def _hello(self, stream: SessionStream) -> session_service_pb2.Hello | None:
-        """The first message; None where the stream ends before one. A drain does not wait."""
+        """The first message; None if the stream ends before it. Does not delay a drain."""
         reading = asyncio.ensure_future(stream.read())
         draining = asyncio.ensure_future(self._gate.draining())
         try:
@@ -75,7 +75,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             await _end(reading, draining)
         if first is None:
             return None
-        self._heard(first)
+        self._count(first)
         if not first.HasField("hello"):
             raise invalid("hello", "has to be the first message of the stream")
         hello: session_service_pb2.Hello = first.hello
@@ -89,7 +89,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         loop = asyncio.get_running_loop()
         tasks = [
             loop.create_task(self._listen(deployment, session, stream)),
-            loop.create_task(self._speak(deployment, session, stream)),
+            loop.create_task(self._write(deployment, session, stream)),
             loop.create_task(session.outbox.wait_closed()),
         ]
         try:
@@ -103,14 +103,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     async def _listen(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream
     ) -> None:
-        """Take the worker's messages, until it says goodbye or its stream ends."""
+        """Process the worker's messages until its goodbye or the end of its stream."""
         delayed = partial(self._delayed, deployment, session, stream)
         while True:
-            await stream.turn(delayed)
+            await stream.wait_for_rate(delayed)
             message = await stream.read()
             if message is None:
                 return
-            self._heard(message)
+            self._count(message)
             match message.WhichOneof("message"):
                 case "report":
                     seq = deployment.workers.report(session, decode_report(message.report))
@@ -118,14 +118,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 case "goodbye":
                     return
                 case "hello":
-                    raise invalid("hello", "was said already")
+                    raise invalid("hello", "may be sent only once, as the first message")
                 case _:
                     await deployment.workers.answer(session, decode_answer(message))
 
-    async def _speak(
+    async def _write(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream
     ) -> None:
-        """Send what comes into the outbox; raises what it is closed with."""
+        """Send the messages of the outbox. Raises the error that the outbox is closed with."""
         while True:
             kind, message = await session.outbox.take()
             await stream.write(self._encoded(deployment, session, kind, message))
@@ -142,7 +142,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             case "ack":
                 message = ReportAck(message)
             case "drain":
-                # Nothing is offered any more, and what is committed goes on without the server.
+                # 0 seconds: workers carry out a committed switch without the server.
                 message = Drain(0.0)
             case _ if isinstance(message, GroupOffer):
                 message = message.with_transfers(deployment.workers.contents(message, session))
@@ -153,15 +153,15 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     ) -> None:
         self._deployments.observer.message_delayed(deployment.name)
         if stream.delays == 1:
-            worker, most = session.request.hello.worker, self._config.messages_per_second
-            log.warning("too many messages", deployment=deployment.name, worker=worker, most=most)
+            worker, limit = session.request.hello.worker, self._config.messages_per_second
+            log.warning("too many messages", deployment=deployment.name, worker=worker, most=limit)
 
-    def _heard(self, message: session_service_pb2.SessionRequest) -> None:
+    def _count(self, message: session_service_pb2.SessionRequest) -> None:
         self._deployments.observer.message_received(message.WhichOneof("message") or "none")
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> list[Any]:
-    """Cancel those that have not ended; returns what became of each."""
+    """Cancel the tasks that have not ended. Returns the results and exceptions of all."""
     for task in tasks:
         task.cancel()
     return await asyncio.gather(*tasks, return_exceptions=True)

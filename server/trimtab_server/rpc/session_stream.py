@@ -1,4 +1,4 @@
-"""A worker's stream: read in time and not too often, and written to no longer than it is read."""
+"""A worker's stream, with time limits for reads and writes, and a rate limit for reads."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from trimtab_server.rpc.status import status_of
 _T = TypeVar("_T")
 
 _BURST_SECONDS = 5
-_LEAST_BURST = 10
-"""Enough for all that a switch or two ask for."""
+_MIN_BURST = 10
+"""Enough for the answers of two switches."""
 
-_LAST_WORD_S = 0.5
-"""For the status of a stream that may not be read any more."""
+_ABORT_S = 0.5
+"""Time to send the status to a peer that may have stopped reading."""
 
 
 class SessionStream:
-    """One call's context, seen through the limits of a session.
+    """The context of one call, with the limits of a session.
 
     Attributes:
-        delays: how many messages have been left unread for a while.
+        delays: number of messages that were delayed by the rate limit.
     """
 
     def __init__(self, context: Any, config: SessionConfig) -> None:
@@ -37,7 +37,7 @@ class SessionStream:
         self._lease = config.lease_seconds
         rate = config.messages_per_second
         self._limiter = RateLimiter(
-            RateLimit(rate, max(_LEAST_BURST, math.ceil(rate * _BURST_SECONDS)))
+            RateLimit(rate, max(_MIN_BURST, math.ceil(rate * _BURST_SECONDS)))
         )
         self._writing = False
         self.delays = 0
@@ -46,16 +46,16 @@ class SessionStream:
         """The next message; None at the end of the stream.
 
         Raises:
-            SessionClosedError: none came for as long as a lease lasts.
+            SessionClosedError: no message came for the duration of a lease.
         """
-        message = await self._in_time(self._context.read(), "no message came")
+        message = await self._in_time(self._context.read(), "no message came from the worker")
         return None if message is grpc.aio.EOF else message
 
-    async def turn(self, delayed: Callable[[], None]) -> None:
-        """Return when the peer may be read again; calls `delayed` where that is not now.
+    async def wait_for_rate(self, delayed: Callable[[], None]) -> None:
+        """Return when the rate limit allows the next read. Calls `delayed` if that takes time.
 
-        Until then gRPC's flow control holds the peer back. A session that were ended instead
-        would begin anew, which costs more than its messages, and abort its group's switch.
+        Meanwhile gRPC's flow control holds the peer back. Ending the session instead would cost
+        more: the worker would connect again, and its group's switch would be aborted.
         """
         loop = asyncio.get_running_loop()
         wait = self._limiter.delay(loop.time())
@@ -66,30 +66,30 @@ class SessionStream:
         self._limiter.record(loop.time())
 
     async def write(self, message: Any) -> None:
-        """Send one message; returns when flow control has let it go.
+        """Send one message. Returns when flow control has accepted it.
 
         Raises:
-            SessionClosedError: the peer read nothing for as long as a lease lasts.
+            SessionClosedError: the peer read nothing for the duration of a lease.
         """
         self._writing = True
-        await self._in_time(self._context.write(message), "nothing was read")
+        await self._in_time(self._context.write(message), "the worker read nothing")
         self._writing = False
 
     async def abort(self, error: TrimtabError) -> None:
-        """End the call with this, without waiting for a peer that does not read.
+        """End the call with this error, without waiting for a peer that does not read.
 
-        gRPC keeps the status for when it reads on; here the call is as good as cancelled.
+        gRPC delivers the status when the peer reads again. Here the call counts as cancelled.
         """
         if not self._writing:
             raise error
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORD_S):
+            async with asyncio.timeout(_ABORT_S):
                 await self._context.abort(*status_of(error))
         raise asyncio.CancelledError
 
-    async def _in_time(self, doing: Awaitable[_T], failed: str) -> _T:
+    async def _in_time(self, operation: Awaitable[_T], failure: str) -> _T:
         try:
             async with asyncio.timeout(self._lease):
-                return await doing
+                return await operation
         except TimeoutError:
-            raise SessionClosedError(f"{failed} for {self._lease:g} s") from None
+            raise SessionClosedError(f"{failure} for {self._lease:g} s") from None

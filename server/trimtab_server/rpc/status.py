@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses: one table, for whole calls and for single loads of a stream."""
+"""Converts errors to gRPC statuses, for whole calls and for single loads of a stream."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
 }
 """The status code of each class of error."""
 
-_MOST_CHARACTERS = 2000
-"""Of a message: both it and the details go into trailers, which gRPC drops beyond 8 KB."""
+_MAX_CHARACTERS = 2000
+"""Maximum length of a message. gRPC drops trailers, which also hold the details, above 8 KB."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Status(NamedTuple):
-    """How a call ends that failed."""
+    """The status of a failed call."""
 
     code: grpc.StatusCode
     message: str
@@ -55,14 +55,14 @@ class Status(NamedTuple):
 def status_of(error: TrimtabError) -> Status:
     """The status of a call that fails as a whole, with google.rpc details."""
     code = _code_of(error)
-    message = str(error)[:_MOST_CHARACTERS]
+    message = str(error)[:_MAX_CHARACTERS]
     rich = status_pb2.Status(code=_number(code), message=message)
     rich.details.extend(_packed(_details(error)))
     return Status(code, message, ((_DETAILS_KEY, rich.SerializeToString()),))
 
 
 def stream_error(error: TrimtabError) -> error_pb2.Error:
-    """The answer to one message of a stream that goes on."""
+    """The error that answers one message of a stream. The stream goes on."""
     violations = error.violations if isinstance(error, InvalidArgumentError) else ()
     delay = _retry_after(error)
     return error_pb2.Error(
@@ -76,12 +76,12 @@ def stream_error(error: TrimtabError) -> error_pb2.Error:
 
 
 def _code_of(error: TrimtabError) -> grpc.StatusCode:
-    """That of the nearest class that has one; errors of the store have none of their own."""
+    """The code of the nearest base class that has one. Errors of the store have no own code."""
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
 def code_name(number: int) -> str:
-    """Name of a google.rpc.Code, such as "OK" for 0."""
+    """The name of a google.rpc.Code, such as "OK" for 0."""
     name: str = code_pb2.Code.Name(number)
     return name
 

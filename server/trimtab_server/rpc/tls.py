@@ -1,4 +1,4 @@
-"""TLS of the endpoint: the files, checked one by one, as gRPC's credentials."""
+"""Loads the TLS files of the endpoint, and checks each of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trimtab_server.rpc.config import RpcConfig
 def server_credentials(config: RpcConfig) -> grpc.ServerCredentials | None:
     """The server's credentials; None without TLS.
 
-    gRPC would say of any bad file only that it cannot listen.
+    The files are checked here because gRPC would only report that it cannot listen.
 
     Raises:
-        InvalidArgumentError: names the file that cannot be read or used.
+        InvalidArgumentError: a file cannot be read or used. The error names it.
     """
     cert, key, client_ca = config.tls_cert, config.tls_key, config.tls_client_ca
     if cert is None or key is None:
@@ -44,14 +44,14 @@ def _check_certificates(name: str, path: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except ssl.SSLError as error:
-        raise invalid(name, f"{path} holds no certificates in PEM: {error}") from error
+        raise invalid(name, f"{path} has no certificates in PEM format: {error}") from error
 
 
 def _check_key(cert: Path, key: Path) -> None:
-    """The certificate is known to be one, so what fails is the key."""
+    """Check the key of a certificate that is valid."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # With a password given, no encrypted key makes OpenSSL ask the terminal for one.
+        # The empty password keeps OpenSSL from asking for one on the terminal.
         context.load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         raise invalid("tls_key", f"{key} is not the PEM private key of {cert}: {error}") from error

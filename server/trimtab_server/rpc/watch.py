@@ -1,4 +1,4 @@
-"""The placements of a deployment as they come into force, for one reader."""
+"""Streams the placements of a deployment to one reader, as they come into force."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trimtab_server.rpc.gate import Gate
 async def placements(
     deployment: Deployment, known: Version | None, gate: Gate
 ) -> AsyncGenerator[Served]:
-    """What is in force, unless it is known, and whatever comes after it.
+    """Yield the current placement, unless its version is `known`, and each new one.
 
-    Nothing is kept for a reader: what it takes next is what is in force then.
+    No queue is kept for a reader. A slow reader gets the placement that is current when it reads.
 
     Raises:
         NotFoundError: the deployment has been deleted.
@@ -38,7 +38,7 @@ async def placements(
 
 
 async def _first(changed: asyncio.Future[object], draining: asyncio.Future[None]) -> None:
-    """Return at the next change; raises what the end of the server raises."""
+    """Return at the next change. Raises UnavailableError if the server drains."""
     try:
         await asyncio.wait((changed, draining), return_when=asyncio.FIRST_COMPLETED)
         if draining.done():

@@ -258,9 +258,9 @@ SPOILT = {
     "no layers": (spoil(layers=None), "offer.layers.data_type: 0 is not a known type"),
     "a layer too high": (spoil(layers=rows(3)), "layers[0]: there is no such layer"),
     "a negative layer": (spoil(layers=rows(-1)), "layers[0]: there is no such layer"),
-    "layers twice": (spoil(layers=rows(1, 1)), "do not ascend"),
+    "layers twice": (spoil(layers=rows(1, 1)), "are not ascending"),
     "rows of other layers": (spoil(layers=rows(1, 2)), "old_rows: shape [1, 6] is not [2, 6]"),
-    "other old rows": (spoil(old_rows=rows([0] * 6)), "not the rows in force"),
+    "other old rows": (spoil(old_rows=rows([0] * 6)), "not the rows of the current placement"),
     "an expert too high": (spoil(new_rows=rows([0, 1, 2, 3, 4, 0])), "not an expert in [0, 4)"),
     "an expert without slot": (spoil(new_rows=rows([0, 1, 2, 2, 1, 0])), "expert 3 has no slot"),
     "floats": (
@@ -279,7 +279,7 @@ SPOILT = {
         spoil(old_rows=type(rows(1))(data_type=3, shape=[1, 6], data=bytes(20))),
         "20 bytes",
     ),
-    "nothing received": (spoil(receives=None, receive_sources=None), "nothing comes into it"),
+    "nothing received": (spoil(receives=None, receive_sources=None), "gets no weights"),
     "no sources": (spoil(receive_sources=None), "receive_sources: 0 rows"),
     "receives of another width": (
         spoil(receives=rows([1, 2])),
@@ -287,7 +287,10 @@ SPOILT = {
     ),
     "a slot too high": (spoil(receives=rows([1, 6, 0])), "receives[0]: there is no such slot"),
     "another expert received": (spoil(receives=rows([1, 0, 3])), "gets another expert"),
-    "a copy between GPUs": (spoil(copies=rows([1, 0, 3, 2])), "the slots are of two GPUs"),
+    "a copy between GPUs": (
+        spoil(copies=rows([1, 0, 3, 2])),
+        "the slots are on two different GPUs",
+    ),
     "a copy of another expert": (spoil(copies=rows([1, 0, 1, 3])), "has another expert"),
     "a send of another expert": (spoil(sends=rows([1, 0, 3, 3])), "sends[0]: the slot has another"),
 }
@@ -320,7 +323,7 @@ def test_an_offer_that_does_not_fit_is_refused(
     ("limit", "reason"),
     [
         ({"staging_slots": 1}, "staging has room for 1"),
-        ({"max_layers_per_switch": 1}, "2 layers differ, and the limit is 1"),
+        ({"max_layers_per_switch": 1}, "2 layers differ, but the limit is 1"),
     ],
     ids=["slots", "layers"],
 )
@@ -334,7 +337,7 @@ def test_an_offer_without_room_is_refused(
     assert reason in stream.expect("refused").reason
 
 
-def test_slots_of_others_are_not_this_workers_to_fill(
+def test_an_offer_for_slots_of_another_worker_is_refused(
     server: RunningSessions, start: Start
 ) -> None:
     start(options(gpus=(0,)), barrier=lambda values: values)
@@ -349,7 +352,7 @@ def test_an_offer_while_another_is_held_is_refused(server: RunningSessions, engi
     accepted(stream, engine)
     offer(stream, TWO)
 
-    assert stream.expect("refused").reason == "1.1 is held"
+    assert stream.expect("refused").reason == "the worker already holds 1.1"
 
 
 def raises(_: object) -> bool:
@@ -800,7 +803,7 @@ def test_a_drain_leaves_time_for_open_work(server: RunningSessions, engine: Engi
                     version=switch_pb2.Version(epoch=1, generation=5), digest=bytes(32)
                 )
             },
-            "commit of 1.5, which is not held",
+            "commit of 1.5, which this worker does not hold",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

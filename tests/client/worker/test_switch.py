@@ -257,7 +257,7 @@ def test_what_is_offered_of_an_older_epoch_is_ignored():
 @pytest.mark.parametrize("state", [stable, prepared, armed])
 def test_an_epoch_that_begins_with_another_placement_is_reported_and_ignored(state):
     switch = state()
-    reason = "epoch 2 begins with a placement not in force here"
+    reason = "epoch 2 begins with a placement that is not in force here"
     assert order(switch, Welcome(NEXT, OTHER.digest)) == [Complain(reason)]
     assert switch.in_force == BASE
     assert held(switch) == held(state())
@@ -284,7 +284,7 @@ def test_an_offer_that_is_accepted_for_a_collective_transfer_waits_for_the_barri
     ],
 )
 def test_an_offer_on_another_base_is_refused(offer):
-    reason = f"the base is {offer.base}, and 1.0 is in force"
+    reason = f"the offer's base is {offer.base}, but 1.0 is in force here"
     refused = Refused(offer.version, OTHER.digest, reason)
     assert order(stable(), offer) == [Send(refused)]
 
@@ -292,20 +292,20 @@ def test_an_offer_on_another_base_is_refused(offer):
 def test_an_offer_before_the_first_epoch_is_refused():
     switch = started()
     switch.connected(1)
-    reason = "the base is 1.0, and None is in force"
+    reason = "the offer's base is 1.0, but None is in force here"
     assert order(switch, OFFER) == [Send(Refused(FIRST, NEW.digest, reason))]
 
 
 @pytest.mark.parametrize("state", [accepted, prepared, armed, flipping])
 def test_an_offer_while_another_is_held_is_refused(state):
     switch = state()
-    refused = Refused(SECOND, OTHER.digest, "1.1 is held")
+    refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
     assert order(switch, OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)) == [Send(refused)]
     assert held(switch) == held(state())
 
 
 def test_an_offer_while_another_is_being_discarded_is_refused():
-    refused = Refused(SECOND, OTHER.digest, "1.1 is held")
+    refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
     offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
     assert order(discarding(), offer) == [Send(refused)]
 
@@ -409,13 +409,13 @@ def test_a_commit_after_the_flip_is_answered_again():
 @pytest.mark.parametrize(
     ("state", "commit", "reason"),
     [
-        (stable, COMMIT, "commit of 1.1, which is not held"),
-        (stable, Commit(BASE, OLD.digest), "commit of 1.0, which is not held"),
-        (prepared, Commit(SECOND, NEW.digest), "commit of 1.2, which is not held"),
-        (prepared, Commit(FIRST, OTHER.digest), "commit of 1.1 with another digest"),
-        (flipped, Commit(SECOND, NEW.digest), "commit of 1.2, which is not held"),
-        (accepted, COMMIT, "commit of 1.1, which is ACCEPTED"),
-        (discarding, COMMIT, "commit of 1.1, which is DISCARDING"),
+        (stable, COMMIT, "commit of 1.1, which this worker does not hold"),
+        (stable, Commit(BASE, OLD.digest), "commit of 1.0, which this worker does not hold"),
+        (prepared, Commit(SECOND, NEW.digest), "commit of 1.2, which this worker does not hold"),
+        (prepared, Commit(FIRST, OTHER.digest), "commit of 1.1 with a digest that is not its own"),
+        (flipped, Commit(SECOND, NEW.digest), "commit of 1.2, which this worker does not hold"),
+        (accepted, COMMIT, "commit of 1.1, which is ACCEPTED here"),
+        (discarding, COMMIT, "commit of 1.1, which is DISCARDING here"),
     ],
 )
 def test_a_commit_of_what_is_not_prepared_is_reported_and_ignored(state, commit, reason):
@@ -476,9 +476,9 @@ def test_an_offer_after_the_aborted_one_is_accepted():
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        (armed, "abort of 1.1, which is ARMED"),
-        (flipping, "abort of 1.1, which is FLIPPING"),
-        (flipped, "abort of 1.1, which is in force"),
+        (armed, "abort of 1.1, which is ARMED here"),
+        (flipping, "abort of 1.1, which is FLIPPING here"),
+        (flipped, "abort of 1.1, which is in force here"),
     ],
 )
 def test_an_abort_of_what_is_committed_is_reported_and_ignored(state, reason):
@@ -595,7 +595,7 @@ def test_after_the_flip_the_new_placement_is_in_force():
 def test_a_flip_that_nobody_asked_for_is_reported_and_ignored(state):
     switch = state()
     before = switch.in_force, switch.placement
-    assert switch.flipped(9) == [Complain("flipped at step 9 without being asked to")]
+    assert switch.flipped(9) == [Complain("flipped at step 9, but no flip was due")]
     assert (switch.in_force, switch.placement) == before
     assert held(switch) == held(state())
 

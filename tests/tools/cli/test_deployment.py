@@ -72,7 +72,7 @@ def test_an_unknown_deployment_is_a_failure(
 def test_a_pause_without_a_reason_is_a_failure(
     capsys: Capture, at: list[str], worker: Worker
 ) -> None:
-    assert "reason: '' says nothing" in fail(capsys, "pause", worker.deployment, "", *at)
+    assert "reason: '' is blank" in fail(capsys, "pause", worker.deployment, "", *at)
     assert "required: REASON" in fail(capsys, "pause", worker.deployment, *at, code=2)
     assert succeed(capsys, "resume", worker.deployment, *at).endswith("was not paused\n")
 

@@ -51,6 +51,8 @@ class ServerProcess:
         self._flags = (
             *("--device", "cpu", "--metrics-listen", "off", "--log-format", "json"),
             *("--store", str(processes.folder / "store.db"), "--history", str(history)),
+            # `HistoryTail` and the checker read one file.
+            *("--history-bytes", "0"),
             *flags,
         )
         self._state = state

@@ -28,6 +28,7 @@ import triton.language as tl
 
 from trimtab_server.solver.backends.cuda.exchange import exchange
 from trimtab_server.solver.backends.cuda.gains import find_swap, pair_gains
+from trimtab_server.solver.backends.cuda.pack_state import load_state, save_state, slot_in, value_at
 from trimtab_server.solver.backends.cuda.ranks import ranks, reranked, windowed
 
 _MAX = tl.constexpr((1 << 31) - 1)
@@ -181,7 +182,7 @@ def _fill_table(
     heavy_rank, light_rank = ranks(state_ptr, load, P, P2)
     heavy = tl.where(inside & (heavy_rank < K), heavy_rank, -1)
     light = tl.where(inside & (light_rank < K), light_rank, -1)
-    _save((load, heavy_rank, light_rank, heavy, light), scratch, place, P2, K2)
+    save_state((load, heavy_rank, light_rank, heavy, light), scratch, place, P2, K2)
     for row in range(0, K, 2):
         last = tl.minimum(row + 1, K - 1)
         _recompute(weight_ptr, window_ptr, table_ptr, row, last, S, K, P2, K2, V, True)
@@ -219,11 +220,11 @@ def _try_best_pair(
     _, weight_ptr, _, _ = packing
     window_ptr, state_ptr, table_ptr = scratch
     pack, place, inside, _, _ = axes
-    state = _load_state(state_ptr + place, P2)
+    state = load_state(state_ptr + place, P2)
     _, heavy_rank, light_rank, heavy, light = state
     is_a, is_b = _best_pair(window_ptr, heavy_rank, light_rank, gains, axes, P2, K2)
-    a, b = _value_at(is_a, pack), _value_at(is_b, pack)
-    row, column = _value_at(is_a, heavy), _value_at(is_b, light)
+    a, b = value_at(is_a, pack), value_at(is_b, pack)
+    row, column = value_at(is_a, heavy), value_at(is_b, light)
     load_a = tl.load(window_ptr + 3 * K2 + row)
     load_b = tl.load(window_ptr + 2 * K2 + column)
     top, gap = tl.max(gains), load_a - load_b
@@ -242,7 +243,7 @@ def _try_best_pair(
         load, heavy_rank, light_rank, heavy, light = state
         heavy = windowed(heavy, heavy_rank, P, K, P2)
         light = windowed(light, light_rank, P, K, P2)
-        _save((load, heavy_rank, light_rank, heavy, light), scratch, place, P2, K2)
+        save_state((load, heavy_rank, light_rank, heavy, light), scratch, place, P2, K2)
         going = (swaps < max_swaps) & (_spread(load, inside) > slack)
         _recompute_swapped(
             weight_ptr, scratch, is_a, is_b, heavy, light, row, column, sizes, P2, K2, V
@@ -271,55 +272,6 @@ def _best_pair(window_ptr, heavy_rank, light_rank, gains, axes, P2: tl.constexpr
 
 
 @triton.jit
-def _value_at(mask, values):
-    """The value at the only place where the mask is set; it is >= 0."""
-    return tl.max(tl.where(mask, values, 0), axis=0)
-
-
-@triton.jit
-def _slot_in(mask, window, otherwise):
-    """The slot of a pack, given as a mask, in a window; `otherwise` if it has none."""
-    slot = tl.max(tl.where(mask, window, -1), axis=0)
-    return tl.where(slot >= 0, slot, otherwise)
-
-
-@triton.jit
-def _load_state(state_ptr, P2: tl.constexpr):
-    load, heavy_rank = tl.load(state_ptr), tl.load(state_ptr + P2)
-    light_rank = tl.load(state_ptr + 2 * P2)
-    return load, heavy_rank, light_rank, tl.load(state_ptr + 3 * P2), tl.load(state_ptr + 4 * P2)
-
-
-@triton.jit
-def _save(state, scratch, place, P2: tl.constexpr, K2: tl.constexpr):
-    """Write the state of all packs, and both windows.
-
-    The state is kept in memory, since vectors that a loop carries fail Triton 3.6's compiler.
-    """
-    load, heavy_rank, light_rank, heavy, light = state
-    window_ptr, state_ptr, _ = scratch
-    tl.store(state_ptr + place, load)
-    tl.store(state_ptr + place + P2, heavy_rank)
-    tl.store(state_ptr + place + 2 * P2, light_rank)
-    tl.store(state_ptr + place + 3 * P2, heavy)
-    tl.store(state_ptr + place + 4 * P2, light)
-    _write_window(window_ptr, light, load, light_rank, 0, P2, K2)
-    _write_window(window_ptr, heavy, load, heavy_rank, 1, P2, K2)
-    tl.debug_barrier()
-
-
-@triton.jit
-def _write_window(
-    window_ptr, window, load, rank, SIDE: tl.constexpr, P2: tl.constexpr, K2: tl.constexpr
-):
-    """Write the packs, loads and ranks of one window, by slot; SIDE 0: light, 1: heavy."""
-    at, inside = SIDE * K2 + window, window >= 0
-    tl.store(window_ptr + at, tl.arange(0, P2), mask=inside)
-    tl.store(window_ptr + 2 * K2 + at, load, mask=inside)
-    tl.store(window_ptr + 4 * K2 + at, rank, mask=inside)
-
-
-@triton.jit
 def _recompute_swapped(
     weight_ptr,
     scratch,
@@ -342,7 +294,7 @@ def _recompute_swapped(
     _, S, K = sizes
     _recompute(weight_ptr, window_ptr, table_ptr, row, column, S, K, P2, K2, V, False)
     # Where windows overlap, b may be a heavy pack too, and a a light one.
-    row_b, column_a = _slot_in(is_b, heavy, row), _slot_in(is_a, light, column)
+    row_b, column_a = slot_in(is_b, heavy, row), slot_in(is_a, light, column)
     if (row_b != row) | (column_a != column):
         _recompute(weight_ptr, window_ptr, table_ptr, row_b, column_a, S, K, P2, K2, V, False)
 
