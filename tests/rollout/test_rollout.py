@@ -143,9 +143,9 @@ def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"epoch": 2 + (1 << 32)}, "epoch: 4294967298 is more than there can have been"),
-        ({"in_force": Version(2 + (1 << 32), 0)}, "epoch: 4294967298 is more"),
-        ({"generation": 1 + (1 << 32)}, "generation: 4294967297 is more"),
+        ({"epoch": 2 + (1 << 32)}, "epoch: 4294967298 is higher than this"),
+        ({"in_force": Version(2 + (1 << 32), 0)}, "epoch: 4294967298 is higher"),
+        ({"generation": 1 + (1 << 32)}, "generation: 4294967297 is higher"),
     ],
 )
 def test_a_worker_cannot_use_up_the_numbers(values, named):
@@ -162,7 +162,8 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
     lost(rollout, 1)
     for number, worker in enumerate("cd", start=3):
         joined(rollout, number, worker, group_id="g2", gpus=GPUS["ab"[number - 3]])
-    assert rollout.blocked_reason() == "group 'g2' waits for the sessions of others to end: b"
+    waits = "group 'g2' waits for these sessions of other groups to end: b"
+    assert rollout.blocked_reason() == waits
     rollout.left(2)
     assert rollout.blocked_reason() is None
 
@@ -319,7 +320,7 @@ def test_a_group_that_another_has_followed_cannot_come_back():
         (closed,) = joined(restarted(rollout), 7, "c", group_id=group_id)
         assert closed == Close(
             7,
-            f"group_id: '{group_id}' has been followed by another group; "
+            f"group_id: another group has replaced '{group_id}'; "
             "a group that forms again needs a new group_id",
             final=True,
         )
@@ -349,7 +350,7 @@ def test_a_group_that_serves_takes_nobody_but_its_members(other):
     assert rollout.joined(3, stranger) == [
         Close(
             3,
-            f"group_id: 'g1' serves already, and not with {who} {list(stranger.gpus)}; "
+            f"group_id: 'g1' serves already, but {who} {list(stranger.gpus)} is not a member; "
             "a group that forms again needs a new group_id",
             final=True,
         )
@@ -578,7 +579,7 @@ def half_applied() -> Rollout:
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        (draining, "the server drains"),
+        (draining, "the server is shutting down"),
         (paused, "the deployment is paused: maintenance"),
         (empty, "no group is complete yet"),
         (offered, "the switch to 1.1 is offered: waiting for a, b"),
@@ -715,7 +716,7 @@ def test_a_pause_is_durable_and_aborts_an_offer():
 def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
     rollout = offered()
     assert rollout.drain() == [
-        note_of("aborting", cause="drain", reason="the server drains"),
+        note_of("aborting", cause="drain", reason="the server is shutting down"),
         Send(1, Abort(FIRST)),
         Send(2, Abort(FIRST)),
     ]
@@ -985,9 +986,8 @@ def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_ag
     rollout = Rollout(copy, num_gpus=2)
     effects = joined(rollout, 3, "a", stream=2, in_force=BASE, held=ARMED, epoch=1, generation=1)
     joined(rollout, 4, "b", stream=2, in_force=BASE, held=ARMED, epoch=1, generation=5)
-    assert (
-        "generation 1, and the store ends at 0: it is an old copy" in only(Alarm, effects)[0].reason
-    )
+    reason = "generation 1, but the store ends at 0, so the store is an old copy"
+    assert reason in only(Alarm, effects)[0].reason
     assert "old copy" in rollout.record.paused
     assert rollout.record.last_generation == 5
 

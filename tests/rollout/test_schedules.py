@@ -114,7 +114,7 @@ def _ignore_what_is_discarded_before_the_epoch_opens(monkeypatch):
     whole = Rollout.answered
 
     def answered(self, number, answer):
-        session = self._sessions.numbered(number)
+        session = self._sessions.find(number)
         if isinstance(answer, Discarded) and not is_member(self.record.epoch, session.hello):
             return []
         return whole(self, number, answer)

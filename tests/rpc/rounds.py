@@ -50,7 +50,7 @@ class Rounds:
         for each in gc.get_objects():
             if str(type(each).__module__).startswith("trimtab_server"):
                 counts["object", type(each).__qualname__] += 1
-        counts["stream", "admitted"] = endpoint.server._session_gate._inside
+        counts["stream", "admitted"] = endpoint.server._session_gate._running
         for event, sign in (("call_started", 1), ("call_ended", -1)):
             counts["stream", "handled"] += sign * len(endpoint.observer.named(event))
         if not counts["stream", "handled"]:

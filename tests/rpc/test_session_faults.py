@@ -247,7 +247,7 @@ async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behin
         deployment = deployments.find("d")
         await until(lambda: len(deployment.sessions) == 2)
     given_up.call.cancel()
-    await until(lambda: endpoint.server._session_gate._inside == (first is not None))
+    await until(lambda: endpoint.server._session_gate._running == (first is not None))
     release.set()
     await blocking
     if first is None:

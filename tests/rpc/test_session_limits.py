@@ -184,7 +184,7 @@ async def test_a_message_over_the_limit_ends_the_session(kind):
         code, details = await peer.end()
         assert code is EXHAUSTED
         assert "larger than max" in details
-        await until(lambda: endpoint.server._session_gate._inside == 0)
+        await until(lambda: endpoint.server._session_gate._running == 0)
         assert all(not each.sessions for each in endpoint.deployments._by_name.values())
 
 
@@ -195,13 +195,13 @@ async def test_a_worker_that_never_says_hello_is_not_waited_for_longer_than_a_le
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         peer = Peer(endpoint.channel)
         assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
-        await until(lambda: endpoint.server._session_gate._inside == 0)
+        await until(lambda: endpoint.server._session_gate._running == 0)
 
 
 async def test_a_drain_does_not_wait_for_a_hello():
     async with endpoint_of(lease_seconds=3600) as endpoint:
         peer = Peer(endpoint.channel)
-        await until(lambda: endpoint.server._session_gate._inside == 1)
+        await until(lambda: endpoint.server._session_gate._running == 1)
         async with asyncio.timeout(20):
             await endpoint.server.drain()
         assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
@@ -303,7 +303,7 @@ async def test_a_worker_that_does_not_read_is_followed_by_its_newer_session_all_
         await joined(endpoint.channel, hello(0, 2, stream=2, **facts))
         deployment = endpoint.deployments.find("d")
         await until(lambda: len(deployment.sessions) == 2)
-        await until(lambda: endpoint.server._session_gate._inside == 2)
+        await until(lambda: endpoint.server._session_gate._running == 2)
         # When it reads on, it reads why.
         assert await first.end() == (
             grpc.StatusCode.FAILED_PRECONDITION,

@@ -6,12 +6,12 @@ from trimtab.v1 import solver_service_pb2 as trimtab_dot_v1_dot_solver__service_
 
 
 class SolverServiceStub(object):
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     def __init__(self, channel):
@@ -38,17 +38,17 @@ class SolverServiceStub(object):
 
 
 class SolverServiceServicer(object):
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     def Pack(self, request, context):
-        """Packs weighted items into packs of equal item count and near-equal weight;
-        batched: each row is a problem of its own.
+        """Packs weighted items into packs of equal item count and near-equal weight.
+        Each row of the batch is a problem of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,9 +62,9 @@ class SolverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PlaceStream(self, request_iterator, context):
-        """Places again and again, for one caller that holds the global load. The
-        first message configures the stream, each further one is a load; answers
-        come in order, and loads may be sent before earlier ones are answered.
+        """Places one load after another, for a caller that has the global load. The
+        first message configures the stream, and each further message is a load.
+        Answers come in order. Loads may be sent before earlier ones are answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,12 +96,12 @@ def add_SolverServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SolverService(object):
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     @staticmethod

@@ -18,12 +18,12 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class SolverServiceStub:
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -31,8 +31,8 @@ class SolverServiceStub:
         trimtab.v1.solver_service_pb2.PackRequest,
         trimtab.v1.solver_service_pb2.PackResponse,
     ]
-    """Packs weighted items into packs of equal item count and near-equal weight;
-    batched: each row is a problem of its own.
+    """Packs weighted items into packs of equal item count and near-equal weight.
+    Each row of the batch is a problem of its own.
     """
 
     Place: grpc.UnaryUnaryMultiCallable[
@@ -45,26 +45,26 @@ class SolverServiceStub:
         trimtab.v1.solver_service_pb2.PlaceStreamRequest,
         trimtab.v1.solver_service_pb2.PlaceStreamResponse,
     ]
-    """Places again and again, for one caller that holds the global load. The
-    first message configures the stream, each further one is a load; answers
-    come in order, and loads may be sent before earlier ones are answered.
+    """Places one load after another, for a caller that has the global load. The
+    first message configures the stream, and each further message is a load.
+    Answers come in order. Loads may be sent before earlier ones are answered.
     """
 
 class SolverServiceAsyncStub:
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     Pack: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1.solver_service_pb2.PackRequest,
         trimtab.v1.solver_service_pb2.PackResponse,
     ]
-    """Packs weighted items into packs of equal item count and near-equal weight;
-    batched: each row is a problem of its own.
+    """Packs weighted items into packs of equal item count and near-equal weight.
+    Each row of the batch is a problem of its own.
     """
 
     Place: grpc.aio.UnaryUnaryMultiCallable[
@@ -77,18 +77,18 @@ class SolverServiceAsyncStub:
         trimtab.v1.solver_service_pb2.PlaceStreamRequest,
         trimtab.v1.solver_service_pb2.PlaceStreamResponse,
     ]
-    """Places again and again, for one caller that holds the global load. The
-    first message configures the stream, each further one is a load; answers
-    come in order, and loads may be sent before earlier ones are answered.
+    """Places one load after another, for a caller that has the global load. The
+    first message configures the stream, and each further message is a load.
+    Answers come in order. Loads may be sent before earlier ones are answered.
     """
 
 class SolverServiceServicer(metaclass=abc.ABCMeta):
-    """Expert placement without memory: every answer follows from its request (or,
-    on a stream, from what that stream carried), so every call is safe to retry.
+    """Stateless expert placement: every answer depends only on its request (or, on
+    a stream, on the messages of that stream), so every call is safe to retry.
 
-    Failures carry google.rpc details: INVALID_ARGUMENT a BadRequest that names
-    each field and value at fault, RESOURCE_EXHAUSTED a RetryInfo where waiting
-    helps.
+    Failures carry google.rpc details: INVALID_ARGUMENT has a BadRequest that
+    names each field and value at fault, and RESOURCE_EXHAUSTED has a RetryInfo if
+    waiting helps.
     """
 
     @abc.abstractmethod
@@ -97,8 +97,8 @@ class SolverServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1.solver_service_pb2.PackRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1.solver_service_pb2.PackResponse, collections.abc.Awaitable[trimtab.v1.solver_service_pb2.PackResponse]]:
-        """Packs weighted items into packs of equal item count and near-equal weight;
-        batched: each row is a problem of its own.
+        """Packs weighted items into packs of equal item count and near-equal weight.
+        Each row of the batch is a problem of its own.
         """
 
     @abc.abstractmethod
@@ -115,9 +115,9 @@ class SolverServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[trimtab.v1.solver_service_pb2.PlaceStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[trimtab.v1.solver_service_pb2.PlaceStreamResponse], collections.abc.AsyncIterator[trimtab.v1.solver_service_pb2.PlaceStreamResponse]]:
-        """Places again and again, for one caller that holds the global load. The
-        first message configures the stream, each further one is a load; answers
-        come in order, and loads may be sent before earlier ones are answered.
+        """Places one load after another, for a caller that has the global load. The
+        first message configures the stream, and each further message is a load.
+        Answers come in order. Loads may be sent before earlier ones are answered.
         """
 
 def add_SolverServiceServicer_to_server(servicer: SolverServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

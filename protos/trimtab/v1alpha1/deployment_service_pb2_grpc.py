@@ -6,9 +6,9 @@ from trimtab.v1alpha1 import deployment_service_pb2 as trimtab_dot_v1alpha1_dot_
 
 
 class DeploymentServiceStub(object):
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     def __init__(self, channel):
@@ -95,30 +95,30 @@ class DeploymentServiceStub(object):
 
 
 class DeploymentServiceServicer(object):
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     def CreateDeployment(self, request, context):
-        """Creates a deployment before its workers come, which then have to agree with
-        it. Not needed: the first Hello creates one too. Asked again for the same,
-        it answers what there is; for another one of that name, or with another
-        policy: ALREADY_EXISTS.
+        """Creates a deployment before its workers connect, which then have to agree
+        with it. Not required, because the first Hello creates the deployment too.
+        If the same deployment exists, it is returned. If a deployment of that name
+        has another spec or policy, the call fails with ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeployment(self, request, context):
-        """All that is known of one deployment.
+        """Reads one deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """All deployments, in order of their names, without their workers.
+        """Reads all deployments, sorted by name, without their workers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +132,8 @@ class DeploymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDeployment(self, request, context):
-        """Forgets a deployment. FAILED_PRECONDITION while workers have sessions.
+        """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
+        sessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,73 +148,74 @@ class DeploymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Pause(self, request, context):
-        """Offers nothing until Resume, also after a restart of the server. What is
-        offered is aborted; what is committed goes on. Repeated, it changes the
-        reason and nothing else.
+        """Offers no switch until Resume, even if the server restarts. A switch that is
+        offered is aborted; one that is committed goes on. Repeated calls only
+        change the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Allows offers again, whoever paused: an operator, or the server itself,
-        which does so where workers serve by what they cannot. What was on its way
-        before has to be triggered anew. Repeated, it does nothing.
+        """Allows offers again after a pause by an operator or by the server, which
+        pauses a deployment whose workers serve with a wrong placement. A rollout
+        that the pause ended has to be triggered again. Repeated calls do nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForgetLoad(self, request, context):
-        """Forgets the load: what workers have reported so far is no traffic, but of a
-        warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+        """Discards the load that workers have reported so far, for example after a
+        warm-up or a benchmark. Nothing is decided until there is enough load again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pin(self, request, context):
-        """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
-        switched to it as soon as it can be, and again where a new group comes with
-        another one. Where another is pinned already, this one takes its place.
+        """Keeps a deployment at one placement, whatever its loads, until Unpin. It is
+        switched to it as soon as possible, and again if a new group starts with
+        another placement. It replaces an earlier pin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unpin(self, request, context):
-        """Lets the policy decide again. Repeated, it does nothing.
+        """Lets the policy decide again. Repeated calls do nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBack(self, request, context):
-        """Pins a deployment to what was in force before, which becomes a new
-        generation. The server remembers the last 16 placements of a deployment, and
-        what the group came with is always one of them.
+        """Pins a deployment to an earlier placement, which becomes a new generation.
+        The server remembers the last 16 placements of a deployment. The placement
+        that the group started with is always one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPlacement(self, request, context):
-        """The placement in force, or one that was.
+        """Reads the current placement, or an earlier one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchPlacement(self, request, context):
-        """The placement in force, and each that comes into force after it. Whoever
-        reads slowly misses some, but never the latest.
+        """Streams the current placement, and each new one. A slow reader may miss some
+        placements, but never the latest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDecisions(self, request, context):
-        """What was decided last and why: up to 256 decisions since the server's start.
+        """Reads the latest decisions with their reasons: up to 256 since the server
+        started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -305,9 +307,9 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeploymentService(object):
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     @staticmethod

@@ -18,9 +18,9 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class DeploymentServiceStub:
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -28,23 +28,23 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse,
     ]
-    """Creates a deployment before its workers come, which then have to agree with
-    it. Not needed: the first Hello creates one too. Asked again for the same,
-    it answers what there is; for another one of that name, or with another
-    policy: ALREADY_EXISTS.
+    """Creates a deployment before its workers connect, which then have to agree
+    with it. Not required, because the first Hello creates the deployment too.
+    If the same deployment exists, it is returned. If a deployment of that name
+    has another spec or policy, the call fails with ALREADY_EXISTS.
     """
 
     GetDeployment: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse,
     ]
-    """All that is known of one deployment."""
+    """Reads one deployment."""
 
     ListDeployments: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
         trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse,
     ]
-    """All deployments, in order of their names, without their workers."""
+    """Reads all deployments, sorted by name, without their workers."""
 
     UpdatePolicy: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyRequest,
@@ -56,7 +56,9 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
     ]
-    """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
+    """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
+    sessions.
+    """
 
     Trigger: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.TriggerRequest,
@@ -70,99 +72,101 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
         trimtab.v1alpha1.deployment_service_pb2.PauseResponse,
     ]
-    """Offers nothing until Resume, also after a restart of the server. What is
-    offered is aborted; what is committed goes on. Repeated, it changes the
-    reason and nothing else.
+    """Offers no switch until Resume, even if the server restarts. A switch that is
+    offered is aborted; one that is committed goes on. Repeated calls only
+    change the reason.
     """
 
     Resume: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
         trimtab.v1alpha1.deployment_service_pb2.ResumeResponse,
     ]
-    """Allows offers again, whoever paused: an operator, or the server itself,
-    which does so where workers serve by what they cannot. What was on its way
-    before has to be triggered anew. Repeated, it does nothing.
+    """Allows offers again after a pause by an operator or by the server, which
+    pauses a deployment whose workers serve with a wrong placement. A rollout
+    that the pause ended has to be triggered again. Repeated calls do nothing.
     """
 
     ForgetLoad: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
         trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse,
     ]
-    """Forgets the load: what workers have reported so far is no traffic, but of a
-    warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+    """Discards the load that workers have reported so far, for example after a
+    warm-up or a benchmark. Nothing is decided until there is enough load again.
     """
 
     Pin: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.PinRequest,
         trimtab.v1alpha1.deployment_service_pb2.PinResponse,
     ]
-    """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
-    switched to it as soon as it can be, and again where a new group comes with
-    another one. Where another is pinned already, this one takes its place.
+    """Keeps a deployment at one placement, whatever its loads, until Unpin. It is
+    switched to it as soon as possible, and again if a new group starts with
+    another placement. It replaces an earlier pin.
     """
 
     Unpin: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
         trimtab.v1alpha1.deployment_service_pb2.UnpinResponse,
     ]
-    """Lets the policy decide again. Repeated, it does nothing."""
+    """Lets the policy decide again. Repeated calls do nothing."""
 
     RollBack: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
-    """Pins a deployment to what was in force before, which becomes a new
-    generation. The server remembers the last 16 placements of a deployment, and
-    what the group came with is always one of them.
+    """Pins a deployment to an earlier placement, which becomes a new generation.
+    The server remembers the last 16 placements of a deployment. The placement
+    that the group started with is always one of them.
     """
 
     GetPlacement: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
         trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse,
     ]
-    """The placement in force, or one that was."""
+    """Reads the current placement, or an earlier one."""
 
     WatchPlacement: grpc.UnaryStreamMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
         trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse,
     ]
-    """The placement in force, and each that comes into force after it. Whoever
-    reads slowly misses some, but never the latest.
+    """Streams the current placement, and each new one. A slow reader may miss some
+    placements, but never the latest.
     """
 
     ListDecisions: grpc.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
         trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse,
     ]
-    """What was decided last and why: up to 256 decisions since the server's start."""
+    """Reads the latest decisions with their reasons: up to 256 since the server
+    started.
+    """
 
 class DeploymentServiceAsyncStub:
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     CreateDeployment: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse,
     ]
-    """Creates a deployment before its workers come, which then have to agree with
-    it. Not needed: the first Hello creates one too. Asked again for the same,
-    it answers what there is; for another one of that name, or with another
-    policy: ALREADY_EXISTS.
+    """Creates a deployment before its workers connect, which then have to agree
+    with it. Not required, because the first Hello creates the deployment too.
+    If the same deployment exists, it is returned. If a deployment of that name
+    has another spec or policy, the call fails with ALREADY_EXISTS.
     """
 
     GetDeployment: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse,
     ]
-    """All that is known of one deployment."""
+    """Reads one deployment."""
 
     ListDeployments: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
         trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse,
     ]
-    """All deployments, in order of their names, without their workers."""
+    """Reads all deployments, sorted by name, without their workers."""
 
     UpdatePolicy: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.UpdatePolicyRequest,
@@ -174,7 +178,9 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
     ]
-    """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
+    """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
+    sessions.
+    """
 
     Trigger: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.TriggerRequest,
@@ -188,76 +194,78 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
         trimtab.v1alpha1.deployment_service_pb2.PauseResponse,
     ]
-    """Offers nothing until Resume, also after a restart of the server. What is
-    offered is aborted; what is committed goes on. Repeated, it changes the
-    reason and nothing else.
+    """Offers no switch until Resume, even if the server restarts. A switch that is
+    offered is aborted; one that is committed goes on. Repeated calls only
+    change the reason.
     """
 
     Resume: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
         trimtab.v1alpha1.deployment_service_pb2.ResumeResponse,
     ]
-    """Allows offers again, whoever paused: an operator, or the server itself,
-    which does so where workers serve by what they cannot. What was on its way
-    before has to be triggered anew. Repeated, it does nothing.
+    """Allows offers again after a pause by an operator or by the server, which
+    pauses a deployment whose workers serve with a wrong placement. A rollout
+    that the pause ended has to be triggered again. Repeated calls do nothing.
     """
 
     ForgetLoad: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
         trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse,
     ]
-    """Forgets the load: what workers have reported so far is no traffic, but of a
-    warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+    """Discards the load that workers have reported so far, for example after a
+    warm-up or a benchmark. Nothing is decided until there is enough load again.
     """
 
     Pin: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.PinRequest,
         trimtab.v1alpha1.deployment_service_pb2.PinResponse,
     ]
-    """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
-    switched to it as soon as it can be, and again where a new group comes with
-    another one. Where another is pinned already, this one takes its place.
+    """Keeps a deployment at one placement, whatever its loads, until Unpin. It is
+    switched to it as soon as possible, and again if a new group starts with
+    another placement. It replaces an earlier pin.
     """
 
     Unpin: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
         trimtab.v1alpha1.deployment_service_pb2.UnpinResponse,
     ]
-    """Lets the policy decide again. Repeated, it does nothing."""
+    """Lets the policy decide again. Repeated calls do nothing."""
 
     RollBack: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
-    """Pins a deployment to what was in force before, which becomes a new
-    generation. The server remembers the last 16 placements of a deployment, and
-    what the group came with is always one of them.
+    """Pins a deployment to an earlier placement, which becomes a new generation.
+    The server remembers the last 16 placements of a deployment. The placement
+    that the group started with is always one of them.
     """
 
     GetPlacement: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
         trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse,
     ]
-    """The placement in force, or one that was."""
+    """Reads the current placement, or an earlier one."""
 
     WatchPlacement: grpc.aio.UnaryStreamMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
         trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse,
     ]
-    """The placement in force, and each that comes into force after it. Whoever
-    reads slowly misses some, but never the latest.
+    """Streams the current placement, and each new one. A slow reader may miss some
+    placements, but never the latest.
     """
 
     ListDecisions: grpc.aio.UnaryUnaryMultiCallable[
         trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
         trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse,
     ]
-    """What was decided last and why: up to 256 decisions since the server's start."""
+    """Reads the latest decisions with their reasons: up to 256 since the server
+    started.
+    """
 
 class DeploymentServiceServicer(metaclass=abc.ABCMeta):
-    """Deployments, for operators, and their placements, for whoever reads them.
+    """Deployments, for operators, and their placements, for any reader.
 
-    A deployment that nobody knows is NOT_FOUND in all of these.
+    Every call fails with NOT_FOUND if the deployment does not exist.
     """
 
     @abc.abstractmethod
@@ -266,10 +274,10 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.CreateDeploymentResponse]]:
-        """Creates a deployment before its workers come, which then have to agree with
-        it. Not needed: the first Hello creates one too. Asked again for the same,
-        it answers what there is; for another one of that name, or with another
-        policy: ALREADY_EXISTS.
+        """Creates a deployment before its workers connect, which then have to agree
+        with it. Not required, because the first Hello creates the deployment too.
+        If the same deployment exists, it is returned. If a deployment of that name
+        has another spec or policy, the call fails with ALREADY_EXISTS.
         """
 
     @abc.abstractmethod
@@ -278,7 +286,7 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.GetDeploymentRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.GetDeploymentResponse]]:
-        """All that is known of one deployment."""
+        """Reads one deployment."""
 
     @abc.abstractmethod
     def ListDeployments(
@@ -286,7 +294,7 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ListDeploymentsResponse]]:
-        """All deployments, in order of their names, without their workers."""
+        """Reads all deployments, sorted by name, without their workers."""
 
     @abc.abstractmethod
     def UpdatePolicy(
@@ -302,7 +310,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse]]:
-        """Forgets a deployment. FAILED_PRECONDITION while workers have sessions."""
+        """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
+        sessions.
+        """
 
     @abc.abstractmethod
     def Trigger(
@@ -320,9 +330,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.PauseRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.PauseResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.PauseResponse]]:
-        """Offers nothing until Resume, also after a restart of the server. What is
-        offered is aborted; what is committed goes on. Repeated, it changes the
-        reason and nothing else.
+        """Offers no switch until Resume, even if the server restarts. A switch that is
+        offered is aborted; one that is committed goes on. Repeated calls only
+        change the reason.
         """
 
     @abc.abstractmethod
@@ -331,9 +341,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ResumeResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ResumeResponse]]:
-        """Allows offers again, whoever paused: an operator, or the server itself,
-        which does so where workers serve by what they cannot. What was on its way
-        before has to be triggered anew. Repeated, it does nothing.
+        """Allows offers again after a pause by an operator or by the server, which
+        pauses a deployment whose workers serve with a wrong placement. A rollout
+        that the pause ended has to be triggered again. Repeated calls do nothing.
         """
 
     @abc.abstractmethod
@@ -342,8 +352,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.ForgetLoadRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ForgetLoadResponse]]:
-        """Forgets the load: what workers have reported so far is no traffic, but of a
-        warm-up or a benchmark, say. Nothing is decided before there is enough anew.
+        """Discards the load that workers have reported so far, for example after a
+        warm-up or a benchmark. Nothing is decided until there is enough load again.
         """
 
     @abc.abstractmethod
@@ -352,9 +362,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.PinRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.PinResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.PinResponse]]:
-        """Keeps a deployment at one placement, whatever its loads, until Unpin: it is
-        switched to it as soon as it can be, and again where a new group comes with
-        another one. Where another is pinned already, this one takes its place.
+        """Keeps a deployment at one placement, whatever its loads, until Unpin. It is
+        switched to it as soon as possible, and again if a new group starts with
+        another placement. It replaces an earlier pin.
         """
 
     @abc.abstractmethod
@@ -363,7 +373,7 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.UnpinRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.UnpinResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.UnpinResponse]]:
-        """Lets the policy decide again. Repeated, it does nothing."""
+        """Lets the policy decide again. Repeated calls do nothing."""
 
     @abc.abstractmethod
     def RollBack(
@@ -371,9 +381,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.RollBackRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse]]:
-        """Pins a deployment to what was in force before, which becomes a new
-        generation. The server remembers the last 16 placements of a deployment, and
-        what the group came with is always one of them.
+        """Pins a deployment to an earlier placement, which becomes a new generation.
+        The server remembers the last 16 placements of a deployment. The placement
+        that the group started with is always one of them.
         """
 
     @abc.abstractmethod
@@ -382,7 +392,7 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.GetPlacementRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.GetPlacementResponse]]:
-        """The placement in force, or one that was."""
+        """Reads the current placement, or an earlier one."""
 
     @abc.abstractmethod
     def WatchPlacement(
@@ -390,8 +400,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.WatchPlacementRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse], collections.abc.AsyncIterator[trimtab.v1alpha1.deployment_service_pb2.WatchPlacementResponse]]:
-        """The placement in force, and each that comes into force after it. Whoever
-        reads slowly misses some, but never the latest.
+        """Streams the current placement, and each new one. A slow reader may miss some
+        placements, but never the latest.
         """
 
     @abc.abstractmethod
@@ -400,6 +410,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         request: trimtab.v1alpha1.deployment_service_pb2.ListDecisionsRequest,
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ListDecisionsResponse]]:
-        """What was decided last and why: up to 256 decisions since the server's start."""
+        """Reads the latest decisions with their reasons: up to 256 since the server
+        started.
+        """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -6,8 +6,8 @@ from trimtab.v1alpha1 import session_service_pb2 as trimtab_dot_v1alpha1_dot_ses
 
 
 class SessionServiceStub(object):
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     def __init__(self, channel):
@@ -24,18 +24,18 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     def Session(self, request_iterator, context):
-        """One stream of each worker. Its first message is Hello. The server answers
+        """Each worker has one stream. Its first message is Hello. The server answers
         with Directive at once, with Welcome when the worker's group is complete,
-        and from then on with what the switches of its deployment ask for.
+        and then with the messages of the deployment's switches.
 
-        The server closes a stream with ABORTED if the worker may come back, with
-        FAILED_PRECONDITION if it must change something first, and with UNAVAILABLE
-        when it drains.
+        The server closes a stream with ABORTED if the worker may connect again,
+        with FAILED_PRECONDITION if the worker must change something first, and with
+        UNAVAILABLE when the server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,8 +57,8 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     @staticmethod

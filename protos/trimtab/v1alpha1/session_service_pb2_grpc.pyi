@@ -18,8 +18,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class SessionServiceStub:
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -27,36 +27,36 @@ class SessionServiceStub:
         trimtab.v1alpha1.session_service_pb2.SessionRequest,
         trimtab.v1alpha1.session_service_pb2.SessionResponse,
     ]
-    """One stream of each worker. Its first message is Hello. The server answers
+    """Each worker has one stream. Its first message is Hello. The server answers
     with Directive at once, with Welcome when the worker's group is complete,
-    and from then on with what the switches of its deployment ask for.
+    and then with the messages of the deployment's switches.
 
-    The server closes a stream with ABORTED if the worker may come back, with
-    FAILED_PRECONDITION if it must change something first, and with UNAVAILABLE
-    when it drains.
+    The server closes a stream with ABORTED if the worker may connect again,
+    with FAILED_PRECONDITION if the worker must change something first, and with
+    UNAVAILABLE when the server shuts down.
     """
 
 class SessionServiceAsyncStub:
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     Session: grpc.aio.StreamStreamMultiCallable[
         trimtab.v1alpha1.session_service_pb2.SessionRequest,
         trimtab.v1alpha1.session_service_pb2.SessionResponse,
     ]
-    """One stream of each worker. Its first message is Hello. The server answers
+    """Each worker has one stream. Its first message is Hello. The server answers
     with Directive at once, with Welcome when the worker's group is complete,
-    and from then on with what the switches of its deployment ask for.
+    and then with the messages of the deployment's switches.
 
-    The server closes a stream with ABORTED if the worker may come back, with
-    FAILED_PRECONDITION if it must change something first, and with UNAVAILABLE
-    when it drains.
+    The server closes a stream with ABORTED if the worker may connect again,
+    with FAILED_PRECONDITION if the worker must change something first, and with
+    UNAVAILABLE when the server shuts down.
     """
 
 class SessionServiceServicer(metaclass=abc.ABCMeta):
-    """Placements with memory: workers report loads, and take new placements all at
-    the same step. What each side may say when is written in PROTOCOL.md.
+    """Sessions of workers: they report loads, and switch to new placements all at
+    the same step. PROTOCOL.md says which message each side may send when.
     """
 
     @abc.abstractmethod
@@ -65,13 +65,13 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[trimtab.v1alpha1.session_service_pb2.SessionRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[trimtab.v1alpha1.session_service_pb2.SessionResponse], collections.abc.AsyncIterator[trimtab.v1alpha1.session_service_pb2.SessionResponse]]:
-        """One stream of each worker. Its first message is Hello. The server answers
+        """Each worker has one stream. Its first message is Hello. The server answers
         with Directive at once, with Welcome when the worker's group is complete,
-        and from then on with what the switches of its deployment ask for.
+        and then with the messages of the deployment's switches.
 
-        The server closes a stream with ABORTED if the worker may come back, with
-        FAILED_PRECONDITION if it must change something first, and with UNAVAILABLE
-        when it drains.
+        The server closes a stream with ABORTED if the worker may connect again,
+        with FAILED_PRECONDITION if the worker must change something first, and with
+        UNAVAILABLE when the server shuts down.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

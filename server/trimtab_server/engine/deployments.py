@@ -28,7 +28,7 @@ from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.stored_deployment import StoredDeployment
 from trimtab_server.policy.policy import Mode, Policy
-from trimtab_server.rollout.epochs import MOST_LOST
+from trimtab_server.rollout.epochs import MAX_LOST
 from trimtab_server.store.errors import StoreError
 
 _RETRY_AFTER_S = 1.0
@@ -277,7 +277,7 @@ class Deployments:
         heard, name = request.hello.term, request.deployment
         if heard <= self.term:
             return
-        highest = self.term + MOST_LOST
+        highest = self.term + MAX_LOST
         require(
             heard <= highest,
             "hello.term",

@@ -1,20 +1,20 @@
-"""Cuts the way to a placement into switches that fit what workers have room for.
+"""Cuts the way to a placement into switches that fit into the staging of the workers.
 
-A layer that fits is taken whole. One that needs more staging on some GPU than there is goes
-in parts, and a place of staging per GPU is always enough for that, without one more move
-than the whole layer needs:
+A layer that fits is switched as a whole. If a layer needs more staging on some GPU than there
+is, it is switched in parts. One staging slot per GPU is always enough for that, and the parts
+need no more moves than the whole layer:
 
-- Link each slot given up to an expert that arrives somewhere. Where an expert would be left
-  without a slot, link the last that it gives up to a slot in which it arrives; the others may
-  be linked at will. Then any set of links may be carried out at once, and no expert is lost.
-- Each GPU gives up as many slots as experts arrive, so with loops added the links are edges
-  of a bipartite graph, from GPUs to GPUs, in which every GPU has the degree of the busiest,
-  n. By Kőnig (1916) such a graph consists of n perfect matchings, and in each of them every
-  GPU gives up at most one slot for one arrival.
-- So s matchings fit into s places of staging, and n arrivals need ceil(n / s) parts.
+- Link each slot that a GPU gives up to a slot in which an expert arrives. If an expert would be
+  left without a slot, link the last slot that it gives up to a slot in which it arrives. Link the
+  others in any way. Then any set of links can be carried out at once, and no expert is lost.
+- Each GPU gives up as many slots as experts arrive on it. So with loops added, the links are the
+  edges of a bipartite graph from GPUs to GPUs, in which every GPU has the same degree n, that of
+  the busiest GPU. By Kőnig (1916) such a graph is the union of n perfect matchings, and in each
+  matching every GPU gives up at most one slot for one arrival.
+- So s matchings fit into s staging slots, and n arrivals need ceil(n / s) parts.
 
-Each arrival goes to the slot in which the target has it. What still lies there moves to a
-slot given up on the same GPU, by a copy, so nothing is left to put in order at the end.
+Each arrival goes to the slot that it has in the target. The expert that still lies there moves, by
+a copy, to a slot that the same GPU gives up. So no reordering is left for the end.
 
 Legend for all shapes: L layers, R slots of a layer, G GPUs, S slots of a GPU, E experts.
 """
@@ -36,11 +36,11 @@ from trimtab_server.domain.placement import placement_of, tensor_of
 
 @dataclass(frozen=True)
 class Limits:
-    """What one switch may ask of every worker.
+    """The limits of one switch, for every worker.
 
     Attributes:
-        staging_slots: expert weights that a GPU may receive.
-        max_layers: layers that may differ; 0: no limit.
+        staging_slots: maximum number of expert weights that a GPU receives.
+        max_layers: maximum number of layers that differ; 0 for no limit.
 
     Raises:
         InvalidArgumentError: `staging_slots` is below 1, or `max_layers` below 0.
@@ -60,24 +60,24 @@ class Limits:
 def next_piece(
     base: Placement, target: Placement, limits: Limits, order: Iterable[int] = ()
 ) -> Placement | None:
-    """The next placement on the way from base to target; None at its end.
+    """The next placement on the way from base to target; None if they are equal.
 
-    Layers are taken in order, each one that fits into the staging that those before it leave.
-    Of a layer that does not even fit into empty staging, a part is taken: as many arrivals on
-    each GPU as there is room on all.
+    Layers are considered in order, and each one is taken that fits into the staging that earlier
+    layers leave. If a layer does not even fit into empty staging, a part of it is taken: on each
+    GPU as many arrivals as there is room for on all GPUs.
 
-    Pieces taken from each other in turn reach the target. Together they move an expert to a
-    GPU exactly if the direct way would, and then once. There are at most
-    sum over layers of max(1, ceil(most arrivals on a GPU / staging_slots)) of them.
+    Repeated calls, each with the previous result as the base, reach the target. Together they
+    move an expert to a GPU if and only if the direct switch would, and move it once. They need at
+    most sum over layers of max(1, ceil(maximum arrivals on a GPU / staging_slots)) switches.
 
     Args:
-        base: what is in force.
-        target: where to go.
-        limits: those of the worker that has the least room.
-        order: layers, the most urgent first; those left out follow by index.
+        base: the current placement.
+        target: the placement to reach.
+        limits: the limits of the worker that has the least room.
+        order: layers, the most urgent first. Layers that are left out follow by index.
 
     Raises:
-        InvalidArgumentError: the target has another shape than the base.
+        InvalidArgumentError: the target does not have the shape of the base.
     """
     _check_shape(base, target)
     differs_L = (base.phy2log != target.phy2log).any(1)
@@ -110,7 +110,7 @@ def _check_shape(base: Placement, target: Placement) -> None:
 
 
 def _arrivals(base: Placement, new: Placement) -> npt.NDArray[np.int64]:
-    """How many experts are new to each GPU, [L, G]."""
+    """The number of experts that are new to each GPU, [L, G]."""
     held_LGE, wanted_LGE = (
         presence(tensor_of(placement), placement.num_experts, placement.num_gpus).numpy()
         for placement in (base, new)
@@ -122,13 +122,13 @@ def _arrivals(base: Placement, new: Placement) -> npt.NDArray[np.int64]:
 def _part(
     row_R: npt.NDArray[np.int32], goal_R: npt.NDArray[np.int32], num_gpus: int, size: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """The row after as many matchings, and how many experts are then new to each GPU, [G]."""
+    """The row after `size` matchings, and the number of experts new to each GPU, [G]."""
     slots = len(row_R) // num_gpus
     links = _links(row_R.tolist(), goal_R.tolist(), num_gpus)
     done = _matchings(links, num_gpus, slots, size)
     given_up, arrivals = set(done), {links[slot] for slot in done}
     after_R = row_R.copy()
-    # Each GPU has as many of both, so what is not in both pairs up inside GPUs.
+    # Each GPU has as many slots given up as arrivals. Slots in only one of the sets pair up in it.
     spare, occupied = sorted(given_up - arrivals), sorted(arrivals - given_up)
     after_R[spare] = row_R[occupied]
     filled = list(arrivals)
@@ -137,7 +137,7 @@ def _part(
 
 
 def _links(row: list[int], goal: list[int], num_gpus: int) -> dict[int, int]:
-    """Slots given up, each with the slot of an arrival: as many of both on each GPU."""
+    """The slot of an arrival for each slot given up. Each GPU has as many of both."""
     slots = len(row) // num_gpus
     given_up: list[int] = []
     arrivals: list[int] = []
@@ -155,10 +155,10 @@ def _links(row: list[int], goal: list[int], num_gpus: int) -> dict[int, int]:
 
 
 def _changes(row: list[int], goal: list[int], gpu: range) -> tuple[list[int], list[int]]:
-    """Slots that a GPU gives up, and slots of experts new to it: as many of both.
+    """The slots that a GPU gives up, and as many slots of experts that are new to it.
 
-    An expert that lies there before and after keeps a slot. What else changes there is copies,
-    which come with the last part.
+    An expert that the GPU holds before and after keeps a slot. All other changes on the GPU are
+    copies, which come with the last part.
     """
     held = {row[slot] for slot in gpu}
     wanted = {goal[slot]: slot for slot in gpu}
@@ -171,7 +171,7 @@ def _changes(row: list[int], goal: list[int], gpu: range) -> tuple[list[int], li
 
 
 def _matchings(links: dict[int, int], num_gpus: int, slots: int, size: int) -> list[int]:
-    """The slots given up in as many perfect matchings of the GPUs."""
+    """The slots given up in `size` perfect matchings of the GPUs."""
     edges: list[list[tuple[int, int | None]]] = [[] for _ in range(num_gpus)]
     for slot, arrival in links.items():
         edges[slot // slots].append((arrival // slots, slot))
@@ -189,10 +189,10 @@ def _matchings(links: dict[int, int], num_gpus: int, slots: int, size: int) -> l
 
 
 def _perfect_matching(heads: list[list[int]]) -> list[int]:
-    """An edge from each node, by its head, where `heads[i]` are those of the edges from node i.
+    """The head of the matched edge of each node. `heads[i]` are the heads of the edges from node i.
 
-    Each node has as many edges to it as from it, all nodes the same number, so there is one.
-    Found by shortest augmenting paths.
+    All nodes have the same number of edges in and out, so a perfect matching exists. It is found
+    by shortest augmenting paths.
     """
     head_of: dict[int, int] = {}
     tail_of: dict[int, int] = {}
@@ -209,7 +209,7 @@ def _perfect_matching(heads: list[list[int]]) -> list[int]:
 def _free_head(
     heads: list[list[int]], start: int, tail_of: dict[int, int]
 ) -> tuple[int, dict[int, int]]:
-    """The nearest head without a tail, and from which tail each head was reached."""
+    """The nearest unmatched head, and the tail from which each head was reached."""
     reached_from: dict[int, int] = {}
     tails = deque([start])
     while True:

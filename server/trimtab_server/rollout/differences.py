@@ -1,6 +1,6 @@
-"""What an offer asks of each worker: weights to receive, to send, and to copy.
+"""Computes the weights that each worker has to receive, send and copy for an offer.
 
-`Transfers` says what the rows mean, and what a worker does with them at the flip.
+`Transfers` documents the rows, and what a worker does with them at the flip.
 
 Legend for all shapes: K layers that differ, R slots of a layer, G GPUs, S slots of a GPU,
 E experts; M items, X GPUs to receive from.
@@ -25,9 +25,9 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """What an offer asks of all workers together: as `Transfers`, before it is divided.
+    """The transfers of all workers together, with the arrays of `Transfers`.
 
-    `sends` has a row for each of `receives`, in the same order.
+    `sends` has a row for each row of `receives`, in the same order.
     """
 
     layers: Ints
@@ -44,12 +44,11 @@ class Differences:
     def between(
         cls, base: Placement, new: Placement, topology: Topology, bytes_per_expert: int
     ) -> Differences:
-        """The differences of two placements of the same shape, that of the topology.
+        """The differences of two placements that have the shape of the topology.
 
-        GPUs of the receiver's node come first among the sources of a receive. Of those as near,
-        the ones come first from which the fewest other receivers read that expert, then those
-        that send the least over all layers, then the lowest. "Read" and "send" are counted over
-        the receives before it, as if each took its first source.
+        The sources of a receive are sorted: GPUs on the receiver's node first, then GPUs from which
+        fewer other receivers read that expert, then GPUs that send less over all layers, then lower
+        GPUs. Reads and sends are counted over the earlier receives, each from its first source.
         """
         changed_LR = base.phy2log != new.phy2log
         layers = np.flatnonzero(changed_LR.any(1))
@@ -65,16 +64,16 @@ class Differences:
             layers.astype(np.int32),
             old_KR,
             new_KR,
-            _named(arrivals, layers),
+            _with_layer_numbers(arrivals, layers),
             sources.astype(np.int32),
-            _named(sends, layers),
-            _named(copies, layers),
+            _with_layer_numbers(sends, layers),
+            _with_layer_numbers(copies, layers),
             topology.slots_per_gpu,
             bytes_per_expert,
         )
 
     def for_worker(self, gpus: tuple[int, ...]) -> Transfers:
-        """What the offer asks of the owner of these GPUs."""
+        """The transfers of the worker that owns these GPUs."""
         received = self._on(gpus, self.receives)
         sources = self.receive_sources[received]
         return Transfers(
@@ -89,24 +88,24 @@ class Differences:
         )
 
     def _on(self, gpus: tuple[int, ...], items: Ints) -> npt.NDArray[np.bool_]:
-        """Which items' first slot lies on one of the GPUs, [M]."""
+        """Whether the first slot of each item lies on one of the GPUs, [M]."""
         own_G = np.zeros(self.new_rows.shape[1] // self.slots_per_gpu, np.bool_)
         own_G[list(gpus)] = True
         return own_G[items[:, 1] // self.slots_per_gpu]
 
 
-# In what follows a layer is its index among the K.
+# Below, a layer is given by its index among the K layers that differ.
 
 
-def _named(items: npt.NDArray[np.int64], layers: npt.NDArray[np.intp]) -> Ints:
-    """Items with their layers' own numbers."""
+def _with_layer_numbers(items: npt.NDArray[np.int64], layers: npt.NDArray[np.intp]) -> Ints:
+    """Replace the index of each item's layer by the number of the layer."""
     return np.column_stack([layers[items[:, 0]], items[:, 1:]]).astype(np.int32)
 
 
 def _nearest_first(
     arrivals: npt.NDArray[np.int64], holders: npt.NDArray[np.int64], topology: Topology
 ) -> npt.NDArray[np.int64]:
-    """`holders` [M, X], padded with -1, with each row in the order in which to try them."""
+    """`holders` [M, X], padded with -1, with each row sorted as `Differences.between` says."""
     per_node = topology.num_gpus // topology.num_nodes
     reads: Counter[tuple[int, int, int]] = Counter()
     sends: Counter[int] = Counter()
@@ -114,7 +113,7 @@ def _nearest_first(
     rows = zip(arrivals.tolist(), holders.tolist(), strict=True)
     for i, ((layer, slot, expert), row) in enumerate(rows):
         if len(row) == 1 or row[1] < 0:
-            # Most have one holder, and so no order, and nobody else to be read from instead.
+            # Most rows have one holder and need no sorting, so this saves time.
             sends[row[0]] += 1
             continue
         node = slot // topology.slots_per_gpu // per_node
@@ -135,9 +134,9 @@ def _nearest_first(
 def _sends(
     old_KR: Ints, arrivals: npt.NDArray[np.int64], sources: npt.NDArray[np.int64], slots: int
 ) -> npt.NDArray[np.int64]:
-    """Layer, slot to read, slot and expert of each arrival, from its first source."""
+    """Layer, slot to read, slot to write and expert of each arrival, from its first source."""
     layer, slot, expert = arrivals.T
-    # There may be no column at all where nothing arrives.
+    # Without arrivals there may be no column, so `sum` replaces an index.
     gpu = sources[:, :1].sum(1)
     return np.column_stack([layer, _lowest(old_KR, layer, gpu, expert, slots), slot, expert])
 
@@ -145,7 +144,7 @@ def _sends(
 def _copies(
     old_KR: Ints, new_KR: Ints, arrivals: npt.NDArray[np.int64], slots: int
 ) -> npt.NDArray[np.int64]:
-    """Layer, slot to read, slot and expert of all that changes and is not received."""
+    """Layer, slot to read, slot to write and expert of each slot that changes by a copy."""
     changed_KR = old_KR != new_KR
     changed_KR[arrivals[:, 0], arrivals[:, 1]] = False
     layer, slot = np.nonzero(changed_KR)
@@ -163,7 +162,7 @@ def _lowest(
     expert: npt.NDArray[np.integer],
     slots: int,
 ) -> npt.NDArray[np.int64]:
-    """The lowest slot of each GPU that holds the expert [M]; where none does, its first slot."""
+    """The lowest slot of each GPU that holds the expert, [M]; the GPU's first slot if none does."""
     slots_MS = gpu[:, None] * slots + np.arange(slots)
     holds_MS = rows_KR[layer[:, None], slots_MS] == expert[:, None]
     lowest_M: npt.NDArray[np.int64] = slots_MS[:, 0] + holds_MS.argmax(1)

@@ -1,7 +1,7 @@
-"""What the rollout asks of whoever runs it, to be carried out in the order given.
+"""The effects that the rollout returns. The caller carries them out in order.
 
-What is sent after a `Save` may only be sent once that is durable. If a save fails, the
-rollout's state is ahead of what is durable: throw it away, and start one from the store.
+Effects after a `Save` may be carried out only once the save is durable. If a save fails, the state
+of the rollout is ahead of the store: discard the rollout, and create a new one from the store.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from trimtab_server.rollout.record import Record
 class Cause(Enum):
     """Why a switch was aborted.
 
-    REFUSED: by a worker. LATE: not all were prepared in time. LOST: a session has ended. PAUSED:
-    an operator, or an alarm, has paused the deployment. DRAIN: the server is about to end.
-    RESTART: the server has ended over the offer.
+    REFUSED: a worker refused the offer. LATE: not all workers were prepared in time. LOST: a
+    session ended. PAUSED: an operator or an alarm paused the deployment. DRAIN: the server is about
+    to stop. RESTART: the server restarted during the offer.
     """
 
     REFUSED = "refused"
@@ -34,7 +34,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True)
 class GroupOffer:
-    """An offer to a group. Each worker is sent its own part of it (`Differences.for_worker`)."""
+    """An offer to a group. Each worker gets its own transfers (`Differences.for_worker`)."""
 
     version: Version
     base: Version
@@ -42,7 +42,7 @@ class GroupOffer:
     placement: Placement
 
     def with_transfers(self, transfers: Transfers) -> Offer:
-        """The offer as one worker is sent it."""
+        """The offer to one worker."""
         digests = self.placement.digest, self.base_placement.digest
         return Offer(self.version, digests[0], self.base, digests[1], transfers)
 
@@ -59,7 +59,7 @@ class Save:
 
 @dataclass(frozen=True)
 class Send:
-    """Send an order on a session; where it has ended meanwhile, drop it."""
+    """Send an order on a session. Drop it if the session has ended."""
 
     session: int
     order: Order
@@ -67,7 +67,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Close:
-    """End a session: the worker is to read why. It may come back if that can help."""
+    """End a session, and send the reason to the worker. It may come back unless `final` is set."""
 
     session: int
     reason: str
@@ -76,18 +76,18 @@ class Close:
 
 @dataclass(frozen=True)
 class Expire:
-    """Tell the rollout when an offer has been open for as long as it may be."""
+    """Call `expired` when the time to prepare an offer is over."""
 
     version: Version
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A person should know: the switch is no longer what the protocol says, or cannot be."""
+    """Alert the operators: the protocol was broken, or cannot continue without them."""
 
     reason: str
     mismatch: bool = False
-    """Whether workers serve by, or flipped to, another placement than they should."""
+    """Whether workers serve with, or flipped to, a wrong placement."""
 
 
 @dataclass(frozen=True)

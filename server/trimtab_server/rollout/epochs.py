@@ -1,4 +1,4 @@
-"""From one epoch to the next: whom a record lets in, and the record that follows it. P2."""
+"""Which workers may join a deployment, and the record of its next epoch: rule P2."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from trimtab_server.rollout.groups import highest_known
 from trimtab_server.rollout.record import Epoch, Record
 from trimtab_server.rollout.sessions import is_member
 
-MOST_LOST = 1 << 32
-"""Of epochs, generations and terms: more than a store can have lost. A worker that names more
-is wrong, and would use up the numbers that there are."""
+MAX_LOST = 1 << 32
+"""Maximum number of epochs, generations or terms that a store can have lost. A worker that names a
+higher number is wrong, and accepting it would use up the numbers."""
 
-_MOST_ENDED_GROUPS = 1000
-"""Groups that are remembered after their epoch, so that they cannot come back."""
+_MAX_ENDED_GROUPS = 1000
+"""Number of ended groups that are remembered, so that they cannot join again."""
 
 
-def why_refused(record: Record, hello: Hello) -> str | None:
-    """Why a worker cannot join, whatever else it says; None if it can."""
+def refusal_reason(record: Record, hello: Hello) -> str | None:
+    """Why a worker cannot join, by the record; None if it can."""
     epoch, known = record.epoch, highest_known([hello])
     if hello.group_id in record.ended_groups:
         return (
-            f"group_id: {hello.group_id!r} has been followed by another group; "
+            f"group_id: another group has replaced {hello.group_id!r}; "
             "a group that forms again needs a new group_id"
         )
     if epoch and hello.group_id == epoch.group_id and not is_member(epoch, hello):
         return (
-            f"group_id: {hello.group_id!r} serves already, and not with {hello.worker!r} in "
-            f"incarnation {hello.incarnation} on GPUs {list(hello.gpus)}; "
+            f"group_id: {hello.group_id!r} serves already, but {hello.worker!r} in "
+            f"incarnation {hello.incarnation} on GPUs {list(hello.gpus)} is not a member; "
             "a group that forms again needs a new group_id"
         )
-    if known.epoch > MOST_LOST + (epoch.number if epoch else 0):
-        return f"epoch: {known.epoch} is more than there can have been"
-    if known.generation > MOST_LOST + record.last_generation:
-        return f"generation: {known.generation} is more than there can have been"
+    if known.epoch > MAX_LOST + (epoch.number if epoch else 0):
+        return f"epoch: {known.epoch} is higher than this deployment can have reached"
+    if known.generation > MAX_LOST + record.last_generation:
+        return f"generation: {known.generation} is higher than this deployment can have reached"
     return None
 
 
 def next_record(record: Record, hellos: list[Hello]) -> tuple[Epoch, Record]:
-    """The epoch of a group that is complete and of one mind, and what is durable with it.
+    """The epoch of a complete group whose workers have the same placement, and its record.
 
-    Its numbers are above all that a worker knows of, which may be more than the store does.
+    Its numbers are above every number that a worker knows, since the store may have lost some.
     """
     old, known = record.epoch, highest_known(hellos)
     number = 1 + max(known.epoch, old.number if old else 0)
@@ -55,7 +55,7 @@ def next_record(record: Record, hellos: list[Hello]) -> tuple[Epoch, Record]:
         hellos[0].placement,
         last_generation=generation,
         paused=record.paused,
-        ended_groups=ended[-_MOST_ENDED_GROUPS:],
+        ended_groups=ended[-_MAX_ENDED_GROUPS:],
         pinned=record.pinned,
         past=record.followed_by(hellos[0].placement),
     )

@@ -1,4 +1,4 @@
-"""The events of a rollout, from its records, for the history (PROTOCOL.md)."""
+"""Builds the events that a rollout writes to the history (PROTOCOL.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab_server.rollout.record import Epoch, Record, Stage, Switch
 
 
 def epoch_opened(epoch: Epoch, record: Record) -> Note:
-    """A group is complete and serves."""
+    """A group is complete, and its epoch was opened."""
     _, placement = record.served
     return Note(
         history.EpochOpened(
@@ -40,7 +40,7 @@ def committed(switch: Switch) -> Note:
 
 
 def commit_sent(switch: Switch, worker: str) -> Note:
-    """A member is told of the commit."""
+    """The commit is sent to a member."""
     return Note(history.CommitSent(switch.version, worker))
 
 
@@ -50,7 +50,7 @@ def aborting(switch: Switch, cause: Cause, reason: str) -> Note:
 
 
 def aborted(switch: Switch | None) -> Iterator[Note]:
-    """The switch is no longer open, if it was never committed."""
+    """A switch that was never committed has ended. Nothing is yielded for any other."""
     if switch is not None and switch.stage is Stage.OFFERED:
         yield Note(history.Aborted(switch.version))
 
@@ -61,7 +61,7 @@ def applied(switch: Switch) -> Note:
 
 
 def newest(record: Record) -> Iterator[Note]:
-    """What the last save has made durable, again: the server may have died before noting it."""
+    """Repeat the event of the last save: the server may have died before it wrote the event."""
     epoch, switch = record.epoch, record.switch
     if epoch is None:
         return
@@ -78,6 +78,6 @@ def newest(record: Record) -> Iterator[Note]:
 
 
 def ignored(answer: Answer, worker: str | None) -> Note:
-    """An answer that the rollout does not wait for."""
+    """A worker sent an answer that the rollout does not wait for."""
     values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
     return Note(history.Other("ignored", values))

@@ -1,4 +1,4 @@
-"""Which workers form a complete group: P2."""
+"""Which workers form a complete group: rule P2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trimtab_protocol.version import Version
 
 
 def owned_twice(hellos: Iterable[Hello]) -> str | None:
-    """Names the first GPU that two workers of a group own; None if there is none."""
+    """The first GPU that two workers of a group own, as text; None if there is no such GPU."""
     owner: dict[int, str] = {}
     for hello in hellos:
         for gpu in hello.gpus:
@@ -25,7 +25,7 @@ def covers(hellos: Iterable[Hello], num_gpus: int) -> bool:
 
 
 def differing_digests(hellos: Iterable[Hello]) -> str | None:
-    """Says which workers serve by which placement, if not all by the same."""
+    """The workers of each placement, as text; None if all serve with the same placement."""
     workers: dict[bytes, list[str]] = {}
     for hello in hellos:
         workers.setdefault(hello.placement.digest, []).append(hello.worker)
@@ -35,8 +35,8 @@ def differing_digests(hellos: Iterable[Hello]) -> str | None:
     return f"placements in force differ ({'; '.join(sides)})"
 
 
-def why_not_opened(hellos: Iterable[Hello], num_gpus: int) -> str | None:
-    """What keeps a complete group from its epoch; None: nothing, or none is complete."""
+def epoch_blocked_reason(hellos: Iterable[Hello], num_gpus: int) -> str | None:
+    """Why a complete group has no epoch yet; None if no group is complete or nothing blocks it."""
     groups: dict[str, list[Hello]] = {}
     for hello in hellos:
         groups.setdefault(hello.group_id, []).append(hello)
@@ -45,25 +45,28 @@ def why_not_opened(hellos: Iterable[Hello], num_gpus: int) -> str | None:
         return None
     others = [hello.worker for each in groups if each != complete for hello in groups[each]]
     if others:
-        return f"group {complete!r} waits for the sessions of others to end: {', '.join(others)}"
+        return (
+            f"group {complete!r} waits for these sessions of other groups to end: "
+            f"{', '.join(others)}"
+        )
     return differing_digests(groups[complete])
 
 
 def highest_known(hellos: Iterable[Hello]) -> Version:
-    """The highest epoch, and the highest generation, that the workers know of, or 0."""
+    """The highest epoch and the highest generation that the workers know; 0 if none."""
     known = [Version(hello.epoch, hello.generation) for hello in hellos]
     known += [hello.in_force for hello in hellos if hello.in_force is not None]
     return Version(max(each.epoch for each in known), max(each.generation for each in known))
 
 
 def armed_with(hello: Hello) -> Version | None:
-    """The version that a worker flips to as soon as all ranks have armed it."""
+    """The version that a worker has armed; None if there is none. It flips once all have."""
     held = hello.held
     return held.version if held is not None and held.state is HeldState.ARMED else None
 
 
 def may_flip(hellos: Iterable[Hello]) -> bool:
-    """Whether workers may flip without being told anything more.
+    """Whether workers may flip without another message from the server.
 
     A worker that has neither armed a version nor flipped to it holds back all others.
     """

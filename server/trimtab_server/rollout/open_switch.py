@@ -1,6 +1,6 @@
 """A deployment's open switch, from its offer to its end: rules P3, P4 and P7 of PROTOCOL.md.
 
-No clock, no socket, no disk: see `rollout.py`, of which this is the lower half.
+This is the base class of the state machine in `rollout.py`. It has no clock, socket or disk.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Phase(Enum):
 
 
 class OpenSwitch:
-    """At most one switch is open at a time.
+    """The switch of a deployment. At most one is open at a time.
 
-    Methods that take an answer return None if the answer is not one that the server waits for.
+    Methods that take an answer return None if the server does not wait for that answer.
 
     Attributes:
-        record: all that is durable, as of the last `Save` among the effects returned.
+        record: the durable state, as of the last `Save` that was returned.
     """
 
     def __init__(self, record: Record) -> None:
@@ -139,8 +139,8 @@ class OpenSwitch:
         switch, worker = self.record.switch, session.hello.worker
         if self.phase is not Phase.COMMITTED or switch is None or answer.version != switch.version:
             return None
-        said, asked = answer.digest.hex()[:12], switch.placement.digest.hex()[:12]
-        reason = f"{worker!r} flipped to {said} as {switch.version}, not to {asked}"
+        actual, expected = answer.digest.hex()[:12], switch.placement.digest.hex()[:12]
+        reason = f"{worker!r} flipped to {actual} as {switch.version}, not to {expected}"
         return self._pause_for(reason, mismatch=True)
 
     # Abort.
@@ -190,7 +190,7 @@ class OpenSwitch:
         self.record = replace(self.record, switch=None)
         return [Save(self.record), *events.aborted(switch)]
 
-    # Who takes part.
+    # Members, and the switch that an answer is about.
 
     def _switch_of(
         self, answer: Accepted | Prepared | Refused | Applied, *phases: Phase
@@ -208,7 +208,7 @@ class OpenSwitch:
         return () if epoch is None else tuple(sorted(epoch.members))
 
     def _present(self) -> list[Session]:
-        """The sessions of members, in order."""
+        """The sessions of members, sorted by worker."""
         return [
             session for session in self._sessions if is_member(self.record.epoch, session.hello)
         ]

@@ -1,4 +1,4 @@
-"""What outlives the server's process: durable before anything that follows from it is sent."""
+"""The durable state of a deployment. It is saved before any message that depends on it is sent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trimtab_protocol.version import Version
 
 @dataclass(frozen=True)
 class Epoch:
-    """One group, with fixed members: P2.
+    """One group, with fixed members: rule P2.
 
     Attributes:
-        number: from 1; each epoch of a deployment has the next.
+        number: of the epoch; the first epoch of a deployment is 1.
         group_id: the engine's name of the group.
-        members: by the workers' names; together they own each GPU once.
-        generation: the highest that had been given out when it opened.
+        members: by the names of the workers; together they own each GPU once.
+        generation: the highest generation used before the epoch was opened.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Epoch:
 
 
 class Stage(Enum):
-    """How far an open switch has come, durably. Restarted from OFFERED, it is aborted."""
+    """The durable stage of an open switch. A server that restarts aborts an OFFERED switch."""
 
     OFFERED = "offered"
     COMMITTED = "committed"
@@ -38,12 +38,12 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class Switch:
-    """An open switch: P4.
+    """An open switch: rule P4.
 
     Attributes:
-        version: that it leads to.
-        placement: the same.
-        stage: how far it has come.
+        version: the version that it leads to.
+        placement: the placement of that version.
+        stage: its durable stage.
     """
 
     version: Version
@@ -52,31 +52,31 @@ class Switch:
 
 
 class Served(NamedTuple):
-    """A placement that was in force, and as which version."""
+    """A placement that is or was in force, and its version."""
 
     version: Version
     placement: Placement
 
 
-_MOST_PAST = 16
-"""Placements that an operator can go back to."""
+_MAX_PAST = 16
+"""Number of earlier placements that an operator can go back to."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """All of a deployment that is durable.
+    """The durable state of a deployment.
 
     Attributes:
-        epoch: the newest; None before the first.
+        epoch: the newest epoch; None before the first.
         in_force: the version applied last; None before the first epoch.
-        placement: that version's.
-        last_generation: the highest ever given out, in whichever epoch: the engine's barrier
-            tells one version from another by that alone.
-        switch: the open one.
-        paused: why nothing is offered; None if that is allowed.
-        pinned: where it is to stay, whatever its loads; None: wherever they ask for.
-        past: what was in force before, the oldest first, each placement once: as its newest
-            version, or as generation 0, what the group came with, which is always kept.
+        placement: the placement of that version.
+        last_generation: the highest generation used in any epoch. The engine's barrier
+            distinguishes versions by their generations alone, so none is used twice.
+        switch: the open switch; None if no switch is open.
+        paused: the reason why nothing is offered; None if offers are allowed.
+        pinned: the placement that an operator has pinned; None if the policy decides.
+        past: earlier placements, oldest first, each once. A placement has its newest version, or
+            generation 0 if the group started with it, which is always kept.
         ended_groups: groups whose epochs have ended, oldest first.
     """
 
@@ -92,24 +92,24 @@ class Record:
 
     @property
     def served(self) -> tuple[Version, Placement]:
-        """The version in force, and its placement. There is one where there is an epoch."""
+        """The version in force and its placement. Raises LookupError before the first epoch."""
         if self.in_force is None or self.placement is None:
             raise LookupError("no epoch has been opened")
         return self.in_force, self.placement
 
     def followed_by(self, placement: Placement) -> tuple[Served, ...]:
-        """`past`, once this one is in force: the same that goes on has no past of its own."""
+        """`past` after `placement` has come into force. It does not change if that is the same."""
         if self.in_force is None or self.placement is None:
             return self.past
         if self.placement.digest == placement.digest:
             return self.past
-        digest, came_with = self.placement.digest, Version(self.in_force.epoch, 0)
+        digest, initial = self.placement.digest, Version(self.in_force.epoch, 0)
         known = [served for served in self.past if served.placement.digest == digest]
-        if any(served.version == came_with for served in known):
+        if any(served.version == initial for served in known):
             return self.past
         others = (served for served in self.past if served not in known)
         past = (*others, Served(self.in_force, self.placement))
-        if len(past) <= _MOST_PAST:
+        if len(past) <= _MAX_PAST:
             return past
-        oldest = next(served for served in past if served.version != came_with)
+        oldest = next(served for served in past if served.version != initial)
         return tuple(served for served in past if served is not oldest)

@@ -1,7 +1,7 @@
 """A deployment's epochs and switches: the rules P2 to P4, P7 and P8 of PROTOCOL.md.
 
-No clock, no socket, no disk: each method takes an event and returns the effects that it has, to be
-carried out in order. The same record and the same calls give the same effects.
+The state machine has no clock, socket or disk. Each method takes an event and returns the effects
+to carry out, in order. The same record and the same calls give the same effects.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.rollout import events
 from trimtab_server.rollout.effects import Alarm, Cause, Close, Effect, Save, Send
-from trimtab_server.rollout.epochs import next_record, why_refused
+from trimtab_server.rollout.epochs import next_record, refusal_reason
 from trimtab_server.rollout.groups import (
     armed_with,
     covers,
     differing_digests,
+    epoch_blocked_reason,
     may_flip,
     owned_twice,
-    why_not_opened,
 )
 from trimtab_server.rollout.open_switch import OpenSwitch, Phase
 from trimtab_server.rollout.record import Record, Stage
 from trimtab_server.rollout.sessions import Session, is_member
 
 _MAX_NEWEST = 10_000
-"""Number of workers whose newest session is remembered, to recognise an older one that is late."""
+"""Number of workers whose newest session is remembered, to refuse older sessions."""
 
 
 class Rollout(OpenSwitch):
@@ -47,8 +47,8 @@ class Rollout(OpenSwitch):
     After a restart, create one from the record that was saved last.
 
     Args:
-        record: all that is durable.
-        num_gpus: of the deployment.
+        record: the durable state of the deployment.
+        num_gpus: the number of GPUs of the deployment.
     """
 
     def __init__(self, record: Record, num_gpus: int) -> None:
@@ -66,14 +66,14 @@ class Rollout(OpenSwitch):
     # Events.
 
     def started(self) -> list[Effect]:
-        """The server has started. Call this before all else."""
+        """The server has started. Call this first."""
         return list(events.newest(self.record))
 
     def joined(self, number: int, hello: Hello) -> list[Effect]:
-        """A session began. No two sessions have the same number."""
-        refusal = self._refusal_of(hello)
-        if refusal is not None:
-            return [Close(number, refusal, final=True)]
+        """A session began. Its number must be unique."""
+        reason = self._refusal_reason(hello)
+        if reason is not None:
+            return [Close(number, reason, final=True)]
         effects: list[Effect] = []
         self._remember(hello)
         old = self._sessions.of(hello.worker)
@@ -92,10 +92,10 @@ class Rollout(OpenSwitch):
 
     def left(self, number: int) -> list[Effect]:
         """A session ended, for whatever reason."""
-        session = self._sessions.numbered(number)
+        session = self._sessions.find(number)
         if session is None:
             return []
-        self._sessions.end(session)
+        self._sessions.remove(session)
         effects: list[Effect] = []
         if is_member(self.record.epoch, session.hello):
             reason = f"the session of {session.hello.worker!r} was lost"
@@ -104,13 +104,13 @@ class Rollout(OpenSwitch):
         return [*effects, *self._open_epoch()]
 
     def answered(self, number: int, answer: Answer) -> list[Effect]:
-        """A worker answered. An answer that the server does not wait for is only noted."""
-        session = self._sessions.numbered(number)
+        """A worker answered. Answers that the server does not wait for go to the history only."""
+        session = self._sessions.find(number)
         if session is None:
             return [events.ignored(answer, None)]
         worker, effects = session.hello.worker, None
         match answer:
-            # These two may be about an older epoch, before the worker's own epoch opens.
+            # These two may be about an older epoch, so the worker need not be a member.
             case Discarded():
                 effects = self._discarded(session, answer)
             case Refused():
@@ -139,14 +139,14 @@ class Rollout(OpenSwitch):
         return [Save(self.record)]
 
     def pin(self, placement: Placement | None) -> list[Effect]:
-        """Record a pin, or that there is none. The caller begins the rollout to it."""
+        """Record a pin, or None to remove it. The caller starts the rollout to it."""
         self.record = replace(self.record, pinned=placement)
         return [Save(self.record)]
 
     def drain(self) -> list[Effect]:
         """Offer nothing any more, since the server is about to stop."""
         self._draining = True
-        return self._abort_offer(Cause.DRAIN, "the server drains")
+        return self._abort_offer(Cause.DRAIN, "the server is shutting down")
 
     def propose(self, placement: Placement) -> list[Effect]:
         """Offer a placement, of the same shape as the one in force.
@@ -163,7 +163,7 @@ class Rollout(OpenSwitch):
         """Why nothing can be offered now; None if it can."""
         record = self.record
         if self._draining:
-            return "the server drains"
+            return "the server is shutting down"
         if record.paused is not None:
             return f"the deployment is paused: {record.paused}"
         if record.epoch is None:
@@ -187,18 +187,18 @@ class Rollout(OpenSwitch):
 
     # Epochs.
 
-    def _refusal_of(self, hello: Hello) -> str | None:
+    def _refusal_reason(self, hello: Hello) -> str | None:
         """Why a worker cannot join; None if it can."""
-        refusal, newest = why_refused(self.record, hello), self._newest.get(hello.worker, (0, 0))
-        if refusal is None and (hello.incarnation, hello.stream) < newest:
+        reason, newest = refusal_reason(self.record, hello), self._newest.get(hello.worker, (0, 0))
+        if reason is None and (hello.incarnation, hello.stream) < newest:
             return (
                 f"incarnation: {hello.worker!r} has begun a newer session than stream "
                 f"{hello.stream} of incarnation {hello.incarnation}"
             )
-        return refusal
+        return reason
 
     def _remember(self, hello: Hello) -> None:
-        """Remember a worker's newest session, and drop the worker that joined longest ago."""
+        """Remember the newest session of a worker. Above the limit, forget the oldest entry."""
         self._newest.pop(hello.worker, None)
         self._newest[hello.worker] = hello.incarnation, hello.stream
         if len(self._newest) > _MAX_NEWEST:
@@ -228,20 +228,20 @@ class Rollout(OpenSwitch):
         ]
 
     def _epoch_blocked_reason(self) -> str | None:
-        """Why a complete new group has no epoch; None if there is no such group."""
+        """Why a complete new group has no epoch yet; None if there is no such group."""
         epoch, hellos = self.record.epoch, [session.hello for session in self._sessions]
         if epoch is not None and all(hello.group_id == epoch.group_id for hello in hellos):
             return None
-        return why_not_opened(hellos, self._num_gpus)
+        return epoch_blocked_reason(hellos, self._num_gpus)
 
     def _wait_for_flip(self) -> list[Effect]:
         """Close all sessions that have armed a version, so that the epoch opens after the flip.
 
-        They were told of a commit that this server's store has lost.
+        Their workers know of a commit that the store of this server has lost.
         """
         armed = [(each.number, armed_with(each.hello)) for each in self._sessions]
-        why = "this server does not know of it: come back once it is in force"
-        return [Close(number, f"{v} is armed, and {why}", final=False) for number, v in armed if v]
+        reason = "is armed, but this server does not know it: connect again once it is in force"
+        return [Close(number, f"{v} {reason}", final=False) for number, v in armed if v]
 
     def _welcome(self, session: Session, version: Version) -> list[Effect]:
         session.in_force = version
@@ -250,8 +250,8 @@ class Rollout(OpenSwitch):
     # Members that come back.
 
     def _resume(self, session: Session) -> list[Effect]:
-        """A member is back: P8."""
-        effects = self._restored_copy(session.hello)
+        """A member has connected again: rule P8."""
+        effects = self._check_generation(session.hello)
         version, switch = self._version_of(session.hello), self.record.switch
         if version is None:
             return [*effects, *self._diverged(session.hello)]
@@ -272,26 +272,26 @@ class Rollout(OpenSwitch):
         return [*effects, *self._pause_for(f"{worker!r} has lost the committed {switch.version}")]
 
     def _version_of(self, hello: Hello) -> Version | None:
-        """The version of this epoch that a member serves with; None if that is impossible."""
+        """The version of this epoch that a member serves with; None if its placement is wrong."""
         (in_force, placement), switch = self.record.served, self.record.switch
-        digest, said = hello.placement.digest, hello.in_force
-        if said is None or said.epoch < in_force.epoch:
-            # It has not heard of its epoch yet, so it serves with what it began with.
-            said = Version(in_force.epoch, 0)
+        digest, version = hello.placement.digest, hello.in_force
+        if version is None or version.epoch < in_force.epoch:
+            # The worker has not had its Welcome, so it serves with its first placement.
+            version = Version(in_force.epoch, 0)
         possible = {in_force: placement.digest}
         if switch is not None and switch.stage is Stage.COMMITTED:
             possible[switch.version] = switch.placement.digest
-        return said if possible.get(said) == digest else None
+        return version if possible.get(version) == digest else None
 
-    def _restored_copy(self, hello: Hello) -> list[Effect]:
-        """Pause if a member knows later generations: the store is a restored old copy."""
+    def _check_generation(self, hello: Hello) -> list[Effect]:
+        """Pause if a member knows later generations, since the store is then an old copy."""
         record = self.record
         if hello.generation <= record.last_generation:
             return []
         self.record = replace(record, last_generation=hello.generation)
         return self._pause_for(
-            f"{hello.worker!r} has heard of generation {hello.generation}, and the store ends at "
-            f"{record.last_generation}: it is an old copy"
+            f"{hello.worker!r} knows generation {hello.generation}, but the store ends at "
+            f"{record.last_generation}, so the store is an old copy"
         )
 
     def _diverged(self, hello: Hello) -> list[Effect]:

@@ -1,4 +1,4 @@
-"""The sessions of a deployment, while their streams last."""
+"""The open sessions of a deployment."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trimtab_server.rollout.record import Epoch
 
 @dataclass
 class Session:
-    """What is known of a worker while its stream lasts.
+    """A worker's connection.
 
     Attributes:
         number: of the session.
-        hello: what it began with.
-        in_force: what it serves by in the present epoch; None before that, and where it
-            serves by what it cannot.
-        held: what may be in its staging.
+        hello: its first message.
+        in_force: the version that the worker serves with in the current epoch; None before its
+            Welcome, or if it serves with a wrong placement.
+        held: the version that may be in its staging; None if there is none.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Session:
 
 
 class Sessions:
-    """At most one session of each worker, in the order of the workers' names."""
+    """At most one session of each worker, sorted by the names of the workers."""
 
     def __init__(self) -> None:
         self._by_worker: dict[str, Session] = {}
@@ -39,11 +39,11 @@ class Sessions:
         return (self._by_worker[worker] for worker in sorted(self._by_worker))
 
     def of(self, worker: str) -> Session | None:
-        """A worker's session."""
+        """The session of a worker; None if it has none."""
         return self._by_worker.get(worker)
 
-    def numbered(self, number: int) -> Session | None:
-        """The session of this number, unless it has ended."""
+    def find(self, number: int) -> Session | None:
+        """The session with this number; None if it has ended."""
         return next((session for session in self if session.number == number), None)
 
     def of_group(self, group_id: str) -> list[Session]:
@@ -51,16 +51,16 @@ class Sessions:
         return [session for session in self if session.hello.group_id == group_id]
 
     def add(self, session: Session) -> None:
-        """Begin a session; the worker has no other."""
+        """Add a session. The worker must not have another one."""
         self._by_worker[session.hello.worker] = session
 
-    def end(self, session: Session) -> None:
-        """End a session."""
+    def remove(self, session: Session) -> None:
+        """Remove a session."""
         del self._by_worker[session.hello.worker]
 
 
 def is_member(epoch: Epoch | None, hello: Hello) -> bool:
-    """Whether a worker is of an epoch's group, as it was when the epoch opened."""
+    """Whether a worker is a member of an epoch, with the same incarnation and GPUs."""
     if epoch is None or hello.group_id != epoch.group_id:
         return False
     return epoch.members.get(hello.worker) == Member(hello.incarnation, hello.gpus)

@@ -223,7 +223,6 @@ def _current(deployment: Deployment) -> Served:
     record = deployment.durable
     if record.in_force is None:
         raise FailedPreconditionError(
-            f"deployment {deployment.name!r} has no placement yet: no group of its workers has been "
-            "complete"
+            f"deployment {deployment.name!r} has no placement yet: no group has been complete"
         )
     return Served(*record.served)

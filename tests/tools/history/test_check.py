@@ -376,7 +376,7 @@ def a_flip_comes_before_the_commit(lines: list[Line]) -> Line:
     return insert(lines, flip, after=find(lines, "prepared", version=[1, 1], worker="w1"))
 
 
-@planted("I3", saying="'w0' (incarnation 1) serves by 1.2, which is not committed")
+@planted("I3", saying="'w0' (incarnation 1) serves with 1.2, which is not committed")
 def a_worker_serves_by_what_was_aborted(lines: list[Line]) -> Line:
     prepared = find(lines, "prepared", version=[1, 2], worker="w0")
     line = {**prepared, "kind": "in_force", "group": "group 1"}
@@ -453,28 +453,28 @@ def a_rank_flips_at_another_step(lines: list[Line]) -> Line:
     return flip
 
 
-@planted("I6", saying="1.4 is offered on 1.0, but 1.1 was applied last")
+@planted("I6", saying="1.4 is based on 1.0, but 1.1 was applied last")
 def an_offer_is_on_an_old_version(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[1, 4])
     offer["base"] = [1, 0]
     return offer
 
 
-@planted("I6", saying="1.4 is offered on 1.3, but 1.1 was applied last")
+@planted("I6", saying="1.4 is based on 1.3, but 1.1 was applied last")
 def an_offer_is_on_an_aborted_version(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[1, 4])
     offer["base"] = [1, 3]
     return offer
 
 
-@planted("I6", saying="2.6 is offered on 1.4, but 2.0 was applied last")
+@planted("I6", saying="2.6 is based on 1.4, but 2.0 was applied last")
 def an_offer_is_on_a_version_of_an_old_epoch(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[2, 6])
     offer["base"] = [1, 4]
     return offer
 
 
-@planted("P3", saying="1.2 is offered, but generation 2 was given out before")
+@planted("P3", saying="1.2 is offered, but generation 2 was used before")
 def a_generation_is_used_again_after_its_abort(lines: list[Line]) -> Line:
     offer, aborted = (find(lines, kind, version=[1, 2]) for kind in ("offered", "aborted"))
     again = insert(lines, offer | {}, after=aborted)
@@ -482,7 +482,7 @@ def a_generation_is_used_again_after_its_abort(lines: list[Line]) -> Line:
     return again
 
 
-@planted("P3", saying="2.1 is offered, but generation 5 was given out before")
+@planted("P3", saying="2.1 is offered, but generation 5 was used before")
 def a_generation_is_used_again_in_a_later_epoch(lines: list[Line]) -> Line:
     for line in lines:
         if line.get("version") == [2, 6]:
@@ -490,7 +490,7 @@ def a_generation_is_used_again_in_a_later_epoch(lines: list[Line]) -> Line:
     return find(lines, "offered", version=[2, 1])
 
 
-@planted("P3", saying="2.0 is offered, but generation 5 was given out before")
+@planted("P3", saying="2.0 is offered, but generation 5 was used before")
 def generation_0_is_offered(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     values = {"kind": "offered", "version": [2, 0], "base": [2, 0], "digest": epoch["digest"]}
@@ -539,7 +539,7 @@ def a_difference_is_negative(lines: list[Line]) -> Line:
     return report
 
 
-@planted("I7", saying="is taken at report 1 after report 1")
+@planted("I7", saying="is accepted after report 1")
 def a_report_is_taken_twice(lines: list[Line]) -> Line:
     report = find(lines, "report", worker="w1", seq=2)
     report["seq"] = 1
@@ -635,14 +635,14 @@ def a_gpu_is_owned_twice_where_no_placement_is_recorded(lines: list[Line]) -> Li
     return epoch
 
 
-@planted("P2", saying="epoch 2: nobody owns GPU 1")
+@planted("P2", saying="epoch 2: no member owns GPU 1")
 def a_gpu_is_owned_by_nobody(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     epoch["members"]["w1"]["gpus"] = []
     return epoch
 
 
-@planted("P2", saying="epoch 2: 'w1' owns GPU 2, of only 2")
+@planted("P2", saying="epoch 2: 'w1' owns GPU 2 of only 2 GPUs")
 def a_gpu_is_none_of_the_placements(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     epoch["members"]["w1"]["gpus"] = [1, 2]
@@ -656,26 +656,26 @@ def an_epoch_has_no_members(lines: list[Line]) -> Line:
     return insert(lines, epoch | empty, after=lines[-1])
 
 
-@planted("P2", saying="'w2' (incarnation 1) serves by 1.0, but is no member of its epoch")
+@planted("P2", saying="'w2' (incarnation 1) serves with 1.0, but is not a member of its epoch")
 def a_stranger_serves(lines: list[Line]) -> Line:
     line = find(lines, "in_force", version=[1, 0])
     return insert(lines, line | {"worker": "w2"}, after=line)
 
 
-@planted("P2", saying="'w1' (incarnation 1) serves by 2.6, but is no member of its epoch")
+@planted("P2", saying="'w1' (incarnation 1) serves with 2.6, but is not a member of its epoch")
 def a_process_that_is_gone_flips(lines: list[Line]) -> Line:
     flip = find(lines, "flipped", version=[2, 6], worker="w1")
     return insert(lines, flip | {"incarnation": 1}, after=flip)
 
 
-@planted("P2", saying="in group 'group 1', but the epoch is that of 'group 2'")
+@planted("P2", saying="in group 'group 1', but the epoch belongs to group 'group 2'")
 def a_worker_serves_in_another_group(lines: list[Line]) -> Line:
     line = find(lines, "in_force", version=[2, 0], worker="w0")
     line["group"] = "group 1"
     return line
 
 
-@planted("P2", saying="'w0' (incarnation 1) serves by 2.0, but its epoch was never opened")
+@planted("P2", saying="'w0' (incarnation 1) serves with 2.0, but its epoch was never opened")
 def a_worker_serves_before_its_epoch_is_open(lines: list[Line]) -> Line:
     early = find(lines, "in_force", version=[2, 0], worker="w0")
     return insert(lines, early, after=find(lines, "offered", version=[1, 5]))
@@ -720,7 +720,7 @@ def what_was_never_offered_is_committed(lines: list[Line]) -> Line:
     return find(lines, "committed", version=[1, 1])
 
 
-@planted("P4", saying="1.1 is committed, but line")
+@planted("P4", saying="1.1 is committed, but was committed before in line")
 def a_switch_is_committed_twice(lines: list[Line]) -> Line:
     commit = find(lines, "committed", version=[1, 1])
     return insert(lines, commit | {}, after=commit)
@@ -861,7 +861,7 @@ def test_a_switch_that_is_open_at_the_end_is_told_where_the_run_is_complete(
     ("worker", "kind", "version", "saying"),
     [
         ("w0", "flipped", [1, 4], "'w0' (incarnation 1) is at 1.4 at the end, but 2.0 was applied"),
-        ("w1", "epoch", None, "'w1' (incarnation 2) never came to serve in epoch 2"),
+        ("w1", "epoch", None, "'w1' (incarnation 2) never served in epoch 2"),
     ],
 )
 def test_a_member_that_is_behind_at_the_end_is_told_where_the_run_is_complete(

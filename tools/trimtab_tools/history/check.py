@@ -1,4 +1,4 @@
-"""Holds a history to all rules, event by event."""
+"""Checks a history against all rules, event by event."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ RULES: Mapping[str, Callable[[Past, Event], Iterator[str]]] = {
     "P3": rules.p3,
     "P4": rules.p4,
 }
-"""What each deployment is held to. P1 is about the server, liveness about the end."""
+"""The rules for each deployment. P1 is about the server, and liveness about the end."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that was broken.
+    """A rule that an event broke.
 
     Attributes:
         invariant: "I1" to "I8", "liveness", or "P1" to "P4".
-        line: of the event that broke it; for liveness, of what still stands at the end.
-        deployment: where; empty if it has no name, and for P1.
-        message: what happened, with the versions, workers and values.
+        line: the line of the event; for liveness, of the last event of the switch or process.
+        deployment: the name of the deployment; empty if it has none, and for P1.
+        message: what happened, with versions, workers and values.
     """
 
     invariant: str
@@ -49,19 +49,19 @@ class Violation:
 
 @dataclass(frozen=True)
 class Report:
-    """What a history holds, and what is wrong with it.
+    """The result of a check.
 
     Attributes:
-        violations: in the order of the history; those of liveness last.
-        events: lines that were read.
-        other_kinds: lines of each kind that says nothing about the rules, and is not judged.
-        deployments: that have lines.
-        epochs: that were opened.
-        offered: switches.
-        committed: switches.
-        aborted: switches whose abort has at least begun.
-        flips: of single workers.
-        unplaced: versions without a recorded placement, for which I8 is not checked.
+        violations: in the order of the history; violations of liveness come last.
+        events: number of lines read.
+        other_kinds: number of lines by kind, for kinds that no rule is about.
+        deployments: number of deployments that have lines.
+        epochs: number of epochs opened.
+        offered: number of switches offered.
+        committed: number of switches committed.
+        aborted: number of switches whose abort has begun or ended.
+        flips: number of flips, each of one worker.
+        unplaced: number of versions without a recorded placement, for which I8 is not checked.
     """
 
     violations: tuple[Violation, ...]
@@ -77,15 +77,15 @@ class Report:
 
 
 def check_history(events: Iterable[Event], *, complete: bool = False) -> Report:
-    """Judge a history, or as much of one as there is.
+    """Check a history, or the first part of one.
 
     Args:
         events: in the order in which they happened.
-        complete: the run has come to rest, so liveness is judged too.
+        complete: whether the run has ended, so that liveness is checked too.
     """
     checker = _Checker()
     for event in events:
-        checker.see(event)
+        checker.add(event)
     if complete:
         checker.end()
     return checker.report()
@@ -100,24 +100,24 @@ class _Checker:
         self._others: Counter[str] = Counter()
         self._violations: list[Violation] = []
 
-    def see(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         self._events += 1
         if not isinstance(event, Again):
-            self._take(event)
+            self._process(event)
         elif not self._pasts[event.deployment].has(event.event):
-            self._take(event.event)
+            self._process(event.event)
         else:
-            # No news, but a store that has come to hold another placement would show here.
+            # The event is known, but I2 shows whether the store now holds another placement.
             self._judge(event.event, "I2")
 
-    def _take(self, event: Event) -> None:
+    def _process(self, event: Event) -> None:
         match event:
             case Other():
                 self._others[event.kind] += 1
             case Started():
-                self._tell("P1", event, rules.p1(self._started, event))
+                self._report("P1", event, rules.p1(self._started, event))
                 if self._started is not None and event.term <= self._started.term:
-                    # P1 has said it: the server has lost its store, and counts anew.
+                    # P1 has reported it: the server has lost its store, and counts from 0 again.
                     for past in self._pasts.values():
                         past.highest = 0
                 self._started = event
@@ -128,9 +128,9 @@ class _Checker:
 
     def _judge(self, event: Event, *codes: str) -> None:
         for code in codes:
-            self._tell(code, event, RULES[code](self._pasts[event.deployment], event))
+            self._report(code, event, RULES[code](self._pasts[event.deployment], event))
 
-    def _tell(self, code: str, event: Event, messages: Iterable[str]) -> None:
+    def _report(self, code: str, event: Event, messages: Iterable[str]) -> None:
         deployment = event.deployment if code in RULES else ""
         self._violations += (Violation(code, event.line, deployment, text) for text in messages)
 

@@ -1,6 +1,6 @@
-"""The invariants I1-I8 and liveness of PROTOCOL.md, a function each.
+"""The invariants I1-I8 and liveness of PROTOCOL.md, one function each.
 
-Each takes what has been and what comes next, and says what of that breaks the invariant.
+Each takes the past and the next event, and yields a message for each violation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trimtab_tools.history.past import Past
 
 
 def i1(past: Past, event: Event) -> Iterator[str]:
-    """The versions in force at a worker never fall: within an epoch, and as epochs rise."""
+    """The versions in force at a worker never fall, neither within an epoch nor between epochs."""
     if isinstance(event, InForce | Flipped):
         before = past.in_force.get(event.process)
         if before is not None and event.version < before.version:
@@ -38,7 +38,7 @@ def i1(past: Past, event: Event) -> Iterator[str]:
 
 
 def i2(past: Past, event: Event) -> Iterator[str]:
-    """A version has one digest, and where its placement is recorded, it is that one's."""
+    """A version has one digest, which is that of its placement if that is recorded."""
     if not isinstance(event, Digested):
         return
     first = past.digests.get(event.version, event)
@@ -56,7 +56,7 @@ def i2(past: Past, event: Event) -> Iterator[str]:
 
 
 def i3(past: Past, event: Event) -> Iterator[str]:
-    """What is sent as committed, flipped to, or served by beyond generation 0 is committed."""
+    """Only committed versions are sent as Commit, flipped to, or served, except generation 0."""
     if not isinstance(event, CommitSent | InForce | Flipped) or event.version in past.committed:
         return
     match event:
@@ -65,11 +65,11 @@ def i3(past: Past, event: Event) -> Iterator[str]:
         case Flipped():
             yield f"{event.process} flips to {event.version}, which is not committed"
         case InForce() if event.version.generation > 0:
-            yield f"{event.process} serves by {event.version}, which is not committed"
+            yield f"{event.process} serves with {event.version}, which is not committed"
 
 
 def i4(past: Past, event: Event) -> Iterator[str]:
-    """A commit comes after Prepared by every member; what is committed is never aborted."""
+    """A commit comes after Prepared by every member. A committed switch is never aborted."""
     if isinstance(event, Aborting | Aborted) and event.version in past.committed:
         line = past.committed[event.version]
         yield f"{event.version} is aborted, but line {line} commits it"
@@ -102,7 +102,7 @@ def i5(past: Past, event: Event) -> Iterator[str]:
 
 
 def i6(past: Past, event: Event) -> Iterator[str]:
-    """An offer is on the version applied last in the newest epoch."""
+    """The base of an offer is the version applied last in the newest epoch."""
     if not isinstance(event, Offered):
         return
     if not past.is_newest(event.version.epoch):
@@ -110,16 +110,16 @@ def i6(past: Past, event: Event) -> Iterator[str]:
         yield f"{event.version} is offered in epoch {event.version.epoch}, but {newest}"
         return
     if event.base != past.applied:
-        yield f"{event.version} is offered on {event.base}, but {past.applied} was applied last"
+        yield f"{event.version} is based on {event.base}, but {past.applied} was applied last"
 
 
 def i7(past: Past, event: Event) -> Iterator[str]:
-    """Of each process: applied differences + recorded gaps = last accepted counts."""
+    """For each process, added differences + recorded gaps = the last accepted counts."""
     if not isinstance(event, Reported):
         return
     last = past.seqs.get(event.process)
     if last is not None and event.seq <= last:
-        yield f"{event.process} is taken at report {event.seq} after report {last}"
+        yield f"report {event.seq} of {event.process} is accepted after report {last}"
     for name, value in (("difference", event.difference), ("gap", event.gap)):
         if value < 0:
             yield f"report {event.seq} of {event.process} has a {name} of {value}"
@@ -133,18 +133,18 @@ def i7(past: Past, event: Event) -> Iterator[str]:
 
 
 def i8(_: Past, event: Event) -> Iterator[str]:
-    """Every expert has a slot in each layer, and each slot one of the experts."""
+    """Every expert has a slot in each layer, and each slot holds one of the experts."""
     if isinstance(event, EpochOpened | Offered) and event.placement is not None:
         for fault in _faults(event.placement):
             yield f"{event.version}: {fault}"
 
 
 def _faults(placement: Placement) -> Iterator[str]:
-    """At most one of each layer."""
+    """At most one fault of each layer."""
     experts = placement.num_experts
     for layer, row_R in enumerate(placement.phy2log):
         outside = np.flatnonzero((row_R < 0) | (row_R >= experts))
-        # Without duplicates and ascending; complete if it is 0, 1, 2 and so on up to E - 1.
+        # Ascending, without duplicates. No expert is missing if this is 0, 1, 2 up to E - 1.
         present = np.unique(row_R)
         if outside.size:
             slot = outside[0]
@@ -156,10 +156,10 @@ def _faults(placement: Placement) -> Iterator[str]:
 
 
 def liveness(past: Past) -> Iterator[tuple[int, str]]:
-    """At the end no switch is open, and all members of the newest epoch have the last version.
+    """At the end no switch is open, and all members serve with the version applied last.
 
     Yields:
-        Line and fault. Members that have written no lines are not judged.
+        The line and the message of each violation. Members without any lines are not judged.
     """
     if past.switch is not None:
         stage = "committed" if past.switch.committed else "offered"
@@ -171,7 +171,7 @@ def liveness(past: Past) -> Iterator[tuple[int, str]]:
         if last is None and process.worker in past.speaking:
             yield (
                 past.newest.line,
-                f"{process} never came to serve in epoch {past.newest.epoch}",
+                f"{process} never served in epoch {past.newest.epoch}",
             )
         elif last is not None and last.version != past.applied:
             yield (

@@ -1,4 +1,4 @@
-"""What the history of a deployment has said so far: all that a rule may look back on."""
+"""The state that follows from the history of a deployment up to a line. Rules read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trimtab_protocol.version import Version
 
 
 class Switch(NamedTuple):
-    """The open switch: since which line, and whether it is committed."""
+    """The open switch, the line of its offer, and whether it is committed."""
 
     version: Version
     line: int
@@ -32,26 +32,26 @@ class Switch(NamedTuple):
 
 
 class Past:
-    """One deployment, up to a line. Rules read it, and only `add` changes it.
+    """The past of one deployment. Only `add` changes it.
 
     Attributes:
         newest: the epoch opened last; None before the first.
-        epochs: by number.
+        epochs: all epochs, by number.
         groups: the epoch of each group.
-        applied: the version that was applied last in the newest epoch.
-        highest: the highest generation ever offered, in whichever epoch.
-        switch: the open one.
-        offered: versions, each with its line.
-        committed: versions, each with its line.
-        aborted: versions whose abort has at least begun, each with its line.
-        prepared: who has prepared a version, and by which digest.
-        digests: what said first which digest a version has.
-        placed: versions whose placement is recorded.
-        in_force: what each process said last of the version that it serves by.
+        applied: the version applied last in the newest epoch.
+        highest: the highest generation offered in any epoch.
+        switch: the open switch; None if no switch is open.
+        offered: the offered versions, with their lines.
+        committed: the committed versions, with their lines.
+        aborted: the versions whose abort has begun or ended, with their lines.
+        prepared: the versions, digests and processes of all `prepared` lines.
+        digests: the first event that named the digest of each version.
+        placed: the versions whose placement is recorded.
+        in_force: the last event of each process about the version that it serves with.
         flips: the first flip to each version.
-        flipped: who has flipped to a version.
-        speaking: workers that have written lines of their own.
-        counted: tokens that are accounted for, of each process.
+        flipped: the versions and processes of all flips.
+        speaking: the workers that have written lines.
+        counted: the tokens of each process that are accounted for.
         seqs: the number of the last report of each process.
     """
 
@@ -76,7 +76,7 @@ class Past:
         self.seqs: dict[Process, int] = {}
 
     def has(self, event: Event) -> bool:
-        """Whether something durable has been noted already."""
+        """Whether a durable event is in the history already."""
         match event:
             case EpochOpened():
                 return event.epoch in self.epochs
@@ -92,7 +92,7 @@ class Past:
                 return False
 
     def is_open(self, version: Version, *, committed: bool) -> bool:
-        """Whether this version is the open switch, and it has come so far."""
+        """Whether this version is the open switch, and is committed or not as given."""
         switch = self.switch
         return switch is not None and (switch.version, switch.committed) == (version, committed)
 
@@ -101,7 +101,7 @@ class Past:
         return self.newest is not None and self.newest.epoch == epoch
 
     def add(self, event: Event) -> None:
-        """Take note of the next event, right or wrong."""
+        """Add the next event, whether it breaks a rule or not."""
         if isinstance(event, Digested):
             self.digests.setdefault(event.version, event)
         if isinstance(event, EpochOpened | Offered) and event.placement is not None:
@@ -143,7 +143,7 @@ class Past:
 
     def _abort(self, event: Aborting | Aborted) -> None:
         self.aborted.setdefault(event.version, event.line)
-        # There is no way from COMMITTED to ABORTING: I4 has said so, and the switch is still open.
+        # A committed switch cannot be aborted. I4 has reported it, and the switch stays open.
         if isinstance(event, Aborted) and self.is_open(event.version, committed=False):
             self.switch = None
 
@@ -165,5 +165,5 @@ class Past:
         if isinstance(event, Reported):
             self.seqs[event.process] = event.seq
         else:
-            # Reports after the baseline that was saved may come again.
+            # The reports since the saved baseline may come again.
             self.seqs.pop(event.process, None)

@@ -11,11 +11,11 @@ from trimtab_protocol.lines import decode_lines
 
 
 def read_history(lines: Iterable[str | bytes]) -> Iterator[Event]:
-    """The events of a history, as its lines come. Blank lines are passed over.
+    """The events of the lines of a history. Blank lines are skipped.
 
     Raises:
-        InvalidArgumentError: a line is no JSON object, lacks a key, or has a value that
-            cannot be; the message names line, key and value.
+        InvalidArgumentError: a line is not a JSON object, lacks a key, or has an impossible value.
+            The message names the line, the key and the value.
     """
     try:
         yield from decode_lines(lines)

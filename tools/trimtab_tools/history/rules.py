@@ -1,4 +1,4 @@
-"""The rules P1, P2 and P4 of PROTOCOL.md, as far as a history shows whether they were kept."""
+"""The rules P1 to P4 of PROTOCOL.md, as far as a history shows whether they were kept."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trimtab_tools.history.past import Past
 
 
 def p1(last: Started | None, event: Started) -> Iterator[str]:
-    """Each start of the server has a higher term. The one rule for all deployments together."""
+    """Each start of the server has a higher term. This rule is not about one deployment."""
     if last is not None and event.term <= last.term:
         yield f"the server starts in term {event.term} after term {last.term} in line {last.line}"
 
 
 def p2(past: Past, event: Event) -> Iterator[str]:
-    """Epochs have numbers, groups and members as they should, and one at a time is served."""
+    """Epochs have the right numbers, groups and members, and only the newest is served."""
     match event:
         case EpochOpened():
             yield from _follows(past, event)
@@ -37,9 +37,9 @@ def p2(past: Past, event: Event) -> Iterator[str]:
 
 
 def p3(past: Past, event: Event) -> Iterator[str]:
-    """Generations rise over all epochs of a deployment, so none is used again."""
+    """Generations rise over all epochs of a deployment, so none is used twice."""
     if isinstance(event, Offered) and event.version.generation <= past.highest:
-        yield f"{event.version} is offered, but generation {past.highest} was given out before"
+        yield f"{event.version} is offered, but generation {past.highest} was used before"
 
 
 def p4(past: Past, event: Event) -> Iterator[str]:
@@ -57,7 +57,7 @@ def p4(past: Past, event: Event) -> Iterator[str]:
 
 
 def _follows(past: Past, event: EpochOpened) -> Iterator[str]:
-    """The first epoch of a history may have any number."""
+    """Epochs are numbered in sequence, and no group has two. The first may have any number."""
     if past.newest is not None and event.epoch != past.newest.epoch + 1:
         yield f"epoch {event.epoch} follows epoch {past.newest.epoch}"
     if event.group in past.groups:
@@ -78,21 +78,21 @@ def _owners(event: EpochOpened) -> Iterator[str]:
         return
     expected = set(range(event.placement.num_gpus))
     for gpu in sorted(expected - owner.keys()):
-        yield f"epoch {event.epoch}: nobody owns GPU {gpu}"
+        yield f"epoch {event.epoch}: no member owns GPU {gpu}"
     for gpu in sorted(owner.keys() - expected):
-        yield f"epoch {event.epoch}: {owner[gpu]!r} owns GPU {gpu}, of only {len(expected)}"
+        yield f"epoch {event.epoch}: {owner[gpu]!r} owns GPU {gpu} of only {len(expected)} GPUs"
 
 
 def _belongs(past: Past, event: InForce | Flipped) -> Iterator[str]:
     epoch = past.epochs.get(event.version.epoch)
     if epoch is None:
-        yield f"{event.process} serves by {event.version}, but its epoch was never opened"
+        yield f"{event.process} serves with {event.version}, but its epoch was never opened"
     elif event.process not in epoch.processes:
-        yield f"{event.process} serves by {event.version}, but is no member of its epoch"
+        yield f"{event.process} serves with {event.version}, but is not a member of its epoch"
     elif isinstance(event, InForce) and event.group != epoch.group:
         yield (
-            f"{event.process} serves by {event.version} in group {event.group!r}, "
-            f"but the epoch is that of {epoch.group!r}"
+            f"{event.process} serves with {event.version} in group {event.group!r}, "
+            f"but the epoch belongs to group {epoch.group!r}"
         )
 
 
@@ -103,14 +103,14 @@ def _commits(past: Past, event: Committed) -> Iterator[str]:
     if version not in past.offered:
         yield f"{version} is committed, but was never offered"
     elif version in past.committed:
-        yield f"{version} is committed, but line {past.committed[version]} has done so"
+        yield f"{version} is committed, but was committed before in line {past.committed[version]}"
     elif past.switch is not None:
         yield f"{version} is committed while the switch to {past.switch.version} is open"
-    # Else an abort or a new epoch has closed the switch: I4 and P2 say so.
+    # Otherwise an abort or a new epoch has closed the switch, which I4 and P2 report.
 
 
 def _flipped_by_all(past: Past, event: Applied) -> Iterator[str]:
-    """Only workers that have written any line are judged: see the package's docstring."""
+    """Workers that have written no line are not judged: see the docstring of the package."""
     for process in past.epochs[event.version.epoch].processes:
         if process.worker in past.speaking and (event.version, process) not in past.flipped:
             yield f"{event.version} is applied, but {process} has not flipped to it"
