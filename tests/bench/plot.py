@@ -1,6 +1,6 @@
 """`python -m tests.bench.plot [FIGURES] [SVG]`: plots balance against moves, as `served` measured.
 
-Needs matplotlib: `pip install 'trimtab[plots]'`. The same figures give the same file.
+Needs matplotlib: `pip install 'trimtab-client[plots]'`. The same figures give the same file.
 """
 
 from __future__ import annotations
