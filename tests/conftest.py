@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Before torch is imported. Its idle threads would spin, and on a busy machine keep those from
@@ -75,6 +77,17 @@ def starts_processes() -> None:
 def _servers_are_preloaded() -> Iterator[None]:
     with preloading():
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A test that configures logs, such as by a command in this process, does so for itself only."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if root.handlers != handlers or root.level != level:
+        structlog.reset_defaults()
+        root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def test_all_ranks_switch_again_and_again(fleet: Fleet, targets: RandomTargets):
 def prepared_by_rank_1(fleet: Fleet, target: Placement) -> Version:
     """Trigger a switch that rank 1 has prepared, as the server knows; rank 2 is slow."""
     fleet.faults.slow(2, 1.0)
+    fleet.faults.wait_pending(60)
     before = len(fleet.history.lines("prepared", worker="rank 1"))
     version = fleet.trigger(target).in_force
     fleet.wait_for_lines("prepared", worker="rank 1", count=before + 1)
@@ -68,6 +69,7 @@ def offered_until(point: SwitchPoint) -> Callable[[Fleet, Placement], Version]:
 
     def trigger(fleet: Fleet, target: Placement) -> Version:
         fleet.faults.kill_rank(1, point)
+        fleet.faults.wait_pending(60)
         return fleet.trigger(target).in_force
 
     return trigger
@@ -123,6 +125,7 @@ def test_two_ranks_that_die_at_once_are_both_replaced(fleet: Fleet, targets: Ran
 def test_a_refusal_aborts_a_switch_and_the_next_offer_is_accepted(fleet: Fleet):
     aborts = len(fleet.history.lines("aborting"))
     fleet.faults.refuse(2)
+    fleet.faults.wait_pending(60)
     fleet.switch_to(one_swap(fleet.target))
     (refused,) = fleet.history.lines("aborting")[aborts:]
 

@@ -21,6 +21,7 @@ class FaultInjector:
     def __init__(self, processes: FleetProcesses, state: FleetState) -> None:
         self._processes = processes
         self._state = state
+        self._requested = 0
 
     def kill_rank(self, rank: int, at: SwitchPoint | None = None) -> None:
         """Kill a rank by SIGKILL, now or at a point of the next switch. It is replaced."""
@@ -60,6 +61,18 @@ class FaultInjector:
         """Have a rank's next transfer take this much longer."""
         self._inject(rank, InjectFault(SwitchPoint.PREPARED, FaultKind.SLOW, seconds))
 
+    def wait_pending(self, timeout: float) -> None:
+        """Wait until the ranks know of all faults to come.
+
+        Raises:
+            DeadlineExceededError: it took too long.
+        """
+        self._state.wait(
+            "the ranks to know of all faults",
+            lambda: self._state.faults_received >= self._requested or None,
+            timeout,
+        )
+
     def kill_server(self) -> None:
         """Kill the fleet's own server by SIGKILL; returns when its process has ended."""
         server = self._processes.own_server()
@@ -78,6 +91,7 @@ class FaultInjector:
 
     def _inject(self, rank: int, fault: InjectFault) -> None:
         self._check(rank)
+        self._requested += 1
         self._processes.supervisor.inject(rank, fault)
 
     def _check(self, rank: int) -> None:

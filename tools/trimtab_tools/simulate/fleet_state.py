@@ -105,6 +105,7 @@ class FleetState:
         complaints: breaches of the protocol that ranks have reported, and that had no effect.
         examples: of wrong tokens, the first ones.
         failures: why the fleet cannot go on; empty if it can.
+        faults_received: how many faults to come the ranks know of.
         interrupted: whether the user has asked the fleet to end now.
         windows: of the trace, as they were served.
     """
@@ -123,6 +124,7 @@ class FleetState:
         self.examples: list[str] = []
         self.failures: list[str] = []
         self.interrupted = False
+        self.faults_received = 0
         self._serving: set[int] = set()
         self._progress_of_ended = _NO_PROGRESS
         self._changed = threading.Condition()
@@ -180,6 +182,8 @@ class FleetState:
                     self._switch(values["version"], event.at)
                 case "discarded":
                     self._switch(values["version"], event.at).discarded = True
+                case "fault_pending":
+                    self.faults_received += 1
                 case "complaint":
                     self.complaints.append(f"rank {rank}: {values['reason']}")
                 case "serving" if values["group"] == self.group:

@@ -139,7 +139,8 @@ class RankEvent:
     """Something that has happened to a rank.
 
     The kinds are those of `StateEvent`, with the same values, and these of the rank itself:
-    accepted and discarded (`version`), fault_injected (`fault`, an `InjectFault`), and serving
+    accepted and discarded (`version`), fault_pending (it knows of a fault to come), fault_injected
+    (`fault`, an `InjectFault`), and serving
     (`group`, after its first step).
 
     Attributes:

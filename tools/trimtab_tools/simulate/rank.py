@@ -66,7 +66,7 @@ class Rank:
         self.options = options = setup.options
         self.checkpoint = Checkpoint(options.seed, options.hidden)
         self.fault_points = FaultPoints(self._report_fault)
-        self.pipe = RankPipe(pipe, self.fault_points.add)
+        self.pipe = RankPipe(pipe, self._add_fault)
         self.reader = WeightReader(options.hidden)
         self.transport = FleetTransport(options, self.reader, self.pipe)
         self._maps = options.untouched
@@ -237,6 +237,10 @@ class Rank:
             values = {"kind": event.kind, "deployment": self.options.deployment, **event.values}
             append_line(self.setup.history, values)
         self.pipe.report(event.kind, **event.values)
+
+    def _add_fault(self, fault: InjectFault) -> None:
+        self.fault_points.add(fault)
+        self.pipe.report("fault_pending")
 
     def _report_fault(self, fault: InjectFault) -> None:
         self.pipe.report("fault_injected", fault=fault)
