@@ -47,7 +47,7 @@ Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=120)
 TestSchedules = Schedules.TestCase
 
 
-def test_thousands_of_random_schedules_go_right():
+def test_thousands_of_random_schedules_keep_the_invariants():
     totals, wrong = play_many(range(2000))
     assert wrong == {}
     # Not for want of trying: what is rarest of all has happened often.
