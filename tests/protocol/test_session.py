@@ -1,4 +1,4 @@
-"""Every message of a session says at the other end what it said here."""
+"""Every message of a session is the same value after encoding and decoding."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def hellos(draw: st.DrawFn) -> tuple[messages.Hello, messages.WorkerSetup]:
 
 
 def rows(columns: int) -> st.SearchStrategy[Any]:
-    """int32 [M, columns], perhaps none; a wire without rows has no columns either."""
+    """int32 [M, columns]. Without rows the message has no columns either."""
     return arrays.arrays("<i4", st.tuples(st.integers(0, 3), st.just(columns)))
 
 

@@ -1,4 +1,4 @@
-"""Tensors survive the wire, and one that is not what it says is refused by its path."""
+"""Tensors survive the wire. An inconsistent tensor is refused, and the error names its path."""
 
 from __future__ import annotations
 

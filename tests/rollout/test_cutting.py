@@ -1,4 +1,4 @@
-"""Cutting: every piece is a placement that fits, and together they are the direct way."""
+"""Every piece of a way fits, and the pieces together make the direct switch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trimtab_server.rollout.cutting import Limits, next_piece
 
 @dataclass(frozen=True)
 class Way:
-    """Where to go from where, and how."""
+    """The arguments of a way: base, target, limits and order."""
 
     base: Placement
     target: Placement
@@ -29,7 +29,7 @@ class Way:
 
     @property
     def pieces(self) -> list[Placement]:
-        """The base, and then every piece; fails where they come to no end."""
+        """The base and then every piece. Fails if there is no end."""
         pieces = [self.base]
         while (piece := self.after(pieces[-1])) is not None:
             pieces.append(piece)
@@ -46,7 +46,7 @@ class Way:
 
     @property
     def bound(self) -> int:
-        """Each layer by itself, in as few parts as its busiest GPU allows."""
+        """Each layer on its own, in as few parts as its busiest GPU allows."""
         busiest = busiest_of(self.base, self.target)
         return sum(
             max(1, -(-busiest[layer] // self.limits.staging_slots))
@@ -72,7 +72,7 @@ def arrivals(base: Placement, new: Placement) -> list[tuple[int, int, int]]:
 
 
 def busiest_of(base: Placement, new: Placement) -> Counter[int]:
-    """Of each layer, the most experts that are new to one GPU."""
+    """The maximum number of experts that are new to one GPU, for each layer."""
     busiest: Counter[int] = Counter()
     for (layer, _), number in Counter((la, g) for la, g, _ in arrivals(base, new)).items():
         busiest[layer] = max(busiest[layer], number)
@@ -84,7 +84,7 @@ def differing(base: Placement, new: Placement) -> list[int]:
 
 
 def way(base, target, gpus, staging_slots, *, max_layers=0, order=()):
-    """A small way by hand."""
+    """A small way, given by hand."""
     experts = max(map(max, base)) + 1
     return Way(
         placement_of(base, experts, gpus),

@@ -47,7 +47,7 @@ class Case:
 
 
 def case(base, new, gpus, *, nodes=1, owned=None):
-    """A small case by hand: one worker for each GPU, unless told otherwise."""
+    """A small case, given by hand. Each GPU has its own worker by default."""
     experts = max(map(max, base)) + 1
     return Case(
         placement_of(base, experts, gpus),
@@ -93,7 +93,7 @@ def cases(draw):
 
 
 def pushed(contents, memory):
-    """What staging holds, for each (layer, slot), when all have sent what they are to send."""
+    """The content of staging by (layer, slot), after all workers have made their sends."""
     staging = {}
     for mine in contents:
         for layer, own, slot, _ in mine.sends.tolist():
@@ -103,7 +103,7 @@ def pushed(contents, memory):
 
 
 def pulled(contents, memory, slots_per_gpu, choose):
-    """The same when each reads by itself, from a source of its choice."""
+    """The same if each worker reads on its own, from any source."""
     staging = {}
     for mine in contents:
         old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))
@@ -117,7 +117,7 @@ def pulled(contents, memory, slots_per_gpu, choose):
 
 
 def flipped(contents, memory, staging):
-    """All slots after the flip of all, where each reads all its copies before it writes."""
+    """All slots after all flips. Each worker reads all its copies before it writes."""
     after = dict(memory)
     for mine in contents:
         old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The server's side of the switch by examples: each rule of PROTOCOL.md that it keeps."""
+"""The server's side of the switch, by examples for each rule of PROTOCOL.md that it keeps."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def joined(rollout: Rollout, number: int, worker: str = "a", **values: Any) -> l
 
 
 def empty() -> Rollout:
-    """Nothing has happened."""
+    """A rollout without any event."""
     return Rollout(Record(), num_gpus=2)
 
 
 def serving(rollout: Rollout | None = None) -> Rollout:
-    """Group g1 serves, in epoch 1 by generation 0."""
+    """Group g1 serves in epoch 1 with generation 0."""
     rollout = rollout or empty()
     joined(rollout, 1, "a")
     joined(rollout, 2, "b")
@@ -260,7 +260,7 @@ ARMED = Held(FIRST, HeldState.ARMED)
 
 @pytest.mark.parametrize("first", [{"held": ARMED}, FLIPPED])
 def test_a_group_that_flips_without_a_server_is_waited_for(first):
-    """The store was lost after a commit: no epoch may open between two ranks' flips."""
+    """The store was lost after a commit. No epoch may open between the flips of two ranks."""
     rollout = empty()
     joined(rollout, 1, "a", **{"in_force": BASE, **first})
     effects = joined(rollout, 2, "b", in_force=BASE, held=ARMED)
@@ -276,7 +276,7 @@ def test_a_group_that_flips_without_a_server_is_waited_for(first):
 
 @pytest.mark.parametrize("state", [HeldState.ACCEPTED, HeldState.PREPARED, HeldState.DISCARDING])
 def test_a_group_that_cannot_flip_gets_a_new_epoch_if_the_store_was_lost(state):
-    """One that was not told of the commit holds back all others, for ever."""
+    """A rank that does not know the commit keeps all others from flipping, forever."""
     rollout = empty()
     joined(rollout, 1, "a", in_force=BASE, held=ARMED)
     effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
@@ -474,7 +474,7 @@ def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
 
 
 def test_generations_go_on_from_epoch_to_epoch():
-    """What a rank has brought to a barrier may be of the epoch before."""
+    """A rank may have contributed a generation of the previous epoch to a barrier."""
     rollout = lost(lost(applied(), 1), 2)
     for number, worker in enumerate("ab", start=3):
         joined(rollout, number, worker, group_id="g2")
@@ -555,7 +555,7 @@ def draining() -> Rollout:
 
 
 def diverged() -> Rollout:
-    """What a serves by cannot be, and a person has resumed the deployment all the same."""
+    """Worker a serves with an impossible placement, and an operator resumed the deployment."""
     rollout = lost(serving())
     joined(rollout, 3, "a", placement=NEW, in_force=BASE)
     rollout.resume()
@@ -563,7 +563,7 @@ def diverged() -> Rollout:
 
 
 def holding() -> Rollout:
-    """Since the server restarted, a holds something that is not the open switch."""
+    """After a restart of the server, worker a holds a version that is not the open switch."""
     rollout = restarted(serving())
     joined(rollout, 1, "a", in_force=BASE, held=HELD)
     joined(rollout, 2, "b", in_force=BASE)
@@ -818,7 +818,7 @@ def test_the_past_keeps_16_placements_and_the_first_of_the_group():
     ("generations", "past"),
     [
         ((NEW, OTHER, NEW, OLD), ["1.2", "1.3"]),
-        # What the group came with is always known as that.
+        # The first placement of the group always keeps generation 0.
         ((NEW, OLD, OTHER), ["1.0", "1.1"]),
     ],
 )

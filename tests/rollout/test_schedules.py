@@ -1,4 +1,4 @@
-"""Whatever happens in whichever order: no invariant breaks, and all comes to its end."""
+"""In any order of events, no invariant breaks, and every switch ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trimtab_server.rollout.sessions import is_member
 
 
 class Schedules(RuleBasedStateMachine):
-    """Hypothesis picks what happens next, and finds the shortest schedule that goes wrong."""
+    """Hypothesis picks the next action, and finds the shortest schedule that fails."""
 
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Servers that decide by themselves, over real sessions."""
+"""Servers that rebalance on their own, over real sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions over a real socket: what each side may say, and what becomes of each fault."""
+"""Sessions over a real socket: the messages of each side, and the effect of each fault."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAILED, ABORTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED
 
 
 async def until(deployment, condition) -> None:
-    """Wait for something that the server does by itself."""
+    """Wait for something that the server does on its own."""
     async with asyncio.timeout(20):
         while not condition():
             await deployment.changed()
@@ -304,7 +304,7 @@ async def test_after_a_failed_save_the_server_continues_from_the_durable_state(e
     try:
         with pytest.raises(UnavailableError, match="the server's store failed"):
             await deployment.operators.move_to(AFTER)
-        # It still fails: nobody is told what may not be so.
+        # The store still fails, so no worker is told of a state that is not durable.
         with pytest.raises(UnavailableError):
             await deployment.operators.pause("an operator asked")
     finally:

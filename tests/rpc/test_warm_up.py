@@ -1,4 +1,4 @@
-"""What was counted so far is no traffic: it is forgotten everywhere, and noted as a gap."""
+"""Discarded counts, such as those of a warm-up, are forgotten everywhere and recorded as a gap."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRAFFIC = RNG.gamma(0.5, 1000.0, (5, 2, 4)).astype(np.int64)
 """Of five spans of 16 steps."""
 
 QUIET = {"balance": "active", "report_seconds": 3000, "lease_seconds": 3600}
-"""Nothing is decided that the test has not asked for."""
+"""The server decides only when the test asks for it."""
 
 
 class Counting:
-    """What a worker has counted, and reports."""
+    """The counts of a worker, and its reports."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer, self.seq, self.step = peer, 0, -1
@@ -44,7 +44,7 @@ class Counting:
 
 
 async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | None, bytes]]:
-    """What is decided on the traffic, and on which load."""
+    """The decision on the traffic, and its load."""
     workers = [Counting(peer) for peer in await group(endpoint.channel)]
     deployment = endpoint.deployments.find("d")
     if warmed:
@@ -71,7 +71,7 @@ async def test_after_a_discarded_warm_up_decisions_are_bitwise_the_same() -> Non
 
 
 async def test_a_warm_up_that_is_not_discarded_counts() -> None:
-    """So that the test above can fail."""
+    """Shows that the test above can fail."""
     async with endpoint_of(**QUIET) as endpoint:
         without = await decided(endpoint, warmed=False)
     async with endpoint_of(**QUIET) as endpoint:

@@ -1,4 +1,4 @@
-"""What the server asks of each worker passes the worker's checks."""
+"""The transfers that the server computes pass the checks of the workers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_workers_accept_the_transfers_of_the_server(seed: int) -> None:
 
 
 def after(offer: SwitchOffer) -> np.ndarray:
-    """What an engine's slots hold when it has done as it was told."""
+    """The experts in the slots after an engine has carried out the offer."""
     base_LR = offer.base_placement.phy2log
     received_LR = base_LR.copy()
     for layer, slot, expert in offer.receives.tolist():

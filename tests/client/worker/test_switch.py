@@ -1,4 +1,4 @@
-"""The worker's side of the switch by examples: each rule of PROTOCOL.md that it keeps."""
+"""The worker's side of the switch, by examples for each rule of PROTOCOL.md that it keeps."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DROPS = [Discard(OFFER), HAS_DISCARDED]
 
 
 def started(*, collective: bool = False) -> WorkerSwitch:
-    """Its process has started."""
+    """A process that has just started."""
     return WorkerSwitch(
         group_id="g1",
         worker="a",
@@ -65,7 +65,7 @@ def started(*, collective: bool = False) -> WorkerSwitch:
 
 
 def stable(*, collective: bool = False) -> WorkerSwitch:
-    """It serves by 1.0."""
+    """The worker serves with 1.0."""
     switch = started(collective=collective)
     switch.connected(1)
     order(switch, WELCOME)
@@ -73,7 +73,7 @@ def stable(*, collective: bool = False) -> WorkerSwitch:
 
 
 def accepted(*, collective: bool = False) -> WorkerSwitch:
-    """It has accepted 1.1; a collective transfer has yet to start, and another one runs."""
+    """The worker has accepted 1.1. A collective transfer has not started; a pull runs."""
     switch = stable(collective=collective)
     order(switch, OFFER)
     return switch
@@ -101,7 +101,7 @@ def flipping() -> WorkerSwitch:
 
 
 def flipped() -> WorkerSwitch:
-    """It serves by 1.1, from step 8 on."""
+    """The worker serves with 1.1, from step 8 on."""
     switch = flipping()
     switch.flipped(8)
     return switch
@@ -115,7 +115,7 @@ def discarding() -> WorkerSwitch:
 
 
 def contributed() -> WorkerSwitch:
-    """It has told the barrier that it is ready for the collective transfer of 1.1."""
+    """The worker has told the barrier that it is ready for the collective transfer of 1.1."""
     switch = accepted(collective=True)
     switch.contribute()
     return switch
@@ -133,7 +133,7 @@ def order(switch: WorkerSwitch, what: Order, *, stream: int = 1, term: int = 1) 
 
 
 def held(switch: WorkerSwitch) -> Held | None:
-    """What the next Hello says of it; the stream before is gone."""
+    """The held version in the next Hello, on a new stream."""
     return switch.connected(2).held
 
 

@@ -1,4 +1,4 @@
-"""The checker of histories: it passes what is right, and names what was planted."""
+"""The checker of histories: it accepts correct histories, and names planted violations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 
 class Run:
-    """Writes the history of a deployment in which all goes as it should.
+    """Writes the correct history of a deployment.
 
     Attributes:
         lines: what has been written.
@@ -53,7 +53,7 @@ class Run:
         self.lines.append({"kind": "started"})
 
     def opened(self, dead: Iterable[str] = WORKERS) -> None:
-        """A group forms, in which the dead have started again, and its epoch opens."""
+        """A group forms, in which dead processes have restarted, and its epoch opens."""
         for worker in dead:
             self.incarnations[worker] += 1
         self.epoch += 1
@@ -160,7 +160,7 @@ def recorded(phy2log: list[list[int]], experts: int = EXPERTS) -> tuple[str, Lin
 
 
 def interleaved(*histories: list[Line]) -> list[Line]:
-    """Turn by turn, with rising terms of the one server."""
+    """One line of each history in turn, with rising terms of one server."""
     lines = [line for turn in zip_longest(*histories) for line in turn if line is not None]
     return with_terms(lines)
 
@@ -217,7 +217,7 @@ def test_a_clean_history_has_no_violations_and_is_counted() -> None:
 
 
 def test_deployments_are_checked_separately() -> None:
-    """Two of them have the same versions, with other digests, steps and counts."""
+    """Two deployments have the same versions, with other digests, steps and counts."""
     other, unnamed = Run("e", seed=1), Run(seed=2)
     for run in (other, unnamed):
         run.opened()
@@ -312,7 +312,7 @@ def insert(lines: list[Line], line: Line, *, after: Line) -> Line:
 
 
 def replace_placement(lines: list[Line], version: list[int], phy2log: list[list[int]]) -> Line:
-    """Let a version have had another placement all the time."""
+    """Replace the placement of a version everywhere."""
     digest, placement = recorded(phy2log)
     own = [line for line in lines if line.get("version", [line.get("epoch"), 0]) == version]
     for line in own:
@@ -772,7 +772,7 @@ def a_switch_is_applied_without_a_process_that_only_said_that_it_serves(lines: l
 
 
 def test_a_server_that_has_lost_its_store_may_use_generations_again() -> None:
-    """Its terms begin anew, and P1 says so: what the lost store knew is not held against it."""
+    """Its terms restart, which P1 reports. Generations of the lost store do not count."""
     run = clean()
     run.started()
     run.opened()
@@ -818,7 +818,7 @@ def test_a_planted_violation_is_found_and_named(
     ],
 )
 def test_one_fault_is_reported_once(plant: Plant) -> None:
-    """What comes after is held against what should have been, as far as that is known."""
+    """Later lines are compared with the correct state, as far as that is known."""
     lines = with_terms(clean().lines)
     plant(lines)
 
@@ -922,7 +922,7 @@ DURABLE = [("epoch", 2), ("offered", 3), ("committed", 2), ("aborted", 2), ("app
 
 
 def again(lines: list[Line], kind: str, number: int, *, lost: bool) -> Line:
-    """The server dies after it has made this durable, and before or after it has noted it."""
+    """The server dies after a save, before or after it has written the event."""
     line = [line for line in lines if line["kind"] == kind][number - 1]
     started = insert(lines, {"kind": "started"}, after=line)
     noted = insert(lines, line | {"again": True}, after=started)
@@ -1017,7 +1017,7 @@ PLACEMENT = recorded([[0, 1, 2, 0], [0, 1, 2, 1]])[1]
 
 
 def bad(kind: str, **values: Any) -> str:
-    """A line of this kind that is right but for these values; ... takes a key away."""
+    """A line of this kind that is correct except for these values; ... removes a key."""
     line = find(with_terms(clean().lines), kind)
     return json.dumps({key: v for key, v in {**line, **values}.items() if v is not ...})
 
