@@ -24,7 +24,7 @@ from trimtab_client import (
 )
 
 
-def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resumed(
+def test_a_pause_aborts_the_offer_and_forbids_offers_until_resume(
     often: ServerProcess, connect: Callable[..., Any], request: pytest.FixtureRequest
 ) -> None:
     client, transfer = connect(often.address), Future[None]()

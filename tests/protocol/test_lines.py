@@ -43,18 +43,18 @@ EVENTS = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=kind_of)
-def test_what_an_event_says_is_read_back_from_its_line(event: Event) -> None:
+def test_an_event_is_read_back_from_its_line(event: Event) -> None:
     said = replace(event, deployment="chat")
 
     assert list(decode_lines(["", encode_line(said)])) == [replace(said, line=2)]
     assert "deployment" not in json.loads(encode_line(event))
 
 
-def test_each_kind_that_histories_have_is_among_them() -> None:
+def test_every_kind_of_event_is_tested() -> None:
     assert [type(event) for event in EVENTS] == list(history.KINDS.values())
 
 
-def test_of_an_event_that_no_rule_is_about_the_kind_is_read_back() -> None:
+def test_the_kind_of_any_other_event_is_read_back() -> None:
     line = encode_line(events.ignored(Discarded(FIRST), None).event)
 
     assert json.loads(line) == {
@@ -86,9 +86,7 @@ COMMITTED = Switch(FIRST, NEW, Stage.COMMITTED)
         (Record(EPOCH, FIRST, NEW, last_generation=1), history.Applied),
     ],
 )
-def test_what_a_restarted_server_writes_again_is_read_as_that(
-    record: Record, kind: type[Event]
-) -> None:
+def test_a_repeated_event_is_read_as_repeated(record: Record, kind: type[Event]) -> None:
     lines = [encode_line(note.event) for note in events.newest(record)]
     (again,) = decode_lines(lines)
 
@@ -97,7 +95,7 @@ def test_what_a_restarted_server_writes_again_is_read_as_that(
     assert isinstance(again.event, kind)
 
 
-def test_an_event_is_one_line_of_text_whatever_it_says() -> None:
+def test_an_event_is_one_line_of_text_for_any_values() -> None:
     reason = 'refused by "a":\r\n no room\u2028für 3 Experten'
     line = encode_line(events.aborting(SWITCH, Cause.REFUSED, reason).event)
 

@@ -1,4 +1,4 @@
-"""Every message of a session says at the other end what it said here."""
+"""Every message of a session is the same value after encoding and decoding."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def hellos(draw: st.DrawFn) -> tuple[messages.Hello, messages.WorkerSetup]:
 
 
 def rows(columns: int) -> st.SearchStrategy[Any]:
-    """int32 [M, columns], perhaps none; a wire without rows has no columns either."""
+    """int32 [M, columns]. Without rows the message has no columns either."""
     return arrays.arrays("<i4", st.tuples(st.integers(0, 3), st.just(columns)))
 
 
@@ -153,14 +153,14 @@ def test_an_answer_survives_the_wire(answer: messages.Answer) -> None:
 
 
 @given(SERVER_MESSAGES, st.integers(0, MAX_NUMBER))
-def test_what_the_server_says_survives_the_wire(message: messages.ServerMessage, term: int) -> None:
+def test_a_server_message_survives_the_wire(message: messages.ServerMessage, term: int) -> None:
     response = sent(responses.encode_response(term, message))
 
     assert response.term == term
     assert plain(responses.decode_response(response)) == plain(message)
 
 
-def test_every_message_of_a_session_is_among_them() -> None:
+def test_every_message_of_a_session_is_tested() -> None:
     """A message that is added to the contract has to be added here."""
     asked = {field.name for field in pb.SessionRequest.DESCRIPTOR.fields}
     said = {field.name for field in pb.SessionResponse.DESCRIPTOR.fields} - {"term"}

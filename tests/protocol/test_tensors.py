@@ -1,4 +1,4 @@
-"""Tensors survive the wire, and one that is not what it says is refused by its path."""
+"""Tensors survive the wire. An inconsistent tensor is refused, and the error names its path."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_decoded_array_shares_the_bytes_of_the_message() -> None:
         (None, FLOAT32, [0, 2**62, 2**62], 0, "load.shape", "[0, "),
     ],
 )
-def test_a_tensor_that_is_not_what_it_says_is_refused(
+def test_an_inconsistent_tensor_is_refused(
     rank: int | None, data_type: Any, shape: list[int], size: int, field: str, description: str
 ) -> None:
     message = tensor_pb2.Tensor(data_type=data_type, shape=shape, data=bytes(size))

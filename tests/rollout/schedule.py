@@ -1,4 +1,4 @@
-"""Random schedules of a world, and what is wrong with one."""
+"""Random schedules of a world, and the faults of one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAULTS = _WEIGHTS.keys() - {"propose", "form group"}
 
 
 def shape_of(rng: random.Random) -> Shape:
-    """One to eight workers, and everything else that schedules differ in."""
+    """A random setup: one to eight workers, and all other parameters of a schedule."""
     workers = rng.choice([1, 2, 2, 3, 3, 4, 5, 8])
     return Shape(
         workers=workers,
@@ -39,7 +39,7 @@ def shape_of(rng: random.Random) -> Shape:
 
 
 def play(seed: int) -> World:
-    """A world after a schedule that the seed decides, at rest."""
+    """A world at rest after the schedule of a seed."""
     rng = random.Random(seed)
     world = World(shape_of(rng), rng)
     calm = rng.random()
@@ -53,7 +53,7 @@ def play(seed: int) -> World:
 
 
 def verdict(world: World) -> list[str]:
-    """What is wrong with a world at rest: nothing, one hopes."""
+    """The faults of a world at rest. Empty if all is well."""
     wrong = [*world.splits, *world.alarms, *world.complaints]
     if world.is_at_rest():
         world.switch_once_more()
@@ -67,13 +67,13 @@ def verdict(world: World) -> list[str]:
 
 
 def _is_due_to_loss(world: World, violation: Violation) -> bool:
-    """That a store has been lost is to be seen: terms begin anew, and groups are not remembered."""
+    """Whether a violation follows from a lost store: terms restart, groups are forgotten."""
     has_epoch_again = violation.invariant == "P2" and "but has had epoch" in violation.message
     return world.stores_lost > 0 and (violation.invariant == "P1" or has_epoch_again)
 
 
 def play_many(seeds: range) -> tuple[Counter[str], dict[int, list[str]]]:
-    """Play seeds: how often what happened, and what was wrong with which."""
+    """Play seeds. Returns how often each action happened, and the faults by seed."""
     totals: Counter[str] = Counter()
     wrong = {}
     for seed in seeds:

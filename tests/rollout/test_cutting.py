@@ -1,4 +1,4 @@
-"""Cutting: every piece is a placement that fits, and together they are the direct way."""
+"""Every piece of a way fits, and the pieces together make the direct switch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trimtab_server.rollout.cutting import Limits, next_piece
 
 @dataclass(frozen=True)
 class Way:
-    """Where to go from where, and how."""
+    """The arguments of a way: base, target, limits and order."""
 
     base: Placement
     target: Placement
@@ -29,7 +29,7 @@ class Way:
 
     @property
     def pieces(self) -> list[Placement]:
-        """The base, and then every piece; fails where they come to no end."""
+        """The base and then every piece. Fails if there is no end."""
         pieces = [self.base]
         while (piece := self.after(pieces[-1])) is not None:
             pieces.append(piece)
@@ -46,7 +46,7 @@ class Way:
 
     @property
     def bound(self) -> int:
-        """Each layer by itself, in as few parts as its busiest GPU allows."""
+        """Each layer on its own, in as few parts as its busiest GPU allows."""
         busiest = busiest_of(self.base, self.target)
         return sum(
             max(1, -(-busiest[layer] // self.limits.staging_slots))
@@ -72,7 +72,7 @@ def arrivals(base: Placement, new: Placement) -> list[tuple[int, int, int]]:
 
 
 def busiest_of(base: Placement, new: Placement) -> Counter[int]:
-    """Of each layer, the most experts that are new to one GPU."""
+    """The maximum number of experts that are new to one GPU, for each layer."""
     busiest: Counter[int] = Counter()
     for (layer, _), number in Counter((la, g) for la, g, _ in arrivals(base, new)).items():
         busiest[layer] = max(busiest[layer], number)
@@ -84,7 +84,7 @@ def differing(base: Placement, new: Placement) -> list[int]:
 
 
 def way(base, target, gpus, staging_slots, *, max_layers=0, order=()):
-    """A small way by hand."""
+    """A small way, given by hand."""
     experts = max(map(max, base)) + 1
     return Way(
         placement_of(base, experts, gpus),
@@ -140,7 +140,7 @@ def test_every_piece_holds_all_experts_and_fits_the_limits(way):
 
 
 @given(ways())
-def test_experts_move_where_they_would_directly_and_once(way):
+def test_experts_move_as_in_the_direct_switch_and_once(way):
     moved = Counter(arrival for before, piece in way.steps for arrival in arrivals(before, piece))
     assert moved == Counter(arrivals(way.base, way.target))
 
@@ -153,7 +153,7 @@ def test_no_fewer_parts_of_a_layer_would_do(way):
 
 
 @given(ways())
-def test_the_first_layer_goes_as_far_as_it_can(way):
+def test_the_first_layer_is_switched_as_far_as_possible(way):
     staging = way.limits.staging_slots
     for before, piece in way.steps:
         first = next(la for la in way.by_priority if la in differing(before, way.target))
@@ -189,7 +189,7 @@ def test_layers_are_left_out_only_where_there_is_no_room_for_them(way):
 
 
 @given(ways())
-def test_what_arrives_comes_to_its_place_and_stays_there(way):
+def test_an_expert_arrives_in_its_final_slot_and_stays_there(way):
     slots = way.base.phy2log.shape[1] // way.base.num_gpus
     for before, piece in way.steps:
         in_place = piece.phy2log == way.target.phy2log
@@ -210,23 +210,23 @@ def test_many_gpus_and_experts():
     assert sorted(moved) == sorted(arrivals(base, target))
 
 
-def test_at_the_target_there_is_no_piece():
+def test_there_is_no_piece_at_the_target():
     assert way([[0, 1]], [[0, 1]], 2, 1).after(placement_of([[0, 1]], 2, 2)) is None
 
 
-def test_what_fits_goes_in_one_piece():
+def test_a_way_that_fits_is_one_piece():
     # Each GPU receives one expert in each layer.
     there = way([[0, 1, 2, 3]] * 2, [[2, 1, 0, 3], [0, 3, 2, 1]], 2, 2)
     assert rows(there.pieces) == rows([there.base, there.target])
 
 
-def test_what_does_not_fit_goes_layer_by_layer():
+def test_a_way_that_does_not_fit_is_cut_by_layers():
     # As above, but with staging for one.
     a, b, c = [0, 1, 2, 3], [2, 1, 0, 3], [0, 3, 2, 1]
     assert rows(way([a, a], [b, c], 2, 1).pieces) == [[a, a], [b, a], [b, c]]
 
 
-def test_layers_of_other_gpus_fill_what_room_is_left():
+def test_layers_on_other_gpus_use_the_remaining_staging():
     # Layer 0 is between GPUs 0 and 1, as is layer 1; layer 2 between 2 and 3.
     a, b, c = [0, 1, 2, 3], [1, 0, 2, 3], [0, 1, 3, 2]
     pieces = way([a, a, a], [b, b, c], 4, 1).pieces
@@ -243,7 +243,7 @@ def test_the_most_urgent_layer_goes_first():
     ]
 
 
-def test_a_switch_touches_no_more_layers_than_it_may():
+def test_a_switch_changes_at_most_the_allowed_layers():
     a, b = [0, 1], [1, 0]
     pieces = way([a] * 3, [b] * 3, 2, 9, max_layers=2).pieces
     assert rows(pieces) == [[a, a, a], [b, b, a], [b, b, b]]
@@ -255,13 +255,13 @@ def test_copies_need_no_staging():
     assert rows(there.pieces) == rows([there.base, there.target])
 
 
-def test_a_ring_of_gpus_goes_at_once():
+def test_a_ring_of_gpus_is_one_piece():
     # None of the experts has another slot, so none could go before the others.
     there = way([[0, 1, 2, 3]], [[3, 0, 1, 2]], 4, 1)
     assert rows(there.pieces) == rows([there.base, there.target])
 
 
-def test_a_ring_that_passes_a_gpu_twice_goes_as_two():
+def test_a_ring_that_passes_a_gpu_twice_is_two_pieces():
     # By slots it is one ring, of which no part could go by itself. But slots of a GPU are
     # alike: first 2 and 0 change GPUs. 0 takes the slot where it is to lie in the end, and what
     # lies there, 3, the one that 2 leaves.
@@ -269,7 +269,7 @@ def test_a_ring_that_passes_a_gpu_twice_goes_as_two():
     assert rows(pieces) == [[[0, 1, 2, 3]], [[2, 1, 3, 0]], [[2, 3, 1, 0]]]
 
 
-def test_an_expert_is_not_given_up_before_it_has_come_elsewhere():
+def test_an_expert_is_not_given_up_before_another_gpu_has_it():
     # GPU 0 gives 0 and 1 up for 2 and 3, of which there are others. With room for one, what it
     # gives up first has to have come to GPU 1 by the same piece.
     there = way([[0, 1, 2, 3, 2, 3]], [[2, 3, 0, 1, 2, 3]], 3, 1)
@@ -291,7 +291,7 @@ def test_two_layers_in_parts_share_a_switch():
     ("limits", "field"),
     [((0,), "staging_slots"), ((1, -1), "max_layers"), ((1.5,), "staging_slots")],
 )
-def test_limits_that_no_switch_could_keep_are_refused(limits, field):
+def test_impossible_limits_are_refused(limits, field):
     with pytest.raises(InvalidArgumentError) as error:
         Limits(*limits)
     assert error.value.violations[0].field == field

@@ -47,7 +47,7 @@ class Case:
 
 
 def case(base, new, gpus, *, nodes=1, owned=None):
-    """A small case by hand: one worker for each GPU, unless told otherwise."""
+    """A small case, given by hand. Each GPU has its own worker by default."""
     experts = max(map(max, base)) + 1
     return Case(
         placement_of(base, experts, gpus),
@@ -93,7 +93,7 @@ def cases(draw):
 
 
 def pushed(contents, memory):
-    """What staging holds, for each (layer, slot), when all have sent what they are to send."""
+    """The content of staging by (layer, slot), after all workers have made their sends."""
     staging = {}
     for mine in contents:
         for layer, own, slot, _ in mine.sends.tolist():
@@ -103,7 +103,7 @@ def pushed(contents, memory):
 
 
 def pulled(contents, memory, slots_per_gpu, choose):
-    """The same when each reads by itself, from a source of its choice."""
+    """The same if each worker reads on its own, from any source."""
     staging = {}
     for mine in contents:
         old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))
@@ -117,7 +117,7 @@ def pulled(contents, memory, slots_per_gpu, choose):
 
 
 def flipped(contents, memory, staging):
-    """All slots after the flip of all, where each reads all its copies before it writes."""
+    """All slots after all flips. Each worker reads all its copies before it writes."""
     after = dict(memory)
     for mine in contents:
         old = dict(zip(mine.layers.tolist(), mine.old_rows.tolist(), strict=True))
@@ -134,14 +134,14 @@ def memory_of(placement):
 
 
 @given(cases())
-def test_sent_copied_and_flipped_it_is_the_placement_offered(case):
+def test_transfers_and_copies_result_in_the_offered_placement(case):
     contents, memory = case.contents, memory_of(case.base)
     after = flipped(contents, memory, pushed(contents, memory))
     assert after == memory_of(case.new)
 
 
 @given(cases(), st.randoms())
-def test_every_source_will_do(case, rng):
+def test_every_source_gives_the_same_result(case, rng):
     contents, memory = case.contents, memory_of(case.base)
     staging = pulled(contents, memory, case.topology.slots_per_gpu, rng.choice)
     assert flipped(contents, memory, staging) == memory_of(case.new)
@@ -201,7 +201,7 @@ def test_sources_are_all_holders_and_those_of_the_own_node_come_first(case):
 
 
 @given(cases())
-def test_sources_as_near_come_in_the_order_of_what_is_read_from_them(case):
+def test_equally_near_sources_are_sorted_by_their_reads(case):
     every = [
         (*receive, [gpu for gpu in row if gpu >= 0])
         for mine in case.contents
@@ -239,7 +239,7 @@ def test_sends_are_the_receives_of_all_by_first_source(case):
 
 
 @given(cases())
-def test_nothing_is_said_of_layers_that_do_not_differ(case):
+def test_layers_that_do_not_differ_are_left_out(case):
     layers = np.flatnonzero((case.base.phy2log != case.new.phy2log).any(1)).tolist()
     for mine in case.contents:
         assert mine.layers.tolist() == layers
@@ -261,7 +261,7 @@ def test_rows_are_of_int32_and_in_order(case):
         assert shapes == [3, 4, 4]
 
 
-def test_nothing_differs_and_nothing_is_asked():
+def test_equal_placements_need_no_transfers():
     (mine,) = case([[0, 1, 1, 0]], [[0, 1, 1, 0]], 2, owned=((0, 1),)).contents
     assert mine.old_rows.shape == mine.new_rows.shape == (0, 4)
     assert len(mine.layers) == len(mine.receives) == len(mine.sends) == len(mine.copies) == 0
@@ -311,7 +311,7 @@ def test_other_experts_and_layers_read_from_gpus_that_send_less():
     assert mine.receive_sources.tolist() == [[0, 1], [1, 0]]
 
 
-def test_what_is_sent_is_read_from_the_lowest_slot_that_holds_it():
+def test_a_send_reads_the_lowest_slot_that_holds_the_expert():
     # GPU 0 holds expert 0 in its slots 1 and 2.
     left, _ = case([[1, 0, 0, 2, 1, 2]], [[1, 0, 0, 2, 1, 0]], 2).contents
     assert left.sends.tolist() == [[0, 1, 5, 0]]
@@ -325,7 +325,7 @@ def test_an_expert_that_comes_to_two_slots_is_received_once():
     assert right.bytes_received == BYTES
 
 
-def test_slots_of_a_gpu_that_change_places_are_copies_of_each_other():
+def test_slots_of_a_gpu_that_swap_are_copies_of_each_other():
     # No order of writing would do: both read the base.
     (mine,) = case([[0, 1]], [[1, 0]], 1).contents
     assert mine.copies.tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
@@ -340,7 +340,7 @@ def test_a_slot_can_be_read_as_it_was_and_as_it_will_be():
 
 
 @pytest.mark.parametrize("owned", [((0, 1, 2),), ((0,), (1,), (2,)), ((2, 0), (1,))])
-def test_workers_divide_the_same_work_among_themselves(owned):
+def test_workers_share_the_same_transfers(owned):
     rng = np.random.default_rng(5)
     base = starts(4, 7, 12, 1)
     new = np.array([rng.permutation(row) for row in base])

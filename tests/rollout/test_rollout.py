@@ -1,4 +1,4 @@
-"""The server's side of the switch by examples: each rule of PROTOCOL.md that it keeps."""
+"""The server's side of the switch, by examples for each rule of PROTOCOL.md that it keeps."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def joined(rollout: Rollout, number: int, worker: str = "a", **values: Any) -> l
 
 
 def empty() -> Rollout:
-    """Nothing has happened."""
+    """A rollout without any event."""
     return Rollout(Record(), num_gpus=2)
 
 
 def serving(rollout: Rollout | None = None) -> Rollout:
-    """Group g1 serves, in epoch 1 by generation 0."""
+    """Group g1 serves in epoch 1 with generation 0."""
     rollout = rollout or empty()
     joined(rollout, 1, "a")
     joined(rollout, 2, "b")
@@ -157,7 +157,7 @@ def test_a_worker_cannot_use_up_the_numbers(values, named):
     assert rollout.record == before
 
 
-def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
+def test_a_proposal_says_why_a_complete_group_has_no_epoch_yet():
     rollout = serving()
     lost(rollout, 1)
     for number, worker in enumerate("cd", start=3):
@@ -168,7 +168,7 @@ def test_why_a_complete_group_has_no_epoch_yet_is_what_a_proposal_hears():
     assert rollout.blocked_reason() is None
 
 
-def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
+def test_the_number_of_remembered_sessions_is_limited(monkeypatch):
     monkeypatch.setattr("trimtab_server.rollout.rollout._MAX_NEWEST", 3)
     rollout = empty()
     for number, worker in enumerate("vwxyz", start=1):
@@ -178,7 +178,7 @@ def test_only_so_many_workers_newest_sessions_are_remembered(monkeypatch):
     assert taken == [True, False]
 
 
-def test_an_epoch_is_durable_before_anybody_is_welcomed_to_it():
+def test_an_epoch_is_durable_before_any_welcome():
     rollout = empty()
     assert joined(rollout, 1, "a") == []
     record = Record(Epoch(1, "g1", MEMBERS), BASE, OLD, last_generation=0)
@@ -204,7 +204,7 @@ def test_an_incomplete_group_gets_no_epoch():
     assert rollout.record == Record()
 
 
-def test_two_owners_of_a_gpu_raise_an_alarm_and_the_newcomer_may_come_again():
+def test_two_owners_of_a_gpu_raise_an_alarm_and_the_newer_may_retry():
     rollout = empty()
     joined(rollout, 1, "a")
     reason = "GPU 0 is owned by 'a' and 'b'"
@@ -214,7 +214,7 @@ def test_two_owners_of_a_gpu_raise_an_alarm_and_the_newcomer_may_come_again():
     assert only(Save, joined(rollout, 3, "b", stream=2)) == [Save(rollout.record)]
 
 
-def test_members_that_serve_by_different_placements_get_an_alarm_and_no_epoch():
+def test_workers_with_different_placements_raise_an_alarm_and_get_no_epoch():
     rollout = empty()
     joined(rollout, 1, "a")
     (alarm,) = joined(rollout, 2, "b", placement=NEW)
@@ -223,7 +223,7 @@ def test_members_that_serve_by_different_placements_get_an_alarm_and_no_epoch():
     assert rollout.record == Record()
 
 
-def test_members_that_agree_after_all_get_their_epoch():
+def test_workers_that_agree_later_get_their_epoch():
     rollout = empty()
     joined(rollout, 1, "a")
     joined(rollout, 2, "b", placement=NEW)
@@ -233,7 +233,7 @@ def test_members_that_agree_after_all_get_their_epoch():
     assert rollout.record.in_force == BASE
 
 
-def test_the_next_group_gets_the_next_epoch_and_generation_0_is_what_it_serves_by():
+def test_the_next_group_gets_the_next_epoch_with_its_placement_as_generation_0():
     rollout = applied()
     joined(rollout, 3, "a", group_id="g2", stream=2, placement=OTHER)
     joined(rollout, 4, "b", group_id="g2", stream=2, placement=OTHER)
@@ -260,7 +260,7 @@ ARMED = Held(FIRST, HeldState.ARMED)
 
 @pytest.mark.parametrize("first", [{"held": ARMED}, FLIPPED])
 def test_a_group_that_flips_without_a_server_is_waited_for(first):
-    """The store was lost after a commit: no epoch may open between two ranks' flips."""
+    """The store was lost after a commit. No epoch may open between the flips of two ranks."""
     rollout = empty()
     joined(rollout, 1, "a", **{"in_force": BASE, **first})
     effects = joined(rollout, 2, "b", in_force=BASE, held=ARMED)
@@ -275,8 +275,8 @@ def test_a_group_that_flips_without_a_server_is_waited_for(first):
 
 
 @pytest.mark.parametrize("state", [HeldState.ACCEPTED, HeldState.PREPARED, HeldState.DISCARDING])
-def test_a_group_that_cannot_flip_begins_anew_where_the_store_was_lost(state):
-    """One that was not told of the commit holds back all others, for ever."""
+def test_a_group_that_cannot_flip_gets_a_new_epoch_if_the_store_was_lost(state):
+    """A rank that does not know the commit keeps all others from flipping, forever."""
     rollout = empty()
     joined(rollout, 1, "a", in_force=BASE, held=ARMED)
     effects = joined(rollout, 2, "b", in_force=BASE, held=Held(FIRST, state))
@@ -309,7 +309,7 @@ def test_workers_that_move_on_to_a_new_group_leave_the_old_one():
     assert rollout.record.epoch.group_id == "g2"
 
 
-def test_a_group_that_another_has_followed_cannot_come_back():
+def test_a_replaced_group_cannot_come_back():
     rollout = serving()
     for group_id in ("g2", "g3"):
         for number in (1, 2):
@@ -343,7 +343,7 @@ def test_the_thousand_groups_that_ended_last_are_remembered():
         {"worker": "a", "gpus": (0, 1)},
     ],
 )
-def test_a_group_that_serves_takes_nobody_but_its_members(other):
+def test_a_serving_group_accepts_only_its_members(other):
     rollout = serving()
     before, stranger = rollout.record, hello(**{"stream": 2, **other})
     who = f"'{stranger.worker}' in incarnation {stranger.incarnation} on GPUs"
@@ -379,7 +379,7 @@ def test_an_older_session_of_a_worker_is_refused(late, gone):
 @pytest.mark.parametrize(
     "newer", [{"incarnation": 2}, {"incarnation": 1, "stream": 2}, {"incarnation": 1, "stream": 1}]
 )
-def test_the_newest_session_of_a_worker_takes_the_place_of_an_older_one(newer):
+def test_the_newest_session_of_a_worker_replaces_an_older_one(newer):
     rollout = empty()
     joined(rollout, 1, "a")
     closed = Close(1, "a newer session of this worker began", final=True)
@@ -389,7 +389,7 @@ def test_the_newest_session_of_a_worker_takes_the_place_of_an_older_one(newer):
     assert rollout.record.epoch.members["a"].incarnation == newer["incarnation"]
 
 
-def test_a_newer_stream_of_a_member_aborts_what_is_offered():
+def test_a_newer_stream_of_a_member_aborts_an_offer():
     rollout = offered()
     assert joined(rollout, 3, "a", stream=2, in_force=BASE) == [
         Close(1, "a newer session of this worker began", final=True),
@@ -415,7 +415,7 @@ def test_a_new_epoch_ends_the_open_switch_of_the_old_one(state, aborted):
     assert [to_a.order, to_b.order] == [Welcome(Version(2, 0), OLD.digest)] * 2
 
 
-def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered():
+def test_nothing_is_offered_while_a_version_of_an_older_epoch_is_held():
     rollout = empty()
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, held=Held(FIRST, HeldState.DISCARDING))
@@ -425,7 +425,7 @@ def test_what_is_left_of_an_older_epoch_is_waited_for_before_anything_is_offered
     assert rollout.blocked_reason() is None
 
 
-def test_what_is_discarded_before_the_epoch_opens_counts():
+def test_a_discard_before_the_epoch_opens_counts():
     rollout = empty()
     joined(rollout, 1, "a", held=Held(FIRST, HeldState.DISCARDING))
     assert rollout.answered(1, Discarded(FIRST)) == []
@@ -433,7 +433,7 @@ def test_what_is_discarded_before_the_epoch_opens_counts():
     assert rollout.blocked_reason() is None
 
 
-def test_a_worker_of_a_group_without_an_epoch_has_no_say():
+def test_answers_of_a_group_without_an_epoch_are_ignored():
     rollout = lost(offered(), 2)
     joined(rollout, 3, "b", group_id="g2", stream=2)
     answer = Refused(FIRST, NEW.digest, "no room")
@@ -444,7 +444,7 @@ def test_a_worker_of_a_group_without_an_epoch_has_no_say():
 # P3: versions.
 
 
-def test_an_offer_is_durable_before_it_is_sent_and_is_to_expire():
+def test_an_offer_is_durable_before_it_is_sent_and_has_a_time_limit():
     rollout = serving()
     epoch = Epoch(1, "g1", MEMBERS)
     record = Record(epoch, BASE, OLD, last_generation=1, switch=OPEN)
@@ -474,7 +474,7 @@ def test_a_generation_that_was_offered_before_a_restart_is_never_used_again():
 
 
 def test_generations_go_on_from_epoch_to_epoch():
-    """What a rank has brought to a barrier may be of the epoch before."""
+    """A rank may have contributed a generation of the previous epoch to a barrier."""
     rollout = lost(lost(applied(), 1), 2)
     for number, worker in enumerate("ab", start=3):
         joined(rollout, number, worker, group_id="g2")
@@ -512,7 +512,7 @@ def test_a_generation_is_higher_than_any_that_a_worker_knows():
         (applied, Applied(FIRST, NEW.digest, 8)),
     ],
 )
-def test_an_answer_that_nobody_waits_for_is_noted_and_has_no_effect(state, answer):
+def test_an_unexpected_answer_goes_to_the_history_and_has_no_effect(state, answer):
     rollout = state()
     before = rollout.record, rollout.phase, rollout.waiting_for, rollout.blocked_reason()
     assert rollout.answered(1, answer) == ignored(answer)
@@ -524,7 +524,7 @@ def test_an_answer_on_a_session_that_has_ended_is_ignored():
     assert lost(offered()).answered(1, answer) == ignored(answer, None)
 
 
-def test_a_member_that_says_twice_that_it_has_prepared_counts_once():
+def test_a_repeated_prepared_counts_once():
     rollout, answer = offered(), Prepared(FIRST, NEW.digest)
     rollout.answered(1, answer)
     assert rollout.answered(1, answer) == ignored(answer)
@@ -532,7 +532,7 @@ def test_a_member_that_says_twice_that_it_has_prepared_counts_once():
 
 
 @pytest.mark.parametrize("state", [offered, aborting, committed])
-def test_that_an_offer_was_accepted_changes_nothing(state):
+def test_accepted_changes_nothing(state):
     rollout = state()
     before = rollout.record, rollout.phase, rollout.waiting_for
     assert rollout.answered(1, Accepted(FIRST, NEW.digest)) == []
@@ -555,7 +555,7 @@ def draining() -> Rollout:
 
 
 def diverged() -> Rollout:
-    """What a serves by cannot be, and a person has resumed the deployment all the same."""
+    """Worker a serves with an impossible placement, and an operator resumed the deployment."""
     rollout = lost(serving())
     joined(rollout, 3, "a", placement=NEW, in_force=BASE)
     rollout.resume()
@@ -563,7 +563,7 @@ def diverged() -> Rollout:
 
 
 def holding() -> Rollout:
-    """Since the server restarted, a holds something that is not the open switch."""
+    """After a restart of the server, worker a holds a version that is not the open switch."""
     rollout = restarted(serving())
     joined(rollout, 1, "a", in_force=BASE, held=HELD)
     joined(rollout, 2, "b", in_force=BASE)
@@ -611,7 +611,7 @@ def test_nothing_is_committed_before_all_have_prepared():
     assert rollout.waiting_for == ("a",)
 
 
-def test_a_commit_is_durable_before_anybody_hears_of_it():
+def test_a_commit_is_durable_before_it_is_sent():
     rollout = offered()
     rollout.answered(2, Prepared(FIRST, NEW.digest))
     epoch, switch = Epoch(1, "g1", MEMBERS), Switch(FIRST, NEW, Stage.COMMITTED)
@@ -640,7 +640,7 @@ def test_a_commit_is_durable_before_anybody_hears_of_it():
         lambda rollout: rollout.drain(),
     ],
 )
-def test_nothing_aborts_what_is_committed(event):
+def test_nothing_aborts_a_committed_switch(event):
     rollout = committed()
     effects = event(rollout)
     assert rollout.phase is Phase.COMMITTED
@@ -662,7 +662,7 @@ def test_a_switch_ends_durably_when_all_have_applied_it():
     assert rollout.record == record
 
 
-def test_what_was_applied_last_is_the_base_of_the_next_offer():
+def test_the_version_applied_last_is_the_base_of_the_next_offer():
     _, _, to_a, to_b, _ = applied().propose(OTHER)
     offer = GroupOffer(SECOND, FIRST, NEW, OTHER)
     assert [to_a, to_b] == [Send(1, offer), Send(2, offer)]
@@ -681,7 +681,7 @@ def test_a_refusal_aborts_an_offer_and_says_that_the_member_holds_nothing():
     assert rollout.waiting_for == ("b",)
 
 
-def test_an_offer_that_expires_is_aborted_and_the_note_says_who_was_late():
+def test_an_expired_offer_is_aborted_and_the_event_names_the_late_members():
     rollout = offered()
     rollout.answered(1, Prepared(FIRST, NEW.digest))
     assert rollout.expired(FIRST) == [
@@ -713,7 +713,7 @@ def test_a_pause_is_durable_and_aborts_an_offer():
     assert rollout.record.paused == "maintenance"
 
 
-def test_a_drain_aborts_an_offer_and_is_forgotten_with_the_server():
+def test_a_drain_aborts_an_offer_and_does_not_survive_the_server():
     rollout = offered()
     assert rollout.drain() == [
         note_of("aborting", cause="drain", reason="the server is shutting down"),
@@ -734,14 +734,14 @@ def test_a_lost_session_of_another_group_leaves_an_offer_alone():
     ("state", "version"),
     [(serving, FIRST), (aborting, FIRST), (committed, FIRST), (applied, FIRST), (offered, SECOND)],
 )
-def test_what_is_offered_no_more_does_not_expire(state, version):
+def test_a_switch_that_is_not_offered_does_not_expire(state, version):
     rollout = state()
     phase = rollout.phase
     assert rollout.expired(version) == []
     assert rollout.phase is phase
 
 
-def test_what_is_being_aborted_is_not_aborted_again():
+def test_a_switch_is_not_aborted_twice():
     rollout = aborting()
     assert rollout.pause("maintenance") == [Save(rollout.record)]
     assert rollout.drain() == []
@@ -768,7 +768,7 @@ def test_a_refusal_that_crosses_the_abort_counts_as_discarded():
 # P4: pause.
 
 
-def test_a_pause_outlives_the_server_and_the_group_until_someone_resumes():
+def test_a_pause_survives_the_server_and_the_group_until_resume():
     rollout = restarted(paused())
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, group_id="g2")
@@ -792,7 +792,7 @@ def test_a_pin_is_durable_and_outlives_the_server_and_the_group():
     assert again.record.pinned is None
 
 
-def test_a_group_that_goes_on_by_the_same_placement_adds_nothing_to_the_past():
+def test_a_group_with_the_same_placement_adds_nothing_to_the_past():
     rollout = applied()
     joined(rollout, 3, "a", group_id="g2", stream=2, placement=NEW)
     joined(rollout, 4, "b", group_id="g2", stream=2, placement=NEW)
@@ -800,7 +800,7 @@ def test_a_group_that_goes_on_by_the_same_placement_adds_nothing_to_the_past():
     assert rollout.record.past == (Served(BASE, OLD),)
 
 
-def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
+def test_the_past_keeps_16_placements_and_the_first_of_the_group():
     record, came_with = Record(in_force=BASE, placement=OLD), Served(BASE, OLD)
     # Each another one: the bits of the generation say which expert has a second slot where.
     slots = [[0, 1, *(generation >> bit & 1 for bit in range(5))] for generation in range(31)]
@@ -818,7 +818,7 @@ def test_the_past_ends_after_16_and_keeps_what_the_group_came_with():
     ("generations", "past"),
     [
         ((NEW, OTHER, NEW, OLD), ["1.2", "1.3"]),
-        # What the group came with is always known as that.
+        # The first placement of the group always keeps generation 0.
         ((NEW, OLD, OTHER), ["1.0", "1.1"]),
     ],
 )
@@ -833,7 +833,7 @@ def test_a_placement_is_in_the_past_once(generations, past):
     assert Served(BASE, OLD) in record.past
 
 
-def test_what_is_committed_goes_on_in_a_pause():
+def test_a_committed_switch_goes_on_during_a_pause():
     rollout = committed()
     assert rollout.pause("maintenance") == [Save(rollout.record)]
     answers(rollout, Applied(FIRST, NEW.digest, 8))
@@ -877,7 +877,7 @@ def test_an_offer_was_aborted_when_a_member_comes_back_with_it():
     assert rollout.waiting_for == ("a", "b")
 
 
-def test_a_member_that_comes_back_with_what_is_aborted_is_told_to_discard_it():
+def test_a_reconnected_member_that_holds_an_aborted_version_is_told_to_discard_it():
     rollout = lost(aborting())
     held = Held(FIRST, HeldState.DISCARDING)
     effects = joined(rollout, 3, "a", in_force=BASE, held=held)
@@ -885,7 +885,7 @@ def test_a_member_that_comes_back_with_what_is_aborted_is_told_to_discard_it():
     assert rollout.waiting_for == ("a", "b")
 
 
-def test_a_member_that_comes_back_without_what_is_aborted_has_discarded_it():
+def test_a_reconnected_member_without_the_aborted_version_counts_as_discarded():
     rollout = lost(aborting())
     rollout.answered(2, Discarded(FIRST))
     assert joined(rollout, 3, "a", in_force=BASE) == [
@@ -897,7 +897,7 @@ def test_a_member_that_comes_back_without_what_is_aborted_has_discarded_it():
 
 
 @pytest.mark.parametrize("state", [HeldState.PREPARED, HeldState.ARMED])
-def test_a_member_that_comes_back_with_what_is_committed_is_told_so_again(state):
+def test_a_reconnected_member_that_holds_the_committed_version_gets_the_commit_again(state):
     rollout = lost(committed())
     assert joined(rollout, 3, "a", in_force=BASE, held=Held(FIRST, state)) == [
         Send(3, Welcome(BASE, OLD.digest)),
@@ -918,7 +918,7 @@ def test_a_member_that_comes_back_after_its_flip_has_applied():
     assert (rollout.record.in_force, rollout.blocked_reason()) == (FIRST, None)
 
 
-def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pause():
+def test_a_reconnected_member_without_the_committed_version_raises_an_alarm_and_pauses():
     rollout = lost(committed())
     reason = "'a' has lost the committed 1.1"
     assert joined(rollout, 3, "a", in_force=BASE) == [
@@ -930,7 +930,7 @@ def test_a_member_that_comes_back_without_what_is_committed_is_an_alarm_and_a_pa
     assert rollout.phase is Phase.COMMITTED
 
 
-def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discard_it():
+def test_a_reconnected_member_that_holds_an_unknown_version_is_told_to_discard_it():
     rollout = lost(serving())
     effects = joined(rollout, 3, "a", in_force=BASE, held=HELD)
     assert effects == [Send(3, Welcome(BASE, OLD.digest)), Send(3, Abort(FIRST))]
@@ -939,7 +939,7 @@ def test_a_member_that_comes_back_with_what_no_switch_leads_to_is_told_to_discar
     assert rollout.blocked_reason() is None
 
 
-def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_of_that():
+def test_a_reconnected_member_that_holds_another_version_is_told_to_discard_it():
     rollout = lost(aborting())
     held = Held(Version(1, 7), HeldState.ACCEPTED)
     effects = joined(rollout, 3, "a", in_force=BASE, held=held)
@@ -960,7 +960,9 @@ def test_a_member_that_comes_back_with_another_version_than_the_open_one_is_rid_
         (applied, None, OLD),
     ],
 )
-def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, in_force, placement):
+def test_a_member_with_an_impossible_placement_raises_an_alarm_and_pauses(
+    state, in_force, placement
+):
     rollout = lost(state())
     reason = (
         f"'a' serves with {in_force}, digest {placement.digest.hex()[:12]}, "
@@ -971,7 +973,7 @@ def test_a_member_that_serves_by_what_it_cannot_is_an_alarm_and_a_pause(state, i
     assert rollout.record.paused == reason
 
 
-def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
+def test_a_correct_member_is_welcomed_and_the_pause_stays():
     rollout = lost(serving())
     joined(rollout, 3, "a", in_force=BASE, placement=NEW)
     _, *effects = joined(rollout, 4, "a", in_force=BASE)
@@ -981,7 +983,7 @@ def test_a_member_that_comes_back_in_order_is_welcomed_and_the_pause_stays():
     )
 
 
-def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_again():
+def test_an_old_copy_of_the_store_raises_an_alarm_and_pauses_and_no_number_is_reused():
     copy = serving().record
     rollout = Rollout(copy, num_gpus=2)
     effects = joined(rollout, 3, "a", stream=2, in_force=BASE, held=ARMED, epoch=1, generation=1)
@@ -992,7 +994,7 @@ def test_an_old_copy_of_the_store_is_an_alarm_and_a_pause_and_no_number_comes_ag
     assert rollout.record.last_generation == 5
 
 
-def test_a_flip_to_another_digest_is_an_alarm_and_a_pause():
+def test_a_flip_to_a_wrong_digest_raises_an_alarm_and_pauses():
     rollout = committed()
     effects = rollout.answered(1, Applied(FIRST, OTHER.digest, 8))
     assert "'a' flipped to" in only(Alarm, effects)[0].reason
@@ -1001,7 +1003,7 @@ def test_a_flip_to_another_digest_is_an_alarm_and_a_pause():
 
 
 @pytest.mark.parametrize("in_force", [None, Version(1, 5)])
-def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_force):
+def test_a_member_without_its_welcome_serves_with_generation_0(in_force):
     rollout = empty()
     for number, worker in enumerate("ab", start=1):
         joined(rollout, number, worker, in_force=in_force)
@@ -1014,7 +1016,7 @@ def test_a_member_that_has_not_heard_of_its_epoch_serves_by_generation_0(in_forc
 # P8: the server's restart.
 
 
-def test_after_a_restart_what_was_not_committed_is_aborted():
+def test_after_a_restart_an_uncommitted_switch_is_aborted():
     rollout = restarted(offered())
     assert rollout.phase is Phase.ABORTING
     assert rollout.waiting_for == ("a", "b")
@@ -1025,7 +1027,7 @@ def test_after_a_restart_what_was_not_committed_is_aborted():
     assert effects == [Save(rollout.record), note_of("aborted")]
 
 
-def test_after_a_restart_each_member_hears_of_the_commit_again():
+def test_after_a_restart_each_member_gets_the_commit_again():
     rollout = restarted(committed())
     for number, worker in enumerate("ab", start=1):
         assert joined(rollout, number, worker, in_force=BASE, held=HELD) == [
@@ -1076,9 +1078,9 @@ def aborted() -> Rollout:
         (applied, note_of("applied", digest=NEW.digest)),
     ],
 )
-def test_a_server_that_starts_notes_again_what_is_durable(state, note):
+def test_a_server_that_starts_repeats_the_last_durable_event(state, note):
     assert restarted(state()).started() == [Note(history.Again(note.event))]
 
 
-def test_a_server_that_starts_with_nothing_durable_has_nothing_to_note():
+def test_a_server_without_a_record_repeats_no_event():
     assert empty().started() == []

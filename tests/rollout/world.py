@@ -34,7 +34,7 @@ LAYERS, EXPERTS, SLOTS_PER_GPU = 1, 3, 2
 
 @dataclass(frozen=True)
 class Shape:
-    """What a world is made of.
+    """The parameters of a world.
 
     Attributes:
         workers: in the group.
@@ -57,7 +57,7 @@ class Shape:
 
 @dataclass
 class Link:
-    """A stream: what is under way in each direction, and whether each end still reads."""
+    """A stream: the messages under way in each direction, and whether each end still reads."""
 
     number: int
     worker: str
@@ -81,7 +81,7 @@ class Rank:
 
 
 class World:
-    """All of it. `actions` lists what can happen; `quiesce` lets everything come to rest."""
+    """The whole world. `actions` lists the possible actions; `quiesce` brings it to rest."""
 
     def __init__(self, shape: Shape, rng: random.Random) -> None:
         self.shape = shape
@@ -92,7 +92,7 @@ class World:
         self.highest_epoch = 0
         self.complaints: list[str] = []
         self.counts: dict[str, int] = {}
-        self.record = Record()  # what the disk holds
+        self.record = Record()  # the content of the disk
         self.term = 0
         self.rollout: Rollout | None = None
         self.die_after: int | None = None
@@ -111,11 +111,15 @@ class World:
         self.start_server()
         self.form_group()
 
-    # What can happen.
+    # Actions.
 
     def actions(self) -> Iterator[tuple[str, Callable[[], None]]]:
+<<<<<<< HEAD
         """Everything that can happen now, by name."""
         self.links = [link for link in self.links if link.worker_open or link.server_open]
+=======
+        """All actions that are possible now, by name."""
+>>>>>>> w-rpc
         for rank in self.ranks.values():
             yield from self._rank_actions(rank)
         for link in self.links:
@@ -198,7 +202,7 @@ class World:
         self.record, self.term = Record(), 0
 
     def kill_server_later(self) -> None:
-        """Die after a few more effects, wherever that is."""
+        """Die after a few more effects."""
         self.die_after = self.rng.randrange(8)
 
     def perform(self, effects: list[Any]) -> None:
@@ -289,7 +293,7 @@ class World:
             rank.step, rank.waiting = 0, False
 
     def _placement_of_new_group(self, survivors: list[Rank]) -> ClientPlacement:
-        """What all load: what a survivor serves by, or what the engine starts with."""
+        """The placement that all ranks load: that of a survivor, or the first of the engine."""
         if survivors and self.rng.random() < 0.8:
             return self.rng.choice(survivors).switch.placement
         shape = self.shape
@@ -392,7 +396,7 @@ class World:
         return len(self.barriers[rank.step]) == self.shape.workers
 
     def step(self, rank: Rank) -> None:
-        """Take a step; at a barrier, bring this rank's part first, and then its result."""
+        """Take a step. At a barrier, contribute this rank's part first, then handle the result."""
         if rank.step % self.shape.every == 0 and not rank.waiting:
             brought = self.barriers.setdefault(rank.step, {})
             brought[rank.name] = rank.switch.contribute()
@@ -427,7 +431,7 @@ class World:
             pending = list(self.actions())
             urgent = [act for name, act in pending if name not in ("propose", "expire", "step")]
             steps = [act for name, act in pending if name == "step"]
-            # Whoever is turned away comes back later, and a step may be what it takes.
+            # A refused worker comes back later, and may need another step first.
             if urgent and not (steps and self.rng.random() < 0.1):
                 self.rng.choice(urgent)()
             elif self.is_at_rest():
@@ -445,7 +449,7 @@ class World:
         self.quiesce()
 
     def is_at_rest(self) -> bool:
-        """Whether nothing is left to do but to step on and to offer."""
+        """Whether only steps and offers are possible."""
         switches = [rank.switch for rank in self.ranks.values()]
         return (
             self.rollout is not None
@@ -454,10 +458,10 @@ class World:
             and all(switch.in_force == self.rollout.record.in_force for switch in switches)
         )
 
-    # Odds and ends.
+    # Helpers.
 
     def some_placement(self) -> Placement:
-        """Every expert somewhere, and otherwise at random."""
+        """A random placement in which every expert has a slot."""
         slots = self.shape.gpus * SLOTS_PER_GPU
         row = [*range(EXPERTS), *(self.rng.randrange(EXPERTS) for _ in range(slots - EXPERTS))]
         self.rng.shuffle(row)
@@ -467,7 +471,7 @@ class World:
         return next((link for link in self.links if link.number == number), None)
 
     def lines(self) -> list[list[str]]:
-        """What happened, as the lines of one history or several."""
+        """The events, as the lines of one or more histories."""
         return [[encode_line(event) for event in events] for events in self.histories]
 
     def note(self, event: Event) -> None:
@@ -486,7 +490,7 @@ class World:
         self.record = record
 
     def _take(self, queue: list[Any], link: Link) -> Any:
-        """The next message, or, where the network may, another; sometimes it stays as well."""
+        """The next message, or another one if the network may reorder. It may also stay."""
         first = isinstance(queue[0], Hello)
         reorder = self.shape.reorder and self.faults and not first
         index = self.rng.randrange(len(queue)) if reorder else 0
@@ -496,7 +500,7 @@ class World:
 
 
 def _order_down(order: Any) -> Any:
-    """What of an order the worker's state machine is told."""
+    """The part of an order that the worker's state machine gets."""
     if not isinstance(order, server_effects.GroupOffer):
         return order
     base, placement = order.base_placement.digest, order.placement

@@ -34,7 +34,7 @@ Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What a test may want to hold of a running endpoint."""
+    """The parts of a running endpoint that tests use."""
 
     server: RpcServer
     address: str
@@ -109,7 +109,7 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
 
 
 def retry_seconds(error: grpc.RpcError) -> float:
-    """What the server says to wait."""
+    """The delay that the server asks for."""
     info = error_details_pb2.RetryInfo()
     assert rich_status(error).details[0].Unpack(info)
     return info.retry_delay.ToMilliseconds() / 1000

@@ -1,4 +1,4 @@
-"""A worker that says exactly what a test tells it to, over a real stream."""
+"""A worker that sends exactly the messages of a test, over a real stream."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Peer:
         await self.call.write(pb.SessionRequest(**message))
 
     async def hear(self, kind: str) -> Any:
-        """The next message of a kind; others before it are passed over."""
+        """The next message of a kind. Other messages before it are skipped."""
         async with asyncio.timeout(20):
             while True:
                 message = await self.call.read()
@@ -104,7 +104,7 @@ class Peer:
                     return getattr(message, said)
 
     async def end(self) -> tuple[grpc.StatusCode, str]:
-        """How the server ends the stream; what it says before is passed over."""
+        """The status with which the server ends the stream. Messages before it are skipped."""
         async with asyncio.timeout(20):
             try:
                 while (message := await self.call.read()) is not grpc.aio.EOF:
@@ -117,7 +117,7 @@ class Peer:
 async def joined(
     channel: grpc.aio.Channel, message: pb.Hello, *, timeout: float | None = None
 ) -> Peer:
-    """A worker whose Hello the server has taken."""
+    """A worker whose Hello the server has accepted."""
     peer = Peer(channel, timeout=timeout)
     await peer.say(hello=message)
     await peer.hear("directive")
@@ -141,7 +141,7 @@ async def trigger(address: str, deployment: str, placement: Placement) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that tells nobody."""
+    """Wait for a condition by polling it."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - so it has to be asked
             await asyncio.sleep(0.001)

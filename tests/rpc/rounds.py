@@ -1,4 +1,4 @@
-"""Rounds of sessions that end in every way, and what there is in the process after each."""
+"""Rounds of sessions that end in every way, and a count of the objects left after each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rounds:
         self._round = 0
 
     async def play(self) -> Counts:
-        """One round; returns what there is after it."""
+        """Play one round. Returns the counts after it."""
         self._round += 1
         for way in (*WAYS, "deadline", "vanish"):
             await self._alone(way)
@@ -62,7 +62,7 @@ class Rounds:
         return counts
 
     async def more_than(self, earlier: Counts) -> dict[tuple[str, str], int]:
-        """What there is more of for good: what is about to end is given a moment."""
+        """The counts that have grown for good. Objects that are about to end get a moment."""
         for _ in range(10):
             await asyncio.sleep(0.05)
             more = dict(self.look() - earlier)
@@ -71,7 +71,7 @@ class Rounds:
         return more
 
     async def _alone(self, way: str) -> None:
-        """Sessions of deployments that nobody completes."""
+        """Sessions of deployments whose groups are never complete."""
         async with (
             Relay(self._endpoint.address) as relay,
             grpc.aio.insecure_channel(relay.address) as channel,
@@ -126,7 +126,7 @@ class Rounds:
         return peer
 
     async def _ready(self, first: pb.Hello, right: Peer) -> Peer:
-        """The first worker is back, and all that was said has been taken."""
+        """Wait until the first worker is back and all messages have been handled."""
         left = await self._joined(first)
         await left.hear("welcome")
         for peer in (left, right):
@@ -148,7 +148,7 @@ class Rounds:
             await peer.end()
 
     async def _drained(self) -> None:
-        """Sessions of a server that ends."""
+        """Sessions of a server that shuts down."""
         async with endpoint_of() as other:
             peers = [
                 await joined(other.channel, hello(0, 2, deployment=str(index)))
@@ -160,7 +160,7 @@ class Rounds:
 
 
 async def end(way: str, peer: Peer) -> None:
-    """End a session in one way, and see it end."""
+    """End a session in one way, and wait for its end."""
     match way:
         case "goodbye":
             await peer.say(goodbye=pb.Goodbye(reason="enough"))

@@ -1,4 +1,4 @@
-"""Servers that decide by themselves, over real sessions."""
+"""Servers that rebalance on their own, over real sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def say_load(peers, seq: int = 1) -> None:
         await peer.hear("report_ack")
 
 
-async def test_loads_out_of_balance_are_switched_away_without_being_asked():
+async def test_an_unbalanced_deployment_is_rebalanced_without_a_trigger():
     async with endpoint_of(balance="active", report_seconds=0.05) as endpoint:
         peers = await group(endpoint.channel)
         deployment = endpoint.deployments.find("d")
@@ -35,7 +35,7 @@ async def test_loads_out_of_balance_are_switched_away_without_being_asked():
 
 
 @pytest.mark.parametrize("balance", ["shadow", "off"])
-async def test_a_server_in_the_shadow_offers_nothing(balance):
+async def test_shadow_mode_offers_nothing(balance):
     async with endpoint_of(balance=balance, report_seconds=3000, lease_seconds=3600) as endpoint:
         peers = await group(endpoint.channel)
         deployment = endpoint.deployments.find("d")
@@ -48,7 +48,7 @@ async def test_a_server_in_the_shadow_offers_nothing(balance):
         assert deployment.rollout.record.last_generation == 0
 
 
-async def test_what_cannot_be_decided_is_one_alarm_for_as_long_as_it_lasts(capsys):
+async def test_a_failing_decision_raises_one_alarm_until_it_works_again(capsys):
     async with endpoint_of(balance="active", report_seconds=3600, max_slots=4) as endpoint:
         peers = await group(endpoint.channel)
         deployments = endpoint.deployments

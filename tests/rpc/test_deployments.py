@@ -64,14 +64,14 @@ async def refusal(endpoint, **request) -> tuple[grpc.StatusCode, str]:
     return error.value.code(), error.value.details()
 
 
-async def test_a_placement_that_is_given_is_offered(endpoint):
+async def test_a_given_placement_is_offered(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     answer = await trigger(endpoint, placement=wire(AFTER))
     assert (answer.in_force, answer.target.digest) == (version(1, 0), AFTER.digest)
     assert (await peer.hear("offer")).digest == AFTER.digest
 
 
-async def test_without_one_it_is_planned_from_the_counts(endpoint):
+async def test_without_a_placement_one_is_planned_from_the_counts(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     # Experts 0 and 1 have two slots each, and 2 is the one that needs them.
     await peer.say(report=report(1, counts=[10, 10, 1000, 10]))
@@ -91,7 +91,7 @@ async def test_a_budget_limits_the_moves(endpoint):
     assert np.count_nonzero(planned != BEFORE.phy2log) == 1
 
 
-async def test_what_cannot_be_triggered_is_said(endpoint):
+async def test_an_invalid_trigger_is_refused_with_a_reason(endpoint):
     code, said = await refusal(endpoint)
     assert (code, said) == (
         grpc.StatusCode.NOT_FOUND,
@@ -124,7 +124,7 @@ async def test_what_cannot_be_triggered_is_said(endpoint):
 PAUSED = (grpc.StatusCode.FAILED_PRECONDITION, "the deployment is paused: maintenance")
 
 
-async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resumed(endpoint):
+async def test_a_pause_aborts_the_offer_and_forbids_offers_until_resume(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     await trigger(endpoint, placement=wire(AFTER))
     offer = await peer.hear("offer")
@@ -141,7 +141,7 @@ async def test_a_pause_aborts_what_is_offered_and_forbids_more_until_it_is_resum
     assert (await peer.hear("offer")).version == version(1, 2)
 
 
-async def test_a_pause_leaves_what_is_committed(endpoint):
+async def test_a_pause_leaves_a_committed_switch_alone(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     await trigger(endpoint, placement=wire(AFTER))
     offer = await peer.hear("offer")
@@ -164,7 +164,7 @@ async def test_pause_and_resume_can_be_repeated(endpoint):
     await trigger(endpoint, placement=wire(AFTER))
 
 
-async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
+async def test_a_pause_by_the_server_can_be_resumed(endpoint):
     await group(endpoint.channel, workers=1)
     # Of a version that has never been, and by a placement that nobody has committed.
     await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
@@ -177,7 +177,7 @@ async def test_what_the_server_has_paused_by_itself_can_be_resumed(endpoint):
 
 
 @pytest.mark.parametrize("method", [pause, resume])
-async def test_a_deployment_that_is_not_there_cannot_be_paused_or_resumed(endpoint, method):
+async def test_an_unknown_deployment_cannot_be_paused_or_resumed(endpoint, method):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await method(endpoint.channel)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
@@ -204,7 +204,7 @@ async def test_a_pause_needs_a_reason(endpoint, reason, description):
 
 
 @pytest.mark.parametrize("method", [pause, resume])
-async def test_a_server_that_warms_up_pauses_and_resumes_nothing(method):
+async def test_a_server_that_warms_up_refuses_pause_and_resume(method):
     async with endpoint_of(opened=False) as endpoint:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await method(endpoint.channel)

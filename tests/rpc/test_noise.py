@@ -34,7 +34,7 @@ def no_floor(evidence: Evidence, topology: Topology, distrust: float = 1.0) -> F
 
 
 @pytest.mark.parametrize("scope", Scope)
-async def test_a_placement_for_the_true_load_stays_at_little_traffic(scope):
+async def test_a_placement_for_the_true_load_stays_with_little_traffic(scope):
     """Of 100 seeds none misses it in scope source, 2 in the others: a single move may do."""
     assert met(NULL.goal, await served(NULL, scope))
 
@@ -52,7 +52,7 @@ async def test_a_uniform_router_makes_a_few_moves_at_most(scope):
 
 
 @pytest.mark.parametrize("scope", Scope)
-async def test_an_untouched_layout_is_balanced_nearly_with_few_moves(scope):
+async def test_an_untouched_layout_is_nearly_balanced_with_few_moves(scope):
     """Of 100 seeds 1 misses it in scope source, none in the others."""
     assert met(POWER.goal, await served(POWER, scope))
 

@@ -129,7 +129,7 @@ async def switch(client: AsyncClient, peers: Sequence[Peer], placement: Any) -> 
     return reached
 
 
-async def test_what_is_created_is_what_workers_have_to_agree_with(endpoint, client):
+async def test_workers_have_to_agree_with_a_created_deployment(endpoint, client):
     created = await client.create_deployment(SPEC, Policy(mode="shadow", max_moves_per_layer=7))
     assert created.spec == SPEC
     assert (created.policy.mode, created.policy.max_moves_per_layer) == (Mode.SHADOW, 7)
@@ -179,7 +179,7 @@ async def test_creating_the_same_again_changes_nothing(client):
     ],
     ids=["name", "topology", "sizes", "unprintable", "huge"],
 )
-async def test_what_cannot_be_created_is_named(client, changes, fields):
+async def test_an_invalid_deployment_is_refused_and_the_field_named(client, changes, fields):
     spec = DeploymentSpec(**{**vars(SPEC), **changes})
     with pytest.raises(InvalidArgumentError) as caught:
         await client.create_deployment(spec)
@@ -199,7 +199,7 @@ async def test_all_are_listed_by_name_without_their_workers(endpoint, client):
     assert len((await status(client)).workers) == 2
 
 
-async def test_a_policy_changes_in_what_is_given(client):
+async def test_only_the_given_settings_of_a_policy_change(client):
     before = (await client.create_deployment(SPEC)).policy
     after = await client.update_policy("d", Policy(mode="shadow", least_gain=0.5))
     assert after == Policy(**{**vars(before), "mode": Mode.SHADOW, "least_gain": 0.5})
@@ -213,7 +213,7 @@ async def test_a_policy_changes_in_what_is_given(client):
 
 
 @pytest.mark.parametrize("field", ["start_above", "stop_below", "min_gain"])
-async def test_a_setting_that_is_none_any_more_is_refused_with_its_name(endpoint, client, field):
+async def test_a_former_setting_is_refused_by_name(endpoint, client, field):
     """As clients of earlier versions give it."""
     await client.create_deployment(SPEC)
     request = UpdatePolicyRequest(deployment="d", policy=PolicyMessage(**{field: 1.5}))
@@ -221,7 +221,7 @@ async def test_a_setting_that_is_none_any_more_is_refused_with_its_name(endpoint
         await DeploymentServiceStub(endpoint.channel).UpdatePolicy(request)
 
 
-async def test_a_pin_is_gone_to_and_kept_until_it_is_unpinned(endpoint, client):
+async def test_a_pinned_placement_is_reached_and_kept_until_unpin(endpoint, client):
     peers = await group(endpoint.channel)
     result = await client.pin("d", value(AFTER))
     assert (result.in_force, result.target) == (V10, value(AFTER))
@@ -239,7 +239,7 @@ async def test_a_pin_is_gone_to_and_kept_until_it_is_unpinned(endpoint, client):
     assert await switch(client, peers, BEFORE) == V12
 
 
-async def test_a_roll_back_is_a_new_generation_of_what_was(endpoint, client):
+async def test_a_roll_back_is_a_new_generation_of_an_earlier_placement(endpoint, client):
     peers = await group(endpoint.channel)
     assert await switch(client, peers, AFTER) == V11
     assert await switch(client, peers, LAST) == V12
@@ -285,7 +285,7 @@ async def run(address: str, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["npz", "json"])
-async def test_a_placement_goes_out_to_a_file_and_comes_back(
+async def test_a_placement_is_exported_to_a_file_and_imported(
     endpoint, client, capsys, tmp_path, suffix
 ):
     path = str(tmp_path / f"placement.{suffix}")
@@ -308,7 +308,7 @@ async def test_a_placement_goes_out_to_a_file_and_comes_back(
     assert (await in_force(client, Version(1, 4))).status.pinned_digest == BEFORE.digest
 
 
-async def test_the_commands_show_what_there_is(endpoint, client, capsys):
+async def test_the_commands_show_the_deployments(endpoint, client, capsys):
     create = ["create", "d", "--layers", "2", "--experts", "4", "--slots", "6", "--gpus", "2"]
     assert await run(endpoint.address, "deployments", *create, "--mode", "shadow") == 0
     await group(endpoint.channel)
@@ -376,7 +376,7 @@ async def test_a_watch_begins_before_there_is_a_placement_and_follows_each(endpo
             assert (served.version, served.placement) == (reached, value(placement))
 
 
-async def test_who_reads_slowly_never_misses_the_latest(endpoint, client):
+async def test_a_slow_reader_never_misses_the_latest_placement(endpoint, client):
     peers = await group(endpoint.channel)
     async with asyncio.timeout(60), aclosing(client.watch_placement("d")) as watch:
         seen = [(await anext(watch)).version]
@@ -387,7 +387,7 @@ async def test_who_reads_slowly_never_misses_the_latest(endpoint, client):
     assert seen == sorted(set(seen))
 
 
-async def test_who_does_not_read_misses_what_is_over_and_holds_up_nobody(endpoint, client):
+async def test_a_reader_that_stops_misses_placements_and_delays_nobody(endpoint, client):
     """At the server, where nothing between it and the reader keeps what is not read."""
     gate, peers = Gate(1), await group(endpoint.channel)
     deployment = endpoint.deployments.find("d")
@@ -405,7 +405,7 @@ async def test_who_does_not_read_misses_what_is_over_and_holds_up_nobody(endpoin
         assert (await anext(slow)).version.generation == 3
 
 
-async def test_watches_take_no_place_of_calls_and_are_limited_by_themselves():
+async def test_watches_have_a_limit_of_their_own():
     async with (
         endpoint_of(max_concurrent_rpcs=1, max_watches=1) as endpoint,
         AsyncClient(endpoint.address, retry=RetryPolicy(max_attempts=1)) as client,
@@ -420,7 +420,7 @@ async def test_watches_take_no_place_of_calls_and_are_limited_by_themselves():
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_who_has_the_latest_hears_only_of_what_follows(endpoint, client):
+async def test_a_watch_from_the_current_version_yields_only_later_ones(endpoint, client):
     peers = await group(endpoint.channel)
     async with aclosing(client.watch_placement("d", V10)) as watch:
         following = asyncio.ensure_future(anext(watch))
@@ -430,7 +430,7 @@ async def test_who_has_the_latest_hears_only_of_what_follows(endpoint, client):
         assert (await anext(watch)).version == V11
 
 
-async def test_a_watch_that_is_left_does_not_stay(endpoint, client):
+async def test_a_cancelled_watch_leaves_nothing_behind(endpoint, client):
     await group(endpoint.channel)
     async with aclosing(client.watch_placement("d")) as watch:
         await anext(watch)
@@ -478,7 +478,7 @@ def app_deployment(app: App) -> Any:
     return app._deployments.find("d")
 
 
-async def test_a_deployment_with_sessions_stays_and_without_them_it_can_go(endpoint, client):
+async def test_only_a_deployment_without_sessions_can_be_deleted(endpoint, client):
     peers = await group(endpoint.channel)
     with pytest.raises(FailedPreconditionError, match="has 2 sessions: end its workers first"):
         await client.delete_deployment("d")
@@ -496,7 +496,7 @@ async def test_a_deployment_with_sessions_stays_and_without_them_it_can_go(endpo
     assert await client.deployments() == []
 
 
-async def test_what_there_is_not_is_not_found_in_every_call(client):
+async def test_every_call_for_an_unknown_deployment_fails_with_not_found(client):
     calls = [
         client.get_deployment("d"),
         client.update_policy("d", Policy(mode="off")),
@@ -517,7 +517,7 @@ async def test_what_there_is_not_is_not_found_in_every_call(client):
             await call
 
 
-async def test_what_operators_want_outlives_the_server(tmp_path: Path):
+async def test_policies_and_pins_survive_a_restart_of_the_server(tmp_path: Path):
     config = make_config(store=str(tmp_path / "trimtab.db"))
     async with App(config) as app, client_of(app.address) as client:
         created = await client.create_deployment(SPEC, Policy(mode="shadow", cooldown_steps=9))

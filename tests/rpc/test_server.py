@@ -139,7 +139,7 @@ def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel
     )
 
 
-async def test_tls_serves_and_proves_who_it_is(pki: Path) -> None:
+async def test_a_server_with_tls_serves_and_proves_its_identity(pki: Path) -> None:
     tls = {"tls_cert": str(pki / "server.pem"), "tls_key": str(pki / "server.key")}
     async with (
         endpoint_of(**tls) as endpoint,
@@ -176,7 +176,7 @@ async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> 
     ("wrong", "content"),
     [("tls_cert", ""), ("tls_key", ""), ("tls_key", "ca.key"), ("tls_client_ca", "")],
 )
-async def test_a_file_that_is_not_what_it_should_be_is_an_error_that_names_it(
+async def test_an_unusable_file_is_an_error_that_names_it(
     pki: Path, tmp_path: Path, wrong: str, content: str
 ) -> None:
     files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}

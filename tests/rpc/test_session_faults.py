@@ -203,7 +203,7 @@ async def fail(group: Scene, fault: str) -> None:
     "fault", ["cancel", "half-close", "goodbye", "close", "vanish", "nonsense"]
 )
 @pytest.mark.parametrize("state", STATES)
-async def test_a_lost_worker_comes_back_and_the_switch_ends_as_it_must(endpoint, state, fault):
+async def test_a_lost_worker_reconnects_and_the_switch_ends_correctly(endpoint, state, fault):
     async with scene(state, endpoint) as group:
         await fail(group, fault)
         await group.until_lost()
@@ -222,7 +222,7 @@ async def test_a_call_whose_deadline_passes_is_a_lost_worker_in_each_state(endpo
     await asyncio.gather(*(run_out(state) for state in STATES))
 
 
-async def test_a_report_that_breaks_off_in_the_middle_is_none(endpoint):
+async def test_a_truncated_report_is_ignored(endpoint):
     async with scene("idle", endpoint) as group:
         message = report(2, counts=2)
         group.relay.cut_after(message.ByteSize() // 2)
@@ -233,7 +233,7 @@ async def test_a_report_that_breaks_off_in_the_middle_is_none(endpoint):
 
 
 @pytest.mark.parametrize("at", ["the deployment is loaded", "the epoch is saved"])
-async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behind(endpoint, at):
+async def test_a_worker_that_cancels_while_its_session_begins_leaves_no_session(endpoint, at):
     deployments, release = endpoint.deployments, threading.Event()
     first = None
     if at == "the epoch is saved":
@@ -268,7 +268,7 @@ async def test_a_worker_that_gives_up_while_its_session_begins_leaves_none_behin
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["drain", "kill"])
-async def test_a_server_that_starts_again_goes_on_in_each_state(tmp_path, number):
+async def test_a_restarted_server_continues_from_each_state(tmp_path, number):
     store = ("--store", str(tmp_path / "db"))
     drains = number == signal.SIGTERM
 

@@ -58,7 +58,7 @@ from trimtab_protocol.wire.tensors import encode_tensor
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_a_hello_that_cannot_be_is_named(endpoint, changes, field, said):
+async def test_an_invalid_hello_is_refused_and_the_field_named(endpoint, changes, field, said):
     peer = Peer(endpoint.channel)
     await peer.say(hello=hello(**changes))
     code, details = await peer.end()
@@ -67,7 +67,7 @@ async def test_a_hello_that_cannot_be_is_named(endpoint, changes, field, said):
     assert said in details
 
 
-async def test_a_placement_with_another_digest_is_named(endpoint):
+async def test_a_hello_with_a_wrong_digest_is_refused(endpoint):
     message = hello()
     message.placement.digest = bytes(32)
     peer = Peer(endpoint.channel)
@@ -110,7 +110,7 @@ async def test_a_stream_begins_with_hello(endpoint, message, said):
         ),
     ],
 )
-async def test_a_number_that_nothing_can_come_after_is_refused(endpoint, changes, field):
+async def test_a_number_without_a_successor_is_refused(endpoint, changes, field):
     peer = Peer(endpoint.channel)
     await peer.say(hello=hello(**changes))
     code, details = await peer.end()
@@ -152,7 +152,7 @@ async def test_a_number_that_nothing_can_come_after_is_refused(endpoint, changes
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_message_that_cannot_be_ends_the_session(endpoint, message, said):
+async def test_an_invalid_message_ends_the_session(endpoint, message, said):
     (peer,) = await group(endpoint.channel, workers=1)
     await peer.say(report=report(1, counts=5))
     await peer.hear("report_ack")

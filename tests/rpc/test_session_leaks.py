@@ -157,7 +157,7 @@ async def test_a_leak_would_be_found(monkeypatch, plant):
     assert LEAKS[plant] in more
 
 
-async def test_bytes_that_are_kept_would_be_found(monkeypatch):
+async def test_retained_bytes_would_be_found(monkeypatch):
     begin = SessionStream.__init__
 
     def keep(self, *arguments):

@@ -64,7 +64,7 @@ async def switch(endpoint, peers) -> None:
 # Floods.
 
 
-async def test_who_sends_more_than_it_may_is_read_later_and_nobody_else():
+async def test_a_worker_over_its_rate_is_delayed_and_no_other_worker_is():
     # Ten at once, and then one in a hundred seconds.
     async with endpoint_of(messages_per_second=0.01) as endpoint:
         endpoint.deployments.observer = delays = Delays()
@@ -86,7 +86,7 @@ async def test_who_sends_more_than_it_may_is_read_later_and_nobody_else():
         assert (said["deployment"], said["worker"]) == ("flood", "w0")
 
 
-async def test_a_flood_that_may_be_does_not_get_ahead_of_others():
+async def test_a_flood_within_the_limit_does_not_delay_other_workers():
     async with endpoint_of(messages_per_second=1e6) as endpoint:
         flooding, other = await group(endpoint.channel)
 
@@ -104,7 +104,7 @@ async def test_a_flood_that_may_be_does_not_get_ahead_of_others():
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_one_worker_begins_only_so_many_sessions_and_is_told_when_to_come_again():
+async def test_a_worker_that_begins_too_many_sessions_is_told_when_to_retry():
     async with endpoint_of() as endpoint:
         for stream in range(1, 21):
             last = await joined(endpoint.channel, hello(0, 2, stream=stream))
@@ -132,7 +132,7 @@ async def ended(peer: Peer) -> grpc.aio.AioRpcError:
     return error.value
 
 
-async def test_more_sessions_than_there_may_be_are_refused_until_one_ends():
+async def test_sessions_over_the_limit_are_refused_until_one_ends():
     async with endpoint_of(max_sessions=1) as endpoint:
         first = await joined(endpoint.channel, hello(0, 2))
         peer = Peer(endpoint.channel)
@@ -148,7 +148,7 @@ async def test_more_sessions_than_there_may_be_are_refused_until_one_ends():
         await joined(endpoint.channel, hello(1, 2))
 
 
-async def test_more_deployments_than_there_may_be_are_refused_until_an_unused_one_is_left():
+async def test_deployments_over_the_limit_are_refused_until_one_is_unused():
     async with endpoint_of(max_deployments=1) as endpoint:
         first = await joined(endpoint.channel, hello(0, 2, deployment="one"))
         peer = Peer(endpoint.channel)
@@ -191,7 +191,7 @@ async def test_a_message_over_the_limit_ends_the_session(kind):
 # Silence.
 
 
-async def test_a_worker_that_never_says_hello_is_not_waited_for_longer_than_a_lease():
+async def test_a_worker_that_never_sends_hello_is_dropped_after_a_lease():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         peer = Peer(endpoint.channel)
         assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
@@ -207,7 +207,7 @@ async def test_a_drain_does_not_wait_for_a_hello():
         assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_session_that_is_about_to_begin_when_the_server_drains_does_not():
+async def test_a_session_does_not_begin_once_the_server_drains():
     async with endpoint_of(lease_seconds=3600) as endpoint:
         deployments, release = endpoint.deployments, threading.Event()
         blocking = asyncio.ensure_future(deployments._store.call(release.wait))
@@ -222,7 +222,7 @@ async def test_a_session_that_is_about_to_begin_when_the_server_drains_does_not(
         await draining
 
 
-async def test_a_worker_that_says_nothing_loses_its_session():
+async def test_a_silent_worker_loses_its_session():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
         assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
@@ -257,7 +257,7 @@ def large_report(seq: int) -> pb.Report:
     return pb.Report(seq=seq, last_step=seq, counts=encode_tensor(np.full(shape, seq), "i8"))
 
 
-async def test_a_worker_that_does_not_read_slows_nobody_down():
+async def test_a_worker_that_does_not_read_delays_no_other_worker():
     async with stuck() as (endpoint, _, second):
         await second.hear("offer")
         for seq in range(1, 51):
@@ -267,7 +267,7 @@ async def test_a_worker_that_does_not_read_slows_nobody_down():
         await second.hear("abort")
 
 
-async def test_of_what_a_worker_has_not_read_it_gets_the_latest_only():
+async def test_a_worker_that_reads_late_gets_only_the_latest_of_each_kind():
     async with stuck() as (endpoint, first, _):
         for seq in range(1, 101):
             await first.say(report=large_report(seq))
@@ -297,7 +297,7 @@ async def test_a_worker_that_does_not_read_for_a_lease_loses_its_session():
         assert (end["code"], end["reason"]) == ("CANCELLED", "the worker read nothing for 1 s")
 
 
-async def test_a_worker_that_does_not_read_is_followed_by_its_newer_session_all_the_same():
+async def test_a_newer_session_replaces_one_that_does_not_read():
     async with stuck(lease_seconds=3600) as (endpoint, first, _):
         facts = {"serves": LARGE_BEFORE, "staging_slots": 64}
         await joined(endpoint.channel, hello(0, 2, stream=2, **facts))

@@ -1,4 +1,4 @@
-"""Sessions over a real socket: what each side may say, and what becomes of each fault."""
+"""Sessions over a real socket: the messages of each side, and the effect of each fault."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAILED, ABORTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED
 
 
 async def until(deployment, condition) -> None:
-    """Wait for something that the server does by itself."""
+    """Wait for something that the server does on its own."""
     async with asyncio.timeout(20):
         while not condition():
             await deployment.changed()
@@ -61,7 +61,7 @@ async def test_a_switch_from_hello_to_applied(endpoint):
     assert deployment.rollout.record.in_force == (1, 1)
 
 
-async def test_an_offer_says_to_each_worker_what_it_has_to_do(endpoint):
+async def test_an_offer_has_the_transfers_of_each_worker(endpoint):
     left, right = await group(endpoint.channel)
     await endpoint.deployments.find("d").operators.move_to(AFTER)
     offer = await right.hear("offer")
@@ -78,7 +78,7 @@ async def test_an_offer_says_to_each_worker_what_it_has_to_do(endpoint):
     assert np.frombuffer(offer.sends.data, "<i4").tolist() == [0, 2, 5, 2]
 
 
-async def test_a_plan_that_does_not_fit_comes_in_pieces(endpoint):
+async def test_a_plan_that_does_not_fit_is_switched_in_pieces(endpoint):
     (peer,) = await group(endpoint.channel, workers=1, max_layers_per_switch=1)
     deployment = endpoint.deployments.find("d")
     await deployment.operators.move_to(AFTER)
@@ -94,7 +94,7 @@ async def test_a_plan_that_does_not_fit_comes_in_pieces(endpoint):
     assert deployment.target is None
 
 
-async def test_nothing_is_offered_where_nothing_can_be(endpoint):
+async def test_nothing_is_offered_while_nothing_can_be(endpoint):
     await joined(endpoint.channel, hello(0, 2))
     with pytest.raises(FailedPreconditionError, match="no group is complete"):
         await endpoint.deployments.find("d").operators.move_to(AFTER)
@@ -121,7 +121,7 @@ async def test_a_gpu_owned_twice_is_refused_for_now(endpoint):
     assert await peer.end() == (ABORTED, "GPU 0 is owned by 'w0' and 'w1'")
 
 
-async def test_who_serves_by_another_placement_is_no_part_of_the_group_and_that_is_an_alarm():
+async def test_a_worker_with_another_placement_does_not_join_and_raises_an_alarm():
     alarms = []
     async with endpoint_of() as endpoint:
         endpoint.deployments.observer.alarm = lambda *said, mismatch: alarms.append(said)
@@ -134,7 +134,7 @@ async def test_who_serves_by_another_placement_is_no_part_of_the_group_and_that_
     assert said.startswith("group 'g': placements in force differ (")
 
 
-async def test_what_no_worker_of_the_group_can_serve_by_pauses_the_deployment(endpoint):
+async def test_a_member_with_an_impossible_placement_pauses_the_deployment(endpoint):
     await group(endpoint.channel, workers=1)
     deployment = endpoint.deployments.find("d")
     # Of a version that has never been, and by a placement that nobody has committed.
@@ -147,19 +147,19 @@ async def test_what_no_worker_of_the_group_can_serve_by_pauses_the_deployment(en
     await deployment.operators.move_to(AFTER)
 
 
-async def test_a_server_that_knows_less_than_its_workers_goes_on_above_them(endpoint):
+async def test_a_server_behind_its_workers_continues_with_higher_numbers(endpoint):
     peer = await joined(endpoint.channel, hello(in_force=version(7, 3)))
     assert (await peer.hear("welcome")).version == version(8, 0)
 
 
-async def test_a_version_that_is_held_and_unknown_is_to_be_discarded(endpoint):
+async def test_a_held_version_that_the_server_does_not_know_is_aborted(endpoint):
     held = switch_pb2.Held(version=version(9, 9), state=switch_pb2.HELD_STATE_PREPARED)
     await group(endpoint.channel, workers=1)
     peer = await joined(endpoint.channel, hello(stream=2, in_force=version(1, 0), held=held))
     assert (await peer.hear("abort")).version == version(9, 9)
 
 
-async def test_answers_to_what_was_not_asked_have_no_effect(endpoint):
+async def test_unexpected_answers_have_no_effect(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     deployment = endpoint.deployments.find("d")
     await deployment.operators.move_to(AFTER)
@@ -187,7 +187,7 @@ async def test_answers_to_what_was_not_asked_have_no_effect(endpoint):
     assert (await peer.hear("commit")).digest == AFTER.digest
 
 
-async def test_a_newer_stream_takes_over_and_an_older_one_cannot(endpoint):
+async def test_a_newer_stream_replaces_an_older_one_and_not_the_reverse(endpoint):
     (old,) = await group(endpoint.channel, workers=1)
     await joined(endpoint.channel, hello(stream=3))
     code, details = await old.end()
@@ -199,7 +199,7 @@ async def test_a_newer_stream_takes_over_and_an_older_one_cannot(endpoint):
     assert "newer session than stream 2" in details
 
 
-async def test_a_hello_that_is_refused_does_no_harm_to_the_worker_that_it_names(endpoint):
+async def test_a_refused_hello_does_not_affect_the_worker_that_it_names(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     deployment = endpoint.deployments.find("d")
     await peer.say(report=report(1, counts=5))
@@ -214,14 +214,14 @@ async def test_a_hello_that_is_refused_does_no_harm_to_the_worker_that_it_names(
     assert counted(deployment) == [[7] * 4] * 2
 
 
-async def test_a_mistake_in_the_first_hello_can_be_mended(endpoint):
+async def test_a_mistake_in_the_first_hello_can_be_corrected(endpoint):
     wrong = await joined(endpoint.channel, hello(0, 2, bytes_per_expert=1))
     await wrong.say(goodbye=pb.Goodbye())
     await wrong.end()
     await group(endpoint.channel)
 
 
-async def test_a_group_that_has_gone_may_come_back_with_other_facts_of_the_same_sizes(endpoint):
+async def test_a_group_may_come_back_with_another_spec_of_the_same_sizes(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     await peer.say(goodbye=pb.Goodbye())
     await peer.end()
@@ -232,7 +232,7 @@ async def test_a_group_that_has_gone_may_come_back_with_other_facts_of_the_same_
 # Reports.
 
 
-async def test_a_session_begins_with_how_to_report():
+async def test_a_session_begins_with_a_directive():
     async with endpoint_of(report_seconds=3, lease_seconds=9) as endpoint:
         peer = Peer(endpoint.channel)
         await peer.say(hello=hello(0, 2))
@@ -242,7 +242,7 @@ async def test_a_session_begins_with_how_to_report():
         assert peer.seen == ["directive"]
 
 
-async def test_a_report_from_the_future_counts_and_those_before_it_no_more(endpoint):
+async def test_a_report_with_a_high_number_counts_and_lower_ones_are_ignored(endpoint):
     # Reports are lost, a million of them or one: the difference is what they all said.
     (peer,) = await group(endpoint.channel, workers=1)
     deployment = endpoint.deployments.find("d")
@@ -267,7 +267,7 @@ async def test_reports_are_acknowledged_once_counted_and_again_if_repeated(endpo
         assert (await peer.hear("report_ack")).seq >= seq
 
 
-async def test_counts_go_on_over_a_new_stream_and_begin_anew_with_an_incarnation(endpoint):
+async def test_counts_continue_over_a_new_stream_and_restart_with_an_incarnation(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     await peer.say(report=report(4, counts=7))
     assert (await peer.hear("report_ack")).seq == 4
@@ -282,7 +282,7 @@ async def test_counts_go_on_over_a_new_stream_and_begin_anew_with_an_incarnation
 # The end of a session that no fault brings about.
 
 
-async def test_a_worker_that_says_nothing_loses_its_session():
+async def test_a_silent_worker_loses_its_session():
     async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
         (peer,) = await group(endpoint.channel, workers=1)
         assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
@@ -297,14 +297,14 @@ async def test_an_offer_that_is_not_prepared_in_time_is_aborted():
 
 
 @pytest.mark.parametrize("stage", ["before", "written", "durable"])
-async def test_where_the_store_fails_the_server_goes_on_from_what_is_durable(endpoint, stage):
+async def test_after_a_failed_save_the_server_continues_from_the_durable_state(endpoint, stage):
     peers = await group(endpoint.channel)
     deployment = endpoint.deployments.find("d")
     configure(f"save:{stage}=error")
     try:
         with pytest.raises(UnavailableError, match="the server's store failed"):
             await deployment.operators.move_to(AFTER)
-        # It still fails: nobody is told what may not be so.
+        # The store still fails, so no worker is told of a state that is not durable.
         with pytest.raises(UnavailableError):
             await deployment.operators.pause("an operator asked")
     finally:

@@ -49,7 +49,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("error", "code", "fields", "delay_ms"), EXAMPLES)
-def test_an_answer_of_a_stream_says_what_a_status_says(
+def test_an_error_of_a_stream_has_the_information_of_a_status(
     error: TrimtabError, code: grpc.StatusCode, fields: list[tuple[str, str]], delay_ms: int | None
 ) -> None:
     status, message = status_of(error), stream_error(error)
@@ -61,5 +61,5 @@ def test_an_answer_of_a_stream_says_what_a_status_says(
     assert delay == delay_ms
 
 
-def test_a_delay_is_never_rounded_down_to_nothing() -> None:
+def test_a_delay_is_never_rounded_down_to_zero() -> None:
     assert stream_error(UnavailableError("soon", 1e-6)).retry_delay.ToMilliseconds() == 1

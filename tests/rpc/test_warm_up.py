@@ -1,4 +1,4 @@
-"""What was counted so far is no traffic: it is forgotten everywhere, and noted as a gap."""
+"""Discarded counts, such as those of a warm-up, are forgotten everywhere and recorded as a gap."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRAFFIC = RNG.gamma(0.5, 1000.0, (5, 2, 4)).astype(np.int64)
 """Of five spans of 16 steps."""
 
 QUIET = {"balance": "active", "report_seconds": 3000, "lease_seconds": 3600}
-"""Nothing is decided that the test has not asked for."""
+"""The server decides only when the test asks for it."""
 
 
 class Counting:
-    """What a worker has counted, and reports."""
+    """The counts of a worker, and its reports."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer, self.seq, self.step = peer, 0, -1
@@ -44,7 +44,7 @@ class Counting:
 
 
 async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | None, bytes]]:
-    """What is decided on the traffic, and on which load."""
+    """The decision on the traffic, and its load."""
     workers = [Counting(peer) for peer in await group(endpoint.channel)]
     deployment = endpoint.deployments.find("d")
     if warmed:
@@ -61,7 +61,7 @@ async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | 
     return seen
 
 
-async def test_after_a_warm_up_all_is_as_without_it_to_the_last_bit() -> None:
+async def test_after_a_discarded_warm_up_decisions_are_bitwise_the_same() -> None:
     async with endpoint_of(**QUIET) as endpoint:
         without = await decided(endpoint, warmed=False)
     async with endpoint_of(**QUIET) as endpoint:
@@ -70,8 +70,8 @@ async def test_after_a_warm_up_all_is_as_without_it_to_the_last_bit() -> None:
     assert without[0][0].moves
 
 
-async def test_a_warm_up_that_nobody_discards_counts() -> None:
-    """So that the test above can fail."""
+async def test_a_warm_up_that_is_not_discarded_counts() -> None:
+    """Shows that the test above can fail."""
     async with endpoint_of(**QUIET) as endpoint:
         without = await decided(endpoint, warmed=False)
     async with endpoint_of(**QUIET) as endpoint:
@@ -87,7 +87,7 @@ def known(deployment: Deployment) -> bool:
     return bool(deployment.load().any())
 
 
-async def test_operators_forget_a_load_and_nothing_else() -> None:
+async def test_forget_load_discards_the_load_and_nothing_else() -> None:
     async with endpoint_of(**QUIET) as endpoint, AsyncClient(endpoint.address) as client:
         workers = [Counting(peer) for peer in await group(endpoint.channel)]
         deployment = endpoint.deployments.find("d")
@@ -107,7 +107,7 @@ async def test_operators_forget_a_load_and_nothing_else() -> None:
         np.testing.assert_allclose(deployment.load(), GPUS * TRAFFIC[0] / 16)
 
 
-async def test_what_was_forgotten_stays_forgotten_after_a_restart(tmp_path: Path) -> None:
+async def test_a_discarded_load_stays_discarded_after_a_restart(tmp_path: Path) -> None:
     config = make_config(store=str(tmp_path / "trimtab.db"), **QUIET)
     async with App(config) as app, grpc.aio.insecure_channel(app.address) as channel:
         for peer in await group(channel):

@@ -1,4 +1,4 @@
-"""What the server asks of each worker passes the worker's checks."""
+"""The transfers that the server computes pass the checks of the workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def offered(transfers: Transfers, base: Placement, new: Placement) -> Offer:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_the_server_asks_is_what_a_worker_takes(seed: int) -> None:
+def test_workers_accept_the_transfers_of_the_server(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gpus, per_gpu, layers = rng.integers(1, 5, 3).tolist()
     slots = gpus * per_gpu
@@ -44,7 +44,7 @@ def test_what_the_server_asks_is_what_a_worker_takes(seed: int) -> None:
 
 
 def after(offer: SwitchOffer) -> np.ndarray:
-    """What an engine's slots hold when it has done as it was told."""
+    """The experts in the slots after an engine has carried out the offer."""
     base_LR = offer.base_placement.phy2log
     received_LR = base_LR.copy()
     for layer, slot, expert in offer.receives.tolist():
@@ -60,7 +60,7 @@ def own(phy2log_LR: np.ndarray, owned: tuple[int, ...], gpus: int) -> list[list[
     return phy2log_LR.reshape(len(phy2log_LR), gpus, -1)[:, list(owned)].tolist()
 
 
-def test_a_copy_of_what_neither_was_there_nor_arrives_is_refused() -> None:
+def test_a_copy_of_an_expert_that_neither_lay_there_nor_arrives_is_refused() -> None:
     base = Placement.of([[0, 0, 1, 2]], 3, 1)
     new = Placement.of([[1, 1, 0, 2]], 3, 1)
     good = np.array([[0, 2, 0, 1], [0, 2, 1, 1], [0, 0, 2, 0]], np.int32)

@@ -445,7 +445,7 @@ def test_an_abort_of_what_is_not_held_is_answered(server: RunningSessions, engin
     assert engine.aborted.empty()
 
 
-def test_an_abort_of_what_is_committed_is_reported_and_ignored(
+def test_an_abort_of_a_committed_version_is_reported_and_ignored(
     server: RunningSessions, engine: Engine
 ) -> None:
     stream = server.joined()

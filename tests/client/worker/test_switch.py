@@ -1,4 +1,4 @@
-"""The worker's side of the switch by examples: each rule of PROTOCOL.md that it keeps."""
+"""The worker's side of the switch, by examples for each rule of PROTOCOL.md that it keeps."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DROPS = [Discard(OFFER), HAS_DISCARDED]
 
 
 def started(*, collective: bool = False) -> WorkerSwitch:
-    """Its process has started."""
+    """A process that has just started."""
     return WorkerSwitch(
         group_id="g1",
         worker="a",
@@ -65,7 +65,7 @@ def started(*, collective: bool = False) -> WorkerSwitch:
 
 
 def stable(*, collective: bool = False) -> WorkerSwitch:
-    """It serves by 1.0."""
+    """The worker serves with 1.0."""
     switch = started(collective=collective)
     switch.connected(1)
     order(switch, WELCOME)
@@ -73,7 +73,7 @@ def stable(*, collective: bool = False) -> WorkerSwitch:
 
 
 def accepted(*, collective: bool = False) -> WorkerSwitch:
-    """It has accepted 1.1; a collective transfer has yet to start, and another one runs."""
+    """The worker has accepted 1.1. A collective transfer has not started; a pull runs."""
     switch = stable(collective=collective)
     order(switch, OFFER)
     return switch
@@ -101,7 +101,7 @@ def flipping() -> WorkerSwitch:
 
 
 def flipped() -> WorkerSwitch:
-    """It serves by 1.1, from step 8 on."""
+    """The worker serves with 1.1, from step 8 on."""
     switch = flipping()
     switch.flipped(8)
     return switch
@@ -115,7 +115,7 @@ def discarding() -> WorkerSwitch:
 
 
 def contributed() -> WorkerSwitch:
-    """It has told the barrier that it is ready for the collective transfer of 1.1."""
+    """The worker has told the barrier that it is ready for the collective transfer of 1.1."""
     switch = accepted(collective=True)
     switch.contribute()
     return switch
@@ -133,7 +133,7 @@ def order(switch: WorkerSwitch, what: Order, *, stream: int = 1, term: int = 1) 
 
 
 def held(switch: WorkerSwitch) -> Held | None:
-    """What the next Hello says of it; the stream before is gone."""
+    """The held version in the next Hello, on a new stream."""
     return switch.connected(2).held
 
 
@@ -145,7 +145,7 @@ def noted(kind: str, version: Version, placement: Placement, **values: object) -
 # P1: who speaks.
 
 
-def test_the_first_hello_says_who_it_is_and_what_it_serves_by():
+def test_the_first_hello_has_the_worker_and_its_placement():
     assert started().connected(7) == Hello(
         group_id="g1",
         worker="a",
@@ -162,7 +162,7 @@ def test_the_first_hello_says_who_it_is_and_what_it_serves_by():
     )
 
 
-def test_a_hello_says_the_highest_of_all_numbers_also_where_nothing_of_them_is_in_force():
+def test_a_hello_has_the_highest_known_numbers():
     switch = stable()
     switch.ordered(1, 9, ABORT)
     switch.regroup("g2", NEW)
@@ -170,7 +170,7 @@ def test_a_hello_says_the_highest_of_all_numbers_also_where_nothing_of_them_is_i
     assert (hello.in_force, hello.term, hello.epoch, hello.generation) == (None, 9, 1, 1)
 
 
-def test_what_a_server_of_an_older_term_says_is_void():
+def test_messages_of_an_older_term_are_ignored():
     switch = started()
     switch.connected(1)
     order(switch, WELCOME, term=5)
@@ -186,20 +186,20 @@ def test_terms_are_remembered_from_stream_to_stream():
     assert order(switch, Abort(SECOND), stream=2, term=4) == []
 
 
-def test_what_comes_on_an_older_stream_is_void():
+def test_messages_on_an_older_stream_are_ignored():
     switch = stable()
     switch.connected(2)
     assert order(switch, OFFER, stream=1) == []
     assert order(switch, OFFER, stream=2) == [ACCEPTS, Prepare(OFFER)]
 
 
-def test_what_comes_on_a_stream_that_broke_is_void():
+def test_messages_on_a_broken_stream_are_ignored():
     switch = stable()
     switch.disconnected(1)
     assert order(switch, OFFER) == []
 
 
-def test_an_older_stream_that_breaks_leaves_the_present_one_alone():
+def test_the_end_of_an_older_stream_does_not_affect_the_current_one():
     switch = stable()
     switch.connected(2)
     switch.disconnected(1)
@@ -225,7 +225,7 @@ def test_a_welcome_to_no_newer_epoch_has_no_effect(state, version):
     assert (switch.in_force, switch.placement) == before
 
 
-def test_a_new_epoch_begins_with_generation_0_of_what_is_in_force():
+def test_a_new_epoch_begins_with_the_current_placement_as_generation_0():
     switch = flipped()
     welcome = Welcome(NEXT, NEW.digest)
     assert order(switch, welcome) == [noted("in_force", NEXT, NEW, group="g1")]
@@ -234,7 +234,7 @@ def test_a_new_epoch_begins_with_generation_0_of_what_is_in_force():
 
 
 @pytest.mark.parametrize("state", [prepared, armed])
-def test_a_new_epoch_discards_what_is_held(state):
+def test_a_new_epoch_discards_the_held_offer(state):
     switch = state()
     in_force = noted("in_force", NEXT, OLD, group="g1")
     assert order(switch, NEW_EPOCH) == [in_force, *DROPS]
@@ -247,7 +247,7 @@ def test_a_new_epoch_lets_a_running_transfer_end_first():
     assert switch.prepared(FIRST) == DROPS
 
 
-def test_what_is_offered_of_an_older_epoch_is_ignored():
+def test_an_offer_of_an_older_epoch_is_ignored():
     switch = stable()
     order(switch, NEW_EPOCH)
     assert order(switch, OFFER) == []
@@ -331,7 +331,7 @@ def test_an_offer_that_was_refused_is_ignored_when_it_comes_again():
         (flipped, []),
     ],
 )
-def test_a_repeated_offer_is_answered_by_how_far_it_has_come(state, answers):
+def test_a_repeated_offer_is_answered_by_its_state(state, answers):
     switch = state()
     assert order(switch, OFFER) == answers
     assert held(switch) == held(state())
@@ -382,7 +382,7 @@ def test_the_end_of_another_transfer_has_no_effect():
 # P5: commits.
 
 
-def test_a_commit_arms_what_is_prepared():
+def test_a_commit_arms_a_prepared_offer():
     switch = prepared()
     assert order(switch, COMMIT) == []
     assert held(switch) == Held(FIRST, HeldState.ARMED)
@@ -418,7 +418,7 @@ def test_a_commit_after_the_flip_is_answered_again():
         (discarding, COMMIT, "commit of 1.1, which is DISCARDING here"),
     ],
 )
-def test_a_commit_of_what_is_not_prepared_is_reported_and_ignored(state, commit, reason):
+def test_a_commit_of_an_unprepared_version_is_reported_and_ignored(state, commit, reason):
     switch = state()
     assert order(switch, commit) == [Complain(reason)]
     assert held(switch) == held(state())
@@ -427,7 +427,7 @@ def test_a_commit_of_what_is_not_prepared_is_reported_and_ignored(state, commit,
 # P5: aborts.
 
 
-def test_an_abort_of_what_is_prepared_frees_staging_at_once():
+def test_an_abort_of_a_prepared_offer_frees_staging_at_once():
     switch = prepared()
     assert order(switch, ABORT) == DROPS
     assert held(switch) is None
@@ -442,7 +442,7 @@ def test_an_abort_waits_for_a_running_transfer(state, failure):
     assert held(switch) is None
 
 
-def test_an_abort_of_a_collective_transfer_that_nobody_is_ready_for_frees_staging_at_once():
+def test_an_abort_before_a_collective_transfer_frees_staging_at_once():
     assert order(accepted(collective=True), ABORT) == DROPS
 
 
@@ -453,14 +453,14 @@ def test_a_repeated_abort_waits_as_the_first_one_does():
     assert order(switch, ABORT) == [HAS_DISCARDED]
 
 
-def test_an_abort_of_what_is_not_held_is_answered_and_the_offer_that_comes_later_ignored():
+def test_an_abort_of_an_unknown_version_is_answered_and_its_late_offer_ignored():
     switch = stable()
     assert order(switch, ABORT) == [HAS_DISCARDED]
     assert order(switch, OFFER) == []
 
 
 @pytest.mark.parametrize("state", [accepted, prepared, armed, discarding, flipped])
-def test_an_abort_of_another_version_leaves_what_is_held_alone(state):
+def test_an_abort_of_another_version_does_not_affect_the_held_offer(state):
     switch = state()
     assert order(switch, Abort(SECOND)) == [Send(Discarded(SECOND))]
     assert held(switch) == held(state())
@@ -481,7 +481,7 @@ def test_an_offer_after_the_aborted_one_is_accepted():
         (flipped, "abort of 1.1, which is in force here"),
     ],
 )
-def test_an_abort_of_what_is_committed_is_reported_and_ignored(state, reason):
+def test_an_abort_of_a_committed_version_is_reported_and_ignored(state, reason):
     switch = state()
     assert order(switch, ABORT) == [Complain(reason)]
     assert (switch.in_force, held(switch)) == (state().in_force, held(state()))
@@ -504,11 +504,11 @@ def test_an_abort_of_what_is_committed_is_reported_and_ignored(state, reason):
         (discarding, (0, 0)),
     ],
 )
-def test_a_rank_brings_the_generations_that_it_has_accepted_and_armed(state, brought):
+def test_a_rank_contributes_its_accepted_and_armed_generations(state, brought):
     assert state().contribute() == brought
 
 
-def test_a_collective_transfer_starts_where_all_have_accepted():
+def test_a_collective_transfer_starts_once_all_ranks_have_accepted():
     switch = accepted(collective=True)
     assert switch.contribute() == (1, 0)
     assert switch.agreed(1, 0) == [Prepare(OFFER)]
@@ -592,7 +592,7 @@ def test_after_the_flip_the_new_placement_is_in_force():
 
 
 @pytest.mark.parametrize("state", [stable, accepted, prepared, armed, discarding, flipped])
-def test_a_flip_that_nobody_asked_for_is_reported_and_ignored(state):
+def test_an_unexpected_flip_is_reported_and_ignored(state):
     switch = state()
     before = switch.in_force, switch.placement
     assert switch.flipped(9) == [Complain("flipped at step 9, but no flip was due")]
@@ -615,13 +615,13 @@ def test_a_flip_that_nobody_asked_for_is_reported_and_ignored(state):
         (discarding, HeldState.DISCARDING),
     ],
 )
-def test_a_hello_says_what_is_held_and_how_far_it_has_come(state, said):
+def test_a_hello_has_the_held_version_and_its_state(state, said):
     hello = state().connected(2)
     assert (hello.stream, hello.held) == (2, Held(FIRST, said))
     assert (hello.in_force, hello.placement, hello.flipped_at) == (BASE, OLD, None)
 
 
-def test_a_hello_says_what_is_in_force_and_since_which_step():
+def test_a_hello_has_the_version_in_force_and_its_first_step():
     hello = flipped().connected(2)
     assert (hello.in_force, hello.placement, hello.flipped_at) == (FIRST, NEW, 8)
     assert hello.held is None
@@ -635,7 +635,7 @@ def without_server(switch: WorkerSwitch) -> WorkerSwitch:
     return switch
 
 
-def test_what_all_have_armed_flips_without_the_server():
+def test_an_armed_version_flips_without_the_server():
     switch = without_server(armed())
     assert switch.agreed(*switch.contribute()) == [Flip(OFFER)]
     assert switch.flipped(8) == [noted("flipped", FIRST, NEW, step=8)]
@@ -671,7 +671,7 @@ def test_staging_is_freed_without_the_server(collective):
 # A new group of the engine.
 
 
-def test_a_worker_of_a_new_group_goes_on_with_the_version_that_it_has():
+def test_a_worker_of_a_new_group_keeps_its_version():
     switch = flipped()
     assert switch.regroup("g2", NEW) == []
     hello = switch.connected(2)
@@ -679,7 +679,7 @@ def test_a_worker_of_a_new_group_goes_on_with_the_version_that_it_has():
     assert (hello.in_force, hello.flipped_at) == (FIRST, 8)
 
 
-def test_a_worker_of_a_new_group_that_serves_by_another_placement_has_no_version():
+def test_a_worker_of_a_new_group_with_another_placement_has_no_version():
     switch = flipped()
     assert switch.regroup("g2", OTHER) == []
     hello = switch.connected(2)
@@ -687,14 +687,14 @@ def test_a_worker_of_a_new_group_that_serves_by_another_placement_has_no_version
     assert (hello.in_force, hello.flipped_at) == (None, None)
 
 
-def test_a_worker_of_a_new_group_hears_no_more_of_the_old_one():
+def test_a_worker_of_a_new_group_ignores_messages_to_the_old_one():
     switch = stable()
     switch.regroup("g2", OLD)
     assert order(switch, OFFER) == []
 
 
 @pytest.mark.parametrize("state", [prepared, armed, contributed])
-def test_a_new_group_discards_what_is_held(state):
+def test_a_new_group_discards_the_held_offer(state):
     switch = state()
     assert switch.regroup("g2", OLD) == [Discard(OFFER)]
     assert held(switch) is None
@@ -708,7 +708,7 @@ def test_a_new_group_lets_a_running_transfer_end_first(state):
     assert switch.prepared(FIRST) == DROPS
 
 
-def test_what_the_old_group_was_offered_is_ignored_in_the_new_one():
+def test_an_offer_to_the_old_group_is_ignored_in_the_new_one():
     switch = prepared()
     switch.regroup("g2", OLD)
     switch.connected(2)

@@ -1,4 +1,4 @@
-"""The checker of histories: it passes what is right, and names what was planted."""
+"""The checker of histories: it accepts correct histories, and names planted violations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 
 class Run:
-    """Writes the history of a deployment in which all goes as it should.
+    """Writes the correct history of a deployment.
 
     Attributes:
         lines: what has been written.
@@ -53,7 +53,7 @@ class Run:
         self.lines.append({"kind": "started"})
 
     def opened(self, dead: Iterable[str] = WORKERS) -> None:
-        """A group forms, in which the dead have started again, and its epoch opens."""
+        """A group forms, in which dead processes have restarted, and its epoch opens."""
         for worker in dead:
             self.incarnations[worker] += 1
         self.epoch += 1
@@ -160,7 +160,7 @@ def recorded(phy2log: list[list[int]], experts: int = EXPERTS) -> tuple[str, Lin
 
 
 def interleaved(*histories: list[Line]) -> list[Line]:
-    """Turn by turn, with rising terms of the one server."""
+    """One line of each history in turn, with rising terms of one server."""
     lines = [line for turn in zip_longest(*histories) for line in turn if line is not None]
     return with_terms(lines)
 
@@ -216,8 +216,8 @@ def test_a_clean_history_has_no_violations_and_is_counted() -> None:
     assert report.other_kinds == {}
 
 
-def test_deployments_do_not_mix() -> None:
-    """Two of them have the same versions, with other digests, steps and counts."""
+def test_deployments_are_checked_separately() -> None:
+    """Two deployments have the same versions, with other digests, steps and counts."""
     other, unnamed = Run("e", seed=1), Run(seed=2)
     for run in (other, unnamed):
         run.opened()
@@ -312,7 +312,7 @@ def insert(lines: list[Line], line: Line, *, after: Line) -> Line:
 
 
 def replace_placement(lines: list[Line], version: list[int], phy2log: list[list[int]]) -> Line:
-    """Let a version have had another placement all the time."""
+    """Replace the placement of a version everywhere."""
     digest, placement = recorded(phy2log)
     own = [line for line in lines if line.get("version", [line.get("epoch"), 0]) == version]
     for line in own:
@@ -344,21 +344,21 @@ def a_worker_flips_to_another_digest(lines: list[Line]) -> Line:
 
 
 @planted("I2", saying="2.0 has digest 000000000000, but ")
-def a_worker_serves_by_another_digest_than_its_epoch(lines: list[Line]) -> Line:
+def a_worker_serves_with_another_digest_than_its_epoch(lines: list[Line]) -> Line:
     line = find(lines, "in_force", version=[2, 0], worker="w1")
     line["digest"] = "0" * 64
     return line
 
 
 @planted("I2", saying="but that of its placement is")
-def a_placement_is_not_that_of_its_digest(lines: list[Line]) -> Line:
+def a_placement_does_not_match_its_digest(lines: list[Line]) -> Line:
     offer = find(lines, "offered", version=[1, 1])
     offer["placement"] = offer["placement"] | {"gpus": 1}
     return offer
 
 
 @planted("I2", saying="but that of its placement is")
-def the_placement_of_an_epoch_is_not_that_of_its_digest(lines: list[Line]) -> Line:
+def the_placement_of_an_epoch_does_not_match_its_digest(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=1)
     epoch["placement"] = recorded([[0, 1, 2, 0], [2, 2, 1, 0]])[1]
     return epoch
@@ -377,7 +377,7 @@ def a_flip_comes_before_the_commit(lines: list[Line]) -> Line:
 
 
 @planted("I3", saying="'w0' (incarnation 1) serves with 1.2, which is not committed")
-def a_worker_serves_by_what_was_aborted(lines: list[Line]) -> Line:
+def a_worker_serves_with_an_aborted_version(lines: list[Line]) -> Line:
     prepared = find(lines, "prepared", version=[1, 2], worker="w0")
     line = {**prepared, "kind": "in_force", "group": "group 1"}
     return insert(lines, line, after=find(lines, "aborted", version=[1, 2]))
@@ -435,7 +435,7 @@ def an_abort_is_durable_after_the_commit(lines: list[Line]) -> Line:
 
 
 @planted("I4", saying="1.1 is aborted, but line")
-def what_is_applied_is_aborted(lines: list[Line]) -> Line:
+def an_applied_switch_is_aborted(lines: list[Line]) -> Line:
     aborted = find(lines, "aborted", version=[1, 2]) | {"version": [1, 1]}
     return insert(lines, aborted, after=find(lines, "applied", version=[1, 1]))
 
@@ -519,7 +519,7 @@ def too_much_is_added(lines: list[Line]) -> Line:
 
 
 @planted("I7", saying="counts 12, but 7 before + difference 3 + gap 0 are 10")
-def what_was_missed_is_not_recorded(lines: list[Line]) -> Line:
+def missed_tokens_are_not_recorded(lines: list[Line]) -> Line:
     report = find(lines, "report", worker="w1", seq=2)
     report["gap"] = 0
     return report
@@ -540,7 +540,7 @@ def a_difference_is_negative(lines: list[Line]) -> Line:
 
 
 @planted("I7", saying="is accepted after report 1")
-def a_report_is_taken_twice(lines: list[Line]) -> Line:
+def a_report_is_accepted_twice(lines: list[Line]) -> Line:
     report = find(lines, "report", worker="w1", seq=2)
     report["seq"] = 1
     return report
@@ -556,7 +556,7 @@ def a_baseline_is_not_restored(lines: list[Line]) -> Line:
 
 
 @planted("I7", saying="counts 13, but 5 before + difference 5 + gap 2 are 12")
-def a_restored_baseline_is_not_the_one_gone_on_from(lines: list[Line]) -> Line:
+def a_restored_baseline_is_not_the_one_in_use(lines: list[Line]) -> Line:
     find(lines, "restored")["counts"] = 5
     return find(lines, "report", counts=13)
 
@@ -587,7 +587,7 @@ def a_slot_has_no_expert(lines: list[Line]) -> Line:
 
 
 @planted("P1", saying="the server starts in term 1 after term 1 in line 1")
-def a_term_comes_again(lines: list[Line]) -> Line:
+def a_term_is_used_twice(lines: list[Line]) -> Line:
     started = find(lines, "started", term=2)
     started["term"] = 1
     return started
@@ -636,14 +636,14 @@ def a_gpu_is_owned_twice_where_no_placement_is_recorded(lines: list[Line]) -> Li
 
 
 @planted("P2", saying="epoch 2: no member owns GPU 1")
-def a_gpu_is_owned_by_nobody(lines: list[Line]) -> Line:
+def a_gpu_has_no_owner(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     epoch["members"]["w1"]["gpus"] = []
     return epoch
 
 
 @planted("P2", saying="epoch 2: 'w1' owns GPU 2 of only 2 GPUs")
-def a_gpu_is_none_of_the_placements(lines: list[Line]) -> Line:
+def a_gpu_is_not_in_the_placement(lines: list[Line]) -> Line:
     epoch = find(lines, "epoch", epoch=2)
     epoch["members"]["w1"]["gpus"] = [1, 2]
     return epoch
@@ -715,7 +715,7 @@ def an_offer_comes_while_one_is_committed(lines: list[Line]) -> Line:
 
 
 @planted("P4", saying="1.1 is committed, but was never offered")
-def what_was_never_offered_is_committed(lines: list[Line]) -> Line:
+def a_switch_is_committed_that_was_never_offered(lines: list[Line]) -> Line:
     drop(lines, find(lines, "offered", version=[1, 1]))
     return find(lines, "committed", version=[1, 1])
 
@@ -734,7 +734,7 @@ def an_aborted_switch_is_committed_while_another_is_open(lines: list[Line]) -> L
 
 
 @planted("P4", saying="2.6 is applied, but is not an open switch that is committed")
-def what_was_never_committed_is_applied(lines: list[Line]) -> Line:
+def a_switch_is_applied_that_was_never_committed(lines: list[Line]) -> Line:
     kinds = ("committed", "commit_sent", "flipped")
     drop(lines, *(x for x in lines if x["kind"] in kinds and x["version"] == [2, 6]))
     return find(lines, "applied", version=[2, 6])
@@ -772,7 +772,7 @@ def a_switch_is_applied_without_a_process_that_only_said_that_it_serves(lines: l
 
 
 def test_a_server_that_has_lost_its_store_may_use_generations_again() -> None:
-    """Its terms begin anew, and P1 says so: what the lost store knew is not held against it."""
+    """Its terms restart, which P1 reports. Generations of the lost store do not count."""
     run = clean()
     run.started()
     run.opened()
@@ -812,13 +812,13 @@ def test_a_planted_violation_is_found_and_named(
         a_rank_flips_at_another_step,
         an_offer_is_on_an_old_version,
         too_much_is_added,
-        a_report_is_taken_twice,
+        a_report_is_accepted_twice,
         an_old_switch_is_applied_again_over_another,
         a_switch_is_applied_again_in_the_next_epoch,
     ],
 )
-def test_one_fault_is_told_once(plant: Plant) -> None:
-    """What comes after is held against what should have been, as far as that is known."""
+def test_one_fault_is_reported_once(plant: Plant) -> None:
+    """Later lines are compared with the correct state, as far as that is known."""
     lines = with_terms(clean().lines)
     plant(lines)
 
@@ -843,7 +843,7 @@ def until(lines: list[Line], last: Line) -> list[Line]:
         ("commit_sent", "the switch to 2.6 is still committed at the end"),
     ],
 )
-def test_a_switch_that_is_open_at_the_end_is_told_where_the_run_is_complete(
+def test_a_switch_that_is_open_at_the_end_of_a_complete_run_is_reported(
     last: str, saying: str
 ) -> None:
     lines = with_terms(clean().lines)
@@ -864,7 +864,7 @@ def test_a_switch_that_is_open_at_the_end_is_told_where_the_run_is_complete(
         ("w1", "epoch", None, "'w1' (incarnation 2) never served in epoch 2"),
     ],
 )
-def test_a_member_that_is_behind_at_the_end_is_told_where_the_run_is_complete(
+def test_a_member_that_is_behind_at_the_end_of_a_complete_run_is_reported(
     worker: str, kind: str, version: list[int] | None, saying: str
 ) -> None:
     lines = with_terms(clean().lines)
@@ -880,7 +880,7 @@ def test_a_member_that_is_behind_at_the_end_is_told_where_the_run_is_complete(
     assert lines[violation.line - 1] is find(lines, kind, **blamed)
 
 
-def test_a_server_alone_is_not_blamed_for_what_its_workers_have_not_written() -> None:
+def test_a_history_of_the_server_alone_needs_no_lines_of_workers() -> None:
     lines = with_terms(clean().lines)
     lines = [line for line in lines if line["kind"] not in ("in_force", "flipped")]
 
@@ -922,7 +922,7 @@ DURABLE = [("epoch", 2), ("offered", 3), ("committed", 2), ("aborted", 2), ("app
 
 
 def again(lines: list[Line], kind: str, number: int, *, lost: bool) -> Line:
-    """The server dies after it has made this durable, and before or after it has noted it."""
+    """The server dies after a save, before or after it has written the event."""
     line = [line for line in lines if line["kind"] == kind][number - 1]
     started = insert(lines, {"kind": "started"}, after=line)
     noted = insert(lines, line | {"again": True}, after=started)
@@ -934,7 +934,7 @@ def again(lines: list[Line], kind: str, number: int, *, lost: bool) -> Line:
 
 @pytest.mark.parametrize(("kind", "number"), DURABLE)
 @pytest.mark.parametrize("lost", [False, True])
-def test_what_a_restarted_server_notes_again_is_taken_once(
+def test_an_event_that_a_restarted_server_repeats_counts_once(
     kind: str, number: int, lost: bool
 ) -> None:
     lines = with_terms(clean().lines)
@@ -951,7 +951,7 @@ def test_what_a_restarted_server_notes_again_is_taken_once(
 
 @pytest.mark.parametrize(("kind", "number"), [case for case in DURABLE if case[0] != "aborted"])
 @pytest.mark.parametrize("lost", [False, True])
-def test_what_is_noted_again_has_the_digest_that_it_had(kind: str, number: int, lost: bool) -> None:
+def test_a_repeated_event_has_the_same_digest(kind: str, number: int, lost: bool) -> None:
     lines = with_terms(clean().lines)
     noted = again(lines, kind, number, lost=lost)
     noted["digest"] = "0" * 64
@@ -964,7 +964,7 @@ def test_what_is_noted_again_has_the_digest_that_it_had(kind: str, number: int, 
         assert lines[told["I2"] - 1] is noted
 
 
-def test_a_commit_that_the_restarted_server_has_forgotten_is_told() -> None:
+def test_a_commit_that_the_restarted_server_has_lost_is_reported() -> None:
     lines = with_terms(clean().lines)
     aborted = find(lines, "aborted") | {"version": [1, 4], "again": True}
     insert(lines, aborted, after=find(lines, "committed", version=[1, 4]))
@@ -1017,7 +1017,7 @@ PLACEMENT = recorded([[0, 1, 2, 0], [0, 1, 2, 1]])[1]
 
 
 def bad(kind: str, **values: Any) -> str:
-    """A line of this kind that is right but for these values; ... takes a key away."""
+    """A line of this kind that is correct except for these values; ... removes a key."""
     line = find(with_terms(clean().lines), kind)
     return json.dumps({key: v for key, v in {**line, **values}.items() if v is not ...})
 
@@ -1093,7 +1093,7 @@ def test_a_long_value_is_cut_short() -> None:
 
 
 @pytest.mark.parametrize("text", [trimtab_tools.history.__doc__, PROTOCOL])
-def test_what_is_documented_is_what_is_judged(text: str) -> None:
+def test_the_documented_rules_are_those_that_are_checked(text: str) -> None:
     codes = r"I\d|liveness" if text is PROTOCOL else r"I\d|P\d|liveness"
     documented = set(re.findall(rf"^\| ({codes}) \|", text, re.MULTILINE))
     judged = {code for code in (*RULES, "P1", "liveness") if re.fullmatch(codes, code)}
