@@ -81,7 +81,7 @@ def _servers_are_preloaded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """A test that configures logs, such as by a command in this process, does so for itself only."""
+    """Undo what a test has configured of the logs, such as by a command in this process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -67,6 +67,8 @@ def _plain(value: Any) -> Any:
             return value.hex()
         case Member():
             return vars(value)
+        case Mapping():
+            return dict(value)
         case Placement():
             return {
                 "experts": value.num_experts,

@@ -16,6 +16,7 @@ from trimtab_protocol.version import Version
 from trimtab_server.rollout import events
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.record import Epoch, Record, Stage, Switch
+from trimtab_server.store.codec import decode_record, encode_placement, encode_record
 
 OLD, NEW = (Placement.of([[0, 1, 2, last], [last, 2, 1, 0]], 3, 2) for last in (0, 1))
 BASE, FIRST = Version(1, 0), Version(1, 1)
@@ -93,6 +94,18 @@ def test_a_repeated_event_is_read_as_repeated(record: Record, kind: type[Event])
     assert json.loads(lines[0])["again"] is True
     assert isinstance(again, history.Again)
     assert isinstance(again.event, kind)
+
+
+def test_an_epoch_that_comes_from_the_store_is_written_again() -> None:
+    """Its members are no plain dict there."""
+    text, placements = encode_record(IN_EPOCH), {OLD.digest: encode_placement(OLD)}
+    stored = decode_record(text, placements)
+
+    (note,) = events.newest(stored)
+    assert json.loads(encode_line(note.event)) == {
+        **json.loads(encode_line(events.epoch_opened(EPOCH, IN_EPOCH).event)),
+        "again": True,
+    }
 
 
 def test_an_event_is_one_line_of_text_for_any_values() -> None:

@@ -114,12 +114,8 @@ class World:
     # Actions.
 
     def actions(self) -> Iterator[tuple[str, Callable[[], None]]]:
-<<<<<<< HEAD
-        """Everything that can happen now, by name."""
-        self.links = [link for link in self.links if link.worker_open or link.server_open]
-=======
         """All actions that are possible now, by name."""
->>>>>>> w-rpc
+        self.links = [link for link in self.links if link.worker_open or link.server_open]
         for rank in self.ranks.values():
             yield from self._rank_actions(rank)
         for link in self.links:
