@@ -344,7 +344,7 @@ def test_an_offer_for_slots_of_another_worker_is_refused(
     stream = server.joined()
     offer(stream, gpus=ALL)
 
-    assert "not this worker's" in stream.expect("refused").reason
+    assert "not on a GPU of this worker" in stream.expect("refused").reason
 
 
 def test_an_offer_while_another_is_held_is_refused(server: RunningSessions, engine: Engine) -> None:
