@@ -50,7 +50,7 @@ check: $(VENV)/.dev  ## Run all checks of CI except the tests
 	$(BIN)/docker-compose config --quiet
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_contract.py
 	$(MAKE) --no-print-directory protos OUT=$(VENV)-protos/fresh
-	diff -r -x '*.proto' -x __init__.py -x __pycache__ -x requirements.txt \
+	diff -r -x '*.proto' -x __init__.py -x py.typed -x __pycache__ -x requirements.txt \
 		$(VENV)-protos/fresh protos
 
 compat:  ## Run the client alone on the oldest and newest versions of its dependencies

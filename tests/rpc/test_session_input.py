@@ -15,14 +15,14 @@ from trimtab_protocol.wire.tensors import encode_tensor
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"deployment": ""}, "hello.deployment", "'' has not 1 to 200 characters"),
-        ({"worker": "w" * 201}, "hello.worker", "has not 1 to 200 characters"),
+        ({"deployment": ""}, "hello.deployment", "'' does not have 1 to 200 characters"),
+        ({"worker": "w" * 201}, "hello.worker", "does not have 1 to 200 characters"),
         ({"stream": 0}, "hello.stream", "0 is below 1"),
         ({"gpus": []}, "hello.gpus", "is empty"),
         ({"gpus": [1, 0]}, "hello.gpus", "[1, 0] does not rise"),
         ({"gpus": [0, 2]}, "hello.gpus", "[0, 2] is not below num_gpus = 2"),
-        ({"scope": 0}, "hello.scope", "0 is not a known one"),
-        ({"transfer": 9}, "hello.transfer", "9 is not a known one"),
+        ({"scope": 0}, "hello.scope", "0 is not a known value"),
+        ({"transfer": 9}, "hello.transfer", "9 is not a known value"),
         ({"staging_slots": 0}, "hello.staging_slots", "0 is below 1"),
         ({"num_experts": 5}, "hello.placement.phy2log", "expert 4 has no slot in layer 0"),
         ({"num_experts": 7}, "hello.topology.num_replicas", "6 slots cannot hold 7 experts"),
@@ -36,7 +36,7 @@ from trimtab_protocol.wire.tensors import encode_tensor
             "2 does not divide the number of experts (5)",
         ),
         ({"placement": None}, "hello.placement", "is required"),
-        ({"held": switch_pb2.Held()}, "hello.held.state", "0 is not a known one"),
+        ({"held": switch_pb2.Held()}, "hello.held.state", "0 is not a known value"),
         ({"gpus": [1, 1]}, "hello.gpus", "[1, 1] does not rise"),
         ({"gpus": [9] * 1000}, "hello.gpus", "[9, 9, 9, 9, 9, 9, 9, 9, …] does not rise"),
         (

@@ -151,7 +151,7 @@ def _require_names_and_numbers(message: pb.Hello) -> None:
             (
                 0 < len(text) <= MAX_NAME,
                 f"hello.{name}",
-                f"{text[:40]!r} has not 1 to {MAX_NAME} characters",
+                f"{text[:40]!r} does not have 1 to {MAX_NAME} characters",
             )
             for name, text in names
         ),
@@ -214,7 +214,7 @@ def _one_of(known: Mapping[Any, Any], value: int, field: str) -> Any:
     for member, number in known.items():
         if number == value:
             return member
-    raise MalformedError(Violation(field, f"{value} is not a known one"))
+    raise MalformedError(Violation(field, f"{value} is not a known value"))
 
 
 # Reports.
