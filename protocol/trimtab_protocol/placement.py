@@ -51,9 +51,8 @@ class Placement:
         slots = phy2log_LR.shape[1]
         if num_gpus < 1 or slots % num_gpus:
             raise malformed("num_gpus", f"{num_gpus} does not divide the number of slots ({slots})")
-        outside = np.argwhere((phy2log_LR < 0) | (phy2log_LR >= num_experts))
-        if outside.size:
-            layer, slot = outside[0]
+        if phy2log_LR.min() < 0 or phy2log_LR.max() >= num_experts:
+            layer, slot = np.argwhere((phy2log_LR < 0) | (phy2log_LR >= num_experts))[0]
             what = f"{phy2log_LR[layer, slot]} is not an expert in [0, {num_experts})"
             raise malformed(f"phy2log[{layer}, {slot}]", what)
         # A copy always: the caller may write to its own array later.
@@ -146,8 +145,10 @@ class Placement:
             here = np.unique(self.phy2log[0])
             gaps = np.flatnonzero(here != np.arange(len(here)))
             return 0, int(gaps[0]) if len(gaps) else len(here)
-        missing = np.argwhere(self.logcnt == 0)
-        return (int(missing[0, 0]), int(missing[0, 1])) if missing.size else None
+        if self.logcnt.all():
+            return None
+        layer, expert = np.argwhere(self.logcnt == 0)[0].tolist()
+        return layer, expert
 
 
 def _frozen(array: IntArray) -> IntArray:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.v1 import tensor_pb2
-from trimtab_protocol.errors import malformed, require
+from trimtab_protocol.errors import malformed
 
 Array = npt.NDArray[Any]
 
@@ -52,19 +52,23 @@ def decode_tensor(
         MalformedError: another rank or type, a size that is negative, or data of another length
             than the shape's.
     """
+    # Each report is decoded here, so the texts of errors are made only when they are needed.
     kind = _DTYPES.get(message.data_type)
     if kind is None:
         raise malformed(f"{field}.data_type", f"{message.data_type} is not a known type")
-    require(dtype in (None, kind.name), f"{field}.data_type", f"{kind} is not {dtype}")
+    if dtype is not None and dtype != kind.name:
+        raise malformed(f"{field}.data_type", f"{kind} is not {dtype}")
     shape = list(message.shape)
-    if rank is not None:
-        require(len(shape) == rank, f"{field}.shape", f"{shape} has rank {len(shape)}, not {rank}")
+    if rank is not None and len(shape) != rank:
+        raise malformed(f"{field}.shape", f"{shape} has rank {len(shape)}, not {rank}")
     low = 0 if rank is None else 1
-    require(min(shape, default=low) >= low, f"{field}.shape", f"{shape} has a size below {low}")
+    if min(shape, default=low) < low:
+        raise malformed(f"{field}.shape", f"{shape} has a size below {low}")
     # Python's integers do not overflow, so no shape can wrap around to fit.
     expected, length = math.prod(shape) * kind.itemsize, len(message.data)
-    sizes = f"{length} bytes, but shape {shape} of {kind} takes {expected}"
-    require(length == expected, f"{field}.data", sizes)
+    if length != expected:
+        sizes = f"{length} bytes, but shape {shape} of {kind} takes {expected}"
+        raise malformed(f"{field}.data", sizes)
     try:
         array = np.frombuffer(message.data, kind).reshape(shape)
     except ValueError as error:
