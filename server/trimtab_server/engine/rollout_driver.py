@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
@@ -140,7 +141,7 @@ class RolloutDriver:
 
     async def _perform(self, effects: list[Effect]) -> list[DriverEvent]:
         events: list[DriverEvent] = []
-        for effect in effects:
+        for effect in _notes_before_sends(effects):
             match effect:
                 case Save(record):
                     await self._store.save_record(record)
@@ -168,3 +169,17 @@ class RolloutDriver:
         if before.placement is None or now.epoch != before.epoch:
             return []
         return [PlacementApplied(before.placement, now.placement)]
+
+
+def _notes_before_sends(effects: list[Effect]) -> list[Effect]:
+    """Effects in their order, but the notes of a run of notes and sends come before its sends.
+
+    A send waits until the history has all notes so far: like this, one wait serves a whole run.
+    """
+    ordered: list[Effect] = []
+    for is_run, group in groupby(effects, lambda effect: isinstance(effect, Note | Send)):
+        run = list(group)
+        if is_run:
+            run.sort(key=lambda effect: isinstance(effect, Send))
+        ordered += run
+    return ordered
