@@ -16,19 +16,15 @@ from __future__ import annotations
 from operator import index
 from typing import Any, SupportsIndex
 
-from trimtab_protocol.errors import Violation
+from trimtab_protocol.errors import MalformedError, Violation
 
 
 class TrimtabError(Exception):
     """Base of every error raised on purpose."""
 
 
-class InvalidArgumentError(TrimtabError, ValueError):
+class InvalidArgumentError(TrimtabError, MalformedError):
     """Input that breaks a rule. The message names the argument, the value and the rule."""
-
-    def __init__(self, *violations: Violation) -> None:
-        self.violations = violations
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
 
 
 class NotFoundError(TrimtabError):

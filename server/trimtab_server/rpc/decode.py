@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+from trimtab_protocol.errors import gather
 from trimtab_protocol.wire.tensors import Array
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
-from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, gather, named_as
+from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
 from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Effort, Objective, settings_for

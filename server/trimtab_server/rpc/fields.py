@@ -1,11 +1,10 @@
-"""Maps the arguments of calls to the paths of request fields, and collects violations."""
+"""Maps the arguments of calls to the paths of request fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
 
 from trimtab_protocol.errors import MalformedError, Violation
 from trimtab_server.domain.errors import InvalidArgumentError
@@ -36,29 +35,15 @@ def malformed_as_invalid() -> Iterator[None]:
 
 @contextmanager
 def named_as(paths: Mapping[str, str]) -> Iterator[None]:
-    """Replace the names of arguments in violations by the paths of request fields.
+    """Raise an InvalidArgumentError that names request fields by their paths, not arguments.
 
     A name that is not in `paths` is a path already. An index stays: "current[0, 3]"
     becomes "current.phy2log[0, 3]".
     """
     try:
         yield
-    except InvalidArgumentError as error:
+    except MalformedError as error:
         raise InvalidArgumentError(*(_renamed(v, paths) for v in error.violations)) from error
-
-
-def gather(*parts: Callable[[], Any]) -> list[Any]:
-    """The results of all parts, or one error with the violations of all that failed."""
-    results: list[Any] = []
-    violations: list[Violation] = []
-    for part in parts:
-        try:
-            results.append(part())
-        except InvalidArgumentError as error:
-            violations.extend(error.violations)
-    if violations:
-        raise InvalidArgumentError(*violations)
-    return results
 
 
 def _renamed(violation: Violation, paths: Mapping[str, str]) -> Violation:

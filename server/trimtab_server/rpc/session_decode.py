@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from trimtab.v1alpha1 import session_service_pb2 as pb
-from trimtab_protocol.messages import Answer, Hello, Report, WorkerSetup
+from trimtab_protocol.errors import gather
+from trimtab_protocol.messages import Answer, Report
 from trimtab_protocol.wire import requests
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
-from trimtab_server.rpc.fields import gather, malformed_as_invalid, named_as
+from trimtab_server.rpc.fields import malformed_as_invalid, named_as
 
 _HELLO_FIELDS = {
     name: f"hello.topology.{name}"
@@ -21,7 +22,7 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         topology, (hello, setup) = gather(
-            lambda: _topology(message), lambda: _decode_hello(message)
+            lambda: _topology(message), lambda: requests.decode_hello(message)
         )
     spec = DeploymentSpec(
         topology,
@@ -42,11 +43,6 @@ def _topology(message: pb.Hello) -> Topology:
     topology = decode_topology(message.topology)
     topology.check_experts(message.num_experts)
     return topology
-
-
-def _decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
-    with malformed_as_invalid():
-        return requests.decode_hello(message)
 
 
 def decode_report(message: pb.Report) -> Report:
