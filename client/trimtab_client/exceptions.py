@@ -28,6 +28,8 @@ from typing import ClassVar
 
 from grpc import StatusCode
 
+from trimtab_protocol.errors import MalformedError
+
 
 @dataclass(frozen=True)
 class FieldViolation:
@@ -169,3 +171,9 @@ def invalid(field: str, description: str) -> InvalidArgumentError:
     """An InvalidArgumentError for one field, raised before anything is sent."""
     violation = FieldViolation(field, description)
     return InvalidArgumentError(f"{field}: {description}", field_violations=[violation])
+
+
+def invalid_as(error: MalformedError) -> InvalidArgumentError:
+    """An InvalidArgumentError with the violations of another package's error."""
+    violations = [FieldViolation(v.field, v.description) for v in error.violations]
+    return InvalidArgumentError(str(error), field_violations=violations)

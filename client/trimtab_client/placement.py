@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.arrays import as_amounts, as_indices
-from trimtab_client.exceptions import FieldViolation, InvalidArgumentError, invalid
+from trimtab_client.exceptions import invalid, invalid_as
 from trimtab_protocol import placement as protocol
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.placement import IntArray as IntArray
@@ -79,8 +79,7 @@ class Placement(protocol.Placement):
         try:
             return super().of(as_indices(phy2log, "phy2log"), num_experts, num_gpus)
         except MalformedError as error:
-            violations = [FieldViolation(v.field, v.description) for v in error.violations]
-            raise InvalidArgumentError(str(error), field_violations=violations) from error
+            raise invalid_as(error) from error
 
     @classmethod
     def untouched(

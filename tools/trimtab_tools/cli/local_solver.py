@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.arrays import as_amounts, as_indices
-from trimtab_client.exceptions import FieldViolation, InvalidArgumentError
+from trimtab_client.exceptions import invalid_as
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PlaceResult
@@ -57,7 +57,7 @@ def _place(
             settings=solver.settings_for(**_settings(options, solver.DEFAULT_EFFORT)),
         )
     except errors.InvalidArgumentError as error:
-        raise _refusal(error) from error
+        raise invalid_as(error) from error
     return _result(plan, load_LE.shape[1], topology.num_gpus)
 
 
@@ -70,11 +70,6 @@ def _settings(options: SolverOptions, default_effort: str) -> dict[str, Any]:
     if settings.get("max_iterations") == _TO_CONVERGENCE:
         settings["max_iterations"] = None
     return settings
-
-
-def _refusal(error: Any) -> InvalidArgumentError:
-    violations = [FieldViolation(v.field, v.description) for v in error.violations]
-    return InvalidArgumentError(str(error), field_violations=violations)
 
 
 def _result(plan: Any, num_experts: int, num_gpus: int) -> PlaceResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from trimtab_client.exceptions import FieldViolation, InvalidArgumentError
+from trimtab_client.exceptions import invalid_as
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.history import Event
 from trimtab_protocol.lines import decode_lines
@@ -20,5 +20,4 @@ def read_history(lines: Iterable[str | bytes]) -> Iterator[Event]:
     try:
         yield from decode_lines(lines)
     except MalformedError as error:
-        violations = [FieldViolation(v.field, v.description) for v in error.violations]
-        raise InvalidArgumentError(str(error), field_violations=violations) from error
+        raise invalid_as(error) from error
