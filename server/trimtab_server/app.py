@@ -179,12 +179,8 @@ class App:
         self._recorder.built_from(__version__, torch.__version__)
 
 
-async def serve(config: ServerConfig) -> bool:
-    """Run a server until SIGTERM or SIGINT. A second signal stops it at once.
-
-    Returns:
-        Whether all work was finished.
-    """
+async def serve(config: ServerConfig) -> None:
+    """Run a server until SIGTERM or SIGINT. A second signal stops it at once."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     with _signals_set(stop, hurry):
         app = await App(config).__aenter__()
@@ -199,7 +195,6 @@ async def serve(config: ServerConfig) -> bool:
         log.info("draining", seconds=config.rpc.drain_seconds)
         finished = await app.stop(hurry)
         log.info("stopped", finished=finished)
-        return finished
 
 
 async def warm(config: ServerConfig, shapes: Sequence[Shape] = ()) -> None:
