@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,26 @@ def carried_out(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_rehearsal_goes_through_what_a_device_would_be_asked(tmp_path: Path) -> None:
-    asked, file = (
-        ["compile", "agreement", "plans", "phases", "place", "beside"],
-        tmp_path / "figures.json",
-    )
-    done = carried_out("--rehearse", "--json", str(file), *asked)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(file.read_text())
-    assert found["surroundings"]["torch"] == torch.__version__
-    outcomes = {name: ran["outcome"] for name, ran in found["sections"].items()}
-    assert outcomes == {**dict.fromkeys(asked, "passed"), "beside": "left out"}
-    (answers,) = found["sections"]["agreement"]["tables"].popitem()[1]
+    def rehearse(*sections: str) -> tuple[dict[str, Any], str]:
+        file = tmp_path / sections[0]
+        done = carried_out("--rehearse", "--json", str(file), *sections)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(file.read_text()), done.stdout
+
+    # At the same time, since nothing is measured.
+    with ThreadPoolExecutor() as pool:
+        calls = ("compile", "agreement"), ("plans", "phases", "place", "beside")
+        (first, _), (second, printed) = pool.map(lambda call: rehearse(*call), calls)
+    assert first["surroundings"]["torch"] == torch.__version__
+    found = {**first["sections"], **second["sections"]}
+    outcomes = {name: ran["outcome"] for name, ran in found.items()}
+    assert outcomes == {**dict.fromkeys(sum(calls, ()), "passed"), "beside": "left out"}
+    (answers,) = found["agreement"]["tables"].popitem()[1]
     assert answers["requests answered alike"] > 0
     assert answers["not"] == 0
-    for row in found["sections"]["plans"]["tables"].popitem()[1]:
+    for row in found["plans"]["tables"].popitem()[1]:
         name = row.pop("plan")
-        assert f"| {name} |" in done.stdout, "the table says the same"
+        assert f"| {name} |" in printed, "the table says the same"
         assert all(value > 0 for value in row.values())
 
 

@@ -91,7 +91,8 @@ async def test_sessions_of_one_process_do_not_affect_each_other(server: ServerPr
             assert [session.placement for session in group.sessions] == [target] * 3
 
 
-@pytest.mark.parametrize("stage", ["before", "written", "durable"])
+# That what was not written and what was only written are alike lost, tests/store shows.
+@pytest.mark.parametrize("stage", ["written", "durable"])
 @pytest.mark.parametrize("transition", ["offered", "committed", "applied"])
 def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, transition, stage):
     # The first save opens the epoch.
@@ -106,10 +107,10 @@ def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(tmp_path, tr
         report = fleet.finish()
         flips = fleet.history.lines("flipped", digest=target.digest.hex())
     assert report.ok, report
-    durably_committed = (transition, stage) not in {
-        *(("offered", each) for each in ("before", "written", "durable")),
-        ("committed", "before"),
-        ("committed", "written"),
+    durably_committed = (transition, stage) in {
+        ("committed", "durable"),
+        ("applied", "written"),
+        ("applied", "durable"),
     }
     assert len(flips) == (fleet.options.ranks if durably_committed else 0), (
         "a switch is carried out if its commit is durable, and else aborted"
@@ -175,7 +176,7 @@ def test_kill_9_of_the_server_loses_nothing(tmp_path):
     with fleet_of(tmp_path) as fleet:
         targets = RandomTargets(fleet.options)
         fleet.wait_in_force()
-        for _ in range(5):
+        for _ in range(3):
             fleet.trigger(targets.after(fleet.target))
             # At any point of the switch, which takes about as long.
             time.sleep(rng.random() * 0.03)

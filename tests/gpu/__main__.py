@@ -77,8 +77,8 @@ def _carried_out(name: str, beside: list[str]) -> dict[str, Any]:
 
 def _path_of(root: Path) -> str:
     """PYTHONPATH for the sources of a build, with the tests of this one."""
-    parts = [root / "protos", root / "server", root / "client", _ROOT]
-    return os.pathsep.join(str(part.resolve()) for part in parts)
+    folders = (root / name for name in ("protos", "protocol", "client", "server", "tools"))
+    return os.pathsep.join(str(path.resolve()) for path in (*folders, _ROOT))
 
 
 def _arguments() -> argparse.Namespace:
