@@ -1,8 +1,8 @@
 """Compiles the cuda backend's kernels for a GPU that this machine need not have; launches nothing.
 
-`python -m tests.solver.compile_kernels TARGET PART PARTS` prints a JSON object for each kernel of
-one part: name, constants, registers of a thread, bytes of a thread's stack, bytes of shared memory
-of a program. Triton's wheel contains all the tools, ptxas included. The project's own jobs are made
+`python -m tests.solver.compile_kernels TARGET PART PARTS SIZES` prints a JSON object for each kernel
+of one part: name, constants, registers of a thread, bytes of a thread's stack, bytes of shared
+memory of a program. It compiles them for all sizes of models, or each for the first that has it. Triton's wheel contains all the tools, ptxas included. The project's own jobs are made
 on the CPU and launched under a driver that only names the target, so that each kernel is compiled
 with the very arguments of a launch.
 """
@@ -73,12 +73,13 @@ class _NoDevice:
 
 def main() -> None:
     """Compile one part of the kernels, and print the resources of each."""
-    target, part, parts = map(int, sys.argv[1:])
+    target, part, parts = map(int, sys.argv[1:4])
+    each_once = sys.argv[4] == "first"
     driver.set_active(_NoDevice(target))
     launch, seen = JITFunction.run, set[str]()
 
     def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **constants: Any) -> None:
-        name = f"{self.fn.__name__} {constants}"
+        name = self.fn.__name__ if each_once else f"{self.fn.__name__} {constants}"
         if name not in seen:
             seen.add(name)
             if len(seen) % parts == part:

@@ -2,7 +2,7 @@
 
 The other tests run them in Triton's interpreter, which accepts much that the compiler refuses.
 TRIMTAB_GPU_TARGETS names the compute capabilities to compile for, without the point; CI compiles
-for all of 75,80,90,100.
+for all of 75,80,90,100, and for all sizes of models. By default each kernel is compiled once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.process
 
 TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
+SIZES = "all" if "TRIMTAB_GPU_TARGETS" in os.environ else "first"
 
 MAX_STACK = {"refine": 48, "deal": 24}
 """Bytes of stack for each thread, 0 for kernels not named: more means that values no longer fit
@@ -46,9 +47,10 @@ def compiled(target: str, cache: Path) -> list[dict[str, Any]]:
     # In this process Triton interprets kernels.
     environment.pop("TRITON_INTERPRET", None)
     parts = min(4, len(os.sched_getaffinity(0)))
+    command = [sys.executable, "-m", "tests.solver.compile_kernels"]
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.solver.compile_kernels", target, str(part), str(parts)],
+            [*command, target, str(part), str(parts), SIZES],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
