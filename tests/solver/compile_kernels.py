@@ -1,10 +1,11 @@
 """Compiles the cuda backend's kernels for a GPU that this machine need not have; launches nothing.
 
-`python -m tests.solver.compile_kernels TARGET PART PARTS SIZES` prints a JSON object for each kernel
+`python -m tests.solver.compile_kernels TARGET PART PARTS all` prints a JSON object for each kernel
 of one part: name, constants, registers of a thread, bytes of a thread's stack, bytes of shared
-memory of a program. It compiles them for all sizes of models, or each for the first that has it. Triton's wheel contains all the tools, ptxas included. The project's own jobs are made
-on the CPU and launched under a driver that only names the target, so that each kernel is compiled
-with the very arguments of a launch.
+memory of a program. With `first` instead of `all`, each kernel is compiled for one size of models
+only. Triton's wheel contains all the tools, ptxas included. The project's own jobs are made on the
+CPU and launched under a driver that only names the target, so that each kernel is compiled with
+the very arguments of a launch.
 """
 
 from __future__ import annotations
