@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.store.scenes import FIRST, NEW, OLD, OTHER, PINNED
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
@@ -35,19 +36,21 @@ def placements(draw: st.DrawFn) -> Placement:
 
 members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))
 epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3), numbers)
-switches = st.builds(Switch, versions, placements(), st.sampled_from(Stage))
+# A few occur often, so that records share them.
+used = st.sampled_from([FIRST, OLD, NEW, OTHER, PINNED]) | placements()
+switches = st.builds(Switch, versions, used, st.sampled_from(Stage))
 
 records = st.builds(
     Record,
     epoch=st.none() | epochs,
     in_force=st.none() | versions,
-    placement=st.none() | placements(),
+    placement=st.none() | used,
     last_generation=numbers,
     switch=st.none() | switches,
     paused=st.none() | names,
     ended_groups=st.lists(names, max_size=3).map(tuple),
-    pinned=st.none() | placements(),
-    past=st.lists(st.builds(Served, versions, placements()), max_size=3).map(tuple),
+    pinned=st.none() | used,
+    past=st.lists(st.builds(Served, versions, used), max_size=3).map(tuple),
 )
 
 saved_counters = st.builds(
