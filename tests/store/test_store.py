@@ -1,4 +1,4 @@
-"""The contract of `Store`, for all implementations: what test_model.py cannot show."""
+"""The contract of `Store`, for all implementations, beside what test_model.py shows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.store.benches import Bench
-from tests.store.scenes import BEFORE, SERVING, contents, expected, prepare
+from tests.store.scenes import AFTER, BEFORE, SERVING, contents, expected, prepare, write
 from trimtab_server.rollout.record import Record
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreError
+from trimtab_server.store.failpoints import STAGES, configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 
 
@@ -23,6 +24,26 @@ def test_deployments_are_in_order_of_code_points(bench: Bench) -> None:
     for name in names:
         store.save(name, Record())
     assert store.deployments() == sorted(names)
+
+
+@pytest.mark.parametrize("operation", AFTER)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_write_that_fails_has_happened_completely_or_not_at_all(
+    bench: Bench, operation: str, stage: str
+) -> None:
+    store = bench.open()
+    prepare(store)
+    state = expected(AFTER[operation] if stage == "durable" else BEFORE)
+    configure(f"{operation}:{stage}=error")
+    with pytest.raises(StoreError, match=f"failpoint {operation}:{stage}"):
+        write(store, operation)
+    configure("")
+    assert contents(store) == state
+    bench.crash()
+    store = bench.open()
+    assert contents(store) == state
+    write(store, operation)
+    assert contents(store) == expected(AFTER[operation])
 
 
 @pytest.mark.parametrize(
