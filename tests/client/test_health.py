@@ -34,9 +34,6 @@ def test_health_is_what_the_server_says(
 
     assert client.health() is heard
     assert client.health("some.Service") is ServingStatus.SERVING
-
-
-def test_a_service_that_the_server_does_not_know_is_unknown(client: Any) -> None:
     assert client.health("no.Service") is ServingStatus.SERVICE_UNKNOWN
 
 

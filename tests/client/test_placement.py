@@ -5,24 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.layouts import layouts
 from trimtab_client import Balance, InvalidArgumentError, Placement
 from trimtab_server.solver import evaluate
 
-
-@st.composite
-def placements(draw: st.DrawFn) -> Placement:
-    experts, gpus = draw(st.integers(1, 9)), draw(st.integers(1, 5))
-    slots_per_gpu = -(-experts // gpus) + draw(st.integers(0, 3))
-    layers, slots = draw(st.integers(1, 4)), gpus * slots_per_gpu
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows = [
-        rng.permutation(np.append(np.arange(experts), rng.integers(0, experts, slots - experts)))
-        for _ in range(layers)
-    ]
-    return Placement.of(np.array(rows), experts, gpus)
+placements = layouts().map(lambda layout: Placement.of(*layout))
 
 
-@given(placements())
+@given(placements)
 def test_maps_are_those_of_an_obvious_loop(placement: Placement) -> None:
     layers, slots = placement.phy2log.shape
     for layer in range(layers):
@@ -38,7 +28,7 @@ def test_maps_are_those_of_an_obvious_loop(placement: Placement) -> None:
     assert placement.log2phy.shape[2] == placement.logcnt.max()
 
 
-@given(placements(), st.integers(0, 2**32))
+@given(placements, st.integers(0, 2**32))
 def test_balance_is_what_the_server_evaluates(placement: Placement, seed: int) -> None:
     rng = np.random.default_rng(seed)
     load = rng.integers(0, 3, placement.logcnt.shape) * rng.integers(1, 10**6)
