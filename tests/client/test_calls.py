@@ -322,25 +322,22 @@ def test_retries_end_after_max_attempts(service: RunningService, connect: Connec
     assert len(service.solver.requests) == 3
 
 
-def test_a_call_waits_no_longer_than_its_timeout_allows(
-    service: RunningService, client: Any
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (Failure(grpc.StatusCode.UNAVAILABLE, retry_after=3600.0), UnavailableError),
+        (Failure(grpc.StatusCode.RESOURCE_EXHAUSTED), ResourceExhaustedError),
+    ],
+    ids=["beyond the timeout", "a lasting limit"],
+)
+def test_a_call_is_not_retried_if_waiting_does_not_help(
+    service: RunningService, client: Any, failure: Failure, kind: type[Any]
 ) -> None:
-    service.solver.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, retry_after=3600.0))
+    service.solver.failures.append(failure)
 
-    with pytest.raises(UnavailableError) as caught:
+    with pytest.raises(kind) as caught:
         client.place(LOAD, TOPOLOGY)
-
-    assert caught.value.retry_after == 3600.0
-    assert len(service.solver.requests) == 1
-
-
-def test_a_limit_that_waiting_does_not_lift_is_not_retried(
-    service: RunningService, client: Any
-) -> None:
-    service.solver.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED))
-
-    with pytest.raises(ResourceExhaustedError):
-        client.place(LOAD, TOPOLOGY)
+    assert caught.value.retry_after == failure.retry_after
     assert len(service.solver.requests) == 1
 
 

@@ -69,15 +69,6 @@ def test_a_balance_carries_the_bound_that_the_solver_evaluates(
     assert (result.after.gap < result.before.gap).all()
 
 
-def test_a_torch_tensor_and_its_array_are_placed_alike(client: Any) -> None:
-    [load] = loads(1)
-    tensor = torch.from_numpy(load)
-
-    from_array, from_tensor = (client.place(x, TOPOLOGY) for x in (load, tensor))
-
-    assert from_array.placement == from_tensor.placement
-
-
 def test_a_budget_bounds_the_moves_that_improve_a_placement(client: Any) -> None:
     [load] = loads(1)
     current = Placement.untouched(3, 32, 40, 8)

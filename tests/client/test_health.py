@@ -69,17 +69,13 @@ def test_wait_ready_waits_for_a_server_that_starts_later(connect: Connect, tmp_p
 
 @pytest.mark.parametrize("service_name", ["", "no.Service"])
 def test_waiting_ends_at_its_timeout(
-    service: RunningService, client: Any, service_name: str
+    service: RunningService, connect: Connect, service_name: str
 ) -> None:
     service.health.set("", health_status("NOT_SERVING"))
 
-    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
-        client.wait_ready(0.05, service=service_name)
-
-
-def test_wait_ready_without_a_server_ends_at_its_timeout(connect: Connect) -> None:
-    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
-        connect("unix:/nowhere").wait_ready(0.05)
+    for target in (service.target, "unix:/nowhere"):
+        with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
+            connect(target).wait_ready(0.05, service=service_name)
 
 
 def test_wait_ready_fails_at_once_without_a_health_service(connect: Connect) -> None:

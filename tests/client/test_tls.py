@@ -52,11 +52,7 @@ def test_only_a_mutual_server_asks_for_a_certificate(
 
 @pytest.mark.parametrize(
     "tls",
-    [
-        TlsOptions(ca=CA, cert=CERT, key=KEY),
-        TlsOptions(cert=CERT, key=KEY, server_name=NAME),
-        None,
-    ],
+    [TlsOptions(ca=CA, cert=CERT, key=KEY), TlsOptions(cert=CERT, key=KEY, server_name=NAME), None],
     ids=["wrong name", "unknown authority", "plain"],
 )
 def test_an_untrusted_server_is_not_reached(

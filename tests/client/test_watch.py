@@ -125,9 +125,7 @@ def test_the_watch_never_gives_up(
     assert len(service.deployments.requests) == 51
 
 
-def test_the_watch_backs_off_until_the_server_answers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_watch_backs_off_until_the_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 1.0)
     retry = RetryPolicy(max_attempts=1, initial_backoff=1.0, max_backoff=4.0, multiplier=2.0)
     watch = Watch("d", None, retry, Deadline(math.inf))
