@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from tests.layouts import layouts
 from tests.store.scenes import FIRST, NEW, OLD, OTHER, PINNED
 from trimtab_protocol.history import Member
+from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 
@@ -21,7 +21,7 @@ names = st.text(max_size=8) | st.sampled_from(
 versions = st.builds(Version, numbers, numbers)
 
 
-placements = layouts().map(lambda layout: placement_of(*layout))
+placements = layouts().map(lambda layout: Placement.of(*layout))
 members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))
 epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3), numbers)
 # A few occur often, so that records share them.

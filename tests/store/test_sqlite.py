@@ -31,7 +31,7 @@ from tests.store.scenes import (
     write,
 )
 from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD_1, encoded_placements
-from trimtab_server.domain.placement import placement_of
+from trimtab_protocol.placement import Placement
 from trimtab_server.store import sqlite
 from trimtab_server.store.errors import (
     StoreCorruptError,
@@ -368,7 +368,7 @@ def test_the_file_does_not_grow_with_the_number_of_writes() -> None:
         with closing(SqliteStore(path)) as store:
             for n in range(saves):
                 slots_LR = np.stack([random.permutation(slots) for _ in range(layers)])
-                store.save("a", replace(SERVING, placement=placement_of(slots_LR, slots, 4)))
+                store.save("a", replace(SERVING, placement=Placement.of(slots_LR, slots, 4)))
                 if n % 10 == 0:
                     store.save_counters("a", {"worker": counters(n)})
             size = sum(file.stat().st_size for file in path.parent.iterdir())
