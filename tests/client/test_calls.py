@@ -412,7 +412,7 @@ def test_closing_cancels_a_call_under_way(service: RunningService, client: Any) 
 
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.place, LOAD, TOPOLOGY)
-        service.solver.received.acquire()
+        assert service.solver.received.acquire(timeout=20)
         client.close()
         with pytest.raises(CallCancelledError):
             call.result()

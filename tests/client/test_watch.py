@@ -185,11 +185,11 @@ def test_ending_the_loop_cancels_the_call(
 def test_closing_the_client_ends_a_watch_that_waits(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([HOLD])
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, client.watch_placement("d"))
+        waiting = pool.submit(next, client.watch_placement("d", timeout=20))
         assert service.deployments.held.acquire(timeout=20)
         client.close()
         with pytest.raises(CallCancelledError):
-            waiting.result(timeout=20)
+            waiting.result()
     with pytest.raises(ClientClosedError):
         client.watch_placement("d")
 
