@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.client.deployed import Worker
-from tests.client.harness import HARNESSES
+from tests.client.harness import BlockingClient, event_loop
 from tests.client.service import RunningService, serving
 from tests.servers import ServerProcess, server_process
-from trimtab_client import RetryPolicy
+from trimtab_client import Client, RetryPolicy
 
 QUICK_RETRY = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)
 
@@ -20,19 +22,20 @@ def service() -> Iterator[RunningService]:
         yield running
 
 
-@pytest.fixture(params=HARNESSES)
+@pytest.fixture(params=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Makes a harness around either client; closed when the test ends."""
-    made = []
+    """Makes a client of either kind; closed when the test ends."""
+    with ExitStack() as stack:
+        kind: Callable[..., Any] = Client
+        if request.param == "async":
+            kind = partial(BlockingClient, stack.enter_context(event_loop()))
 
-    def make(*args: Any, **options: Any) -> Any:
-        harness = HARNESSES[request.param](*args, **{"retry": QUICK_RETRY, **options})
-        made.append(harness)
-        return harness
+        def make(*args: Any, **options: Any) -> Any:
+            client = kind(*args, **{"retry": QUICK_RETRY, **options})
+            stack.callback(client.close)
+            return client
 
-    yield make
-    for harness in made:
-        harness.close()
+        yield make
 
 
 @pytest.fixture

@@ -76,6 +76,6 @@ def accepted(client: Any, deployment: str, **arguments: Any) -> Any:
     end = time.monotonic() + WAIT
     while True:
         try:
-            return client.call("trigger", deployment, **arguments)
+            return client.trigger(deployment, **arguments)
         except FailedPreconditionError:
             assert time.monotonic() < end

@@ -1,16 +1,19 @@
-"""A deployment as a server answers it, every field set, and as the client's value."""
+"""A deployment as the client's value, every field set, and as a server answers it.
+
+Fields of the same name hold the same, except for those that the messages below name.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.client.service import tensor_of
-from trimtab.v1 import placement_pb2, topology_pb2
+from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import (
     BalanceStatus,
     Certainty,
@@ -48,34 +51,13 @@ POLICY = Policy(
     node_bandwidth=1e11,
     cross_node_bandwidth=2.5e10,
 )
-POLICY_MESSAGE = pb.Policy(
-    mode=pb.MODE_SHADOW,
-    half_life_steps=16.0,
-    window_steps=0.0,
-    every_steps=8,
-    cooldown_steps=4,
-    least_gain=0.02,
-    max_moves_per_layer=3,
-    max_moves=0,
-    replan_gap=0.25,
-    horizon_steps=1000,
-    moe_share=0.5,
-    node_bandwidth=1e11,
-    cross_node_bandwidth=2.5e10,
-)
+POLICY_MESSAGE = pb.Policy(**{**asdict(POLICY), "mode": pb.MODE_SHADOW})
 
 SPEC = DeploymentSpec("d", 3, 4, Topology(6, 2, 2, 2), model="m", first_layer=5)
-SPEC_MESSAGE = pb.DeploymentSpec(
-    name="d",
-    model="m",
-    first_layer=5,
-    num_layers=3,
-    num_experts=4,
-    topology=topology_pb2.Topology(num_replicas=6, num_gpus=2, num_nodes=2, num_groups=2),
-)
+SPEC_MESSAGE = pb.DeploymentSpec(**asdict(SPEC))
 
 JUDGED = Judgement(step=26, steps=64, promised=0.5, realised=0.375)
-JUDGED_MESSAGE = pb.Judgement(step=26, steps=64, promised=0.5, realised=0.375)
+JUDGED_MESSAGE = pb.Judgement(**asdict(JUDGED))
 
 DECISION = Decision(
     time=datetime(2026, 11, 23, 15, 4, 5, 250_000, tzinfo=UTC),
@@ -92,19 +74,12 @@ DECISION = Decision(
     judged=JUDGED,
 )
 DECISION_MESSAGE = pb.Decision(
-    time=Timestamp(seconds=1_795_446_245, nanos=250_000_000),
-    step=90,
-    reason=pb.REASON_IMPROVED,
-    mode=pb.MODE_SHADOW,
-    imbalance_before=1.5,
-    imbalance_after=1.125,
-    moves=7,
-    move_seconds=0.25,
-    times=1,
-    certainty=pb.Certainty(
-        tokens=4096.0, overdispersion=1.5, noise=1.25, sigma=0.125, distrust=2.0
-    ),
-    judged=JUDGED_MESSAGE,
+    **{
+        **asdict(DECISION),
+        "time": Timestamp(seconds=1_795_446_245, nanos=250_000_000),
+        "reason": pb.REASON_IMPROVED,
+        "mode": pb.MODE_SHADOW,
+    }
 )
 
 STATUS = DeploymentStatus(
@@ -153,42 +128,17 @@ STATUS = DeploymentStatus(
     last_judged=JUDGED,
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
-    last_judged=JUDGED_MESSAGE,
-    in_force=switch_pb2.Version(epoch=2, generation=7),
-    digest=DIGEST,
-    in_force_seconds=12.5,
-    phase="offered",
-    switching_to=switch_pb2.Version(epoch=2, generation=8),
-    not_ready="the switch to 2.8 is offered",
-    paused_reason="maintenance",
-    pinned_digest=OTHER.digest,
-    workers_connected=1,
-    workers_absent=1,
-    step=99,
-    estimate_age_seconds=1.5,
-    balance=pb.BalanceStatus(
-        predicted=pb.Imbalance(worst=3.0, median=2.0, mean=2.5, layers=7),
-        predicted_smoothed=pb.Imbalance(worst=2.75, median=1.5, mean=1.75, layers=7),
-        measured=pb.Imbalance(worst=4.0, median=3.0, mean=3.5, layers=7),
-        measured_smoothed=pb.Imbalance(worst=3.75, median=2.5, mean=2.25, layers=7),
-        shadow=pb.Imbalance(worst=1.5, median=1.25, mean=1.375, layers=7),
-        shadow_smoothed=pb.Imbalance(worst=1.75, median=1.5, mean=1.625, layers=7),
-        shadow_moves=11,
-    ),
-    last_decision=DECISION_MESSAGE,
-    decisions={"improved": 2, "of_the_future": 1},
-    past=[switch_pb2.Version(epoch=1), switch_pb2.Version(epoch=2)],
-    workers=[
-        pb.WorkerStatus(
-            worker="w0",
-            gpus=[0],
-            connected=True,
-            incarnation=5,
-            last_step=99,
-            report_age_seconds=0.5,
-        ),
-        pb.WorkerStatus(worker="w1", gpus=[1], incarnation=4, last_step=-1),
-    ],
+    **{
+        **asdict(STATUS),
+        "in_force": {"epoch": 2, "generation": 7},
+        "switching_to": {"epoch": 2, "generation": 8},
+        "past": [{"epoch": 1}, {"epoch": 2}],
+        "last_decision": DECISION_MESSAGE,
+        "workers": [
+            pb.WorkerStatus(**asdict(STATUS.workers[0])),
+            pb.WorkerStatus(**{**asdict(STATUS.workers[1]), "last_step": -1}),
+        ],
+    }
 )
 
 DEPLOYMENT = Deployment(SPEC, POLICY, STATUS)
@@ -205,9 +155,9 @@ def served_message(
 ) -> pb.WatchPlacementResponse:
     """What a watch says of a version; the answer of GetPlacement has the same fields."""
     fields = {
-        "version": switch_pb2.Version(epoch=version.epoch, generation=version.generation),
+        "version": version._asdict(),
         "placement": placement_message(placement),
-        "topology": topology_pb2.Topology(num_replicas=6, num_gpus=2),
+        "topology": {"num_replicas": 6, "num_gpus": 2},
         "num_experts": 4,
         **changes,
     }

@@ -16,7 +16,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -52,10 +51,10 @@ class Failure:
             bad_request = error_details_pb2.BadRequest()
             for name, description in self.violations:
                 bad_request.field_violations.add(field=name, description=description)
-            status.details.append(_any(bad_request))
+            status.details.add().Pack(bad_request)
         if self.retry_after is not None:
             retry_info = error_details_pb2.RetryInfo(retry_delay=duration(self.retry_after))
-            status.details.append(_any(retry_info))
+            status.details.add().Pack(retry_info)
         return status
 
     def abort(self, context: grpc.ServicerContext) -> None:
@@ -70,12 +69,6 @@ class Failure:
 def duration(seconds: float) -> Duration:
     whole = int(seconds)
     return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
-
-
-def _any(message: Any) -> AnyMessage:
-    packed = AnyMessage()
-    packed.Pack(message)
-    return packed
 
 
 def array_of(tensor: tensor_pb2.Tensor) -> np.ndarray:
@@ -168,20 +161,16 @@ class ScriptedService(SolverServiceServicer):
 
     def _stream_answer(self, message: Any, topology: Any, turn: int) -> Any:
         load = array_of(message.load)
-        answer = solver_service_pb2.PlaceStreamResponse(id=message.id)
         if load.min() < 0:
-            answer.error.CopyFrom(
-                error_pb2.Error(
-                    code=grpc.StatusCode.INVALID_ARGUMENT.value[0],
-                    message="load: is negative",
-                    field_violations=[
-                        error_pb2.FieldViolation(field="load[0, 0]", description="-1 is negative")
-                    ],
-                    retry_delay=duration(0.5),
-                )
+            error = error_pb2.Error(
+                code=grpc.StatusCode.INVALID_ARGUMENT.value[0],
+                message="load: is negative",
+                field_violations=[{"field": "load[0, 0]", "description": "-1 is negative"}],
+                retry_delay=duration(0.5),
             )
-            return answer
-        answer.placed.CopyFrom(placed(load, topology, turn))
+            return solver_service_pb2.PlaceStreamResponse(id=message.id, error=error)
+        placement = placed(load, topology, turn)
+        answer = solver_service_pb2.PlaceStreamResponse(id=message.id, placed=placement)
         self.answer(answer)
         return answer
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -35,8 +37,7 @@ UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE)
 def test_place_sends_all_it_was_given(service: RunningService, client: Any) -> None:
     current = Placement.untouched(2, 4, 8, 4)
 
-    client.call(
-        "place",
+    client.place(
         LOAD,
         Topology(8, 4, num_nodes=2, num_groups=2),
         current=current,
@@ -72,8 +73,8 @@ def test_place_sends_all_it_was_given(service: RunningService, client: Any) -> N
 
 
 def test_place_sends_nothing_that_it_was_not_given(service: RunningService, client: Any) -> None:
-    client.call("place", LOAD, TOPOLOGY)
-    client.call("place", LOAD, TOPOLOGY, budget=MoveBudget(), options=SolverOptions())
+    client.place(LOAD, TOPOLOGY)
+    client.place(LOAD, TOPOLOGY, budget=MoveBudget(), options=SolverOptions())
 
     bare, empty = service.solver.requests
     assert {field.name for field, _ in bare.ListFields()} == {"load", "topology"}
@@ -81,7 +82,7 @@ def test_place_sends_nothing_that_it_was_not_given(service: RunningService, clie
 
 
 def test_a_current_placement_may_be_a_bare_array(service: RunningService, client: Any) -> None:
-    client.call("place", LOAD, TOPOLOGY, current=[[0, 1, 2, 3, 0, 1]] * 2)
+    client.place(LOAD, TOPOLOGY, current=[[0, 1, 2, 3, 0, 1]] * 2)
 
     [request] = service.solver.requests
     assert array_of(request.current.phy2log).tolist() == [[0, 1, 2, 3, 0, 1]] * 2
@@ -96,14 +97,14 @@ def test_a_current_placement_may_be_a_bare_array(service: RunningService, client
 def test_loads_arrive_in_row_major_order_whatever_their_layout(
     service: RunningService, client: Any, load: np.ndarray
 ) -> None:
-    client.call("place", load, TOPOLOGY)
+    client.place(load, TOPOLOGY)
 
     [request] = service.solver.requests
     assert array_of(request.load).tolist() == load.tolist()
 
 
 def test_place_answers_a_checked_placement(client: Any) -> None:
-    result = client.call("place", LOAD, TOPOLOGY)
+    result = client.place(LOAD, TOPOLOGY)
 
     assert result.placement == Placement.untouched(2, 4, 6, 2)
     assert (result.placement.num_experts, result.placement.num_gpus) == (4, 2)
@@ -119,7 +120,7 @@ def test_place_answers_moves_and_the_balance_before(service: RunningService, cli
         response.before.CopyFrom(response.after)
 
     service.solver.answer = answer
-    result = client.call("place", LOAD, TOPOLOGY)
+    result = client.place(LOAD, TOPOLOGY)
 
     moves = result.moves
     assert [moves.layer.tolist(), moves.slot.tolist(), moves.expert.tolist()] == [
@@ -134,8 +135,7 @@ def test_place_answers_moves_and_the_balance_before(service: RunningService, cli
 
 
 def test_pack_sends_and_answers_arrays(service: RunningService, client: Any) -> None:
-    result = client.call(
-        "pack",
+    result = client.pack(
         np.ones((1, 4), np.float16),
         2,
         item_group=[[0, 0, 1, 1]],
@@ -151,61 +151,51 @@ def test_pack_sends_and_answers_arrays(service: RunningService, client: Any) -> 
     assert result.rank_in_pack.tolist() == [[0, 0, 1, 1]]
 
 
+WRONG = {
+    "load": [[["x"]]],
+    "topology.num_replicas": [-1],
+    "topology.num_gpus": [2**32, 2.0, "2", True],
+    "current.phy2log": [[[0.5]]],
+    "budget.max_moves": [-1],
+    "budget.max_moves_per_layer": [-1],
+    "budget.min_gain": ["x", np.True_, math.nan],
+    "budget.cross_node_cost": [True, 10**400],
+    "options.effort": ["heroic", ["fast"]],
+    "options.objective": ["l1", {}],
+    "options.top_k": [-1],
+    "options.max_iterations": [-2],
+    "options.restarts": [-1],
+    "options.seed": [1.5, True],
+    "timeout": ["3", True, 0.0, math.nan],
+}
+
+
 @pytest.mark.parametrize(
-    ("call", "field"),
-    [
-        (("place", [["x"]], TOPOLOGY), "load"),
-        (("place", LOAD, Topology(-1, 2)), "topology.num_replicas"),
-        (("place", LOAD, Topology(6, 2**32)), "topology.num_gpus"),
-        (("place", LOAD, Topology(6, 2.0)), "topology.num_gpus"),
-        (("place", LOAD, Topology(6, "2")), "topology.num_gpus"),
-        (("place", LOAD, Topology(6, True)), "topology.num_gpus"),
-        (("pack", [["x"]], 2), "weight"),
-        (("pack", LOAD, -2), "num_packs"),
-        (("pack", LOAD, "two"), "num_packs"),
-    ],
+    ("field", "wrong"), [(field, wrong) for field, values in WRONG.items() for wrong in values]
 )
-def test_arguments_that_cannot_be_sent_are_refused_by_name(
-    service: RunningService, client: Any, call: tuple[Any, ...], field: str
+def test_what_cannot_be_sent_is_refused_by_name(
+    service: RunningService, client: Any, field: str, wrong: Any
 ) -> None:
+    whole = {"topology": TOPOLOGY, "budget": MoveBudget(), "options": SolverOptions()}
+    argument, _, attribute = field.partition(".")
+    if argument in whole:
+        wrong = replace(whole[argument], **{attribute: wrong})
     with pytest.raises(InvalidArgumentError) as caught:
-        client.call(*call)
+        client.place(**{"load": LOAD, "topology": TOPOLOGY, argument: wrong})
 
     assert [violation.field for violation in caught.value.field_violations] == [field]
     assert service.solver.requests == []
 
 
 @pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        ({"current": [[0.5]]}, "current.phy2log"),
-        ({"budget": MoveBudget(max_moves=-1)}, "budget.max_moves"),
-        ({"budget": MoveBudget(max_moves_per_layer=-1)}, "budget.max_moves_per_layer"),
-        ({"options": SolverOptions(effort="heroic")}, "options.effort"),  # type: ignore[arg-type]
-        ({"options": SolverOptions(objective="l1")}, "options.objective"),  # type: ignore[arg-type]
-        ({"options": SolverOptions(top_k=-1)}, "options.top_k"),
-        ({"options": SolverOptions(max_iterations=-2)}, "options.max_iterations"),
-        ({"options": SolverOptions(restarts=-1)}, "options.restarts"),
-        ({"options": SolverOptions(seed=1.5)}, "options.seed"),
-        ({"options": SolverOptions(seed=True)}, "options.seed"),
-        ({"options": SolverOptions(effort=["fast"])}, "options.effort"),
-        ({"options": SolverOptions(objective={})}, "options.objective"),
-        ({"budget": MoveBudget(min_gain="x")}, "budget.min_gain"),
-        ({"budget": MoveBudget(min_gain=np.True_)}, "budget.min_gain"),
-        ({"budget": MoveBudget(min_gain=math.nan)}, "budget.min_gain"),
-        ({"budget": MoveBudget(cross_node_cost=True)}, "budget.cross_node_cost"),
-        ({"budget": MoveBudget(cross_node_cost=10**400)}, "budget.cross_node_cost"),
-        ({"timeout": "3"}, "timeout"),
-        ({"timeout": True}, "timeout"),
-        ({"timeout": 0.0}, "timeout"),
-        ({"timeout": math.nan}, "timeout"),
-    ],
+    ("arguments", "field"),
+    [(([["x"]], 2), "weight"), ((LOAD, -2), "num_packs"), ((LOAD, "two"), "num_packs")],
 )
-def test_options_that_cannot_be_sent_are_refused_by_name(
-    service: RunningService, client: Any, options: dict[str, Any], field: str
+def test_what_cannot_be_packed_is_refused_by_name(
+    service: RunningService, client: Any, arguments: tuple[Any, ...], field: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        client.call("place", LOAD, TOPOLOGY, **options)
+        client.pack(*arguments)
 
     assert [violation.field for violation in caught.value.field_violations] == [field]
     assert service.solver.requests == []
@@ -213,14 +203,13 @@ def test_options_that_cannot_be_sent_are_refused_by_name(
 
 def test_a_refusal_names_the_value(client: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^options.seed: 1\.5 is not an integer$"):
-        client.call("place", LOAD, TOPOLOGY, options=SolverOptions(seed=1.5))
+        client.place(LOAD, TOPOLOGY, options=SolverOptions(seed=1.5))
     with pytest.raises(InvalidArgumentError, match=r"^timeout: '3' is not a real number$"):
-        client.call("place", LOAD, TOPOLOGY, timeout="3")
+        client.place(LOAD, TOPOLOGY, timeout="3")
 
 
 def test_numpys_numbers_are_numbers(service: RunningService, client: Any) -> None:
-    client.call(
-        "place",
+    client.place(
         LOAD,
         Topology(np.int64(6), np.uint8(2)),
         budget=MoveBudget(min_gain=np.float32(0.5), cross_node_cost=2),
@@ -258,7 +247,7 @@ def test_the_largest_limit_that_grpc_knows_is_taken(
 ) -> None:
     client = connect(service.target, max_message_bytes=2**31 - 1)
 
-    assert client.call("place", LOAD, TOPOLOGY).placement is not None
+    assert client.place(LOAD, TOPOLOGY).placement is not None
 
 
 def test_a_server_too_old_to_send_the_bound_is_understood(
@@ -266,59 +255,38 @@ def test_a_server_too_old_to_send_the_bound_is_understood(
 ) -> None:
     service.solver.answer = lambda response: response.after.ClearField("bound")
 
-    after = client.call("place", LOAD, TOPOLOGY).after
+    after = client.place(LOAD, TOPOLOGY).after
 
     assert after.bound.tolist() == [1.0, 1.0]
     assert after.gap.tolist() == (after.imbalance - 1).tolist()
 
 
-def _wrong_digest(response: Any) -> None:
-    response.placement.digest = bytes(32)
-
-
-def _no_digest(response: Any) -> None:
-    response.placement.digest = b""
-
-
-def _missing_expert(response: Any) -> None:
-    response.placement.phy2log.CopyFrom(tensor_of(np.zeros((2, 6))))
-
-
-def _short_tensor(response: Any) -> None:
-    response.after.gpu_load.data = b"1234"
-
-
-def _no_tensor(response: Any) -> None:
-    response.after.ClearField("imbalance")
-
-
-def _short_bound(response: Any) -> None:
-    response.after.bound.data = b"1234"
-
-
-def _flat_moves(response: Any) -> None:
-    response.moves.layer_slot_expert.CopyFrom(tensor_of(np.zeros((2, 2))))
+SHORT = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT64, shape=[2], data=b"1234")
 
 
 @pytest.mark.parametrize(
-    ("answer", "complaint"),
+    ("part", "field", "value", "complaint"),
     [
-        (_wrong_digest, "Do not use this placement"),
-        (_no_digest, "its digest is empty"),
-        (_missing_expert, "expert 1 has no slot"),
-        (_short_tensor, "4 bytes, but shape"),
-        (_no_tensor, "0 is not a known type"),
-        (_short_bound, "4 bytes, but shape"),
-        (_flat_moves, r"moves of shape \(2, 2\)"),
+        ("placement", "digest", bytes(32), "Do not use this placement"),
+        ("placement", "digest", None, "its digest is empty"),
+        ("placement", "phy2log", tensor_of(np.zeros((2, 6))), "expert 1 has no slot"),
+        ("after", "gpu_load", SHORT, "4 bytes, but shape"),
+        ("after", "imbalance", None, "0 is not a known type"),
+        ("after", "bound", SHORT, "4 bytes, but shape"),
+        ("moves", "layer_slot_expert", tensor_of(np.zeros((2, 2))), r"moves of shape \(2, 2\)"),
     ],
 )
 def test_an_answer_that_breaks_the_contract_is_a_protocol_error(
-    service: RunningService, client: Any, answer: Callable[[Any], None], complaint: str
+    service: RunningService, client: Any, part: str, field: str, value: Any, complaint: str
 ) -> None:
-    service.solver.answer = answer
+    def answer(response: Any) -> None:
+        message = getattr(response, part)
+        message.ClearField(field)
+        message.MergeFrom(type(message)(**{field: value}))
 
+    service.solver.answer = answer
     with pytest.raises(ProtocolError, match=complaint):
-        client.call("place", LOAD, TOPOLOGY)
+        client.place(LOAD, TOPOLOGY)
 
 
 def test_a_refusal_carries_the_servers_field_violations(
@@ -330,7 +298,7 @@ def test_a_refusal_carries_the_servers_field_violations(
     )
 
     with pytest.raises(InvalidArgumentError, match="bad topology") as caught:
-        client.call("place", LOAD, TOPOLOGY)
+        client.place(LOAD, TOPOLOGY)
 
     assert caught.value.field_violations == (FieldViolation(*violation),)
     assert isinstance(caught.value.__cause__, grpc.RpcError)
@@ -341,7 +309,7 @@ def test_a_call_is_retried_until_the_server_is_back(service: RunningService, cli
     turned_away = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=0.001)
     service.solver.failures.extend([UNAVAILABLE, turned_away, UNAVAILABLE])
 
-    assert client.call("place", LOAD, TOPOLOGY).placement is not None
+    assert client.place(LOAD, TOPOLOGY).placement is not None
     assert len(service.solver.requests) == 4
 
 
@@ -350,29 +318,26 @@ def test_retries_end_after_max_attempts(service: RunningService, connect: Connec
     service.solver.failures.extend([UNAVAILABLE] * 5)
 
     with pytest.raises(UnavailableError, match="scripted"):
-        client.call("pack", LOAD, 2)
+        client.pack(LOAD, 2)
     assert len(service.solver.requests) == 3
 
 
-def test_a_call_waits_no_longer_than_its_timeout_allows(
-    service: RunningService, client: Any
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (Failure(grpc.StatusCode.UNAVAILABLE, retry_after=3600.0), UnavailableError),
+        (Failure(grpc.StatusCode.RESOURCE_EXHAUSTED), ResourceExhaustedError),
+    ],
+    ids=["beyond the timeout", "a lasting limit"],
+)
+def test_a_call_is_not_retried_if_waiting_does_not_help(
+    service: RunningService, client: Any, failure: Failure, kind: type[Any]
 ) -> None:
-    service.solver.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, retry_after=3600.0))
+    service.solver.failures.append(failure)
 
-    with pytest.raises(UnavailableError) as caught:
-        client.call("place", LOAD, TOPOLOGY)
-
-    assert caught.value.retry_after == 3600.0
-    assert len(service.solver.requests) == 1
-
-
-def test_a_limit_that_waiting_does_not_lift_is_not_retried(
-    service: RunningService, client: Any
-) -> None:
-    service.solver.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED))
-
-    with pytest.raises(ResourceExhaustedError):
-        client.call("place", LOAD, TOPOLOGY)
+    with pytest.raises(kind) as caught:
+        client.place(LOAD, TOPOLOGY)
+    assert caught.value.retry_after == failure.retry_after
     assert len(service.solver.requests) == 1
 
 
@@ -382,18 +347,18 @@ def test_the_timeout_of_a_call_overrides_the_clients(
     service.solver.release.clear()
 
     with pytest.raises(DeadlineExceededError):
-        connect(service.target, timeout=0.05).call("place", LOAD, TOPOLOGY)
+        connect(service.target, timeout=0.05).place(LOAD, TOPOLOGY)
     with pytest.raises(DeadlineExceededError):
-        connect(service.target).call("place", LOAD, TOPOLOGY, timeout=0.05)
+        connect(service.target).place(LOAD, TOPOLOGY, timeout=0.05)
 
     service.solver.release.set()
     patient = connect(service.target, timeout=0.000001)
-    assert patient.call("place", LOAD, TOPOLOGY, timeout=math.inf).placement is not None
+    assert patient.place(LOAD, TOPOLOGY, timeout=math.inf).placement is not None
 
 
 def test_calls_have_a_finite_timeout_by_default(service: RunningService, client: Any) -> None:
-    client.call("place", LOAD, TOPOLOGY)
-    client.call("place", LOAD, TOPOLOGY, timeout=math.inf)
+    client.place(LOAD, TOPOLOGY)
+    client.place(LOAD, TOPOLOGY, timeout=math.inf)
 
     finite, infinite = service.solver.remaining
     assert finite is not None
@@ -403,7 +368,7 @@ def test_calls_have_a_finite_timeout_by_default(service: RunningService, client:
 
 def test_a_target_without_server_is_unavailable(connect: Connect) -> None:
     with pytest.raises(UnavailableError, match="Check the address"):
-        connect("unix:/nowhere").call("place", LOAD, TOPOLOGY)
+        connect("unix:/nowhere").place(LOAD, TOPOLOGY)
 
 
 def test_a_message_beyond_the_limit_is_an_exhausted_resource(
@@ -412,38 +377,42 @@ def test_a_message_beyond_the_limit_is_an_exhausted_resource(
     small = connect(service.target, max_message_bytes=1000)
 
     with pytest.raises(ResourceExhaustedError, match="larger than max"):
-        small.call("place", np.ones((10, 100)), TOPOLOGY)
+        small.place(np.ones((10, 100)), TOPOLOGY)
     assert service.solver.requests == []
 
 
 def test_messages_beyond_grpcs_own_limit_pass(service: RunningService, client: Any) -> None:
     weight = np.ones((1, 2**20))
 
-    assert client.call("pack", weight, 2).pack_index.shape == weight.shape
+    assert client.pack(weight, 2).pack_index.shape == weight.shape
 
 
 def test_a_unix_socket_is_a_target(connect: Connect, tmp_path: Any) -> None:
     with serving(f"unix:{tmp_path}/socket") as service:
-        assert connect(service.target).call("place", LOAD, TOPOLOGY).placement is not None
+        assert connect(service.target).place(LOAD, TOPOLOGY).placement is not None
 
 
 def test_a_closed_client_says_so(client: Any) -> None:
-    client.call("place", LOAD, TOPOLOGY)
-    client.call("close")
-    client.call("close")
+    client.place(LOAD, TOPOLOGY)
+    client.close()
+    client.close()
 
     with pytest.raises(ClientClosedError):
-        client.call("place", LOAD, TOPOLOGY)
+        client.place(LOAD, TOPOLOGY)
     with pytest.raises(ClientClosedError):
-        client.call("health")
+        client.health()
     with pytest.raises(ClientClosedError):
-        client.call("wait_ready")
+        client.wait_ready()
     with pytest.raises(ClientClosedError):
-        client.stream([LOAD], TOPOLOGY)
+        client.place_stream([LOAD], TOPOLOGY)
 
 
 def test_closing_cancels_a_call_under_way(service: RunningService, client: Any) -> None:
     service.solver.release.clear()
 
-    with pytest.raises(CallCancelledError):
-        client.call_then_close("place", LOAD, TOPOLOGY, once=service.solver.received)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.place, LOAD, TOPOLOGY)
+        assert service.solver.received.acquire(timeout=20)
+        client.close()
+        with pytest.raises(CallCancelledError):
+            call.result()

@@ -42,7 +42,7 @@ def test_place_is_what_the_solver_plans(client: Any, options: dict[str, Any]) ->
     settings = solver.settings_for(**{"effort": solver.DEFAULT_EFFORT, **options})
     plan = solver.place(load, domain.Topology(40, 8), settings=settings)
 
-    result = client.call("place", load, TOPOLOGY, options=SolverOptions(**options))
+    result = client.place(load, TOPOLOGY, options=SolverOptions(**options))
 
     assert result.placement.phy2log.tolist() == plan.phy2log.tolist()
     assert result.after.imbalance.tolist() == plan.after.imbalance.tolist()
@@ -58,7 +58,7 @@ def test_a_balance_carries_the_bound_that_the_solver_evaluates(
     load[:, :8] *= 10  # a hot group, whose hottest expert alone is more than the mean GPU
     current = Placement.untouched(3, 32, 32, 8)
 
-    result = client.call("place", load, Topology(32, 8, **nodes), current=current)
+    result = client.place(load, Topology(32, 8, **nodes), current=current)
 
     bound = solver.evaluate(result.placement.phy2log.copy(), load, 8, **nodes).bound.numpy()
     assert (bound > 1).all()
@@ -69,22 +69,11 @@ def test_a_balance_carries_the_bound_that_the_solver_evaluates(
     assert (result.after.gap < result.before.gap).all()
 
 
-def test_a_torch_tensor_and_its_array_are_placed_alike(client: Any) -> None:
-    [load] = loads(1)
-    tensor = torch.from_numpy(load)
-
-    from_array, from_tensor = (client.call("place", x, TOPOLOGY) for x in (load, tensor))
-
-    assert from_array.placement == from_tensor.placement
-
-
 def test_a_budget_bounds_the_moves_that_improve_a_placement(client: Any) -> None:
     [load] = loads(1)
     current = Placement.untouched(3, 32, 40, 8)
 
-    result = client.call(
-        "place", load, TOPOLOGY, current=current, budget=MoveBudget(max_moves_per_layer=2)
-    )
+    result = client.place(load, TOPOLOGY, current=current, budget=MoveBudget(max_moves_per_layer=2))
 
     assert 1 <= result.moves.per_layer(3).max() <= 2
     assert (result.after.imbalance <= result.before.imbalance).all()
@@ -97,7 +86,7 @@ def test_a_hierarchical_topology_keeps_groups_on_their_nodes(client: Any) -> Non
     [load] = loads(1)
     topology = Topology(num_replicas=40, num_gpus=8, num_nodes=2, num_groups=4)
 
-    placement = client.call("place", load, topology).placement
+    placement = client.place(load, topology).placement
 
     halves = placement.phy2log.reshape(3, 2, 20) // 8
     for layer in halves:
@@ -107,7 +96,7 @@ def test_a_hierarchical_topology_keeps_groups_on_their_nodes(client: Any) -> Non
 def test_a_refused_request_names_its_fields(client: Any) -> None:
     [load] = loads(1)
     with pytest.raises(InvalidArgumentError) as caught:
-        client.call("place", load, Topology(num_replicas=40, num_gpus=7))
+        client.place(load, Topology(num_replicas=40, num_gpus=7))
 
     [violation] = caught.value.field_violations
     assert violation.field.startswith("topology.num")
@@ -118,7 +107,7 @@ def test_pack_is_what_the_solver_packs(client: Any) -> None:
     weight = np.random.default_rng(0).integers(0, 100, (3, 12))
     pack_index, rank = solver.balanced_packing(torch.from_numpy(weight), 4)
 
-    result = client.call("pack", weight, 4)
+    result = client.pack(weight, 4)
 
     assert result.pack_index.tolist() == pack_index.tolist()
     assert result.rank_in_pack.tolist() == rank.tolist()
@@ -131,18 +120,20 @@ def test_a_stream_starts_each_load_from_the_placement_before(client: Any) -> Non
     bad = -windows[0]
 
     items = list(
-        client.stream([*windows[:3], bad, *windows[3:]], TOPOLOGY, current=current, budget=budget)
+        client.place_stream(
+            [*windows[:3], bad, *windows[3:]], TOPOLOGY, current=current, budget=budget
+        )
     )
 
     assert isinstance(items[3].error, InvalidArgumentError)
     for load, item in zip(windows, [*items[:3], *items[4:]], strict=True):
-        alone = client.call("place", load, TOPOLOGY, current=current, budget=budget)
+        alone = client.place(load, TOPOLOGY, current=current, budget=budget)
         current = item.unwrap().placement
         assert alone.placement == current
 
 
 def test_the_server_is_ready(client: Any) -> None:
-    client.call("wait_ready")
+    client.wait_ready()
 
-    assert client.call("health") is ServingStatus.SERVING
-    assert client.call("health", SOLVER_SERVICE) is ServingStatus.SERVING
+    assert client.health() is ServingStatus.SERVING
+    assert client.health(SOLVER_SERVICE) is ServingStatus.SERVING

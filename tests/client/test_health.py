@@ -32,17 +32,14 @@ def test_health_is_what_the_server_says(
     service.health.set("", health_status(said))
     service.health.set("some.Service", health_status("SERVING"))
 
-    assert client.call("health") is heard
-    assert client.call("health", "some.Service") is ServingStatus.SERVING
-
-
-def test_a_service_that_the_server_does_not_know_is_unknown(client: Any) -> None:
-    assert client.call("health", "no.Service") is ServingStatus.SERVICE_UNKNOWN
+    assert client.health() is heard
+    assert client.health("some.Service") is ServingStatus.SERVING
+    assert client.health("no.Service") is ServingStatus.SERVICE_UNKNOWN
 
 
 def test_the_health_of_an_absent_server_is_an_error(connect: Connect) -> None:
     with pytest.raises(UnavailableError):
-        connect("unix:/nowhere").call("health")
+        connect("unix:/nowhere").health()
 
 
 def test_waiting_ends_when_the_server_serves(service: RunningService, client: Any) -> None:
@@ -54,37 +51,33 @@ def test_waiting_ends_when_the_server_serves(service: RunningService, client: An
 
     opening = threading.Thread(target=open_when_asked)
     opening.start()
-    client.call("wait_ready", 10.0)
+    client.wait_ready(10.0)
     opening.join()
 
-    assert client.call("health") is ServingStatus.SERVING
+    assert client.health() is ServingStatus.SERVING
 
 
 def test_wait_ready_waits_for_a_server_that_starts_later(connect: Connect, tmp_path: Any) -> None:
     target = f"unix:{tmp_path}/socket"
     client = connect(target)
     with pytest.raises(UnavailableError):
-        client.call("health")
+        client.health()
 
     with serving(target):
-        client.call("wait_ready", 20.0)
+        client.wait_ready(20.0)
 
 
 @pytest.mark.parametrize("service_name", ["", "no.Service"])
 def test_waiting_ends_at_its_timeout(
-    service: RunningService, client: Any, service_name: str
+    service: RunningService, connect: Connect, service_name: str
 ) -> None:
     service.health.set("", health_status("NOT_SERVING"))
 
-    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
-        client.call("wait_ready", 0.05, service=service_name)
-
-
-def test_wait_ready_without_a_server_ends_at_its_timeout(connect: Connect) -> None:
-    with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
-        connect("unix:/nowhere").call("wait_ready", 0.05)
+    for target in (service.target, "unix:/nowhere"):
+        with pytest.raises(DeadlineExceededError, match=r"not ready within 0\.05 s"):
+            connect(target).wait_ready(0.05, service=service_name)
 
 
 def test_wait_ready_fails_at_once_without_a_health_service(connect: Connect) -> None:
     with serving(with_health=False) as service, pytest.raises(UnimplementedError):
-        connect(service.target).call("wait_ready")
+        connect(service.target).wait_ready()

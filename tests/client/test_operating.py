@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import grpc
@@ -29,7 +30,6 @@ from tests.client.operated import (
 from tests.client.service import Failure, RunningService, tensor_of
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import (
     AlreadyExistsError,
     DeploymentSpec,
@@ -40,22 +40,26 @@ from trimtab_client import (
     Policy,
     ProtocolError,
     Reason,
+    ServedPlacement,
     Topology,
+    TriggerResult,
     TrimtabError,
     Version,
 )
 
-BARE = placement_message(PLACEMENT, digest=b"")
-V27 = switch_pb2.Version(epoch=2, generation=7)
-PINNED = pb.PinResponse(in_force=V27, target=placement_message(OTHER))
+V27 = Version(2, 7)
+V27_MESSAGE = {"epoch": 2, "generation": 7}
+PINNED = pb.PinResponse(in_force=V27_MESSAGE, target=placement_message(OTHER))
+PIN = TriggerResult(V27, OTHER)
 
 
 def served(**changes: Any) -> pb.GetPlacementResponse:
     """What GetPlacement answers: on the wire, what a watch says."""
-    message = served_message(Version(2, 7), **changes)
+    message = served_message(V27, **changes)
     return pb.GetPlacementResponse.FromString(message.SerializeToString())
 
 
+SERVED = ServedPlacement(V27, PLACEMENT, Topology(6, 2, 1, 1))
 CALLS = {
     "create": (
         ("create_deployment", SPEC, POLICY),
@@ -93,19 +97,30 @@ CALLS = {
         pb.ListDecisionsResponse(decisions=[DECISION_MESSAGE]),
         [DECISION],
     ),
+    "pause": (
+        ("pause", "d", "maintenance"),
+        pb.PauseRequest(deployment="d", reason="maintenance"),
+        pb.PauseResponse(previous_reason="before"),
+        "before",
+    ),
+    "resume": (
+        ("resume", "d"),
+        pb.ResumeRequest(deployment="d"),
+        pb.ResumeResponse(previous_reason="before"),
+        "before",
+    ),
     "unpin": (
         ("unpin", "d"),
         pb.UnpinRequest(deployment="d"),
         pb.UnpinResponse(previous_digest=OTHER.digest),
         OTHER.digest,
     ),
-}
-PLACED = {
-    "pin": (("pin", "d"), pb.PinRequest(deployment="d"), PINNED),
+    "pin": (("pin", "d"), pb.PinRequest(deployment="d"), PINNED, PIN),
     "pin a placement": (
         ("pin", "d", PLACEMENT),
         pb.PinRequest(deployment="d", placement=placement_message(PLACEMENT)),
         PINNED,
+        PIN,
     ),
     "pin an array": (
         ("pin", "d", PLACEMENT.phy2log.tolist()),
@@ -113,74 +128,49 @@ PLACED = {
             deployment="d", placement={"phy2log": tensor_of(PLACEMENT.phy2log.astype("<i8"), 4)}
         ),
         PINNED,
+        PIN,
     ),
-    "roll back": (
-        ("roll_back", "d", Version(2, 7)),
-        pb.RollBackRequest(deployment="d", version=V27),
-        PINNED,
+    **{
+        f"roll back to {version!r}": (
+            ("roll_back", "d", version),
+            pb.RollBackRequest(deployment="d", version=message),
+            PINNED,
+            PIN,
+        )
+        for version, message in ((V27, V27_MESSAGE), ("2.7", V27_MESSAGE), (7, {"generation": 7}))
+    },
+    "get the placement": (
+        ("get_placement", "d"),
+        pb.GetPlacementRequest(deployment="d"),
+        served(),
+        SERVED,
     ),
-    "roll back to a text": (
-        ("roll_back", "d", "2.7"),
-        pb.RollBackRequest(deployment="d", version=V27),
-        PINNED,
-    ),
-    "roll back to a generation": (
-        ("roll_back", "d", 7),
-        pb.RollBackRequest(deployment="d", version=switch_pb2.Version(generation=7)),
-        PINNED,
-    ),
-}
-READ = {
-    "get the placement": (("get_placement", "d"), pb.GetPlacementRequest(deployment="d"), served()),
     "get an old one": (
         ("get_placement", "d", "2.7"),
-        pb.GetPlacementRequest(deployment="d", version=V27),
+        pb.GetPlacementRequest(deployment="d", version=V27_MESSAGE),
         served(),
+        SERVED,
     ),
 }
-ALL = {**{name: call[:3] for name, call in CALLS.items()}, **PLACED, **READ}
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_calls_send_their_arguments_and_return_the_answer(
+def test_a_call_sends_its_arguments_returns_the_answer_and_is_retried(
     service: RunningService, client: Any, name: str
 ) -> None:
-    call, request, response, answer = CALLS[name]
-    service.deployments.answer = response
+    """Even if the server may have begun: all of them are idempotent."""
+    call, request, service.deployments.answer, answer = CALLS[name]
+    service.deployments.failures.extend([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
 
-    assert client.call(*call) == answer
-    assert service.deployments.requests == [request]
-
-
-@pytest.mark.parametrize("name", PLACED)
-def test_pin_and_roll_back_return_the_target(
-    service: RunningService, client: Any, name: str
-) -> None:
-    call, request, service.deployments.answer = PLACED[name]
-
-    result = client.call(*call)
-    assert (result.in_force, result.target) == (Version(2, 7), OTHER)
-    assert service.deployments.requests == [request]
-
-
-@pytest.mark.parametrize("name", READ)
-def test_a_placement_is_answered_with_its_version(
-    service: RunningService, client: Any, name: str
-) -> None:
-    call, request, service.deployments.answer = READ[name]
-
-    result = client.call(*call)
-    assert (result.version, result.placement) == (Version(2, 7), PLACEMENT)
-    assert (result.placement.num_experts, result.placement.num_gpus) == (4, 2)
-    assert result.topology == Topology(6, 2, 1, 1)
-    assert service.deployments.requests == [request]
+    assert methodcaller(*call)(client) == answer
+    assert service.deployments.requests == [request] * 3
 
 
 def test_omitted_arguments_are_not_sent(service: RunningService, client: Any) -> None:
     service.deployments.answer = pb.CreateDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
     spec = DeploymentSpec("d", np.int64(3), 4, Topology(6, 2))
-    client.call("create_deployment", spec)
-    client.call("create_deployment", spec, Policy())
+    client.create_deployment(spec)
+    client.create_deployment(spec, Policy())
 
     bare, empty = service.deployments.requests
     assert {field.name for field, _ in bare.spec.ListFields()} == {
@@ -193,31 +183,25 @@ def test_omitted_arguments_are_not_sent(service: RunningService, client: Any) ->
 @pytest.mark.parametrize("mode", [Mode.OFF, Mode.SHADOW, Mode.ACTIVE, "off", "shadow", "active"])
 def test_each_mode_has_its_number(service: RunningService, client: Any, mode: Any) -> None:
     service.deployments.answer = pb.UpdatePolicyResponse(policy=POLICY_MESSAGE)
-    client.call("update_policy", "d", Policy(mode=mode))
+    client.update_policy("d", Policy(mode=mode))
 
     [request] = service.deployments.requests
     assert pb.Mode.Name(request.policy.mode) == f"MODE_{Mode(mode).name}"
 
 
 def test_every_number_of_the_contract_is_known(service: RunningService, client: Any) -> None:
-    reasons = [number for name, number in pb.Reason.items() if name != "REASON_UNSPECIFIED"]
-    modes = [number for name, number in pb.Mode.items() if name != "MODE_UNSPECIFIED"]
+    reasons, modes = pb.Reason.keys()[1:], pb.Mode.keys()[1:]
     service.deployments.answer = pb.ListDecisionsResponse(
         decisions=[
-            *(pb.Decision(reason=number) for number in reasons),
-            *(pb.Decision(mode=number) for number in modes),
+            *(pb.Decision(reason=reason) for reason in reasons),
+            *(pb.Decision(mode=mode) for mode in modes),
         ]
     )
-    found = client.call("decisions", "d")
+    found = client.decisions("d")
 
-    said = [f"REASON_{each.reason.name}" for each in found[: len(reasons)]]
-    assert said == [pb.Reason.Name(number) for number in reasons]
-    assert [f"MODE_{each.mode.name}" for each in found[len(reasons) :]] == [
-        pb.Mode.Name(number) for number in modes
-    ]
-    assert [name.removeprefix("REASON_").lower() for name in said] == [
-        each.reason.value for each in found[: len(reasons)]
-    ]
+    assert [f"REASON_{each.reason.name}" for each in found[: len(reasons)]] == reasons
+    assert [f"MODE_{each.mode.name}" for each in found[len(reasons) :]] == modes
+    assert all(each.reason.value == each.reason.name.lower() for each in found)
 
 
 def test_unknown_enum_values_of_a_newer_server_become_unknown(
@@ -228,7 +212,7 @@ def test_unknown_enum_values_of_a_newer_server_become_unknown(
         status=pb.DeploymentStatus(last_decision=pb.Decision(reason=99, mode=99)),
     )
     service.deployments.answer = pb.GetDeploymentResponse(deployment=message)
-    found = client.call("get_deployment", "d")
+    found = client.get_deployment("d")
 
     assert found.policy == Policy(mode=Mode.UNKNOWN)
     assert found.status.last_decision.reason is Reason.UNKNOWN
@@ -238,7 +222,7 @@ def test_unknown_enum_values_of_a_newer_server_become_unknown(
 def test_absent_fields_are_none(service: RunningService, client: Any) -> None:
     message = pb.Deployment(status=pb.DeploymentStatus(phase="idle", step=-1))
     service.deployments.answer = pb.GetDeploymentResponse(deployment=message)
-    found = client.call("get_deployment", "d")
+    found = client.get_deployment("d")
 
     assert found.policy == Policy()
     absent = {name for name, value in vars(found.status).items() if value is None}
@@ -254,13 +238,13 @@ def test_absent_fields_are_none(service: RunningService, client: Any) -> None:
     service.deployments.answer = pb.ListDecisionsResponse(
         decisions=[pb.Decision(detail="why", step=-1)]
     )
-    [decision] = client.call("decisions", "d")
+    [decision] = client.decisions("d")
     assert decision.step is None
     assert (decision.imbalance_before, decision.imbalance_after) == (None, None)
     assert (decision.certainty, decision.judged) == (None, None)
     assert decision.detail == "why"
     service.deployments.answer = pb.UnpinResponse()
-    assert client.call("unpin", "d") is None
+    assert client.unpin("d") is None
 
 
 def spec(**changes: Any) -> DeploymentSpec:
@@ -296,6 +280,11 @@ def spec(**changes: Any) -> DeploymentSpec:
         (("unpin", 7), "deployment: 7 is not a string"),
         (("roll_back", "d", "newest"), "version: 'newest' is not a version"),
         (("get_placement", "d", -1), "version: -1 is not in"),
+        (("trigger", 7), "deployment: 7 is not a string of Unicode"),
+        (("pause", 7, "maintenance"), "deployment: 7 is not a string"),
+        (("pause", "d", None), "reason: None is not a string"),
+        (("pause", "d", "\udcff"), r"reason: '\udcff' is not a string of Unicode"),
+        (("resume", b"d"), "deployment: b'd' is not a string"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -303,7 +292,7 @@ def test_arguments_that_cannot_be_sent_are_refused_locally(
     service: RunningService, client: Any, call: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        client.call(*call)
+        methodcaller(*call)(client)
     assert str(caught.value).startswith(message)
     assert [violation.field for violation in caught.value.field_violations] == [
         message.partition(":")[0]
@@ -316,17 +305,6 @@ def test_an_unknown_mode_is_refused() -> None:
         Policy(mode="on")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_idempotent_calls_are_retried_even_if_the_server_may_have_begun(
-    service: RunningService, client: Any, name: str
-) -> None:
-    call, request, service.deployments.answer = ALL[name]
-    service.deployments.failures.extend([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
-
-    client.call(*call)
-    assert service.deployments.requests == [request] * 3
-
-
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
@@ -336,14 +314,14 @@ def test_idempotent_calls_are_retried_even_if_the_server_may_have_begun(
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-@pytest.mark.parametrize("name", ["create", "get", "delete", "pin", "roll back"])
+@pytest.mark.parametrize("name", ["create", "get", "delete", "pin", "roll back to 7"])
 def test_a_refusal_is_final_and_in_the_servers_words(
     service: RunningService, client: Any, name: str, code: Any, kind: type[TrimtabError]
 ) -> None:
     service.deployments.failures.append(Failure(code, "as it is"))
 
     with pytest.raises(kind) as caught:
-        client.call(*ALL[name][0])
+        methodcaller(*CALLS[name][0])(client)
     assert (str(caught.value), caught.value.code) == ("as it is", code)
     assert len(service.deployments.requests) == 1
 
@@ -352,7 +330,7 @@ def test_a_refusal_is_final_and_in_the_servers_words(
     ("changes", "message"),
     [
         ({"placement": placement_message(PLACEMENT, digest=bytes(32))}, "its digest is 0000"),
-        ({"placement": BARE}, "its digest is empty"),
+        ({"placement": placement_message(PLACEMENT, digest=b"")}, "its digest is empty"),
         ({"placement": None}, "shape"),
         ({"version": None}, "without its version"),
         ({"topology": None}, "in 0 slots"),
@@ -376,15 +354,15 @@ def test_an_invalid_placement_is_a_protocol_error(
     service.deployments.answer = served(**changes)
 
     with pytest.raises(ProtocolError, match=message):
-        client.call("get_placement", "d")
+        client.get_placement("d")
 
 
 def test_a_target_is_checked_against_its_digest(service: RunningService, client: Any) -> None:
     target = placement_message(OTHER, digest=PLACEMENT.digest)
-    service.deployments.answer = pb.PinResponse(in_force=V27, target=target)
+    service.deployments.answer = pb.PinResponse(in_force=V27_MESSAGE, target=target)
     for call in (("pin", "d"), ("roll_back", "d", 7)):
         with pytest.raises(ProtocolError, match="Do not use this placement"):
-            client.call(*call)
+            methodcaller(*call)(client)
 
 
 @pytest.mark.parametrize(
@@ -396,11 +374,11 @@ def test_an_impossible_time_is_a_protocol_error(
     service.deployments.answer = pb.ListDecisionsResponse(decisions=[pb.Decision(time=time)])
 
     with pytest.raises(ProtocolError, match="a decision with an invalid time"):
-        client.call("decisions", "d")
+        client.decisions("d")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLS)
 def test_calls_take_a_timeout(connect: Callable[..., Any], name: str) -> None:
     client = connect("unix:/nowhere")
     with pytest.raises(InvalidArgumentError, match="timeout: 0 is not above 0"):
-        client.call(*ALL[name][0], timeout=0)
+        methodcaller(*CALLS[name][0], timeout=0)(client)

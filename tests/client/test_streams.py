@@ -48,8 +48,9 @@ def turn_of(item: Any) -> int:
     return int(item.unwrap().placement.phy2log[0, 0])
 
 
-def test_results_come_in_the_order_of_the_loads(client: Any) -> None:
-    items = list(client.stream([LOAD] * 20, TOPOLOGY, max_in_flight=3))
+def test_there_is_a_result_for_each_load_in_their_order(client: Any) -> None:
+    items = list(client.place_stream([LOAD] * 20, TOPOLOGY, max_in_flight=3))
+    assert list(client.place_stream([], TOPOLOGY)) == []
 
     assert [item.index for item in items] == list(range(20))
     assert [turn_of(item) for item in items] == [turn % 4 for turn in range(20)]
@@ -60,7 +61,7 @@ def test_results_come_in_the_order_of_the_loads(client: Any) -> None:
 def test_the_stream_is_configured_first(service: RunningService, client: Any) -> None:
     current = Placement.untouched(2, 4, 6, 2)
     options = {"budget": MoveBudget(max_moves=1), "options": SolverOptions(effort="fast")}
-    list(client.stream([LOAD], TOPOLOGY, current=current, **options))
+    list(client.place_stream([LOAD], TOPOLOGY, current=current, **options))
 
     config, load = service.solver.requests
     assert config.topology.num_replicas == 6
@@ -70,14 +71,10 @@ def test_the_stream_is_configured_first(service: RunningService, client: Any) ->
     assert array_of(load.load).tolist() == LOAD.tolist()
 
 
-def test_a_stream_without_loads_is_empty(client: Any) -> None:
-    assert list(client.stream([], TOPOLOGY)) == []
-
-
 @pytest.mark.parametrize("max_in_flight", [1, 2, 8])
 def test_a_bad_load_does_not_affect_the_other_loads(client: Any, max_in_flight: int) -> None:
     loads = [LOAD, BAD_FOR_THE_CLIENT, LOAD, BAD_FOR_THE_SERVER, LOAD, BAD_FOR_THE_CLIENT]
-    items = list(client.stream(loads, TOPOLOGY, max_in_flight=max_in_flight))
+    items = list(client.place_stream(loads, TOPOLOGY, max_in_flight=max_in_flight))
 
     assert [item.index for item in items] == list(range(6))
     assert [item.error is None for item in items] == [True, False, True, False, True, False]
@@ -94,7 +91,7 @@ def test_a_load_may_depend_on_the_result_before_it(service: RunningService, clie
         for _ in range(5):
             yield np.full((1, 4), consumed[0])
 
-    for item in client.stream(loads(), TOPOLOGY, max_in_flight=1):
+    for item in client.place_stream(loads(), TOPOLOGY, max_in_flight=1):
         consumed[0] = item.index + 1
 
     sent = [array_of(request.load)[0, 0] for request in service.solver.requests[1:]]
@@ -110,7 +107,7 @@ def test_loads_are_sent_ahead_up_to_the_limit(service: RunningService, client: A
             yield LOAD
 
     service.solver.release.clear()
-    items = client.stream(loads(), TOPOLOGY, max_in_flight=3)
+    items = client.place_stream(loads(), TOPOLOGY, max_in_flight=3)
     first = threading.Thread(target=next, args=(items,))
     first.start()
     for _ in range(3):
@@ -123,32 +120,23 @@ def test_loads_are_sent_ahead_up_to_the_limit(service: RunningService, client: A
     assert not taken.acquire(blocking=False)
 
 
+@pytest.mark.parametrize("kind", [type("Mishap", (BaseException,), {}), grpc.RpcError])
 def test_an_exception_of_the_iterator_reaches_the_caller_in_its_place(
-    service: RunningService, client: Any
+    service: RunningService, client: Any, kind: type[BaseException]
 ) -> None:
-    class Mishap(BaseException):
-        pass
+    """Also one of gRPC, which might be mistaken for an error of the stream."""
 
     def loads() -> Iterator[np.ndarray]:
         yield LOAD
         yield LOAD
-        raise Mishap
+        raise kind("from elsewhere")
 
-    items = client.stream(loads(), TOPOLOGY)
+    items = client.place_stream(loads(), TOPOLOGY)
 
     assert [next(items).index, next(items).index] == [0, 1]
-    with pytest.raises(Mishap):
+    with pytest.raises(kind, match="from elsewhere"):
         next(items)
     service.solver.stream_over.wait()
-
-
-def test_a_grpc_error_of_the_iterator_is_not_mistaken_for_a_stream_error(client: Any) -> None:
-    def loads() -> Iterator[np.ndarray]:
-        yield LOAD
-        raise grpc.RpcError("from elsewhere")
-
-    with pytest.raises(grpc.RpcError, match="from elsewhere"):
-        list(client.stream(loads(), TOPOLOGY))
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 8])
@@ -159,7 +147,7 @@ def test_a_failed_stream_raises_the_servers_error(
     failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", retry_after=3.0)
     service.solver.fail_stream_at = (answered, failure)
     seen: list[int] = []
-    items = client.stream((LOAD for _ in count()), TOPOLOGY, max_in_flight=max_in_flight)
+    items = client.place_stream((LOAD for _ in count()), TOPOLOGY, max_in_flight=max_in_flight)
 
     with pytest.raises(ResourceExhaustedError, match="too much") as caught:
         seen.extend(item.index for item in items)
@@ -182,7 +170,7 @@ def test_a_stream_that_fails_while_waiting_for_a_load_raises_at_once(
         yield LOAD
         over.wait()
 
-    items = client.stream(loads() if client.threaded else later(loads()), TOPOLOGY)
+    items = client.place_stream(loads() if isinstance(client, Client) else later(loads()), TOPOLOGY)
     next(items)
     consumed.set()
     with pytest.raises(InternalError, match="broke"):
@@ -197,45 +185,38 @@ async def later(loads: Iterator[Any]) -> AsyncIterator[Any]:
         yield load
 
 
-def test_a_server_that_leaves_loads_unanswered_breaks_the_contract(
-    service: RunningService, client: Any
+def another_id(response: Any) -> None:
+    response.id = 7
+
+
+@pytest.mark.parametrize(
+    ("script", "loads", "complaint"),
+    [
+        ({"fail_stream_at": (1, None)}, 3, "ended the stream"),
+        ({"answer": another_id}, 1, "answered load 7 instead of 0"),
+        ({"extra_answers": 1}, 1, "more loads than it was sent"),
+    ],
+    ids=["unanswered", "another load", "not asked for"],
+)
+def test_answers_that_do_not_fit_the_loads_break_the_contract(
+    service: RunningService, client: Any, script: dict[str, Any], loads: int, complaint: str
 ) -> None:
-    service.solver.fail_stream_at = (1, None)
+    vars(service.solver).update(script)
 
-    with pytest.raises(ProtocolError, match="ended the stream"):
-        list(client.stream([LOAD] * 3, TOPOLOGY))
-
-
-def test_an_answer_to_another_load_breaks_the_contract(
-    service: RunningService, client: Any
-) -> None:
-    def answer(response: Any) -> None:
-        response.id = 7
-
-    service.solver.answer = answer
-    with pytest.raises(ProtocolError, match="answered load 7 instead of 0"):
-        list(client.stream([LOAD], TOPOLOGY))
-
-
-def test_an_answer_that_was_not_asked_for_breaks_the_contract(
-    service: RunningService, client: Any
-) -> None:
-    service.solver.extra_answers = 1
-
-    with pytest.raises(ProtocolError, match="more loads than it was sent"):
-        list(client.stream([LOAD], TOPOLOGY))
+    with pytest.raises(ProtocolError, match=complaint):
+        list(client.place_stream([LOAD] * loads, TOPOLOGY))
 
 
 def test_a_stream_without_server_is_unavailable(connect: Connect) -> None:
     with pytest.raises(UnavailableError):
-        list(connect("unix:/nowhere").stream([LOAD], TOPOLOGY))
+        list(connect("unix:/nowhere").place_stream([LOAD], TOPOLOGY))
 
 
 def test_a_stream_ends_at_its_timeout(service: RunningService, client: Any) -> None:
     service.solver.release.clear()
 
     with pytest.raises(DeadlineExceededError):
-        list(client.stream([LOAD], TOPOLOGY, timeout=0.05))
+        list(client.place_stream([LOAD], TOPOLOGY, timeout=0.05))
 
 
 def test_arguments_are_checked_before_the_first_load(client: Any) -> None:
@@ -248,9 +229,9 @@ def test_arguments_are_checked_before_the_first_load(client: Any) -> None:
         ({"current": [[0.5]]}, "current"),
     ]:
         with pytest.raises(InvalidArgumentError, match=field):
-            client.stream([LOAD], TOPOLOGY, **options)
+            client.place_stream([LOAD], TOPOLOGY, **options)
     with pytest.raises(TypeError, match="not iterable"):
-        client.stream(5, TOPOLOGY)
+        client.place_stream(5, TOPOLOGY)
 
 
 def client_threads() -> set[threading.Thread]:
@@ -281,24 +262,19 @@ def test_leaving_the_loop_cancels_the_call_and_leaves_no_thread(
         assert client_threads() <= before
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
 async def test_leaving_the_loop_cancels_the_call_and_leaves_no_task(
-    service: RunningService,
+    service: RunningService, *, closed: bool
 ) -> None:
     async with AsyncClient(service.target) as client:
-        async with aclosing(client.place_stream((LOAD for _ in count()), TOPOLOGY)) as items:
-            async for _ in items:
-                break
-        coroutines = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
-        assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
-
-        assert not {name for name in coroutines if "Pump" in name}
-        assert await tasks_that_stay() == set()
-
-
-async def test_dropping_an_asynchronous_stream_cleans_up_too(service: RunningService) -> None:
-    async with AsyncClient(service.target) as client:
-        async for _ in client.place_stream((LOAD for _ in count()), TOPOLOGY):
+        items = client.place_stream((LOAD for _ in count()), TOPOLOGY)
+        async for _ in items:
             break
+        if closed:
+            await items.aclose()
+            coroutines = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+            assert not {name for name in coroutines if "Pump" in name}
+        del items
         assert await asyncio.to_thread(service.solver.stream_over.wait, WAIT)
 
         assert await tasks_that_stay() == set()
@@ -346,10 +322,10 @@ async def test_the_pump_ends_silently_when_the_call_has_ended() -> None:
 
 
 def test_closing_the_client_ends_its_streams(service: RunningService, client: Any) -> None:
-    items = client.stream((LOAD for _ in count()), TOPOLOGY)
+    items = client.place_stream((LOAD for _ in count()), TOPOLOGY)
     next(items)
     service.solver.release.clear()
-    client.call("close")
+    client.close()
 
     with pytest.raises(CallCancelledError):
         for _ in items:
@@ -357,16 +333,16 @@ def test_closing_the_client_ends_its_streams(service: RunningService, client: An
 
 
 def test_a_stream_begun_after_close_is_refused(client: Any) -> None:
-    items = client.stream([LOAD], TOPOLOGY)
-    client.call("close")
+    items = client.place_stream([LOAD], TOPOLOGY)
+    client.close()
 
     with pytest.raises(ClientClosedError):
         next(items)
 
 
 def test_a_stream_that_is_never_begun_sends_nothing(service: RunningService, client: Any) -> None:
-    client.stream([LOAD], TOPOLOGY)
-    client.call("place", LOAD, TOPOLOGY)
+    client.place_stream([LOAD], TOPOLOGY)
+    client.place(LOAD, TOPOLOGY)
 
     assert len(service.solver.requests) == 1
 

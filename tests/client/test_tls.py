@@ -35,7 +35,7 @@ def test_a_trusted_server_is_reached(
 ) -> None:
     tls = TlsOptions(ca=read(CA), cert=read(CERT), key=read(KEY), server_name=NAME)
 
-    assert connect(secure.target, tls=tls).call("health") is ServingStatus.SERVING
+    assert connect(secure.target, tls=tls).health() is ServingStatus.SERVING
 
 
 def test_only_a_mutual_server_asks_for_a_certificate(
@@ -45,25 +45,21 @@ def test_only_a_mutual_server_asks_for_a_certificate(
 
     if mutual:
         with pytest.raises(UnavailableError):
-            client.call("health")
+            client.health()
     else:
-        assert client.call("health") is ServingStatus.SERVING
+        assert client.health() is ServingStatus.SERVING
 
 
 @pytest.mark.parametrize(
     "tls",
-    [
-        TlsOptions(ca=CA, cert=CERT, key=KEY),
-        TlsOptions(cert=CERT, key=KEY, server_name=NAME),
-        None,
-    ],
+    [TlsOptions(ca=CA, cert=CERT, key=KEY), TlsOptions(cert=CERT, key=KEY, server_name=NAME), None],
     ids=["wrong name", "unknown authority", "plain"],
 )
 def test_an_untrusted_server_is_not_reached(
     secure: RunningService, connect: Connect, tls: TlsOptions | None
 ) -> None:
     with pytest.raises(UnavailableError):
-        connect(secure.target, tls=tls).call("health")
+        connect(secure.target, tls=tls).health()
 
 
 @pytest.mark.parametrize("half", [{"cert": CERT}, {"key": KEY}])

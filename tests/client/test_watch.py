@@ -6,7 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ import grpc
 import pytest
 
 from tests.client.deployed import SECOND, Worker, accepted
-from tests.client.harness import SyncHarness
-from tests.client.operated import OTHER, PLACEMENT, placement_message, served_message
+from tests.client.harness import BlockingClient, event_loop
+from tests.client.operated import OTHER, PLACEMENT, SPEC, placement_message, served_message
 from tests.client.service import HOLD, Failure, RunningService
 from tests.servers import server_process
 from trimtab_client import (
     AccessDeniedError,
     AsyncClient,
     CallCancelledError,
+    Client,
     ClientClosedError,
     DeadlineExceededError,
     InternalError,
@@ -63,7 +65,7 @@ def versions(watch: Iterator[Any], most: int | None = None) -> list[Version]:
 def test_placements_come_as_they_come_into_force(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([served_message(V1), served_message(V2, OTHER), HOLD])
 
-    with closing(client.watch("d")) as watch:
+    with closing(client.watch_placement("d")) as watch:
         first, second = islice(watch, 2)
     assert (first.version, first.placement, first.topology) == (V1, PLACEMENT, Topology(6, 2))
     assert (second.version, second.placement) == (V2, OTHER)
@@ -73,36 +75,19 @@ def test_placements_come_as_they_come_into_force(service: RunningService, client
 
 @pytest.mark.parametrize(
     "end",
-    [AWAY, STOPPED, ABORTED, BUSY, None],
+    [[AWAY], [STOPPED], [ABORTED], [BUSY], []],
     ids=["away", "stopped", "aborted", "busy", "just ended"],
 )
 def test_the_watch_continues_from_its_last_version_after_a_temporary_error(
-    service: RunningService, client: Any, end: Failure | None
+    service: RunningService, client: Any, end: list[Failure]
 ) -> None:
-    ended = [] if end is None else [end]
-    service.deployments.watches.extend(
-        [
-            [*ended],
-            [served_message(V1), *ended],
-            [*ended],
-            [served_message(V2), served_message(V3), *ended],
-            [GONE],
-        ]
-    )
+    first, second, third = map(served_message, (V1, V2, V3))
+    service.deployments.watches.extend([end, [first, *end], end, [second, third, *end], [GONE]])
+    watch = client.watch_placement("d")
+    assert versions(watch, 3) == [V1, V2, V3]
     with pytest.raises(NotFoundError, match="it has been deleted"):
-        versions(client.watch("d"))
-    assert known(service) == [None, None, "1.0", "1.0", "2.0"]
-
-
-def test_the_watch_yields_all_placements_received_before_it_ends(
-    service: RunningService, client: Any
-) -> None:
-    service.deployments.watches.extend([[served_message(V1), AWAY], [served_message(V2), GONE]])
-    watch = client.watch("d")
-
-    assert versions(watch, 2) == [V1, V2]
-    with pytest.raises(NotFoundError):
         next(watch)
+    assert known(service) == [None, None, "1.0", "1.0", "2.0"]
 
 
 def test_no_version_comes_twice_in_a_row(service: RunningService, client: Any) -> None:
@@ -114,14 +99,14 @@ def test_no_version_comes_twice_in_a_row(service: RunningService, client: Any) -
             [served_message(V2), served_message(V1), HOLD],
         ]
     )
-    with closing(client.watch("d")) as watch:
+    with closing(client.watch_placement("d")) as watch:
         assert versions(watch, 3) == [V1, V2, V1]
 
 
 def test_the_known_version_is_not_yielded(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([served_message(V2), served_message(V3), HOLD])
 
-    with closing(client.watch("d", V2)) as watch:
+    with closing(client.watch_placement("d", V2)) as watch:
         assert versions(watch, 1) == [V3]
     assert known(service) == ["1.2"]
 
@@ -135,14 +120,12 @@ def test_the_watch_never_gives_up(
     service.deployments.watches.extend([[AWAY]] * 50)
     service.deployments.watches.append([served_message(V1), HOLD])
 
-    with closing(client.watch("d")) as watch:
+    with closing(client.watch_placement("d")) as watch:
         assert versions(watch, 1) == [V1]
     assert len(service.deployments.requests) == 51
 
 
-def test_the_watch_backs_off_until_the_server_answers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_watch_backs_off_until_the_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 1.0)
     retry = RetryPolicy(max_attempts=1, initial_backoff=1.0, max_backoff=4.0, multiplier=2.0)
     watch = Watch("d", None, retry, Deadline(math.inf))
@@ -172,7 +155,7 @@ def test_a_lasting_error_ends_the_watch(
     service.deployments.watches.append([end])
 
     with pytest.raises(kind):
-        next(client.watch("d"))
+        next(client.watch_placement("d"))
     assert len(service.deployments.requests) == 1
 
 
@@ -181,52 +164,32 @@ def test_an_invalid_placement_ends_the_watch(service: RunningService, client: An
     service.deployments.watches.append([wrong, HOLD])
 
     with pytest.raises(ProtocolError, match="Do not use this placement"):
-        next(client.watch("d"))
+        next(client.watch_placement("d"))
     assert service.deployments.watch_over.acquire(timeout=20)
 
 
-def test_closing_the_iterator_cancels_the_call(service: RunningService, client: Any) -> None:
-    service.deployments.watches.append([served_message(V1), HOLD])
-    watch = client.watch("d")
-    next(watch)
-
-    watch.close()
-    assert service.deployments.watch_over.acquire(timeout=20)
-
-
-def test_leaving_the_loop_cancels_the_call(service: RunningService) -> None:
-    service.deployments.watches.append([served_message(V1), HOLD])
-    harness = SyncHarness(service.target)
-    for served in harness.watch("d"):
-        assert served.version == V1
-        break
-    assert service.deployments.watch_over.acquire(timeout=20)
-    harness.close()
-
-
-def test_closing_the_client_ends_a_watch_that_waits(service: RunningService) -> None:
-    service.deployments.watches.append([HOLD])
-    harness = SyncHarness(service.target)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, harness.watch("d"))
-        assert service.deployments.held.acquire(timeout=20)
-        harness.close()
-        with pytest.raises(CallCancelledError):
-            waiting.result(timeout=20)
-    with pytest.raises(ClientClosedError):
-        harness.watch("d")
-
-
-async def test_closing_the_client_ends_a_watch_that_a_task_waits_for(
-    service: RunningService,
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "left"])
+def test_ending_the_loop_cancels_the_call(
+    service: RunningService, client: Any, *, closed: bool
 ) -> None:
+    service.deployments.watches.append([served_message(V1), HOLD])
+    watch = client.watch_placement("d")
+    assert next(watch).version == V1
+
+    if closed:
+        watch.close()
+    del watch
+    assert service.deployments.watch_over.acquire(timeout=20)
+
+
+def test_closing_the_client_ends_a_watch_that_waits(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([HOLD])
-    client = AsyncClient(service.target)
-    waiting = asyncio.ensure_future(anext(client.watch_placement("d")))
-    await asyncio.to_thread(service.deployments.held.acquire)
-    await client.close()
-    with pytest.raises(CallCancelledError):
-        await waiting
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, client.watch_placement("d", timeout=20))
+        assert service.deployments.held.acquire(timeout=20)
+        client.close()
+        with pytest.raises(CallCancelledError):
+            waiting.result()
     with pytest.raises(ClientClosedError):
         client.watch_placement("d")
 
@@ -247,7 +210,7 @@ async def test_cancelling_a_task_cancels_the_call_that_it_waits_for(
 
 def test_the_timeout_limits_the_whole_watch(service: RunningService, client: Any) -> None:
     service.deployments.watches.append([served_message(V1), HOLD])
-    watch = client.watch("d", timeout=0.5)
+    watch = client.watch_placement("d", timeout=0.5)
 
     assert versions(watch, 1) == [V1]
     with pytest.raises(DeadlineExceededError):
@@ -256,7 +219,7 @@ def test_the_timeout_limits_the_whole_watch(service: RunningService, client: Any
 
 def test_without_a_server_it_waits_until_its_timeout(connect: Callable[..., Any]) -> None:
     with pytest.raises(UnavailableError):
-        next(connect("unix:/nowhere").watch("d", timeout=0.3))
+        next(connect("unix:/nowhere").watch_placement("d", timeout=0.3))
 
 
 @pytest.mark.parametrize(
@@ -269,18 +232,16 @@ def test_without_a_server_it_waits_until_its_timeout(connect: Callable[..., Any]
     ids=["deployment", "known", "timeout"],
 )
 def test_invalid_arguments_of_a_watch_are_refused_at_once(
-    service: RunningService, arguments: tuple[Any, ...], options: dict[str, Any], message: str
+    client: Any, arguments: tuple[Any, ...], options: dict[str, Any], message: str
 ) -> None:
-    harness = SyncHarness(service.target)
     with pytest.raises(InvalidArgumentError, match=message):
-        harness.watch(*arguments, **options)
-    harness.close()
+        client.watch_placement(*arguments, **options)
 
 
 def test_the_call_begins_with_the_first_placement_asked_for(
     service: RunningService, client: Any
 ) -> None:
-    watch = client.watch("d")
+    watch = client.watch_placement("d")
     assert service.deployments.requests == []
     service.deployments.watches.append([served_message(V1), HOLD])
     assert next(watch).version == V1
@@ -288,22 +249,28 @@ def test_the_call_begins_with_the_first_placement_asked_for(
 
 
 @pytest.mark.process
-def test_the_watch_continues_after_the_server_was_killed(
-    tmp_path: Path, connect: Callable[..., Any]
-) -> None:
+def test_watches_pauses_and_their_ends_outlive_a_killed_server(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'socket'}"
     flags = ["--store", str(tmp_path / "trimtab.db"), "--report-seconds", "0.01"]
     flags += ["--listen", address]
-    client = connect(address)
-    with server_process(*flags) as server, closing(client.watch("d")) as watch:
-        worker = Worker(server, "d")
-        assert next(watch).version == Version(1, 0)
-        server.process.kill()
-        server.process.wait()
+    with event_loop() as wait, closing(Client(address)) as client, ExitStack() as stack:
+        clients = client, stack.enter_context(closing(BlockingClient(wait, address)))
+        with server_process(*flags) as server:
+            worker = Worker(server, "d")
+            watches = [stack.enter_context(closing(each.watch_placement("d"))) for each in clients]
+            assert [versions(watch, 1) for watch in watches] == [[Version(1, 0)]] * 2
+            client.create_deployment(replace(SPEC, name="resumed"))
+            for name in ("d", "resumed"):
+                assert client.pause(name, "maintenance") is None
+            assert client.resume("resumed") == "maintenance"
+            server.process.kill()
+            server.process.wait()
         with server_process(*flags):
-            client.call("wait_ready", 60)
+            client.wait_ready(60)
+            assert client.resume("d") == "maintenance"
+            assert client.resume("resumed") is None
             accepted(client, "d", placement=SECOND)
             worker.flip()
-            served = next(watch)
-            assert (served.version, served.placement) == (Version(1, 1), SECOND)
+            for served in map(next, watches):
+                assert (served.version, served.placement) == (Version(1, 1), SECOND)
             worker.session.close(timeout=0.1)

@@ -58,6 +58,14 @@ def test_amounts_are_read_from_views_that_torch_negates_lazily():
     assert as_amounts(lazy, "load").tolist() == [[1.0] * 3] * 2
 
 
+def refused(check, *args) -> tuple[str, str]:
+    """The field and the rule of the only violation that it finds."""
+    with pytest.raises(InvalidArgumentError) as error:
+        check(*args)
+    (violation,) = error.value.violations
+    return violation.field, violation.description
+
+
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
@@ -70,19 +78,13 @@ def test_amounts_are_read_from_views_that_torch_negates_lazily():
 def test_the_first_amount_that_breaks_a_rule_is_named(value, rule):
     load = torch.ones(200, 300, dtype=torch.float64)
     load[150, 7] = load[160, 1] = value
-    with pytest.raises(InvalidArgumentError) as error:
-        as_amounts(load, "load")
-    (violation,) = error.value.violations
-    assert (violation.field, violation.description) == ("load[150, 7]", rule)
+    assert refused(as_amounts, load, "load") == ("load[150, 7]", rule)
 
 
 def test_a_row_whose_sum_is_not_finite_is_named():
     load = torch.ones(5, 4, dtype=torch.float64)
     load[3] = 1e308
-    with pytest.raises(InvalidArgumentError) as error:
-        as_amounts(load, "load")
-    (violation,) = error.value.violations
-    assert (violation.field, violation.description) == ("sum of load[3, 0]", "inf is not finite")
+    assert refused(as_amounts, load, "load") == ("sum of load[3, 0]", "inf is not finite")
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str)
@@ -105,10 +107,7 @@ def test_an_error_in_a_placement_is_named(entries, field, said):
     phy2log = torch.arange(3).repeat(2, 1)
     for cell, expert in entries.items():
         phy2log[cell] = expert
-    with pytest.raises(InvalidArgumentError) as error:
-        check_phy2log(phy2log, "current", 3)
-    (violation,) = error.value.violations
-    assert (violation.field, violation.description) == (field, said)
+    assert refused(check_phy2log, phy2log, "current", 3) == (field, said)
 
 
 def test_slots_are_counted_by_expert_and_by_gpu():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab_protocol.placement import Placement
+from tests.layouts import layouts, random_slots
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
@@ -57,18 +57,11 @@ def test_a_placement_that_breaks_a_rule_is_refused(slots, field):
     assert error.value.violations[0].field == field
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 1000))
-def test_moves_are_counted_as_they_are_listed(layers, gpus, slots, seed):
-    rng = np.random.default_rng(seed)
-    total = gpus * slots
-    experts = int(rng.integers(1, total + 1))
-
-    def some() -> Placement:
-        spare = rng.integers(0, experts, (layers, total - experts))
-        every = np.tile(np.arange(experts), (layers, 1))
-        return placement_of(rng.permuted(np.hstack([every, spare]), axis=1), experts, gpus)
-
-    one, other = some(), some()
+@given(layouts(), st.integers(0, 1000))
+def test_moves_are_counted_as_they_are_listed(layout, seed):
+    phy2log_LR, experts, gpus = layout
+    slots_LR = random_slots(seed, *phy2log_LR.shape, experts)
+    one, other = (placement_of(each, experts, gpus) for each in (phy2log_LR, slots_LR))
     moves = moves_between(tensor_of(one), tensor_of(other), experts, gpus)
     assert count_moves(one, other) == len(moves)
     assert count_moves(one, one) == 0

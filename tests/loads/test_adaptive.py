@@ -18,6 +18,12 @@ def none() -> dict[str, Loads]:
     return {}
 
 
+def report(adaptive: AdaptiveLoad, counts_LE: np.ndarray, steps: int) -> None:
+    """A report of the only worker, which is taken into account at once."""
+    adaptive.add("w", counts_LE, steps)
+    adaptive.update({"w"}, none, None)
+
+
 def known(adaptive: AdaptiveLoad) -> Known:
     found = adaptive.known()
     assert found is not None
@@ -26,8 +32,7 @@ def known(adaptive: AdaptiveLoad) -> Known:
 
 def test_before_a_cell_is_complete_nothing_is_known() -> None:
     adaptive = AdaptiveLoad(L, E)
-    adaptive.add("w", SHARE * 15, 15)
-    adaptive.update({"w"}, none, None)
+    report(adaptive, SHARE * 15, 15)
     assert adaptive.known() is None
 
 
@@ -37,8 +42,7 @@ def test_how_often_it_is_reported_changes_little(steps: int) -> None:
     counts_TLE = np.random.default_rng(2).poisson(SHARE * 100, (4000, L, E)).astype(float)
     adaptive = AdaptiveLoad(L, E)
     for span_TLE in np.split(counts_TLE, 4000 // steps):
-        adaptive.add("w", span_TLE.sum(0), steps)
-        adaptive.update({"w"}, none, None)
+        report(adaptive, span_TLE.sum(0), steps)
     load_LE, evidence = known(adaptive)
     assert np.abs(load_LE - counts_TLE.mean(0)).sum() < 0.03 * L * 100
     assert 0.05 * 4000 * 100 < evidence.tokens < 1.05 * 4000 * 100
@@ -65,12 +69,10 @@ def test_it_starts_from_known_rates_with_their_certainty() -> None:
 
 def test_counts_that_are_not_traffic_are_discarded() -> None:
     adaptive = AdaptiveLoad(L, E)
-    adaptive.add("w", SHARE * 30, 30)
-    adaptive.update({"w"}, none, None)
+    report(adaptive, SHARE * 30, 30)
     adaptive.discard("w")
     assert adaptive.known() is None
-    adaptive.add("w", SHARE * 2 * 16, 16)
-    adaptive.update({"w"}, none, None)
+    report(adaptive, SHARE * 2 * 16, 16)
     np.testing.assert_allclose(known(adaptive).load_LE, SHARE * 2)
 
 
@@ -81,8 +83,7 @@ def test_with_one_half_neighbouring_cells_show_overdispersion() -> None:
         adaptive = AdaptiveLoad(L, E)
         for _ in range(40):
             counts_LE = held * np.stack([rng.multinomial(2000 // held, each) for each in SHARE])
-            adaptive.add("w", counts_LE.astype(float), 16)
-            adaptive.update({"w"}, none, None)
+            report(adaptive, counts_LE.astype(float), 16)
         found[held] = known(adaptive).evidence.overdispersion
     assert found[1] == 1
     assert found[10] > 4
@@ -91,8 +92,7 @@ def test_with_one_half_neighbouring_cells_show_overdispersion() -> None:
 def test_a_single_shift_is_not_overdispersion() -> None:
     adaptive = AdaptiveLoad(L, E)
     for share_LE in (SHARE, SHARE, SHARE[:, ::-1], SHARE[:, ::-1]):
-        adaptive.add("w", share_LE * 16_000, 16)
-        adaptive.update({"w"}, none, None)
+        report(adaptive, share_LE * 16_000, 16)
     assert known(adaptive).evidence.overdispersion == 1
 
 
@@ -101,11 +101,8 @@ def staggered(workers: int, every: int, held: int, steps: int = 4800) -> Known:
 
     `held` tokens at a time go to the same expert.
     """
-    rng, adaptive, names = (
-        np.random.default_rng(3),
-        AdaptiveLoad(L, E),
-        [f"w{n}" for n in range(workers)],
-    )
+    rng, adaptive = np.random.default_rng(3), AdaptiveLoad(L, E)
+    names = [f"w{n}" for n in range(workers)]
     per_step = 200 // held
     counts_WTLE = held * rng.poisson(per_step * SHARE, (workers, steps, L, E)).astype(float)
     sent = dict.fromkeys(names, 0)

@@ -13,6 +13,15 @@ from trimtab_server.loads.estimates import Loads
 LOAD = np.array([[3.0, 1.0, 4.0]])
 
 
+def filled(**reports: list[int]) -> Cells:
+    """Cells of workers with the same steady load, from reports of so many steps."""
+    cells = Cells()
+    for worker, lengths in reports.items():
+        for steps in lengths:
+            cells.add(worker, LOAD * steps, steps)
+    return cells
+
+
 def completed(cells: Cells, awaited: set[str], last: dict[str, Loads] | None = None) -> list[Piece]:
     return list(cells.completed(awaited, lambda: last or {}))
 
@@ -27,10 +36,7 @@ def lengths(found: list[Piece]) -> list[int]:
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=30))
 def test_each_cell_of_a_steady_load_has_the_same_tokens_however_reports_are_cut(cuts):
-    cells = Cells()
-    for steps in cuts:
-        cells.add("w", LOAD * steps, steps)
-    found = completed(cells, {"w"})
+    found = completed(filled(w=cuts), {"w"})
     assert sum(lengths(found)) == sum(cuts) // CELL_STEPS
     for piece in found:
         assert piece.tokens["w"] == pytest.approx(LOAD * CELL_STEPS * piece.cells)
@@ -48,16 +54,11 @@ def test_no_token_is_lost_or_counted_twice(reports):
 
 
 def test_the_cells_of_a_long_report_stay_one_span():
-    cells = Cells()
-    cells.add("w", LOAD * 160, 160)
-    assert lengths(completed(cells, {"w"})) == [1, 9]
+    assert lengths(completed(filled(w=[160]), {"w"})) == [1, 9]
 
 
 def test_a_piece_tells_whether_its_reports_end_and_how_long_they_are():
-    cells = Cells()
-    for steps in (16, 40, 24):
-        cells.add("w", LOAD * steps, steps)
-    found = completed(cells, {"w"})
+    found = completed(filled(w=[16, 40, 24]), {"w"})
     assert lengths(found) == [1, 1, 1, 1, 1]
     # The second report continues into the fourth cell, with which the third one ends.
     assert [piece.ends for piece in found] == [True, False, False, False, True]
@@ -65,18 +66,13 @@ def test_a_piece_tells_whether_its_reports_end_and_how_long_they_are():
 
 
 def test_a_piece_ends_only_if_the_reports_of_all_workers_end():
-    cells = Cells()
-    cells.add("a", LOAD * 48, 48)
-    for _ in range(3):
-        cells.add("b", LOAD * 16, 16)
-    found = completed(cells, {"a", "b"})
+    found = completed(filled(a=[48], b=[16] * 3), {"a", "b"})
     assert lengths(found) == [1, 1, 1]
     assert [piece.ends for piece in found] == [False, False, True]
 
 
 def test_a_cell_is_complete_once_all_awaited_workers_have_it():
-    cells = Cells()
-    cells.add("a", LOAD * 48, 48)
+    cells = filled(a=[48])
     assert completed(cells, {"a", "b"}) == []
     cells.add("b", LOAD * 32, 32)
     found = completed(cells, {"a", "b"})
@@ -86,19 +82,14 @@ def test_a_cell_is_complete_once_all_awaited_workers_have_it():
 
 
 def test_an_absent_worker_counts_with_its_last_rate():
-    cells = Cells()
-    cells.add("a", LOAD * 16, 16)
-    (piece,) = completed(cells, {"a"}, {"a": LOAD, "gone": 2 * LOAD})
+    (piece,) = completed(filled(a=[16]), {"a"}, {"a": LOAD, "gone": 2 * LOAD})
     assert piece.cells == 1
     assert piece.tokens["gone"] == pytest.approx(2 * LOAD * CELL_STEPS)
 
 
 def test_late_cells_are_not_counted_again():
     """They were completed with the worker's last rate, since nobody waits for it for ever."""
-    cells = Cells()
-    last = {"a": LOAD, "late": LOAD}
-    for _ in range(12):
-        cells.add("a", LOAD * 16, 16)
+    cells, last = filled(a=[16] * 12), {"a": LOAD, "late": LOAD}
     found = completed(cells, {"a", "late"}, last)
     missed = sum(lengths(found))
     assert 12 - missed <= 8
@@ -110,8 +101,7 @@ def test_late_cells_are_not_counted_again():
 
 
 def test_a_worker_is_awaited_for_twice_the_length_of_a_report():
-    cells = Cells()
-    cells.add("a", LOAD * 160, 160)
+    cells = filled(a=[160])
     assert completed(cells, {"a", "b"}, {"a": LOAD}) == []
     cells.add("b", LOAD * 160, 160)
     assert sum(lengths(completed(cells, {"a", "b"}))) == 10
@@ -119,9 +109,7 @@ def test_a_worker_is_awaited_for_twice_the_length_of_a_report():
 
 def test_a_worker_that_starts_again_is_not_awaited_for_earlier_cells():
     """Cells that others have counted by then are completed without it, and later ones with it."""
-    cells, last = Cells(), {"a": LOAD}
-    for _ in range(5):
-        cells.add("a", LOAD * 16, 16)
+    cells, last = filled(a=[16] * 5), {"a": LOAD}
     assert completed(cells, {"a", "b"}, last) == []
     cells.forget("b")
     assert sum(lengths(completed(cells, {"a", "b"}, last))) == 5
@@ -143,6 +131,4 @@ def test_cells_of_a_group_that_is_never_complete_are_merged_and_no_token_is_lost
 
 
 def test_no_cell_is_complete_without_awaited_workers():
-    cells = Cells()
-    cells.add("a", LOAD * 16, 16)
-    assert completed(cells, set()) == []
+    assert completed(filled(a=[16]), set()) == []

@@ -74,15 +74,28 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry, clock: Clock) -> DeploymentMetrics:
+    """Metrics that know the deployment "d"."""
+    made = DeploymentMetrics(registry, clock)
+    made.rollout_changed("d", IDLE)
+    return made
+
+
 def lines(registry: CollectorRegistry) -> list[str]:
     """The exposed samples of deployments."""
     exposed = generate_latest(registry).decode().splitlines()
     return [line for line in exposed if line[0] != "#" and 'deployment="' in line]
 
 
-def test_the_phase_age_is_that_of_the_open_switch(registry: CollectorRegistry) -> None:
-    clock = Clock()
-    metrics = DeploymentMetrics(registry, clock)
+def test_the_phase_age_is_that_of_the_open_switch(
+    registry: CollectorRegistry, metrics: DeploymentMetrics, clock: Clock
+) -> None:
     ages = []
     for summary in (
         IDLE,
@@ -100,8 +113,7 @@ def test_the_phase_age_is_that_of_the_open_switch(registry: CollectorRegistry) -
     assert ages == [0, 10, 20, 10, 10, 0]
 
 
-def test_exactly_one_phase_is_1(registry: CollectorRegistry) -> None:
-    metrics = DeploymentMetrics(registry)
+def test_exactly_one_phase_is_1(registry: CollectorRegistry, metrics: DeploymentMetrics) -> None:
     for phase in ("idle", "offered", "aborting", "committed"):
         metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         shown = [line for line in lines(registry) if line.startswith("trimtab_switch_phase{")]
@@ -145,10 +157,8 @@ def test_a_deployment_has_all_its_series_from_the_start_and_none_after_its_end(
 
 
 def test_decisions_are_counted_by_reason_and_show_their_imbalance(
-    registry: CollectorRegistry,
+    registry: CollectorRegistry, metrics: DeploymentMetrics
 ) -> None:
-    metrics = DeploymentMetrics(registry)
-    metrics.rollout_changed("d", IDLE)
     for decision in (Decision(Reason.IMPROVED, CANDIDATE), Decision(Reason.TOO_SOON)):
         metrics.decision_made("d", decision, 0.1, None)
     shown = [line for line in lines(registry) if line.startswith("trimtab_decisions_total")]
@@ -167,10 +177,8 @@ def test_decisions_are_counted_by_reason_and_show_their_imbalance(
 
 
 def test_the_certainty_of_a_decision_and_the_gain_of_a_switch_are_shown(
-    registry: CollectorRegistry,
+    registry: CollectorRegistry, metrics: DeploymentMetrics
 ) -> None:
-    metrics = DeploymentMetrics(registry)
-    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
     metrics.decision_made("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
     metrics.decision_made("d", Decision(Reason.TOO_SOON), 0.1, None)
@@ -190,10 +198,8 @@ def live(layers: str, of: str, value: float) -> str:
 
 
 def test_the_status_shows_only_what_is_known(
-    registry: CollectorRegistry,
+    registry: CollectorRegistry, metrics: DeploymentMetrics
 ) -> None:
-    metrics = DeploymentMetrics(registry)
-    metrics.rollout_changed("d", IDLE)
     before = set(lines(registry))
     metrics.status_refreshed("d", STATUS)
     assert set(lines(registry)) - before == {
@@ -226,18 +232,17 @@ def test_the_status_shows_only_what_is_known(
 
 
 def test_the_reason_of_a_pause_is_shown_while_it_lasts(
-    registry: CollectorRegistry,
+    registry: CollectorRegistry, metrics: DeploymentMetrics
 ) -> None:
-    metrics = DeploymentMetrics(registry)
     for why, shown in (("first", 1), ("second " * 100, 1), (None, 0)):
         metrics.rollout_changed("d", IDLE._replace(paused=why))
         assert str(lines(registry)).count("paused_info{") == shown
         assert why is None or f'reason="{why[:100]}"' in str(lines(registry))
 
 
-def test_the_duration_of_a_phase_is_recorded_when_it_ends(registry: CollectorRegistry) -> None:
-    clock = Clock()
-    metrics = DeploymentMetrics(registry, clock)
+def test_the_duration_of_a_phase_is_recorded_when_it_ends(
+    registry: CollectorRegistry, metrics: DeploymentMetrics, clock: Clock
+) -> None:
     for phase, seconds in (("idle", 50), ("offered", 3), ("committed", 2), ("idle", 9)):
         metrics.rollout_changed("d", OFFERED._replace(phase=phase))
         clock.now += seconds

@@ -26,24 +26,20 @@ def test_it_follows_its_formulas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "factor"),
+    ("changed", "distrust", "factor"),
     [
-        (evidence(4000.0), 0.25),
-        (evidence(1000.0, overdispersion=3.0), 3.0),
+        (evidence(4000.0), 1.0, 0.25),
+        (evidence(1000.0, overdispersion=3.0), 1.0, 3.0),
+        (evidence(1000.0), 2.5, 2.5),
     ],
-    ids=["four times the tokens", "three times the variance"],
+    ids=["four times the tokens", "three times the variance", "distrust"],
 )
-def test_it_falls_with_evidence_and_rises_with_its_variance(
-    changed: Evidence, factor: float
+def test_it_falls_with_evidence_and_rises_with_its_variance_and_distrust(
+    changed: Evidence, distrust: float, factor: float
 ) -> None:
-    before, after = (floor_of(each, Topology(16, 8)) for each in (evidence(1000.0), changed))
+    before = floor_of(evidence(1000.0), Topology(16, 8))
+    after = floor_of(changed, Topology(16, 8), distrust)
     assert after.gain_L[0] == pytest.approx(factor * before.gain_L[0])
-
-
-def test_a_deployment_that_is_not_trusted_has_a_higher_one() -> None:
-    known = evidence(1000.0)
-    trusted, other = (floor_of(known, Topology(16, 8), by).gain_L[0] for by in (1.0, 2.5))
-    assert other == pytest.approx(2.5 * trusted)
 
 
 def test_with_groups_it_depends_on_the_gpus_and_tokens_of_a_node() -> None:
@@ -52,21 +48,18 @@ def test_with_groups_it_depends_on_the_gpus_and_tokens_of_a_node() -> None:
     assert whole.gain_L[0] == pytest.approx(node.gain_L[0])
 
 
-def test_layers_without_load_cannot_gain() -> None:
+def test_layers_without_load_and_single_gpus_cannot_gain() -> None:
     floor = floor_of(evidence(0.0, 1e9), Topology(16, 8))
     assert floor.gain_L[0] == floor.excess_L[0] == math.inf
-    assert floor.precise
-    assert not floor_of(evidence(0.0, 0.0), Topology(16, 8)).precise
+    alone = floor_of(evidence(100.0), Topology(8, 1))
+    assert alone.gain_L[0] == alone.excess_L[0] == 0
 
 
-def test_a_few_tokens_are_not_precise() -> None:
-    assert not floor_of(evidence(16.0), Topology(8, 4)).precise
-    assert floor_of(evidence(16_000.0), Topology(8, 4)).precise
-
-
-def test_one_gpu_cannot_gain_and_has_no_noise() -> None:
-    floor = floor_of(evidence(100.0), Topology(8, 1))
-    assert floor.gain_L[0] == floor.excess_L[0] == 0
+@pytest.mark.parametrize(
+    ("tokens", "precise"), [([0.0, 1e9], True), ([0.0] * 2, False), ([16.0], False), ([16e3], True)]
+)
+def test_it_takes_tokens_to_be_precise(tokens: list[float], *, precise: bool) -> None:
+    assert floor_of(evidence(*tokens), Topology(8, 4)).precise is precise
 
 
 @pytest.mark.parametrize(("gpus", "tokens"), [(8, 500), (32, 4000), (72, 20_000)])

@@ -15,15 +15,24 @@ def judged(*shares: float, noise: float = 0.0) -> Trust:
     return trust
 
 
-def test_keeping_half_of_the_promises_is_enough_for_trust() -> None:
-    assert Trust().distrust == 1
-    assert judged(*[0.6] * 50).distrust == 1
+@pytest.mark.parametrize(
+    "trust",
+    [
+        Trust(),
+        judged(*[0.6] * 50),
+        judged(0.0),
+        judged(-5.0),
+        judged(*[0.0] * 50, *[1.0] * 10),
+        judged(*[0.0] * 50, noise=0.2),
+    ],
+    ids=["new", "half is enough", "one broken", "one badly", "it returns", "noise explains it"],
+)
+def test_what_does_not_reduce_trust(trust: Trust) -> None:
+    assert trust.distrust == 1
+
+
+def test_a_switch_cannot_keep_more_than_its_promise() -> None:
     assert judged(*[1.5] * 50).kept == pytest.approx(1)
-
-
-def test_a_single_broken_promise_does_not_reduce_trust() -> None:
-    assert judged(0.0).distrust == 1
-    assert judged(-5.0).distrust == 1
 
 
 def test_broken_promises_raise_the_needed_gain_at_most_fourfold() -> None:
@@ -31,14 +40,6 @@ def test_broken_promises_raise_the_needed_gain_at_most_fourfold() -> None:
     assert found == sorted(found)
     assert found[1] > 1
     assert found[-1] == 4
-
-
-def test_trust_returns() -> None:
-    assert judged(*[0.0] * 50, *[1.0] * 10).distrust == 1
-
-
-def test_a_shortfall_that_noise_explains_breaks_no_promise() -> None:
-    assert judged(*[0.0] * 50, noise=0.2).distrust == 1
 
 
 def test_the_fall_is_of_squared_loads_with_mean_one() -> None:

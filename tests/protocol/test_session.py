@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.layouts import layouts
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError
@@ -28,24 +29,8 @@ VERSIONS = st.builds(Version, NUMBERS, NUMBERS)
 
 
 @st.composite
-def placements(draw: st.DrawFn) -> Placement:
-    gpus, per_gpu, layers = (draw(st.integers(1, 3)) for _ in range(3))
-    experts = draw(st.integers(1, gpus * per_gpu))
-    rest = st.integers(0, experts - 1)
-    rows = [
-        draw(
-            st.permutations(
-                [*range(experts), *(draw(rest) for _ in range(gpus * per_gpu - experts))]
-            )
-        )
-        for _ in range(layers)
-    ]
-    return Placement.of(rows, experts, gpus)
-
-
-@st.composite
 def hellos(draw: st.DrawFn) -> tuple[messages.Hello, messages.WorkerSetup]:
-    placement = draw(placements())
+    placement = Placement.of(*draw(layouts()))
     owned = draw(st.sets(st.integers(0, placement.num_gpus - 1), min_size=1))
     held = st.builds(messages.Held, VERSIONS, st.sampled_from(messages.HeldState))
     hello = messages.Hello(

@@ -8,11 +8,9 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
-from trimtab_server.store.store import Store
 
 
 def folder_in_memory() -> tempfile.TemporaryDirectory[str]:
@@ -21,40 +19,32 @@ def folder_in_memory() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=memory if memory.exists() else None)
 
 
-class Bench(Protocol):
+class MemoryBench:
     """Opens a store, lets it crash, and opens it again."""
 
-    def open(self) -> Store:
-        """Open a store on the contents that exist; the caller does not have to close it."""
-
-    def crash(self) -> None:
-        """Simulate a kill -9 of the process that uses the store."""
-
-    def placements(self) -> set[bytes]:
-        """Digests of the stored placements."""
-
-    def tidy(self) -> None:
-        """Close the stores that are still open."""
-
-
-class MemoryBench:
     def __init__(self, folder: Path) -> None:
         self._disk = MemoryDisk()
 
     def open(self) -> MemoryStore:
+        """Open a store on the contents that exist; the caller does not have to close it."""
         return MemoryStore(self._disk)
 
     def crash(self) -> None:
+        """Simulate a kill -9 of the process that uses the store."""
         self._disk.crash()
 
     def placements(self) -> set[bytes]:
+        """Digests of the stored placements."""
         return set(self._disk.contents.placements)
 
     def tidy(self) -> None:
+        """Close the stores that are still open."""
         self.crash()
 
 
 class SqliteBench:
+    """`MemoryBench` of a store in a file."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._crashes = 0
@@ -87,4 +77,5 @@ class SqliteBench:
             self._opened.pop().close()
 
 
+Bench = MemoryBench | SqliteBench
 BENCHES: dict[str, Callable[[Path], Bench]] = {"memory": MemoryBench, "sqlite": SqliteBench}

@@ -36,13 +36,6 @@ def _die_at(point: str, path: Path) -> None:
         os._exit(1)
 
 
-def hold(path: Path) -> None:
-    """Keep the store open until killed."""
-    with closing(SqliteStore(path)):
-        print("open", flush=True)
-        sys.stdin.read()
-
-
 def write_on(path: Path) -> None:
     """Write until killed, and print the number of each pair of writes when it is durable."""
     with closing(SqliteStore(path)) as store:
@@ -54,5 +47,5 @@ def write_on(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    what = {"die": die_at_every_point, "hold": hold, "write": write_on}
+    what = {"die": die_at_every_point, "write": write_on}
     what[sys.argv[1]](Path(sys.argv[2]))

@@ -11,16 +11,15 @@ import numpy as np
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.store import Store
 
-OLD = placement_of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
-NEW = placement_of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
-OTHER = placement_of([[0, 0, 1]], 2, 3)
-PINNED = placement_of([[0, 1, 2, 1], [0, 1, 2, 0]], 3, 2)
-FIRST = placement_of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
+OLD = Placement.of([[0, 1, 2, 1], [2, 1, 0, 0]], 3, 2)
+NEW = Placement.of([[2, 1, 0, 1], [2, 1, 0, 0]], 3, 2)
+OTHER = Placement.of([[0, 0, 1]], 2, 3)
+PINNED = Placement.of([[0, 1, 2, 1], [0, 1, 2, 0]], 3, 2)
+FIRST = Placement.of([[0, 1, 2, 0], [0, 1, 2, 0]], 3, 2)
 
 SERVING = Record(
     epoch=Epoch(1, "group", {"worker": Member(7, (0, 1))}, 2),

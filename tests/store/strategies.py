@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.layouts import layouts
+from tests.store.scenes import FIRST, NEW, OLD, OTHER, PINNED
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 
@@ -20,34 +21,24 @@ names = st.text(max_size=8) | st.sampled_from(
 versions = st.builds(Version, numbers, numbers)
 
 
-@st.composite
-def placements(draw: st.DrawFn) -> Placement:
-    experts, more, layers = (
-        draw(st.integers(1, 4)),
-        draw(st.integers(0, 3)),
-        draw(st.integers(1, 3)),
-    )
-    rest = st.lists(st.integers(0, experts - 1), min_size=more, max_size=more)
-    slots = [draw(st.permutations([*range(experts), *draw(rest)])) for _ in range(layers)]
-    gpus = [each for each in (1, 2, 3) if (experts + more) % each == 0]
-    return placement_of(slots, experts, draw(st.sampled_from(gpus)))
-
-
+placements = layouts().map(lambda layout: Placement.of(*layout))
 members = st.builds(Member, numbers, st.lists(st.integers(0, 99), max_size=3).map(tuple))
 epochs = st.builds(Epoch, numbers, names, st.dictionaries(names, members, max_size=3), numbers)
-switches = st.builds(Switch, versions, placements(), st.sampled_from(Stage))
+# A few occur often, so that records share them.
+used = st.sampled_from([FIRST, OLD, NEW, OTHER, PINNED]) | placements
+switches = st.builds(Switch, versions, used, st.sampled_from(Stage))
 
 records = st.builds(
     Record,
     epoch=st.none() | epochs,
     in_force=st.none() | versions,
-    placement=st.none() | placements(),
+    placement=st.none() | used,
     last_generation=numbers,
     switch=st.none() | switches,
     paused=st.none() | names,
     ended_groups=st.lists(names, max_size=3).map(tuple),
-    pinned=st.none() | placements(),
-    past=st.lists(st.builds(Served, versions, placements()), max_size=3).map(tuple),
+    pinned=st.none() | used,
+    past=st.lists(st.builds(Served, versions, used), max_size=3).map(tuple),
 )
 
 saved_counters = st.builds(

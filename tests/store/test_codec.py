@@ -40,7 +40,7 @@ def test_a_record_comes_back_whole(record: Record) -> None:
     assert plain(decode_record(text, encoded_placements(record))) == plain(record)
 
 
-@given(placements())
+@given(placements)
 def test_a_placement_comes_back_whole(placement: Placement) -> None:
     decoded = decode_placement(placement.digest, encode_placement(placement))
     np.testing.assert_array_equal(decoded.phy2log, placement.phy2log)

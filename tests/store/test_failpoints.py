@@ -15,14 +15,10 @@ from trimtab_server.store.failpoints import POINTS, configure, hit
 def test_a_store_passes_every_point_that_there_is(bench: Bench, point: str) -> None:
     operation, _, _ = point.partition(":")
     configure(f"{point}=error")
-    with pytest.raises(StoreError, match=point):
-        open_and_write(bench, operation)
-
-
-def open_and_write(bench: Bench, operation: str) -> None:
-    store = bench.open()
-    prepare(store)
-    write(store, operation)
+    with pytest.raises(StoreError, match=point):  # noqa: PT012
+        store = bench.open()
+        prepare(store)
+        write(store, operation)
 
 
 @pytest.mark.parametrize(
