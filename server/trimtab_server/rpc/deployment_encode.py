@@ -54,17 +54,8 @@ def encode_topology(spec: DeploymentSpec) -> topology_pb2.Topology:
     return topology_pb2.Topology(**vars(spec.topology))
 
 
-def encode_get(served: Served, spec: DeploymentSpec) -> pb.GetPlacementResponse:
-    """The answer of GetPlacement."""
-    return pb.GetPlacementResponse(**_served(served, spec))
-
-
-def encode_watch(served: Served, spec: DeploymentSpec) -> pb.WatchPlacementResponse:
-    """An answer of WatchPlacement."""
-    return pb.WatchPlacementResponse(**_served(served, spec))
-
-
-def _served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
+def encode_served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
+    """The fields of GetPlacement's answer, and of those of WatchPlacement."""
     return {
         "version": encode_version(served.version),
         "placement": encode_placement(served.placement),
