@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+from trimtab.v1 import placement_pb2, solver_service_pb2, tensor_pb2, topology_pb2
 from trimtab_protocol.errors import gather
+from trimtab_protocol.wire import tensors
 from trimtab_protocol.wire.tensors import Array
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import malformed_as_invalid, require
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
-from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Effort, Objective, settings_for
 
@@ -80,6 +80,17 @@ def decode_config(
 def decode_load(message: solver_service_pb2.PlaceStreamLoad) -> Array:
     """Raises InvalidArgumentError with every field at fault."""
     return _required(message, "load")
+
+
+def decode_tensor(message: tensor_pb2.Tensor, field: str) -> Array:
+    """The matrix in a message: read-only, and backed by the message's bytes.
+
+    Raises:
+        InvalidArgumentError: the data type is unknown, the shape is not [rows, columns] with sizes
+            of at least 1, or the length of the data does not match the shape.
+    """
+    with malformed_as_invalid():
+        return tensors.decode_tensor(message, field, rank=2)
 
 
 def _required(message: Any, field: str) -> Array:

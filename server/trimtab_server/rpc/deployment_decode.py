@@ -16,9 +16,8 @@ from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
-from trimtab_server.rpc.decode import decode_topology
+from trimtab_server.rpc.decode import decode_tensor, decode_topology
 from trimtab_server.rpc.fields import named_as
-from trimtab_server.rpc.tensors import decode_tensor
 
 MAX_NAME = 200
 _MAX_REASON = 1000

@@ -6,11 +6,12 @@ from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.errors import gather
 from trimtab_protocol.messages import Answer, Report
 from trimtab_protocol.wire import requests
+from trimtab_server.domain.errors import malformed_as_invalid
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
-from trimtab_server.rpc.fields import malformed_as_invalid, named_as
+from trimtab_server.rpc.fields import named_as
 
 _HELLO_FIELDS = {
     name: f"hello.topology.{name}"
