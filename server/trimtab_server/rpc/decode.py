@@ -126,12 +126,10 @@ def decode_budget(message: placement_pb2.MoveBudget) -> Budget:
 
 
 def _options(message: solver_service_pb2.SolverOptions) -> Options:
-    require(message.effort in _EFFORTS, "effort", f"{message.effort} is not a known effort")
-    require(
-        message.objective in _OBJECTIVES,
-        "objective",
-        f"{message.objective} is not a known objective",
-    )
+    known: dict[str, Mapping[int, Any]] = {"effort": _EFFORTS, "objective": _OBJECTIVES}
+    for name, values in known.items():
+        number = getattr(message, name)
+        require(number in values, name, f"{number} is not a known {name}")
     overrides: dict[str, Any] = {"seed": message.seed, "objective": _OBJECTIVES[message.objective]}
     for name in ("top_k", "max_iterations", "restarts"):
         if message.HasField(name):
@@ -151,14 +149,8 @@ def _current(
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
     phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")
-    require(
-        phy2log_LR.dtype.kind == "i",
-        "current.phy2log.data_type",
-        f"{phy2log_LR.dtype} is not an integer type",
-    )
-    require(
-        phy2log_LR.shape[1] == topology.num_replicas,
-        "current.phy2log.shape",
-        f"{list(phy2log_LR.shape)} does not have num_replicas = {topology.num_replicas} columns",
-    )
+    kind, shape, slots = phy2log_LR.dtype, list(phy2log_LR.shape), topology.num_replicas
+    require(kind.kind == "i", "current.phy2log.data_type", f"{kind} is not an integer type")
+    rule = f"{shape} does not have num_replicas = {slots} columns"
+    require(shape[1] == slots, "current.phy2log.shape", rule)
     return UncheckedPlacement(phy2log_LR, message.current.digest)

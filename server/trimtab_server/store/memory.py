@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from trimtab_server.rollout.record import Record
 from trimtab_server.store import codec
@@ -33,8 +33,8 @@ class _Contents:
 
     def copied(self) -> _Contents:
         """A copy whose tables can be changed."""
-        tables = {name: dict(table) for name, table in vars(self).items() if name != "term"}
-        return replace(self, **tables)
+        records, placements = dict(self.records), dict(self.placements)
+        return _Contents(self.term, records, placements, dict(self.counters), dict(self.specs))
 
     def drop_unused(self) -> None:
         """Drop the placements that no record refers to."""
