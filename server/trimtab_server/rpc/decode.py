@@ -149,8 +149,8 @@ def _current(
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
     phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")
-    kind, shape, slots = phy2log_LR.dtype, list(phy2log_LR.shape), topology.num_replicas
-    require(kind.kind == "i", "current.phy2log.data_type", f"{kind} is not an integer type")
+    dtype, shape, slots = phy2log_LR.dtype, list(phy2log_LR.shape), topology.num_replicas
+    require(dtype.kind == "i", "current.phy2log.data_type", f"{dtype} is not an integer type")
     rule = f"{shape} does not have num_replicas = {slots} columns"
     require(shape[1] == slots, "current.phy2log.shape", rule)
     return UncheckedPlacement(phy2log_LR, message.current.digest)
