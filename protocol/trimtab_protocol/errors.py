@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class Violation(NamedTuple):
@@ -20,23 +20,28 @@ class MalformedError(ValueError):
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
 
+    @classmethod
+    def of(cls, field: str, description: str) -> Self:
+        """The error for one field."""
+        return cls(Violation(field, description))
 
-def malformed(field: str, description: str) -> MalformedError:
-    """A MalformedError for one field."""
-    return MalformedError(Violation(field, description))
+    @classmethod
+    def require(cls, condition: object, field: str, description: str) -> None:
+        """Raise this error for `field` unless `condition` is true."""
+        if not condition:
+            raise cls.of(field, description)
+
+    @classmethod
+    def require_all(cls, *rules: tuple[object, str, str]) -> None:
+        """`require` for several (condition, field, description): one error names all that fail."""
+        broken = [Violation(field, description) for holds, field, description in rules if not holds]
+        if broken:
+            raise cls(*broken)
 
 
-def require(condition: object, field: str, description: str) -> None:
-    """Raise MalformedError for `field` unless `condition` is true."""
-    if not condition:
-        raise malformed(field, description)
-
-
-def require_all(*rules: tuple[object, str, str]) -> None:
-    """`require` for several (condition, field, description): one error names all that fail."""
-    broken = [Violation(field, description) for holds, field, description in rules if not holds]
-    if broken:
-        raise MalformedError(*broken)
+malformed = MalformedError.of
+require = MalformedError.require
+require_all = MalformedError.require_all
 
 
 def gather(*parts: Callable[[], Any]) -> list[Any]:

@@ -57,31 +57,20 @@ class App:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._device = resolve_device(config.solver.device)
-        self._recorder = Recorder()
+        self._recorder = recorder = Recorder()
         self._fallbacks_logged: set[tuple[str, str]] = set()
         self._backend = backend_for(
             config.solver.backend, self._device, self._on_fallback, wait_for_kernels=False
         )
-        self.queue = SolverQueue(
-            config.solver.queue_size,
-            self._recorder,
-            partial(_use_threads, config.solver.solver_threads),
-        )
-        deployment_metrics = DeploymentMetrics(self._recorder.registry)
-        self._history = History(config.history, deployment_metrics.history_lost)
-        store = StoreThread(partial(_make_store, config.sessions.store), self._history.barrier)
-        self._deployments = Deployments(
-            config.sessions,
-            store,
-            Observers(self._history, deployment_metrics),
-            self._planner(self._recorder),
-        )
+        use_threads = partial(_use_threads, config.solver.solver_threads)
+        self.queue = SolverQueue(config.solver.queue_size, recorder, use_threads)
+        metrics, sessions = DeploymentMetrics(recorder.registry), config.sessions
+        self._history = History(config.history, metrics.history_lost)
+        store = StoreThread(partial(_make_store, sessions.store), self._history.barrier)
+        observers = Observers(self._history, metrics)
+        self._deployments = Deployments(sessions, store, observers, self._planner(recorder))
         self._rpc = RpcServer(
-            config.rpc,
-            self._planner(self._recorder),
-            config.sessions,
-            self._deployments,
-            self._recorder,
+            config.rpc, self._planner(recorder), sessions, self._deployments, recorder
         )
         self._endpoints = AsyncExitStack()
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from trimtab_server.logs import configure_logs
 from trimtab_server.rpc.healthcheck import health_complaint
 from trimtab_server.store import failpoints
 
+_Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=96)
 _FAILPOINTS = "failpoints"
 _UNHEALTHY = 1
 _NOT_COMPILED = 1
@@ -214,19 +216,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _flag_of(option: Option) -> dict[str, Any]:
-    default = "none" if option.default is None else _shown(option.default)
+    default = str(option.default)
+    if isinstance(option.default, bool | None):
+        default = default.lower()
     unit = f" {option.about.unit}" if isinstance(option.default, int | float) else ""
     help_text = f"{option.about.doc} [{default}{unit.rstrip()}; {option.env}]"
     if option.kind is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help_text}
     metavar = f"{{{','.join(option.choices)}}}" if option.choices else option.about.unit.upper()
     return {"metavar": metavar or option.name.upper(), "help": help_text}
-
-
-def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=96)

@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -127,12 +127,10 @@ def to_toml(config: ServerConfig) -> str:
 
 def _section(name: str, owner: type) -> Section:
     kinds = get_type_hints(owner)
-    options = tuple(_option(f, kinds[f.name]) for f in fields(owner))
+    options = tuple(
+        Option(f.name, kinds[f.name], f.default, f.metadata[KEY]) for f in fields(owner)
+    )
     return Section(name, (owner.__doc__ or "").rstrip("."), owner, options)
-
-
-def _option(f: Field[Any], kind: Any) -> Option:
-    return Option(f.name, kind, f.default, f.metadata[KEY])
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
@@ -19,12 +19,9 @@ LogFormat = Literal["console", "json"]
 class LogConfig:
     """Logs."""
 
-    log_level: LogLevel = field(
-        default="info", metadata=setting("Lowest level of events to log. debug logs each call.")
-    )
-    log_format: LogFormat = field(
-        default="console",
-        metadata=setting("Format of logs: console for people, or json for one object per line."),
+    log_level: LogLevel = setting("info", "Lowest level of events to log. debug logs each call.")  # noqa: RUF009
+    log_format: LogFormat = setting(  # noqa: RUF009
+        "console", "Format of logs: console for people, or json for one object per line."
     )
 
 

@@ -2,7 +2,7 @@
 
 A component owns its settings as fields of a frozen dataclass,
 
-    grace_s: float = field(default=30.0, metadata=setting("Time to ...", unit="seconds"))
+    grace_s: float = setting(30.0, "Time to ...", unit="seconds")
 
 and `config` makes flags, environment names, file keys and help of them.
 """
@@ -10,9 +10,11 @@ and `config` makes flags, environment names, file keys and help of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 KEY = "setting"
 """Where a field's metadata holds its Setting."""
@@ -36,9 +38,9 @@ class Setting:
     rule: Rule
 
 
-def setting(doc: str, *, unit: str = "", rule: Rule = lambda value: None) -> Mapping[str, Any]:
-    """Metadata that makes a dataclass field a setting."""
-    return {KEY: Setting(doc, unit, rule)}
+def setting(default: _T, doc: str, *, unit: str = "", rule: Rule = lambda value: None) -> _T:
+    """A dataclass field that is a setting. Ruff (RUF009) knows `field` only as such a function."""
+    return field(default=default, metadata={KEY: Setting(doc, unit, rule)})
 
 
 def at_least(minimum: float) -> Rule:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from trimtab_protocol.errors import Violation
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -13,7 +14,6 @@ from trimtab_server.domain.errors import (
     SessionClosedError,
     TrimtabError,
     UnavailableError,
-    Violation,
 )
 from trimtab_server.rpc.status import CODES, status_of, stream_error
 from trimtab_server.store.errors import StoreLockedError

@@ -29,9 +29,9 @@ from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.planner import Planner
+from trimtab_server.rpc.decode import decode_tensor
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.servicer import SolverServicer
-from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.evaluate import evaluate
 from trimtab_server.solver.packing import balanced_packing

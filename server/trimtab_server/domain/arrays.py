@@ -77,18 +77,15 @@ def check_phy2log(
     """
     phy2log_LR = as_indices(value, name)
     slots = phy2log_LR.shape[1]
-    require(
-        num_replicas is None or slots == num_replicas,
-        name,
-        f"has {slots} slots in each layer, but num_replicas is {num_replicas}",
-    )
+    other_slots = f"has {slots} slots in each layer, but num_replicas is {num_replicas}"
+    require(num_replicas is None or slots == num_replicas, name, other_slots)
     experts = unthreaded(phy2log_LR)
     inside = (experts >= 0) & (experts < num_experts)
     _require_all(inside, phy2log_LR, name, f"is not an expert in [0, {num_experts})")
     missing = _first_false(unthreaded(replica_counts(phy2log_LR, num_experts)) > 0)
     if missing is not None:
         layer, expert = missing
-        require(False, name, f"expert {expert} has no slot in layer {layer}")
+        raise invalid(name, f"expert {expert} has no slot in layer {layer}")
     return phy2log_LR
 
 

@@ -13,10 +13,12 @@ TrimtabError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import index
 from typing import Any, SupportsIndex
 
-from trimtab_protocol.errors import MalformedError, Violation
+from trimtab_protocol.errors import MalformedError
 
 
 class TrimtabError(Exception):
@@ -63,32 +65,24 @@ class DeadlineExceededError(TrimtabError):
     """The caller's deadline passed before the work began."""
 
 
-def invalid(field: str, description: str) -> InvalidArgumentError:
-    """An InvalidArgumentError for one argument."""
-    return InvalidArgumentError(Violation(field, description))
+invalid = InvalidArgumentError.of
+require = InvalidArgumentError.require
+require_all = InvalidArgumentError.require_all
 
 
-def require(condition: bool, field: str, description: str) -> None:
-    """Raise InvalidArgumentError for `field` unless `condition` holds."""
-    if not condition:
-        raise invalid(field, description)
-
-
-def require_all(*rules: tuple[bool, str, str]) -> None:
-    """`require` for several (condition, field, description); one error names all that fail."""
-    broken = [Violation(field, description) for holds, field, description in rules if not holds]
-    if broken:
-        raise InvalidArgumentError(*broken)
+@contextmanager
+def malformed_as_invalid() -> Iterator[None]:
+    """Raise InvalidArgumentError instead of MalformedError."""
+    try:
+        yield
+    except MalformedError as error:
+        raise InvalidArgumentError(*error.violations) from error
 
 
 def require_integers(**values: Any) -> None:
     """Raise InvalidArgumentError for every value, by its name, that is not an integer."""
-    require_all(
-        *(
-            (_is_integer(value), name, f"{value!r} is not an integer")
-            for name, value in values.items()
-        )
-    )
+    message = "{!r} is not an integer"
+    require_all(*((_is_integer(each), name, message.format(each)) for name, each in values.items()))
 
 
 def store_integers(frozen: object, **values: Any) -> None:

@@ -59,8 +59,7 @@ class Moves:
         ]
         order_M = np.lexsort((both_M3[:, 1], both_M3[:, 0]))
         return Moves(
-            torch.from_numpy(both_M3[order_M]),
-            torch.from_numpy(np.concatenate(padded)[order_M]),
+            torch.from_numpy(both_M3[order_M]), torch.from_numpy(np.concatenate(padded)[order_M])
         )
 
 

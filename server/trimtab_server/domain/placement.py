@@ -9,10 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.arrays import as_indices
-from trimtab_server.domain.errors import InvalidArgumentError
+from trimtab_server.domain.errors import malformed_as_invalid
 
 
 def placement_of(phy2log: Any, num_experts: int, num_gpus: int) -> Placement:
@@ -22,10 +21,8 @@ def placement_of(phy2log: Any, num_experts: int, num_gpus: int) -> Placement:
         InvalidArgumentError: see `Placement.of`.
     """
     phy2log_LR = as_indices(phy2log, "phy2log").cpu().numpy()
-    try:
+    with malformed_as_invalid():
         return Placement.of(phy2log_LR, num_experts, num_gpus)
-    except MalformedError as error:
-        raise InvalidArgumentError(*error.violations) from error
 
 
 def tensor_of(placement: Placement) -> Tensor:

@@ -30,10 +30,9 @@ class Topology:
 
     def __post_init__(self) -> None:
         store_integers(self, **vars(self))
-        require_all(
-            *((value >= 1, name, f"{value} is below 1") for name, value in vars(self).items())
-        )
-        replicas, gpus, nodes, groups = vars(self).values()
+        given = vars(self)
+        require_all(*((value >= 1, name, f"{value} is below 1") for name, value in given.items()))
+        replicas, gpus, nodes, groups = given.values()
         require_all(
             _multiple("num_replicas", replicas, "num_gpus", gpus),
             _multiple("num_gpus", gpus, "num_nodes", nodes),
@@ -53,17 +52,11 @@ class Topology:
     def check_experts(self, num_experts: int) -> None:
         """Raise InvalidArgumentError if E experts do not fit into this topology."""
         slots, groups = self.num_replicas, self.num_groups
+        too_few = f"{slots} slots cannot hold {num_experts} experts"
+        uneven = f"{groups} does not divide the number of experts ({num_experts})"
         require_all(
-            (
-                slots >= num_experts,
-                "num_replicas",
-                f"{slots} slots cannot hold {num_experts} experts",
-            ),
-            (
-                num_experts % groups == 0,
-                "num_groups",
-                f"{groups} does not divide the number of experts ({num_experts})",
-            ),
+            (slots >= num_experts, "num_replicas", too_few),
+            (num_experts % groups == 0, "num_groups", uneven),
         )
 
 

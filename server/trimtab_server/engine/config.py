@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from trimtab_server.setting import between, device_spec, setting
@@ -17,42 +17,31 @@ BackendName = Literal["auto", "reference", "cpu", "cuda"]
 class SolverConfig:
     """Solver."""
 
-    device: str = field(
-        default="auto",
-        metadata=setting(
-            "Where the solver runs: cpu, cuda, cuda:<number>, or auto for the first CUDA "
-            "device, or the CPU if there is none.",
-            rule=device_spec,
-        ),
+    device: str = setting(
+        "auto",
+        "Where the solver runs: cpu, cuda, cuda:<number>, or auto for the first CUDA "
+        "device, or the CPU if there is none.",
+        rule=device_spec,
     )
-    backend: BackendName = field(
-        default="auto",
-        metadata=setting(
-            "What does the solver's work: cuda (fused kernels), cpu (compiled), reference (torch, "
-            "slow), or auto for the fastest that runs on the device. All give the same answers.",
-        ),
+    backend: BackendName = setting(  # noqa: RUF009
+        "auto",
+        "What does the solver's work: cuda (fused kernels), cpu (compiled), reference (torch, "
+        "slow), or auto for the fastest that runs on the device. All give the same answers.",
     )
-    effort: Effort = field(
-        default="balanced",
-        metadata=setting("How hard the solver tries if a request does not say."),
+    effort: Effort = setting("balanced", "How hard the solver tries if a request does not say.")  # noqa: RUF009
+    solver_threads: int = setting(
+        0,
+        "Maximum number of threads of one solver operation on the CPU; 0 for one per core. "
+        "Fewer are used while other processes keep cores busy.",
+        unit="threads",
+        rule=between(0, 1024),
     )
-    solver_threads: int = field(
-        default=0,
-        metadata=setting(
-            "Maximum number of threads of one solver operation on the CPU; 0 for one per core. "
-            "Fewer are used while other processes keep cores busy.",
-            unit="threads",
-            rule=between(0, 1024),
-        ),
-    )
-    queue_size: int = field(
-        default=64,
-        metadata=setting(
-            "Maximum number of solver jobs that wait. Further requests are refused, and told when "
-            "to try again.",
-            unit="jobs",
-            rule=between(1, 1 << 20),
-        ),
+    queue_size: int = setting(
+        64,
+        "Maximum number of solver jobs that wait. Further requests are refused, and told when "
+        "to try again.",
+        unit="jobs",
+        rule=between(1, 1 << 20),
     )
 
 
@@ -60,38 +49,27 @@ class SolverConfig:
 class Limits:
     """Limits of one request."""
 
-    max_tensor_elements: int = field(
-        default=1 << 26,
-        metadata=setting(
-            "Largest tensor that a request may contain or make the solver allocate.",
-            unit="elements",
-            rule=between(1, 1 << 40),
-        ),
+    max_tensor_elements: int = setting(
+        1 << 26,
+        "Largest tensor that a request may contain or make the solver allocate.",
+        unit="elements",
+        rule=between(1, 1 << 40),
     )
-    max_slots: int = field(
-        default=1 << 16,
-        metadata=setting(
-            "Maximum number of slots of a layer, and of items of a row to pack. The solver handles "
-            "them one after another.",
-            unit="slots",
-            rule=between(1, 1 << 24),
-        ),
+    max_slots: int = setting(
+        1 << 16,
+        "Maximum number of slots of a layer, and of items of a row to pack. The solver handles "
+        "them one after another.",
+        unit="slots",
+        rule=between(1, 1 << 24),
     )
-    max_restarts: int = field(
-        default=64,
-        metadata=setting(
-            "Maximum number of restarts that a request may ask for.",
-            unit="restarts",
-            rule=between(1, 1 << 16),
-        ),
+    max_restarts: int = setting(
+        64,
+        "Maximum number of restarts that a request may ask for.",
+        unit="restarts",
+        rule=between(1, 1 << 16),
     )
-    max_top_k: int = field(
-        default=64,
-        metadata=setting(
-            "Largest top_k that a request may ask for.",
-            unit="packs",
-            rule=between(1, 1 << 16),
-        ),
+    max_top_k: int = setting(
+        64, "Largest top_k that a request may ask for.", unit="packs", rule=between(1, 1 << 16)
     )
 
 
@@ -104,74 +82,54 @@ def _balances(value: str) -> str | None:
 class SessionConfig:
     """Sessions and switches."""
 
-    balance: str = field(
-        default="active",
-        metadata=setting(
-            "Mode of new deployments: active moves experts as loads shift, shadow decides and "
-            "reports its decisions but moves nothing, off decides nothing. trimtab deployments "
-            "update changes the mode of a deployment that exists.",
-            rule=_balances,
-        ),
+    balance: str = setting(
+        "active",
+        "Mode of new deployments: active moves experts as loads shift, shadow decides and "
+        "reports its decisions but moves nothing, off decides nothing. trimtab deployments "
+        "update changes the mode of a deployment that exists.",
+        rule=_balances,
     )
-    store: str = field(
-        default="trimtab.db",
-        metadata=setting(
-            "Where deployments are stored: the path of a SQLite file, which is created if it does "
-            "not exist, or memory, which is lost when the server ends. Only one server can use "
-            "a file.",
-        ),
+    store: str = setting(
+        "trimtab.db",
+        "Where deployments are stored: the path of a SQLite file, which is created if it does "
+        "not exist, or memory, which is lost when the server ends. Only one server can use "
+        "a file.",
     )
-    report_seconds: float = field(
-        default=1.0,
-        metadata=setting(
-            "Time between two load reports of a worker.", unit="seconds", rule=between(0.01, 3600)
-        ),
+    report_seconds: float = setting(
+        1.0, "Time between two load reports of a worker.", unit="seconds", rule=between(0.01, 3600)
     )
-    lease_seconds: float = field(
-        default=15.0,
-        metadata=setting(
-            "Time after which a session is lost if its worker sends nothing, or does not read "
-            "what it is sent. Has to be longer than the time between reports.",
-            unit="seconds",
-            rule=between(0.1, 3600),
-        ),
+    lease_seconds: float = setting(
+        15.0,
+        "Time after which a session is lost if its worker sends nothing, or does not read "
+        "what it is sent. Has to be longer than the time between reports.",
+        unit="seconds",
+        rule=between(0.1, 3600),
     )
-    offer_seconds: float = field(
-        default=120.0,
-        metadata=setting(
-            "Time in which all workers have to prepare an offer. After it, the offer is aborted.",
-            unit="seconds",
-            rule=between(0.1, 86400),
-        ),
+    offer_seconds: float = setting(
+        120.0,
+        "Time in which all workers have to prepare an offer. After it, the offer is aborted.",
+        unit="seconds",
+        rule=between(0.1, 86400),
     )
-    save_seconds: float = field(
-        default=5.0,
-        metadata=setting(
-            "Time between two writes of the workers' counters to the store.",
-            unit="seconds",
-            rule=between(0.1, 3600),
-        ),
+    save_seconds: float = setting(
+        5.0,
+        "Time between two writes of the workers' counters to the store.",
+        unit="seconds",
+        rule=between(0.1, 3600),
     )
-    messages_per_second: float = field(
-        default=200.0,
-        metadata=setting(
-            "Maximum rate of messages of a worker, on average over five seconds. Further messages "
-            "are read later, which delays this worker only.",
-            unit="messages",
-            rule=between(0.01, 1e6),
-        ),
+    messages_per_second: float = setting(
+        200.0,
+        "Maximum rate of messages of a worker, on average over five seconds. Further messages "
+        "are read later, which delays this worker only.",
+        unit="messages",
+        rule=between(0.01, 1e6),
     )
-    max_sessions: int = field(
-        default=4096,
-        metadata=setting(
-            "Maximum number of sessions of all deployments.",
-            unit="sessions",
-            rule=between(1, 1 << 20),
-        ),
+    max_sessions: int = setting(
+        4096,
+        "Maximum number of sessions of all deployments.",
+        unit="sessions",
+        rule=between(1, 1 << 20),
     )
-    max_deployments: int = field(
-        default=1024,
-        metadata=setting(
-            "Maximum number of deployments.", unit="deployments", rule=between(1, 1 << 20)
-        ),
+    max_deployments: int = setting(
+        1024, "Maximum number of deployments.", unit="deployments", rule=between(1, 1 << 20)
     )

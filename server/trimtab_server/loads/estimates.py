@@ -49,15 +49,11 @@ class Smoothing:
     window_steps: float = 0.0
 
     def __post_init__(self) -> None:
-        given = {"half_life_steps": self.half_life_steps, "window_steps": self.window_steps}
+        given, rule = vars(self), f"neither 0 nor in [{_MIN_STEPS}, {_MAX_STEPS:g}]"
         require_all(
             *(
-                (
-                    value == 0 or _MIN_STEPS <= value <= _MAX_STEPS,
-                    name,
-                    f"{value} is neither 0 nor in [{_MIN_STEPS}, {_MAX_STEPS:g}]",
-                )
-                for name, value in given.items()
+                (steps == 0 or _MIN_STEPS <= steps <= _MAX_STEPS, name, f"{steps} is {rule}")
+                for name, steps in given.items()
             )
         )
         both = all(value > 0 for value in given.values())

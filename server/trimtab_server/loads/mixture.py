@@ -166,13 +166,9 @@ class LoadMixture:
 
     def _parts(self) -> npt.NDArray[np.float64]:
         """The factor of each average's sum in the mixture: its weight over the sum's weight."""
-        parts: npt.NDArray[np.float64] = np.divide(
-            self.weights,
-            self._weight_A,
-            out=np.zeros_like(self._weight_A),
-            where=self._weight_A > 0,
-        )
-        return parts
+        part_A = np.zeros_like(self._weight_A)
+        np.divide(self.weights, self._weight_A, out=part_A, where=self._weight_A > 0)
+        return part_A
 
     def _means(self) -> Means | None:
         """The averages now; None before anything was added."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trimtab_server.setting import host_and_port, setting
 
@@ -18,12 +18,10 @@ def _rule(address: str) -> str | None:
 class MetricsConfig:
     """Metrics."""
 
-    metrics_listen: str = field(
-        default="127.0.0.1:9464",
-        metadata=setting(
-            "Where /metrics is served over HTTP: host:port, or off. With port 0, the system "
-            "chooses the port.",
-            unit="address",
-            rule=_rule,
-        ),
+    metrics_listen: str = setting(
+        "127.0.0.1:9464",
+        "Where /metrics is served over HTTP: host:port, or off. With port 0, the system "
+        "chooses the port.",
+        unit="address",
+        rule=_rule,
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import Gauge
+from prometheus_client import CollectorRegistry
+
+from trimtab_server.metrics import series
+from trimtab_server.metrics.family import Family
 
 Labels = tuple[str, ...]
 
@@ -12,8 +15,8 @@ Labels = tuple[str, ...]
 class DeploymentGauge:
     """A gauge whose first label is the deployment. A series exists only while it is set."""
 
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge = gauge
+    def __init__(self, family: Family, registry: CollectorRegistry) -> None:
+        self._gauge = series.gauge(family, registry)
         self._series: dict[str, set[Labels]] = {}
 
     def set(self, deployment: str, values: Mapping[Labels, float]) -> None:

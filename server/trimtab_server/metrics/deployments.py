@@ -18,7 +18,7 @@ from trimtab_server.engine.observer import (
 from trimtab_server.engine.status import Status
 from trimtab_server.metrics import deployment_families as families
 from trimtab_server.metrics import series
-from trimtab_server.metrics.deployment_gauge import DeploymentGauge, Labels
+from trimtab_server.metrics.deployment_gauge import DeploymentGauge
 from trimtab_server.metrics.status import StatusMetrics
 from trimtab_server.policy.decide import Decision, Reason
 from trimtab_server.policy.trust import Judgement
@@ -57,15 +57,15 @@ class DeploymentMetrics(Observer):
         self._decisions = series.counter(families.DECISIONS, registry)
         self._predicted = series.gauge(families.PREDICTED, registry)
         self._certainty = {
-            "tokens": DeploymentGauge(series.gauge(families.EVIDENCE, registry)),
-            "overdispersion": DeploymentGauge(series.gauge(families.OVERDISPERSION, registry)),
-            "noise": DeploymentGauge(series.gauge(families.NOISE, registry)),
-            "distrust": DeploymentGauge(series.gauge(families.DISTRUST, registry)),
+            "tokens": DeploymentGauge(families.EVIDENCE, registry),
+            "overdispersion": DeploymentGauge(families.OVERDISPERSION, registry),
+            "noise": DeploymentGauge(families.NOISE, registry),
+            "distrust": DeploymentGauge(families.DISTRUST, registry),
         }
-        self._gain = DeploymentGauge(series.gauge(families.SWITCH_GAIN, registry))
+        self._gain = DeploymentGauge(families.SWITCH_GAIN, registry)
         self._deciding = series.histogram(families.DECISION_DURATION, registry)
         self._status = StatusMetrics(registry)
-        self._paused_for = DeploymentGauge(series.gauge(families.PAUSED_FOR, registry))
+        self._paused_for = DeploymentGauge(families.PAUSED_FOR, registry)
         self._mismatches = series.counter(families.MISMATCHES, registry)
         self._moves = series.counter(families.APPLIED_MOVES, registry)
         self._bytes = series.counter(families.APPLIED_BYTES, registry)
@@ -112,9 +112,8 @@ class DeploymentMetrics(Observer):
     def deployment_closed(self, deployment: str) -> None:
         """See `Observer`."""
         self._known.pop(deployment, None)
-        self._paused_for.set(deployment, {})
         self._status.remove(deployment)
-        for gauge in (*self._certainty.values(), self._gain):
+        for gauge in (*self._certainty.values(), self._gain, self._paused_for):
             gauge.set(deployment, {})
         for metric, labels in self._series(deployment):
             metric.remove(*labels)
@@ -161,11 +160,8 @@ class DeploymentMetrics(Observer):
             for name, gauge in self._certainty.items():
                 gauge.set(deployment, {(): getattr(decision.certainty, name)})
         if judged is not None:
-            gains: dict[Labels, float] = {
-                ("promised",): judged.promised,
-                ("realised",): judged.realised,
-            }
-            self._gain.set(deployment, gains)
+            gains = ("promised", judged.promised), ("realised", judged.realised)
+            self._gain.set(deployment, {(name,): gain for name, gain in gains})
         if decision.planned:
             self._deciding.observe(seconds)
         self._decisions.labels(deployment, decision.reason.value).inc()

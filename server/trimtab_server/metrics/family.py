@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,18 +15,31 @@ class Family:
     """A metric, as the documentation shows it.
 
     Attributes:
-        name: of the metric.
-        kind: type of the metric.
-        labels: names of its labels.
+        signature: its name, followed by the names of its labels in braces, if it has any.
         help: its meaning, for readers of a dashboard.
-        buckets: upper bounds of a histogram's buckets.
+        buckets: upper bounds of a histogram's buckets; empty for other metrics.
     """
 
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
+    signature: str
     help: str
     buckets: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the metric."""
+        return self.signature.partition("{")[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its labels."""
+        return tuple(re.findall(r"[{,](\w+)", self.signature))
+
+    @property
+    def kind(self) -> Literal["counter", "gauge", "histogram"]:
+        """The type of the metric, which also shows in its name or its buckets."""
+        if self.name.endswith("_total"):
+            return "counter"
+        return "histogram" if self.buckets else "gauge"
 
 
 def defined_in(module: dict[str, object]) -> tuple[Family, ...]:

@@ -8,9 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from trimtab_server.engine.status import Status
 from trimtab_server.metrics import deployment_families as families
-from trimtab_server.metrics import series
 from trimtab_server.metrics.deployment_gauge import DeploymentGauge, Labels
-from trimtab_server.metrics.family import Family
 from trimtab_server.policy.policy import Mode
 
 _MODES = (*(mode.value for mode in Mode), "pinned")
@@ -28,17 +26,14 @@ class StatusMetrics:
     """The series of a deployment exist from its first `update` until `remove`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(family: Family) -> DeploymentGauge:
-            return DeploymentGauge(series.gauge(family, registry))
-
-        self._live = gauge(families.LIVE)
-        self._workers = gauge(families.WORKERS)
-        self._ranks = gauge(families.RANKS)
-        self._epoch = gauge(families.EPOCH)
-        self._generation = gauge(families.GENERATION)
-        self._placement_age = gauge(families.PLACEMENT_AGE)
-        self._estimate_age = gauge(families.ESTIMATE_AGE)
-        self._mode = gauge(families.MODE)
+        self._live = DeploymentGauge(families.LIVE, registry)
+        self._workers = DeploymentGauge(families.WORKERS, registry)
+        self._ranks = DeploymentGauge(families.RANKS, registry)
+        self._epoch = DeploymentGauge(families.EPOCH, registry)
+        self._generation = DeploymentGauge(families.GENERATION, registry)
+        self._placement_age = DeploymentGauge(families.PLACEMENT_AGE, registry)
+        self._estimate_age = DeploymentGauge(families.ESTIMATE_AGE, registry)
+        self._mode = DeploymentGauge(families.MODE, registry)
 
     def update(self, deployment: str, status: Status) -> None:
         """Show the current status of a deployment."""

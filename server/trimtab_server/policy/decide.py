@@ -181,15 +181,9 @@ def decide(candidate: Candidate, *, planned: bool, step_seconds: float, policy: 
     """
     if candidate.moves == 0 or candidate.gain <= 0:
         return Reason.SMALL_GAIN
-    if not _pays(candidate, step_seconds, policy):
+    # The time gained over the horizon has to be at least the time that the moves take. This
+    # assumes the worst case: that serving stops while weights are transferred.
+    saved = candidate.gain * step_seconds * policy.moe_share * policy.horizon_steps
+    if saved < candidate.seconds:
         return Reason.TOO_COSTLY
     return Reason.REPLANNED if planned else Reason.IMPROVED
-
-
-def _pays(candidate: Candidate, step_seconds: float, policy: Policy) -> bool:
-    """Whether the time gained over the horizon is at least the time that the moves take.
-
-    This assumes the worst case: that serving stops while weights are transferred.
-    """
-    saved = candidate.gain * step_seconds * policy.moe_share * policy.horizon_steps
-    return saved >= candidate.seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab_server.domain.errors import require
@@ -23,66 +23,48 @@ def _listen_rule(address: str) -> str | None:
 class RpcConfig:
     """Settings of the network."""
 
-    listen: str = field(
-        default="127.0.0.1:50051",
-        metadata=setting(
-            "Where gRPC listens: host:port, where port 0 lets the system choose, or unix:path.",
-            unit="address",
-            rule=_listen_rule,
-        ),
+    listen: str = setting(
+        "127.0.0.1:50051",
+        "Where gRPC listens: host:port, where port 0 lets the system choose, or unix:path.",
+        unit="address",
+        rule=_listen_rule,
     )
-    tls_cert: Path | None = field(
-        default=None,
-        metadata=setting("PEM certificate chain of the server. Turns TLS on.", unit="file"),
+    tls_cert: Path | None = setting(  # noqa: RUF009
+        None, "PEM certificate chain of the server. Turns TLS on.", unit="file"
     )
-    tls_key: Path | None = field(
-        default=None, metadata=setting("PEM private key of the certificate.", unit="file")
+    tls_key: Path | None = setting(None, "PEM private key of the certificate.", unit="file")  # noqa: RUF009
+    tls_client_ca: Path | None = setting(  # noqa: RUF009
+        None, "PEM certificates of the authorities that clients must have theirs from.", unit="file"
     )
-    tls_client_ca: Path | None = field(
-        default=None,
-        metadata=setting(
-            "PEM certificates of the authorities that clients must have theirs from.",
-            unit="file",
-        ),
+    max_message_bytes: int = setting(
+        64 << 20,
+        "Largest message taken or sent. A load of L layers and E experts takes 4 or 8 "
+        "bytes for each of its L x E numbers.",
+        unit="bytes",
+        rule=between(1024, _MAX_MESSAGE_BYTES),
     )
-    max_message_bytes: int = field(
-        default=64 << 20,
-        metadata=setting(
-            "Largest message taken or sent. A load of L layers and E experts takes 4 or 8 "
-            "bytes for each of its L x E numbers.",
-            unit="bytes",
-            rule=between(1024, _MAX_MESSAGE_BYTES),
-        ),
+    max_concurrent_rpcs: int = setting(
+        256,
+        "Calls carried out at once; a stream of loads is one call. Health checks, sessions and "
+        "watches are not counted.",
+        unit="calls",
+        rule=between(1, 1 << 20),
     )
-    max_concurrent_rpcs: int = field(
-        default=256,
-        metadata=setting(
-            "Calls carried out at once; a stream of loads is one call. Health checks, sessions and "
-            "watches are not counted.",
-            unit="calls",
-            rule=between(1, 1 << 20),
-        ),
+    max_watches: int = setting(
+        1024,
+        "Watches of placements at a time, over all deployments.",
+        unit="watches",
+        rule=between(1, 1 << 20),
     )
-    max_watches: int = field(
-        default=1024,
-        metadata=setting(
-            "Watches of placements at a time, over all deployments.",
-            unit="watches",
-            rule=between(1, 1 << 20),
-        ),
+    drain_seconds: float = setting(
+        30.0,
+        "Most time to finish running calls in after the first SIGTERM or SIGINT; a "
+        "second one ends it.",
+        unit="seconds",
+        rule=between(0, 24 * 3600),
     )
-    drain_seconds: float = field(
-        default=30.0,
-        metadata=setting(
-            "Most time to finish running calls in after the first SIGTERM or SIGINT; a "
-            "second one ends it.",
-            unit="seconds",
-            rule=between(0, 24 * 3600),
-        ),
-    )
-    reflection: bool = field(
-        default=True,
-        metadata=setting("Let clients such as grpcurl ask for the service's description."),
+    reflection: bool = setting(
+        True, "Let clients such as grpcurl ask for the service's description."
     )
 
     def __post_init__(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from trimtab.v1 import placement_pb2, solver_service_pb2, topology_pb2
+from trimtab.v1 import placement_pb2, solver_service_pb2, tensor_pb2, topology_pb2
 from trimtab_protocol.errors import gather
+from trimtab_protocol.wire import tensors
 from trimtab_protocol.wire.tensors import Array
-from trimtab_server.domain.errors import require
+from trimtab_server.domain.errors import malformed_as_invalid, require
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.plan_request import Options, Terms, UncheckedPlacement
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
-from trimtab_server.rpc.tensors import decode_tensor
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.settings import Effort, Objective, settings_for
 
@@ -82,6 +82,17 @@ def decode_load(message: solver_service_pb2.PlaceStreamLoad) -> Array:
     return _required(message, "load")
 
 
+def decode_tensor(message: tensor_pb2.Tensor, field: str) -> Array:
+    """The matrix in a message: read-only, and backed by the message's bytes.
+
+    Raises:
+        InvalidArgumentError: the data type is unknown, the shape is not [rows, columns] with sizes
+            of at least 1, or the length of the data does not match the shape.
+    """
+    with malformed_as_invalid():
+        return tensors.decode_tensor(message, field, rank=2)
+
+
 def _required(message: Any, field: str) -> Array:
     require(message.HasField(field), field, "is required")
     return decode_tensor(getattr(message, field), field)
@@ -115,12 +126,10 @@ def decode_budget(message: placement_pb2.MoveBudget) -> Budget:
 
 
 def _options(message: solver_service_pb2.SolverOptions) -> Options:
-    require(message.effort in _EFFORTS, "effort", f"{message.effort} is not a known effort")
-    require(
-        message.objective in _OBJECTIVES,
-        "objective",
-        f"{message.objective} is not a known objective",
-    )
+    known: dict[str, Mapping[int, Any]] = {"effort": _EFFORTS, "objective": _OBJECTIVES}
+    for name, values in known.items():
+        number = getattr(message, name)
+        require(number in values, name, f"{number} is not a known {name}")
     overrides: dict[str, Any] = {"seed": message.seed, "objective": _OBJECTIVES[message.objective]}
     for name in ("top_k", "max_iterations", "restarts"):
         if message.HasField(name):
@@ -140,14 +149,8 @@ def _current(
         return None
     require(message.current.HasField("phy2log"), "current", "is required")
     phy2log_LR = decode_tensor(message.current.phy2log, "current.phy2log")
-    require(
-        phy2log_LR.dtype.kind == "i",
-        "current.phy2log.data_type",
-        f"{phy2log_LR.dtype} is not an integer type",
-    )
-    require(
-        phy2log_LR.shape[1] == topology.num_replicas,
-        "current.phy2log.shape",
-        f"{list(phy2log_LR.shape)} does not have num_replicas = {topology.num_replicas} columns",
-    )
+    dtype, shape, slots = phy2log_LR.dtype, list(phy2log_LR.shape), topology.num_replicas
+    require(dtype.kind == "i", "current.phy2log.data_type", f"{dtype} is not an integer type")
+    rule = f"{shape} does not have num_replicas = {slots} columns"
+    require(shape[1] == slots, "current.phy2log.shape", rule)
     return UncheckedPlacement(phy2log_LR, message.current.digest)

@@ -16,9 +16,8 @@ from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.policy.policy import FORMER_SETTINGS, Mode, Policy
 from trimtab_server.rollout.record import Record, Served
-from trimtab_server.rpc.decode import decode_topology
+from trimtab_server.rpc.decode import decode_tensor, decode_topology
 from trimtab_server.rpc.fields import named_as
-from trimtab_server.rpc.tensors import decode_tensor
 
 MAX_NAME = 200
 _MAX_REASON = 1000
@@ -42,24 +41,19 @@ _TOPOLOGY_FIELDS = ("num_replicas", "num_gpus", "num_nodes", "num_groups", "num_
 
 def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
     """The name and the spec of a deployment. Raises InvalidArgumentError."""
+    name, model, start = message.name, message.model, f"{message.name[:40]!r}"
+    length = f"{start} does not have 1 to {MAX_NAME} characters"
+    excess = f"has {len(model)} characters, which is more than {MAX_NAME}"
     require_all(
-        (
-            0 < len(message.name) <= MAX_NAME,
-            "spec.name",
-            f"{message.name[:40]!r} does not have 1 to {MAX_NAME} characters",
-        ),
-        (message.name.isprintable(), "spec.name", f"{message.name[:40]!r} is not printable"),
-        (message.model.isprintable(), "spec.model", f"{message.model[:40]!r} is not printable"),
-        (
-            len(message.model) <= MAX_NAME,
-            "spec.model",
-            f"has {len(message.model)} characters, which is more than {MAX_NAME}",
-        ),
+        (0 < len(name) <= MAX_NAME, "spec.name", length),
+        (name.isprintable(), "spec.name", f"{start} is not printable"),
+        (model.isprintable(), "spec.model", f"{model[:40]!r} is not printable"),
+        (len(model) <= MAX_NAME, "spec.model", excess),
         (message.num_layers >= 1, "spec.num_layers", f"{message.num_layers} is below 1"),
         (message.num_experts >= 1, "spec.num_experts", f"{message.num_experts} is below 1"),
     )
-    names = {name: f"spec.topology.{name}" for name in _TOPOLOGY_FIELDS}
-    with named_as({**names, "num_experts": "spec.num_experts"}):
+    paths = {field: f"spec.topology.{field}" for field in _TOPOLOGY_FIELDS}
+    with named_as({**paths, "num_experts": "spec.num_experts"}):
         topology = decode_topology(message.topology)
         topology.check_experts(message.num_experts)
     numbers = message.num_layers * max(message.num_experts, topology.num_replicas)
@@ -68,14 +62,8 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
         "spec.num_layers",
         f"{message.num_layers} layers with so many experts or slots exceed {_MAX_NUMBERS} values",
     )
-    spec = DeploymentSpec(
-        topology,
-        message.num_layers,
-        message.num_experts,
-        model=message.model,
-        first_layer=message.first_layer,
-    )
-    return message.name, spec
+    sizes = topology, message.num_layers, message.num_experts
+    return name, DeploymentSpec(*sizes, model=model, first_layer=message.first_layer)
 
 
 def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:

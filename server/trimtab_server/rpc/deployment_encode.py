@@ -12,7 +12,6 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.values import encode_placement
-from trimtab_server.domain.balance import OverLayers
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
@@ -54,17 +53,8 @@ def encode_topology(spec: DeploymentSpec) -> topology_pb2.Topology:
     return topology_pb2.Topology(**vars(spec.topology))
 
 
-def encode_get(served: Served, spec: DeploymentSpec) -> pb.GetPlacementResponse:
-    """The answer of GetPlacement."""
-    return pb.GetPlacementResponse(**_served(served, spec))
-
-
-def encode_watch(served: Served, spec: DeploymentSpec) -> pb.WatchPlacementResponse:
-    """An answer of WatchPlacement."""
-    return pb.WatchPlacementResponse(**_served(served, spec))
-
-
-def _served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
+def encode_served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
+    """The fields of GetPlacement's answer, and of those of WatchPlacement."""
     return {
         "version": encode_version(served.version),
         "placement": encode_placement(served.placement),
@@ -140,12 +130,9 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
 
 
 def _balance(status: Status) -> pb.BalanceStatus:
-    balance = {name: _imbalance(value) for name, value in vars(status.balance).items()}
+    known = {name: over for name, over in vars(status.balance).items() if over is not None}
+    balance = {name: pb.Imbalance(**over._asdict()) for name, over in known.items()}
     return pb.BalanceStatus(shadow_moves=status.shadow_moves, **balance)
-
-
-def _imbalance(value: OverLayers | None) -> pb.Imbalance | None:
-    return None if value is None else pb.Imbalance(**value._asdict())
 
 
 def _worker(worker: WorkerStatus) -> pb.WorkerStatus:

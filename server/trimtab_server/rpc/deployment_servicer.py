@@ -1,5 +1,7 @@
 """The methods of DeploymentService: decode, call, encode."""
 
+# ruff: noqa: N802 - gRPC names the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -46,7 +48,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._gate = gate
         self._watch_gate = watch_gate
 
-    async def CreateDeployment(  # noqa: N802
+    async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Any
     ) -> pb.CreateDeploymentResponse:
         """Creates a deployment before its workers connect."""
@@ -56,7 +58,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             deployment = await self._deployments.create(name, spec, policy)
             return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
-    async def GetDeployment(  # noqa: N802
+    async def GetDeployment(
         self, request: pb.GetDeploymentRequest, context: Any
     ) -> pb.GetDeploymentResponse:
         """Reads one deployment."""
@@ -64,7 +66,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             deployment = self._deployments.find(request.deployment)
             return pb.GetDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
-    async def ListDeployments(  # noqa: N802
+    async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, context: Any
     ) -> pb.ListDeploymentsResponse:
         """Reads all deployments, without their workers."""
@@ -73,7 +75,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             listed = [encode.encode_deployment(each, workers=False) for each in known]
             return pb.ListDeploymentsResponse(deployments=listed)
 
-    async def UpdatePolicy(  # noqa: N802
+    async def UpdatePolicy(
         self, request: pb.UpdatePolicyRequest, context: Any
     ) -> pb.UpdatePolicyResponse:
         """Changes the policy of a deployment."""
@@ -83,7 +85,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             await deployment.operators.update_policy(changed)
             return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
 
-    async def DeleteDeployment(  # noqa: N802
+    async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
         """Deletes a deployment."""
@@ -91,9 +93,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             await self._deployments.delete(request.deployment)
             return pb.DeleteDeploymentResponse()
 
-    async def Trigger(  # noqa: N802
-        self, request: pb.TriggerRequest, context: Any
-    ) -> pb.TriggerResponse:
+    async def Trigger(self, request: pb.TriggerRequest, context: Any) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the reported load."""
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
@@ -104,9 +104,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 in_force=encode.encode_version(in_force), target=encode_placement(target)
             )
 
-    async def Pause(  # noqa: N802
-        self, request: pb.PauseRequest, context: Any
-    ) -> pb.PauseResponse:
+    async def Pause(self, request: pb.PauseRequest, context: Any) -> pb.PauseResponse:
         """Offers nothing until Resume."""
         with self._gate.admitted():
             require_reason(request.reason)
@@ -114,15 +112,13 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             before = await deployment.operators.pause(request.reason)
             return pb.PauseResponse(previous_reason=before or "")
 
-    async def Resume(  # noqa: N802
-        self, request: pb.ResumeRequest, context: Any
-    ) -> pb.ResumeResponse:
+    async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Allows offers again."""
         with self._gate.admitted():
             before = await self._deployments.find(request.deployment).operators.resume()
             return pb.ResumeResponse(previous_reason=before or "")
 
-    async def ForgetLoad(  # noqa: N802
+    async def ForgetLoad(
         self, request: pb.ForgetLoadRequest, context: Any
     ) -> pb.ForgetLoadResponse:
         """Discards the load that workers have reported so far."""
@@ -130,9 +126,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             await self._deployments.find(request.deployment).operators.forget_load()
             return pb.ForgetLoadResponse()
 
-    async def Pin(  # noqa: N802
-        self, request: pb.PinRequest, context: Any
-    ) -> pb.PinResponse:
+    async def Pin(self, request: pb.PinRequest, context: Any) -> pb.PinResponse:
         """Keeps a deployment at one placement."""
         with self._gate.admitted(), named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
@@ -144,17 +138,13 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.PinResponse(in_force=in_force, target=encode_placement(target))
 
-    async def Unpin(  # noqa: N802
-        self, request: pb.UnpinRequest, context: Any
-    ) -> pb.UnpinResponse:
+    async def Unpin(self, request: pb.UnpinRequest, context: Any) -> pb.UnpinResponse:
         """Lets the policy decide again."""
         with self._gate.admitted():
             before = await self._deployments.find(request.deployment).operators.pin(None)
             return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
 
-    async def RollBack(  # noqa: N802
-        self, request: pb.RollBackRequest, context: Any
-    ) -> pb.RollBackResponse:
+    async def RollBack(self, request: pb.RollBackRequest, context: Any) -> pb.RollBackResponse:
         """Pins a deployment to an earlier placement."""
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
@@ -165,7 +155,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
 
-    async def GetPlacement(  # noqa: N802
+    async def GetPlacement(
         self, request: pb.GetPlacementRequest, context: Any
     ) -> pb.GetPlacementResponse:
         """Reads the current or an earlier placement."""
@@ -175,9 +165,9 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 served = find_served(request.version, deployment.durable, deployment.name)
             else:
                 served = _current(deployment)
-            return encode.encode_get(served, deployment.spec)
+            return pb.GetPlacementResponse(**encode.encode_served(served, deployment.spec))
 
-    async def WatchPlacement(  # noqa: N802
+    async def WatchPlacement(
         self, request: pb.WatchPlacementRequest, context: Any
     ) -> AsyncIterator[pb.WatchPlacementResponse]:
         """Streams the current placement, and each new one."""
@@ -187,9 +177,9 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 known = Version(request.known.epoch, request.known.generation)
             async with aclosing(placements(deployment, known, self._watch_gate)) as changes:
                 async for served in changes:
-                    yield encode.encode_watch(served, deployment.spec)
+                    yield pb.WatchPlacementResponse(**encode.encode_served(served, deployment.spec))
 
-    async def ListDecisions(  # noqa: N802
+    async def ListDecisions(
         self, request: pb.ListDecisionsRequest, context: Any
     ) -> pb.ListDecisionsResponse:
         """Reads the latest decisions with their reasons."""

@@ -25,15 +25,6 @@ PLACE_FIELDS: Mapping[str, str] = {
 
 
 @contextmanager
-def malformed_as_invalid() -> Iterator[None]:
-    """Raise InvalidArgumentError instead of MalformedError."""
-    try:
-        yield
-    except MalformedError as error:
-        raise InvalidArgumentError(*error.violations) from error
-
-
-@contextmanager
 def named_as(paths: Mapping[str, str]) -> Iterator[None]:
     """Raise an InvalidArgumentError that names request fields by their paths, not arguments.
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
+from google.rpc import code_pb2
+
 from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
 from trimtab_server.domain.errors import (
     DeadlineExceededError,
@@ -22,7 +24,7 @@ from trimtab_server.rpc.encode import encode_packed, encode_placed
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.reader import Reader
-from trimtab_server.rpc.status import code_name, stream_error
+from trimtab_server.rpc.status import stream_error
 
 Context = Any  # grpc.aio.ServicerContext of either kind of method
 Answer = solver_service_pb2.PlaceStreamResponse
@@ -64,7 +66,7 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
                 stream = await _open(self._planner, first, _deadline(context))
                 while (request := await reader.read()) is not None:
                     answer = await _answer(stream, request, _deadline(context))
-                    self._observer.load_answered(code_name(answer.error.code))
+                    self._observer.load_answered(code_pb2.Code.Name(answer.error.code))
                     yield answer
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.errors import gather
-from trimtab_protocol.messages import Answer, Report
 from trimtab_protocol.wire import requests
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.rpc.decode import decode_topology
-from trimtab_server.rpc.fields import malformed_as_invalid, named_as
+from trimtab_server.rpc.fields import named_as
 
 _HELLO_FIELDS = {
     name: f"hello.topology.{name}"
@@ -43,15 +42,3 @@ def _topology(message: pb.Hello) -> Topology:
     topology = decode_topology(message.topology)
     topology.check_experts(message.num_experts)
     return topology
-
-
-def decode_report(message: pb.Report) -> Report:
-    """Raises InvalidArgumentError with the field at fault."""
-    with malformed_as_invalid():
-        return requests.decode_report(message)
-
-
-def decode_answer(message: pb.SessionRequest) -> Answer:
-    """Raises InvalidArgumentError if the message is not an answer."""
-    with malformed_as_invalid():
-        return requests.decode_answer(message)

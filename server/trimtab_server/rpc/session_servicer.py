@@ -10,15 +10,21 @@ import structlog
 
 from trimtab.v1alpha1 import session_service_pb2, session_service_pb2_grpc
 from trimtab_protocol.messages import Directive, Drain, ReportAck
+from trimtab_protocol.wire import requests
 from trimtab_protocol.wire.responses import encode_response
-from trimtab_server.domain.errors import TrimtabError, UnavailableError, invalid
+from trimtab_server.domain.errors import (
+    TrimtabError,
+    UnavailableError,
+    invalid,
+    malformed_as_invalid,
+)
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.rollout.effects import GroupOffer
 from trimtab_server.rpc.gate import Gate
-from trimtab_server.rpc.session_decode import decode_answer, decode_hello, decode_report
+from trimtab_server.rpc.session_decode import decode_hello
 from trimtab_server.rpc.session_stream import SessionStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -46,7 +52,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         """Serves one worker until either side ends the session."""
         stream = SessionStream(context, self._config)
         try:
-            with self._gate.admitted():
+            with self._gate.admitted(), malformed_as_invalid():
                 await self._serve(stream)
         except TrimtabError as error:
             await stream.abort(error)
@@ -113,14 +119,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             self._count(message)
             match message.WhichOneof("message"):
                 case "report":
-                    seq = deployment.workers.report(session, decode_report(message.report))
-                    session.outbox.put("ack", seq)
+                    report = requests.decode_report(message.report)
+                    session.outbox.put("ack", deployment.workers.report(session, report))
                 case "goodbye":
                     return
                 case "hello":
                     raise invalid("hello", "may be sent only once, as the first message")
                 case _:
-                    await deployment.workers.answer(session, decode_answer(message))
+                    await deployment.workers.answer(session, requests.decode_answer(message))
 
     async def _write(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream

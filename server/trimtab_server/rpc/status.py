@@ -10,31 +10,22 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from trimtab.v1 import error_pb2
-from trimtab_server.domain.errors import (
-    AlreadyExistsError,
-    DeadlineExceededError,
-    FailedPreconditionError,
-    InvalidArgumentError,
-    NotFoundError,
-    ResourceExhaustedError,
-    SessionClosedError,
-    TrimtabError,
-    UnavailableError,
-)
+from trimtab_server.domain import errors
+from trimtab_server.domain.errors import InvalidArgumentError, TrimtabError
 
 CODES: Mapping[type[TrimtabError], grpc.StatusCode] = {
     TrimtabError: grpc.StatusCode.INTERNAL,
     InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFoundError: grpc.StatusCode.NOT_FOUND,
-    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
-    FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
-    SessionClosedError: grpc.StatusCode.ABORTED,
-    ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    UnavailableError: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SessionClosedError: grpc.StatusCode.ABORTED,
+    errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """The status code of each class of error."""
 
@@ -56,7 +47,7 @@ def status_of(error: TrimtabError) -> Status:
     """The status of a call that fails as a whole, with google.rpc details."""
     code = _code_of(error)
     message = str(error)[:_MAX_CHARACTERS]
-    rich = status_pb2.Status(code=_number(code), message=message)
+    rich = status_pb2.Status(code=code.value[0], message=message)
     rich.details.extend(_packed(_details(error)))
     return Status(code, message, ((_DETAILS_KEY, rich.SerializeToString()),))
 
@@ -66,7 +57,7 @@ def stream_error(error: TrimtabError) -> error_pb2.Error:
     violations = error.violations if isinstance(error, InvalidArgumentError) else ()
     delay = _retry_after(error)
     return error_pb2.Error(
-        code=_number(_code_of(error)),
+        code=_code_of(error).value[0],
         message=str(error),
         field_violations=[
             error_pb2.FieldViolation(field=v.field, description=v.description) for v in violations
@@ -78,12 +69,6 @@ def stream_error(error: TrimtabError) -> error_pb2.Error:
 def _code_of(error: TrimtabError) -> grpc.StatusCode:
     """The code of the nearest base class that has one. Errors of the store have no own code."""
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
-
-
-def code_name(number: int) -> str:
-    """The name of a google.rpc.Code, such as "OK" for 0."""
-    name: str = code_pb2.Code.Name(number)
-    return name
 
 
 def _details(error: TrimtabError) -> Iterable[Message]:
@@ -101,7 +86,7 @@ def _details(error: TrimtabError) -> Iterable[Message]:
 
 
 def _retry_after(error: TrimtabError) -> float | None:
-    if isinstance(error, ResourceExhaustedError | UnavailableError):
+    if isinstance(error, errors.ResourceExhaustedError | errors.UnavailableError):
         return error.retry_after
     return None
 
@@ -117,8 +102,3 @@ def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromMilliseconds(math.ceil(seconds * 1000))
     return duration
-
-
-def _number(code: grpc.StatusCode) -> int:
-    number: int = code.value[0]
-    return number

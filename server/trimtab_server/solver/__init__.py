@@ -16,13 +16,7 @@ from trimtab_server.solver.packing import balanced_packing, pack
 from trimtab_server.solver.plan import Plan, place
 from trimtab_server.solver.rebalance import rebalance_experts, rebalance_phy2log
 from trimtab_server.solver.replication import replicate_experts
-from trimtab_server.solver.settings import (
-    DEFAULT_EFFORT,
-    Effort,
-    Objective,
-    Settings,
-    settings_for,
-)
+from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort, Objective, Settings, settings_for
 
 __all__ = [
     "DEFAULT_EFFORT",

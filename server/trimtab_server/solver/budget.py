@@ -35,23 +35,15 @@ class Budget:
     cross_node_cost: float = 1.0
 
     def __post_init__(self) -> None:
-        limits = {
-            "max_moves_per_layer": self.max_moves_per_layer,
-            "max_moves": self.max_moves,
-        }
-        given = {name: value for name, value in limits.items() if value is not None}
+        names = ("max_moves_per_layer", "max_moves")
+        given = {name: vars(self)[name] for name in names if vars(self)[name] is not None}
         store_integers(self, **given)
+        gains = self.min_gain if isinstance(self.min_gain, tuple) else (self.min_gain,)
+        cost, infinite = self.cross_node_cost, float("inf")
         require_all(
             *((value >= 0, name, f"{value} is negative") for name, value in given.items()),
-            *(
-                (0 <= gain < float("inf"), "min_gain", f"{gain} is not >= 0")
-                for gain in self._gains
-            ),
-            (
-                1 <= self.cross_node_cost < float("inf"),
-                "cross_node_cost",
-                f"{self.cross_node_cost} is below 1",
-            ),
+            *((0 <= gain < infinite, "min_gain", f"{gain} is not >= 0") for gain in gains),
+            (1 <= cost < infinite, "cross_node_cost", f"{cost} is below 1"),
         )
 
     def min_gains(self, layers: int) -> list[float]:
@@ -65,10 +57,6 @@ class Budget:
         found = f"has {len(self.min_gain)} numbers for {layers} layers"
         require(len(self.min_gain) == layers, "min_gain", found)
         return [float(gain) for gain in self.min_gain]
-
-    @property
-    def _gains(self) -> tuple[float, ...]:
-        return self.min_gain if isinstance(self.min_gain, tuple) else (self.min_gain,)
 
     @property
     def counted_cross_node_cost(self) -> float:

@@ -9,12 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab_server.domain.arrays import (
-    as_amounts,
-    check_placement,
-    replica_counts,
-    unthreaded,
-)
+from trimtab_server.domain.arrays import as_amounts, check_placement, replica_counts, unthreaded
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.errors import require
 from trimtab_server.domain.moves import Moves
@@ -23,12 +18,7 @@ from trimtab_server.solver.backends.backend import Backend, Solved
 from trimtab_server.solver.backends.select import BackendName, backend_for
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.improve import DEFAULT_TOP_K
-from trimtab_server.solver.settings import (
-    DEFAULT_EFFORT,
-    Effort,
-    Settings,
-    settings_for,
-)
+from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort, Settings, settings_for
 from trimtab_server.solver.stages import Stage, untimed
 
 _NO_BETTER = 1 - 2.0**-40
@@ -134,10 +124,9 @@ def _checked(
     topology.check_experts(load_LE.shape[1])
     require(budget is None or current is not None, "budget", "is allowed only with current")
     chosen = backend_for(backend, load_LE.device)
-    if current is None:
-        return _Problem(load_LE, topology, None, None, settings, chosen)
-    current_LR = check_placement(current, "current", load_LE, topology.num_replicas)
-    return _Problem(load_LE, topology, current_LR, budget, settings, chosen)
+    if current is not None:
+        current = check_placement(current, "current", load_LE, topology.num_replicas)
+    return _Problem(load_LE, topology, current, budget, settings, chosen)
 
 
 def _solved(problem: _Problem, stage: Stage) -> Solved:
@@ -150,13 +139,8 @@ def _solved(problem: _Problem, stage: Stage) -> Solved:
     if current_LR is None:
         return full
     with stage("align"):
-        aligned_LR = backend.align(
-            full.phy2log_LR,
-            current_LR,
-            load_LE.shape[1],
-            topology.num_gpus,
-            topology.num_parts,
-        )
+        sizes = load_LE.shape[1], topology.num_gpus, topology.num_parts
+        aligned_LR = backend.align(full.phy2log_LR, current_LR, *sizes)
         kept_LR = _without_useless_moves(aligned_LR, current_LR, problem)
         return full._replace(phy2log_LR=kept_LR)
 

@@ -43,11 +43,8 @@ def replicate_experts(
     weight_XE = as_amounts(weight, "weight")
     experts = weight_XE.shape[1]
     require_integers(num_replicas=num_replicas, max_replicas=max_replicas or 0)
-    require(
-        num_replicas >= experts,
-        "num_replicas",
-        f"{num_replicas} slots cannot hold {experts} experts",
-    )
+    too_few = f"{num_replicas} slots cannot hold {experts} experts"
+    require(num_replicas >= experts, "num_replicas", too_few)
     require(max_replicas is None or max_replicas >= 1, "max_replicas", f"{max_replicas} is below 1")
     num_replicas = index(num_replicas)
     wanted = min(index(max_replicas or num_replicas), num_replicas)

@@ -38,20 +38,14 @@ class Settings:
         store_integers(self, top_k=self.top_k, restarts=self.restarts, seed=self.seed)
         if self.max_iterations is not None:
             store_integers(self, max_iterations=self.max_iterations)
-        iterations = self.max_iterations
+        iterations, objectives = self.max_iterations, get_args(Objective)
+        below_0 = f"{iterations} is below 0 (None refines to convergence)"
+        unknown = f"{self.objective!r} is not one of {objectives}"
         require_all(
             (self.top_k >= 1, "top_k", f"{self.top_k} is below 1"),
             (self.restarts >= 1, "restarts", f"{self.restarts} is below 1"),
-            (
-                iterations is None or iterations >= 0,
-                "max_iterations",
-                f"{iterations} is below 0 (None refines to convergence)",
-            ),
-            (
-                self.objective in get_args(Objective),
-                "objective",
-                f"{self.objective!r} is not one of {get_args(Objective)}",
-            ),
+            (iterations is None or iterations >= 0, "max_iterations", below_0),
+            (self.objective in objectives, "objective", unknown),
             (0 <= self.tolerance < float("inf"), "tolerance", f"{self.tolerance} is not >= 0"),
         )
 

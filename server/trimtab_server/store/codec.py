@@ -132,16 +132,7 @@ def decode_counters(data: bytes) -> SavedCounters:
 
 
 def _epoch_to_json(epoch: Epoch) -> dict[str, Any]:
-    members = {
-        worker: {"incarnation": member.incarnation, "gpus": member.gpus}
-        for worker, member in epoch.members.items()
-    }
-    return {
-        "number": epoch.number,
-        "group_id": epoch.group_id,
-        "members": members,
-        "generation": epoch.generation,
-    }
+    return vars(epoch) | {"members": {name: vars(member) for name, member in epoch.members.items()}}
 
 
 def _epoch_of(values: dict[str, Any]) -> Epoch:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from trimtab_server.rollout.record import Record
-from trimtab_server.store.codec import (
-    decode_counters,
-    decode_record,
-    encode_counters,
-    encode_placement,
-    encode_record,
-    placements_of,
-)
+from trimtab_server.store import codec
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreError, StoreLockedError
 from trimtab_server.store.failpoints import hit
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -30,15 +21,26 @@ class _Entry:
     uses: frozenset[bytes]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Contents:
     """Everything that is stored, encoded, so that nobody else can change it."""
 
     term: int = 0
-    records: Mapping[str, _Entry] = field(default_factory=dict)
-    placements: Mapping[bytes, bytes] = field(default_factory=dict)
-    counters: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
-    specs: Mapping[str, str] = field(default_factory=dict)
+    records: dict[str, _Entry] = field(default_factory=dict)
+    placements: dict[bytes, bytes] = field(default_factory=dict)
+    counters: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
+    specs: dict[str, str] = field(default_factory=dict)
+
+    def copied(self) -> _Contents:
+        """A copy whose tables can be changed."""
+        records, placements = dict(self.records), dict(self.placements)
+        return _Contents(self.term, records, placements, dict(self.counters), dict(self.specs))
+
+    def drop_unused(self) -> None:
+        """Drop the placements that no record refers to."""
+        used = frozenset[bytes]().union(*(entry.uses for entry in self.records.values()))
+        for digest in self.placements.keys() - used:
+            del self.placements[digest]
 
 
 class MemoryDisk:
@@ -68,7 +70,8 @@ class MemoryStore:
             raise StoreLockedError("store in memory: another server uses it")
         self._disk.owner = self
         try:
-            self._write("open", lambda contents: replace(contents, term=contents.term + 1))
+            with self._transaction("open") as contents:
+                contents.term += 1
         except BaseException:
             self.close()
             raise
@@ -83,7 +86,8 @@ class MemoryStore:
         """See `Store`."""
         if term <= self.term:
             return
-        self._write("outrank", lambda old: replace(old, term=max(old.term, term + 1)))
+        with self._transaction("outrank") as contents:
+            contents.term = max(contents.term, term + 1)
         self.term = term + 1
 
     def deployments(self) -> list[str]:
@@ -98,36 +102,28 @@ class MemoryStore:
         if entry is None:
             return None
         placements = {digest: contents.placements[digest] for digest in entry.uses}
-        return decode_record(entry.body, placements)
+        return codec.decode_record(entry.body, placements)
 
     def save(self, deployment: str, record: Record) -> None:
         """See `Store`."""
-        placements = placements_of(record)
-        entry = _Entry(encode_record(record), frozenset(placements))
-        added = {digest: encode_placement(placement) for digest, placement in placements.items()}
-        self._write(
-            "save",
-            lambda contents: _without_unused(
-                replace(
-                    contents,
-                    records={**contents.records, deployment: entry},
-                    placements={**contents.placements, **added},
-                )
-            ),
-        )
+        placements = codec.placements_of(record)
+        with self._transaction("save") as contents:
+            entry = _Entry(codec.encode_record(record), frozenset(placements))
+            contents.records[deployment] = entry
+            for digest, placement in placements.items():
+                contents.placements[digest] = codec.encode_placement(placement)
+            contents.drop_unused()
 
     def load_counters(self, deployment: str) -> Mapping[str, SavedCounters]:
         """See `Store`."""
         saved = self._contents().counters.get(deployment, {})
-        return {worker: decode_counters(body) for worker, body in saved.items()}
+        return {worker: codec.decode_counters(body) for worker, body in saved.items()}
 
     def save_counters(self, deployment: str, counters: Mapping[str, SavedCounters]) -> None:
         """See `Store`."""
-        bodies = {worker: encode_counters(saved) for worker, saved in counters.items()}
-        self._write(
-            "save_counters",
-            lambda contents: replace(contents, counters={**contents.counters, deployment: bodies}),
-        )
+        bodies = {worker: codec.encode_counters(saved) for worker, saved in counters.items()}
+        with self._transaction("save_counters") as contents:
+            contents.counters[deployment] = bodies
 
     def load_spec(self, deployment: str) -> str | None:
         """See `Store`."""
@@ -135,24 +131,16 @@ class MemoryStore:
 
     def save_spec(self, deployment: str, spec: str) -> None:
         """See `Store`."""
-        self._write(
-            "save_spec",
-            lambda contents: replace(contents, specs={**contents.specs, deployment: spec}),
-        )
+        with self._transaction("save_spec") as contents:
+            contents.specs[deployment] = spec
 
     def delete(self, deployment: str) -> None:
         """See `Store`."""
-        self._write(
-            "delete",
-            lambda contents: _without_unused(
-                replace(
-                    contents,
-                    records=_without(contents.records, deployment),
-                    counters=_without(contents.counters, deployment),
-                    specs=_without(contents.specs, deployment),
-                )
-            ),
-        )
+        with self._transaction("delete") as contents:
+            contents.records.pop(deployment, None)
+            contents.counters.pop(deployment, None)
+            contents.specs.pop(deployment, None)
+            contents.drop_unused()
 
     def close(self) -> None:
         """See `Store`."""
@@ -164,20 +152,12 @@ class MemoryStore:
             raise StoreError("store in memory: it is closed")
         return self._disk.contents
 
-    def _write(self, operation: str, change: Callable[[_Contents], _Contents]) -> None:
-        contents = self._contents()
+    @contextmanager
+    def _transaction(self, operation: str) -> Iterator[_Contents]:
+        """Keep the block's changes of the contents, unless it raises."""
+        contents = self._contents().copied()
         hit(f"{operation}:before")
-        contents = change(contents)
+        yield contents
         hit(f"{operation}:written")
         self._disk.contents = contents
         hit(f"{operation}:durable")
-
-
-def _without(of: Mapping[str, _T], deployment: str) -> Mapping[str, _T]:
-    return {name: value for name, value in of.items() if name != deployment}
-
-
-def _without_unused(contents: _Contents) -> _Contents:
-    used = frozenset[bytes]().union(*(entry.uses for entry in contents.records.values()))
-    placements = {digest: body for digest, body in contents.placements.items() if digest in used}
-    return replace(contents, placements=placements)

@@ -8,14 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from trimtab_server.rollout.record import Record
-from trimtab_server.store.codec import (
-    decode_counters,
-    decode_record,
-    encode_counters,
-    encode_placement,
-    encode_record,
-    placements_of,
-)
+from trimtab_server.store import codec
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.failpoints import hit
@@ -80,14 +73,15 @@ class SqliteStore:
                 "SELECT digest, body FROM placements JOIN uses USING (digest) WHERE deployment = ?",
                 (deployment,),
             ).fetchall()
-            return None if row is None else decode_record(row[0], dict(placements))
+            return None if row is None else codec.decode_record(row[0], dict(placements))
 
     def save(self, deployment: str, record: Record) -> None:
         """See `Store`."""
-        placements = placements_of(record)
+        placements = codec.placements_of(record)
         with self._transaction("save") as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO records VALUES (?, ?)", (deployment, encode_record(record))
+                "INSERT OR REPLACE INTO records VALUES (?, ?)",
+                (deployment, codec.encode_record(record)),
             )
             # Most placements are stored already: of 18, a switch adds one and removes one.
             used = _used_by(connection, deployment)
@@ -95,7 +89,7 @@ class SqliteStore:
                 connection.execute("INSERT INTO uses VALUES (?, ?)", (deployment, digest))
                 connection.execute(
                     "INSERT OR IGNORE INTO placements VALUES (?, ?)",
-                    (digest, encode_placement(placements[digest])),
+                    (digest, codec.encode_placement(placements[digest])),
                 )
             _drop(connection, deployment, used - placements.keys())
 
@@ -105,7 +99,7 @@ class SqliteStore:
             rows = connection.execute(
                 "SELECT worker, body FROM counters WHERE deployment = ?", (deployment,)
             )
-            return {worker: decode_counters(body) for worker, body in rows}
+            return {worker: codec.decode_counters(body) for worker, body in rows}
 
     def save_counters(self, deployment: str, counters: Mapping[str, SavedCounters]) -> None:
         """See `Store`."""
@@ -114,7 +108,7 @@ class SqliteStore:
             for worker, saved in counters.items():
                 connection.execute(
                     "INSERT INTO counters VALUES (?, ?, ?)",
-                    (deployment, worker, encode_counters(saved)),
+                    (deployment, worker, codec.encode_counters(saved)),
                 )
 
     def load_spec(self, deployment: str) -> str | None:

@@ -96,10 +96,12 @@ class Backend(Protocol):
     @property
     def host(self) -> Backend:
         """The backend that answers if this one cannot; itself if it always can."""
+        return self
 
     @property
     def kinds(self) -> Mapping[str, int]:
         """How many kinds of request are "ready", "compiling" and "failing"; empty without kinds."""
+        return {}
 
     def replicate(self, load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
         """Give out R slots, at most `limit` to each expert; see `replicate_experts`."""
@@ -113,12 +115,7 @@ class Backend(Protocol):
         """Place all experts from scratch; see `reference/plan.py`."""
 
     def improve(
-        self,
-        start_LR: Tensor,
-        load_LE: Tensor,
-        topology: Topology,
-        budget: Budget,
-        top_k: int,
+        self, start_LR: Tensor, load_LE: Tensor, topology: Topology, budget: Budget, top_k: int
     ) -> Solved:
         """Improve a placement within a budget; see `improve`."""
 
@@ -132,12 +129,7 @@ class Backend(Protocol):
         """The moves from one placement to another; see `moves_between`."""
 
     def align(
-        self,
-        new_LR: Tensor,
-        current_LR: Tensor,
-        num_experts: int,
-        num_gpus: int,
-        num_nodes: int,
+        self, new_LR: Tensor, current_LR: Tensor, num_experts: int, num_gpus: int, num_nodes: int
     ) -> Tensor:
         """The new placement, renamed to differ least from the current one; see `align`."""
 

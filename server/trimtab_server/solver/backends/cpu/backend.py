@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,23 +29,13 @@ from trimtab_server.solver.pairing import pairings
 from trimtab_server.solver.settings import Settings
 
 
-class Cpu:
+class Cpu(Backend):
     """Compiled loops on several threads: at most as many as torch would use, and as cores are free.
 
     See `Backend`. The loops support a million items in a row; the reference packs larger rows.
     """
 
     name = "cpu"
-
-    @property
-    def host(self) -> Backend:
-        """See `Backend`."""
-        return self
-
-    @property
-    def kinds(self) -> Mapping[str, int]:
-        """See `Backend`."""
-        return {}
 
     def replicate(self, load_XE: Tensor, num_replicas: int, limit: int) -> Replicas:
         """See `Backend`."""
@@ -89,12 +78,8 @@ class Cpu:
         """See `Backend`."""
         if topology.num_gpus > MAX_ITEMS:
             return Reference().improve(start_LR, load_LE, topology, budget, top_k)
-        rules = Rules(
-            top_k,
-            topology.num_nodes,
-            topology.num_groups,
-            budget.counted_cross_node_cost,
-        )
+        nodes, groups = topology.num_nodes, topology.num_groups
+        rules = Rules(top_k, nodes, groups, budget.counted_cross_node_cost)
         min_gain = np.array(budget.min_gains(len(load_LE)))
         total = _or_infinite(budget.max_moves)
         each = min(_or_infinite(budget.max_moves_per_layer), total)
@@ -138,12 +123,7 @@ class Cpu:
         return Moves(_tensor(moves, new_LR), _tensor(sources, new_LR))
 
     def align(
-        self,
-        new_LR: Tensor,
-        current_LR: Tensor,
-        num_experts: int,
-        num_gpus: int,
-        num_nodes: int,
+        self, new_LR: Tensor, current_LR: Tensor, num_experts: int, num_gpus: int, num_nodes: int
     ) -> Tensor:
         """See `Backend`."""
         new, current = _array(new_LR), _array(current_LR)

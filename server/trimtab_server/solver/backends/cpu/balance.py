@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-
-Floats = npt.NDArray[np.float64]
-Int64s = npt.NDArray[np.int64]
 
 
 def balance_ns(experts: int, replicas: int) -> float:

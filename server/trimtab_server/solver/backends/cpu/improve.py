@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from trimtab_server.solver.backends.cpu.align import keep_slots
-from trimtab_server.solver.backends.cpu.balance import Floats, gpu_loads
+from trimtab_server.solver.backends.cpu.arrays import Bools, Floats, Int64s
+from trimtab_server.solver.backends.cpu.balance import gpu_loads
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import (
     NO_SLOT,
-    Int64s,
     Layer,
     Rules,
     give_slot,
@@ -65,7 +64,7 @@ class _Scratch(NamedTuple):
     share_E: Floats
     load_R: Floats
     load_G: Floats
-    kept_S: npt.NDArray[np.bool_]
+    kept_S: Bools
 
 
 def improve_layers(
@@ -91,47 +90,33 @@ def improve_layers(
     Returns:
         The placement, int64 [L, R]; steps taken; and swaps among the steps kept.
     """
-    answer = Answer(np.empty_like(start_LR), np.zeros(len(start_LR), np.int64))
+    layers, replicas = start_LR.shape
+    answer = Answer(np.empty_like(start_LR), np.zeros(layers, np.int64))
     job = start_LR, load_LE, num_gpus
-    paths = _take_all_steps(*job, rules, min_gain_L, left, _FIRST_ROOM, answer)
+
+    def take_steps(room: int) -> Paths:
+        length_L, slot_LZ3 = np.zeros(layers, np.int64), np.empty((layers, room, 3), np.int64)
+        paths = Paths(length_L, np.empty((layers, room)), np.empty((layers, room)), slot_LZ3)
+        limits = rules, min_gain_L, left
+        for_parts(
+            layers,
+            lambda first, end: _take_steps(*job, *limits, first, end, paths, answer),
+            nanoseconds=_NS_PER_SLOT * replicas * (1 + min(left, _USUAL_STEPS)),
+        )
+        return paths
+
+    paths = take_steps(_FIRST_ROOM)
     longest = int(paths.length_L.max())
     if longest > _FIRST_ROOM:
-        paths = _take_all_steps(*job, rules, min_gain_L, left, longest, answer)
+        paths = take_steps(longest)
     if max_moves < np.inf:
         kept_L = _spend(paths, max_moves)
         for_parts(
-            len(start_LR),
+            layers,
             lambda first, end: _cut_short(*job, paths, kept_L, first, end, answer),
-            nanoseconds=_NS_PER_SLOT * start_LR.shape[1],
+            nanoseconds=_NS_PER_SLOT * replicas,
         )
     return answer.new_LR, int(paths.length_L.sum()), int(answer.swaps_L.sum())
-
-
-def _take_all_steps(
-    start_LR: Int64s,
-    load_LE: Floats,
-    num_gpus: int,
-    rules: Rules,
-    min_gain_L: Floats,
-    left: float,
-    room: int,
-    answer: Answer,
-) -> Paths:
-    layers = len(start_LR)
-    paths = Paths(
-        np.zeros(layers, np.int64),
-        np.empty((layers, room)),
-        np.empty((layers, room)),
-        np.empty((layers, room, 3), np.int64),
-    )
-
-    def work(first: int, end: int) -> None:
-        parts = first, end, paths, answer
-        _take_steps(start_LR, load_LE, num_gpus, rules, min_gain_L, left, *parts)
-
-    steps = 1 + min(left, _USUAL_STEPS)
-    for_parts(layers, work, nanoseconds=_NS_PER_SLOT * start_LR.shape[1] * steps)
-    return paths
 
 
 @entry
@@ -302,8 +287,5 @@ def _copy(source_R: Int64s, target_R: Int64s) -> None:
 @entry
 def _new_scratch(experts: int, replicas: int, gpus: int) -> _Scratch:
     return _Scratch(
-        np.empty(experts),
-        np.empty(replicas),
-        np.empty(gpus),
-        np.empty(replicas // gpus, np.bool_),
+        np.empty(experts), np.empty(replicas), np.empty(gpus), np.empty(replicas // gpus, np.bool_)
     )

@@ -8,13 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Bools, Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-
-Int64s = npt.NDArray[np.int64]
-Int32s = npt.NDArray[np.int32]
-Bools = npt.NDArray[np.bool_]
 
 NO_SLOT = -1
 

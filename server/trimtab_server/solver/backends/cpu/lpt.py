@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.noise import ITEM_MASK
-from trimtab_server.solver.backends.cpu.start import Int32s, Start, is_alone
+from trimtab_server.solver.backends.cpu.start import Start, is_alone
 
 # An entry of the tree has the number of a pack in the low 20 bits, its load in the 30 above them,
 # and then one bit for a conflict and one for a full pack.
@@ -33,7 +33,7 @@ class Dealing(NamedTuple):
         holders_I: int32 [n], how many packs hold each group.
     """
 
-    tree_2P: npt.NDArray[np.int64]
+    tree_2P: Int64s
     fill_P: Int32s
     holder_I: Int32s
     holders_I: Int32s
@@ -51,7 +51,7 @@ def new_dealing(num_items: int, num_packs: int) -> Dealing:
 
 
 @compiled
-def lpt(start: Start, dealing: Dealing, sorted_I: npt.NDArray[np.int64]) -> bool:
+def lpt(start: Start, dealing: Dealing, sorted_I: Int64s) -> bool:
     """Deal items into packs.
 
     Args:
@@ -101,7 +101,7 @@ def lpt(start: Start, dealing: Dealing, sorted_I: npt.NDArray[np.int64]) -> bool
 
 
 @compiled
-def _add(tree_2P: npt.NDArray[np.int64], pack: int, amount: int) -> None:
+def _add(tree_2P: Int64s, pack: int, amount: int) -> None:
     i = len(tree_2P) // 2 + pack
     tree_2P[i] += amount
     while i > 1:

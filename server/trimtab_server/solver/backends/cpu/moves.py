@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-
-Int64s = npt.NDArray[np.int64]
 
 _NONE = -1
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from trimtab_server.solver.backends.cpu.balance import Floats, fold_sum
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int64s
+from trimtab_server.solver.backends.cpu.balance import fold_sum
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.quantise import quantise
 from trimtab_server.solver.backends.cpu.replicate import num_blocks, replicate
 from trimtab_server.solver.backends.reference.bound import ROUNDED_DOWN
-
-Int64s = npt.NDArray[np.int64]
 
 
 def pairing_ns(pairing_QB: Int64s) -> float:

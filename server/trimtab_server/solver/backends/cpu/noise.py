@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.reference.noise import AMPLITUDE, UNIT
 
@@ -19,7 +19,7 @@ _SPAN = np.uint32(2 * AMPLITUDE + 1)
 
 
 @entry
-def key_factors(seed: np.uint64, starts: int, num_items: int) -> npt.NDArray[np.int64]:
+def key_factors(seed: np.uint64, starts: int, num_items: int) -> Int64s:
     """Factors of the sort keys, int64 [starts, n]; start 0 has no noise."""
     factor_TI = np.full((starts, num_items), UNIT)
     seed_hash = _mix(np.uint32(_mix(np.uint32(seed)) + np.uint32(seed >> np.uint64(32))))
@@ -32,11 +32,7 @@ def key_factors(seed: np.uint64, starts: int, num_items: int) -> npt.NDArray[np.
 
 
 @compiled
-def sort_keys(
-    weight_I: npt.NDArray[np.int32],
-    factor_I: npt.NDArray[np.int64],
-    out_I: npt.NDArray[np.int64],
-) -> None:
+def sort_keys(weight_I: Int32s, factor_I: Int64s, out_I: Int64s) -> None:
     """Write numbers whose ascending order is that of items by descending key, then by index.
 
     Args:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import entry
 from trimtab_server.solver.backends.cpu.lpt import lpt, new_dealing
 from trimtab_server.solver.backends.cpu.noise import key_factors, sort_keys
@@ -33,16 +33,13 @@ class Packed(NamedTuple):
         swaps: swaps applied, summed over rows and restarts.
     """
 
-    item_XR: npt.NDArray[np.int32]
+    item_XR: Int32s
     steps: int
     swaps: int
 
 
 def pack_amounts(
-    amount_XI: npt.NDArray[np.float64],
-    num_packs: int,
-    group_XI: npt.NDArray[np.int32] | None,
-    settings: Settings,
+    amount_XI: Floats, num_packs: int, group_XI: Int32s | None, settings: Settings
 ) -> Packed:
     """`pack_rows` for weights that are not integers yet, float64 [X, n]."""
     rows, items = amount_XI.shape
@@ -57,8 +54,8 @@ def pack_amounts(
 
 
 def pack_rows(
-    weight_XI: npt.NDArray[np.int32],
-    group_XI: npt.NDArray[np.int32],
+    weight_XI: Int32s,
+    group_XI: Int32s,
     num_packs: int,
     settings: Settings,
     fill_rows: Callable[[int, int], None],
@@ -81,26 +78,14 @@ def pack_rows(
     item_YI = np.empty((rows * starts, items), np.int32)
     # For each start: highest load of a pack, sum of squares, steps, swaps.
     result_Y4 = np.empty((rows * starts, 4), np.int64)
+    how, written = (top_k, limit, float(settings.tolerance)), (key_YI, item_YI, result_Y4)
 
     def work(first: int, end: int) -> None:
         fill_rows(first // starts, (end - 1) // starts + 1)
         _fill_keys(weight_XI, starts, seed, first, end, key_YI)
         # Sorted by NumPy, whose sort uses vector instructions; Numba's does not.
         key_YI[first:end].sort(axis=1)
-        _pack_starts(
-            weight_XI,
-            group_XI,
-            starts,
-            num_packs,
-            top_k,
-            limit,
-            float(settings.tolerance),
-            first,
-            end,
-            key_YI,
-            item_YI,
-            result_Y4,
-        )
+        _pack_starts(weight_XI, group_XI, starts, num_packs, *how, first, end, *written)
 
     for_parts(rows * starts, work, nanoseconds=_start_ns(items, settings))
     steps, swaps = result_Y4[:, 2:].sum(0).tolist()
@@ -116,12 +101,7 @@ def _start_ns(items: int, settings: Settings) -> float:
 
 @entry
 def _fill_keys(
-    weight_XI: npt.NDArray[np.int32],
-    starts: int,
-    seed: np.uint64,
-    first: int,
-    end: int,
-    key_YI: npt.NDArray[np.int64],
+    weight_XI: Int32s, starts: int, seed: np.uint64, first: int, end: int, key_YI: Int64s
 ) -> None:
     factor_TI = key_factors(seed, starts, weight_XI.shape[1])
     for y in range(first, end):
@@ -130,8 +110,8 @@ def _fill_keys(
 
 @entry
 def _pack_starts(
-    weight_XI: npt.NDArray[np.int32],
-    group_XI: npt.NDArray[np.int32],
+    weight_XI: Int32s,
+    group_XI: Int32s,
     starts: int,
     num_packs: int,
     top_k: int,
@@ -139,9 +119,9 @@ def _pack_starts(
     tolerance: float,
     first: int,
     end: int,
-    key_YI: npt.NDArray[np.int64],
-    item_YI: npt.NDArray[np.int32],
-    result_Y4: npt.NDArray[np.int64],
+    key_YI: Int64s,
+    item_YI: Int32s,
+    result_Y4: Int64s,
 ) -> None:
     """Pack starts `first` to `end`, and write their rows of `item_YI` and `result_Y4`."""
     items = key_YI.shape[1]
@@ -165,7 +145,7 @@ def _pack_starts(
 
 
 @entry
-def _best_starts(result_Y4: npt.NDArray[np.int64], starts: int) -> npt.NDArray[np.int64]:
+def _best_starts(result_Y4: Int64s, starts: int) -> Int64s:
     """The start of each row with the lowest peak, then sum of squares, then index; [X]."""
     best_X = np.empty(len(result_Y4) // starts, np.int64)
     for x in range(len(best_X)):

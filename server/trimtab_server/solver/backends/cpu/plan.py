@@ -6,14 +6,10 @@ import numpy as np
 
 from trimtab_server.domain.topology import Topology
 from trimtab_server.solver.backends.backend import replica_cap
-from trimtab_server.solver.backends.cpu.balance import Floats
-from trimtab_server.solver.backends.cpu.nodes import Int64s, pair_rows, pairing_ns
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int64s
+from trimtab_server.solver.backends.cpu.nodes import pair_rows, pairing_ns
 from trimtab_server.solver.backends.cpu.packing import pack_amounts, pack_rows
-from trimtab_server.solver.backends.cpu.rows import (
-    experts_in_slots,
-    group_loads,
-    replica_weights,
-)
+from trimtab_server.solver.backends.cpu.rows import experts_in_slots, group_loads, replica_weights
 from trimtab_server.solver.backends.cpu.threads import for_parts
 from trimtab_server.solver.pairing import pairings
 from trimtab_server.solver.settings import Settings

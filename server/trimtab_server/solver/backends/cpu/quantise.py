@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int32s
 from trimtab_server.solver.backends.cpu.compiled import compiled
 from trimtab_server.solver.backends.reference.quantise import TOTAL_BITS
 
@@ -15,9 +15,7 @@ _STEP = 1000
 
 
 @compiled
-def quantise(
-    weight_I: npt.NDArray[np.float64], num_items: int, out_I: npt.NDArray[np.int32]
-) -> None:
+def quantise(weight_I: Floats, num_items: int, out_I: Int32s) -> None:
     """Scale weights so that `num_items` of the largest sum to less than 2**30.
 
     Args:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Int64s, UInt32s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.start import Start, is_alone, swap
 from trimtab_server.solver.backends.cpu.window import (
     NOT_IN,
-    UInt32s,
     Window,
     best_gains,
     extreme_load,
@@ -41,10 +40,10 @@ class Pairs(NamedTuple):
 
     heavy: Window
     light: Window
-    gain_HL: npt.NDArray[np.int64]
-    best_H: npt.NDArray[np.int64]
+    gain_HL: Int64s
+    best_H: Int64s
     miss_SK: UInt32s
-    gain_K: npt.NDArray[np.int64]
+    gain_K: Int64s
 
 
 @entry

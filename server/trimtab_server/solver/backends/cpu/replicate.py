@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled
 
 _BLOCK = 16
@@ -13,14 +11,14 @@ _BLOCK = 16
 
 @compiled
 def replicate(
-    load_E: npt.NDArray[np.float64],
+    load_E: Floats,
     limit: int,
-    expert_R: npt.NDArray[np.int64],
-    rank_R: npt.NDArray[np.int64],
-    logcnt_E: npt.NDArray[np.int64],
-    share_E: npt.NDArray[np.float64],
-    open_E: npt.NDArray[np.float64],
-    top_B: npt.NDArray[np.float64],
+    expert_R: Int64s,
+    rank_R: Int64s,
+    logcnt_E: Int64s,
+    share_E: Floats,
+    open_E: Floats,
+    top_B: Floats,
 ) -> None:
     """Give each further slot to the expert with the highest load per replica.
 
@@ -64,7 +62,7 @@ def num_blocks(num_experts: int) -> int:
 
 
 @compiled
-def _highest(open_E: npt.NDArray[np.float64], block: int) -> float:
+def _highest(open_E: Floats, block: int) -> float:
     highest = open_E[block * _BLOCK]
     for e in range(block * _BLOCK + 1, min(len(open_E), (block + 1) * _BLOCK)):
         highest = max(highest, open_E[e])

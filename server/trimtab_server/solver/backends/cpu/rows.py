@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import entry
 from trimtab_server.solver.backends.cpu.quantise import quantise
 from trimtab_server.solver.backends.cpu.replicate import num_blocks, replicate
-
-Int64s = npt.NDArray[np.int64]
-Int32s = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
 
 
 def replicate_ns(experts: int, replicas: int) -> float:

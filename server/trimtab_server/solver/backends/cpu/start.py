@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Int32s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-
-Int32s = npt.NDArray[np.int32]
 
 
 class Start(NamedTuple):

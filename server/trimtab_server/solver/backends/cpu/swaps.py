@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trimtab_server.solver.backends.cpu.balance import Floats
+from trimtab_server.solver.backends.cpu.arrays import Floats, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-from trimtab_server.solver.backends.cpu.layer import Int64s, Layer, Rules, arrival_cost, is_open
+from trimtab_server.solver.backends.cpu.layer import Layer, Rules, arrival_cost, is_open
 from trimtab_server.solver.backends.cpu.step import Step, Terms, gain_to_beat, score_of
 from trimtab_server.solver.backends.cpu.window import highest
 

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trimtab_server.solver.backends.cpu.arrays import Int32s, Int64s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
 from trimtab_server.solver.backends.cpu.layer import (
     NO_SLOT,
-    Int32s,
-    Int64s,
     Layer,
     Rules,
     arrival_cost,

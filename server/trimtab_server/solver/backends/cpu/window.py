@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trimtab_server.solver.backends.cpu.arrays import Bools, Int32s, Int64s, UInt32s
 from trimtab_server.solver.backends.cpu.compiled import compiled, entry
-from trimtab_server.solver.backends.cpu.start import Int32s, Start
+from trimtab_server.solver.backends.cpu.start import Start
 
 # A rank has the number of a pack in the low bits, and its load, which is below 2**30, above them.
 _PACK_BITS = 20
@@ -22,8 +23,6 @@ _MAX_LOAD = 1 << 30
 _MEMBER = -1
 NOT_IN = -1
 _FAR = np.uint32(0xFFFFFFFF)
-
-UInt32s = npt.NDArray[np.uint32]
 
 
 class Window(NamedTuple):
@@ -47,11 +46,11 @@ class Window(NamedTuple):
     heavy: bool
     pack_K: Int32s
     cell_P: Int32s
-    rank_K: npt.NDArray[np.int64]
-    rank_P: npt.NDArray[np.int64]
+    rank_K: Int64s
+    rank_P: Int64s
     lean_SK: Int32s
     load_K: Int32s
-    stale_K: npt.NDArray[np.bool_]
+    stale_K: Bools
 
 
 @entry
@@ -114,9 +113,7 @@ def extreme_load(window: Window) -> int:
 
 
 @compiled
-def best_gains(
-    window: Window, start: Start, pack: int, miss_SK: UInt32s, gain_K: npt.NDArray[np.int64]
-) -> None:
+def best_gains(window: Window, start: Start, pack: int, miss_SK: UInt32s, gain_K: Int64s) -> None:
     """Write the best gain of a swap between a pack and each of the K; 0 if none gains.
 
     If d of load leaves the heavier pack and g is the gap between both packs, a swap gains

@@ -15,17 +15,17 @@ from trimtab_server.solver.backends.reference.separate import separate
 from trimtab_server.solver.settings import Settings
 
 
-def pack(amount_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings) -> Packing:
+def pack(weight_XI: Tensor, num_packs: int, group_XI: Tensor | None, settings: Settings) -> Packing:
     """Pack the items of all rows.
 
     Args:
-        amount_XI: float64 [X, n], finite, >= 0.
+        weight_XI: float64 [X, n], finite, >= 0.
         num_packs: P; it divides n.
         group_XI: int64 [X, n] in [0, n); None without groups.
         settings: see `balanced_packing`.
     """
-    held = settings.restarts * amount_XI.shape[1] * (1 if group_XI is None else num_packs)
-    amounts = split_rows(amount_XI, held)
+    held = settings.restarts * weight_XI.shape[1] * (1 if group_XI is None else num_packs)
+    amounts = split_rows(weight_XI, held)
     groups = [None] * len(amounts) if group_XI is None else split_rows(group_XI, held)
     parts = [
         _pack(quantise(amount), num_packs, group, settings)

@@ -57,17 +57,11 @@ def refine(
     packs, slots = members_YPS.shape[1:]
     top_k = min(top_k, packs)
     row_Y = torch.arange(len(members_YPS), device=members_YPS.device)
-    parts = [
-        _refine_rows(
-            members_YPS[rows],
-            weight_YI[rows],
-            None if group_YI is None else group_YI[rows],
-            top_k,
-            max_iterations,
-            tolerance,
-        )
-        for rows in split_rows(row_Y, (top_k * slots) ** 2)
-    ]
+    parts = []
+    for rows in split_rows(row_Y, (top_k * slots) ** 2):
+        group = None if group_YI is None else group_YI[rows]
+        batch = members_YPS[rows], weight_YI[rows], group
+        parts.append(_refine_rows(*batch, top_k, max_iterations, tolerance))
     members, iterations, swaps = zip(*parts, strict=True)
     return Refined(torch.cat(members), sum(iterations), sum(swaps))
 
