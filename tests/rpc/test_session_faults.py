@@ -14,20 +14,9 @@ import grpc
 import pytest
 
 from tests.rpc.endpoint import Endpoint
-from tests.rpc.peers import (
-    AFTER,
-    LAST,
-    Peer,
-    Relay,
-    about,
-    counted,
-    hello,
-    joined,
-    report,
-    trigger,
-    until,
-    version,
-)
+from tests.rpc.peers import Peer, about, counted, hello, joined, report, trigger, until, version
+from tests.rpc.placements import AFTER, LAST
+from tests.rpc.relay import Relay
 from tests.servers import server_process
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
@@ -58,8 +47,7 @@ async def bring_to(state: str, address: str, peers: Sequence[Peer], name: str) -
     first, second = peers
     for peer in peers:
         await peer.hear("welcome")
-        await peer.say(report=report(1))
-        await peer.hear("report_ack")
+        await peer.report(1)
     if state == "mid-report":
         await first.say(report=report(2, counts=2))
     if state in ("idle", "mid-report"):
@@ -83,8 +71,7 @@ async def bring_to(state: str, address: str, peers: Sequence[Peer], name: str) -
 
 async def taken(peer: Peer, seq: int = 2) -> None:
     """Return when the server has taken all that a peer has said, since it does so in order."""
-    await peer.say(report=report(seq, counts=seq))
-    assert (await peer.hear("report_ack")).seq == seq
+    assert await peer.report(seq, counts=seq) == seq
 
 
 def has(state: str, index: int, *, flipped: bool = False) -> dict[str, Any]:
@@ -279,7 +266,7 @@ async def test_a_restarted_server_continues_from_each_state(tmp_path, number):
 
     async def see_the_end(state: str, peers: Sequence[Peer]) -> None:
         for peer in peers:
-            assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
+            assert (await peer.end())[0] == "UNAVAILABLE"
             assert ("drain" in peer.seen, "abort" in peer.seen) == (
                 drains,
                 drains and state in OFFERED,
