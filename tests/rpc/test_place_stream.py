@@ -12,6 +12,7 @@ import pytest
 from tests.rpc.endpoint import (
     Endpoint,
     endpoint_of,
+    failure,
     place_request,
     retry_seconds,
     skewed_load,
@@ -41,12 +42,6 @@ async def exchange(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> list
         await call.write(request)
     await call.done_writing()
     return [answer async for answer in call]
-
-
-async def failure(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await exchange(endpoint, *requests)
-    return failed.value
 
 
 def leftovers() -> list[str]:
@@ -112,8 +107,7 @@ async def test_a_placement_to_start_from_is_checked_on_the_solvers_thread(
 
 async def test_a_placement_to_start_from_over_a_limit_is_refused() -> None:
     async with endpoint_of(max_tensor_elements=50) as endpoint:
-        error = await failure(endpoint, config(current=in_force(99)))
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await failure(exchange(endpoint, config(current=in_force(99))), "RESOURCE_EXHAUSTED")
 
 
 async def test_a_load_over_a_limit_and_a_full_queue_are_errors_of_that_load() -> None:
@@ -141,21 +135,14 @@ async def test_a_load_over_a_limit_and_a_full_queue_are_errors_of_that_load() ->
         ([config(), pb.PlaceStreamRequest()], "load"),
         ([config(topology=topology_pb2.Topology(num_replicas=21))], "topology.num_gpus"),
         ([config(options=pb.SolverOptions(top_k=0))], "options.top_k"),
-        (
-            [config(current=in_force(2**31 - 1))],
-            "current.phy2log[0, 0]",
-        ),
-        (
-            [config(current=in_force(-1))],
-            "current.phy2log[0, 0]",
-        ),
+        ([config(current=in_force(2**31 - 1))], "current.phy2log[0, 0]"),
+        ([config(current=in_force(-1))], "current.phy2log[0, 0]"),
     ],
 )
 async def test_a_message_out_of_place_or_a_bad_configuration_ends_the_stream(
     endpoint: Endpoint, requests: list[pb.PlaceStreamRequest], field: str
 ) -> None:
-    error = await failure(endpoint, *requests)
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    error = await failure(exchange(endpoint, *requests), "INVALID_ARGUMENT")
     assert field in violations(error)
 
 
@@ -238,10 +225,7 @@ async def test_a_draining_server_answers_the_running_load_and_ends_the_stream(
         await asyncio.sleep(0)
         release.set()
         assert (await call.read()).id == 1
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await call.read()
-    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert retry_seconds(failed.value) > 0
+    assert retry_seconds(await failure(call.read(), "UNAVAILABLE")) > 0
     await draining
     await endpoint.observer.until("call_ended", STREAM, "UNAVAILABLE")
     assert leftovers() == []

@@ -10,44 +10,45 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.rpc.endpoint import Endpoint, endpoint_of, pack_request, place_request, retry_seconds
+from tests.rpc.endpoint import (
+    Endpoint,
+    endpoint_of,
+    failure,
+    pack_request,
+    place_request,
+    retry_seconds,
+)
 from trimtab.v1 import solver_service_pb2_grpc
+from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.server import SERVICE
 
-PLACE = "trimtab.v1.SolverService/Place"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def health(channel: grpc.aio.Channel, service: str = "") -> int:
-    stub = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
-    return answer.status
-
-
-@pytest.mark.parametrize("service", ["", SERVICE])
-async def test_health_is_not_serving_until_the_server_opens(service: str) -> None:
-    async with endpoint_of(opened=False) as endpoint:
-        assert await health(endpoint.channel, service) == NOT_SERVING
-        await endpoint.server.open()
-        assert await health(endpoint.channel, service) == SERVING
+    request = health_pb2.HealthCheckRequest(service=service)
+    return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
 
 
 async def test_calls_before_the_server_opens_are_told_to_come_back() -> None:
     async with endpoint_of(opened=False) as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError, match="warming up") as failed:
-            await endpoint.stub.Pack(pack_request())
-        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert retry_seconds(failed.value) > 0
+        operators = deployment_service_pb2_grpc.DeploymentServiceStub(endpoint.channel)
+        for call in (
+            endpoint.stub.Pack(pack_request()),
+            operators.Pause(deployment_service_pb2.PauseRequest(deployment="d", reason="r")),
+            operators.Resume(deployment_service_pb2.ResumeRequest(deployment="d")),
+        ):
+            error = await failure(call, "UNAVAILABLE")
+            assert error.details() == "the server is warming up"
+            assert retry_seconds(error) == 1
 
 
 async def test_health_of_an_unknown_service_is_not_found_and_reported_so(
     endpoint: Endpoint,
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await health(endpoint.channel, "nobody")
-    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    await failure(health(endpoint.channel, "nobody"), "NOT_FOUND")
     await endpoint.observer.until("call_ended", "grpc.health.v1.Health/Check", "NOT_FOUND")
 
 
@@ -67,10 +68,9 @@ async def test_drain_refuses_new_calls_and_waits_for_those_that_run(endpoint: En
         await endpoint.observer.until("queue_depth", 1)
         draining = asyncio.create_task(endpoint.server.drain())
         await asyncio.sleep(0)
-        with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as failed:
-            await endpoint.stub.Pack(pack_request())
-        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert retry_seconds(failed.value) > 0
+        error = await failure(endpoint.stub.Pack(pack_request()), "UNAVAILABLE")
+        assert error.details() == "the server is shutting down"
+        assert retry_seconds(error) > 0
         assert await health(endpoint.channel) == NOT_SERVING
         assert not draining.done()
         release.set()
@@ -109,13 +109,7 @@ async def test_reflection_lists_the_services(endpoint: Endpoint) -> None:
 
 async def test_reflection_can_be_off() -> None:
     async with endpoint_of(reflection="false") as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await (
-                reflection_pb2_grpc.ServerReflectionStub(endpoint.channel)
-                .ServerReflectionInfo()
-                .read()
-            )
-        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await failure(services(endpoint.channel), "UNIMPLEMENTED")
 
 
 async def test_a_unix_socket_can_be_listened_on(tmp_path: Path) -> None:
@@ -147,9 +141,7 @@ async def test_a_server_with_tls_serves_and_proves_its_identity(pki: Path) -> No
     ):
         stub = solver_service_pb2_grpc.SolverServiceStub(channel)
         assert (await stub.Pack(pack_request())).HasField("pack_index")
-        with pytest.raises(grpc.aio.AioRpcError) as plain:
-            await endpoint.stub.Pack(pack_request())
-        assert plain.value.code() is grpc.StatusCode.UNAVAILABLE
+        await failure(endpoint.stub.Pack(pack_request()), "UNAVAILABLE")
 
 
 async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> None:
@@ -161,9 +153,7 @@ async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> No
         secure_channel(endpoint.address, pki, client=False) as unknown,
     ):
         assert await health(known) == SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await health(unknown)
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        await failure(health(unknown), "UNAVAILABLE")
 
 
 async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> None:
