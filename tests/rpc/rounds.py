@@ -36,10 +36,8 @@ class Rounds:
     async def play(self) -> Counts:
         """Play one round. Returns the counts after it."""
         self._round += 1
-        for way in (*WAYS, "deadline", "vanish"):
-            await self._alone(way)
-        await self._in_a_group()
-        await self._drained()
+        alone = map(self._alone, (*WAYS, "deadline", "vanish"))
+        await asyncio.gather(*alone, self._in_a_group(), self._drained())
         return self.look()
 
     def look(self) -> Counts:
