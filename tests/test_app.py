@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.recording import Recording
 from tests.rpc.endpoint import pack_request, place_request
-from tests.servers import ServerProcess, busy, make_config, server_process
+from tests.servers import ServerProcess, busy, make_config, next_event, server_process
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
@@ -178,7 +178,7 @@ def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
 def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
     with server_process() as server:
         server.process.send_signal(number)
-        assert server.next_event("stopped")["finished"] is True
+        assert next_event(server.events, "stopped")["finished"] is True
         assert server.process.wait(timeout=20) == 0
 
 
@@ -190,10 +190,10 @@ def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
         while inside not in scrape(server.metrics_address):
             assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        server.next_event("draining")
+        next_event(server.events, "draining")
         assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        assert server.next_event("stopped")["finished"] is False
+        assert next_event(server.events, "stopped")["finished"] is False
         assert server.process.wait(timeout=20) == 0
         assert call.code() is not grpc.StatusCode.OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -109,10 +110,19 @@ class Peer:
         await self.say(applied=switch_pb2.Applied(step=step, **about(commit)))
         return commit
 
-    async def leave(self) -> None:
-        """Say goodbye, and wait for the end."""
-        await self.say(goodbye=pb.Goodbye(reason="enough"))
-        await self.end()
+    async def leave(self, way: str = "goodbye") -> None:
+        """End the session in this way, and wait for its end."""
+        match way:
+            case "goodbye":
+                await self.say(goodbye=pb.Goodbye(reason="enough"))
+            case "cancel":
+                self.call.cancel()
+            case "half-close":
+                await self.call.done_writing()
+            case "nonsense":
+                await self.say()
+        with suppress(asyncio.CancelledError):
+            await self.end()
 
     async def end(self) -> tuple[str, str]:
         """Code and details with which the server ends the stream. Skips messages before it."""

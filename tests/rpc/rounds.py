@@ -89,7 +89,7 @@ class Rounds:
             if way == "vanish":
                 relay.cut()
             for peer in peers:
-                await end(way, peer)
+                await peer.leave(way)
 
     async def _in_a_group(self) -> None:
         """Switches of a group that takes the place of the last round's, aborted and applied."""
@@ -107,7 +107,7 @@ class Rounds:
                 await left.end()
                 await newer.leave()
             else:
-                await end(way, left)
+                await left.leave(way)
             await right.hear("abort")
             await right.say(discarded=switch_pb2.Discarded(version=version))
             await self._refused(first)
@@ -153,18 +153,3 @@ class Rounds:
             await other.server.drain()
             for peer in peers:
                 await peer.end()
-
-
-async def end(way: str, peer: Peer) -> None:
-    """End a session in one way, and wait for its end."""
-    match way:
-        case "goodbye":
-            await peer.say(goodbye=pb.Goodbye(reason="enough"))
-        case "cancel":
-            peer.call.cancel()
-        case "half-close":
-            await peer.call.done_writing()
-        case "nonsense":
-            await peer.say()
-    with suppress(asyncio.CancelledError):
-        await peer.end()

@@ -18,7 +18,6 @@ from tests.rpc.endpoint import (
     place_request,
     retry_seconds,
 )
-from trimtab.v1 import solver_service_pb2_grpc
 from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.server import SERVICE
@@ -131,17 +130,6 @@ def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel
     return grpc.aio.secure_channel(
         address.replace("127.0.0.1", "localhost"), grpc.ssl_channel_credentials(ca, key, cert)
     )
-
-
-async def test_a_server_with_tls_serves_and_proves_its_identity(pki: Path) -> None:
-    tls = {"tls_cert": str(pki / "server.pem"), "tls_key": str(pki / "server.key")}
-    async with (
-        endpoint_of(**tls) as endpoint,
-        secure_channel(endpoint.address, pki, client=False) as channel,
-    ):
-        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-        assert (await stub.Pack(pack_request())).HasField("pack_index")
-        await failure(endpoint.stub.Pack(pack_request()), "UNAVAILABLE")
 
 
 async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> None:

@@ -18,7 +18,6 @@ from tests.rpc.peers import Peer, about, counted, hello, joined, report, trigger
 from tests.rpc.placements import AFTER, LAST
 from tests.rpc.relay import Relay
 from tests.servers import server_process
-from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.open_switch import Phase
@@ -27,18 +26,13 @@ STATES = ("idle", "mid-report", "offered", "prepared", "committed", "armed", "ap
 """Of the first of two workers, which is the one that fails."""
 
 OFFERED, COMMITTED = STATES[2:4], STATES[4:]
-ACCEPTED, PREPARED, ARMED = (
-    switch_pb2.HELD_STATE_ACCEPTED,
-    switch_pb2.HELD_STATE_PREPARED,
-    switch_pb2.HELD_STATE_ARMED,
-)
 HELD = {
-    "offered": (ACCEPTED, ACCEPTED),
-    "prepared": (PREPARED, ACCEPTED),
+    "offered": ("ACCEPTED", "ACCEPTED"),
+    "prepared": ("PREPARED", "ACCEPTED"),
     # The order to flip was lost on the way.
-    "committed": (PREPARED, PREPARED),
-    "armed": (ARMED, ARMED),
-    "applied by the other": (ARMED, None),
+    "committed": ("PREPARED", "PREPARED"),
+    "armed": ("ARMED", "ARMED"),
+    "applied by the other": ("ARMED", None),
 }
 
 
@@ -79,8 +73,8 @@ def has(state: str, index: int, *, flipped: bool = False) -> dict[str, Any]:
     had = HELD.get(state, (None, None))[index]
     if flipped or (state in COMMITTED and had is None):
         return {"in_force": version(1, 1), "serves": AFTER, "flipped_at": 5}
-    held = None if had is None else switch_pb2.Held(version=version(1, 1), state=had)
-    return {"in_force": version(1, 0), "held": held}
+    held = {"version": version(1, 1), "state": f"HELD_STATE_{had}"}
+    return {"in_force": version(1, 0), "held": held if had else None}
 
 
 async def carry_out(state: str, peers: Sequence[Peer], *, told: Sequence[Peer]) -> None:
@@ -172,18 +166,12 @@ async def scene(
 async def fail(group: Scene, fault: str) -> None:
     """The first worker does."""
     match fault:
-        case "cancel":
-            group.first.call.cancel()
-        case "half-close":
-            await group.first.call.done_writing()
-        case "goodbye":
-            await group.first.say(goodbye=pb.Goodbye(reason="enough"))
         case "close":
             await group.channel.close()
         case "vanish":
             group.relay.cut()
-        case "nonsense":
-            await group.first.say()
+        case way:
+            await group.first.leave(way)
 
 
 @pytest.mark.parametrize(
