@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,6 +30,12 @@ from trimtab_server.history.history import History
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.store.memory import MemoryStore
+
+PKI = Path(__file__).parents[1] / "client" / "tls"
+"""A folder with the certificate of an authority, certificates and keys."""
+
+TLS = {"tls_cert": str(PKI / "server.pem"), "tls_key": str(PKI / "server.key")}
+"""Settings of a server with TLS."""
 
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 

@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.rpc.endpoint import (
+    PKI,
+    TLS,
     Endpoint,
     endpoint_of,
     failure,
@@ -123,22 +125,19 @@ async def test_an_address_in_use_is_an_error_that_names_it(endpoint: Endpoint) -
             pass
 
 
-def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel:
-    ca = (pki / "ca.pem").read_bytes()
-    own = ((pki / "client.key").read_bytes(), (pki / "client.pem").read_bytes())
-    key, cert = own if client else (None, None)
-    return grpc.aio.secure_channel(
-        address.replace("127.0.0.1", "localhost"), grpc.ssl_channel_credentials(ca, key, cert)
-    )
+def secure_channel(address: str, *own: bytes) -> grpc.aio.Channel:
+    """To a server with TLS, by a client that may have a key and a certificate of its own."""
+    credentials = grpc.ssl_channel_credentials((PKI / "ca.pem").read_bytes(), *own)
+    name = [("grpc.ssl_target_name_override", "trimtab.test")]
+    return grpc.aio.secure_channel(address, credentials, name)
 
 
-async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> None:
-    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
-    tls = {name: str(pki / file) for name, file in files.items()}
+async def test_mutual_tls_takes_only_clients_with_a_certificate() -> None:
+    own = [(PKI / file).read_bytes() for file in ("client.key", "client.pem")]
     async with (
-        endpoint_of(**tls) as endpoint,
-        secure_channel(endpoint.address, pki, client=True) as known,
-        secure_channel(endpoint.address, pki, client=False) as unknown,
+        endpoint_of(**TLS, tls_client_ca=str(PKI / "ca.pem")) as endpoint,
+        secure_channel(endpoint.address, *own) as known,
+        secure_channel(endpoint.address) as unknown,
     ):
         assert await health(known) == SERVING
         await failure(health(unknown), "UNAVAILABLE")
@@ -152,15 +151,14 @@ async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> 
 
 @pytest.mark.parametrize(
     ("wrong", "content"),
-    [("tls_cert", ""), ("tls_key", ""), ("tls_key", "ca.key"), ("tls_client_ca", "")],
+    [("tls_cert", ""), ("tls_key", ""), ("tls_key", "client.key"), ("tls_client_ca", "")],
 )
 async def test_an_unusable_file_is_an_error_that_names_it(
-    pki: Path, tmp_path: Path, wrong: str, content: str
+    tmp_path: Path, wrong: str, content: str
 ) -> None:
-    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
     bad = tmp_path / "bad.pem"
-    bad.write_text((pki / content).read_text() if content else "garbage")
-    tls = {**{name: str(pki / file) for name, file in files.items()}, wrong: str(bad)}
+    bad.write_text((PKI / content).read_text() if content else "garbage")
+    tls = {**TLS, "tls_client_ca": str(PKI / "ca.pem"), wrong: str(bad)}
     with pytest.raises(InvalidArgumentError, match=f"^{wrong}: .*{bad}"):
         async with endpoint_of(**tls):
             pass
