@@ -13,13 +13,12 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.rpc.endpoint import Endpoint, endpoint_of, failure
+from tests.rpc.endpoint import Endpoint, endpoint_of, failure, violations
 from tests.rpc.peers import Peer, about, carry_out, group, hello, joined, refused, until, version
 from tests.rpc.placements import AFTER, BEFORE, EXPERTS, GPUS, LAST, LAYERS, SLOTS
 from tests.servers import make_config
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab.v1alpha1.deployment_service_pb2 import Policy as PolicyMessage
-from trimtab.v1alpha1.deployment_service_pb2 import UpdatePolicyRequest, WatchPlacementRequest
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import (
     AlreadyExistsError,
@@ -38,6 +37,7 @@ from trimtab_client import (
     Topology,
     Version,
 )
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.app import App
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
@@ -185,7 +185,7 @@ async def test_only_the_given_settings_of_a_policy_change(client):
 async def test_a_former_setting_is_refused_by_name(endpoint, client, field):
     """As clients of earlier versions give it."""
     await client.create_deployment(SPEC)
-    request = UpdatePolicyRequest(deployment="d", policy=PolicyMessage(**{field: 1.5}))
+    request = pb.UpdatePolicyRequest(deployment="d", policy=pb.Policy(**{field: 1.5}))
     with pytest.raises(grpc.aio.AioRpcError, match=f"policy.{field}: is no longer a setting"):
         await DeploymentServiceStub(endpoint.channel).UpdatePolicy(request)
 
@@ -216,6 +216,11 @@ async def test_an_invalid_trigger_is_refused_with_a_reason(endpoint, client):
     with pytest.raises(InvalidArgumentError, match=r"shape: \[1, 4\] is not \[2, 6\]") as caught:
         await client.trigger("d", placement=small)
     assert caught.value.field_violations[0].field == "placement.phy2log.shape"
+    forged = encode_placement(AFTER)
+    forged.digest = bytes(32)
+    request = pb.TriggerRequest(deployment="d", placement=forged)
+    call = DeploymentServiceStub(endpoint.channel).Trigger(request)
+    assert violations(await failure(call, "INVALID_ARGUMENT")).keys() == {"placement.digest"}
     await client.trigger("d", placement=value(AFTER))
     waits = r"the switch to 1\.1 is offered: waiting for w0"
     with pytest.raises(FailedPreconditionError, match=waits):
@@ -480,7 +485,7 @@ async def test_watches_have_a_limit_of_their_own():
             await anext(watch)
             assert (await client.get_deployment("d")).spec.name == "d"
             stub = DeploymentServiceStub(endpoint.channel)
-            another = stub.WatchPlacement(WatchPlacementRequest(deployment="d"))
+            another = stub.WatchPlacement(pb.WatchPlacementRequest(deployment="d"))
             await failure(another.read(), "RESOURCE_EXHAUSTED")
 
 

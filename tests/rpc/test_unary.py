@@ -23,8 +23,9 @@ from tests.rpc.endpoint import (
     skewed_load,
     violations,
 )
-from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1 import solver_service_pb2 as pb
+from trimtab.v1 import tensor_pb2, topology_pb2
+from trimtab.v1.placement_pb2 import MoveBudget, Placement
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.errors import DeadlineExceededError
 from trimtab_server.domain.placement import placement_of
@@ -78,7 +79,7 @@ async def test_place_answers_placement_digest_and_balance(endpoint: Endpoint) ->
 async def test_place_from_a_current_placement_answers_moves(endpoint: Endpoint) -> None:
     first = await endpoint.stub.Place(place_request())
     load = encode_tensor(skewed_load(1), "f8")
-    budget = placement_pb2.MoveBudget(max_moves=3)
+    budget = MoveBudget(max_moves=3)
     request = place_request(load=load, current=first.placement, budget=budget)
     answer = await endpoint.stub.Place(request)
     moves = decode_tensor(answer.moves.layer_slot_expert, "moves")
@@ -95,7 +96,7 @@ async def test_place_from_a_current_placement_answers_moves(endpoint: Endpoint) 
 
 async def test_no_move_is_an_answer_with_empty_moves(endpoint: Endpoint) -> None:
     first = await endpoint.stub.Place(place_request())
-    budget = placement_pb2.MoveBudget(max_moves=0)
+    budget = MoveBudget(max_moves=0)
     answer = await endpoint.stub.Place(place_request(current=first.placement, budget=budget))
     assert answer.HasField("moves")
     assert not answer.moves.HasField("layer_slot_expert")
@@ -121,10 +122,10 @@ def topology(*numbers: int) -> topology_pb2.Topology:
     return topology_pb2.Topology(**dict(zip(names, numbers, strict=False)))
 
 
-def current(entry: int = 0, slots: int = 20, digest: bytes = b"") -> placement_pb2.Placement:
+def current(entry: int = 0, slots: int = 20, digest: bytes = b"") -> Placement:
     phy2log = np.arange(3 * slots).reshape(3, slots) % slots % 16
     phy2log[0, 19 % slots] = entry
-    return placement_pb2.Placement(phy2log=encode_tensor(phy2log, "i4"), digest=digest)
+    return Placement(phy2log=encode_tensor(phy2log, "i4"), digest=digest)
 
 
 BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
@@ -148,21 +149,18 @@ BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"options": pb.SolverOptions(max_iterations=-2)}, {"options.max_iterations": "-2"}),
     ({"options": pb.SolverOptions(effort=9)}, {"options.effort": "9"}),
     ({"options": pb.SolverOptions(objective=9)}, {"options.objective": "9"}),
-    ({"budget": placement_pb2.MoveBudget()}, {"budget": "current"}),
+    ({"budget": MoveBudget()}, {"budget": "current"}),
+    ({"current": current(), "budget": MoveBudget(min_gain=-1)}, {"budget.min_gain": "-1.0"}),
     (
-        {"current": current(), "budget": placement_pb2.MoveBudget(min_gain=-1)},
-        {"budget.min_gain": "-1.0"},
-    ),
-    (
-        {"current": current(), "budget": placement_pb2.MoveBudget(cross_node_cost=0.5)},
+        {"current": current(), "budget": MoveBudget(cross_node_cost=0.5)},
         {"budget.cross_node_cost": "0.5"},
     ),
-    ({"current": placement_pb2.Placement()}, {"current.phy2log": "required"}),
+    ({"current": Placement()}, {"current.phy2log": "required"}),
     ({"current": current(slots=16)}, {"current.phy2log.shape": "num_replicas = 20"}),
     ({"current": current(entry=16)}, {"current.phy2log[0, 19]": "16 is not an expert"}),
     ({"current": current(entry=-1)}, {"current.phy2log[0, 19]": "-1 is not an expert"}),
     (
-        {"current": placement_pb2.Placement(phy2log=encode_tensor(np.ones((3, 20)), "f8"))},
+        {"current": Placement(phy2log=encode_tensor(np.ones((3, 20)), "f8"))},
         {"current.phy2log.data_type": "float64"},
     ),
     ({"current": current(digest=b"x" * 32)}, {"current.digest": "78" * 32}),
@@ -320,7 +318,7 @@ async def test_a_placement_of_other_layers_than_the_load_is_refused_before_it_is
     endpoint: Endpoint,
 ) -> None:
     load = encode_tensor(skewed_load(layers=1), "f8")
-    tall = placement_pb2.Placement(phy2log=encode_tensor(np.zeros((10_000, 20)), "i4"))
+    tall = Placement(phy2log=encode_tensor(np.zeros((10_000, 20)), "i4"))
     call = endpoint.stub.Place(place_request(load=load, current=tall))
     # Looked at, it would be faulted for the experts that it lacks.
     assert violations(await failure(call, "INVALID_ARGUMENT")).keys() == {"load"}
