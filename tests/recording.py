@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from inspect import Signature, isfunction, signature
 from typing import Any
 
 from trimtab_server.engine.observer import Observer
 
 
 class Recording(Observer):
-    """Remembers the events of the solver and of calls.
+    """Remembers what it is told.
 
     An event is the name of the method and its arguments, without durations. Create it on the
     event loop of the test.
@@ -19,6 +21,9 @@ class Recording(Observer):
         self.events: list[tuple[Any, ...]] = []
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        for name, method in vars(Observer).items():
+            if isfunction(method):
+                setattr(self, name, partial(self._note, name, signature(method)))
 
     async def until(self, *event: Any) -> None:
         """Return once `event` has been reported."""
@@ -36,46 +41,11 @@ class Recording(Observer):
         """Arguments of all events with this name."""
         return [event[1:] for event in self.events if event[0] == name]
 
-    def queue_depth(self, waiting: int) -> None:
-        self._note("queue_depth", waiting)
-
-    def queue_waited(self, seconds: float) -> None:
+    def _note(self, name: str, parameters: Signature, *values: Any, **named: Any) -> None:
+        arguments = parameters.bind(self, *values, **named).arguments
+        seconds = arguments.pop("seconds", 0.0)
         assert seconds >= 0
-        self._note("queue_waited")
-
-    def queue_rejected(self, reason: str) -> None:
-        self._note("queue_rejected", reason)
-
-    def stage(self, stage: str, backend: str, effort: str, seconds: float) -> None:
-        assert seconds > 0
-        self._note("stage", stage, backend, effort)
-
-    def solved(self, iterations: int, swaps: int) -> None:
-        self._note("solved", iterations, swaps)
-
-    def imbalance(self, when: str, worst: float, median: float) -> None:
-        self._note("imbalance", when, worst, median)
-
-    def imbalance_bound(self, worst: float, median: float) -> None:
-        self._note("imbalance_bound", worst, median)
-
-    def fallback(self, backend: str, reason: str) -> None:
-        self._note("fallback", backend, reason)
-
-    def moves_planned(self, moves: int) -> None:
-        self._note("moves_planned", moves)
-
-    def call_started(self, method: str) -> None:
-        self._note("call_started", method)
-
-    def load_answered(self, code: str) -> None:
-        self._note("load_answered", code)
-
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        assert seconds > 0
-        self._note("call_ended", method, code)
-
-    def _note(self, *event: Any) -> None:
+        event = (name, *[*arguments.values()][1:])
         self._loop.call_soon_threadsafe(self._deliver, event)
 
     def _deliver(self, event: tuple[Any, ...]) -> None:

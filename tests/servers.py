@@ -66,10 +66,6 @@ class ServerProcess:
     address: str
     metrics_address: str
 
-    def next_event(self, name: str) -> dict[str, Any]:
-        """The next log entry of this event."""
-        return next_event(self.events, name)
-
 
 _PATIENCE_S = 180
 """The first server on a machine compiles its kernels, and others may keep the cores busy."""

@@ -14,13 +14,14 @@ import grpc
 import numpy as np
 import pytest
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.recording import Recording
 from tests.rpc.endpoint import pack_request, place_request
-from tests.servers import ServerProcess, busy, make_config, server_process
+from tests.servers import ServerProcess, busy, make_config, next_event, server_process
 from trimtab.v1 import solver_service_pb2 as pb
-from trimtab.v1 import solver_service_pb2_grpc
+from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.app import App
 from trimtab_server.domain.errors import InvalidArgumentError
@@ -29,8 +30,7 @@ from trimtab_server.rpc.server import SERVICE
 
 def scrape(address: str | None) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
-        return text
+        return str(answer.read(), "utf-8")
 
 
 def heard(app: App) -> Recording:
@@ -42,11 +42,9 @@ def heard(app: App) -> Recording:
 
 async def test_an_app_serves_on_the_address_it_says(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
-        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-        assert (await stub.Place(place_request())).placement.digest
-        health = health_pb2_grpc.HealthStub(channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest())
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert (await SolverServiceStub(channel).Place(place_request())).placement.digest
+        answer = await HealthStub(channel).Check(HealthCheckRequest())
+        assert answer.status == HealthCheckResponse.SERVING
     assert app.metrics_address is None
 
 
@@ -61,8 +59,7 @@ async def test_metrics_answer_while_the_solver_works_and_know_nothing_of_warming
 async def test_calls_show_in_the_metrics() -> None:
     async with App(make_config(metrics_listen="127.0.0.1:0")) as app:
         async with grpc.aio.insecure_channel(app.address) as channel:
-            stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-            await stub.Place(place_request())
+            await SolverServiceStub(channel).Place(place_request())
         text = await asyncio.to_thread(scrape, app.metrics_address)
     place = 'method="trimtab.v1.SolverService/Place"'
     assert f'trimtab_rpc_requests_total{{code="OK",{place}}} 1.0' in text
@@ -96,9 +93,8 @@ async def test_a_backend_asked_for_by_name_is_not_replaced(
 async def test_stop_finishes_what_runs_and_says_so() -> None:
     app = await App(make_config()).__aenter__()
     async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue) as release:
-        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
         queue = heard(app)
-        running = stub.Pack(pack_request())
+        running = SolverServiceStub(channel).Pack(pack_request())
         await queue.until("queue_depth", 1)
         stopping = asyncio.create_task(app.stop())
         await asyncio.sleep(0)
@@ -107,28 +103,27 @@ async def test_stop_finishes_what_runs_and_says_so() -> None:
         assert await stopping is True
 
 
-@pytest.mark.parametrize("seconds", ["0.05", "60"])
-async def test_stop_cuts_off_what_runs_too_long_or_when_in_a_hurry(seconds: str) -> None:
-    app = await App(make_config(drain_seconds=seconds)).__aenter__()
-    hurry = asyncio.Event()
-    async with grpc.aio.insecure_channel(app.address) as channel, busy(app.queue):
+@pytest.mark.parametrize("has_caller", [False, True])
+@pytest.mark.parametrize("in_a_hurry", [False, True])
+async def test_stop_cuts_off_what_runs_too_long_or_when_in_a_hurry(
+    in_a_hurry: bool, has_caller: bool
+) -> None:
+    config = make_config(drain_seconds="60" if in_a_hurry else "0.05")
+    app, hurry = await App(config).__aenter__(), asyncio.Event()
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        busy(app.queue),
+        asyncio.timeout(20),
+    ):
         queue = heard(app)
-        running = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
-        await queue.until("queue_depth", 1)
-        if seconds == "60":
+        if has_caller:
+            running = SolverServiceStub(channel).Pack(pack_request())
+            await queue.until("queue_depth", 1)
+        if in_a_hurry:
             hurry.set()
         assert await app.stop(hurry) is False
-        assert await running.code() is not grpc.StatusCode.OK
-
-
-@pytest.mark.parametrize("seconds", ["0.05", "60"])
-async def test_stop_does_not_wait_for_a_job_without_a_caller_any_longer(seconds: str) -> None:
-    app = await App(make_config(drain_seconds=seconds)).__aenter__()
-    hurry = asyncio.Event()
-    async with busy(app.queue), asyncio.timeout(20):
-        if seconds == "60":
-            hurry.set()
-        assert await app.stop(hurry) is False
+        if has_caller:
+            assert await running.code() is not grpc.StatusCode.OK
 
 
 async def test_stop_finishes_a_job_without_a_caller_that_ends_in_time() -> None:
@@ -148,34 +143,32 @@ async def test_an_app_does_not_serve_until_its_solver_is_warm(tmp_path: Path) ->
         channel = grpc.aio.insecure_channel(
             f"unix:{tmp_path}/socket", [("grpc.initial_reconnect_backoff_ms", 100)]
         )
-        stub = health_pb2_grpc.HealthStub(await stack.enter_async_context(channel))
+        stub = HealthStub(await stack.enter_async_context(channel))
 
         async def status(name: str) -> int:
-            request = health_pb2.HealthCheckRequest(service=name)
+            request = HealthCheckRequest(service=name)
             return (await stub.Check(request, wait_for_ready=True)).status
 
-        for name in ("", SERVICE):
-            assert await status(name) == health_pb2.HealthCheckResponse.NOT_SERVING
+        names = ("", SERVICE)
+        assert [await status(name) for name in names] == [HealthCheckResponse.NOT_SERVING] * 2
         assert not entering.done()
         release.set()
         await entering
-        for name in ("", SERVICE):
-            assert await status(name) == health_pb2.HealthCheckResponse.SERVING
+        assert [await status(name) for name in names] == [HealthCheckResponse.SERVING] * 2
     await app.stop()
 
 
 async def test_an_address_in_use_ends_the_start_and_leaves_nothing_open(app: App) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(InvalidArgumentError, match=listen):
-            await App(make_config(metrics_listen=listen)).__aenter__()
-        with pytest.raises(InvalidArgumentError, match=listen):
-            await App(make_config(listen=listen)).__aenter__()
+        for setting in ("metrics_listen", "listen"):
+            with pytest.raises(InvalidArgumentError, match=f"^{setting}: .*{listen}"):
+                await App(make_config(**{setting: listen})).__aenter__()
 
 
 def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.address) as channel:
-        answer = solver_service_pb2_grpc.SolverServiceStub(channel).Pack(pack_request())
+        answer = SolverServiceStub(channel).Pack(pack_request())
     assert answer.HasField("pack_index")
     assert "trimtab_build_info" in scrape(server.metrics_address)
 
@@ -185,22 +178,22 @@ def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
 def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
     with server_process() as server:
         server.process.send_signal(number)
-        assert server.next_event("stopped")["finished"] is True
+        assert next_event(server.events, "stopped")["finished"] is True
         assert server.process.wait(timeout=20) == 0
 
 
 @pytest.mark.process
 def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
     with server_process() as server, grpc.insecure_channel(server.address) as channel:
-        call = solver_service_pb2_grpc.SolverServiceStub(channel).Pack.future(long_request())
+        call = SolverServiceStub(channel).Pack.future(long_request())
         inside = 'trimtab_rpc_in_flight{method="trimtab.v1.SolverService/Pack"} 1.0'
         while inside not in scrape(server.metrics_address):
             assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        server.next_event("draining")
+        next_event(server.events, "draining")
         assert not call.done()
         server.process.send_signal(signal.SIGTERM)
-        assert server.next_event("stopped")["finished"] is False
+        assert next_event(server.events, "stopped")["finished"] is False
         assert server.process.wait(timeout=20) == 0
         assert call.code() is not grpc.StatusCode.OK
 
@@ -211,9 +204,8 @@ def test_a_server_whose_logs_fill_a_pipe_goes_on() -> None:
         server_process("--log-level", "debug") as server,
         grpc.insecure_channel(server.address) as channel,
     ):
-        stub = health_pb2_grpc.HealthStub(channel)
         for _ in range(600):  # about 150 bytes each
-            stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=20)
 
 
 def long_request() -> pb.PackRequest:

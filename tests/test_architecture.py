@@ -44,16 +44,6 @@ PLACEMENTS = [Placement.of([row], 4, 2) for row in ([0, 1, 2, 3], [2, 1, 0, 3])]
 Place = tuple[Path, str]
 
 
-def stack() -> set[Place]:
-    """File and name of each function that is running."""
-    frame: FrameType | None = sys._getframe(1)
-    places = set()
-    while frame is not None:
-        places.add((Path(frame.f_code.co_filename), frame.f_code.co_name))
-        frame = frame.f_back
-    return places
-
-
 @contextmanager
 def calls() -> Iterator[set[Place]]:
     """File and name of each function that is called meanwhile on this thread."""
@@ -127,10 +117,11 @@ def test_an_engines_callback_is_called_where_the_page_says() -> None:
     )
     transfers = Differences.between(base, new, domain.Topology(4, 2), 1).for_worker(gpus)
     offer = check_offer(offer_of(transfers, base, new), base, Room(gpus, 1, 0))
-    running: set[Place] = set()
-    callbacks = EngineCallbacks(lambda _: running.update(stack()), lambda _: None, None)
     context = SessionContext(options, lambda job: None, lambda: 0.0)
+    before: set[Place] = set()
 
-    EffectRunner(context, callbacks).run(None, [Prepare(offer)])
+    with calls() as called:
+        callbacks = EngineCallbacks(lambda _: before.update(called), lambda _: None, None)
+        EffectRunner(context, callbacks).run(None, [Prepare(offer)])
 
-    assert ANSWERS["How is an engine's callback called?"] in running
+    assert ANSWERS["How is an engine's callback called?"] in before

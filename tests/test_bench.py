@@ -55,7 +55,11 @@ def table(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> s
         path = folder / f"{name}.py"
         path.write_text(source)
         flags += ["--peer", str(path)]
-    return _bench("backends", "improve", "growth", "busy", *flags)
+    command = [sys.executable, "-m", "tests.bench", "backends", "improve", "growth", "busy"]
+    command += ["--quick", "--repeats", "1", "--backend", "reference", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -151,16 +155,3 @@ def test_the_yardstick_packs_as_evenly_as_greedy_packing(
     lpt = place(load_LE, topology, settings=Settings(max_iterations=0), backend="reference")
     # Alike but for rounding, and for replicas of one expert that share a GPU.
     assert quality.balancedness == pytest.approx(float(lpt.after.balancedness.mean()), abs=0.02)
-
-
-def _bench(*arguments: str) -> str:
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--repeats", "1"]
-    done = subprocess.run(
-        [*command, "--backend", "reference", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -17,15 +17,15 @@ from trimtab_server.config import sections
 from trimtab_server.solver.backends.cpu import compiled
 
 
-def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def exit_code(*arguments: str) -> object:
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--help"])
-    assert ended.value.code == 0
-    return capsys.readouterr().out
+        main(arguments)
+    return ended.value.code
 
 
 def test_help_shows_the_commands_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = helped(capsys)
+    assert exit_code("--help") == 0
+    shown = capsys.readouterr().out
     for part in ("serve", "--version", "examples:", "--print-config"):
         assert part in shown
 
@@ -33,7 +33,10 @@ def test_help_shows_the_commands_and_examples(capsys: pytest.CaptureFixture[str]
 def test_help_of_serve_shows_every_setting_with_default_and_variable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shown = " ".join(helped(capsys, "serve").split())
+    assert exit_code("serve", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # They let the process die: only this project's own tests are to know of them.
+    assert "failpoint" not in shown
     for section in sections():
         assert f"{section.title}:" in shown
         for option in section.options:
@@ -43,9 +46,7 @@ def test_help_of_serve_shows_every_setting_with_default_and_variable(
 
 
 def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
+    assert exit_code("--version") == 0
     assert capsys.readouterr().out == f"trimtab-server {__version__}\n"
 
 
@@ -73,9 +74,7 @@ def test_a_wrong_configuration_exits_2_with_one_line_for_each_fault(
 def test_an_unknown_command_or_flag_exits_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
+    assert exit_code(*arguments) == 2
     assert "usage:" in capsys.readouterr().err
 
 
@@ -152,12 +151,7 @@ def test_warm_refuses_a_shape_that_is_none(
     assert f"trimtab-server: {complaint}" in capsys.readouterr().err
 
 
-def test_failpoints_are_no_setting_and_no_help_shows_them(capsys):
-    """They let the process die: only this project's own tests are to know of them."""
-    with pytest.raises(SystemExit):
-        main(["serve", "--help"])
-
-    assert "failpoint" not in capsys.readouterr().out
+def test_failpoints_are_no_setting_and_a_wrong_one_is_named(capsys):
     assert main(["serve", "--failpoints", "nowhere=exit"]) == 2
     assert "failpoints: 'nowhere' in 'nowhere=exit' is none of" in capsys.readouterr().err
     assert not [

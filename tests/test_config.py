@@ -46,23 +46,13 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_value_can_be_text_or_typed(tmp_path: Path) -> None:
-    text = load_config(
-        {}, {"TRIMTAB_DRAIN_SECONDS": "2.5", "TRIMTAB_REFLECTION": "False", "TRIMTAB_TLS_CERT": "a",
-             "TRIMTAB_TLS_KEY": "b"}
-    )  # fmt: skip
-    typed = load_config(
-        {},
-        {},
-        written(tmp_path, 'drain_seconds = 2.5\nreflection = false\ntls_cert = "a"\ntls_key = "b"'),
-    )
-    assert text == typed
-    assert text.rpc.drain_seconds == 2.5
-    assert text.rpc.reflection is False
+    said = {"drain_seconds": "2", "reflection": "False", "tls_cert": "a", "tls_key": "b"}
+    text = load_config({}, {f"TRIMTAB_{name.upper()}": value for name, value in said.items()})
+    # A whole number will do for a number.
+    typed = 'drain_seconds = 2\nreflection = false\ntls_cert = "a"\ntls_key = "b"'
+    assert text == load_config({}, {}, written(tmp_path, typed))
+    assert (text.rpc.drain_seconds, text.rpc.reflection) == (2.0, False)
     assert text.rpc.tls_cert == Path("a")
-
-
-def test_a_whole_number_will_do_for_a_number(tmp_path: Path) -> None:
-    assert load_config({}, {}, written(tmp_path, "drain_seconds = 2")).rpc.drain_seconds == 2.0
 
 
 BAD = [

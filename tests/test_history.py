@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,20 +21,25 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.history.history import History
 
+LINE = len('{"kind": "started", "term": 1}\n')
 
-class Written:
+
+class Written(History):
     """A history that is written to a file, and how many lines it has lost."""
 
     def __init__(self, path: Path | str, **limits: int) -> None:
+        super().__init__(HistoryConfig(str(path), **limits), self._on_lost)
         self.lost = 0
         self.path = Path(path)
-        self.history = History(HistoryConfig(str(path), **limits), self._on_lost)
 
     def _on_lost(self) -> None:
         self.lost += 1
 
-    def wait(self) -> None:
-        wait = self.history.barrier()
+    def write(self, *terms: int) -> None:
+        """Write these, and wait until they are in the file, or for as long as the server would."""
+        for term in terms:
+            self.term_started(term)
+        wait = self.barrier()
         if wait is not None:
             wait()
 
@@ -59,8 +65,8 @@ def test_a_disk_that_is_full_costs_the_line_and_nothing_else() -> None:
     """What follows from a switch must not fail half-way because a note of it cannot be kept."""
     written = Written("/dev/full")
     with capture_logs() as logs:
-        written.history.history_note(Aborted(Version(1, 2), deployment="d"))
-        written.history.close()
+        written.history_note(Aborted(Version(1, 2), deployment="d"))
+        written.close()
 
     lost = next(each for each in logs if each["event"] == "history_lost")
     assert (lost["kind"], lost["deployment"]) == ("aborted", "d")
@@ -71,13 +77,11 @@ def test_a_disk_that_is_full_costs_the_line_and_nothing_else() -> None:
 def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
     """A disk that fills up in the middle of a line costs that line, and not the next as well."""
     written = Written(tmp_path / "history.jsonl")
-    written.history.term_started(1)
-    written.wait()
+    written.write(1)
     with at_most(written.path, 5):
-        written.history.term_started(2)
-        written.wait()
-    written.history.term_started(3)
-    written.history.close()
+        written.write(2)
+    written.write(3)
+    written.close()
 
     first, half, last = written.path.read_text().splitlines()
     assert (json.loads(first)["term"], json.loads(last)["term"]) == (1, 3)
@@ -87,20 +91,16 @@ def test_what_follows_half_a_line_begins_on_a_line_of_its_own(tmp_path: Path) ->
 
 def test_a_barrier_waits_for_what_was_written_before_it(tmp_path: Path) -> None:
     written = Written(tmp_path / "history.jsonl")
-    for term in range(1000):
-        written.history.term_started(term)
-    written.wait()
+    written.write(*range(1000))
 
     assert written.terms() == list(range(1000))
-    written.history.close()
+    written.close()
 
 
 def test_a_large_file_is_renamed_and_the_oldest_is_dropped(tmp_path: Path) -> None:
-    line = len('{"kind": "started", "term": 1}\n')
-    written = Written(tmp_path / "h", history_bytes=2 * line, history_files=2)
-    for term in range(1, 9):
-        written.history.term_started(term)
-    written.history.close()
+    written = Written(tmp_path / "h", history_bytes=2 * LINE, history_files=2)
+    written.write(*range(1, 9))
+    written.close()
 
     assert [written.terms(suffix) for suffix in (".2", ".1", "")] == [[3, 4], [5, 6], [7, 8]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h", "h.1", "h.2"]
@@ -109,23 +109,20 @@ def test_a_large_file_is_renamed_and_the_oldest_is_dropped(tmp_path: Path) -> No
 
 def test_a_line_that_is_larger_than_a_file_may_be_is_written_all_the_same(tmp_path: Path) -> None:
     written = Written(tmp_path / "h", history_bytes=1)
-    for term in (1, 2):
-        written.history.term_started(term)
-    written.history.close()
+    written.write(1, 2)
+    written.close()
 
     assert (written.terms(".1"), written.terms()) == ([1], [2])
 
 
 def test_a_file_that_cannot_be_renamed_is_written_on(tmp_path: Path) -> None:
     """As one that is mounted into a container on its own."""
-    line = len('{"kind": "started", "term": 1}\n')
     (tmp_path / "h.1").mkdir()
     (tmp_path / "h.1" / "file").touch()
-    written = Written(tmp_path / "h", history_bytes=2 * line, history_files=1)
+    written = Written(tmp_path / "h", history_bytes=2 * LINE, history_files=1)
     with capture_logs() as logs:
-        for term in range(1, 7):
-            written.history.term_started(term)
-        written.history.close()
+        written.write(*range(1, 7))
+        written.close()
 
     assert (written.terms(), written.lost) == ([1, 2, 3, 4, 5, 6], 0)
     # It is tried again each time that as much has been written.
@@ -133,22 +130,15 @@ def test_a_file_that_cannot_be_renamed_is_written_on(tmp_path: Path) -> None:
 
 
 def test_too_many_open_files_cost_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = len('{"kind": "started", "term": 1}\n')
-    written = Written(tmp_path / "h", history_bytes=line)
-    written.history.term_started(1)
-    written.wait()
+    written = Written(tmp_path / "h", history_bytes=LINE)
+    written.write(1)
     with monkeypatch.context() as patched, capture_logs():
-        patched.setattr(os, "open", _no_more_files)
-        written.history.term_started(2)
-        written.wait()
-    written.history.term_started(3)
-    written.history.close()
+        patched.setattr(os, "open", Mock(side_effect=OSError(24, "Too many open files")))
+        written.write(2)
+    written.write(3)
+    written.close()
 
     assert (written.terms(".1"), written.terms(), written.lost) == ([1, 2], [3], 0)
-
-
-def _no_more_files(*_: object) -> int:
-    raise OSError(24, "Too many open files")
 
 
 def test_what_is_no_file_is_not_renamed(tmp_path: Path) -> None:
@@ -156,9 +146,8 @@ def test_what_is_no_file_is_not_renamed(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     written = Written(pipe, history_bytes=1)
-    for term in (1, 2):
-        written.history.term_started(term)
-    written.history.close()
+    written.write(1, 2)
+    written.close()
 
     lines = os.read(reader, 1000).splitlines()
     os.close(reader)
@@ -170,9 +159,8 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "h").symlink_to(tmp_path / "disk" / "h")
     written = Written(tmp_path / "h", history_bytes=1)
-    for term in (1, 2):
-        written.history.term_started(term)
-    written.history.close()
+    written.write(1, 2)
+    written.close()
 
     assert written.terms() == [2]
     assert (tmp_path / "h").is_symlink()
@@ -184,22 +172,15 @@ def test_a_disk_that_hangs_is_waited_for_once(
 ) -> None:
     """Not once for each message to each worker."""
     monkeypatch.setattr("trimtab_server.history.writer._MAX_WAIT_S", 0.1)
-    hangs = threading.Event()
-    write = os.write
-
-    def slow_write(file: int, data: bytes) -> int:
-        hangs.wait()
-        return write(file, data)
-
-    monkeypatch.setattr(os, "write", slow_write)
+    hangs, write = threading.Event(), os.write
+    monkeypatch.setattr(os, "write", lambda *arguments: hangs.wait() and write(*arguments))
     written = Written(tmp_path / "h")
     began = time.monotonic()
     for term in range(1, 31):
-        written.history.term_started(term)
-        written.wait()
+        written.write(term)
     waited = time.monotonic() - began
     hangs.set()
-    written.history.close()
+    written.close()
 
     assert 0.1 <= waited < 1.0
     assert written.terms() == list(range(1, 31))
@@ -212,10 +193,9 @@ def test_a_disk_that_hangs_does_not_keep_the_server_from_ending(
     hangs = threading.Event()
     monkeypatch.setattr(os, "write", lambda _, data: hangs.wait() and len(data))
     written = Written(tmp_path / "h")
-    for term in (1, 2, 3):
-        written.history.term_started(term)
+    written.term_started(1)
     with capture_logs() as logs:
-        written.history.close()
+        written.close()
     hangs.set()
 
     assert [each["event"] for each in logs] == ["history_not_finished"]
@@ -224,8 +204,8 @@ def test_a_disk_that_hangs_does_not_keep_the_server_from_ending(
 def test_a_file_goes_on_where_a_server_left_it(tmp_path: Path) -> None:
     for term in (1, 2):
         written = Written(tmp_path / "h")
-        written.history.term_started(term)
-        written.history.close()
+        written.write(term)
+        written.close()
 
     assert written.terms() == [1, 2]
 

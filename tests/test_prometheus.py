@@ -25,16 +25,16 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "alerts.yml"
 
 
+def promtool(*arguments: str | Path) -> str:
+    command = [program("promtool"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.process
 def test_the_shipped_configuration_and_rules_are_valid():
-    done = subprocess.run(
-        [program("promtool"), "check", "config", DEPLOY / "prometheus.yml"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "11 rules found" in done.stdout
+    assert "11 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
 
 
 def test_the_rules_ask_for_metrics_that_there_are() -> None:
@@ -112,13 +112,7 @@ def test_an_alert_fires_where_somebody_has_to_look(
     document = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}
     # JSON is YAML too.
     (tmp_path / "tests.yml").write_text(json.dumps(document))
-    done = subprocess.run(
-        [program("promtool"), "test", "rules", tmp_path / "tests.yml"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("test", "rules", tmp_path / "tests.yml")
 
 
 @pytest.fixture
@@ -126,33 +120,26 @@ def prometheus(server: ServerProcess, tmp_path: Path) -> Iterator[str]:
     """Its URL, while it scrapes the server once a second."""
     binary = program("prometheus")
     shipped = (DEPLOY / "prometheus.yml").read_text()
-    for name, value in {
-        "server:9464": server.metrics_address,
-        "interval: 5s": "interval: 1s",
-    }.items():
+    changes = {"server:9464": server.metrics_address, "interval: 5s": "interval: 1s"}
+    for name, value in changes.items():
         assert name in shipped
         shipped = shipped.replace(name, value)
     (tmp_path / "prometheus.yml").write_text(shipped)
     (tmp_path / "alerts.yml").write_text((DEPLOY / "alerts.yml").read_text())
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        [
-            binary,
-            f"--config.file={tmp_path / 'prometheus.yml'}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address={address}",
-        ],
-        stdout=log,
-        stderr=log,
-    )
-    try:
+    command = [
+        binary,
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         yield f"http://{address}"
-    finally:
         process.terminate()
-        process.wait()
-        log.close()
 
 
 def answer(url: str, query: str) -> list[Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.rpc.peers import AFTER, BEFORE, counted, until
+from tests.rpc.peers import counted, until
+from tests.rpc.placements import AFTER, BEFORE
 from tests.servers import make_config
 from trimtab_protocol.messages import (
     Applied,

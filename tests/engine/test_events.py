@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.engine.test_deployments import SPEC, join_request
-from tests.rpc.peers import AFTER
+from tests.rpc.placements import AFTER
 from tests.servers import make_config
 from trimtab_protocol.messages import Applied, Discarded, Hello, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.rpc.peers import AFTER, about, group, hello, joined, report, trigger, until
+from tests.rpc.peers import about, group, hello, joined, report, trigger, until
+from tests.rpc.placements import AFTER
 from tests.servers import make_config
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from google.rpc import error_details_pb2, status_pb2
 
@@ -28,6 +30,12 @@ from trimtab_server.history.history import History
 from trimtab_server.rpc.server import RpcServer
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.store.memory import MemoryStore
+
+PKI = Path(__file__).parents[1] / "client" / "tls"
+"""A folder with the certificate of an authority, certificates and keys."""
+
+TLS = {"tls_cert": str(PKI / "server.pem"), "tls_key": str(PKI / "server.key")}
+"""Settings of a server with TLS."""
 
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 
@@ -93,6 +101,14 @@ def pack_request(**changes: Any) -> pb.PackRequest:
     """A valid request to put 16 items into 4 packs, with these fields set otherwise."""
     fields: dict[str, Any] = {"weight": encode_tensor(skewed_load(), "f8"), "num_packs": 4}
     return pb.PackRequest(**{**fields, **changes})
+
+
+async def failure(call: Awaitable[Any], code: str) -> grpc.aio.AioRpcError:
+    """The error of a call that fails with this code."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    assert failed.value.code().name == code, failed.value
+    return failed.value
 
 
 def rich_status(error: grpc.RpcError) -> status_pb2.Status:

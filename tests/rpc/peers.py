@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import numpy as np
 
+from tests.rpc.placements import BEFORE, EXPERTS, LAYERS
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import (
     deployment_service_pb2,
@@ -20,21 +21,7 @@ from trimtab.v1alpha1 import (
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.wire.tensors import encode_tensor
-from trimtab_server.domain.placement import placement_of
 from trimtab_server.engine.deployment import Deployment
-
-LAYERS, EXPERTS, SLOTS, GPUS = 2, 4, 6, 2
-
-BEFORE = placement_of(np.array([[0, 1, 2, 3, 0, 1]] * LAYERS), EXPERTS, GPUS)
-AFTER = placement_of(np.array([[0, 1, 2, 3, 0, 2], [3, 1, 2, 0, 3, 1]]), EXPERTS, GPUS)
-LAST = placement_of(np.array([[0, 1, 2, 3, 1, 0]] * LAYERS), EXPERTS, GPUS)
-
-LARGE_BEFORE = placement_of(np.array([[*range(256), *range(32)]] * 20), 256, 2)
-LARGE_AFTER = placement_of(np.array([[*range(256), *range(32, 64)]] * 20), 256, 2)
-"""An offer of one on the other is more than a channel with `NO_ROOM` takes in unread."""
-
-NO_ROOM = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
-"""Options of a channel, so that a peer that does not read soon holds up who writes to it."""
 
 
 def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
@@ -103,15 +90,56 @@ class Peer:
                 if said == kind:
                     return getattr(message, said)
 
-    async def end(self) -> tuple[grpc.StatusCode, str]:
-        """The status with which the server ends the stream. Messages before it are skipped."""
+    async def report(self, seq: int, **changes: Any) -> int:
+        """Send a report; returns the number of one that is acknowledged.
+
+        The server takes messages in order, so by then it has taken what was sent before.
+        """
+        await self.say(report=report(seq, **changes))
+        return int((await self.hear("report_ack")).seq)
+
+    async def prepare(self) -> switch_pb2.Offer:
+        """Prepare the next offer, and return it."""
+        offer = await self.hear("offer")
+        await self.say(prepared=switch_pb2.Prepared(**about(offer)))
+        return offer
+
+    async def apply(self, step: int = 1) -> switch_pb2.Commit:
+        """Apply what the next commit is about, and return that commit."""
+        commit = await self.hear("commit")
+        await self.say(applied=switch_pb2.Applied(step=step, **about(commit)))
+        return commit
+
+    async def leave(self, way: str = "goodbye") -> None:
+        """End the session in this way, and wait for its end."""
+        match way:
+            case "goodbye":
+                await self.say(goodbye=pb.Goodbye(reason="enough"))
+            case "cancel":
+                self.call.cancel()
+            case "half-close":
+                await self.call.done_writing()
+            case "nonsense":
+                await self.say()
+        with suppress(asyncio.CancelledError):
+            await self.end()
+
+    async def end(self) -> tuple[str, str]:
+        """Code and details with which the server ends the stream. Skips messages before it."""
         async with asyncio.timeout(20):
             try:
                 while (message := await self.call.read()) is not grpc.aio.EOF:
                     self.seen.append(message.WhichOneof("message"))
             except grpc.aio.AioRpcError:
                 pass
-            return await self.call.code(), await self.call.details()
+            return (await self.call.code()).name, await self.call.details()
+
+
+async def refused(channel: grpc.aio.Channel, **message: Any) -> tuple[str, str]:
+    """Code and details with which the server ends a stream that begins with this message."""
+    peer = Peer(channel)
+    await peer.say(**message)
+    return await peer.end()
 
 
 async def joined(
@@ -130,6 +158,14 @@ async def group(channel: grpc.aio.Channel, workers: int = 2, **changes: Any) -> 
     for peer in peers:
         await peer.hear("welcome")
     return peers
+
+
+async def carry_out(peers: Sequence[Peer], step: int = 1) -> switch_pb2.Version:
+    """All workers carry out the switch that they are offered; returns its version."""
+    offers = [await peer.prepare() for peer in peers]
+    for peer in peers:
+        await peer.apply(step)
+    return offers[0].version
 
 
 async def trigger(address: str, deployment: str, placement: Placement) -> None:
@@ -154,60 +190,3 @@ def about(order: Any) -> dict[str, Any]:
 
 def version(epoch: int, generation: int) -> switch_pb2.Version:
     return switch_pb2.Version(epoch=epoch, generation=generation)
-
-
-class Relay:
-    """A network between a worker and a server, which a test can cut. A context manager.
-
-    Attributes:
-        address: where it listens.
-    """
-
-    address: str
-
-    def __init__(self, server: str) -> None:
-        self._server_at = server.rpartition(":")
-        self._ends: list[asyncio.StreamWriter] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._left: int | None = None
-
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        host, port = self._listener.sockets[0].getsockname()
-        self.address = f"{host}:{port}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.cut()
-        await self._listener.wait_closed()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def cut(self) -> None:
-        """Both sides lose the connection, without a word of HTTP/2."""
-        self._listener.close()
-        for end in self._ends:
-            end.transport.abort()
-
-    def cut_after(self, size: int) -> None:
-        """The same once the worker has sent so many bytes more."""
-        self._left = size
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = self._server_at
-        from_server, to_server = await asyncio.open_connection(host, int(port))
-        self._ends += [writer, to_server]
-        pumps = self._pump(reader, to_server, up=True), self._pump(from_server, writer, up=False)
-        self._tasks += [asyncio.ensure_future(pump) for pump in pumps]
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool
-    ) -> None:
-        with suppress(OSError):
-            while data := await reader.read(1 << 16):
-                if up and self._left is not None:
-                    data, self._left = data[: self._left], self._left - len(data)
-                writer.write(data)
-                await writer.drain()
-                if self._left is not None and self._left <= 0:
-                    self.cut()
-        writer.close()

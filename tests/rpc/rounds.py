@@ -13,7 +13,9 @@ from pathlib import Path
 import grpc
 
 from tests.rpc.endpoint import Endpoint, endpoint_of
-from tests.rpc.peers import AFTER, Peer, Relay, about, hello, joined, report
+from tests.rpc.peers import Peer, hello, joined, refused, report
+from tests.rpc.placements import AFTER
+from tests.rpc.relay import Relay
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 
@@ -34,10 +36,8 @@ class Rounds:
     async def play(self) -> Counts:
         """Play one round. Returns the counts after it."""
         self._round += 1
-        for way in (*WAYS, "deadline", "vanish"):
-            await self._alone(way)
-        await self._in_a_group()
-        await self._drained()
+        alone = map(self._alone, (*WAYS, "deadline", "vanish"))
+        await asyncio.gather(*alone, self._in_a_group(), self._drained())
         return self.look()
 
     def look(self) -> Counts:
@@ -89,7 +89,7 @@ class Rounds:
             if way == "vanish":
                 relay.cut()
             for peer in peers:
-                await end(way, peer)
+                await peer.leave(way)
 
     async def _in_a_group(self) -> None:
         """Switches of a group that takes the place of the last round's, aborted and applied."""
@@ -105,20 +105,19 @@ class Rounds:
             if way == "displaced":
                 newer = await self._joined(first)
                 await left.end()
-                await end("goodbye", newer)
+                await newer.leave()
             else:
-                await end(way, left)
+                await left.leave(way)
             await right.hear("abort")
             await right.say(discarded=switch_pb2.Discarded(version=version))
             await self._refused(first)
         left = await self._ready(first, right)
         await self._endpoint.deployments.find("d").operators.move_to(AFTER)
         for peer in (left, right):
-            await peer.say(prepared=switch_pb2.Prepared(**about(await peer.hear("offer"))))
+            await peer.prepare()
         for peer in (left, right):
-            commit = await peer.hear("commit")
-            await peer.say(applied=switch_pb2.Applied(step=1, **about(commit)))
-            await end("goodbye", peer)
+            await peer.apply()
+            await peer.leave()
 
     async def _joined(self, message: pb.Hello) -> Peer:
         peer = await joined(self._endpoint.channel, message)
@@ -130,8 +129,7 @@ class Rounds:
         left = await self._joined(first)
         await left.hear("welcome")
         for peer in (left, right):
-            await peer.say(report=report(1))
-            await peer.hear("report_ack")
+            await peer.report(1)
         return left
 
     async def _refused(self, known: pb.Hello) -> None:
@@ -143,9 +141,7 @@ class Rounds:
             message.worker = f"{self._round} {''.join(changes)}"
             for field, value in changes.items():
                 setattr(message, field, value)
-            peer = Peer(self._endpoint.channel)
-            await peer.say(hello=message)
-            await peer.end()
+            await refused(self._endpoint.channel, hello=message)
 
     async def _drained(self) -> None:
         """Sessions of a server that shuts down."""
@@ -157,18 +153,3 @@ class Rounds:
             await other.server.drain()
             for peer in peers:
                 await peer.end()
-
-
-async def end(way: str, peer: Peer) -> None:
-    """End a session in one way, and wait for its end."""
-    match way:
-        case "goodbye":
-            await peer.say(goodbye=pb.Goodbye(reason="enough"))
-        case "cancel":
-            peer.call.cancel()
-        case "half-close":
-            await peer.call.done_writing()
-        case "nonsense":
-            await peer.say()
-    with suppress(asyncio.CancelledError):
-        await peer.end()

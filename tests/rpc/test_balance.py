@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.rpc.endpoint import endpoint_of
-from tests.rpc.peers import about, group, report, until
-from trimtab.v1alpha1 import switch_pb2
+from tests.rpc.peers import carry_out, group, until
 from trimtab_server.rollout.open_switch import Phase
 
 SKEWED = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
@@ -15,8 +14,7 @@ SKEWED = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
 
 async def say_load(peers, seq: int = 1) -> None:
     for peer in peers:
-        await peer.say(report=report(seq, counts=SKEWED * seq, last_step=100 * seq))
-        await peer.hear("report_ack")
+        await peer.report(seq, counts=SKEWED * seq, last_step=100 * seq)
 
 
 async def test_an_unbalanced_deployment_is_rebalanced_without_a_trigger():
@@ -26,11 +24,7 @@ async def test_an_unbalanced_deployment_is_rebalanced_without_a_trigger():
         # Looked at before its first report, so that the time of a step can be told.
         await until(lambda: deployment.status.decisions)
         await say_load(peers)
-        offers = [await peer.hear("offer") for peer in peers]
-        for peer, offer in zip(peers, offers, strict=True):
-            await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
-        for peer in peers:
-            await peer.say(applied=switch_pb2.Applied(step=101, **about(await peer.hear("commit"))))
+        await carry_out(peers, step=101)
         await until(lambda: deployment.rollout.record.in_force.generation == 1)
 
 

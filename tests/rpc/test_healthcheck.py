@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.rpc.endpoint import endpoint_of
+from tests.rpc.endpoint import PKI, TLS, endpoint_of
 from tests.servers import make_config
 from trimtab_server.rpc.healthcheck import health_complaint
 
@@ -45,18 +45,14 @@ async def test_a_server_that_is_gone_is_not_healthy() -> None:
 
 
 @pytest.mark.parametrize("client_ca", [False, True])
-async def test_a_server_with_tls_is_healthy(pki: Path, client_ca: bool) -> None:
-    tls = {"tls_cert": str(pki / "server.pem"), "tls_key": str(pki / "server.key")}
-    if client_ca:
-        tls["tls_client_ca"] = str(pki / "ca.pem")
+async def test_a_server_with_tls_is_healthy(client_ca: bool) -> None:
+    tls = {**TLS, "tls_client_ca": str(PKI / "ca.pem")} if client_ca else TLS
     async with endpoint_of(**tls) as endpoint:
         assert await complaint(endpoint.address, **tls) is None
         assert await complaint(endpoint.address) is not None
 
 
-async def test_a_server_with_another_certificate_is_not_healthy(pki: Path) -> None:
-    def pair(name: str) -> dict[str, str]:
-        return {"tls_cert": str(pki / f"{name}.pem"), "tls_key": str(pki / f"{name}.key")}
-
-    async with endpoint_of(**pair("server")) as endpoint:
-        assert "verify failed" in str(await complaint(endpoint.address, **pair("client")))
+async def test_a_server_with_another_certificate_is_not_healthy() -> None:
+    other = {"tls_cert": str(PKI / "client.pem"), "tls_key": str(PKI / "client.key")}
+    async with endpoint_of(**TLS) as endpoint:
+        assert "verify failed" in str(await complaint(endpoint.address, **other))

@@ -13,38 +13,21 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.rpc.endpoint import Endpoint, endpoint_of
-from tests.rpc.peers import (
-    AFTER,
-    BEFORE,
-    EXPERTS,
-    GPUS,
-    LAST,
-    LAYERS,
-    SLOTS,
-    Peer,
-    about,
-    group,
-    hello,
-    joined,
-    report,
-    until,
-    version,
-)
+from tests.rpc.endpoint import Endpoint, endpoint_of, failure, violations
+from tests.rpc.peers import Peer, about, carry_out, group, hello, joined, refused, until, version
+from tests.rpc.placements import AFTER, BEFORE, EXPERTS, GPUS, LAST, LAYERS, SLOTS
 from tests.servers import make_config
-from trimtab.v1alpha1 import session_service_pb2 as pb
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab.v1alpha1.deployment_service_pb2 import Policy as PolicyMessage
-from trimtab.v1alpha1.deployment_service_pb2 import UpdatePolicyRequest, WatchPlacementRequest
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_client import (
     AlreadyExistsError,
     AsyncClient,
-    Deployment,
     DeploymentSpec,
     FailedPreconditionError,
     InvalidArgumentError,
     Mode,
+    MoveBudget,
     NotFoundError,
     Placement,
     Policy,
@@ -54,6 +37,7 @@ from trimtab_client import (
     Topology,
     Version,
 )
+from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.app import App
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
@@ -86,17 +70,6 @@ async def client(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
         yield connected
 
 
-async def carry_out(peers: Sequence[Peer], step: int = 1) -> Any:
-    """The workers do what they are offered; returns the version."""
-    offers = [await peer.hear("offer") for peer in peers]
-    for peer, offer in zip(peers, offers, strict=True):
-        await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
-    for peer in peers:
-        commit = await peer.hear("commit")
-        await peer.say(applied=switch_pb2.Applied(**about(commit), step=step))
-    return offers[0].version
-
-
 async def status(client: AsyncClient, name: str = "d") -> Any:
     return (await client.get_deployment(name)).status
 
@@ -109,13 +82,12 @@ async def once(ask: Callable[[], Awaitable[Any]], wanted: Callable[[Any], Any]) 
         return answer
 
 
-async def in_force(client: AsyncClient, wanted: Version) -> Deployment:
+async def in_force(client: AsyncClient, wanted: Version) -> Any:
     """The deployment, once it serves by a version."""
-    found: Deployment = await once(
+    return await once(
         lambda: client.get_deployment("d"),
         lambda each: (each.status.in_force, each.status.phase) == (wanted, "idle"),
     )
-    return found
 
 
 async def switch(client: AsyncClient, peers: Sequence[Peer], placement: Any) -> Version:
@@ -141,13 +113,11 @@ async def test_workers_have_to_agree_with_a_created_deployment(endpoint, client)
         ({"model": "mixtral"}, "model: mixtral is not deepseek"),
         ({"serves": DEEPER}, "num_layers: 3 is not 2"),
     ):
-        peer = Peer(endpoint.channel)
-        await peer.say(hello=hello(**{**SAID, **changes}))
-        code, said = await peer.end()
-        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        code, said = await refused(endpoint.channel, hello=hello(**{**SAID, **changes}))
+        assert code == "FAILED_PRECONDITION"
         assert field in said
 
-    [peer] = await group(endpoint.channel, workers=1, **SAID)
+    await group(endpoint.channel, workers=1, **SAID)
     found = await client.get_deployment("d")
     assert found.spec == SPEC
     [worker] = found.status.workers
@@ -155,7 +125,6 @@ async def test_workers_have_to_agree_with_a_created_deployment(endpoint, client)
     assert (worker.last_step, worker.report_age_seconds) == (None, None)
     assert (found.status.in_force, found.status.digest) == (V10, BEFORE.digest)
     assert (found.status.workers_connected, found.status.workers_absent) == (1, 0)
-    await peer.say(goodbye=pb.Goodbye(reason="enough"))
 
 
 async def test_creating_the_same_again_changes_nothing(client):
@@ -216,9 +185,110 @@ async def test_only_the_given_settings_of_a_policy_change(client):
 async def test_a_former_setting_is_refused_by_name(endpoint, client, field):
     """As clients of earlier versions give it."""
     await client.create_deployment(SPEC)
-    request = UpdatePolicyRequest(deployment="d", policy=PolicyMessage(**{field: 1.5}))
+    request = pb.UpdatePolicyRequest(deployment="d", policy=pb.Policy(**{field: 1.5}))
     with pytest.raises(grpc.aio.AioRpcError, match=f"policy.{field}: is no longer a setting"):
         await DeploymentServiceStub(endpoint.channel).UpdatePolicy(request)
+
+
+async def test_without_a_placement_one_is_planned_from_the_counts(endpoint, client):
+    (peer,) = await group(endpoint.channel, workers=1)
+    # Experts 0 and 1 have two slots each, and 2 is the one that needs them.
+    await peer.report(1, counts=[10, 10, 1000, 10])
+    result = await client.trigger("d")
+    assert (result.target.logcnt[:, 2] == 2).all()
+    assert (await peer.hear("offer")).digest == result.target.digest
+
+
+async def test_a_budget_limits_the_moves(endpoint, client):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await peer.report(1, counts=[0, 10, 1000, 10])
+    result = await client.trigger("d", budget=MoveBudget(max_moves=1))
+    assert np.count_nonzero(result.target.phy2log != BEFORE.phy2log) == 1
+
+
+async def test_an_invalid_trigger_is_refused_with_a_reason(endpoint, client):
+    await group(endpoint.channel, workers=1)
+    with pytest.raises(FailedPreconditionError, match="no worker has reported any load yet"):
+        await client.trigger("d")
+    with pytest.raises(InvalidArgumentError, match="budget: may not be set if placement is"):
+        await client.trigger("d", placement=value(AFTER), budget=MoveBudget(max_moves=1))
+    small = Placement.of([[0, 1, 2, 3]], EXPERTS, GPUS)
+    with pytest.raises(InvalidArgumentError, match=r"shape: \[1, 4\] is not \[2, 6\]") as caught:
+        await client.trigger("d", placement=small)
+    assert caught.value.field_violations[0].field == "placement.phy2log.shape"
+    forged = encode_placement(AFTER)
+    forged.digest = bytes(32)
+    request = pb.TriggerRequest(deployment="d", placement=forged)
+    call = DeploymentServiceStub(endpoint.channel).Trigger(request)
+    assert violations(await failure(call, "INVALID_ARGUMENT")).keys() == {"placement.digest"}
+    await client.trigger("d", placement=value(AFTER))
+    waits = r"the switch to 1\.1 is offered: waiting for w0"
+    with pytest.raises(FailedPreconditionError, match=waits):
+        await client.trigger("d", placement=value(AFTER))
+
+
+async def test_a_pause_aborts_the_offer_and_forbids_offers_until_resume(endpoint, client):
+    (peer,) = await group(endpoint.channel, workers=1)
+    result = await client.trigger("d", placement=value(AFTER))
+    assert (result.in_force, result.target) == (V10, value(AFTER))
+    offer = await peer.hear("offer")
+    assert offer.digest == AFTER.digest
+    assert await client.pause("d", "maintenance") is None
+    assert (await peer.hear("abort")).version == offer.version
+    await peer.say(discarded=switch_pb2.Discarded(version=offer.version))
+    for order in ({"placement": value(AFTER)}, {}):
+        with pytest.raises(FailedPreconditionError, match="deployment is paused: maintenance"):
+            await client.trigger("d", **order)
+
+    assert await client.pause("d", "more of it") == "maintenance"
+    assert await client.resume("d") == "more of it"
+    assert await client.resume("d") is None
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: deployment.rollout.blocked_reason() is None)
+    await client.trigger("d", placement=value(AFTER))
+    assert (await peer.hear("offer")).version == version(1, 2)
+
+
+async def test_a_pause_leaves_a_committed_switch_alone(endpoint, client):
+    (peer,) = await group(endpoint.channel, workers=1)
+    await client.trigger("d", placement=value(AFTER))
+    offer = await peer.prepare()
+    await peer.hear("commit")
+    await client.pause("d", "maintenance")
+    await peer.say(applied=switch_pb2.Applied(step=1, **about(offer)))
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: deployment.rollout.record.in_force == (1, 1))
+    assert "abort" not in peer.seen
+
+
+async def test_a_pause_by_the_server_can_be_resumed(endpoint, client):
+    await group(endpoint.channel, workers=1)
+    # Of a version that has never been, and by a placement that nobody has committed.
+    await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
+    with pytest.raises(FailedPreconditionError, match=r"is paused: 'w0' serves with 1\.7"):
+        await client.trigger("d", placement=value(AFTER))
+    await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
+    assert "serves with 1.7" in await client.resume("d")
+    await client.trigger("d", placement=value(AFTER))
+
+
+@pytest.mark.parametrize(
+    ("reason", "description"),
+    [
+        ("", "'' is blank"),
+        (" \n", "' \\n' is blank"),
+        ("x" * 1001, "has 1001 characters, which is more than 1000"),
+    ],
+    ids=["empty", "blank", "long"],
+)
+async def test_a_pause_needs_a_reason(endpoint, client, reason, description):
+    await group(endpoint.channel, workers=1)
+    with pytest.raises(InvalidArgumentError) as caught:
+        await client.pause("d", reason)
+    [violation] = caught.value.field_violations
+    assert (violation.field, violation.description) == ("reason", description)
+    # Characters, not bytes; and it was not paused meanwhile.
+    assert await client.pause("d", "\u00e9" * 1000) is None
 
 
 async def test_a_pinned_placement_is_reached_and_kept_until_unpin(endpoint, client):
@@ -344,7 +414,7 @@ async def test_decisions_say_why():
         assert found[-1].time.utcoffset().total_seconds() == 0
 
         load = np.array([[1000, 10, 10, 10], [10, 10, 10, 1000]])
-        await peer.say(report=report(1, counts=load, last_step=100))
+        await peer.report(1, counts=load, last_step=100)
         [decision] = await once(
             lambda: client.decisions("d", 1), lambda each: each[0].reason is not Reason.NO_LOAD
         )
@@ -415,9 +485,8 @@ async def test_watches_have_a_limit_of_their_own():
             await anext(watch)
             assert (await client.get_deployment("d")).spec.name == "d"
             stub = DeploymentServiceStub(endpoint.channel)
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.WatchPlacement(WatchPlacementRequest(deployment="d")).read()
-            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            another = stub.WatchPlacement(pb.WatchPlacementRequest(deployment="d"))
+            await failure(another.read(), "RESOURCE_EXHAUSTED")
 
 
 async def test_a_watch_from_the_current_version_yields_only_later_ones(endpoint, client):
@@ -462,7 +531,7 @@ async def test_a_watch_survives_the_server(tmp_path: Path):
             for peer in peers:
                 await peer.hear("welcome")
             # Offers wait for the workers' word of what they have.
-            deployment = app_deployment(app)
+            deployment = app._deployments.find("d")
             await until(lambda: deployment.rollout.blocked_reason() is None)
             assert seen.empty()
             reached = await switch(client, peers, LAST)
@@ -474,10 +543,6 @@ async def test_a_watch_survives_the_server(tmp_path: Path):
                 await reading
 
 
-def app_deployment(app: App) -> Any:
-    return app._deployments.find("d")
-
-
 async def test_only_a_deployment_without_sessions_can_be_deleted(endpoint, client):
     peers = await group(endpoint.channel)
     with pytest.raises(FailedPreconditionError, match="has 2 sessions: end its workers first"):
@@ -485,8 +550,7 @@ async def test_only_a_deployment_without_sessions_can_be_deleted(endpoint, clien
     watch = client.watch_placement("d")
     assert (await anext(watch)).version == V10
     for peer in peers:
-        await peer.say(goodbye=pb.Goodbye(reason="enough"))
-        await peer.end()
+        await peer.leave()
     deployment = endpoint.deployments.find("d")
     await until(lambda: not deployment.sessions)
 
@@ -517,20 +581,23 @@ async def test_every_call_for_an_unknown_deployment_fails_with_not_found(client)
             await call
 
 
-async def test_policies_and_pins_survive_a_restart_of_the_server(tmp_path: Path):
+async def test_policies_pins_and_pauses_survive_a_restart_of_the_server(tmp_path: Path):
     config = make_config(store=str(tmp_path / "trimtab.db"))
     async with App(config) as app, client_of(app.address) as client:
         created = await client.create_deployment(SPEC, Policy(mode="shadow", cooldown_steps=9))
         await client.pin("d", value(AFTER))
+        await client.pause("d", "maintenance")
     async with App(config) as app, client_of(app.address) as client:
         found = await client.get_deployment("d")
         assert (found.spec, found.policy) == (created.spec, created.policy)
         assert found.status.pinned_digest == AFTER.digest
+        assert await client.resume("d") == "maintenance"
+    async with App(config) as app, client_of(app.address) as client:
+        assert await client.resume("d") is None
         # The pin is where the first group is taken to.
         async with grpc.aio.insecure_channel(app.address) as channel:
             peers = await group(channel, **SAID)
             await carry_out(peers)
             assert (await in_force(client, V11)).status.digest == AFTER.digest
             for peer in peers:
-                await peer.say(goodbye=pb.Goodbye(reason="enough"))
-                await peer.end()
+                await peer.leave()

@@ -12,6 +12,7 @@ import pytest
 from tests.rpc.endpoint import (
     Endpoint,
     endpoint_of,
+    failure,
     place_request,
     retry_seconds,
     skewed_load,
@@ -34,19 +35,19 @@ def load(id_: int, values: np.ndarray | None = None) -> pb.PlaceStreamRequest:
     return pb.PlaceStreamRequest(load=pb.PlaceStreamLoad(id=id_, load=tensor))
 
 
-async def exchange(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> list[Any]:
-    """All answers to these messages, sent without waiting, then half-closed."""
-    call = endpoint.stub.PlaceStream()
+async def begun(endpoint: Endpoint, *requests: pb.PlaceStreamRequest, **options: Any) -> Any:
+    """A stream, to which these messages have been sent without waiting."""
+    call = endpoint.stub.PlaceStream(**options)
     for request in requests:
         await call.write(request)
+    return call
+
+
+async def exchange(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> list[Any]:
+    """All answers to these messages, sent without waiting, then half-closed."""
+    call = await begun(endpoint, *requests)
     await call.done_writing()
     return [answer async for answer in call]
-
-
-async def failure(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await exchange(endpoint, *requests)
-    return failed.value
 
 
 def leftovers() -> list[str]:
@@ -102,9 +103,8 @@ async def test_a_bad_load_is_answered_with_its_error_and_the_stream_goes_on(
 async def test_a_placement_to_start_from_is_checked_on_the_solvers_thread(
     endpoint: Endpoint,
 ) -> None:
-    call = endpoint.stub.PlaceStream()
     async with endpoint.busy():
-        await call.write(config(current=in_force(99)))
+        call = await begun(endpoint, config(current=in_force(99)))
         await endpoint.observer.until("queue_depth", 1)
         assert not call.done()
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -112,8 +112,7 @@ async def test_a_placement_to_start_from_is_checked_on_the_solvers_thread(
 
 async def test_a_placement_to_start_from_over_a_limit_is_refused() -> None:
     async with endpoint_of(max_tensor_elements=50) as endpoint:
-        error = await failure(endpoint, config(current=in_force(99)))
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await failure(exchange(endpoint, config(current=in_force(99))), "RESOURCE_EXHAUSTED")
 
 
 async def test_a_load_over_a_limit_and_a_full_queue_are_errors_of_that_load() -> None:
@@ -141,21 +140,14 @@ async def test_a_load_over_a_limit_and_a_full_queue_are_errors_of_that_load() ->
         ([config(), pb.PlaceStreamRequest()], "load"),
         ([config(topology=topology_pb2.Topology(num_replicas=21))], "topology.num_gpus"),
         ([config(options=pb.SolverOptions(top_k=0))], "options.top_k"),
-        (
-            [config(current=in_force(2**31 - 1))],
-            "current.phy2log[0, 0]",
-        ),
-        (
-            [config(current=in_force(-1))],
-            "current.phy2log[0, 0]",
-        ),
+        ([config(current=in_force(2**31 - 1))], "current.phy2log[0, 0]"),
+        ([config(current=in_force(-1))], "current.phy2log[0, 0]"),
     ],
 )
 async def test_a_message_out_of_place_or_a_bad_configuration_ends_the_stream(
     endpoint: Endpoint, requests: list[pb.PlaceStreamRequest], field: str
 ) -> None:
-    error = await failure(endpoint, *requests)
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    error = await failure(exchange(endpoint, *requests), "INVALID_ARGUMENT")
     assert field in violations(error)
 
 
@@ -170,18 +162,15 @@ async def test_a_stream_without_loads_ends_well(
 async def test_loads_that_wait_are_answered_after_the_caller_half_closed(
     endpoint: Endpoint,
 ) -> None:
-    call = endpoint.stub.PlaceStream()
     async with endpoint.busy() as release:
-        for request in (config(), load(1), load(2)):
-            await call.write(request)
+        call = await begun(endpoint, config(), load(1), load(2))
         await call.done_writing()
         release.set()
         assert [answer.id async for answer in call] == [1, 2]
 
 
 async def test_an_answer_comes_before_the_next_load_is_sent(endpoint: Endpoint) -> None:
-    call = endpoint.stub.PlaceStream()
-    await call.write(config())
+    call = await begun(endpoint, config())
     for n in (1, 2, 3):
         await call.write(load(n))
         assert (await call.read()).id == n
@@ -193,9 +182,7 @@ async def test_cancelling_a_stream_drops_the_load_that_waits_and_leaves_no_task(
     endpoint: Endpoint,
 ) -> None:
     async with endpoint.busy():
-        call = endpoint.stub.PlaceStream()
-        await call.write(config())
-        await call.write(load(1))
+        call = await begun(endpoint, config(), load(1))
         await endpoint.observer.until("queue_depth", 1)
         call.cancel()
         await endpoint.observer.until("queue_rejected", "cancelled")
@@ -205,9 +192,7 @@ async def test_cancelling_a_stream_drops_the_load_that_waits_and_leaves_no_task(
 
 
 async def test_cancelling_an_idle_stream_ends_it_and_leaves_no_task(endpoint: Endpoint) -> None:
-    call = endpoint.stub.PlaceStream()
-    await call.write(config())
-    await call.write(load(1))
+    call = await begun(endpoint, config(), load(1))
     await call.read()
     assert leftovers() != []
     call.cancel()
@@ -219,9 +204,7 @@ async def test_cancelling_an_idle_stream_ends_it_and_leaves_no_task(endpoint: En
 
 async def test_the_deadline_of_a_stream_ends_it(endpoint: Endpoint) -> None:
     async with endpoint.busy():
-        call = endpoint.stub.PlaceStream(timeout=0.3)
-        await call.write(config())
-        await call.write(load(1))
+        call = await begun(endpoint, config(), load(1), timeout=0.3)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await endpoint.observer.until("call_ended", STREAM, "DEADLINE_EXCEEDED")
 
@@ -229,28 +212,21 @@ async def test_the_deadline_of_a_stream_ends_it(endpoint: Endpoint) -> None:
 async def test_a_draining_server_answers_the_running_load_and_ends_the_stream(
     endpoint: Endpoint,
 ) -> None:
-    call = endpoint.stub.PlaceStream()
     async with endpoint.busy() as release:
-        await call.write(config())
-        await call.write(load(1))
+        call = await begun(endpoint, config(), load(1))
         await endpoint.observer.until("queue_depth", 1)
         draining = asyncio.create_task(endpoint.server.drain())
         await asyncio.sleep(0)
         release.set()
         assert (await call.read()).id == 1
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await call.read()
-    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert retry_seconds(failed.value) > 0
+    assert retry_seconds(await failure(call.read(), "UNAVAILABLE")) > 0
     await draining
     await endpoint.observer.until("call_ended", STREAM, "UNAVAILABLE")
     assert leftovers() == []
 
 
 async def test_a_draining_server_ends_idle_streams(endpoint: Endpoint) -> None:
-    call = endpoint.stub.PlaceStream()
-    await call.write(config())
-    await call.write(load(1))
+    call = await begun(endpoint, config(), load(1))
     await call.read()
     await endpoint.server.drain()
     assert await call.code() is grpc.StatusCode.UNAVAILABLE

@@ -10,44 +10,46 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.rpc.endpoint import Endpoint, endpoint_of, pack_request, place_request, retry_seconds
-from trimtab.v1 import solver_service_pb2_grpc
+from tests.rpc.endpoint import (
+    PKI,
+    TLS,
+    Endpoint,
+    endpoint_of,
+    failure,
+    pack_request,
+    place_request,
+    retry_seconds,
+)
+from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.server import SERVICE
 
-PLACE = "trimtab.v1.SolverService/Place"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def health(channel: grpc.aio.Channel, service: str = "") -> int:
-    stub = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
-    return answer.status
-
-
-@pytest.mark.parametrize("service", ["", SERVICE])
-async def test_health_is_not_serving_until_the_server_opens(service: str) -> None:
-    async with endpoint_of(opened=False) as endpoint:
-        assert await health(endpoint.channel, service) == NOT_SERVING
-        await endpoint.server.open()
-        assert await health(endpoint.channel, service) == SERVING
+    request = health_pb2.HealthCheckRequest(service=service)
+    return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
 
 
 async def test_calls_before_the_server_opens_are_told_to_come_back() -> None:
     async with endpoint_of(opened=False) as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError, match="warming up") as failed:
-            await endpoint.stub.Pack(pack_request())
-        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert retry_seconds(failed.value) > 0
+        operators = deployment_service_pb2_grpc.DeploymentServiceStub(endpoint.channel)
+        for call in (
+            endpoint.stub.Pack(pack_request()),
+            operators.Pause(deployment_service_pb2.PauseRequest(deployment="d", reason="r")),
+            operators.Resume(deployment_service_pb2.ResumeRequest(deployment="d")),
+        ):
+            error = await failure(call, "UNAVAILABLE")
+            assert error.details() == "the server is warming up"
+            assert retry_seconds(error) == 1
 
 
 async def test_health_of_an_unknown_service_is_not_found_and_reported_so(
     endpoint: Endpoint,
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await health(endpoint.channel, "nobody")
-    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    await failure(health(endpoint.channel, "nobody"), "NOT_FOUND")
     await endpoint.observer.until("call_ended", "grpc.health.v1.Health/Check", "NOT_FOUND")
 
 
@@ -67,10 +69,9 @@ async def test_drain_refuses_new_calls_and_waits_for_those_that_run(endpoint: En
         await endpoint.observer.until("queue_depth", 1)
         draining = asyncio.create_task(endpoint.server.drain())
         await asyncio.sleep(0)
-        with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as failed:
-            await endpoint.stub.Pack(pack_request())
-        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert retry_seconds(failed.value) > 0
+        error = await failure(endpoint.stub.Pack(pack_request()), "UNAVAILABLE")
+        assert error.details() == "the server is shutting down"
+        assert retry_seconds(error) > 0
         assert await health(endpoint.channel) == NOT_SERVING
         assert not draining.done()
         release.set()
@@ -109,13 +110,7 @@ async def test_reflection_lists_the_services(endpoint: Endpoint) -> None:
 
 async def test_reflection_can_be_off() -> None:
     async with endpoint_of(reflection="false") as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await (
-                reflection_pb2_grpc.ServerReflectionStub(endpoint.channel)
-                .ServerReflectionInfo()
-                .read()
-            )
-        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await failure(services(endpoint.channel), "UNIMPLEMENTED")
 
 
 async def test_a_unix_socket_can_be_listened_on(tmp_path: Path) -> None:
@@ -130,40 +125,22 @@ async def test_an_address_in_use_is_an_error_that_names_it(endpoint: Endpoint) -
             pass
 
 
-def secure_channel(address: str, pki: Path, *, client: bool) -> grpc.aio.Channel:
-    ca = (pki / "ca.pem").read_bytes()
-    own = ((pki / "client.key").read_bytes(), (pki / "client.pem").read_bytes())
-    key, cert = own if client else (None, None)
-    return grpc.aio.secure_channel(
-        address.replace("127.0.0.1", "localhost"), grpc.ssl_channel_credentials(ca, key, cert)
-    )
+def secure_channel(address: str, *own: bytes) -> grpc.aio.Channel:
+    """To a server with TLS, by a client that may have a key and a certificate of its own."""
+    credentials = grpc.ssl_channel_credentials((PKI / "ca.pem").read_bytes(), *own)
+    name = [("grpc.ssl_target_name_override", "trimtab.test")]
+    return grpc.aio.secure_channel(address, credentials, name)
 
 
-async def test_a_server_with_tls_serves_and_proves_its_identity(pki: Path) -> None:
-    tls = {"tls_cert": str(pki / "server.pem"), "tls_key": str(pki / "server.key")}
+async def test_mutual_tls_takes_only_clients_with_a_certificate() -> None:
+    own = [(PKI / file).read_bytes() for file in ("client.key", "client.pem")]
     async with (
-        endpoint_of(**tls) as endpoint,
-        secure_channel(endpoint.address, pki, client=False) as channel,
-    ):
-        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-        assert (await stub.Pack(pack_request())).HasField("pack_index")
-        with pytest.raises(grpc.aio.AioRpcError) as plain:
-            await endpoint.stub.Pack(pack_request())
-        assert plain.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_mutual_tls_takes_only_clients_with_a_certificate(pki: Path) -> None:
-    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
-    tls = {name: str(pki / file) for name, file in files.items()}
-    async with (
-        endpoint_of(**tls) as endpoint,
-        secure_channel(endpoint.address, pki, client=True) as known,
-        secure_channel(endpoint.address, pki, client=False) as unknown,
+        endpoint_of(**TLS, tls_client_ca=str(PKI / "ca.pem")) as endpoint,
+        secure_channel(endpoint.address, *own) as known,
+        secure_channel(endpoint.address) as unknown,
     ):
         assert await health(known) == SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await health(unknown)
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        await failure(health(unknown), "UNAVAILABLE")
 
 
 async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> None:
@@ -174,15 +151,14 @@ async def test_a_certificate_that_cannot_be_read_is_an_error_that_names_it() -> 
 
 @pytest.mark.parametrize(
     ("wrong", "content"),
-    [("tls_cert", ""), ("tls_key", ""), ("tls_key", "ca.key"), ("tls_client_ca", "")],
+    [("tls_cert", ""), ("tls_key", ""), ("tls_key", "client.key"), ("tls_client_ca", "")],
 )
 async def test_an_unusable_file_is_an_error_that_names_it(
-    pki: Path, tmp_path: Path, wrong: str, content: str
+    tmp_path: Path, wrong: str, content: str
 ) -> None:
-    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
     bad = tmp_path / "bad.pem"
-    bad.write_text((pki / content).read_text() if content else "garbage")
-    tls = {**{name: str(pki / file) for name, file in files.items()}, wrong: str(bad)}
+    bad.write_text((PKI / content).read_text() if content else "garbage")
+    tls = {**TLS, "tls_client_ca": str(PKI / "ca.pem"), wrong: str(bad)}
     with pytest.raises(InvalidArgumentError, match=f"^{wrong}: .*{bad}"):
         async with endpoint_of(**tls):
             pass

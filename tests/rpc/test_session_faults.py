@@ -14,22 +14,10 @@ import grpc
 import pytest
 
 from tests.rpc.endpoint import Endpoint
-from tests.rpc.peers import (
-    AFTER,
-    LAST,
-    Peer,
-    Relay,
-    about,
-    counted,
-    hello,
-    joined,
-    report,
-    trigger,
-    until,
-    version,
-)
+from tests.rpc.peers import Peer, about, counted, hello, joined, report, trigger, until, version
+from tests.rpc.placements import AFTER, LAST
+from tests.rpc.relay import Relay
 from tests.servers import server_process
-from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.open_switch import Phase
@@ -38,18 +26,13 @@ STATES = ("idle", "mid-report", "offered", "prepared", "committed", "armed", "ap
 """Of the first of two workers, which is the one that fails."""
 
 OFFERED, COMMITTED = STATES[2:4], STATES[4:]
-ACCEPTED, PREPARED, ARMED = (
-    switch_pb2.HELD_STATE_ACCEPTED,
-    switch_pb2.HELD_STATE_PREPARED,
-    switch_pb2.HELD_STATE_ARMED,
-)
 HELD = {
-    "offered": (ACCEPTED, ACCEPTED),
-    "prepared": (PREPARED, ACCEPTED),
+    "offered": ("ACCEPTED", "ACCEPTED"),
+    "prepared": ("PREPARED", "ACCEPTED"),
     # The order to flip was lost on the way.
-    "committed": (PREPARED, PREPARED),
-    "armed": (ARMED, ARMED),
-    "applied by the other": (ARMED, None),
+    "committed": ("PREPARED", "PREPARED"),
+    "armed": ("ARMED", "ARMED"),
+    "applied by the other": ("ARMED", None),
 }
 
 
@@ -58,8 +41,7 @@ async def bring_to(state: str, address: str, peers: Sequence[Peer], name: str) -
     first, second = peers
     for peer in peers:
         await peer.hear("welcome")
-        await peer.say(report=report(1))
-        await peer.hear("report_ack")
+        await peer.report(1)
     if state == "mid-report":
         await first.say(report=report(2, counts=2))
     if state in ("idle", "mid-report"):
@@ -83,8 +65,7 @@ async def bring_to(state: str, address: str, peers: Sequence[Peer], name: str) -
 
 async def taken(peer: Peer, seq: int = 2) -> None:
     """Return when the server has taken all that a peer has said, since it does so in order."""
-    await peer.say(report=report(seq, counts=seq))
-    assert (await peer.hear("report_ack")).seq == seq
+    assert await peer.report(seq, counts=seq) == seq
 
 
 def has(state: str, index: int, *, flipped: bool = False) -> dict[str, Any]:
@@ -92,8 +73,8 @@ def has(state: str, index: int, *, flipped: bool = False) -> dict[str, Any]:
     had = HELD.get(state, (None, None))[index]
     if flipped or (state in COMMITTED and had is None):
         return {"in_force": version(1, 1), "serves": AFTER, "flipped_at": 5}
-    held = None if had is None else switch_pb2.Held(version=version(1, 1), state=had)
-    return {"in_force": version(1, 0), "held": held}
+    held = {"version": version(1, 1), "state": f"HELD_STATE_{had}"}
+    return {"in_force": version(1, 0), "held": held if had else None}
 
 
 async def carry_out(state: str, peers: Sequence[Peer], *, told: Sequence[Peer]) -> None:
@@ -185,18 +166,12 @@ async def scene(
 async def fail(group: Scene, fault: str) -> None:
     """The first worker does."""
     match fault:
-        case "cancel":
-            group.first.call.cancel()
-        case "half-close":
-            await group.first.call.done_writing()
-        case "goodbye":
-            await group.first.say(goodbye=pb.Goodbye(reason="enough"))
         case "close":
             await group.channel.close()
         case "vanish":
             group.relay.cut()
-        case "nonsense":
-            await group.first.say()
+        case way:
+            await group.first.leave(way)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +254,7 @@ async def test_a_restarted_server_continues_from_each_state(tmp_path, number):
 
     async def see_the_end(state: str, peers: Sequence[Peer]) -> None:
         for peer in peers:
-            assert (await peer.end())[0] is grpc.StatusCode.UNAVAILABLE
+            assert (await peer.end())[0] == "UNAVAILABLE"
             assert ("drain" in peer.seen, "abort" in peer.seen) == (
                 drains,
                 drains and state in OFFERED,

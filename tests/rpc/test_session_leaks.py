@@ -23,8 +23,8 @@ from trimtab_server.engine.worker_side import WorkerSide
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.session_stream import SessionStream
 
-_MOST_GROWTH = 100_000
-"""Bytes, over three rounds of eighty sessions each. Caches of Python's own take a third of it."""
+_MOST_GROWTH = 80_000
+"""Bytes, over three rounds of fifty sessions each. Caches of Python's own take a third of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,9 @@ def only_what_is_new() -> Iterator[None]:
 
 async def left_by_hundreds() -> tuple[dict[Any, int], int]:
     """What there is more of after three rounds of sessions, and bytes more that are in use."""
-    async with endpoint_of() as endpoint:
-        rounds = Rounds(endpoint, times=10)
+    # Statuses are refreshed in every round, not only in a later one.
+    async with endpoint_of(report_seconds=0.05) as endpoint:
+        rounds = Rounds(endpoint, times=5)
         with traced_memory() as memory:
             await rounds.play()
             earlier, before = await rounds.play(), memory()

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import grpc
 import numpy as np
 import pytest
 
 from tests.rpc.endpoint import endpoint_of
 from tests.rpc.peers import (
-    AFTER,
-    BEFORE,
     Peer,
     about,
     counted,
     group,
     hello,
     joined,
+    refused,
     report,
+    until,
     version,
 )
+from tests.rpc.placements import AFTER, BEFORE
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.failpoints import configure
-
-FAILED, ABORTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED
-
-
-async def until(deployment, condition) -> None:
-    """Wait for something that the server does on its own."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await deployment.changed()
-
-
-@pytest.fixture
-async def endpoint():
-    async with endpoint_of() as running:
-        yield running
 
 
 async def test_a_switch_from_hello_to_applied(endpoint):
@@ -54,10 +37,9 @@ async def test_a_switch_from_hello_to_applied(endpoint):
         await peer.say(accepted=switch_pb2.Accepted(**about(offer)))
         await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
     for peer in peers:
-        commit = await peer.hear("commit")
+        commit = await peer.apply(step=12)
         assert (commit.version, commit.digest) == (version(1, 1), AFTER.digest)
-        await peer.say(applied=switch_pb2.Applied(step=12, **about(commit)))
-    await until(deployment, lambda: deployment.rollout.phase is Phase.IDLE)
+    await until(lambda: deployment.rollout.phase is Phase.IDLE)
     assert deployment.rollout.record.in_force == (1, 1)
 
 
@@ -83,13 +65,11 @@ async def test_a_plan_that_does_not_fit_is_switched_in_pieces(endpoint):
     deployment = endpoint.deployments.find("d")
     await deployment.operators.move_to(AFTER)
     for generation in (1, 2):
-        offer = await peer.hear("offer")
+        offer = await peer.prepare()
         assert offer.version == version(1, generation)
         assert offer.layers.shape[0] == 1
-        await peer.say(prepared=switch_pb2.Prepared(**about(offer)))
-        await peer.hear("commit")
-        await peer.say(applied=switch_pb2.Applied(step=generation, **about(offer)))
-    await until(deployment, lambda: deployment.rollout.phase is Phase.IDLE)
+        await peer.apply(step=generation)
+    await until(lambda: deployment.rollout.phase is Phase.IDLE)
     assert deployment.rollout.record.served[1].digest == AFTER.digest
     assert deployment.target is None
 
@@ -107,44 +87,28 @@ async def test_nothing_is_offered_while_nothing_can_be(endpoint):
 
 async def test_a_worker_of_another_model_is_refused(endpoint):
     await joined(endpoint.channel, hello(0, 2))
-    peer = Peer(endpoint.channel)
-    await peer.say(hello=hello(1, 2, bytes_per_expert=101, scope=pb.SCOPE_SOURCE))
-    code, details = await peer.end()
-    assert code is FAILED
+    other = hello(1, 2, bytes_per_expert=101, scope=pb.SCOPE_SOURCE)
+    code, details = await refused(endpoint.channel, hello=other)
+    assert code == "FAILED_PRECONDITION"
     assert "scope: source is not local; bytes_per_expert: 101 is not 100" in details
 
 
 async def test_a_gpu_owned_twice_is_refused_for_now(endpoint):
     await joined(endpoint.channel, hello(0, 2))
-    peer = Peer(endpoint.channel)
-    await peer.say(hello=hello(1, 2, gpus=[0]))
-    assert await peer.end() == (ABORTED, "GPU 0 is owned by 'w0' and 'w1'")
+    answer = await refused(endpoint.channel, hello=hello(1, 2, gpus=[0]))
+    assert answer == ("ABORTED", "GPU 0 is owned by 'w0' and 'w1'")
 
 
-async def test_a_worker_with_another_placement_does_not_join_and_raises_an_alarm():
+async def test_a_worker_with_another_placement_does_not_join_and_raises_an_alarm(endpoint):
     alarms = []
-    async with endpoint_of() as endpoint:
-        endpoint.deployments.observer.alarm = lambda *said, mismatch: alarms.append(said)
-        await joined(endpoint.channel, hello(0, 2))
-        await joined(endpoint.channel, hello(1, 2, serves=AFTER))
-        deployment = endpoint.deployments.find("d")
-        assert deployment.rollout.blocked_reason().startswith("placements in force differ (")
+    endpoint.deployments.observer.alarm = lambda *said, mismatch: alarms.append(said)
+    await joined(endpoint.channel, hello(0, 2))
+    await joined(endpoint.channel, hello(1, 2, serves=AFTER))
+    deployment = endpoint.deployments.find("d")
+    assert deployment.rollout.blocked_reason().startswith("placements in force differ (")
     ((name, said),) = alarms
     assert name == "d"
     assert said.startswith("group 'g': placements in force differ (")
-
-
-async def test_a_member_with_an_impossible_placement_pauses_the_deployment(endpoint):
-    await group(endpoint.channel, workers=1)
-    deployment = endpoint.deployments.find("d")
-    # Of a version that has never been, and by a placement that nobody has committed.
-    await joined(endpoint.channel, hello(stream=2, in_force=version(1, 7), serves=AFTER))
-    assert "serves with 1.7" in str(deployment.rollout.record.paused)
-    with pytest.raises(FailedPreconditionError, match="the deployment is paused"):
-        await deployment.operators.move_to(AFTER)
-    await joined(endpoint.channel, hello(stream=3, in_force=version(1, 0)))
-    await deployment.operators.resume()
-    await deployment.operators.move_to(AFTER)
 
 
 async def test_a_server_behind_its_workers_continues_with_higher_numbers(endpoint):
@@ -179,8 +143,7 @@ async def test_unexpected_answers_have_no_effect(endpoint):
         await peer.say(discarded=switch_pb2.Discarded(version=wrong["version"]))
     # Before its time.
     await peer.say(applied=switch_pb2.Applied(step=1, **asked))
-    await peer.say(report=report(1))
-    await peer.hear("report_ack")
+    await peer.report(1)
     assert deployment.rollout.phase is Phase.OFFERED
     assert deployment.rollout.waiting_for == ("w0",)
     await peer.say(prepared=switch_pb2.Prepared(**asked))
@@ -190,41 +153,31 @@ async def test_unexpected_answers_have_no_effect(endpoint):
 async def test_a_newer_stream_replaces_an_older_one_and_not_the_reverse(endpoint):
     (old,) = await group(endpoint.channel, workers=1)
     await joined(endpoint.channel, hello(stream=3))
-    code, details = await old.end()
-    assert (code, details) == (FAILED, "a newer session of this worker began")
-    late = Peer(endpoint.channel)
-    await late.say(hello=hello(stream=2))
-    code, details = await late.end()
-    assert code is FAILED
+    assert await old.end() == ("FAILED_PRECONDITION", "a newer session of this worker began")
+    code, details = await refused(endpoint.channel, hello=hello(stream=2))
+    assert code == "FAILED_PRECONDITION"
     assert "newer session than stream 2" in details
 
 
 async def test_a_refused_hello_does_not_affect_the_worker_that_it_names(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
-    deployment = endpoint.deployments.find("d")
-    await peer.say(report=report(1, counts=5))
-    await peer.hear("report_ack")
-    stranger = Peer(endpoint.channel)
-    await stranger.say(hello=hello(incarnation=99))
-    code, details = await stranger.end()
-    assert code is FAILED
+    await peer.report(1, counts=5)
+    code, details = await refused(endpoint.channel, hello=hello(incarnation=99))
+    assert code == "FAILED_PRECONDITION"
     assert "'g' serves already" in details
-    await peer.say(report=report(2, counts=7))
-    await peer.hear("report_ack")
-    assert counted(deployment) == [[7] * 4] * 2
+    await peer.report(2, counts=7)
+    assert counted(endpoint.deployments.find("d")) == [[7] * 4] * 2
 
 
 async def test_a_mistake_in_the_first_hello_can_be_corrected(endpoint):
     wrong = await joined(endpoint.channel, hello(0, 2, bytes_per_expert=1))
-    await wrong.say(goodbye=pb.Goodbye())
-    await wrong.end()
+    await wrong.leave()
     await group(endpoint.channel)
 
 
 async def test_a_group_may_come_back_with_another_spec_of_the_same_sizes(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
-    await peer.say(goodbye=pb.Goodbye())
-    await peer.end()
+    await peer.leave()
     await group(endpoint.channel, group_id="g2", incarnation=2, bytes_per_expert=200)
     assert endpoint.deployments.find("d").spec.bytes_per_expert == 200
 
@@ -256,36 +209,26 @@ async def test_a_report_with_a_high_number_counts_and_lower_ones_are_ignored(end
     assert counted(deployment) == [[901] * 4] * 2
     await peer.say(report=report(10**6 + 2, counts=902, last_step=2**40 - 1))
     code, details = await peer.end()
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert code == "INVALID_ARGUMENT"
     assert details == f"report.last_step: {2**40 - 1} is before {2**40}, of report 1000001"
 
 
 async def test_reports_are_acknowledged_once_counted_and_again_if_repeated(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
     for seq in (1, 2, 2, 1, 3):
-        await peer.say(report=report(seq, counts=seq))
-        assert (await peer.hear("report_ack")).seq >= seq
+        assert await peer.report(seq, counts=seq) >= seq
 
 
 async def test_counts_continue_over_a_new_stream_and_restart_with_an_incarnation(endpoint):
     (peer,) = await group(endpoint.channel, workers=1)
-    await peer.say(report=report(4, counts=7))
-    assert (await peer.hear("report_ack")).seq == 4
+    assert await peer.report(4, counts=7) == 4
     peer = await joined(endpoint.channel, hello(stream=2))
-    await peer.say(report=report(3, counts=6))
-    assert (await peer.hear("report_ack")).seq == 4
+    assert await peer.report(3, counts=6) == 4
     peer = await joined(endpoint.channel, hello(group_id="g2", incarnation=2))
-    await peer.say(report=report(1, counts=1))
-    assert (await peer.hear("report_ack")).seq == 1
+    assert await peer.report(1, counts=1) == 1
 
 
-# The end of a session that no fault brings about.
-
-
-async def test_a_silent_worker_loses_its_session():
-    async with endpoint_of(lease_seconds=0.2, report_seconds=0.1) as endpoint:
-        (peer,) = await group(endpoint.channel, workers=1)
-        assert await peer.end() == (ABORTED, "no message came from the worker for 0.2 s")
+# What ends a switch or a session, and is no fault of a worker.
 
 
 async def test_an_offer_that_is_not_prepared_in_time_is_aborted():
@@ -310,8 +253,7 @@ async def test_after_a_failed_save_the_server_continues_from_the_durable_state(e
     finally:
         configure("")
     for peer in peers:
-        code, details = await peer.end()
-        assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server's store failed")
+        assert await peer.end() == ("UNAVAILABLE", "the server's store failed")
     assert not deployment.sessions
     peers = [
         await joined(endpoint.channel, hello(each, 2, stream=2, in_force=version(1, 0)))

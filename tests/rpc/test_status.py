@@ -6,15 +6,8 @@ import grpc
 import pytest
 
 from trimtab_protocol.errors import Violation
-from trimtab_server.domain.errors import (
-    DeadlineExceededError,
-    FailedPreconditionError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-    SessionClosedError,
-    TrimtabError,
-    UnavailableError,
-)
+from trimtab_server.domain import errors
+from trimtab_server.domain.errors import TrimtabError, UnavailableError
 from trimtab_server.rpc.status import CODES, status_of, stream_error
 from trimtab_server.store.errors import StoreLockedError
 
@@ -33,18 +26,18 @@ def test_every_error_of_the_tree_has_a_status() -> None:
 
 EXAMPLES = [
     (
-        InvalidArgumentError(Violation("load", "is bad"), Violation("seed", "is odd")),
+        errors.InvalidArgumentError(Violation("load", "is bad"), Violation("seed", "is odd")),
         grpc.StatusCode.INVALID_ARGUMENT,
         [("load", "is bad"), ("seed", "is odd")],
         None,
     ),
-    (ResourceExhaustedError("full", 0.25), grpc.StatusCode.RESOURCE_EXHAUSTED, [], 250),
-    (ResourceExhaustedError("too large"), grpc.StatusCode.RESOURCE_EXHAUSTED, [], None),
+    (errors.ResourceExhaustedError("full", 0.25), grpc.StatusCode.RESOURCE_EXHAUSTED, [], 250),
+    (errors.ResourceExhaustedError("too large"), grpc.StatusCode.RESOURCE_EXHAUSTED, [], None),
     (UnavailableError("draining", 1.0), grpc.StatusCode.UNAVAILABLE, [], 1000),
-    (FailedPreconditionError("not now"), grpc.StatusCode.FAILED_PRECONDITION, [], None),
-    (SessionClosedError("lost"), grpc.StatusCode.ABORTED, [], None),
+    (errors.FailedPreconditionError("not now"), grpc.StatusCode.FAILED_PRECONDITION, [], None),
+    (errors.SessionClosedError("lost"), grpc.StatusCode.ABORTED, [], None),
     (StoreLockedError("taken"), grpc.StatusCode.INTERNAL, [], None),
-    (DeadlineExceededError("late"), grpc.StatusCode.DEADLINE_EXCEEDED, [], None),
+    (errors.DeadlineExceededError("late"), grpc.StatusCode.DEADLINE_EXCEEDED, [], None),
 ]
 
 

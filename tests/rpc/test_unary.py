@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.rpc.endpoint import (
     Endpoint,
     endpoint_of,
+    failure,
     pack_request,
     place_request,
     retry_seconds,
@@ -21,8 +23,9 @@ from tests.rpc.endpoint import (
     skewed_load,
     violations,
 )
-from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1 import solver_service_pb2 as pb
+from trimtab.v1 import tensor_pb2, topology_pb2
+from trimtab.v1.placement_pb2 import MoveBudget, Placement
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.errors import DeadlineExceededError
 from trimtab_server.domain.placement import placement_of
@@ -62,13 +65,13 @@ async def test_place_answers_placement_digest_and_balance(endpoint: Endpoint) ->
     assert answer.placement.digest == placement_of(plan.phy2log, 16, 4).digest
     gpu_load = decode_tensor(answer.after.gpu_load, "gpu_load")
     np.testing.assert_array_equal(gpu_load, plan.after.gpu_load)
-    imbalance = np.frombuffer(answer.after.imbalance.data)
-    np.testing.assert_array_equal(imbalance, plan.after.imbalance)
-    assert list(answer.after.imbalance.shape) == [3]
     bound = evaluate(plan.phy2log, skewed_load(), 4).bound
-    np.testing.assert_array_equal(np.frombuffer(answer.after.bound.data), bound)
-    assert list(answer.after.bound.shape) == [3]
-    assert answer.after.bound.data_type == tensor_pb2.DATA_TYPE_FLOAT64
+    for tensor, expected in (
+        (answer.after.imbalance, plan.after.imbalance),
+        (answer.after.bound, bound),
+    ):
+        np.testing.assert_array_equal(np.frombuffer(tensor.data), expected)
+        assert (list(tensor.shape), tensor.data_type) == ([3], tensor_pb2.DATA_TYPE_FLOAT64)
     assert not answer.HasField("before")
     assert not answer.HasField("moves")
 
@@ -76,7 +79,7 @@ async def test_place_answers_placement_digest_and_balance(endpoint: Endpoint) ->
 async def test_place_from_a_current_placement_answers_moves(endpoint: Endpoint) -> None:
     first = await endpoint.stub.Place(place_request())
     load = encode_tensor(skewed_load(1), "f8")
-    budget = placement_pb2.MoveBudget(max_moves=3)
+    budget = MoveBudget(max_moves=3)
     request = place_request(load=load, current=first.placement, budget=budget)
     answer = await endpoint.stub.Place(request)
     moves = decode_tensor(answer.moves.layer_slot_expert, "moves")
@@ -93,7 +96,7 @@ async def test_place_from_a_current_placement_answers_moves(endpoint: Endpoint) 
 
 async def test_no_move_is_an_answer_with_empty_moves(endpoint: Endpoint) -> None:
     first = await endpoint.stub.Place(place_request())
-    budget = placement_pb2.MoveBudget(max_moves=0)
+    budget = MoveBudget(max_moves=0)
     answer = await endpoint.stub.Place(place_request(current=first.placement, budget=budget))
     assert answer.HasField("moves")
     assert not answer.moves.HasField("layer_slot_expert")
@@ -119,10 +122,10 @@ def topology(*numbers: int) -> topology_pb2.Topology:
     return topology_pb2.Topology(**dict(zip(names, numbers, strict=False)))
 
 
-def current(entry: int = 0, slots: int = 20, digest: bytes = b"") -> placement_pb2.Placement:
+def current(entry: int = 0, slots: int = 20, digest: bytes = b"") -> Placement:
     phy2log = np.arange(3 * slots).reshape(3, slots) % slots % 16
     phy2log[0, 19 % slots] = entry
-    return placement_pb2.Placement(phy2log=encode_tensor(phy2log, "i4"), digest=digest)
+    return Placement(phy2log=encode_tensor(phy2log, "i4"), digest=digest)
 
 
 BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
@@ -146,21 +149,18 @@ BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"options": pb.SolverOptions(max_iterations=-2)}, {"options.max_iterations": "-2"}),
     ({"options": pb.SolverOptions(effort=9)}, {"options.effort": "9"}),
     ({"options": pb.SolverOptions(objective=9)}, {"options.objective": "9"}),
-    ({"budget": placement_pb2.MoveBudget()}, {"budget": "current"}),
+    ({"budget": MoveBudget()}, {"budget": "current"}),
+    ({"current": current(), "budget": MoveBudget(min_gain=-1)}, {"budget.min_gain": "-1.0"}),
     (
-        {"current": current(), "budget": placement_pb2.MoveBudget(min_gain=-1)},
-        {"budget.min_gain": "-1.0"},
-    ),
-    (
-        {"current": current(), "budget": placement_pb2.MoveBudget(cross_node_cost=0.5)},
+        {"current": current(), "budget": MoveBudget(cross_node_cost=0.5)},
         {"budget.cross_node_cost": "0.5"},
     ),
-    ({"current": placement_pb2.Placement()}, {"current.phy2log": "required"}),
+    ({"current": Placement()}, {"current.phy2log": "required"}),
     ({"current": current(slots=16)}, {"current.phy2log.shape": "num_replicas = 20"}),
     ({"current": current(entry=16)}, {"current.phy2log[0, 19]": "16 is not an expert"}),
     ({"current": current(entry=-1)}, {"current.phy2log[0, 19]": "-1 is not an expert"}),
     (
-        {"current": placement_pb2.Placement(phy2log=encode_tensor(np.ones((3, 20)), "f8"))},
+        {"current": Placement(phy2log=encode_tensor(np.ones((3, 20)), "f8"))},
         {"current.phy2log.data_type": "float64"},
     ),
     ({"current": current(digest=b"x" * 32)}, {"current.digest": "78" * 32}),
@@ -175,20 +175,6 @@ BAD_PLACE: list[tuple[dict[str, Any], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "expected"), BAD_PLACE)
-async def test_place_names_every_field_at_fault_with_its_value(
-    endpoint: Endpoint, changes: dict[str, Any], expected: dict[str, str]
-) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await endpoint.stub.Place(place_request(**changes))
-    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    found = violations(failed.value)
-    assert found.keys() == expected.keys()
-    for field, part in expected.items():
-        assert part in found[field]
-        assert field in (failed.value.details() or "")
-
-
 BAD_PACK: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"weight": None}, {"weight": "required"}),
     ({"weight": changed((0, 3), -1.0)}, {"weight[0, 3]": "-1.0 is negative"}),
@@ -200,17 +186,27 @@ BAD_PACK: list[tuple[dict[str, Any], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "expected"), BAD_PACK)
-async def test_pack_names_every_field_at_fault_with_its_value(
-    endpoint: Endpoint, changes: dict[str, Any], expected: dict[str, str]
+@pytest.mark.parametrize(
+    ("method", "request_of", "changes", "expected"),
+    [
+        *(("Place", place_request, *case) for case in BAD_PLACE),
+        *(("Pack", pack_request, *case) for case in BAD_PACK),
+    ],
+)
+async def test_an_error_names_every_field_at_fault_with_its_value(
+    endpoint: Endpoint,
+    method: str,
+    request_of: Callable[..., Any],
+    changes: dict[str, Any],
+    expected: dict[str, str],
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await endpoint.stub.Pack(pack_request(**changes))
-    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    found = violations(failed.value)
+    call = getattr(endpoint.stub, method)(request_of(**changes))
+    error = await failure(call, "INVALID_ARGUMENT")
+    found = violations(error)
     assert found.keys() == expected.keys()
     for field, part in expected.items():
         assert part in found[field]
+        assert field in (error.details() or "")
 
 
 async def test_a_digest_that_matches_is_accepted(endpoint: Endpoint) -> None:
@@ -226,10 +222,9 @@ async def test_a_digest_that_matches_is_accepted(endpoint: Endpoint) -> None:
 async def test_a_request_over_a_limit_is_refused_without_a_time_to_retry(
     endpoint: Endpoint, options: pb.SolverOptions
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await endpoint.stub.Place(place_request(options=options))
-    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert not rich_status(failed.value).details
+    call = endpoint.stub.Place(place_request(options=options))
+    error = await failure(call, "RESOURCE_EXHAUSTED")
+    assert not rich_status(error).details
 
 
 async def test_a_full_queue_answers_when_to_try_again() -> None:
@@ -237,25 +232,21 @@ async def test_a_full_queue_answers_when_to_try_again() -> None:
         waiting = endpoint.stub.Place(place_request())
         await endpoint.observer.until("queue_depth", 1)
         await endpoint.observer.until("call_started", PLACE)
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Place(place_request())
+        error = await failure(endpoint.stub.Place(place_request()), "RESOURCE_EXHAUSTED")
         release.set()
         await waiting
-    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert retry_seconds(failed.value) > 0
+    assert retry_seconds(error) > 0
 
 
 async def test_calls_over_the_limit_are_refused_and_health_checks_are_not_counted() -> None:
     async with endpoint_of(max_concurrent_rpcs=1) as endpoint, endpoint.busy() as release:
         running = endpoint.stub.Place(place_request())
         await endpoint.observer.until("call_started", PLACE)
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Pack(pack_request())
+        error = await failure(endpoint.stub.Pack(pack_request()), "RESOURCE_EXHAUSTED")
         release.set()
         await running
         await endpoint.stub.Pack(pack_request())
-    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert retry_seconds(failed.value) > 0
+    assert retry_seconds(error) > 0
 
 
 async def test_a_call_cancelled_while_it_waits_is_not_carried_out(endpoint: Endpoint) -> None:
@@ -273,9 +264,8 @@ async def test_a_call_whose_deadline_passes_while_it_waits_is_not_carried_out(
     endpoint: Endpoint,
 ) -> None:
     async with endpoint.busy():
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Place(place_request(), timeout=0.2)
-        assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        call = endpoint.stub.Place(place_request(), timeout=0.2)
+        await failure(call, "DEADLINE_EXCEEDED")
         await endpoint.observer.until("call_ended", PLACE, "DEADLINE_EXCEEDED")
     await endpoint.stub.Pack(pack_request())
     assert endpoint.observer.named("imbalance") == []
@@ -284,9 +274,7 @@ async def test_a_call_whose_deadline_passes_while_it_waits_is_not_carried_out(
 async def test_a_message_over_the_limit_is_refused() -> None:
     async with endpoint_of(max_message_bytes=4096) as endpoint:
         large = encode_tensor(np.ones((64, 16)), "f8")
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Place(place_request(load=large))
-        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await failure(endpoint.stub.Place(place_request(load=large)), "RESOURCE_EXHAUSTED")
         await endpoint.stub.Place(place_request())
 
 
@@ -297,10 +285,9 @@ async def test_an_unexpected_error_answers_an_id_that_the_log_has(
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("trimtab_server.engine.planner.pack", broken)
-    with capture_logs() as logs, pytest.raises(grpc.aio.AioRpcError) as failed:
-        await endpoint.stub.Pack(pack_request())
-    assert failed.value.code() is grpc.StatusCode.INTERNAL
-    details = failed.value.details() or ""
+    with capture_logs() as logs:
+        error = await failure(endpoint.stub.Pack(pack_request()), "INTERNAL")
+    details = error.details() or ""
     (event,) = (entry for entry in logs if entry["event"] == "unexpected error")
     assert event["request_id"] in details
     assert event["exc_info"]
@@ -309,8 +296,7 @@ async def test_an_unexpected_error_answers_an_id_that_the_log_has(
 
 async def test_calls_are_reported_by_method_and_code(endpoint: Endpoint) -> None:
     await endpoint.stub.Place(place_request())
-    with pytest.raises(grpc.aio.AioRpcError):
-        await endpoint.stub.Place(place_request(load=None))
+    await failure(endpoint.stub.Place(place_request(load=None)), "INVALID_ARGUMENT")
     await endpoint.observer.until("call_ended", PLACE, "INVALID_ARGUMENT")
     assert endpoint.observer.named("call_ended") == [(PLACE, "OK"), (PLACE, "INVALID_ARGUMENT")]
 
@@ -319,9 +305,7 @@ async def test_methods_that_do_not_exist_are_unimplemented_and_not_reported(
     endpoint: Endpoint,
 ) -> None:
     unknown = endpoint.channel.unary_unary("/trimtab.v1.SolverService/Nothing")
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await unknown(b"")
-    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    await failure(unknown(b""), "UNIMPLEMENTED")
     assert endpoint.observer.events == []
 
 
@@ -330,28 +314,21 @@ async def test_many_calls_at_once_are_all_answered(endpoint: Endpoint) -> None:
     assert len({answer.placement.digest for answer in answers}) == 1
 
 
-def tall(layers: int) -> dict[str, Any]:
-    """A load of one layer of 16 experts, and a placement in force of many layers."""
-    phy2log = encode_tensor(np.zeros((layers, 20)), "i4")
-    load = encode_tensor(skewed_load(layers=1), "f8")
-    return {"load": load, "current": placement_pb2.Placement(phy2log=phy2log)}
-
-
 async def test_a_placement_of_other_layers_than_the_load_is_refused_before_it_is_looked_at(
     endpoint: Endpoint,
 ) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await endpoint.stub.Place(place_request(**tall(10_000)))
+    load = encode_tensor(skewed_load(layers=1), "f8")
+    tall = Placement(phy2log=encode_tensor(np.zeros((10_000, 20)), "i4"))
+    call = endpoint.stub.Place(place_request(load=load, current=tall))
     # Looked at, it would be faulted for the experts that it lacks.
-    assert violations(failed.value).keys() == {"load"}
+    assert violations(await failure(call, "INVALID_ARGUMENT")).keys() == {"load"}
     assert endpoint.observer.named("queue_depth") == []
 
 
 async def test_a_placement_over_a_limit_is_refused_before_it_is_looked_at() -> None:
     async with endpoint_of(max_tensor_elements=100) as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Place(place_request(current=current(entry=99)))
-    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call = endpoint.stub.Place(place_request(current=current(entry=99)))
+        await failure(call, "RESOURCE_EXHAUSTED")
 
 
 async def test_a_placement_in_force_is_checked_on_the_solvers_thread(endpoint: Endpoint) -> None:
@@ -388,6 +365,4 @@ async def test_an_answer_over_the_limit_is_not_sent() -> None:
     # An item takes 4 bytes in the request and 8 in the answer.
     request = pack_request(weight=encode_tensor(np.ones((1, 1024)), "f4"))
     async with endpoint_of(max_message_bytes=6000) as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await endpoint.stub.Pack(request)
-        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await failure(endpoint.stub.Pack(request), "RESOURCE_EXHAUSTED")

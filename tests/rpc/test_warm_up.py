@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.rpc.endpoint import Endpoint, endpoint_of
-from tests.rpc.peers import GPUS, Peer, group, report
+from tests.rpc.peers import Peer, group
+from tests.rpc.placements import GPUS
 from tests.servers import make_config
 from trimtab_client import AsyncClient
 from trimtab_server.app import App
-from trimtab_server.engine.deployment import Deployment
 from trimtab_server.policy.decide import Decision, Reason
 from trimtab_tools.history import check_history, read_history
 
@@ -38,19 +38,19 @@ class Counting:
     async def count(self, counts: np.ndarray, steps: int, **changes: Any) -> None:
         self.seq, self.step = self.seq + 1, self.step + steps
         self.counts = self.counts + counts
-        said = report(self.seq, counts=self.counts, last_step=self.step, **changes)
-        await self.peer.say(report=said)
-        assert (await self.peer.hear("report_ack")).seq == self.seq
+        await self.peer.report(self.seq, counts=self.counts, last_step=self.step, **changes)
 
 
-async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | None, bytes]]:
-    """The decision on the traffic, and its load."""
+async def decided(
+    endpoint: Endpoint, warm_up: dict[str, bool]
+) -> list[tuple[Decision | None, bytes]]:
+    """The decision on the traffic, and its load. Before it comes a warm-up, unless that is {}."""
     workers = [Counting(peer) for peer in await group(endpoint.channel)]
     deployment = endpoint.deployments.find("d")
-    if warmed:
+    if warm_up:
         for worker in workers:
             await worker.count(WARM_UP, 30)
-            await worker.count(0 * WARM_UP, 0, discard=True)
+            await worker.count(0 * WARM_UP, 0, **warm_up)
     await deployment.rebalance_once()
     seen = []
     for span in TRAFFIC:
@@ -62,29 +62,15 @@ async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | 
 
 
 async def test_after_a_discarded_warm_up_decisions_are_bitwise_the_same() -> None:
-    async with endpoint_of(**QUIET) as endpoint:
-        without = await decided(endpoint, warmed=False)
-    async with endpoint_of(**QUIET) as endpoint:
-        assert await decided(endpoint, warmed=True) == without
+    seen = []
+    for warm_up in ({}, {"discard": True}, {"discard": False}):
+        async with endpoint_of(**QUIET) as endpoint:
+            seen.append(await decided(endpoint, warm_up))
+    without, discarded, counted = seen
+    assert discarded == without
+    assert counted != without
     assert without[0][0] is not None
     assert without[0][0].moves
-
-
-async def test_a_warm_up_that_is_not_discarded_counts() -> None:
-    """Shows that the test above can fail."""
-    async with endpoint_of(**QUIET) as endpoint:
-        without = await decided(endpoint, warmed=False)
-    async with endpoint_of(**QUIET) as endpoint:
-        (peer, *_) = peers = await group(endpoint.channel)
-        for peer in peers:
-            await Counting(peer).count(WARM_UP, 30)
-        deployment = endpoint.deployments.find("d")
-        assert deployment.load().tobytes() != without[0][1]
-        assert deployment.load().any()
-
-
-def known(deployment: Deployment) -> bool:
-    return bool(deployment.load().any())
 
 
 async def test_forget_load_discards_the_load_and_nothing_else() -> None:
@@ -95,7 +81,7 @@ async def test_forget_load_discards_the_load_and_nothing_else() -> None:
         for worker in workers:
             await worker.count(WARM_UP, 30)
         await client.forget_load("d")
-        assert not known(deployment)
+        assert not deployment.load().any()
         decision = await deployment.rebalance_once()
         assert decision is not None
         assert decision.reason is Reason.NO_LOAD
@@ -117,7 +103,7 @@ async def test_a_discarded_load_stays_discarded_after_a_restart(tmp_path: Path) 
         async with AsyncClient(app.address) as client:
             await client.forget_load("d")
     async with App(config) as app:
-        assert not known(app._deployments.find("d"))
+        assert not app._deployments.find("d").load().any()
 
 
 @pytest.mark.parametrize("by", ["workers", "operators"])
@@ -134,8 +120,9 @@ async def test_the_history_of_a_warm_up_keeps_its_invariants(tmp_path: Path, by:
         for worker in workers:
             await worker.count(WARM_UP, 2, discard=by == "workers")
             await worker.count(TRAFFIC[0], 16)
-    events = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = file.read_text().splitlines()
+    events = [json.loads(line) for line in lines]
     gaps = [event["gap"] for event in events if event["kind"] == "report"]
     assert sorted(gaps) == ([0] * 6 if by == "operators" else [0] * 4 + [WARM_UP.sum()] * 2)
     assert ("load_forgotten" in {event["kind"] for event in events}) == (by == "operators")
-    assert not check_history(read_history(file.read_text().splitlines())).violations
+    assert not check_history(read_history(lines)).violations
