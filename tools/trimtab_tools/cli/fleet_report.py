@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from trimtab_tools.cli import json_output
 from trimtab_tools.cli.tables import table
 
 if TYPE_CHECKING:
@@ -86,4 +85,4 @@ def _spread(ascending: tuple[float, ...]) -> str:
 
 def as_json(report: Report) -> str:
     """The report as JSON, for scripts."""
-    return json.dumps({"ok": report.ok, **asdict(report)}, indent=2) + "\n"
+    return json_output.as_json({"ok": report.ok, **json_output.as_document(report)})
