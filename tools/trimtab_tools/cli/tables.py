@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 def table(
@@ -19,6 +22,14 @@ def table(
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     words = [not index or name in left for index, name in enumerate(header)]
     return "".join(_line(line, widths, words) for line in lines)
+
+
+def table_of(
+    items: Iterable[_T], columns: Mapping[str, Callable[[_T], str]], *, left: Collection[str] = ()
+) -> str:
+    """A table with a line for each item, and for each column what shows an item in it."""
+    rows = [[cell(item) for cell in columns.values()] for item in items]
+    return table(list(columns), rows, left=left)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], words: Sequence[bool]) -> str:
