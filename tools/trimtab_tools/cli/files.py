@@ -103,9 +103,8 @@ def _read(path: Path) -> Any:
                 with np.load(path) as arrays:
                     return dict(arrays)
             except (ValueError, zipfile.BadZipFile) as error:
-                raise CommandError(
-                    f"{path}: is not an .npz file of plain arrays: {error}"
-                ) from error
+                why = f"is not an .npz file of plain arrays: {error}"
+                raise CommandError(f"{path}: {why}") from error
         case ".json":
             try:
                 return json.loads(path.read_text())

@@ -91,7 +91,7 @@ class TraceReplay:
     def __init__(self, options: FleetOptions, rank: int) -> None:
         self._options = options
         self._rank = rank
-        self._load_TLE = options.loads().load_TLE
+        self._load_TLE = options.loads()
         self._window = -1
         self._by_step: list[RoutedTokens] = []
 
