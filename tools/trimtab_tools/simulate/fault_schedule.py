@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self
 
-from trimtab_tools.simulate.faults import Action, Fault
+from trimtab_tools.simulate.faults import Fault
 from trimtab_tools.simulate.fleet import Fleet
-from trimtab_tools.simulate.messages import SwitchPoint
+from trimtab_tools.simulate.messages import Action, SwitchPoint
 
 _POLL_S = 0.005
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
+from trimtab_client.client import Client
 from trimtab_client.exceptions import TrimtabError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.results import TriggerResult
@@ -18,7 +19,7 @@ from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fault_injection import FaultInjector
 from trimtab_tools.simulate.fleet_state import FleetState, RankStatus
 from trimtab_tools.simulate.history_tail import HistoryTail, Line
-from trimtab_tools.simulate.launch import LaunchOptions, launch
+from trimtab_tools.simulate.launch import launch
 from trimtab_tools.simulate.operator_client import RETRY_S, OperatorClient
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank_processes import RANK_COMMAND
@@ -29,6 +30,7 @@ from trimtab_tools.simulate.server import ServerProcess
 _T = TypeVar("_T")
 _QUICK_REPORTS = ("--report-seconds", "0.1")
 _LEAVE_S = 15.0
+_PAUSE_REASON = "the simulation ends"
 
 
 class Fleet:
@@ -94,13 +96,21 @@ class Fleet:
         self.balance = balance
         quick = () if balance is None else _QUICK_REPORTS
         flags = ("--balance", balance or "off", *quick, *server_flags)
-        self._launch = LaunchOptions(options, server, history, flags, rank_command, patience)
         self.state = FleetState(options)
+        self._launched = launch(
+            options,
+            self.state,
+            server=server,
+            history=history,
+            server_flags=flags,
+            rank_command=rank_command,
+            patience=patience,
+        )
         self.target = options.untouched
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._processes = running = self._exit.enter_context(launch(self._launch, self.state))
+        self._processes = running = self._exit.enter_context(self._launched)
         self._history = None if running.history is None else HistoryTail(running.history)
         self._operator = OperatorClient(running.address, self.options.deployment, self.state)
         self.faults = FaultInjector(running, self.state)
@@ -162,13 +172,8 @@ class Fleet:
             FleetError: the fleet cannot go on.
             DeadlineExceededError: it took too long. The message has the server's last answer.
         """
-        return self._operator.trigger(placement, self._timeout(timeout))
-
-    def trigger_once(
-        self, placement: Placement | None, timeout: float
-    ) -> TriggerResult | TrimtabError:
-        """Ask for a placement once; returns the error if the server cannot offer it now."""
-        return self._operator.trigger_once(placement, timeout)
+        ask, seconds = partial(Client.trigger, placement=placement), self._timeout(timeout)
+        return self._operator.until_done(ask, "a switch to be offered", seconds)
 
     def switch_to(
         self, placement: Placement | None = None, timeout: float | None = None
@@ -203,7 +208,7 @@ class Fleet:
                 what = f"all ranks to serve by {target.digest.hex()[:8]}"
                 raise self._operator.late(seconds, what, answer)
             # Refused while a switch to the target is open, and without effect once it is done.
-            answer = self.trigger_once(target, left)
+            answer = self._operator.once(partial(Client.trigger, placement=target), left)
         return target
 
     # Waiting.
@@ -285,7 +290,8 @@ class Fleet:
             self.wait_in_force(seconds)
             if self.balance is not None:
                 # Else the server could offer one more switch, which would never end.
-                self._operator.pause(seconds)
+                pause = partial(Client.pause, reason=_PAUSE_REASON)
+                self._operator.until_done(pause, "the deployment to be paused", seconds)
                 self.wait("the last switch to end", self._is_quiet, seconds)
                 return ""
             self._reach(self.target, seconds)
@@ -298,7 +304,8 @@ class Fleet:
     def _resume(self) -> str:
         """Leave a server that the fleet has not started as it was."""
         try:
-            self._operator.resume()
+            with Client(self.address) as client:
+                client.resume(self.options.deployment)
         except TrimtabError as error:
             return f"the deployment is left paused: {error}"
         return ""

@@ -28,13 +28,20 @@ class SwitchPoint(Enum):
     FLIPPING = "flipping"
 
 
-class FaultKind(Enum):
-    """The kinds of faults of a rank."""
+class Action(Enum):
+    """The kinds of faults. Their values are the words of the command line."""
 
-    KILL = "kill-rank"
-    STOP = "stop-rank"
+    KILL_SERVER = "kill-server"
+    STOP_SERVER = "stop-server"
+    KILL_RANK = "kill-rank"
+    STOP_RANK = "stop-rank"
     REFUSE = "refuse"
     SLOW = "slow"
+
+    @property
+    def concerns_a_rank(self) -> bool:
+        """Whether the fault happens to a rank, and not to the server."""
+        return self not in (Action.KILL_SERVER, Action.STOP_SERVER)
 
 
 # To a rank.
@@ -87,13 +94,13 @@ class InjectFault:
 
     Attributes:
         point: where in a switch.
-        kind: which fault.
-        seconds: how much longer a SLOW transfer takes, or how long a STOP lasts (0 if somebody
-            else ends it).
+        action: which fault of a rank.
+        seconds: how much longer a SLOW transfer takes, or how long a STOP_RANK lasts (0 if
+            somebody else ends it).
     """
 
     point: SwitchPoint
-    kind: FaultKind
+    action: Action
     seconds: float = 0.0
 
 

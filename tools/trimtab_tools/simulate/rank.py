@@ -47,8 +47,12 @@ class Rank:
     Args:
         pipe: to the fleet.
         setup: the first message from the fleet.
+
+    Attributes:
+        engine_type: makes the engine's adapter.
     """
 
+    engine_type: type[NumpyEngine] = NumpyEngine
     engine: NumpyEngine
     session: WorkerSession
 
@@ -88,22 +92,18 @@ class Rank:
         self.session.close("the simulation ends")
         self.engine.close()
 
-    def make_engine(self, placement: Placement) -> NumpyEngine:
-        """The engine's adapter, loaded with the weights of a placement."""
-        return NumpyEngine(
-            (self.setup.index,),
-            placement,
-            self.checkpoint.weights,
-            self.transport,
-            transfer=self.options.transfer,
-            staging_slots=self.options.slots_per_rank,
-        )
-
     def _load(self, group: messages.Join) -> None:
         """Load the weights by which the group begins, and connect to the server."""
         options = self.options
         self._maps = Placement.of(group.phy2log, options.experts, options.ranks)
-        self.engine = self.make_engine(self._maps)
+        self.engine = self.engine_type(
+            (self.setup.index,),
+            self._maps,
+            self.checkpoint.weights,
+            self.transport,
+            transfer=options.transfer,
+            staging_slots=options.slots_per_rank,
+        )
         self.forward_pass = ForwardPass(
             options, self.setup.index, self.checkpoint, self.engine.compute, self.pipe.exchange
         )
@@ -211,7 +211,7 @@ class Rank:
             prepared.set_exception(failure)
             return
         faults = self.fault_points.reached(messages.SwitchPoint.PREPARED)
-        accepts = all(fault.kind is not messages.FaultKind.REFUSE for fault in faults)
+        accepts = all(fault.action is not messages.Action.REFUSE for fault in faults)
         delay = sum(fault.seconds for fault in faults)
         if delay > 0:
             timer = Timer(delay, prepared.set_result, [accepts])

@@ -119,8 +119,8 @@ class Supervisor:
 
     def _fault_injected(self, rank: int, at: float, fault: messages.InjectFault) -> None:
         self._pending_faults.remove((rank, fault))
-        self._state.fault_injected(at, f"{fault.kind.value}:{rank}@{fault.point.value}")
-        if fault.kind is messages.FaultKind.STOP and fault.seconds > 0:
+        self._state.fault_injected(at, f"{fault.action.value}:{rank}@{fault.point.value}")
+        if fault.action is messages.Action.STOP_RANK and fault.seconds > 0:
             self._ranks.resume_later(rank, fault.seconds)
 
     def _end(self) -> None:
