@@ -11,6 +11,7 @@ from typing import Any
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools.cli.command import add_command, add_option
 from trimtab_tools.cli.json_output import as_document, show
+from trimtab_tools.cli.tables import counted
 from trimtab_tools.history import Report, check_history, read_history
 
 _EPILOG = """\
@@ -51,21 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _as_text(report: Report) -> str:
-    events, deployments = _count(report.events, "event"), _count(report.deployments, "deployment")
-    epochs, flips = _count(report.epochs, "epoch"), _count(report.flips, "flip")
+    events, deployments = counted(report.events, "event"), counted(report.deployments, "deployment")
+    epochs, flips = counted(report.epochs, "epoch"), counted(report.flips, "flip")
     offered, committed, aborted = report.offered, report.committed, report.aborted
     lines = [
         f"{events} of {deployments}: {epochs}, {flips}",
         f"switches: {offered} offered, {committed} committed, {aborted} aborted",
     ]
     if report.unplaced:
-        lines.append(f"I8 is not checked for {_count(report.unplaced, 'version')}: no placement")
+        lines.append(f"I8 is not checked for {counted(report.unplaced, 'version')}: no placement")
     for kind, number in report.other_kinds.items():
-        lines.append(f"not judged: {_count(number, 'event')} of kind {kind!r}")
-    lines.append(_count(len(report.violations), "violation"))
+        lines.append(f"not judged: {counted(number, 'event')} of kind {kind!r}")
+    lines.append(counted(len(report.violations), "violation"))
     lines += map(str, report.violations)
     return "\n".join(lines) + "\n"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

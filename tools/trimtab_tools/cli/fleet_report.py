@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trimtab_tools.cli import json_output
-from trimtab_tools.cli.tables import table
+from trimtab_tools.cli.tables import counted, table
 
 if TYPE_CHECKING:
     from trimtab_tools.simulate.report import Report
@@ -34,8 +34,10 @@ def as_text(report: Report) -> str:
     if report.verdict is None:
         lines.append("history: none")
     else:
-        lines.append(f"history: {report.verdict.events} events, {_violations(report)}")
-        lines += map(str, report.verdict.violations)
+        violations = report.verdict.violations
+        number = counted(len(violations), "violation")
+        lines.append(f"history: {report.verdict.events} events, {number}")
+        lines += map(str, violations)
     lines.append(f"trouble: {report.trouble}" if report.trouble else "at rest")
     return "\n".join(lines) + "\n" + (f"\n{faults(report)}" if report.faults else "")
 
@@ -71,11 +73,6 @@ def faults(report: Report) -> str:
 
 def _after(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.3f} s"
-
-
-def _violations(report: Report) -> str:
-    number = 0 if report.verdict is None else len(report.verdict.violations)
-    return f"{number or 'no'} violation{'' if number == 1 else 's'}"
 
 
 def _spread(ascending: tuple[float, ...]) -> str:

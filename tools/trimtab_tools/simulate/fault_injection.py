@@ -12,12 +12,7 @@ from trimtab_tools.simulate.messages import Action, InjectFault, SwitchPoint
 
 
 class FaultInjector:
-    """Causes faults, now or at a point of the next switch. Any thread may use it.
-
-    Args:
-        processes: of the fleet.
-        state: of the fleet; it records the faults.
-    """
+    """Causes faults, now or at a point of the next switch. Any thread may use it."""
 
     def __init__(self, processes: FleetProcesses, state: FleetState) -> None:
         self._processes = processes

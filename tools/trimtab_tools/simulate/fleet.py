@@ -61,9 +61,6 @@ class Fleet:
         rank_command: runs a rank's process; see `RankProcesses`.
 
     Attributes:
-        options: sizes of the fleet, and how it works.
-        balance: as given.
-        patience: as given.
         state: what is known of the ranks, and what has happened.
         faults: causes faults; only inside the block.
         target: the placement that `switch_to` reached last.
@@ -138,11 +135,7 @@ class Fleet:
     # The server.
 
     def own_server(self) -> ServerProcess:
-        """The server that the fleet has started.
-
-        Raises:
-            InvalidArgumentError: the fleet uses another one.
-        """
+        """See `FleetProcesses.own_server`."""
         return self._processes.own_server()
 
     def start_server(self, *flags: str, wait: bool = True) -> None:

@@ -68,10 +68,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Join:
-    """Serve in this group until it breaks.
+    """Serve in this group, which is new, until it breaks.
 
     Attributes:
-        group: name of the group, which is new.
         step: the first step.
         phy2log: the placement by which all ranks begin, int32 [L, R].
         addresses: where each rank serves reads of its weights.
@@ -130,10 +129,7 @@ class Ready:
 class Contribution:
     """What a rank brings to a collective: a part for each member, in their order.
 
-    Attributes:
-        step: the rank's step.
-        collective: name of the collective; a step has several.
-        parts: for each member.
+    A step has several collectives, each with a name.
     """
 
     step: int

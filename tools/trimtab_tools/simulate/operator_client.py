@@ -28,10 +28,7 @@ RETRY_S = 0.1
 class OperatorClient:
     """Calls about one deployment: methods of `Client` that take its name.
 
-    Args:
-        address: of the server.
-        deployment: its name.
-        state: of the fleet; waits between calls end when the fleet cannot go on.
+    Waits between calls end when the fleet cannot go on.
     """
 
     def __init__(self, address: str, deployment: str, state: FleetState) -> None:

@@ -42,15 +42,7 @@ _HISTORY_EVENTS = ("in_force", "flipped")
 
 
 class Rank:
-    """One worker, over all groups that its process is in.
-
-    Args:
-        pipe: to the fleet.
-        setup: the first message from the fleet.
-
-    Attributes:
-        engine_type: makes the engine's adapter.
-    """
+    """One worker, over all groups that its process is in. `setup` came first on its pipe."""
 
     engine_type: type[NumpyEngine] = NumpyEngine
     engine: NumpyEngine
@@ -60,7 +52,9 @@ class Rank:
         self.setup = setup
         self.options = options = setup.options
         self.checkpoint = Checkpoint(options.seed, options.hidden)
-        self.fault_points = FaultPoints(self._report_fault)
+        self.fault_points = FaultPoints(
+            lambda fault: self.pipe.report("fault_injected", fault=fault)
+        )
         self.pipe = RankPipe(pipe, self._add_fault)
         self.reader = WeightReader(options.hidden)
         self.transport = FleetTransport(options, self.reader, self.pipe)
@@ -233,9 +227,6 @@ class Rank:
     def _add_fault(self, fault: messages.InjectFault) -> None:
         self.fault_points.add(fault)
         self.pipe.report("fault_pending")
-
-    def _report_fault(self, fault: messages.InjectFault) -> None:
-        self.pipe.report("fault_injected", fault=fault)
 
 
 def append_line(history: Path, values: dict[str, Any]) -> None:

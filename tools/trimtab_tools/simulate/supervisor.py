@@ -21,10 +21,7 @@ from trimtab_tools.simulate.rank_processes import RankProcesses
 class Supervisor:
     """Does what the launcher of an inference engine does. The listener of a `CollectiveServer`.
 
-    Args:
-        options: the fleet's options.
-        ranks: the processes of the ranks.
-        state: where it records what happens.
+    It records in the fleet's state what happens.
     """
 
     def __init__(self, options: FleetOptions, ranks: RankProcesses, state: FleetState) -> None:

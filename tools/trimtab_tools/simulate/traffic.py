@@ -52,12 +52,7 @@ def token_values(options: FleetOptions, rank: int, step: int, number: int) -> Fl
 
 
 class SyntheticTraffic:
-    """Random experts of uneven popularity, which differs from layer to layer.
-
-    Args:
-        options: sizes and seed.
-        rank: whose tokens.
-    """
+    """Random experts of uneven popularity, which differs from layer to layer."""
 
     def __init__(self, options: FleetOptions, rank: int) -> None:
         self._options = options
@@ -82,10 +77,6 @@ class TraceReplay:
 
     The tokens of each expert are spread evenly over the steps, and those of a layer and step
     over the ranks, at random. After the last window, that window is repeated.
-
-    Args:
-        options: the trace, and how it is replayed.
-        rank: whose tokens.
     """
 
     def __init__(self, options: FleetOptions, rank: int) -> None:

@@ -18,11 +18,6 @@ Weights = Mapping[tuple[int, int], FloatArray]
 class FleetTransport:
     """The `Transport` of the ranks' engines.
 
-    Args:
-        options: the fleet's options.
-        reader: reads other ranks' weights.
-        pipe: takes part in the group's collectives.
-
     Attributes:
         moved: bytes of weights that have come from other ranks so far.
     """
