@@ -44,8 +44,9 @@ class Fleet:
         assert report.ok, report
 
     A rank that dies is replaced: the group forms anew, and goes on from where the others
-    stand. Every wait has a timeout, and its error says what was waited for. Methods may be
-    called from any thread.
+    stand. Every wait has a timeout in seconds, by default the fleet's patience. It raises
+    DeadlineExceededError, which says what was waited for, and FleetError if the fleet cannot go
+    on. Methods may be called from any thread.
 
     Args:
         options: sizes of the fleet, and how it works.
@@ -139,12 +140,7 @@ class Fleet:
         return self._processes.own_server()
 
     def start_server(self, *flags: str, wait: bool = True) -> None:
-        """Start the fleet's server again, on the same port and store.
-
-        Args:
-            flags: further flags for this time.
-            wait: whether to wait until the server is ready.
-        """
+        """Start the fleet's server again, on the same port and store, with further flags."""
         server = self.own_server()
         server.start(*flags)
         if wait:
@@ -157,13 +153,8 @@ class Fleet:
     ) -> TriggerResult:
         """Ask for a placement, again and again until the server offers it.
 
-        Args:
-            placement: where to go; if None, the server plans from what the ranks have counted.
-            timeout: in seconds; if None, the fleet's patience.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took too long. The message has the server's last answer.
+        If it is None, the server plans from what the ranks have counted. The error of a wait that
+        takes too long has the server's last answer.
         """
         ask, seconds = partial(Client.trigger, placement=placement), self._timeout(timeout)
         return self._operator.until_done(ask, "a switch to be offered", seconds)
@@ -173,16 +164,7 @@ class Fleet:
     ) -> Placement:
         """Have all ranks serve by a placement; asks for it again after each abort.
 
-        Args:
-            placement: where to go; if None, the server plans from what the ranks have counted.
-            timeout: in seconds; if None, the fleet's patience.
-
-        Returns:
-            The placement by which all ranks serve now.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took too long.
+        If it is None, the server plans. Returns the placement by which all ranks serve now.
         """
         begun = time.monotonic()
         self.target = self._reach(placement, self._timeout(timeout))
@@ -209,23 +191,13 @@ class Fleet:
     def wait(
         self, what: str, condition: Callable[[], _T | None], timeout: float | None = None
     ) -> _T:
-        """Wait until a condition returns something other than None; returns that.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took longer than `timeout`, or than the fleet's patience.
-        """
+        """Wait until a condition returns something other than None; returns that."""
         return self.state.wait(what, condition, self._timeout(timeout))
 
     def wait_in_force(
         self, timeout: float | None = None, *, after: Version | None = None
     ) -> Version:
-        """Wait until all ranks serve by one version; returns it.
-
-        Args:
-            timeout: in seconds; if None, the fleet's patience.
-            after: the version has to be of a later epoch than this one.
-        """
+        """Wait until all ranks serve by one version, of a later epoch than `after`; returns it."""
         epoch = 0 if after is None else after.epoch
 
         def found() -> Version | None:
@@ -260,11 +232,8 @@ class Fleet:
         """Come to rest, end all ranks and the server, and judge what has happened.
 
         At rest all ranks serve by the last target, or, if the server balances by itself, by
-        one placement; and no switch is open.
-
-        Args:
-            timeout: longest wait for the fleet to come to rest; if None, the fleet's patience.
-            trouble: what has gone wrong already; if not empty, the fleet does not wait for rest.
+        one placement; and no switch is open. If `trouble` says what has gone wrong already, the
+        fleet does not wait for rest.
         """
         server = self._processes.server
         trouble = trouble or self._come_to_rest(self._timeout(timeout))

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,8 @@ Compute = Callable[[int, int, FloatArray], FloatArray]
 """The weights of a layer and a slot, or of a layer and an expert, applied to tokens [T, H]."""
 
 
-class Exchange(Protocol):
-    """A collective of the group: see `RankPipe.exchange`."""
-
-    def __call__(self, collective: str, parts: Sequence[bytes], /) -> Sequence[bytes]:
-        """Give each rank a part, and get a part from each."""
+Exchange = Callable[[str, Sequence[bytes]], Sequence[bytes]]
+"""A collective of the group: see `RankPipe.exchange`."""
 
 
 @dataclass(frozen=True)

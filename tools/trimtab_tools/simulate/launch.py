@@ -26,8 +26,6 @@ class FleetProcesses:
         server: the fleet's own server; None if it uses another one.
         address: of the server that the fleet uses.
         history: the file of the history; None if there is none.
-        ranks: the processes of the ranks.
-        supervisor: forms their group.
     """
 
     server: ServerProcess | None

@@ -37,9 +37,7 @@ class RankPipe:
         self._pipe = pipe
         self._add_fault = add_fault
         self._lock = threading.Lock()
-        self._orders: queue.SimpleQueue[
-            messages.Join | messages.Leave | messages.Result | messages.GroupBroken
-        ] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[messages.ToRank] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="fleet pipe", daemon=True).start()
 
     def exchange(self, collective: str, parts: Sequence[bytes]) -> Sequence[bytes]:

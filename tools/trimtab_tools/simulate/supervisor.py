@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -39,26 +37,23 @@ class Supervisor:
     def start_ranks(self) -> None:
         """Start the processes of all ranks."""
         for rank in range(self._options.ranks):
-            self._post(self._collectives.add, rank, self._ranks.start(rank))
+            self._collectives.post(self._collectives.add, rank, self._ranks.start(rank))
 
     def begin(self, target: str) -> None:
         """Have the ranks serve, with the server at this address."""
-        self._post(self._begin, target)
+        self._collectives.post(self._begin, target)
 
     def inject(self, rank: int, fault: messages.InjectFault) -> None:
         """Have a rank, or the one that replaces it, cause a fault in itself."""
-        self._post(self._inject, rank, fault)
+        self._collectives.post(self._inject, rank, fault)
 
     def end(self) -> None:
         """Have all ranks stop before the same collective, close their sessions, and exit."""
-        self._post(self._end)
+        self._collectives.post(self._end)
 
     def close(self) -> None:
         """End the thread and the pipes to the ranks."""
         self._collectives.close()
-
-    def _post(self, task: Callable[..., object], *arguments: object) -> None:
-        self._collectives.post(partial(task, *arguments))
 
     # The thread of the collective server, whose listener this is.
 
