@@ -159,6 +159,12 @@ class Fleet:
         ask, seconds = partial(Client.trigger, placement=placement), self._timeout(timeout)
         return self._operator.until_done(ask, "a switch to be offered", seconds)
 
+    def trigger_once(
+        self, placement: Placement | None, timeout: float
+    ) -> TriggerResult | TrimtabError:
+        """Ask for a placement once; returns the error if the server cannot offer it now."""
+        return self._operator.once(partial(Client.trigger, placement=placement), timeout)
+
     def switch_to(
         self, placement: Placement | None = None, timeout: float | None = None
     ) -> Placement:
@@ -183,7 +189,7 @@ class Fleet:
                 what = f"all ranks to serve by {target.digest.hex()[:8]}"
                 raise self._operator.late(seconds, what, answer)
             # Refused while a switch to the target is open, and without effect once it is done.
-            answer = self._operator.once(partial(Client.trigger, placement=target), left)
+            answer = self.trigger_once(target, left)
         return target
 
     # Waiting.
