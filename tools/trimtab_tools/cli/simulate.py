@@ -47,6 +47,7 @@ to rest at the end; else 1.
 """
 
 _INTERRUPTED = 130
+_QUICK_REPORTS = ("--report-seconds", "0.1")
 
 
 def add_to(commands: Any) -> None:
@@ -64,12 +65,20 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the scenario and print the report; returns 0 if nothing was wrong."""
     # Imported here, since no other command needs what starts processes.
+    from trimtab_tools.simulate.fleet import Fleet
     from trimtab_tools.simulate.scenario_runner import run_scenario
 
     try:
         options = _options(arguments)
         scenario = _scenario(arguments, options)
-        fleet = _fleet(arguments, options, scenario.plan)
+        fleet = Fleet(
+            options,
+            server=arguments.server,
+            history=arguments.history,
+            balance=arguments.balance if scenario.plan == "balance" else None,
+            server_flags=("--offer-seconds", str(arguments.offer_seconds), *_QUICK_REPORTS),
+            patience=arguments.patience,
+        )
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     try:
@@ -178,20 +187,6 @@ def _add_scenario(group: argparse._ArgumentGroup) -> None:
 def _options(arguments: argparse.Namespace) -> FleetOptions:
     names = [field.name for field in fields(FleetOptions) if field.name != "deployment"]
     return FleetOptions(**{name: getattr(arguments, name) for name in names})
-
-
-def _fleet(arguments: argparse.Namespace, options: FleetOptions, plan: Plan) -> Fleet:
-    from trimtab_tools.simulate.fleet import Fleet
-
-    flags = ("--offer-seconds", str(arguments.offer_seconds), "--report-seconds", "0.1")
-    return Fleet(
-        options,
-        server=arguments.server,
-        history=arguments.history,
-        balance=arguments.balance if plan == "balance" else None,
-        server_flags=flags,
-        patience=arguments.patience,
-    )
 
 
 def _scenario(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
