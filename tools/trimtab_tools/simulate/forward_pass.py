@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_tools.simulate.checkpoint import Checkpoint, FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
+from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.traffic import make_traffic, token_values

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
 from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank_pipe import RankPipe

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
 
 _REQUEST = struct.Struct("<2I")
 """Layer and slot."""
