@@ -20,15 +20,9 @@ Run = Callable[[argparse.Namespace], int]
 def add_command(
     commands: Any, name: str, run: Run, about: str, epilog: str, *, summary: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command; returns its parser.
+    """Add a command, with its description and the end of its help; returns its parser.
 
-    Args:
-        commands: the subparsers to which it is added.
-        name: of the command.
-        run: runs it.
-        about: its description.
-        epilog: the end of its help.
-        summary: its line in the list of commands; by default the description.
+    The summary is its line in the list of commands, by default the description.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -72,15 +66,9 @@ def add_option(
     about: str,
     **more: Any,
 ) -> None:
-    """Add an option or a positional argument.
+    """Add an option, or a positional argument if its name does not begin with --.
 
-    Args:
-        group: to which it is added.
-        name: such as "--seed" or "file".
-        unit: what stands for its value in the help.
-        kind: makes the value from the text.
-        about: its help.
-        more: further arguments of `add_argument`.
+    `unit` stands for its value in the help, and `kind` makes the value from the text.
     """
     group.add_argument(name, metavar=unit, type=kind, help=about, **more)
 

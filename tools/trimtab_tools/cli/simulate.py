@@ -56,8 +56,7 @@ def add_to(commands: Any) -> None:
     parser = add_command(commands, "simulate", run, _DESCRIPTION, _EPILOG, summary=summary)
     fleet = parser.add_argument_group("fleet")
     _add_sizes(fleet)
-    _add_trace(fleet)
-    _add_server(fleet)
+    _add_files_and_server(fleet)
     _add_scenario(parser.add_argument_group("scenario"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -136,7 +135,7 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--transfer", choices=choices, default="pull", help=about)
 
 
-def _add_trace(group: argparse._ArgumentGroup) -> None:
+def _add_files_and_server(group: argparse._ArgumentGroup) -> None:
     about = (
         "an .npz file of loads to replay, `load` int64 [windows, layers, experts]; it makes "
         "balance the default of --plan"
@@ -144,9 +143,6 @@ def _add_trace(group: argparse._ArgumentGroup) -> None:
     add_option(group, "--trace", "FILE", Path, about)
     about = "the windows of the trace to replay, from A to B - 1 (default: all)"
     add_option(group, "--windows", "A:B", parse_windows, about)
-
-
-def _add_server(group: argparse._ArgumentGroup) -> None:
     about = "host:port of a server without TLS (default: the command starts one, and ends it)"
     add_option(group, "--server", "ADDRESS", str, about)
     about = (

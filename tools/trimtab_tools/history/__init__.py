@@ -7,8 +7,24 @@
     for violation in report.violations:
         print(violation)
 
-Each rule is one function that has its name, and says in its first line what has to hold:
-`invariants.i1` to `i8` and `liveness`, and `rules.p1` to `p4`.
+Each rule is one function that has its name: `invariants.i1` to `i8` and `liveness`, and `rules.p1`
+to `p4`.
+
+| code | rule |
+|---|---|
+| I1 | the versions in force at a worker never fall |
+| I2 | a version has one digest, which is that of its placement |
+| I3 | a flip, and a Commit that is sent, come after the commit |
+| I4 | a commit comes after Prepared by all members, and there is no abort before or after it |
+| I5 | all ranks flip at the same step |
+| I6 | the base of an offer is the version applied last in the newest epoch |
+| I7 | the tokens added and the tokens missed sum to the tokens counted |
+| I8 | every expert has a slot in each layer |
+| liveness | at the end no switch is open, and all members serve with the version applied last |
+| P1 | terms rise |
+| P2 | epochs follow each other, each with a new group whose members own each GPU once |
+| P3 | generations rise, over all epochs of a deployment |
+| P4 | one switch at a time: offered, committed, applied by all |
 
 The checker knows only the history:
 

@@ -26,10 +26,7 @@ class FaultInjector:
     def stop_rank(self, rank: int, at: SwitchPoint | None = None, seconds: float = 0.0) -> None:
         """Stop a rank by SIGSTOP, now or at a point of the next switch.
 
-        Args:
-            rank: which one.
-            at: None for now.
-            seconds: how long; 0 if `resume_rank` ends it.
+        It goes on after so many seconds; if these are 0, only `resume_rank` has it go on.
         """
         self._signal(rank, at, Action.STOP_RANK, Signals.SIGSTOP, seconds)
         if at is None and seconds > 0:

@@ -25,8 +25,6 @@ class RankProcesses:
     """One process for each rank. A process that replaces another one has a new address.
 
     Args:
-        options: the fleet's.
-        processes: starts them.
         history: the file to which they add their events; None if there is no history.
         command: runs a rank; it gets the number of a file descriptor as its last argument.
 
