@@ -40,7 +40,7 @@ def counted(steps: list[RoutedTokens]) -> np.ndarray:
 def test_all_ranks_together_route_the_counts_of_the_trace_in_each_window(trace, ranks, steps):
     options = FleetOptions(trace=trace, ranks=ranks, steps_per_window=steps)
     traffic = [make_traffic(options, rank) for rank in range(ranks)]
-    load_TLE = options.loads().load_TLE
+    load_TLE = options.loads()
     for window in range(WINDOWS):
         by_step = [
             [each.routed(step) for each in traffic]
@@ -83,15 +83,15 @@ def test_the_last_window_is_repeated(trace):
     traffic = TraceReplay(options, 0)
     after = counted([traffic.routed(WINDOWS * 4 + step) for step in range(4)])
 
-    np.testing.assert_array_equal(after, options.loads().load_TLE[-1])
+    np.testing.assert_array_equal(after, options.loads()[-1])
 
 
 def test_a_selection_of_a_trace_has_some_windows_and_evenly_spaced_layers(trace):
-    whole_TLE = FleetOptions(trace=trace).loads().load_TLE
+    whole_TLE = FleetOptions(trace=trace).loads()
     options = FleetOptions(trace=trace, windows=(1, 3), layers=2)
 
     assert (options.num_windows, options.layers, options.experts) == (2, 2, EXPERTS)
-    np.testing.assert_array_equal(options.loads().load_TLE, whole_TLE[1:3, [0, 2]])
+    np.testing.assert_array_equal(options.loads(), whole_TLE[1:3, [0, 2]])
 
 
 def test_tokens_differ_from_rank_to_rank_and_step_to_step():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from trimtab_client.placement import Placement
 from trimtab_client.worker.offer import Flip
 from trimtab_tools.conformance.reference import NumpyEngine
 from trimtab_tools.simulate.rank import Rank, main
@@ -25,15 +24,7 @@ class ForgetfulEngine(NumpyEngine):
 
 
 class WrongRank(Rank):
-    def make_engine(self, placement: Placement) -> NumpyEngine:
-        return ForgetfulEngine(
-            (self.setup.index,),
-            placement,
-            self.checkpoint.weights,
-            self.transport,
-            transfer=self.options.transfer,
-            staging_slots=self.options.slots_per_rank,
-        )
+    engine_type = ForgetfulEngine
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
-from trimtab_client.channel import DEFAULT_TARGET
 from trimtab_client.exceptions import TrimtabError
 from trimtab_tools import __version__
 from trimtab_tools.cli import (
@@ -17,21 +15,19 @@ from trimtab_tools.cli import (
     history,
     pause,
     place,
-    resume,
     simulate,
     status,
     trigger,
     watch,
 )
+from trimtab_tools.cli.command import SERVER_VARIABLE
 from trimtab_tools.cli.errors import CommandError, UsageError
 
-SERVER_VARIABLE = "TRIMTAB_SERVER"
-
-_COMMANDS = (
-    *(place, status, deployments, watch, history, trigger, pause, resume),
+_FAMILIES = (
+    *(place, status, deployments, watch, history, trigger, pause),
     *(check_history, check_engine, simulate),
 )
-"""The commands, in the order of `--help`."""
+"""What adds the commands, in the order of `--help`."""
 
 _DESCRIPTION = """\
 Places the experts of Mixture-of-Experts models on GPUs so that all GPUs carry about the
@@ -56,9 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; None for those of the process.
     """
-    parser = _parser(os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(deployments.with_default_command(words))
+    arguments = _parser().parse_args(deployments.with_default_command(words))
     try:
         code: int = arguments.run(arguments)
     except UsageError as error:
@@ -69,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(server: str) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trimtab",
         description=_DESCRIPTION,
@@ -78,7 +73,6 @@ def _parser(server: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trimtab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        subparser = command.add_to(commands, server)
-        subparser.set_defaults(run=command.run, parser=subparser)
+    for family in _FAMILIES:
+        family.add_to(commands)
     return parser

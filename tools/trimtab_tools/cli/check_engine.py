@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import threading
 from collections import Counter
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_protocol.messages import Transfer
-from trimtab_tools.cli.command import add_command
+from trimtab_tools.cli.command import add_command, add_option, from_arguments
 from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.json_output import show
 from trimtab_tools.cli.tables import table
 from trimtab_tools.conformance import Owners, Report, Result, Shape, Verdict, check_engine
 from trimtab_tools.conformance.adapter import MakeGroup
@@ -51,39 +51,25 @@ _HELP = {
 }
 
 
-def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Check an engine's adapter against the contract, without any server."
-    parser = add_command(commands, "check-engine", about, _EPILOG)
-    parser.add_argument(
-        "factory", metavar="MODULE:FACTORY", nargs="?", help="function that makes groups of ranks"
-    )
-    for option in fields(Shape):
-        parser.add_argument(
-            f"--{option.name.replace('_', '-')}",
-            type=int,
-            default=option.default,
-            metavar="N",
-            help=f"{_HELP[option.name]} (default: %(default)s)",
-        )
+    parser = add_command(commands, "check-engine", run, about, _EPILOG)
+    about = "function that makes groups of ranks"
+    add_option(parser, "factory", "MODULE:FACTORY", str, about, nargs="?")
+    for field in fields(Shape):
+        name, about = field.name.replace("_", "-"), f"{_HELP[field.name]} (default: %(default)s)"
+        add_option(parser, f"--{name}", "N", int, about, default=field.default)
     parser.add_argument(
         "--transfer",
         choices=[*(transfer.value for transfer in Transfer), "both"],
         default="both",
         help="how weights come into staging (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of all random choices (default: 0)"
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=DEFAULT_PATIENCE,
-        metavar="SECONDS",
-        help="longest time that a call or a transfer may take (default: %(default)g)",
-    )
+    add_option(parser, "--seed", "N", int, "seed of all random choices (default: 0)", default=0)
+    about = "longest time that a call or a transfer may take (default: %(default)g)"
+    add_option(parser, "--patience", "SECONDS", float, about, default=DEFAULT_PATIENCE)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,18 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
     before = set(threading.enumerate())
     make = _import_factory(arguments.factory) if arguments.factory else make_group
     try:
-        shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
+        shape = from_arguments(Shape, arguments)
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     if arguments.seed < 0 or arguments.patience <= 0:
         raise UsageError("--seed has to be at least 0, and --patience above 0")
     transfers = [t for t in Transfer if arguments.transfer in (t.value, "both")]
-    report = check_engine(
-        make, shape, transfers=transfers, seed=arguments.seed, patience=arguments.patience
-    )
-    sys.stdout.write(
-        _as_json(report, shape, arguments.seed) if arguments.json else _as_text(report)
-    )
+    seed, patience = arguments.seed, arguments.patience
+    report = check_engine(make, shape, transfers=transfers, seed=seed, patience=patience)
+    document = {"ok": report.ok, "shape": shape, "seed": seed, "cases": _cases(report)}
+    show(arguments, document, _as_text(report))
     code = 0 if report.ok else 1
     if not all(thread.daemon for thread in set(threading.enumerate()) - before):
         # An adapter is stuck, and Python would wait for its threads for ever.
@@ -152,15 +136,13 @@ def _cell(result: Result | None) -> str:
     return {Verdict.OK: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "-"}[result.verdict]
 
 
-def _as_json(report: Report, shape: Shape, seed: int) -> str:
-    cases = [
+def _cases(report: Report) -> list[dict[str, object]]:
+    return [
         {
             "case": str(result.case),
             "reason": result.case.reason,
-            "verdict": result.verdict.value,
+            "verdict": result.verdict,
             "message": result.message,
         }
         for result in report.results
     ]
-    values = {"ok": report.ok, "shape": asdict(shape), "seed": seed, "cases": cases}
-    return json.dumps(values, indent=2) + "\n"

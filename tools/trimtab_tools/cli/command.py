@@ -1,26 +1,28 @@
-"""Adds commands to the command line, with what their parsers have in common."""
+"""Adds commands and options to the command line, with what their parsers have in common."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
-from trimtab_client.channel import DEFAULT_TIMEOUT
-from trimtab_tools.cli.connection import add_server_options
+from trimtab_client.channel import DEFAULT_TARGET, DEFAULT_TIMEOUT
+
+SERVER_VARIABLE = "TRIMTAB_SERVER"
+
+Run = Callable[[argparse.Namespace], int]
+"""Runs a command, and returns the exit code."""
 
 
 def add_command(
-    commands: Any, name: str, about: str, epilog: str, *, summary: str = ""
+    commands: Any, name: str, run: Run, about: str, epilog: str, *, summary: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command; returns its parser.
+    """Add a command, with its description and the end of its help; returns its parser.
 
-    Args:
-        commands: the subparsers to which it is added.
-        name: of the command.
-        about: its description.
-        epilog: the end of its help.
-        summary: its line in the list of commands; by default the description.
+    The summary is its line in the list of commands, by default the description.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -29,37 +31,78 @@ def add_command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
-def add_subcommand(
+@contextmanager
+def server_command(
     commands: Any,
-    server: str,
     name: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Run,
     about: str,
-    examples: str,
-    *adding: Callable[[argparse.ArgumentParser], object],
-) -> None:
-    """Add a command below `trimtab deployments`, with --json and the options of the connection.
+    epilog: str,
+    *,
+    json: str = "print JSON for scripts",
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Iterator[argparse.ArgumentParser]:
+    """Add a command that calls the server, with its own arguments from the `with` block.
 
-    Args:
-        commands: the subparsers to which it is added.
-        server: default address of the server.
-        name: of the command.
-        run: runs it, and returns the exit code.
-        about: its description, a sentence.
-        examples: lines for its help.
-        adding: functions that add its own arguments.
+    Its last options are --json, with `json` as its help unless that is empty, and those of the
+    connection.
     """
-    parser = add_command(commands, name, about, f"examples:\n{examples}")
-    parser.set_defaults(run=run, parser=parser)
-    for add in adding:
-        add(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    add_server_options(parser, server, DEFAULT_TIMEOUT)
+    parser = add_command(commands, name, run, about, epilog)
+    yield parser
+    if json:
+        parser.add_argument("--json", action="store_true", help=json)
+    add_server_options(parser, timeout)
+
+
+def add_option(
+    group: argparse._ActionsContainer,
+    name: str,
+    unit: str,
+    kind: Callable[[str], Any],
+    about: str,
+    **more: Any,
+) -> None:
+    """Add an option, or a positional argument if its name does not begin with --.
+
+    `unit` stands for its value in the help, and `kind` makes the value from the text.
+    """
+    group.add_argument(name, metavar=unit, type=kind, help=about, **more)
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a deployment."""
-    parser.add_argument("deployment", metavar="NAME", help="the deployment")
+    add_option(parser, "deployment", "NAME", str, "the deployment")
+
+
+def add_server_options(parser: argparse.ArgumentParser, timeout: float) -> argparse._ArgumentGroup:
+    """Add the options of the connection; returns their group."""
+    group = parser.add_argument_group("server")
+    server = os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET)
+    about = "host:port or unix:path (default: %(default)s)"
+    add_option(group, "--server", "ADDRESS", str, about, default=server)
+    about = "longest wait for an answer (default: %(default)g)"
+    add_option(group, "--timeout", "SECONDS", float, about, default=timeout)
+    group.add_argument("--tls", action="store_true", help="use TLS, trusting the system's CAs")
+    add_option(group, "--tls-ca", "FILE", str, "use TLS, trusting the CAs in this PEM")
+    add_option(group, "--tls-cert", "FILE", str, "use TLS, with this PEM certificate")
+    add_option(group, "--tls-key", "FILE", str, "PEM private key of --tls-cert")
+    about = "use TLS, and expect this name in the server's certificate"
+    add_option(group, "--tls-server-name", "NAME", str, about)
+    return group
+
+
+def add_nodes(group: argparse._ActionsContainer) -> None:
+    """Add the options of a topology that not every deployment needs."""
+    about = "number of nodes (default: 1)"
+    add_option(group, "--nodes", "N", int, about, dest="num_nodes", default=1)
+    about = "number of router groups; if above 1, each stays on one node (default: 1)"
+    add_option(group, "--groups", "N", int, about, dest="num_groups", default=1)
+
+
+def from_arguments(kind: Any, arguments: argparse.Namespace) -> Any:
+    """Make an options dataclass from the arguments of the same names."""
+    return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})

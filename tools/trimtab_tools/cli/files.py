@@ -97,26 +97,20 @@ def placement_arrays(placement: Placement) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix == ".json":
-        return _read_json(path)
+    match path.suffix:
+        case ".npz":
+            try:
+                with np.load(path) as arrays:
+                    return dict(arrays)
+            except (ValueError, zipfile.BadZipFile) as error:
+                why = f"is not an .npz file of plain arrays: {error}"
+                raise CommandError(f"{path}: {why}") from error
+        case ".json":
+            try:
+                return json.loads(path.read_text())
+            except ValueError as error:
+                raise CommandError(f"{path}: is not JSON: {error}") from error
     raise CommandError(f"{path}: must be an .npz or a .json file")
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise CommandError(f"{path}: is not an .npz file of plain arrays: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise CommandError(f"{path}: is not JSON: {error}") from error
 
 
 def _pick(content: Any, key: str | None, path: Path) -> Array:

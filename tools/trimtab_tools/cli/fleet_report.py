@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from trimtab_tools.cli.tables import table
+from trimtab_tools.cli import json_output
+from trimtab_tools.cli.tables import counted, table
 
 if TYPE_CHECKING:
     from trimtab_tools.simulate.report import Report
@@ -35,8 +34,10 @@ def as_text(report: Report) -> str:
     if report.verdict is None:
         lines.append("history: none")
     else:
-        lines.append(f"history: {report.verdict.events} events, {_violations(report)}")
-        lines += map(str, report.verdict.violations)
+        violations = report.verdict.violations
+        number = counted(len(violations), "violation")
+        lines.append(f"history: {report.verdict.events} events, {number}")
+        lines += map(str, violations)
     lines.append(f"trouble: {report.trouble}" if report.trouble else "at rest")
     return "\n".join(lines) + "\n" + (f"\n{faults(report)}" if report.faults else "")
 
@@ -74,11 +75,6 @@ def _after(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.3f} s"
 
 
-def _violations(report: Report) -> str:
-    number = 0 if report.verdict is None else len(report.verdict.violations)
-    return f"{number or 'no'} violation{'' if number == 1 else 's'}"
-
-
 def _spread(ascending: tuple[float, ...]) -> str:
     half, most = ascending[len(ascending) // 2], ascending[-1]
     return f"median {half * 1e3:.1f} ms, longest {most * 1e3:.1f} ms, of {len(ascending)}"
@@ -86,4 +82,4 @@ def _spread(ascending: tuple[float, ...]) -> str:
 
 def as_json(report: Report) -> str:
     """The report as JSON, for scripts."""
-    return json.dumps({"ok": report.ok, **asdict(report)}, indent=2) + "\n"
+    return json_output.as_json({"ok": report.ok, **json_output.as_document(report)})

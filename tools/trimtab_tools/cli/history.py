@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from trimtab_client.channel import DEFAULT_TIMEOUT
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import add_name, add_option, server_command
+from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments.views import decisions_text
-from trimtab_tools.cli.json_output import as_json
+from trimtab_tools.cli.json_output import show
 
 _EPILOG = """\
 examples:
@@ -31,22 +29,17 @@ columns:
 """
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Show the decisions about a deployment and their reasons, the newest last."
-    parser = add_command(commands, "history", about, _EPILOG)
-    parser.add_argument("deployment", metavar="NAME", help="the deployment")
-    parser.add_argument(
-        "--limit", metavar="N", type=int, default=0, help="only the newest N (default: all)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    add_server_options(parser, server, DEFAULT_TIMEOUT)
-    return parser
+    json = "print JSON instead of a table"
+    with server_command(commands, "history", run, about, _EPILOG, json=json) as parser:
+        add_name(parser)
+        add_option(parser, "--limit", "N", int, "only the newest N (default: all)", default=0)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the decisions."""
     with connect(arguments) as client:
         found = client.decisions(arguments.deployment, arguments.limit)
-    sys.stdout.write(as_json(found) if arguments.json else decisions_text(found))
-    return 0
+    return show(arguments, found, decisions_text(found))

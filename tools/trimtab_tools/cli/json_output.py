@@ -1,9 +1,11 @@
-"""Values of the client as JSON, for scripts."""
+"""Prints values of the client, as JSON for scripts or as text for people."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
@@ -17,6 +19,12 @@ from trimtab_protocol.version import Version
 def as_json(value: Any, *, indent: int | None = 2) -> str:
     """A JSON document, ended by a line feed; on one line if `indent` is None."""
     return json.dumps(as_document(value), indent=indent, allow_nan=False) + "\n"
+
+
+def show(arguments: argparse.Namespace, value: Any, text: str) -> int:
+    """Print a value as JSON if --json asks for it, else as this text; returns exit code 0."""
+    sys.stdout.write(as_json(value) if arguments.json else text)
+    return 0
 
 
 def as_document(value: Any) -> Any:

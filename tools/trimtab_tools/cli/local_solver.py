@@ -58,7 +58,12 @@ def _place(
         )
     except errors.InvalidArgumentError as error:
         raise invalid_as(error) from error
-    return _result(plan, load_LE.shape[1], topology.num_gpus)
+    return PlaceResult(
+        placement=Placement.of(plan.phy2log.numpy(), load_LE.shape[1], topology.num_gpus),
+        moves=_moves(plan.moves),
+        before=None if plan.before is None else _balance(plan.before),
+        after=_balance(plan.after),
+    )
 
 
 def _given(options: Any) -> dict[str, Any]:
@@ -72,15 +77,6 @@ def _settings(options: SolverOptions, default_effort: str) -> dict[str, Any]:
     return settings
 
 
-def _result(plan: Any, num_experts: int, num_gpus: int) -> PlaceResult:
-    return PlaceResult(
-        placement=Placement.of(plan.phy2log.numpy(), num_experts, num_gpus),
-        moves=_moves(plan.moves),
-        before=None if plan.before is None else _balance(plan.before),
-        after=_balance(plan.after),
-    )
-
-
 def _moves(moves: Any) -> Moves:
     if moves is None:
         return Moves.none()
@@ -89,6 +85,5 @@ def _moves(moves: Any) -> Moves:
 
 
 def _balance(evaluation: Any) -> Balance:
-    return Balance(
-        evaluation.gpu_load.numpy(), evaluation.imbalance.numpy(), evaluation.bound.numpy()
-    )
+    tensors = evaluation.gpu_load, evaluation.imbalance, evaluation.bound
+    return Balance(*(tensor.numpy() for tensor in tensors))

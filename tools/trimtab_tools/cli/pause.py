@@ -1,4 +1,4 @@
-"""`trimtab pause`: forbid a deployment to switch."""
+"""`trimtab pause` and `resume`: forbid a deployment to switch, and allow it again."""
 
 from __future__ import annotations
 
@@ -6,32 +6,47 @@ import argparse
 import sys
 from typing import Any
 
-from trimtab_client.channel import DEFAULT_TIMEOUT
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import add_option, server_command
+from trimtab_tools.cli.connection import connect
 
-_EPILOG = """\
+_PAUSE = """\
 examples:
   trimtab pause prod "maintenance until 18:00, ask Ada"
 """
 
+_RESUME = """\
+examples:
+  trimtab resume prod
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
-    """Add the command."""
+If the server has paused it, remove the cause first; the server's log has it as an alarm.
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands."""
     about = "Abort a deployment's open switch, and offer none until it is resumed."
-    parser = add_command(commands, "pause", about, _EPILOG)
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
-    parser.add_argument(
-        "reason", metavar="REASON", help="the reason, for people; at most 1000 characters"
-    )
-    add_server_options(parser, server, DEFAULT_TIMEOUT)
-    return parser
+    with server_command(commands, "pause", run_pause, about, _PAUSE, json="") as parser:
+        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
+        about = "the reason, for people; at most 1000 characters"
+        add_option(parser, "reason", "REASON", str, about)
+    about = "Allow a paused deployment to switch again."
+    with server_command(commands, "resume", run_resume, about, _RESUME, json="") as parser:
+        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_pause(arguments: argparse.Namespace) -> int:
     """Pause the deployment, and print the earlier reason if it was paused before."""
     with connect(arguments) as client:
         before = client.pause(arguments.deployment, arguments.reason)
     was = "" if before is None else f", and was before: {before}"
     sys.stdout.write(f"{arguments.deployment} is paused{was}\n")
+    return 0
+
+
+def run_resume(arguments: argparse.Namespace) -> int:
+    """Resume the deployment, and print the reason for which it was paused."""
+    with connect(arguments) as client:
+        before = client.resume(arguments.deployment)
+    was = "was not paused" if before is None else f"is resumed; it was paused: {before}"
+    sys.stdout.write(f"{arguments.deployment} {was}\n")
     return 0

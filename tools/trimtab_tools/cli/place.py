@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,8 +16,14 @@ from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions,
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import PlaceResult
 from trimtab_tools.cli import files, place_report
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import (
+    add_command,
+    add_nodes,
+    add_option,
+    add_server_options,
+    from_arguments,
+)
+from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.local_solver import local_solver
 
@@ -41,21 +47,23 @@ examples:
 """
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Place the experts of a load on GPUs so that all GPUs carry about the same load."
-    parser = add_command(commands, "place", about, _EPILOG)
+    parser = add_command(commands, "place", run, about, _EPILOG)
     parser.usage = "trimtab place LOAD --gpus G --replicas R [options]"
-    _add_input(parser)
-    _add_topology(parser)
-    _add_current(parser)
-    _add_solver(parser)
-    group = add_server_options(parser, server, _TIMEOUT_SECONDS)
+    _add_input(parser.add_argument_group("load"))
+    _add_topology(parser.add_argument_group("topology"))
+    _add_current(parser.add_argument_group("placement in force"))
+    _add_solver(parser.add_argument_group("solver"))
+    group = add_server_options(parser, _TIMEOUT_SECONDS)
     group.add_argument(
         "--local", action="store_true", help="plan in this process, without a server"
     )
-    _add_output(parser)
-    return parser
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    about = "write the placement to an .npz or .json file"
+    add_option(output, "--output", "FILE", Path, about)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,19 +71,18 @@ def run(arguments: argparse.Namespace) -> int:
     files.check_output(arguments.output, "--output")
     load = files.read_load(arguments.load, arguments.key, arguments.index, total=arguments.sum)
     current = None if arguments.current is None else files.read_placement(arguments.current)
-    topology = _from(Topology, arguments)
-    options = {
-        "current": current,
-        "budget": _budget(arguments),
-        "options": _from(SolverOptions, arguments),
-    }
+    topology = from_arguments(Topology, arguments)
+    budget, options = _budget(arguments), from_arguments(SolverOptions, arguments)
     solver, place = _solver(arguments)
     start = time.perf_counter()
-    result = place(load, topology, **options)
+    result = place(load, topology, current=current, budget=budget, options=options)
     seconds = time.perf_counter() - start
     before = result.before or _untouched(result, topology, load)
     layout = "untouched" if current is None else "current"
-    _print(arguments, place_report.Report(result, topology, before, layout, seconds, solver))
+    report = place_report.Report(result, topology, before, layout, seconds, solver)
+    if arguments.output is not None:
+        place_report.write(report, arguments.output)
+    sys.stdout.write((place_report.as_json if arguments.json else place_report.as_text)(report))
     return 0
 
 
@@ -97,15 +104,8 @@ def _untouched(result: PlaceResult, topology: Topology, load: npt.ArrayLike) -> 
     return replace(untouched.balance(load), bound=result.after.bound)
 
 
-def _print(arguments: argparse.Namespace, result: place_report.Report) -> None:
-    if arguments.output is not None:
-        place_report.write(result, arguments.output)
-    show = place_report.as_json if arguments.json else place_report.as_text
-    sys.stdout.write(show(result))
-
-
 def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
-    budget: MoveBudget = _from(MoveBudget, arguments)
+    budget: MoveBudget = from_arguments(MoveBudget, arguments)
     if budget == MoveBudget():
         return None
     if arguments.current is None:
@@ -113,117 +113,44 @@ def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
     return budget
 
 
-def _from(kind: Any, arguments: argparse.Namespace) -> Any:
-    """Make an options dataclass from the arguments of the same names."""
-    return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
-
-
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("load")
-    group.add_argument(
-        "load",
-        metavar="LOAD",
-        type=Path,
-        help=".npz or .json with tokens per expert, [layers, experts]",
-    )
-    group.add_argument(
-        "--key",
-        metavar="NAME",
-        help="name of the array in the file (default: 'load', or the only one)",
-    )
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    about = ".npz or .json with tokens per expert, [layers, experts]"
+    add_option(group, "load", "LOAD", Path, about)
+    about = "name of the array in the file (default: 'load', or the only one)"
+    add_option(group, "--key", "NAME", str, about)
     choice = group.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--index", metavar="I", type=int, help="take load I of a trace [time, layers, experts]"
-    )
+    about = "take load I of a trace [time, layers, experts]"
+    add_option(choice, "--index", "I", int, about)
     choice.add_argument("--sum", action="store_true", help="take the sum of a trace over time")
 
 
-def _add_topology(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("topology")
-    group.add_argument(
-        "--gpus", dest="num_gpus", metavar="G", type=int, required=True, help="number of GPUs"
-    )
-    group.add_argument(
-        "--replicas",
-        dest="num_replicas",
-        metavar="R",
-        type=int,
-        required=True,
-        help="expert slots of a layer, over all GPUs",
-    )
-    group.add_argument(
-        "--nodes",
-        dest="num_nodes",
-        metavar="N",
-        type=int,
-        default=1,
-        help="number of nodes (default: 1)",
-    )
-    group.add_argument(
-        "--groups",
-        dest="num_groups",
-        metavar="N",
-        type=int,
-        default=1,
-        help="number of router groups; if above 1, each stays on one node (default: 1)",
-    )
+def _add_topology(group: argparse._ArgumentGroup) -> None:
+    add_option(group, "--gpus", "G", int, "number of GPUs", dest="num_gpus", required=True)
+    about = "expert slots of a layer, over all GPUs"
+    add_option(group, "--replicas", "R", int, about, dest="num_replicas", required=True)
+    add_nodes(group)
 
 
-def _add_current(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("placement in force")
-    group.add_argument(
-        "--current",
-        metavar="FILE",
-        type=Path,
-        help="placement in force: move few experts away from it",
-    )
-    group.add_argument(
-        "--max-moves-per-layer",
-        metavar="N",
-        type=int,
-        help="improve it by at most N moves in each layer",
-    )
-    group.add_argument(
-        "--max-moves", metavar="N", type=int, help="improve it by at most N moves over all layers"
-    )
-    group.add_argument("--min-gain", metavar="X", type=float, help="minimum gain of a move")
-    group.add_argument(
-        "--cross-node-cost",
-        metavar="X",
-        type=float,
-        help="cost of a move between nodes, where a move inside a node costs 1",
-    )
+def _add_current(group: argparse._ArgumentGroup) -> None:
+    about = "placement in force: move few experts away from it"
+    add_option(group, "--current", "FILE", Path, about)
+    about = "improve it by at most N moves in each layer"
+    add_option(group, "--max-moves-per-layer", "N", int, about)
+    about = "improve it by at most N moves over all layers"
+    add_option(group, "--max-moves", "N", int, about)
+    add_option(group, "--min-gain", "X", float, "minimum gain of a move")
+    about = "cost of a move between nodes, where a move inside a node costs 1"
+    add_option(group, "--cross-node-cost", "X", float, about)
 
 
-def _add_solver(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("solver")
+def _add_solver(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--effort", choices=get_args(Effort), help="how hard the solver tries")
-    group.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="seed of its restarts (default: 0)"
-    )
-    group.add_argument(
-        "--objective", choices=get_args(Objective), help="the value that a swap has to lower"
-    )
-    group.add_argument(
-        "--top-k",
-        metavar="K",
-        type=int,
-        help="number of heaviest and of lightest GPUs to try for a swap",
-    )
-    group.add_argument(
-        "--max-iterations",
-        metavar="N",
-        type=int,
-        help="maximum number of swaps in a layer; -1 for no limit",
-    )
-    group.add_argument(
-        "--restarts", metavar="N", type=int, help="number of starts; the best result is used"
-    )
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    group.add_argument(
-        "--output", metavar="FILE", type=Path, help="write the placement to an .npz or .json file"
-    )
+    add_option(group, "--seed", "N", int, "seed of its restarts (default: 0)", default=0)
+    about = "the value that a swap has to lower"
+    group.add_argument("--objective", choices=get_args(Objective), help=about)
+    about = "number of heaviest and of lightest GPUs to try for a swap"
+    add_option(group, "--top-k", "K", int, about)
+    about = "maximum number of swaps in a layer; -1 for no limit"
+    add_option(group, "--max-iterations", "N", int, about)
+    about = "number of starts; the best result is used"
+    add_option(group, "--restarts", "N", int, about)

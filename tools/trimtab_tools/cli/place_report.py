@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from trimtab_client.options import Topology
 from trimtab_client.placement import Balance
-from trimtab_client.results import PlaceResult
+from trimtab_client.results import Moves, PlaceResult
 from trimtab_tools.cli import json_output
 from trimtab_tools.cli.files import placement_arrays
 from trimtab_tools.cli.tables import table
@@ -43,12 +44,12 @@ def as_text(report: Report) -> str:
         f"{layers} layers of {experts} experts in {topology.num_replicas} slots on "
         f"{topology.num_gpus} GPUs, planned by {report.solver} in {report.seconds * 1e3:.0f} ms"
     )
+    before, after = _imbalance(report.before), _imbalance(report.result.after)
     rows = [
-        _balance_row(report.layout, report.before),
-        _balance_row("placed", report.result.after),
+        [f"  {name}", *(f"{number:.4f}" for number in numbers.values())]
+        for name, numbers in ((report.layout, before), ("placed", after))
     ]
-    header = ["imbalance", "worst", "median", "mean", "balancedness", "gap"]
-    return f"{title}\n\n{table(header, rows)}\n{_moves_line(report)}"
+    return f"{title}\n\n{table(['imbalance', *before], rows)}\n{_moves_line(report)}"
 
 
 def as_json(report: Report) -> str:
@@ -57,7 +58,7 @@ def as_json(report: Report) -> str:
     document = {
         "summary": _summary(report),
         "placement": result.placement,
-        "moves": [_move(*row) for row in _moves_of(result)],
+        "moves": list(_moves(result.moves)),
         "before": {"layout": report.layout, **_layers(report.before)},
         "after": _layers(result.after),
     }
@@ -81,10 +82,6 @@ def write(report: Report, path: Path) -> None:
         imbalance_after=result.after.imbalance,
         imbalance_bound=result.after.bound,
     )
-
-
-def _balance_row(name: str, balance: Balance) -> list[str]:
-    return [f"  {name}", *(f"{number:.4f}" for number in _imbalance(balance).values())]
 
 
 def _imbalance(balance: Balance) -> dict[str, float]:
@@ -112,10 +109,8 @@ def _moves_line(report: Report) -> str:
         return "moves: not counted without --current\n"
     layers = len(report.result.placement.phy2log)
     per_layer_L = report.result.moves.per_layer(layers)
-    return (
-        f"moves: {len(report.result.moves)}, {per_layer_L.mean():.1f} a layer "
-        f"(most {per_layer_L.max()})\n"
-    )
+    each = f"{per_layer_L.mean():.1f} a layer (most {per_layer_L.max()})"
+    return f"moves: {len(report.result.moves)}, {each}\n"
 
 
 def _summary(report: Report) -> dict[str, Any]:
@@ -132,12 +127,8 @@ def _summary(report: Report) -> dict[str, Any]:
     }
 
 
-def _moves_of(result: PlaceResult) -> list[tuple[int, int, int, list[int]]]:
-    moves = result.moves
+def _moves(moves: Moves) -> Iterator[dict[str, Any]]:
     columns = (moves.layer, moves.slot, moves.expert, moves.source_gpus)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
-
-
-def _move(layer: int, slot: int, expert: int, source_gpus: list[int]) -> dict[str, Any]:
-    sources = [gpu for gpu in source_gpus if gpu >= 0]
-    return {"layer": layer, "slot": slot, "expert": expert, "source_gpus": sources}
+    for layer, slot, expert, gpus in zip(*(column.tolist() for column in columns), strict=True):
+        sources = [gpu for gpu in gpus if gpu >= 0]
+        yield {"layer": layer, "slot": slot, "expert": expert, "source_gpus": sources}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from trimtab_client.exceptions import InvalidArgumentError
-from trimtab_tools.cli.command import add_command
+from trimtab_tools.cli.command import add_command, add_option
 from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
@@ -47,44 +47,37 @@ to rest at the end; else 1.
 """
 
 _INTERRUPTED = 130
+_QUICK_REPORTS = ("--report-seconds", "0.1")
 
 
-def add_to(commands: Any, _server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
-        "simulate",
-        _DESCRIPTION,
-        _EPILOG,
-        summary="run a fleet of worker processes, with switches and faults",
-    )
+    summary = "run a fleet of worker processes, with switches and faults"
+    parser = add_command(commands, "simulate", run, _DESCRIPTION, _EPILOG, summary=summary)
     fleet = parser.add_argument_group("fleet")
     _add_sizes(fleet)
-    _add_trace(fleet)
-    _add_server(fleet)
-    scenario = parser.add_argument_group("scenario")
-    _add_plan(scenario)
-    _add_duration(scenario)
-    scenario.add_argument(
-        "--fault",
-        metavar="FAULT",
-        action="append",
-        default=[],
-        help="a fault to cause once; may be given several times (see below)",
-    )
+    _add_files_and_server(fleet)
+    _add_scenario(parser.add_argument_group("scenario"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the scenario and print the report; returns 0 if nothing was wrong."""
     # Imported here, since no other command needs what starts processes.
+    from trimtab_tools.simulate.fleet import Fleet
     from trimtab_tools.simulate.scenario_runner import run_scenario
 
     try:
         options = _options(arguments)
         scenario = _scenario(arguments, options)
-        fleet = _fleet(arguments, options, scenario.plan)
+        fleet = Fleet(
+            options,
+            server=arguments.server,
+            history=arguments.history,
+            balance=arguments.balance if scenario.plan == "balance" else None,
+            server_flags=("--offer-seconds", str(arguments.offer_seconds), *_QUICK_REPORTS),
+            patience=arguments.patience,
+        )
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
     try:
@@ -134,120 +127,62 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
         ("seed", defaults.seed, "seed of weights, tokens and random placements"),
     ):
         shown = f"{about} (default: {default})" if "default" not in about else about
-        group.add_argument(f"--{name}", metavar="N", type=int, default=default, help=shown)
-    group.add_argument(
-        "--step-seconds",
-        metavar="SECONDS",
-        type=float,
-        default=defaults.step_seconds,
-        help="shortest time of a step (default: %(default)g)",
-    )
-    group.add_argument(
-        "--transfer",
-        choices=("pull", "collective"),
-        default="pull",
-        help="how weights come into staging (default: %(default)s)",
-    )
+        add_option(group, f"--{name}", "N", int, shown, default=default)
+    about = "shortest time of a step (default: %(default)g)"
+    add_option(group, "--step-seconds", "SECONDS", float, about, default=defaults.step_seconds)
+    about = "how weights come into staging (default: %(default)s)"
+    choices = "pull", "collective"
+    group.add_argument("--transfer", choices=choices, default="pull", help=about)
 
 
-def _add_trace(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--trace",
-        metavar="FILE",
-        type=Path,
-        help="an .npz file of loads to replay, `load` int64 [windows, layers, experts]; it makes "
-        "balance the default of --plan",
+def _add_files_and_server(group: argparse._ArgumentGroup) -> None:
+    about = (
+        "an .npz file of loads to replay, `load` int64 [windows, layers, experts]; it makes "
+        "balance the default of --plan"
     )
-    group.add_argument(
-        "--windows",
-        metavar="A:B",
-        type=parse_windows,
-        help="the windows of the trace to replay, from A to B - 1 (default: all)",
+    add_option(group, "--trace", "FILE", Path, about)
+    about = "the windows of the trace to replay, from A to B - 1 (default: all)"
+    add_option(group, "--windows", "A:B", parse_windows, about)
+    about = "host:port of a server without TLS (default: the command starts one, and ends it)"
+    add_option(group, "--server", "ADDRESS", str, about)
+    about = (
+        "time in which ranks must prepare an offer, for the server that the command starts "
+        "(default: %(default)g)"
     )
+    add_option(group, "--offer-seconds", "SECONDS", float, about, default=10.0)
+    about = (
+        "file for the history of the run, which `trimtab check-history` reads; with "
+        "--server, the file to which that server writes: without it, no rules are checked"
+    )
+    add_option(group, "--history", "FILE", Path, about)
 
 
-def _add_server(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--server",
-        metavar="ADDRESS",
-        help="host:port of a server without TLS (default: the command starts one, and ends it)",
-    )
-    group.add_argument(
-        "--offer-seconds",
-        metavar="SECONDS",
-        type=float,
-        default=10.0,
-        help="time in which ranks must prepare an offer, for the server that the command starts "
-        "(default: %(default)g)",
-    )
-    group.add_argument(
-        "--history",
-        metavar="FILE",
-        type=Path,
-        help="file for the history of the run, which `trimtab check-history` reads; with "
-        "--server, the file to which that server writes: without it, no rules are checked",
-    )
-
-
-def _add_plan(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--plan",
-        choices=get_args(Plan),
-        help="where to switch: to random placements; to what the server plans, when it is asked, "
-        "from what the ranks have counted; or balance: the server is not asked, and decides by "
-        "itself, until the trace has been replayed or --seconds are over (default: random)",
-    )
-    group.add_argument(
-        "--balance",
-        choices=get_args(Balance),
-        default="active",
-        help="with --plan balance: whether the server moves experts, or only logs its decisions "
-        "(default: %(default)s)",
-    )
-
-
-def _add_duration(group: argparse._ArgumentGroup) -> None:
+def _add_scenario(group: argparse._ArgumentGroup) -> None:
     defaults = Scenario()
-    group.add_argument(
-        "--switches",
-        metavar="N",
-        type=int,
-        default=defaults.switches,
-        help="switch to at least N placements; not with --plan balance (default: %(default)s)",
+    about = (
+        "where to switch: to random placements; to what the server plans, when it is asked, "
+        "from what the ranks have counted; or balance: the server is not asked, and decides by "
+        "itself, until the trace has been replayed or --seconds are over (default: random)"
     )
-    group.add_argument(
-        "--seconds",
-        metavar="SECONDS",
-        type=float,
-        default=defaults.seconds,
-        help="go on for at least this long (default: %(default)g)",
+    group.add_argument("--plan", choices=get_args(Plan), help=about)
+    about = (
+        "with --plan balance: whether the server moves experts, or only logs its decisions "
+        "(default: %(default)s)"
     )
-    group.add_argument(
-        "--patience",
-        metavar="SECONDS",
-        type=float,
-        default=60.0,
-        help="longest wait for a server to start or a switch to be done (default: %(default)g)",
-    )
+    group.add_argument("--balance", choices=get_args(Balance), default="active", help=about)
+    about = "switch to at least N placements; not with --plan balance (default: %(default)s)"
+    add_option(group, "--switches", "N", int, about, default=defaults.switches)
+    about = "go on for at least this long (default: %(default)g)"
+    add_option(group, "--seconds", "SECONDS", float, about, default=defaults.seconds)
+    about = "longest wait for a server to start or a switch to be done (default: %(default)g)"
+    add_option(group, "--patience", "SECONDS", float, about, default=60.0)
+    about = "a fault to cause once; may be given several times (see below)"
+    add_option(group, "--fault", "FAULT", str, about, action="append", default=[])
 
 
 def _options(arguments: argparse.Namespace) -> FleetOptions:
     names = [field.name for field in fields(FleetOptions) if field.name != "deployment"]
     return FleetOptions(**{name: getattr(arguments, name) for name in names})
-
-
-def _fleet(arguments: argparse.Namespace, options: FleetOptions, plan: Plan) -> Fleet:
-    from trimtab_tools.simulate.fleet import Fleet
-
-    flags = ("--offer-seconds", str(arguments.offer_seconds), "--report-seconds", "0.1")
-    return Fleet(
-        options,
-        server=arguments.server,
-        history=arguments.history,
-        balance=arguments.balance if plan == "balance" else None,
-        server_flags=flags,
-        patience=arguments.patience,
-    )
 
 
 def _scenario(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:

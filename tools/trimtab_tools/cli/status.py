@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from trimtab_client.client import Client
 from trimtab_client.health import SOLVER_SERVICE
 from trimtab_client.wire import ServingStatus
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import add_command, add_server_options
+from trimtab_tools.cli.connection import connect
+from trimtab_tools.cli.json_output import show
 from trimtab_tools.cli.tables import table
 
 _TIMEOUT_SECONDS = 5.0
@@ -27,51 +27,40 @@ The exit code is 0 only if the server and its services are SERVING.
 """
 
 
-class Health(NamedTuple):
+@dataclass(frozen=True)
+class Health:
     """The health of a service, or of the server itself (""), and the latency of the answer."""
 
     service: str
     status: ServingStatus
-    seconds: float
+    latency_seconds: float
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Show the health of a server and of its services."
-    parser = add_command(commands, "status", about, _EPILOG)
-    add_server_options(parser, server, _TIMEOUT_SECONDS)
+    parser = add_command(commands, "status", run, about, _EPILOG)
+    add_server_options(parser, _TIMEOUT_SECONDS)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the health; returns 0 if everything is SERVING, else 1."""
+    server = arguments.server
     with connect(arguments) as client:
         client.health()  # Connects, which shall not count as latency.
         healths = [_ask(client, service) for service in ("", SOLVER_SERVICE)]
-    show = _as_json if arguments.json else _as_table
-    sys.stdout.write(show(arguments.server, healths))
-    return 0 if all(health.status is ServingStatus.SERVING for health in healths) else 1
+    serving = all(health.status is ServingStatus.SERVING for health in healths)
+    rows = [
+        [health.service or server, health.status.value, f"{health.latency_seconds * 1e3:.1f} ms"]
+        for health in healths
+    ]
+    document = {"server": server, "serving": serving, "services": healths}
+    show(arguments, document, table(["", "health", "latency"], rows))
+    return 0 if serving else 1
 
 
 def _ask(client: Client, service: str) -> Health:
     start = time.perf_counter()
     status = client.health(service)
     return Health(service, status, time.perf_counter() - start)
-
-
-def _as_table(server: str, healths: list[Health]) -> str:
-    rows = [
-        [health.service or server, health.status.value, f"{health.seconds * 1e3:.1f} ms"]
-        for health in healths
-    ]
-    return table(["", "health", "latency"], rows)
-
-
-def _as_json(server: str, healths: list[Health]) -> str:
-    services = [
-        {"service": h.service, "status": h.status.value, "latency_seconds": h.seconds}
-        for h in healths
-    ]
-    serving = all(health.status is ServingStatus.SERVING for health in healths)
-    return json.dumps({"server": server, "serving": serving, "services": services}, indent=2) + "\n"

@@ -1,24 +1,40 @@
-"""Text tables. The first column is aligned to the left, numbers to the right."""
+"""Text tables, and numbers with their noun."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = ()
 ) -> str:
-    """Lines of equal columns, each ended by a line feed.
+    """Lines of equal columns, each ended by a line feed. Numbers are aligned to the right.
 
     Args:
         header: a name for each column.
         rows: the cells below it.
-        left: names of further columns to align to the left, since they hold words.
+        left: names of columns to align to the left, since they hold words, beside the first.
     """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     words = [not index or name in left for index, name in enumerate(header)]
     return "".join(_line(line, widths, words) for line in lines)
+
+
+def table_of(
+    items: Iterable[_T], columns: Mapping[str, Callable[[_T], str]], *, left: Collection[str] = ()
+) -> str:
+    """A table with a line for each item, and for each column what shows an item in it."""
+    rows = [[cell(item) for cell in columns.values()] for item in items]
+    return table(list(columns), rows, left=left)
+
+
+def counted(number: int, what: str) -> str:
+    """Such as "no events", "1 event" or "2 events"."""
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], words: Sequence[bool]) -> str:

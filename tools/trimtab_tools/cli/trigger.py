@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trimtab_client.channel import DEFAULT_TIMEOUT
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import add_option, server_command
+from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.files import read_placement
 
 _EPILOG = """\
@@ -21,20 +20,16 @@ The command returns once the first switch is offered. Workers may still refuse i
 """
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Switch a deployment to another placement, in as many switches as it takes."
-    parser = add_command(commands, "trigger", about, _EPILOG)
-    parser.add_argument("deployment", metavar="DEPLOYMENT", help="name of the deployment")
-    parser.add_argument(
-        "--placement",
-        metavar="FILE",
-        type=Path,
-        help="the placement, from place --output or phy2log in an .npz or .json file (default: "
-        "planned from what the workers have reported)",
-    )
-    add_server_options(parser, server, DEFAULT_TIMEOUT)
-    return parser
+    with server_command(commands, "trigger", run, about, _EPILOG, json="") as parser:
+        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
+        about = (
+            "the placement, from place --output or phy2log in an .npz or .json file (default: "
+            "planned from what the workers have reported)"
+        )
+        add_option(parser, "--placement", "FILE", Path, about)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.placement import Placement
-from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.connection import add_server_options, connect
+from trimtab_tools.cli.command import add_name, add_option, server_command
+from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments.views import moment
 from trimtab_tools.cli.json_output import as_json
 
@@ -28,15 +28,15 @@ It goes on after a restart of the server, and ends with Ctrl-C.
 """
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Show the placement in force, and each that comes into force after it."
-    parser = add_command(commands, "watch", about, _EPILOG)
-    parser.add_argument("deployment", metavar="NAME", help="the deployment")
-    parser.add_argument("--count", metavar="N", type=_count, help="end after N placements")
-    parser.add_argument("--json", action="store_true", help="print JSON, one document on each line")
-    add_server_options(parser, server, math.inf)
-    return parser
+    json = "print JSON, one document on each line"
+    with server_command(
+        commands, "watch", run, about, _EPILOG, json=json, timeout=math.inf
+    ) as parser:
+        add_name(parser)
+        add_option(parser, "--count", "N", _count, "end after N placements")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -83,14 +83,7 @@ class Case:
         seed: int = 0,
         patience: float = DEFAULT_PATIENCE,
     ) -> Result:
-        """Check the rule with new groups.
-
-        Args:
-            make_group: makes the groups.
-            shape: sizes of the groups.
-            seed: of all random choices.
-            patience: the longest time that a call or a transfer may take, in seconds.
-        """
+        """Check the rule with new groups. The arguments are those of `check_engine`."""
         rng = np.random.default_rng([seed, zlib.crc32(str(self).encode())])
         context = CaseContext(make_group, shape, self.transfer, self.owners, rng, patience)
         try:
@@ -106,10 +99,7 @@ class Case:
 class Result:
     """The result of a case.
 
-    Attributes:
-        case: the case.
-        verdict: whether it passed.
-        message: why it failed, with the rank, layer, slot and moment; or why it was skipped.
+    `message` is why it failed, with the rank, layer, slot and moment; or why it was skipped.
     """
 
     case: Case

@@ -151,65 +151,50 @@ _PULL, _COLLECTIVE = _BOTH[:1], _BOTH[1:]
 _ANY = tuple(Owners)
 _MANY = (Owners.EACH, Owners.SEVERAL)
 
-_TABLE: list[tuple[str, str, tuple[Transfer, ...], tuple[Owners, ...], _Check]] = [
-    ("start", "a group serves by the placement that it was made with", _BOTH, _ANY, _start),
-    ("prepare", "a transfer changes nothing that is in force", _BOTH, _ANY, _prepare),
-    ("switch", "a flip carries out the whole switch, and frees staging", _BOTH, _ANY, _switch),
-    ("swap", "two GPUs may exchange experts", _BOTH, _ANY, _has(features.swaps)),
-    ("chain", "a copy reads what was in force before the flip", _BOTH, _ANY, _has(features.chains)),
-    (
-        "hand-over",
-        "a slot may give its expert to another while it receives one",
-        _BOTH,
-        _ANY,
-        _has(features.gives_and_gets),
-    ),
-    (
-        "fan-out",
-        "a GPU may need a received expert in several slots",
-        _BOTH,
-        _ANY,
-        _has(features.fans_out),
-    ),
-    (
-        "fork",
-        "of one slot, copies may read the old expert and the received one",
-        _BOTH,
-        _ANY,
-        _has(features.forks),
-    ),
-    (
-        "layer",
-        "layers that a switch does not touch do not change",
-        _BOTH,
-        _ANY,
-        _has(features.touches_the_last_layer_only),
-    ),
-    ("idle", "a rank whose slots do not change still replaces its maps", _BOTH, _MANY, _idle),
-    ("abort", "an abort changes nothing, and frees staging", _BOTH, _ANY, _abort),
-    (
-        "leftover",
-        "what an aborted switch has received is not copied to any slot",
-        _BOTH,
-        _ANY,
-        _after_an_abort(features.leaves_alone),
-    ),
-    (
-        "stale",
-        "a slot receives again, whatever an aborted switch has received for it",
-        _BOTH,
-        _ANY,
-        _after_an_abort(features.receives_anew),
-    ),
-    ("unseen", "an abort may come before any transfer has begun", _COLLECTIVE, _ANY, _unseen),
-    ("alone", "a rank can pull without the other ranks", _PULL, _MANY, _alone),
-    ("source", "a transfer whose source is gone ends, and fails", _PULL, _MANY, _source),
-    ("close", "close ends all threads, even if staging is full", _BOTH, _ANY, _close),
-]
+_RULES = {
+    "start": "a group serves by the placement that it was made with",
+    "prepare": "a transfer changes nothing that is in force",
+    "switch": "a flip carries out the whole switch, and frees staging",
+    "swap": "two GPUs may exchange experts",
+    "chain": "a copy reads what was in force before the flip",
+    "hand-over": "a slot may give its expert to another while it receives one",
+    "fan-out": "a GPU may need a received expert in several slots",
+    "fork": "of one slot, copies may read the old expert and the received one",
+    "layer": "layers that a switch does not touch do not change",
+    "idle": "a rank whose slots do not change still replaces its maps",
+    "abort": "an abort changes nothing, and frees staging",
+    "leftover": "what an aborted switch has received is not copied to any slot",
+    "stale": "a slot receives again, whatever an aborted switch has received for it",
+    "unseen": "an abort may come before any transfer has begun",
+    "alone": "a rank can pull without the other ranks",
+    "source": "a transfer whose source is gone ends, and fails",
+    "close": "close ends all threads, even if staging is full",
+}
+"""What each case checks."""
+
+_CHECKS: Mapping[str, tuple[tuple[Transfer, ...], tuple[Owners, ...], _Check]] = {
+    "start": (_BOTH, _ANY, _start),
+    "prepare": (_BOTH, _ANY, _prepare),
+    "switch": (_BOTH, _ANY, _switch),
+    "swap": (_BOTH, _ANY, _has(features.swaps)),
+    "chain": (_BOTH, _ANY, _has(features.chains)),
+    "hand-over": (_BOTH, _ANY, _has(features.gives_and_gets)),
+    "fan-out": (_BOTH, _ANY, _has(features.fans_out)),
+    "fork": (_BOTH, _ANY, _has(features.forks)),
+    "layer": (_BOTH, _ANY, _has(features.touches_the_last_layer_only)),
+    "idle": (_BOTH, _MANY, _idle),
+    "abort": (_BOTH, _ANY, _abort),
+    "leftover": (_BOTH, _ANY, _after_an_abort(features.leaves_alone)),
+    "stale": (_BOTH, _ANY, _after_an_abort(features.receives_anew)),
+    "unseen": (_COLLECTIVE, _ANY, _unseen),
+    "alone": (_PULL, _MANY, _alone),
+    "source": (_PULL, _MANY, _source),
+    "close": (_BOTH, _ANY, _close),
+}
 
 CASES: tuple[Case, ...] = tuple(
-    Case(name, reason, transfer, owners, check)
-    for name, reason, transfers, all_owners, check in _TABLE
+    Case(name, _RULES[name], transfer, owners, check)
+    for name, (transfers, all_owners, check) in _CHECKS.items()
     for transfer, owners in product(transfers, all_owners)
 )
 """All cases, for `pytest.mark.parametrize("case", CASES, ids=str)`."""

@@ -14,11 +14,7 @@ from trimtab_tools.conformance.shape import DEFAULT_SHAPE, Shape
 
 @dataclass(frozen=True)
 class Report:
-    """The results of all cases.
-
-    Attributes:
-        results: one for each case.
-    """
+    """The results of all cases, one for each."""
 
     results: tuple[Result, ...]
 

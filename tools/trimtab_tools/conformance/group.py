@@ -13,7 +13,7 @@ from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_protocol.messages import Transfer
 from trimtab_protocol.version import Version
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
-from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
+from trimtab_tools.conformance.errors import BrokenContractError
 from trimtab_tools.conformance.expert_outputs import ExpertOutputs
 from trimtab_tools.conformance.offers import Work
 from trimtab_tools.conformance.ranks import Ranks, failure_of
@@ -38,7 +38,6 @@ class Group:
         patience: the longest time that a call or a transfer may take, in seconds.
 
     Attributes:
-        spec: which group it is.
         ranks: its ranks.
         expert_outputs: what each expert computes.
         placement: the placement by which all serve.
@@ -159,26 +158,12 @@ class Group:
     # Targets.
 
     def large_target(self) -> Placement:
-        """A random placement that differs as much as staging has room for.
-
-        Raises:
-            NotApplicableError: none is found.
-        """
-        return _found(large_target(self.placement, self.spec.staging_slots, self._rng))
+        """See `targets.large_target`."""
+        return large_target(self.placement, self.spec.staging_slots, self._rng)
 
     def target_with(self, feature: Feature) -> Placement:
-        """A placement for a small switch that has a feature.
-
-        Raises:
-            NotApplicableError: none is found.
-        """
-        return _found(target_with(self.placement, self.spec.staging_slots, self._rng, feature))
-
-
-def _found(target: Placement | None) -> Placement:
-    if target is None:
-        raise NotApplicableError("no such switch is found for this shape")
-    return target
+        """See `targets.target_with`."""
+        return target_with(self.placement, self.spec.staging_slots, self._rng, feature)
 
 
 def _version(offers: Offers) -> Version:

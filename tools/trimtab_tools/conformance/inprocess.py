@@ -14,14 +14,7 @@ _TIMEOUT_S = 60.0
 
 
 class InProcess:
-    """The `Transport` that all ranks of a group share.
-
-    Args:
-        ranks: number of ranks.
-
-    Attributes:
-        owners: the rank of each GPU.
-    """
+    """The `Transport` that all ranks of a group share. `owners` has the rank of each GPU."""
 
     def __init__(self, ranks: int) -> None:
         self.owners: dict[int, NumpyEngine] = {}

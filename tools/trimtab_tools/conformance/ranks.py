@@ -24,13 +24,8 @@ class _Rank(NamedTuple):
 class Ranks:
     """The adapter of each rank, with a thread for its session and one for its engine.
 
-    No wait is longer than the patience. So an adapter that blocks is found; its threads are left
-    blocked.
-
-    Args:
-        make_group: makes the adapters.
-        spec: which group to make.
-        patience: the longest time that a call or a transfer may take, in seconds.
+    No wait is longer than the patience, in seconds. So an adapter that blocks is found; its
+    threads are left blocked.
 
     Raises:
         NotApplicableError: the engine has no such groups.
@@ -55,15 +50,13 @@ class Ranks:
 
     def call_session(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
         """Have the session's thread call a method of the adapter."""
-        return self._ranks[rank].session.submit(
-            getattr(self._ranks[rank].adapter, method), *arguments
-        )
+        called = self._ranks[rank]
+        return called.session.submit(getattr(called.adapter, method), *arguments)
 
     def call_engine(self, rank: int, method: str, *arguments: Any) -> Future[Any]:
         """Have the engine's thread call a method of the adapter."""
-        return self._ranks[rank].engine.submit(
-            getattr(self._ranks[rank].adapter, method), *arguments
-        )
+        called = self._ranks[rank]
+        return called.engine.submit(getattr(called.adapter, method), *arguments)
 
     def observe(self, tokens_TH: FloatArray, when: str) -> dict[int, Observation]:
         """How each rank routes and what it computes, asked on its engine's thread."""

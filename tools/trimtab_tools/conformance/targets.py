@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trimtab_client.placement import Placement
+from trimtab_tools.conformance.errors import NotApplicableError
 from trimtab_tools.conformance.offers import Work
 
 Feature = Callable[[Work], bool]
@@ -15,6 +16,7 @@ Feature = Callable[[Work], bool]
 _MAX_WALK = 6
 _WALKS = 200
 _TRIES = 10
+_NOT_FOUND = "no such switch is found for this shape"
 
 
 def random_placement(
@@ -30,22 +32,29 @@ def random_placement(
     return Placement.of(rng.permuted(np.tile(row_R, (layers, 1)), axis=1), experts, gpus)
 
 
-def large_target(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement | None:
+def large_target(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement:
     """A random placement that differs as much as the staging of each GPU has room for.
 
-    None if no other placement than the base is found.
+    Raises:
+        NotApplicableError: no other placement than the base is found.
     """
-    tries = (_large_target(base, staging_slots, rng) for _ in range(_TRIES))
-    return next((target for target in tries if target != base), None)
+    for _ in range(_TRIES):
+        target = _large_target(base, staging_slots, rng)
+        if target != base:
+            return target
+    raise NotApplicableError(_NOT_FOUND)
 
 
 def target_with(
     base: Placement, staging_slots: int, rng: np.random.Generator, feature: Feature
-) -> Placement | None:
-    """The target of a small switch with a feature; None if none is found.
+) -> Placement:
+    """The target of a small switch with a feature.
 
     The search takes random steps in one layer, between at most two GPUs, and begins with few
     steps. So it is easy to see in such a switch what an engine does wrong.
+
+    Raises:
+        NotApplicableError: none is found.
     """
     layers, slots = base.phy2log.shape
     per_gpu = slots // base.num_gpus
@@ -63,7 +72,7 @@ def target_with(
             work = Work.between(base, target)
             if work.arrivals(range(base.num_gpus)) <= staging_slots and feature(work):
                 return target
-    return None
+    raise NotApplicableError(_NOT_FOUND)
 
 
 def _large_target(base: Placement, staging_slots: int, rng: np.random.Generator) -> Placement:

@@ -9,26 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trimtab_protocol.history import (
-    Aborted,
-    Aborting,
-    CommitSent,
-    Committed,
-    Digested,
-    EpochOpened,
-    Event,
-    Flipped,
-    InForce,
-    Offered,
-    Reported,
-)
+from trimtab_protocol import history
 from trimtab_protocol.placement import Placement
-from trimtab_tools.history.past import Past
+from trimtab_tools.history.past import Past, Placed
 
 
-def i1(past: Past, event: Event) -> Iterator[str]:
+def i1(past: Past, event: history.Event) -> Iterator[str]:
     """The versions in force at a worker never fall, neither within an epoch nor between epochs."""
-    if isinstance(event, InForce | Flipped):
+    if isinstance(event, history.InForce | history.Flipped):
         before = past.in_force.get(event.process)
         if before is not None and event.version < before.version:
             yield (
@@ -37,9 +25,9 @@ def i1(past: Past, event: Event) -> Iterator[str]:
             )
 
 
-def i2(past: Past, event: Event) -> Iterator[str]:
+def i2(past: Past, event: history.Event) -> Iterator[str]:
     """A version has one digest, which is that of its placement if that is recorded."""
-    if not isinstance(event, Digested):
+    if not isinstance(event, history.Digested):
         return
     first = past.digests.get(event.version, event)
     if event.digest != first.digest:
@@ -47,33 +35,31 @@ def i2(past: Past, event: Event) -> Iterator[str]:
             f"{event.version} has digest {_short(event.digest)}, "
             f"but {_short(first.digest)} in line {first.line}"
         )
-    placement = event.placement if isinstance(event, EpochOpened | Offered) else None
-    if placement is not None and placement.digest != event.digest:
+    if isinstance(event, Placed) and event.placement and event.placement.digest != event.digest:
         yield (
             f"{event.version} has digest {_short(event.digest)}, "
-            f"but that of its placement is {_short(placement.digest)}"
+            f"but that of its placement is {_short(event.placement.digest)}"
         )
 
 
-def i3(past: Past, event: Event) -> Iterator[str]:
+def i3(past: Past, event: history.Event) -> Iterator[str]:
     """Only committed versions are sent as Commit, flipped to, or served, except generation 0."""
-    if not isinstance(event, CommitSent | InForce | Flipped) or event.version in past.committed:
-        return
+    committed = past.committed
     match event:
-        case CommitSent():
+        case history.CommitSent() if event.version not in committed:
             yield f"Commit of {event.version} is sent to {event.worker!r} before it is durable"
-        case Flipped():
+        case history.Flipped() if event.version not in committed:
             yield f"{event.process} flips to {event.version}, which is not committed"
-        case InForce() if event.version.generation > 0:
+        case history.InForce() if event.version.generation > 0 and event.version not in committed:
             yield f"{event.process} serves with {event.version}, which is not committed"
 
 
-def i4(past: Past, event: Event) -> Iterator[str]:
+def i4(past: Past, event: history.Event) -> Iterator[str]:
     """A commit comes after Prepared by every member. A committed switch is never aborted."""
-    if isinstance(event, Aborting | Aborted) and event.version in past.committed:
+    if isinstance(event, history.Aborting | history.Aborted) and event.version in past.committed:
         line = past.committed[event.version]
         yield f"{event.version} is aborted, but line {line} commits it"
-    if not isinstance(event, Committed):
+    if not isinstance(event, history.Committed):
         return
     if event.version in past.aborted:
         line = past.aborted[event.version]
@@ -90,9 +76,9 @@ def i4(past: Past, event: Event) -> Iterator[str]:
             )
 
 
-def i5(past: Past, event: Event) -> Iterator[str]:
+def i5(past: Past, event: history.Event) -> Iterator[str]:
     """All ranks flip to a version at the same step."""
-    if isinstance(event, Flipped):
+    if isinstance(event, history.Flipped):
         first = past.flips.get(event.version, event)
         if event.step != first.step:
             yield (
@@ -101,9 +87,9 @@ def i5(past: Past, event: Event) -> Iterator[str]:
             )
 
 
-def i6(past: Past, event: Event) -> Iterator[str]:
+def i6(past: Past, event: history.Event) -> Iterator[str]:
     """The base of an offer is the version applied last in the newest epoch."""
-    if not isinstance(event, Offered):
+    if not isinstance(event, history.Offered):
         return
     if not past.is_newest(event.version.epoch):
         newest = f"the newest is {past.newest.epoch}" if past.newest else "there is none yet"
@@ -113,9 +99,9 @@ def i6(past: Past, event: Event) -> Iterator[str]:
         yield f"{event.version} is based on {event.base}, but {past.applied} was applied last"
 
 
-def i7(past: Past, event: Event) -> Iterator[str]:
+def i7(past: Past, event: history.Event) -> Iterator[str]:
     """For each process, added differences + recorded gaps = the last accepted counts."""
-    if not isinstance(event, Reported):
+    if not isinstance(event, history.Reported):
         return
     last = past.seqs.get(event.process)
     if last is not None and event.seq <= last:
@@ -124,17 +110,16 @@ def i7(past: Past, event: Event) -> Iterator[str]:
         if value < 0:
             yield f"report {event.seq} of {event.process} has a {name} of {value}"
     before = past.counted.get(event.process, 0)
-    if before + event.difference + event.gap != event.counts:
+    if (due := before + event.difference + event.gap) != event.counts:
         yield (
             f"report {event.seq} of {event.process} counts {event.counts}, but {before} before "
-            f"+ difference {event.difference} + gap {event.gap} are "
-            f"{before + event.difference + event.gap}"
+            f"+ difference {event.difference} + gap {event.gap} are {due}"
         )
 
 
-def i8(_: Past, event: Event) -> Iterator[str]:
+def i8(_: Past, event: history.Event) -> Iterator[str]:
     """Every expert has a slot in each layer, and each slot holds one of the experts."""
-    if isinstance(event, EpochOpened | Offered) and event.placement is not None:
+    if isinstance(event, Placed) and event.placement is not None:
         for fault in _faults(event.placement):
             yield f"{event.version}: {fault}"
 
@@ -169,15 +154,10 @@ def liveness(past: Past) -> Iterator[tuple[int, str]]:
     for process in past.newest.processes:
         last = past.in_force.get(process)
         if last is None and process.worker in past.speaking:
-            yield (
-                past.newest.line,
-                f"{process} never served in epoch {past.newest.epoch}",
-            )
+            yield past.newest.line, f"{process} never served in epoch {past.newest.epoch}"
         elif last is not None and last.version != past.applied:
-            yield (
-                last.line,
-                f"{process} is at {last.version} at the end, but {past.applied} was applied last",
-            )
+            where = f"{process} is at {last.version} at the end"
+            yield last.line, f"{where}, but {past.applied} was applied last"
 
 
 def _short(digest: bytes) -> str:

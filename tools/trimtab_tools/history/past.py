@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trimtab_protocol.history import (
-    Aborted,
-    Aborting,
-    Applied,
-    Committed,
-    Digested,
-    EpochOpened,
-    Event,
-    Flipped,
-    InForce,
-    Offered,
-    Prepared,
-    Process,
-    Reported,
-    Restored,
-)
+from trimtab_protocol import history
 from trimtab_protocol.version import Version
+
+Placed = history.EpochOpened | history.Offered
+"""Events that say which placement a version has, unless the history leaves it out."""
 
 
 class Switch(NamedTuple):
@@ -56,8 +44,8 @@ class Past:
     """
 
     def __init__(self) -> None:
-        self.newest: EpochOpened | None = None
-        self.epochs: dict[int, EpochOpened] = {}
+        self.newest: history.EpochOpened | None = None
+        self.epochs: dict[int, history.EpochOpened] = {}
         self.groups: dict[str, int] = {}
         self.applied: Version | None = None
         self.highest = 0
@@ -65,28 +53,28 @@ class Past:
         self.offered: dict[Version, int] = {}
         self.committed: dict[Version, int] = {}
         self.aborted: dict[Version, int] = {}
-        self.prepared: set[tuple[Version, bytes, Process]] = set()
-        self.digests: dict[Version, Digested] = {}
+        self.prepared: set[tuple[Version, bytes, history.Process]] = set()
+        self.digests: dict[Version, history.Digested] = {}
         self.placed: set[Version] = set()
-        self.in_force: dict[Process, InForce | Flipped] = {}
-        self.flips: dict[Version, Flipped] = {}
-        self.flipped: set[tuple[Version, Process]] = set()
+        self.in_force: dict[history.Process, history.InForce | history.Flipped] = {}
+        self.flips: dict[Version, history.Flipped] = {}
+        self.flipped: set[tuple[Version, history.Process]] = set()
         self.speaking: set[str] = set()
-        self.counted: dict[Process, int] = {}
-        self.seqs: dict[Process, int] = {}
+        self.counted: dict[history.Process, int] = {}
+        self.seqs: dict[history.Process, int] = {}
 
-    def has(self, event: Event) -> bool:
+    def has(self, event: history.Event) -> bool:
         """Whether a durable event is in the history already."""
         match event:
-            case EpochOpened():
+            case history.EpochOpened():
                 return event.epoch in self.epochs
-            case Offered():
+            case history.Offered():
                 return event.version in self.offered
-            case Committed():
+            case history.Committed():
                 return event.version in self.committed
-            case Aborted():
+            case history.Aborted():
                 return self.switch is None or self.switch.version != event.version
-            case Applied():
+            case history.Applied():
                 return self.applied == event.version
             case _:
                 return False
@@ -100,69 +88,69 @@ class Past:
         """Whether this is the epoch that was opened last."""
         return self.newest is not None and self.newest.epoch == epoch
 
-    def add(self, event: Event) -> None:
+    def add(self, event: history.Event) -> None:
         """Add the next event, whether it breaks a rule or not."""
-        if isinstance(event, Digested):
+        if isinstance(event, history.Digested):
             self.digests.setdefault(event.version, event)
-        if isinstance(event, EpochOpened | Offered) and event.placement is not None:
+        if isinstance(event, Placed) and event.placement is not None:
             self.placed.add(event.version)
         match event:
-            case EpochOpened():
+            case history.EpochOpened():
                 self._open(event)
-            case Offered():
+            case history.Offered():
                 self._offer(event)
-            case Prepared():
+            case history.Prepared():
                 self.prepared.add((event.version, event.digest, event.process))
-            case Committed():
+            case history.Committed():
                 self._commit(event)
-            case Aborting() | Aborted():
+            case history.Aborting() | history.Aborted():
                 self._abort(event)
-            case Applied():
+            case history.Applied():
                 self._apply(event)
-            case InForce() | Flipped():
+            case history.InForce() | history.Flipped():
                 self._speak(event)
-            case Reported() | Restored():
+            case history.Reported() | history.Restored():
                 self._count(event)
 
-    def _open(self, event: EpochOpened) -> None:
+    def _open(self, event: history.EpochOpened) -> None:
         self.newest = self.epochs[event.epoch] = event
         self.groups[event.group] = event.epoch
         self.applied, self.switch = event.version, None
 
-    def _offer(self, event: Offered) -> None:
+    def _offer(self, event: history.Offered) -> None:
         self.offered[event.version] = event.line
         self.highest = max(self.highest, event.version.generation)
         if self.is_newest(event.version.epoch):
             self.switch = Switch(event.version, event.line, committed=False)
 
-    def _commit(self, event: Committed) -> None:
+    def _commit(self, event: history.Committed) -> None:
         self.committed[event.version] = event.line
         if self.is_newest(event.version.epoch):
             line = self.offered.get(event.version, event.line)
             self.switch = Switch(event.version, line, committed=True)
 
-    def _abort(self, event: Aborting | Aborted) -> None:
+    def _abort(self, event: history.Aborting | history.Aborted) -> None:
         self.aborted.setdefault(event.version, event.line)
         # A committed switch cannot be aborted. I4 has reported it, and the switch stays open.
-        if isinstance(event, Aborted) and self.is_open(event.version, committed=False):
+        if isinstance(event, history.Aborted) and self.is_open(event.version, committed=False):
             self.switch = None
 
-    def _apply(self, event: Applied) -> None:
+    def _apply(self, event: history.Applied) -> None:
         if self.is_newest(event.version.epoch):
             self.applied = event.version
         if self.switch is not None and self.switch.version == event.version:
             self.switch = None
 
-    def _speak(self, event: InForce | Flipped) -> None:
+    def _speak(self, event: history.InForce | history.Flipped) -> None:
         self.speaking.add(event.process.worker)
         self.in_force[event.process] = event
-        if isinstance(event, Flipped):
+        if isinstance(event, history.Flipped):
             self.flips.setdefault(event.version, event)
             self.flipped.add((event.version, event.process))
 
-    def _count(self, event: Reported | Restored) -> None:
+    def _count(self, event: history.Reported | history.Restored) -> None:
         self.counted[event.process] = event.counts
-        if isinstance(event, Reported):
+        if isinstance(event, history.Reported):
             self.seqs[event.process] = event.seq
         else:
             # The reports since the saved baseline may come again.

@@ -4,59 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab_protocol.history import (
-    Applied,
-    CommitSent,
-    Committed,
-    EpochOpened,
-    Event,
-    Flipped,
-    InForce,
-    Offered,
-    Started,
-)
+from trimtab_protocol import history
 from trimtab_tools.history.past import Past
 
 
-def p1(last: Started | None, event: Started) -> Iterator[str]:
+def p1(last: history.Started | None, event: history.Started) -> Iterator[str]:
     """Each start of the server has a higher term. This rule is not about one deployment."""
     if last is not None and event.term <= last.term:
         yield f"the server starts in term {event.term} after term {last.term} in line {last.line}"
 
 
-def p2(past: Past, event: Event) -> Iterator[str]:
+def p2(past: Past, event: history.Event) -> Iterator[str]:
     """Epochs have the right numbers, groups and members, and only the newest is served."""
     match event:
-        case EpochOpened():
+        case history.EpochOpened():
             yield from _follows(past, event)
             yield from _owners(event)
-        case InForce() | Flipped():
+        case history.InForce() | history.Flipped():
             yield from _belongs(past, event)
-        case Committed() | CommitSent() if past.newest and not past.is_newest(event.version.epoch):
-            yield f"{event.version} is committed, but epoch {past.newest.epoch} is the newest"
+        case history.Committed() | history.CommitSent():
+            if past.newest is not None and event.version.epoch != past.newest.epoch:
+                yield f"{event.version} is committed, but epoch {past.newest.epoch} is the newest"
 
 
-def p3(past: Past, event: Event) -> Iterator[str]:
+def p3(past: Past, event: history.Event) -> Iterator[str]:
     """Generations rise over all epochs of a deployment, so none is used twice."""
-    if isinstance(event, Offered) and event.version.generation <= past.highest:
+    if isinstance(event, history.Offered) and event.version.generation <= past.highest:
         yield f"{event.version} is offered, but generation {past.highest} was used before"
 
 
-def p4(past: Past, event: Event) -> Iterator[str]:
+def p4(past: Past, event: history.Event) -> Iterator[str]:
     """At most one switch is open: offered, then committed, then applied by all."""
     match event:
-        case Offered() if past.switch is not None:
+        case history.Offered() if past.switch is not None:
             open_since = f"{past.switch.version} is open since line {past.switch.line}"
             yield f"{event.version} is offered while the switch to {open_since}"
-        case Committed():
+        case history.Committed():
             yield from _commits(past, event)
-        case Applied() if not past.is_open(event.version, committed=True):
+        case history.Applied() if not past.is_open(event.version, committed=True):
             yield f"{event.version} is applied, but is not an open switch that is committed"
-        case Applied():
+        case history.Applied():
             yield from _flipped_by_all(past, event)
 
 
-def _follows(past: Past, event: EpochOpened) -> Iterator[str]:
+def _follows(past: Past, event: history.EpochOpened) -> Iterator[str]:
     """Epochs are numbered in sequence, and no group has two. The first may have any number."""
     if past.newest is not None and event.epoch != past.newest.epoch + 1:
         yield f"epoch {event.epoch} follows epoch {past.newest.epoch}"
@@ -65,7 +56,7 @@ def _follows(past: Past, event: EpochOpened) -> Iterator[str]:
         yield f"group {event.group!r} opens epoch {event.epoch}, but has had epoch {earlier}"
 
 
-def _owners(event: EpochOpened) -> Iterator[str]:
+def _owners(event: history.EpochOpened) -> Iterator[str]:
     owner: dict[int, str] = {}
     for worker, member in event.members.items():
         for gpu in member.gpus:
@@ -83,20 +74,20 @@ def _owners(event: EpochOpened) -> Iterator[str]:
         yield f"epoch {event.epoch}: {owner[gpu]!r} owns GPU {gpu} of only {len(expected)} GPUs"
 
 
-def _belongs(past: Past, event: InForce | Flipped) -> Iterator[str]:
+def _belongs(past: Past, event: history.InForce | history.Flipped) -> Iterator[str]:
     epoch = past.epochs.get(event.version.epoch)
     if epoch is None:
         yield f"{event.process} serves with {event.version}, but its epoch was never opened"
     elif event.process not in epoch.processes:
         yield f"{event.process} serves with {event.version}, but is not a member of its epoch"
-    elif isinstance(event, InForce) and event.group != epoch.group:
+    elif isinstance(event, history.InForce) and event.group != epoch.group:
         yield (
             f"{event.process} serves with {event.version} in group {event.group!r}, "
             f"but the epoch belongs to group {epoch.group!r}"
         )
 
 
-def _commits(past: Past, event: Committed) -> Iterator[str]:
+def _commits(past: Past, event: history.Committed) -> Iterator[str]:
     version = event.version
     if past.is_open(version, committed=False):
         return
@@ -109,7 +100,7 @@ def _commits(past: Past, event: Committed) -> Iterator[str]:
     # Otherwise an abort or a new epoch has closed the switch, which I4 and P2 report.
 
 
-def _flipped_by_all(past: Past, event: Applied) -> Iterator[str]:
+def _flipped_by_all(past: Past, event: history.Applied) -> Iterator[str]:
     """Workers that have written no line are not judged: see the docstring of the package."""
     for process in past.epochs[event.version.epoch].processes:
         if process.worker in past.speaking and (event.version, process) not in past.flipped:

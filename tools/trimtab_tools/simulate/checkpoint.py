@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from trimtab_tools.conformance.adapter import FloatArray
 
 _MAX_WEIGHT = 8
 

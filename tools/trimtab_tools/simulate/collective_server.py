@@ -49,9 +49,9 @@ class CollectiveServer:
         self._thread = threading.Thread(target=self._loop, name="trimtab-collectives", daemon=True)
         self._thread.start()
 
-    def post(self, task: Callable[[], object]) -> None:
+    def post(self, task: Callable[..., object], *arguments: object) -> None:
         """Have the server's thread call `task` soon."""
-        self._tasks.put(task)
+        self._tasks.put(partial(task, *arguments))
         os.write(self._wake, b"\0")
 
     def close(self) -> None:

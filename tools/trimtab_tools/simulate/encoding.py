@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trimtab_client.placement import IntArray
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
 
 
 def encode(layer_N: IntArray, slot_N: IntArray, value_NX: FloatArray) -> bytes:

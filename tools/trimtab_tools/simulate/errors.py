@@ -1,9 +1,4 @@
-"""The exceptions of the fleet simulator, beside those of the client.
-
-FleetError          a process of the fleet failed, or something that the fleet needs is missing
-
-A wait that takes too long raises the client's DeadlineExceededError.
-"""
+"""The exception of the fleet simulator, beside those of the client."""
 
 from __future__ import annotations
 
@@ -11,4 +6,7 @@ from trimtab_client.exceptions import TrimtabError
 
 
 class FleetError(TrimtabError):
-    """The fleet cannot go on. The message says which process failed, and how."""
+    """The fleet cannot go on: a process failed, or something that it needs is missing.
+
+    A wait that takes too long raises the client's DeadlineExceededError instead.
+    """

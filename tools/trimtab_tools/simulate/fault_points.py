@@ -7,9 +7,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-from trimtab_tools.simulate.messages import FaultKind, InjectFault, SwitchPoint
+from trimtab_tools.simulate.messages import Action, InjectFault, SwitchPoint
 
-_SIGNALS = {FaultKind.KILL: signal.SIGKILL, FaultKind.STOP: signal.SIGSTOP}
+_SIGNALS = {Action.KILL_RANK: signal.SIGKILL, Action.STOP_RANK: signal.SIGSTOP}
 
 
 class FaultPoints:
@@ -42,6 +42,6 @@ class FaultPoints:
             self._pending = [fault for fault in self._pending if fault.point is not point]
         for fault in due:
             self._report(fault)
-            if fault.kind in _SIGNALS:
-                os.kill(os.getpid(), _SIGNALS[fault.kind])
-        return [fault for fault in due if fault.kind not in _SIGNALS]
+            if fault.action in _SIGNALS:
+                os.kill(os.getpid(), _SIGNALS[fault.action])
+        return [fault for fault in due if fault.action not in _SIGNALS]

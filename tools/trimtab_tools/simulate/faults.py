@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.simulate.messages import SwitchPoint
+from trimtab_tools.simulate.messages import Action, SwitchPoint
 
 GRAMMAR = """\
 faults:
@@ -32,22 +31,6 @@ SERVER_POINTS = ("offered", "prepared", "committed", "aborting", "applied")
 _WORDS = re.compile(
     r"(?P<action>[a-z-]+)(?::(?P<rank>\d+))?@(?P<when>[a-z]+|w\d+|[\d.]+s)(?:\+(?P<lasts>[\d.]+)s?)?"
 )
-
-
-class Action(Enum):
-    """The kinds of faults."""
-
-    KILL_SERVER = "kill-server"
-    STOP_SERVER = "stop-server"
-    KILL_RANK = "kill-rank"
-    STOP_RANK = "stop-rank"
-    REFUSE = "refuse"
-    SLOW = "slow"
-
-    @property
-    def concerns_a_rank(self) -> bool:
-        """Whether the fault happens to a rank, and not to the server."""
-        return self not in (Action.KILL_SERVER, Action.STOP_SERVER)
 
 
 _NEEDS_SECONDS = (Action.STOP_SERVER, Action.STOP_RANK, Action.SLOW)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
+from trimtab_client.client import Client
 from trimtab_client.exceptions import TrimtabError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.results import TriggerResult
@@ -18,7 +19,7 @@ from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fault_injection import FaultInjector
 from trimtab_tools.simulate.fleet_state import FleetState, RankStatus
 from trimtab_tools.simulate.history_tail import HistoryTail, Line
-from trimtab_tools.simulate.launch import LaunchOptions, launch
+from trimtab_tools.simulate.launch import launch
 from trimtab_tools.simulate.operator_client import RETRY_S, OperatorClient
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank_processes import RANK_COMMAND
@@ -29,6 +30,7 @@ from trimtab_tools.simulate.server import ServerProcess
 _T = TypeVar("_T")
 _QUICK_REPORTS = ("--report-seconds", "0.1")
 _LEAVE_S = 15.0
+_PAUSE_REASON = "the simulation ends"
 
 
 class Fleet:
@@ -42,8 +44,9 @@ class Fleet:
         assert report.ok, report
 
     A rank that dies is replaced: the group forms anew, and goes on from where the others
-    stand. Every wait has a timeout, and its error says what was waited for. Methods may be
-    called from any thread.
+    stand. Every wait has a timeout in seconds, by default the fleet's patience. It raises
+    DeadlineExceededError, which says what was waited for, and FleetError if the fleet cannot go
+    on. Methods may be called from any thread.
 
     Args:
         options: sizes of the fleet, and how it works.
@@ -59,9 +62,6 @@ class Fleet:
         rank_command: runs a rank's process; see `RankProcesses`.
 
     Attributes:
-        options: sizes of the fleet, and how it works.
-        balance: as given.
-        patience: as given.
         state: what is known of the ranks, and what has happened.
         faults: causes faults; only inside the block.
         target: the placement that `switch_to` reached last.
@@ -94,13 +94,21 @@ class Fleet:
         self.balance = balance
         quick = () if balance is None else _QUICK_REPORTS
         flags = ("--balance", balance or "off", *quick, *server_flags)
-        self._launch = LaunchOptions(options, server, history, flags, rank_command, patience)
         self.state = FleetState(options)
+        self._launched = launch(
+            options,
+            self.state,
+            server=server,
+            history=history,
+            server_flags=flags,
+            rank_command=rank_command,
+            patience=patience,
+        )
         self.target = options.untouched
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._processes = running = self._exit.enter_context(launch(self._launch, self.state))
+        self._processes = running = self._exit.enter_context(self._launched)
         self._history = None if running.history is None else HistoryTail(running.history)
         self._operator = OperatorClient(running.address, self.options.deployment, self.state)
         self.faults = FaultInjector(running, self.state)
@@ -128,20 +136,11 @@ class Fleet:
     # The server.
 
     def own_server(self) -> ServerProcess:
-        """The server that the fleet has started.
-
-        Raises:
-            InvalidArgumentError: the fleet uses another one.
-        """
+        """See `FleetProcesses.own_server`."""
         return self._processes.own_server()
 
     def start_server(self, *flags: str, wait: bool = True) -> None:
-        """Start the fleet's server again, on the same port and store.
-
-        Args:
-            flags: further flags for this time.
-            wait: whether to wait until the server is ready.
-        """
+        """Start the fleet's server again, on the same port and store, with further flags."""
         server = self.own_server()
         server.start(*flags)
         if wait:
@@ -154,37 +153,24 @@ class Fleet:
     ) -> TriggerResult:
         """Ask for a placement, again and again until the server offers it.
 
-        Args:
-            placement: where to go; if None, the server plans from what the ranks have counted.
-            timeout: in seconds; if None, the fleet's patience.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took too long. The message has the server's last answer.
+        If it is None, the server plans from what the ranks have counted. The error of a wait that
+        takes too long has the server's last answer.
         """
-        return self._operator.trigger(placement, self._timeout(timeout))
+        ask, seconds = partial(Client.trigger, placement=placement), self._timeout(timeout)
+        return self._operator.until_done(ask, "a switch to be offered", seconds)
 
     def trigger_once(
         self, placement: Placement | None, timeout: float
     ) -> TriggerResult | TrimtabError:
         """Ask for a placement once; returns the error if the server cannot offer it now."""
-        return self._operator.trigger_once(placement, timeout)
+        return self._operator.once(partial(Client.trigger, placement=placement), timeout)
 
     def switch_to(
         self, placement: Placement | None = None, timeout: float | None = None
     ) -> Placement:
         """Have all ranks serve by a placement; asks for it again after each abort.
 
-        Args:
-            placement: where to go; if None, the server plans from what the ranks have counted.
-            timeout: in seconds; if None, the fleet's patience.
-
-        Returns:
-            The placement by which all ranks serve now.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took too long.
+        If it is None, the server plans. Returns the placement by which all ranks serve now.
         """
         begun = time.monotonic()
         self.target = self._reach(placement, self._timeout(timeout))
@@ -211,23 +197,13 @@ class Fleet:
     def wait(
         self, what: str, condition: Callable[[], _T | None], timeout: float | None = None
     ) -> _T:
-        """Wait until a condition returns something other than None; returns that.
-
-        Raises:
-            FleetError: the fleet cannot go on.
-            DeadlineExceededError: it took longer than `timeout`, or than the fleet's patience.
-        """
+        """Wait until a condition returns something other than None; returns that."""
         return self.state.wait(what, condition, self._timeout(timeout))
 
     def wait_in_force(
         self, timeout: float | None = None, *, after: Version | None = None
     ) -> Version:
-        """Wait until all ranks serve by one version; returns it.
-
-        Args:
-            timeout: in seconds; if None, the fleet's patience.
-            after: the version has to be of a later epoch than this one.
-        """
+        """Wait until all ranks serve by one version, of a later epoch than `after`; returns it."""
         epoch = 0 if after is None else after.epoch
 
         def found() -> Version | None:
@@ -262,11 +238,8 @@ class Fleet:
         """Come to rest, end all ranks and the server, and judge what has happened.
 
         At rest all ranks serve by the last target, or, if the server balances by itself, by
-        one placement; and no switch is open.
-
-        Args:
-            timeout: longest wait for the fleet to come to rest; if None, the fleet's patience.
-            trouble: what has gone wrong already; if not empty, the fleet does not wait for rest.
+        one placement; and no switch is open. If `trouble` says what has gone wrong already, the
+        fleet does not wait for rest.
         """
         server = self._processes.server
         trouble = trouble or self._come_to_rest(self._timeout(timeout))
@@ -285,7 +258,8 @@ class Fleet:
             self.wait_in_force(seconds)
             if self.balance is not None:
                 # Else the server could offer one more switch, which would never end.
-                self._operator.pause(seconds)
+                pause = partial(Client.pause, reason=_PAUSE_REASON)
+                self._operator.until_done(pause, "the deployment to be paused", seconds)
                 self.wait("the last switch to end", self._is_quiet, seconds)
                 return ""
             self._reach(self.target, seconds)
@@ -298,7 +272,8 @@ class Fleet:
     def _resume(self) -> str:
         """Leave a server that the fleet has not started as it was."""
         try:
-            self._operator.resume()
+            with Client(self.address) as client:
+                client.resume(self.options.deployment)
         except TrimtabError as error:
             return f"the deployment is left paused: {error}"
         return ""

@@ -75,12 +75,7 @@ class Switch:
 
 @dataclass
 class InjectedFault:
-    """A fault that has happened.
-
-    Attributes:
-        at: when.
-        fault: which one, in the words of the command line.
-    """
+    """A fault that has happened: when, and which one in the words of the command line."""
 
     at: float
     fault: str
@@ -88,9 +83,6 @@ class InjectedFault:
 
 class FleetState:
     """The state of a fleet. All times are of the monotonic clock. Any thread may read it.
-
-    Args:
-        options: the fleet's options.
 
     Attributes:
         began: when the fleet was made.

@@ -9,13 +9,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_tools.simulate.checkpoint import Checkpoint, FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
+from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.traffic import make_traffic, token_values
@@ -24,11 +25,8 @@ Compute = Callable[[int, int, FloatArray], FloatArray]
 """The weights of a layer and a slot, or of a layer and an expert, applied to tokens [T, H]."""
 
 
-class Exchange(Protocol):
-    """A collective of the group: see `RankPipe.exchange`."""
-
-    def __call__(self, collective: str, parts: Sequence[bytes], /) -> Sequence[bytes]:
-        """Give each rank a part, and get a part from each."""
+Exchange = Callable[[str, Sequence[bytes]], Sequence[bytes]]
+"""A collective of the group: see `RankPipe.exchange`."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ class Group:
         members: their numbers, in the order of the parts that they contribute.
 
     Attributes:
-        name: of the group.
-        members: their numbers.
         reason: why the group is broken; None if it is not.
     """
 

@@ -15,11 +15,7 @@ Line = Mapping[str, Any]
 
 
 class HistoryTail:
-    """The lines of a history so far. Any thread may use it.
-
-    Args:
-        path: of the history, which need not exist yet.
-    """
+    """The lines so far of a history, which need not exist yet. Any thread may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,8 +39,7 @@ class HistoryTail:
     def verdict(self, *, complete: bool) -> Report | None:
         """What the history checker finds; None if nothing was ever written.
 
-        Args:
-            complete: whether the run has come to rest, so that every switch must have ended.
+        The run has come to rest if it is `complete`, so that every switch must have ended.
         """
         if not self._path.exists():
             return None

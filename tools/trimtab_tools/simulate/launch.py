@@ -19,28 +19,6 @@ from trimtab_tools.simulate.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
-class LaunchOptions:
-    """What to start.
-
-    Attributes:
-        fleet: sizes of the fleet, and how it works.
-        server: address of a server to use; None if the fleet starts its own.
-        history: file for the history. If None, it is in the fleet's folder; with `server`, there
-            is no history.
-        server_flags: flags of the fleet's own server.
-        rank_command: runs a rank.
-        patience: longest wait for the server to be ready, in seconds.
-    """
-
-    fleet: FleetOptions
-    server: str | None
-    history: Path | None
-    server_flags: Sequence[str]
-    rank_command: Sequence[str]
-    patience: float
-
-
-@dataclass(frozen=True)
 class FleetProcesses:
     """The running processes of a fleet.
 
@@ -48,8 +26,6 @@ class FleetProcesses:
         server: the fleet's own server; None if it uses another one.
         address: of the server that the fleet uses.
         history: the file of the history; None if there is none.
-        ranks: the processes of the ranks.
-        supervisor: forms their group.
     """
 
     server: ServerProcess | None
@@ -70,8 +46,19 @@ class FleetProcesses:
 
 
 @contextmanager
-def launch(options: LaunchOptions, state: FleetState) -> Iterator[FleetProcesses]:
+def launch(
+    options: FleetOptions,
+    state: FleetState,
+    *,
+    server: str | None,
+    history: Path | None,
+    server_flags: Sequence[str],
+    rank_command: Sequence[str],
+    patience: float,
+) -> Iterator[FleetProcesses]:
     """Start all processes, and tell the ranks where the server is; at the end, end them.
+
+    Args: those of `Fleet`.
 
     Raises:
         FleetError: the server cannot be started.
@@ -82,19 +69,19 @@ def launch(options: LaunchOptions, state: FleetState) -> Iterator[FleetProcesses
         ending.callback(shutil.rmtree, folder, ignore_errors=True)
         processes = Processes(folder)
         ending.callback(processes.close)
-        server, history, address = None, options.history, options.server or ""
+        own, address = None, server or ""
         if not address:
             history = history or folder / "history.jsonl"
-            server = ServerProcess(processes, history, options.server_flags, state)
-            server.start()
-        ranks = RankProcesses(options.fleet, processes, history, options.rank_command)
-        supervisor = Supervisor(options.fleet, ranks, state)
+            own = ServerProcess(processes, history, server_flags, state)
+            own.start()
+        ranks = RankProcesses(options, processes, history, rank_command)
+        supervisor = Supervisor(options, ranks, state)
         ending.callback(supervisor.close)
         # The supervisor's thread may be sending to a stopped process, so processes end first.
         ending.callback(processes.close)
         supervisor.start_ranks()
-        if server is not None:
-            server.wait_ready(options.patience)
-            address = server.address
+        if own is not None:
+            own.wait_ready(patience)
+            address = own.address
         supervisor.begin(address)
-        yield FleetProcesses(server, address, history, ranks, supervisor)
+        yield FleetProcesses(own, address, history, ranks, supervisor)

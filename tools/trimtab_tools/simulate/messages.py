@@ -28,13 +28,20 @@ class SwitchPoint(Enum):
     FLIPPING = "flipping"
 
 
-class FaultKind(Enum):
-    """The kinds of faults of a rank."""
+class Action(Enum):
+    """The kinds of faults. Their values are the words of the command line."""
 
-    KILL = "kill-rank"
-    STOP = "stop-rank"
+    KILL_SERVER = "kill-server"
+    STOP_SERVER = "stop-server"
+    KILL_RANK = "kill-rank"
+    STOP_RANK = "stop-rank"
     REFUSE = "refuse"
     SLOW = "slow"
+
+    @property
+    def concerns_a_rank(self) -> bool:
+        """Whether the fault happens to a rank, and not to the server."""
+        return self not in (Action.KILL_SERVER, Action.STOP_SERVER)
 
 
 # To a rank.
@@ -61,10 +68,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Join:
-    """Serve in this group until it breaks.
+    """Serve in this group, which is new, until it breaks.
 
     Attributes:
-        group: name of the group, which is new.
         step: the first step.
         phy2log: the placement by which all ranks begin, int32 [L, R].
         addresses: where each rank serves reads of its weights.
@@ -87,13 +93,13 @@ class InjectFault:
 
     Attributes:
         point: where in a switch.
-        kind: which fault.
-        seconds: how much longer a SLOW transfer takes, or how long a STOP lasts (0 if somebody
-            else ends it).
+        action: which fault of a rank.
+        seconds: how much longer a SLOW transfer takes, or how long a STOP_RANK lasts (0 if
+            somebody else ends it).
     """
 
     point: SwitchPoint
-    kind: FaultKind
+    action: Action
     seconds: float = 0.0
 
 
@@ -123,10 +129,7 @@ class Ready:
 class Contribution:
     """What a rank brings to a collective: a part for each member, in their order.
 
-    Attributes:
-        step: the rank's step.
-        collective: name of the collective; a step has several.
-        parts: for each member.
+    A step has several collectives, each with a name.
     """
 
     step: int

@@ -10,7 +10,7 @@ from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_protocol.messages import Transfer
-from trimtab_tools.simulate.trace import Trace, read_trace
+from trimtab_tools.simulate.trace import Counts, read_trace
 
 _MAX_HIDDEN = 1 << 14
 
@@ -80,23 +80,20 @@ class FleetOptions:
         integer(self.seed, "seed", low=0)
         if not 0 <= real(self.step_seconds, "step_seconds") <= 60:
             raise invalid("step_seconds", f"{self.step_seconds} is not in [0, 60]")
-        if self.transfer not in [*Transfer, *(each.value for each in Transfer)]:
-            names = [each.value for each in Transfer]
+        names = [each.value for each in Transfer]
+        if self.transfer not in [*Transfer, *names]:
             raise invalid("transfer", f"{self.transfer!r} is not one of {names}")
         object.__setattr__(self, "transfer", Transfer(self.transfer))
         self._set_slots()
 
     def _sizes_of_trace(self) -> dict[str, int]:
-        trace = self.loads()
-        if self.experts not in (0, trace.experts):
-            raise invalid(
-                "experts", f"{self.experts} is not the number in the trace ({trace.experts})"
-            )
+        windows, layers, experts = self.loads().shape
+        if self.experts not in (0, experts):
+            raise invalid("experts", f"{self.experts} is not the number in the trace ({experts})")
         if self.tokens:
             raise invalid("tokens", f"{self.tokens} is given, but the trace has its own number")
-        windows = (0, trace.windows) if self.windows is None else self.windows
-        object.__setattr__(self, "windows", windows)
-        return {"layers": trace.layers, "experts": trace.experts, "hidden": _HIDDEN_OF_TRACE}
+        object.__setattr__(self, "windows", self.windows or (0, windows))
+        return {"layers": layers, "experts": experts, "hidden": _HIDDEN_OF_TRACE}
 
     def _set_slots(self) -> None:
         if self.slots == 0:
@@ -107,15 +104,15 @@ class FleetOptions:
         if self.slots < self.experts:
             raise invalid("slots", f"{self.slots} is less than experts ({self.experts})")
 
-    def loads(self) -> Trace:
-        """The loads of the trace that are replayed, read from the file.
+    def loads(self) -> Counts:
+        """The loads of the trace that are replayed, read from the file: int64 [T, L, E].
 
         Raises:
             InvalidArgumentError: there is no trace, or it cannot be read.
         """
         if self.trace is None:
             raise invalid("trace", "None has no loads: the traffic is synthetic")
-        return read_trace(self.trace).select(self.windows, self.layers)
+        return read_trace(self.trace, self.windows, self.layers)
 
     @property
     def num_windows(self) -> int:

@@ -27,9 +27,6 @@ class Processes:
 
     Args:
         folder: of the fleet. It holds what the processes write to standard error.
-
-    Attributes:
-        folder: of the fleet.
     """
 
     def __init__(self, folder: Path) -> None:

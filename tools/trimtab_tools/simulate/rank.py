@@ -27,19 +27,10 @@ from trimtab_client.worker.options import WorkerOptions
 from trimtab_client.worker.session import WorkerSession
 from trimtab_protocol.messages import Scope
 from trimtab_tools.conformance.reference import NumpyEngine
+from trimtab_tools.simulate import messages
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.fault_points import FaultPoints
 from trimtab_tools.simulate.forward_pass import ForwardPass, StepResult
-from trimtab_tools.simulate.messages import (
-    FaultKind,
-    InjectFault,
-    Join,
-    LeftGroup,
-    Progress,
-    Ready,
-    Setup,
-    SwitchPoint,
-)
 from trimtab_tools.simulate.rank_pipe import GroupBrokenError, RankPipe
 from trimtab_tools.simulate.transport import FleetTransport
 from trimtab_tools.simulate.weight_reads import WeightReader, WeightServer
@@ -51,21 +42,19 @@ _HISTORY_EVENTS = ("in_force", "flipped")
 
 
 class Rank:
-    """One worker, over all groups that its process is in.
+    """One worker, over all groups that its process is in. `setup` came first on its pipe."""
 
-    Args:
-        pipe: to the fleet.
-        setup: the first message from the fleet.
-    """
-
+    engine_type: type[NumpyEngine] = NumpyEngine
     engine: NumpyEngine
     session: WorkerSession
 
-    def __init__(self, pipe: Connection[Any, Any], setup: Setup) -> None:
+    def __init__(self, pipe: Connection[Any, Any], setup: messages.Setup) -> None:
         self.setup = setup
         self.options = options = setup.options
         self.checkpoint = Checkpoint(options.seed, options.hidden)
-        self.fault_points = FaultPoints(self._report_fault)
+        self.fault_points = FaultPoints(
+            lambda fault: self.pipe.report("fault_injected", fault=fault)
+        )
         self.pipe = RankPipe(pipe, self._add_fault)
         self.reader = WeightReader(options.hidden)
         self.transport = FleetTransport(options, self.reader, self.pipe)
@@ -74,7 +63,7 @@ class Rank:
         self._window_counter = WindowCounter(options.steps_per_window, options.num_windows)
         self._progress_due = 0.0
         WeightServer(setup.address, lambda layer, slot: self.engine.weights_in(layer, slot))
-        self.pipe.send(Ready())
+        self.pipe.send(messages.Ready())
 
     def run(self) -> None:
         """Serve in one group after another, until the simulation ends."""
@@ -82,7 +71,7 @@ class Rank:
         if first is None:
             return
         self._load(first)
-        group: Join | None = first
+        group: messages.Join | None = first
         while group is not None:
             self.reader.regroup(group.addresses)
             try:
@@ -90,29 +79,25 @@ class Rank:
             except GroupBrokenError:
                 self._report_progress()
                 version, phy2log_LR = self.session.in_force, self.engine.phy2log()
-                self.pipe.send(LeftGroup(self.pipe.step, version, phy2log_LR))
+                self.pipe.send(messages.LeftGroup(self.pipe.step, version, phy2log_LR))
             group = self.pipe.next_group()
             if group is not None:
                 self.session.regroup(group.group, self._maps)
         self.session.close("the simulation ends")
         self.engine.close()
 
-    def make_engine(self, placement: Placement) -> NumpyEngine:
-        """The engine's adapter, loaded with the weights of a placement."""
-        return NumpyEngine(
-            (self.setup.index,),
-            placement,
-            self.checkpoint.weights,
-            self.transport,
-            transfer=self.options.transfer,
-            staging_slots=self.options.slots_per_rank,
-        )
-
-    def _load(self, group: Join) -> None:
+    def _load(self, group: messages.Join) -> None:
         """Load the weights by which the group begins, and connect to the server."""
         options = self.options
         self._maps = Placement.of(group.phy2log, options.experts, options.ranks)
-        self.engine = self.make_engine(self._maps)
+        self.engine = self.engine_type(
+            (self.setup.index,),
+            self._maps,
+            self.checkpoint.weights,
+            self.transport,
+            transfer=options.transfer,
+            staging_slots=options.slots_per_rank,
+        )
         self.forward_pass = ForwardPass(
             options, self.setup.index, self.checkpoint, self.engine.compute, self.pipe.exchange
         )
@@ -144,7 +129,7 @@ class Rank:
 
     # The engine's thread.
 
-    def _serve(self, group: Join) -> None:
+    def _serve(self, group: messages.Join) -> None:
         """Do step after step, until a collective says that the group is broken."""
         step, begun = group.step, time.monotonic()
         while True:
@@ -174,7 +159,7 @@ class Rank:
             self.pipe.send(window)
 
     def _flip(self, flip: Flip) -> None:
-        self.fault_points.reached(SwitchPoint.FLIPPING)
+        self.fault_points.reached(messages.SwitchPoint.FLIPPING)
         self.engine.flip(flip)
         # From the engine itself, and not from the flip: this shows what the engine has done.
         options, before_LS = self.options, self._own_experts()
@@ -189,7 +174,7 @@ class Rank:
 
     def _barrier(self, values: Sequence[int]) -> Sequence[int]:
         if values[1]:
-            self.fault_points.reached(SwitchPoint.ARMED)
+            self.fault_points.reached(messages.SwitchPoint.ARMED)
         own = np.array(values, np.int64).tobytes()
         parts = self.pipe.exchange("barrier", [own] * self.options.ranks)
         lowest: list[int] = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2).min(0).tolist()
@@ -197,14 +182,15 @@ class Rank:
 
     def _report_progress(self, example: str = "") -> None:
         self._progress_due = time.monotonic() + _PROGRESS_S
-        step, moved = self.pipe.step, self.transport.moved
-        self.pipe.send(Progress(step, self._tokens, self._wrong, moved, self._moves, example))
+        moved, moves = self.transport.moved, self._moves
+        done = self.pipe.step, self._tokens, self._wrong, moved, moves
+        self.pipe.send(messages.Progress(*done, example))
 
     # The session's thread; `_on_offer` of a collective transfer: the engine's.
 
     def _on_offer(self, offer: SwitchOffer) -> Future[bool]:
         self.pipe.report("accepted", version=offer.version)
-        self.fault_points.reached(SwitchPoint.ACCEPTED)
+        self.fault_points.reached(messages.SwitchPoint.ACCEPTED)
         transfer, prepared = self.engine.on_offer(offer), Future[bool]()
         if transfer is None:
             self._answer(None, prepared)
@@ -218,8 +204,8 @@ class Rank:
         if failure is not None:
             prepared.set_exception(failure)
             return
-        faults = self.fault_points.reached(SwitchPoint.PREPARED)
-        accepts = all(fault.kind is not FaultKind.REFUSE for fault in faults)
+        faults = self.fault_points.reached(messages.SwitchPoint.PREPARED)
+        accepts = all(fault.action is not messages.Action.REFUSE for fault in faults)
         delay = sum(fault.seconds for fault in faults)
         if delay > 0:
             timer = Timer(delay, prepared.set_result, [accepts])
@@ -238,12 +224,9 @@ class Rank:
             append_line(self.setup.history, values)
         self.pipe.report(event.kind, **event.values)
 
-    def _add_fault(self, fault: InjectFault) -> None:
+    def _add_fault(self, fault: messages.InjectFault) -> None:
         self.fault_points.add(fault)
         self.pipe.report("fault_pending")
-
-    def _report_fault(self, fault: InjectFault) -> None:
-        self.pipe.report("fault_injected", fault=fault)
 
 
 def append_line(history: Path, values: dict[str, Any]) -> None:

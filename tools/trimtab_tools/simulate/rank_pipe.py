@@ -10,16 +10,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from trimtab_tools.simulate.messages import (
-    Contribution,
-    FromRank,
-    GroupBroken,
-    InjectFault,
-    Join,
-    Leave,
-    RankEvent,
-    Result,
-)
+from trimtab_tools.simulate import messages
 
 
 class GroupBrokenError(Exception):
@@ -40,13 +31,13 @@ class RankPipe:
     """
 
     def __init__(
-        self, pipe: Connection[Any, Any], add_fault: Callable[[InjectFault], object]
+        self, pipe: Connection[Any, Any], add_fault: Callable[[messages.InjectFault], object]
     ) -> None:
         self.step = 0
         self._pipe = pipe
         self._add_fault = add_fault
         self._lock = threading.Lock()
-        self._orders: queue.SimpleQueue[Join | Leave | Result | GroupBroken] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[messages.ToRank] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="fleet pipe", daemon=True).start()
 
     def exchange(self, collective: str, parts: Sequence[bytes]) -> Sequence[bytes]:
@@ -59,29 +50,29 @@ class RankPipe:
         Raises:
             GroupBrokenError: no rank gets a result.
         """
-        self.send(Contribution(self.step, collective, parts))
+        self.send(messages.Contribution(self.step, collective, parts))
         order = self._orders.get()
-        if isinstance(order, Result):
+        if isinstance(order, messages.Result):
             return order.parts
-        if isinstance(order, GroupBroken):
+        if isinstance(order, messages.GroupBroken):
             raise GroupBrokenError(order.reason)
         raise RuntimeError(f"{order} does not answer a collective")
 
-    def next_group(self) -> Join | None:
+    def next_group(self) -> messages.Join | None:
         """Wait for the next group; None if the simulation ends."""
         order = self._orders.get()
         match order:
-            case Join():
+            case messages.Join():
                 return order
-            case Leave():
+            case messages.Leave():
                 return None
         raise RuntimeError(f"{order} came without a collective")
 
     def report(self, kind: str, **values: Any) -> None:
         """Tell the fleet that something has happened."""
-        self.send(RankEvent(time.monotonic(), kind, values))
+        self.send(messages.RankEvent(time.monotonic(), kind, values))
 
-    def send(self, message: FromRank) -> None:
+    def send(self, message: messages.FromRank) -> None:
         """Send a message to the fleet."""
         with self._lock:
             self._pipe.send(message)
@@ -93,7 +84,7 @@ class RankPipe:
             except (EOFError, OSError):
                 # The fleet is gone, and with it the barrier: there is nobody to tell.
                 os._exit(1)
-            if isinstance(message, InjectFault):
+            if isinstance(message, messages.InjectFault):
                 self._add_fault(message)
             else:
                 self._orders.put(message)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from signal import Signals
 from threading import Timer
 from typing import Any
 
@@ -25,8 +25,6 @@ class RankProcesses:
     """One process for each rank. A process that replaces another one has a new address.
 
     Args:
-        options: the fleet's options.
-        processes: starts them.
         history: the file to which they add their events; None if there is no history.
         command: runs a rank; it gets the number of a file descriptor as its last argument.
 
@@ -69,21 +67,13 @@ class RankProcesses:
         """The first message to a rank's process, which names the server."""
         return Setup(self._options, rank, target, self.addresses[rank], self._history)
 
-    def kill(self, rank: int) -> None:
-        """Kill a rank's process by SIGKILL."""
-        send_signal(self._running[rank], signal.SIGKILL)
-
-    def stop(self, rank: int) -> None:
-        """Stop a rank's process by SIGSTOP: it hangs, with all its connections open."""
-        send_signal(self._running[rank], signal.SIGSTOP)
-
-    def resume(self, rank: int) -> None:
-        """Let a stopped process go on, by SIGCONT."""
-        send_signal(self._running[rank], signal.SIGCONT)
+    def signal(self, rank: int, number: Signals) -> None:
+        """Send a signal to a rank's process. SIGSTOP has it hang, with all its connections open."""
+        send_signal(self._running[rank], number)
 
     def resume_later(self, rank: int, seconds: float) -> None:
         """Let the process that is the rank's now go on after some time."""
-        timer = Timer(seconds, send_signal, [self._running[rank], signal.SIGCONT])
+        timer = Timer(seconds, send_signal, [self._running[rank], Signals.SIGCONT])
         timer.daemon = True
         timer.start()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from trimtab_tools.simulate.errors import FleetError
@@ -95,19 +95,14 @@ class ServerProcess:
         """Kill the server by SIGKILL, and wait until its process has ended."""
         process = self._process
         if process is not None:
-            send_signal(process, signal.SIGKILL)
+            send_signal(process, Signals.SIGKILL)
             self._processes.wait(process)
         self._ready.clear()
 
-    def stop(self) -> None:
-        """Stop the server by SIGSTOP: it hangs, with all its connections open."""
+    def signal(self, number: Signals) -> None:
+        """Send a signal. SIGSTOP has the server hang, with all its connections open."""
         if self._process is not None:
-            send_signal(self._process, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a stopped server go on, by SIGCONT."""
-        if self._process is not None:
-            send_signal(self._process, signal.SIGCONT)
+            send_signal(self._process, number)
 
     def terminate(self, timeout: float) -> None:
         """Have the server drain and end, by SIGTERM; kill it if that takes too long."""
@@ -115,8 +110,8 @@ class ServerProcess:
         if process is None:
             return
         self._terminating = True
-        send_signal(process, signal.SIGCONT)
-        send_signal(process, signal.SIGTERM)
+        send_signal(process, Signals.SIGCONT)
+        send_signal(process, Signals.SIGTERM)
         try:
             self._processes.wait(process, timeout)
         except subprocess.TimeoutExpired:

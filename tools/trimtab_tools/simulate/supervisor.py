@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
 from trimtab_client.placement import IntArray
+from trimtab_tools.simulate import messages
 from trimtab_tools.simulate.collective_server import CollectiveServer
 from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fleet_state import FleetState, RankStatus
 from trimtab_tools.simulate.group import Group
-from trimtab_tools.simulate.messages import (
-    FaultKind,
-    FromRank,
-    InjectFault,
-    Join,
-    Leave,
-    LeftGroup,
-    Progress,
-    RankEvent,
-    Ready,
-    WindowCounts,
-)
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank_processes import RankProcesses
 
@@ -32,18 +19,15 @@ from trimtab_tools.simulate.rank_processes import RankProcesses
 class Supervisor:
     """Does what the launcher of an inference engine does. The listener of a `CollectiveServer`.
 
-    Args:
-        options: the fleet's options.
-        ranks: the processes of the ranks.
-        state: where it records what happens.
+    It records in the fleet's state what happens.
     """
 
     def __init__(self, options: FleetOptions, ranks: RankProcesses, state: FleetState) -> None:
         self._options = options
         self._ranks = ranks
         self._state = state
-        self._waiting: dict[int, LeftGroup | None] = {}
-        self._pending_faults: list[tuple[int, InjectFault]] = []
+        self._waiting: dict[int, messages.LeftGroup | None] = {}
+        self._pending_faults: list[tuple[int, messages.InjectFault]] = []
         self._target = ""
         self._ending = False
         self._collectives = CollectiveServer(self)
@@ -53,46 +37,43 @@ class Supervisor:
     def start_ranks(self) -> None:
         """Start the processes of all ranks."""
         for rank in range(self._options.ranks):
-            self._post(self._collectives.add, rank, self._ranks.start(rank))
+            self._collectives.post(self._collectives.add, rank, self._ranks.start(rank))
 
     def begin(self, target: str) -> None:
         """Have the ranks serve, with the server at this address."""
-        self._post(self._begin, target)
+        self._collectives.post(self._begin, target)
 
-    def inject(self, rank: int, fault: InjectFault) -> None:
+    def inject(self, rank: int, fault: messages.InjectFault) -> None:
         """Have a rank, or the one that replaces it, cause a fault in itself."""
-        self._post(self._inject, rank, fault)
+        self._collectives.post(self._inject, rank, fault)
 
     def end(self) -> None:
         """Have all ranks stop before the same collective, close their sessions, and exit."""
-        self._post(self._end)
+        self._collectives.post(self._end)
 
     def close(self) -> None:
         """End the thread and the pipes to the ranks."""
         self._collectives.close()
 
-    def _post(self, task: Callable[..., object], *arguments: object) -> None:
-        self._collectives.post(partial(task, *arguments))
-
     # The thread of the collective server, whose listener this is.
 
-    def received(self, member: int, message: FromRank) -> None:
+    def received(self, member: int, message: messages.FromRank) -> None:
         """See `Listener`."""
         match message:
-            case Ready():
+            case messages.Ready():
                 self._wait_for_group(member, None)
                 for rank, fault in self._pending_faults:
                     if rank == member:
                         self._collectives.send(member, fault)
-            case LeftGroup():
+            case messages.LeftGroup():
                 self._wait_for_group(member, message)
-            case Progress():
+            case messages.Progress():
                 self._state.rank_progressed(member, message)
-            case WindowCounts():
+            case messages.WindowCounts():
                 self._state.window_counted(member, message)
-            case RankEvent(kind="fault_injected", at=at, values={"fault": fault}):
+            case messages.RankEvent(kind="fault_injected", at=at, values={"fault": fault}):
                 self._fault_injected(member, at, fault)
-            case RankEvent():
+            case messages.RankEvent():
                 self._state.rank_event(member, message)
 
     def lost(self, member: int) -> None:
@@ -123,15 +104,15 @@ class Supervisor:
     def _send_setup(self, rank: int) -> None:
         self._collectives.send(rank, self._ranks.setup(rank, self._target))
 
-    def _inject(self, rank: int, fault: InjectFault) -> None:
+    def _inject(self, rank: int, fault: messages.InjectFault) -> None:
         self._pending_faults.append((rank, fault))
         if self._state.ranks[rank].status is not RankStatus.STARTING:
             self._collectives.send(rank, fault)
 
-    def _fault_injected(self, rank: int, at: float, fault: InjectFault) -> None:
+    def _fault_injected(self, rank: int, at: float, fault: messages.InjectFault) -> None:
         self._pending_faults.remove((rank, fault))
-        self._state.fault_injected(at, f"{fault.kind.value}:{rank}@{fault.point.value}")
-        if fault.kind is FaultKind.STOP and fault.seconds > 0:
+        self._state.fault_injected(at, f"{fault.action.value}:{rank}@{fault.point.value}")
+        if fault.action is messages.Action.STOP_RANK and fault.seconds > 0:
             self._ranks.resume_later(rank, fault.seconds)
 
     def _end(self) -> None:
@@ -139,7 +120,7 @@ class Supervisor:
         self._collectives.break_up("the simulation ends")
         self._form_or_leave()
 
-    def _wait_for_group(self, rank: int, left: LeftGroup | None) -> None:
+    def _wait_for_group(self, rank: int, left: messages.LeftGroup | None) -> None:
         self._waiting[rank] = left
         self._state.set_status(rank, RankStatus.READY)
         self._form_or_leave()
@@ -152,7 +133,7 @@ class Supervisor:
             return
         if self._ending:
             for rank in alive:
-                self._collectives.send(rank, Leave())
+                self._collectives.send(rank, messages.Leave())
         elif len(alive) == self._options.ranks:
             self._form()
 
@@ -162,13 +143,13 @@ class Supervisor:
         group = Group(uuid.uuid4().hex, range(self._options.ranks))
         self._collectives.form(group)
         self._state.group_formed(group.name)
-        join = Join(group.name, step, phy2log_LR, tuple(self._ranks.addresses))
+        join = messages.Join(group.name, step, phy2log_LR, tuple(self._ranks.addresses))
         for rank in list(self._waiting):
             self._collectives.send(rank, join)
         self._waiting.clear()
 
 
-def group_start(survivors: dict[int, LeftGroup]) -> tuple[int, IntArray] | None:
+def group_start(survivors: dict[int, messages.LeftGroup]) -> tuple[int, IntArray] | None:
     """The step and the placement at which a new group begins; None if there is no survivor.
 
     Raises:

@@ -11,11 +11,7 @@ _MAX_SWAPS = 4
 
 
 class RandomTargets:
-    """A sequence of random placements, the same for the same seed.
-
-    Args:
-        options: the fleet's sizes and seed.
-    """
+    """A sequence of random placements of a fleet's sizes, the same for the same seed."""
 
     def __init__(self, options: FleetOptions) -> None:
         self._options = options

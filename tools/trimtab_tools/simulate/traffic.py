@@ -6,12 +6,12 @@ all layers, W tokens of all ranks in a window.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from trimtab_client.placement import IntArray
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.trace import Counts
 
@@ -31,14 +31,7 @@ class RoutedTokens(NamedTuple):
     expert_N: IntArray
 
 
-class Traffic(Protocol):
-    """The routing of one rank's tokens."""
-
-    def routed(self, step: int) -> RoutedTokens:
-        """The tokens of a step: the same in each process and at each call."""
-
-
-def make_traffic(options: FleetOptions, rank: int) -> Traffic:
+def make_traffic(options: FleetOptions, rank: int) -> SyntheticTraffic | TraceReplay:
     """The traffic of a rank: a replay of the fleet's trace, or synthetic without one."""
     kind = SyntheticTraffic if options.trace is None else TraceReplay
     return kind(options, rank)
@@ -52,12 +45,7 @@ def token_values(options: FleetOptions, rank: int, step: int, number: int) -> Fl
 
 
 class SyntheticTraffic:
-    """Random experts of uneven popularity, which differs from layer to layer.
-
-    Args:
-        options: sizes and seed.
-        rank: whose tokens.
-    """
+    """Random experts of uneven popularity, which differs from layer to layer."""
 
     def __init__(self, options: FleetOptions, rank: int) -> None:
         self._options = options
@@ -68,7 +56,7 @@ class SyntheticTraffic:
         self._cumulative_LE = np.cumsum(popular_LE, axis=1) / popular_E.sum()
 
     def routed(self, step: int) -> RoutedTokens:
-        """See `Traffic`."""
+        """The tokens of a step: the same in each process and at each call."""
         options = self._options
         rng = np.random.default_rng((options.seed, 4, self._rank, step))
         drawn_LT = rng.random((options.layers, options.tokens))
@@ -82,21 +70,17 @@ class TraceReplay:
 
     The tokens of each expert are spread evenly over the steps, and those of a layer and step
     over the ranks, at random. After the last window, that window is repeated.
-
-    Args:
-        options: the trace, and how it is replayed.
-        rank: whose tokens.
     """
 
     def __init__(self, options: FleetOptions, rank: int) -> None:
         self._options = options
         self._rank = rank
-        self._load_TLE = options.loads().load_TLE
+        self._load_TLE = options.loads()
         self._window = -1
         self._by_step: list[RoutedTokens] = []
 
     def routed(self, step: int) -> RoutedTokens:
-        """See `Traffic`."""
+        """The tokens of a step: the same in each process and at each call."""
         steps = self._options.steps_per_window
         window = min(step // steps, len(self._load_TLE) - 1)
         if window != self._window:

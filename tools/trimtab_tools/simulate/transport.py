@@ -6,22 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
+from trimtab_tools.conformance.reference import Place
 from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank_pipe import RankPipe
 from trimtab_tools.simulate.weight_reads import WeightReader
 
-Weights = Mapping[tuple[int, int], FloatArray]
+Weights = Mapping[Place, FloatArray]
 
 
 class FleetTransport:
     """The `Transport` of the ranks' engines.
-
-    Args:
-        options: the fleet's options.
-        reader: reads other ranks' weights.
-        pipe: takes part in the group's collectives.
 
     Attributes:
         moved: bytes of weights that have come from other ranks so far.
@@ -43,7 +39,7 @@ class FleetTransport:
         """Send weights to the ranks that own their slots, by (layer, slot); a collective."""
         hidden = self._options.hidden
         parts = [self._part(sent, rank) for rank in range(self._options.ranks)]
-        received: dict[tuple[int, int], FloatArray] = {}
+        received: dict[Place, FloatArray] = {}
         for part in self._pipe.exchange("weights", parts):
             self.moved += len(part)
             layer_N, slot_N, weight_NX = decode(part, hidden * hidden)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_tools.simulate.checkpoint import FloatArray
+from trimtab_tools.conformance.adapter import FloatArray
 
 _REQUEST = struct.Struct("<2I")
 """Layer and slot."""
@@ -24,9 +24,7 @@ Read = Callable[[int, int], FloatArray]
 class WeightServer:
     """Serves reads of this rank's live weights, each connection on a thread of its own.
 
-    Args:
-        address: path of the socket to create.
-        read: returns the weights in force of a layer and slot.
+    It creates a socket at the path `address`; `read` returns the weights of a layer and slot.
     """
 
     def __init__(self, address: str, read: Read) -> None:
@@ -50,11 +48,7 @@ class WeightServer:
 
 
 class WeightReader:
-    """Reads the weights of other ranks. Any thread may use it.
-
-    Args:
-        hidden: H.
-    """
+    """Reads the weights of other ranks, float32 [H, H] with H = `hidden`, on any thread."""
 
     def __init__(self, hidden: int) -> None:
         self._hidden = hidden

@@ -124,7 +124,5 @@ def count_moves(before_LS: IntArray, after_LS: IntArray) -> int:
         before_LS: the expert in each of its slots before.
         after_LS: the expert in each of its slots after.
     """
-    new_LS = (after_LS[:, :, None] != before_LS[:, None, :]).all(axis=2)
-    return sum(
-        len(set(row_S[new_S].tolist())) for row_S, new_S in zip(after_LS, new_LS, strict=True)
-    )
+    rows = zip(before_LS.tolist(), after_LS.tolist(), strict=True)
+    return sum(len(set(after) - set(before)) for before, after in rows)

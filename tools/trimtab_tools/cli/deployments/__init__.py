@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
 from trimtab_tools.cli.command import add_command
 from trimtab_tools.cli.deployments import change, placements, show
-from trimtab_tools.cli.deployments.show import run_list as run
-
-__all__ = ["add_to", "run", "with_default_command"]
 
 _NAME = "deployments"
 
@@ -26,14 +22,13 @@ command.
 """
 
 
-def add_to(commands: Any, server: str) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> None:
     """Add the command and its subcommands."""
     about = "Show, create, change, pin and delete deployments."
-    parser = add_command(commands, _NAME, about, _EPILOG)
+    parser = add_command(commands, _NAME, show.run_list, about, _EPILOG)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for family in (show, change, placements):
-        family.add_to(subcommands, server)
-    return parser
+        family.add_to(subcommands)
 
 
 def with_default_command(words: Sequence[str]) -> list[str]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from trimtab_client.deployments import DeploymentSpec
 from trimtab_client.options import Topology
 from trimtab_client.policies import Policy
-from trimtab_tools.cli.command import add_name, add_subcommand
+from trimtab_tools.cli.command import (
+    add_name,
+    add_nodes,
+    add_option,
+    from_arguments,
+    server_command,
+)
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
 from trimtab_tools.cli.deployments.policy_flags import add_policy_flags, policy_of
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.json_output import as_json
+from trimtab_tools.cli.json_output import show
 
 _CREATE = """\
+examples:
   trimtab deployments create prod --layers 58 --experts 256 --slots 288 --gpus 32 \\
       --nodes 4 --groups 8 --model deepseek-v3 --first-layer 3 --mode shadow
 
@@ -24,53 +30,76 @@ Its workers must agree with these values. To create the same deployment again ch
 """
 
 _UPDATE = """\
+examples:
   trimtab deployments update prod --mode active
   trimtab deployments update prod --mode shadow --max-moves-per-layer 2
 """
 
 _FORGET_LOAD = """\
+examples:
   trimtab deployments forget-load prod
 
 For use after a warm-up or a benchmark: what the workers have reported so far is not used.
 """
 
 _DELETE = """\
+examples:
   trimtab deployments delete prod
 
 No worker may be connected.
 """
 
 
-def add_to(commands: Any, server: str) -> None:
+def add_to(commands: Any) -> None:
     """Add the commands."""
     about = "Create a deployment before its workers connect."
-    add_subcommand(commands, server, "create", run_create, about, _CREATE, add_name, _add_spec)
+    with server_command(commands, "create", run_create, about, _CREATE) as parser:
+        needed = "--layers L --experts E --slots R --gpus G"
+        parser.usage = f"trimtab deployments create NAME {needed} [options]"
+        add_name(parser)
+        _add_spec(parser.add_argument_group("deployment"))
+        add_policy_flags(parser, "is the server's default")
     about = "Change the policy of a deployment: whether, when and how far its experts move."
-    add_subcommand(commands, server, "update", run_update, about, _UPDATE, add_name, _add_changes)
+    with server_command(commands, "update", run_update, about, _UPDATE) as parser:
+        parser.usage = "trimtab deployments update NAME [options]"
+        add_name(parser)
+        add_policy_flags(parser, "does not change")
     about = "Forget a deployment's load, and nothing else."
-    add_subcommand(commands, server, "forget-load", run_forget_load, about, _FORGET_LOAD, add_name)
+    with server_command(commands, "forget-load", run_forget_load, about, _FORGET_LOAD) as parser:
+        add_name(parser)
     about = "Delete a deployment."
-    add_subcommand(commands, server, "delete", run_delete, about, _DELETE, add_name)
+    with server_command(commands, "delete", run_delete, about, _DELETE) as parser:
+        add_name(parser)
+
+
+def _add_spec(group: argparse._ArgumentGroup) -> None:
+    for flag, unit, name, about in (
+        ("--layers", "L", "num_layers", "number of MoE layers"),
+        ("--experts", "E", "num_experts", "number of logical experts in a layer"),
+        ("--slots", "R", "num_replicas", "number of expert slots in a layer, over all GPUs"),
+        ("--gpus", "G", "num_gpus", "number of GPUs"),
+    ):
+        add_option(group, flag, unit, int, about, dest=name, required=True)
+    add_nodes(group)
+    add_option(group, "--model", "MODEL", str, "name of the model, for people", default="")
+    about = "number of its first layer in the model (default: 0)"
+    add_option(group, "--first-layer", "N", int, about, default=0)
 
 
 def run_create(arguments: argparse.Namespace) -> int:
     """Create a deployment, and print it."""
-    topology = Topology(
-        arguments.num_replicas, arguments.num_gpus, arguments.num_nodes, arguments.num_groups
-    )
     spec = DeploymentSpec(
         name=arguments.deployment,
         num_layers=arguments.num_layers,
         num_experts=arguments.num_experts,
-        topology=topology,
+        topology=from_arguments(Topology, arguments),
         model=arguments.model,
         first_layer=arguments.first_layer,
     )
     with connect(arguments) as client:
         found = client.create_deployment(spec, policy_of(arguments))
     line = f"{found.spec.name}: {views.shape(found.spec)}; {views.mode_of(found)}\n"
-    sys.stdout.write(as_json(found) if arguments.json else line)
-    return 0
+    return show(arguments, found, line)
 
 
 def run_update(arguments: argparse.Namespace) -> int:
@@ -80,8 +109,7 @@ def run_update(arguments: argparse.Namespace) -> int:
         raise UsageError("nothing to change: give a flag of the policy, such as --mode")
     with connect(arguments) as client:
         now = client.update_policy(arguments.deployment, policy)
-    sys.stdout.write(as_json(now) if arguments.json else views.policy_text(now))
-    return 0
+    return show(arguments, now, views.policy_text(now))
 
 
 def run_forget_load(arguments: argparse.Namespace) -> int:
@@ -89,9 +117,7 @@ def run_forget_load(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         client.forget_load(arguments.deployment)
     document = {"deployment": arguments.deployment, "load_forgotten": True}
-    line = f"{arguments.deployment}: its load is forgotten\n"
-    sys.stdout.write(as_json(document) if arguments.json else line)
-    return 0
+    return show(arguments, document, f"{arguments.deployment}: its load is forgotten\n")
 
 
 def run_delete(arguments: argparse.Namespace) -> int:
@@ -99,43 +125,4 @@ def run_delete(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         client.delete_deployment(arguments.deployment)
     document = {"deployment": arguments.deployment, "deleted": True}
-    line = f"{arguments.deployment} is deleted\n"
-    sys.stdout.write(as_json(document) if arguments.json else line)
-    return 0
-
-
-def _add_changes(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "trimtab deployments update NAME [options]"
-    add_policy_flags(parser, "does not change")
-
-
-def _add_spec(parser: argparse.ArgumentParser) -> None:
-    parser.usage = (
-        "trimtab deployments create NAME --layers L --experts E --slots R --gpus G [options]"
-    )
-    group = parser.add_argument_group("deployment")
-    for flag, unit, name, about in (
-        ("--layers", "L", "num_layers", "number of MoE layers"),
-        ("--experts", "E", "num_experts", "number of logical experts in a layer"),
-        ("--slots", "R", "num_replicas", "number of expert slots in a layer, over all GPUs"),
-        ("--gpus", "G", "num_gpus", "number of GPUs"),
-    ):
-        group.add_argument(flag, metavar=unit, dest=name, type=int, required=True, help=about)
-    for flag, name, about in (
-        ("--nodes", "num_nodes", "number of nodes (default: 1)"),
-        (
-            "--groups",
-            "num_groups",
-            "number of router groups; if above 1, each stays on one node (default: 1)",
-        ),
-    ):
-        group.add_argument(flag, metavar="N", dest=name, type=int, default=1, help=about)
-    group.add_argument("--model", metavar="MODEL", default="", help="name of the model, for people")
-    group.add_argument(
-        "--first-layer",
-        metavar="N",
-        type=int,
-        default=0,
-        help="number of its first layer in the model (default: 0)",
-    )
-    add_policy_flags(parser, "is the server's default")
+    return show(arguments, document, f"{arguments.deployment} is deleted\n")

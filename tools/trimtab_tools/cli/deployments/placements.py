@@ -11,12 +11,13 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.results import TriggerResult
-from trimtab_tools.cli.command import add_name, add_subcommand
+from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.files import check_output, placement_arrays, read_placement
-from trimtab_tools.cli.json_output import as_document, as_json
+from trimtab_tools.cli.json_output import as_document, as_json, show
 
 _PIN = """\
+examples:
   trimtab deployments pin prod
   trimtab deployments pin prod placement.npz
 
@@ -24,10 +25,12 @@ Without a file, the deployment is pinned to the placement in force.
 """
 
 _UNPIN = """\
+examples:
   trimtab deployments unpin prod
 """
 
 _ROLLBACK = """\
+examples:
   trimtab deployments rollback prod 2.3
   trimtab deployments rollback prod 3
 
@@ -36,6 +39,7 @@ until it is unpinned.
 """
 
 _EXPORT = """\
+examples:
   trimtab deployments export prod placement.npz
   trimtab deployments export prod --version 2.3 > placement.json
 
@@ -44,6 +48,7 @@ kinds of files. For numpy.load, an .npz file has phy2log [layers, slots] and the
 """
 
 _IMPORT = """\
+examples:
   trimtab deployments import prod placement.npz
   trimtab deployments import prod placement.npz --pin
 
@@ -51,19 +56,33 @@ Without --pin the policy may move experts again later.
 """
 
 
-def add_to(commands: Any, server: str) -> None:
+def add_to(commands: Any) -> None:
     """Add the commands."""
     about = "Pin a deployment to one placement, whatever its loads are."
-    add_subcommand(commands, server, "pin", run_pin, about, _PIN, add_name, _add_pinned)
+    with server_command(commands, "pin", run_pin, about, _PIN) as parser:
+        add_name(parser)
+        about = "the placement (default: the one in force)"
+        add_option(parser, "file", "FILE", Path, about, nargs="?")
     about = "Let a deployment's policy decide again."
-    add_subcommand(commands, server, "unpin", run_unpin, about, _UNPIN, add_name)
+    with server_command(commands, "unpin", run_unpin, about, _UNPIN) as parser:
+        add_name(parser)
     about = "Pin a deployment to a placement that was in force before."
-    arguments = add_name, _add_version
-    add_subcommand(commands, server, "rollback", run_roll_back, about, _ROLLBACK, *arguments)
+    with server_command(commands, "rollback", run_roll_back, about, _ROLLBACK) as parser:
+        add_name(parser)
+        about = "a version such as 2.3, or only its generation: 3"
+        add_option(parser, "version", "VERSION", str, about)
     about = "Write a placement to a file."
-    add_subcommand(commands, server, "export", run_export, about, _EXPORT, add_name, _add_exported)
+    with server_command(commands, "export", run_export, about, _EXPORT) as parser:
+        add_name(parser)
+        about = "an .npz or .json file (default: JSON to standard output)"
+        add_option(parser, "file", "FILE", Path, about, nargs="?")
+        about = "the version to export (default: the one in force)"
+        add_option(parser, "--version", "V", str, about)
     about = "Switch a deployment to the placement in a file."
-    add_subcommand(commands, server, "import", run_import, about, _IMPORT, add_name, _add_imported)
+    with server_command(commands, "import", run_import, about, _IMPORT) as parser:
+        add_name(parser)
+        add_option(parser, "file", "FILE", Path, "the placement")
+        parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
 
 
 def run_pin(arguments: argparse.Namespace) -> int:
@@ -80,8 +99,7 @@ def run_unpin(arguments: argparse.Namespace) -> int:
         before = client.unpin(arguments.deployment)
     was = "was not pinned" if before is None else f"is unpinned; it was pinned to {before.hex()}"
     document = {"deployment": arguments.deployment, "previous_digest": before}
-    sys.stdout.write(as_json(document) if arguments.json else f"{arguments.deployment} {was}\n")
-    return 0
+    return show(arguments, document, f"{arguments.deployment} {was}\n")
 
 
 def run_roll_back(arguments: argparse.Namespace) -> int:
@@ -106,8 +124,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         _write_npz(served, arguments.file)
     summary = {**document, "placement": served.placement.digest, "file": str(arguments.file)}
     line = f"{arguments.deployment} {served.version} is in {arguments.file}\n"
-    sys.stdout.write(as_json(summary) if arguments.json else line)
-    return 0
+    return show(arguments, summary, line)
 
 
 def run_import(arguments: argparse.Namespace) -> int:
@@ -118,32 +135,6 @@ def run_import(arguments: argparse.Namespace) -> int:
             return _print(arguments, client.pin(arguments.deployment, placement), "is pinned to")
         result = client.trigger(arguments.deployment, placement=placement)
     return _print(arguments, result, "goes to")
-
-
-def _add_pinned(parser: argparse.ArgumentParser) -> None:
-    _add_file(parser, "the placement (default: the one in force)", nargs="?")
-
-
-def _add_version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "version", metavar="VERSION", help="a version such as 2.3, or only its generation: 3"
-    )
-
-
-def _add_exported(parser: argparse.ArgumentParser) -> None:
-    _add_file(parser, "an .npz or .json file (default: JSON to standard output)", nargs="?")
-    parser.add_argument(
-        "--version", metavar="V", help="the version to export (default: the one in force)"
-    )
-
-
-def _add_imported(parser: argparse.ArgumentParser) -> None:
-    _add_file(parser, "the placement")
-    parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
-
-
-def _add_file(parser: argparse.ArgumentParser, about: str, **options: Any) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help=about, **options)
 
 
 def _write_npz(served: ServedPlacement, path: Path) -> None:
@@ -160,5 +151,4 @@ def _print(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> i
     name, digest = arguments.deployment, result.target.digest
     document = {"deployment": name, "in_force": result.in_force, "target": digest}
     line = f"{name} {verb} {digest.hex()}, and serves by {result.in_force}\n"
-    sys.stdout.write(as_json(document) if arguments.json else line)
-    return 0
+    return show(arguments, document, line)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from trimtab_tools.cli.command import add_name, add_subcommand
+from trimtab_tools.cli.command import add_name, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments import views
-from trimtab_tools.cli.json_output import as_json
+from trimtab_tools.cli.json_output import show
 
 _LIST = """\
+examples:
   trimtab deployments
   trimtab deployments list --json
 
@@ -22,29 +22,30 @@ columns:
 """
 
 _GET = """\
+examples:
   trimtab deployments get prod
   trimtab deployments get prod --json
 """
 
 
-def add_to(commands: Any, server: str) -> None:
+def add_to(commands: Any) -> None:
     """Add the commands."""
-    add_subcommand(commands, server, "list", run_list, "List all deployments.", _LIST)
+    with server_command(commands, "list", run_list, "List all deployments.", _LIST):
+        pass
     about = "Show all details of a deployment."
-    add_subcommand(commands, server, "get", run_get, about, _GET, add_name)
+    with server_command(commands, "get", run_get, about, _GET) as parser:
+        add_name(parser)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print all deployments."""
     with connect(arguments) as client:
         found = client.deployments()
-    sys.stdout.write(as_json(found) if arguments.json else views.overview(found))
-    return 0
+    return show(arguments, found, views.overview(found))
 
 
 def run_get(arguments: argparse.Namespace) -> int:
     """Print one deployment."""
     with connect(arguments) as client:
         found = client.get_deployment(arguments.deployment)
-    sys.stdout.write(as_json(found) if arguments.json else views.details(found))
-    return 0
+    return show(arguments, found, views.details(found))

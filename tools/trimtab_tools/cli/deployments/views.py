@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 
 from trimtab_client.deployments import Deployment, DeploymentSpec, Imbalance, WorkerStatus
 from trimtab_client.policies import Certainty, Decision, Judgement, Policy
-from trimtab_tools.cli.tables import table
+from trimtab_tools.cli.tables import table, table_of
 
 NONE = "-"
 """What a table shows for a missing value."""
@@ -17,35 +17,26 @@ NONE = "-"
 
 def overview(deployments: Sequence[Deployment]) -> str:
     """A table with a line for each deployment."""
-    header = ["deployment", "mode", "workers", "absent", "in force", "predicted", "measured"]
-    words = ["mode", "switch", "last decision"]
-    rows = [_overview_row(deployment) for deployment in deployments]
-    return table([*header, "switch", "last decision"], rows, left=words)
+    return table_of(deployments, _OVERVIEW, left=["mode", "switch", "last decision"])
 
 
 def details(deployment: Deployment) -> str:
     """All details of one deployment."""
-    parts = [
-        f"{deployment.spec.name}: {shape(deployment.spec)}\n",
-        _pairs(_status_pairs(deployment)),
-        policy_text(deployment.policy),
-        _workers(deployment.status.workers),
-    ]
-    return "\n".join(parts)
+    title = f"{deployment.spec.name}: {shape(deployment.spec)}\n"
+    workers = table_of(deployment.status.workers, _WORKER, left=["session", "GPUs"])
+    pairs = _pairs(_status_pairs(deployment))
+    return "\n".join([title, pairs, policy_text(deployment.policy), workers])
 
 
 def policy_text(policy: Policy) -> str:
     """A table of a policy."""
-    values = ((field.name, getattr(policy, field.name)) for field in fields(policy))
-    return table(["policy", ""], [[name, _shown(value)] for name, value in values])
+    rows = [[field.name, _shown(getattr(policy, field.name))] for field in fields(policy)]
+    return table(["policy", ""], rows)
 
 
 def decisions_text(decisions: Sequence[Decision]) -> str:
     """A table with a line for each decision."""
-    header = ["time", "step", "reason", "mode", "before", "after", "sigma", "noise", "tokens"]
-    header += ["spread", "moves", "moving", "kept", "times", "detail"]
-    rows = [_decision_row(decision) for decision in decisions]
-    return table(header, rows, left=["reason", "mode", "detail"])
+    return table_of(decisions, _DECISION, left=["reason", "mode", "detail"])
 
 
 def shape(spec: DeploymentSpec) -> str:
@@ -73,22 +64,6 @@ def mode_of(deployment: Deployment) -> str:
 def moment(time: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{time:%Y-%m-%d %H:%M:%SZ}"
-
-
-def _overview_row(deployment: Deployment) -> list[str]:
-    status = deployment.status
-    decision = status.last_decision
-    return [
-        deployment.spec.name,
-        mode_of(deployment),
-        str(status.workers_connected),
-        str(status.workers_absent),
-        _shown(status.in_force),
-        _mean(status.balance.predicted_smoothed),
-        _mean(status.balance.measured_smoothed),
-        status.phase,
-        NONE if decision is None else decision.reason.value,
-    ]
 
 
 def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
@@ -128,46 +103,9 @@ def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
     yield "can go back to", ", ".join(map(str, status.past)) or NONE
 
 
-def _workers(workers: Sequence[WorkerStatus]) -> str:
-    header = ["worker", "session", "GPUs", "incarnation", "step", "last report"]
-    rows = [
-        [
-            worker.worker,
-            "connected" if worker.connected else "absent",
-            ",".join(map(str, worker.gpus)),
-            str(worker.incarnation),
-            _shown(worker.last_step),
-            _seconds(worker.report_age_seconds),
-        ]
-        for worker in workers
-    ]
-    return table(header, rows, left=["session", "GPUs"])
-
-
-def _decision_row(decision: Decision) -> list[str]:
-    certainty = decision.certainty
-    known = [NONE] * 4
-    if certainty is not None:
-        known = [
-            f"{certainty.sigma:.4f}",
-            _ratio(certainty.noise),
-            f"{certainty.tokens:.0f}",
-            f"{certainty.overdispersion:.2f}",
-        ]
-    return [
-        moment(decision.time),
-        _shown(decision.step),
-        decision.reason.value,
-        decision.mode.value,
-        _ratio(decision.imbalance_before),
-        _ratio(decision.imbalance_after),
-        *known,
-        str(decision.moves),
-        f"{decision.move_seconds * 1e3:.1f} ms",
-        NONE if decision.judged is None else _kept(decision.judged),
-        str(decision.times),
-        decision.detail,
-    ]
+def _if_known(cell: Callable[[Certainty], str]) -> Callable[[Decision], str]:
+    """What shows the certainty of a decision that has one."""
+    return lambda each: NONE if each.certainty is None else cell(each.certainty)
 
 
 def _decision(decision: Decision | None) -> str:
@@ -178,11 +116,8 @@ def _decision(decision: Decision | None) -> str:
 
 
 def _known(certainty: Certainty) -> str:
-    distrust = (
-        f", moves must gain {certainty.distrust:.1f} times as much"
-        if certainty.distrust > 1
-        else ""
-    )
+    more = f", moves must gain {certainty.distrust:.1f} times as much"
+    distrust = more if certainty.distrust > 1 else ""
     return (
         f"{certainty.tokens:.0f} tokens a layer, {certainty.overdispersion:.2f} times the variance "
         f"of independent ones: imbalance up to {_ratio(certainty.noise)} may be noise, predictions "
@@ -228,3 +163,45 @@ def _imbalance(imbalance: Imbalance | None) -> str:
 
 def _seconds(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f} s"
+
+
+_OVERVIEW: Mapping[str, Callable[[Deployment], str]] = {
+    "deployment": lambda each: each.spec.name,
+    "mode": mode_of,
+    "workers": lambda each: str(each.status.workers_connected),
+    "absent": lambda each: str(each.status.workers_absent),
+    "in force": lambda each: _shown(each.status.in_force),
+    "predicted": lambda each: _mean(each.status.balance.predicted_smoothed),
+    "measured": lambda each: _mean(each.status.balance.measured_smoothed),
+    "switch": lambda each: each.status.phase,
+    "last decision": lambda each: (
+        NONE if (last := each.status.last_decision) is None else last.reason.value
+    ),
+}
+
+_WORKER: Mapping[str, Callable[[WorkerStatus], str]] = {
+    "worker": lambda each: each.worker,
+    "session": lambda each: "connected" if each.connected else "absent",
+    "GPUs": lambda each: ",".join(map(str, each.gpus)),
+    "incarnation": lambda each: str(each.incarnation),
+    "step": lambda each: _shown(each.last_step),
+    "last report": lambda each: _seconds(each.report_age_seconds),
+}
+
+_DECISION: Mapping[str, Callable[[Decision], str]] = {
+    "time": lambda each: moment(each.time),
+    "step": lambda each: _shown(each.step),
+    "reason": lambda each: each.reason.value,
+    "mode": lambda each: each.mode.value,
+    "before": lambda each: _ratio(each.imbalance_before),
+    "after": lambda each: _ratio(each.imbalance_after),
+    "sigma": _if_known(lambda known: f"{known.sigma:.4f}"),
+    "noise": _if_known(lambda known: f"{known.noise:.3f}"),
+    "tokens": _if_known(lambda known: f"{known.tokens:.0f}"),
+    "spread": _if_known(lambda known: f"{known.overdispersion:.2f}"),
+    "moves": lambda each: str(each.moves),
+    "moving": lambda each: f"{each.move_seconds * 1e3:.1f} ms",
+    "kept": lambda each: NONE if each.judged is None else _kept(each.judged),
+    "times": lambda each: str(each.times),
+    "detail": lambda each: each.detail,
+}
