@@ -1,15 +1,47 @@
-"""Versions and placements as messages and back."""
+"""Versions, placements, and values of which each field has a field of the message, and back."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar, cast
 
-from trimtab.v1 import placement_pb2
+from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.errors import require
+from trimtab_protocol.messages import TopologySizes
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import MAX_NUMBER, Version
 from trimtab_protocol.wire.tensors import encode_tensor
+
+T = TypeVar("T")
+EnumT = TypeVar("EnumT", bound=Enum)
+
+
+def value_of(kind: Callable[..., T], message: Any, **converted: Any) -> T:
+    """A dataclass or a named tuple, made of the fields of a message that have the same names.
+
+    Args:
+        kind: the class.
+        message: the message. An optional field that is not set becomes None.
+        converted: the fields that are not read as they are.
+    """
+    names = getattr(kind, "_fields", None) or [each.name for each in fields(cast(Any, kind))]
+    read = {name: field_of(message, name) for name in names if name not in converted}
+    return kind(**read, **converted)
+
+
+def field_of(message: Any, name: str) -> Any:
+    """A field of a message. None if it can tell that it is not set, and is not."""
+    if message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name):
+        return None
+    return getattr(message, name)
+
+
+def numbers_of(kind: type[EnumT], wire: Any, prefix: str) -> Mapping[EnumT, Any]:
+    """The numbers of the enum `wire` of the contract, which has a `prefix` before each name."""
+    return {member: wire.Value(f"{prefix}_{member.name}") for member in kind}
 
 
 def encode_version(version: Version) -> switch_pb2.Version:
@@ -43,3 +75,9 @@ def encode_placement(placement: Placement) -> placement_pb2.Placement:
     return placement_pb2.Placement(
         phy2log=encode_tensor(placement.phy2log), digest=placement.digest
     )
+
+
+def decode_topology(message: topology_pb2.Topology) -> TopologySizes:
+    """The numbers in a message. If nodes or groups are not set, there is one."""
+    nodes, groups = message.num_nodes or 1, message.num_groups or 1
+    return TopologySizes(message.num_replicas, message.num_gpus, nodes, groups)
