@@ -148,27 +148,25 @@ class Report(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Accepted:
+class _OfPlacement:
+    """A message about a version, and the digest of its placement."""
+
+    version: Version
+    digest: bytes
+
+
+class Accepted(_OfPlacement):
     """The worker has begun to prepare a version."""
 
-    version: Version
-    digest: bytes
 
-
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(_OfPlacement):
     """The worker has all weights of a version in staging."""
 
-    version: Version
-    digest: bytes
-
 
 @dataclass(frozen=True)
-class Refused:
+class Refused(_OfPlacement):
     """The worker will not prepare a version, or failed to; nothing of it is in staging."""
 
-    version: Version
-    digest: bytes
     reason: str
 
 
@@ -180,11 +178,9 @@ class Discarded:
 
 
 @dataclass(frozen=True)
-class Applied:
+class Applied(_OfPlacement):
     """The worker has flipped to a version before a step."""
 
-    version: Version
-    digest: bytes
     step: int
 
 
@@ -192,12 +188,8 @@ Answer = Accepted | Prepared | Refused | Discarded | Applied
 """What a worker says about a switch."""
 
 
-@dataclass(frozen=True)
-class Welcome:
+class Welcome(_OfPlacement):
     """The worker's epoch, and the version of the placement that it serves by."""
-
-    version: Version
-    digest: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,12 +252,8 @@ class UnreadableOffer(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(_OfPlacement):
     """Flip to this version, when all ranks can."""
-
-    version: Version
-    digest: bytes
 
 
 @dataclass(frozen=True)
