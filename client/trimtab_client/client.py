@@ -31,7 +31,9 @@ class Client(DeploymentCalls):
     If the server is down, calls do not wait for it: they fail at once, are retried as `retry` says,
     and then raise UnavailableError. `wait_ready` waits.
 
-    All calls raise TrimtabError; `trimtab_client.exceptions` draws the tree of errors.
+    All calls raise TrimtabError; `trimtab_client.exceptions` has all its kinds. The `timeout` of a
+    call is in seconds: None for the client's, `math.inf` for no limit. A `deployment` is given by
+    its name, and NotFoundError says that there is none of that name.
 
     Args:
         target: "host:port", "unix:path", or any other gRPC target.
@@ -131,23 +133,14 @@ class Client(DeploymentCalls):
         return streaming.stream_items(start, streaming.Pump(setup, loads))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
-        """The health of the server, or of one of its services. Not retried.
-
-        Args:
-            service: full name of a service; empty for the server as a whole.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-        """
+        """The health of the server, or of the service of this full name. Not retried."""
         try:
             return self._health(service, timeout)
         except NotFoundError:
             return ServingStatus.SERVICE_UNKNOWN
 
     def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
-        """Wait until the server answers and its health is SERVING.
-
-        Args:
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-            service: as in `health`.
+        """Wait until the server answers, and its health or that of a service is SERVING.
 
         Raises:
             DeadlineExceededError: the server was not ready in time.

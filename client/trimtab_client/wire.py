@@ -6,25 +6,29 @@ if they cannot be read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.v1 import placement_pb2, solver_service_pb2
+from trimtab.v1 import placement_pb2
+from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client.arrays import as_amounts, as_indices
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, invalid
-from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PackResult, PlaceResult
 from trimtab_client.wire_values import (
+    Check,
     array_of,
     budget_message,
+    checked,
     checked_placement,
-    optional_uint32,
     placement_message,
     topology_message,
     uint32,
@@ -32,14 +36,19 @@ from trimtab_client.wire_values import (
 from trimtab_protocol.wire.tensors import encode_tensor
 
 _EFFORTS = {
-    None: solver_service_pb2.EFFORT_UNSPECIFIED,
-    "fast": solver_service_pb2.EFFORT_FAST,
-    "balanced": solver_service_pb2.EFFORT_BALANCED,
+    None: pb.EFFORT_UNSPECIFIED,
+    **{name: pb.Effort.Value(f"EFFORT_{name.upper()}") for name in get_args(Effort)},
 }
 _OBJECTIVES = {
-    None: solver_service_pb2.OBJECTIVE_UNSPECIFIED,
-    "l2": solver_service_pb2.OBJECTIVE_L2,
-    "range": solver_service_pb2.OBJECTIVE_RANGE,
+    None: pb.OBJECTIVE_UNSPECIFIED,
+    **{name: pb.Objective.Value(f"OBJECTIVE_{name.upper()}") for name in get_args(Objective)},
+}
+
+
+_LIMITS: Mapping[str, Check] = {
+    "max_iterations": partial(integer, low=-1, high=2**31 - 1),
+    "top_k": uint32,
+    "restarts": uint32,
 }
 
 
@@ -53,9 +62,9 @@ class ServingStatus(Enum):
 
 
 _SERVING_STATUSES = {
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_SERVING: ServingStatus.SERVING,
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_NOT_SERVING: ServingStatus.NOT_SERVING,
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_SERVICE_UNKNOWN: ServingStatus.SERVICE_UNKNOWN,
+    standard_pb2.HealthCheckResponse.ServingStatus.Value(f"SERVING_STATUS_{status.name}"): status
+    for status in ServingStatus
+    if status is not ServingStatus.UNKNOWN
 }
 
 
@@ -64,9 +73,9 @@ def pack_request(
     num_packs: int,
     item_group: npt.ArrayLike | None,
     options: SolverOptions | None,
-) -> solver_service_pb2.PackRequest:
+) -> pb.PackRequest:
     """The request of `pack`."""
-    return solver_service_pb2.PackRequest(
+    return pb.PackRequest(
         weight=encode_tensor(as_amounts(weight, "weight")),
         num_packs=uint32(num_packs, "num_packs"),
         item_group=None
@@ -82,11 +91,10 @@ def place_request(
     current: Placement | npt.ArrayLike | None,
     budget: MoveBudget | None,
     options: SolverOptions | None,
-) -> solver_service_pb2.PlaceRequest:
+) -> pb.PlaceRequest:
     """The request of `place`."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    terms = _terms(topology, current, budget, options)
-    return solver_service_pb2.PlaceRequest(load=tensor, **terms)
+    return pb.PlaceRequest(load=tensor, **_terms(topology, current, budget, options))
 
 
 def stream_config(
@@ -94,18 +102,17 @@ def stream_config(
     current: Placement | npt.ArrayLike | None,
     budget: MoveBudget | None,
     options: SolverOptions | None,
-) -> solver_service_pb2.PlaceStreamRequest:
+) -> pb.PlaceStreamRequest:
     """The first message to the server on a stream."""
-    terms = _terms(topology, current, budget, options)
-    config = solver_service_pb2.PlaceStreamConfig(**terms)
-    return solver_service_pb2.PlaceStreamRequest(config=config)
+    config = pb.PlaceStreamConfig(**_terms(topology, current, budget, options))
+    return pb.PlaceStreamRequest(config=config)
 
 
-def stream_load(index: int, load: npt.ArrayLike) -> solver_service_pb2.PlaceStreamRequest:
+def stream_load(index: int, load: npt.ArrayLike) -> pb.PlaceStreamRequest:
     """The message to the server that carries load number `index` of a stream."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    message = solver_service_pb2.PlaceStreamLoad(id=index, load=tensor)
-    return solver_service_pb2.PlaceStreamRequest(load=message)
+    message = pb.PlaceStreamLoad(id=index, load=tensor)
+    return pb.PlaceStreamRequest(load=message)
 
 
 def health_request(service: str) -> standard_pb2.HealthCheckRequest:
@@ -113,14 +120,12 @@ def health_request(service: str) -> standard_pb2.HealthCheckRequest:
     return standard_pb2.HealthCheckRequest(service=service)
 
 
-def pack_result(response: solver_service_pb2.PackResponse) -> PackResult:
+def pack_result(response: pb.PackResponse) -> PackResult:
     """The answer of `pack`."""
     return PackResult(array_of(response.pack_index), array_of(response.rank_in_pack))
 
 
-def place_result(
-    response: solver_service_pb2.PlaceResponse, num_experts: int, num_gpus: int
-) -> PlaceResult:
+def place_result(response: pb.PlaceResponse, num_experts: int, num_gpus: int) -> PlaceResult:
     """The answer of `place`, if the digest of its placement is right."""
     return PlaceResult(
         placement=checked_placement(response.placement, num_experts, num_gpus),
@@ -150,19 +155,14 @@ def _terms(
     }
 
 
-def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions | None:
+def _options(options: SolverOptions | None) -> pb.SolverOptions | None:
     if options is None:
         return None
-    iterations = options.max_iterations
-    if iterations is not None:
-        iterations = integer(iterations, "options.max_iterations", -1, 2**31 - 1)
-    return solver_service_pb2.SolverOptions(
+    return pb.SolverOptions(
         effort=_choice(options.effort, _EFFORTS, "options.effort"),
         seed=integer(options.seed, "options.seed") % 2**64,
         objective=_choice(options.objective, _OBJECTIVES, "options.objective"),
-        top_k=optional_uint32(options.top_k, "options.top_k"),
-        max_iterations=iterations,
-        restarts=optional_uint32(options.restarts, "options.restarts"),
+        **checked(options, "options", _LIMITS),
     )
 
 

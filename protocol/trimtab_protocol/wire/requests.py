@@ -69,8 +69,8 @@ def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
         lambda: _one_of(_SCOPES, message.scope, "hello.scope"),
         lambda: _one_of(_TRANSFERS, message.transfer, "hello.transfer"),
         lambda: _gpus(message),
-        lambda: _held(message),
-        lambda: _optional_version(message, "in_force"),
+        lambda: values.optional(message, "held", _held),
+        lambda: values.optional(message, "in_force", _in_force),
         lambda: _placement(message),
     )
     topology = values.decode_topology(message.topology)
@@ -120,15 +120,13 @@ def _encode_held(held: Held) -> switch_pb2.Held:
     return switch_pb2.Held(version=encode_version(held.version), state=_STATES[held.state])
 
 
-def _held(message: pb.Hello) -> Held | None:
-    if not message.HasField("held"):
-        return None
-    state = _one_of(_STATES, message.held.state, "hello.held.state")
-    return Held(values.decode_version(message.held.version, "hello.held.version"), state)
+def _held(said: switch_pb2.Held) -> Held:
+    state = _one_of(_STATES, said.state, "hello.held.state")
+    return Held(values.decode_version(said.version, "hello.held.version"), state)
 
 
-def _optional_version(message: pb.Hello, name: str) -> Version | None:
-    return decode_field_version(message, name, "hello") if message.HasField(name) else None
+def _in_force(said: switch_pb2.Version) -> Version:
+    return values.decode_version(said, "hello.in_force")
 
 
 def _placement(message: pb.Hello) -> Placement:

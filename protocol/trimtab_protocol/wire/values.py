@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar, cast
@@ -28,20 +28,23 @@ def value_of(kind: Callable[..., T], message: Any, **converted: Any) -> T:
         converted: the fields that are not read as they are.
     """
     names = getattr(kind, "_fields", None) or [each.name for each in fields(cast(Any, kind))]
-    read = {name: field_of(message, name) for name in names if name not in converted}
+    read = {name: _field(message, name) for name in names if name not in converted}
     return kind(**read, **converted)
 
 
-def field_of(message: Any, name: str) -> Any:
-    """A field of a message. None if it can tell that it is not set, and is not."""
-    if message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name):
-        return None
-    return getattr(message, name)
+def _field(message: Any, name: str) -> Any:
+    unset = message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name)
+    return None if unset else getattr(message, name)
 
 
-def numbers_of(kind: type[EnumT], wire: Any, prefix: str) -> Mapping[EnumT, Any]:
-    """The numbers of the enum `wire` of the contract, which has a `prefix` before each name."""
-    return {member: wire.Value(f"{prefix}_{member.name}") for member in kind}
+def optional(message: Any, name: str, convert: Callable[[Any], T]) -> T | None:
+    """A field of a message, converted; None if it is not set."""
+    return convert(getattr(message, name)) if message.HasField(name) else None
+
+
+def numbers_of(members: Iterable[EnumT], wire: Any, prefix: str) -> Mapping[EnumT, Any]:
+    """The numbers of members in the enum `wire` of the contract: names have a prefix there."""
+    return {member: wire.Value(f"{prefix}_{member.name}") for member in members}
 
 
 def encode_version(version: Version) -> switch_pb2.Version:
