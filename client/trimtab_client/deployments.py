@@ -147,13 +147,7 @@ class DeploymentStatus:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment.
-
-    Attributes:
-        spec: its name and shape.
-        policy: when its experts move; no field is None.
-        status: its state.
-    """
+    """A deployment. No setting of its policy is None."""
 
     spec: DeploymentSpec
     policy: Policy
@@ -162,13 +156,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class ServedPlacement:
-    """The current placement of a deployment, or an earlier one.
-
-    Attributes:
-        version: its version.
-        placement: the placement itself.
-        topology: slots, GPUs, nodes and groups.
-    """
+    """The current placement of a deployment, or an earlier one."""
 
     version: Version
     placement: Placement

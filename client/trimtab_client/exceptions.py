@@ -1,21 +1,5 @@
 """Every error that the client raises on purpose.
 
-TrimtabError                 code, details
-├── InvalidArgumentError     the request breaks a rule: field_violations
-├── NotFoundError            there is no such deployment, or no such version of it
-├── AlreadyExistsError       another deployment has that name
-├── FailedPreconditionError  the request is right, but the current state forbids it
-├── AbortedError             the server ended what it had begun
-├── ResourceExhaustedError   a limit of the server was reached: retry_after
-├── UnavailableError         no server answers, or it is warming up or draining: retry_after
-├── DeadlineExceededError    the timeout ran out
-├── CallCancelledError       the call was cancelled: client closed, or server stopped
-├── AccessDeniedError        credentials are missing or were refused
-├── UnimplementedError       the server does not offer this call
-├── InternalError            the server failed
-├── ProtocolError            the server's answer breaks the contract
-└── ClientClosedError        the client was used after `close`
-
 InvalidArgumentError is a ValueError and DeadlineExceededError a TimeoutError, so
 code that does not know Trimtab can catch them too.
 """

@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.placement import Balance, Placement
+from trimtab_protocol.placement import IntArray
 from trimtab_protocol.version import Version
-
-IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,19 +82,13 @@ class Watch:
         error: TrimtabError = UnavailableError("the server ended the watch")
         if failure is not None:
             error = error_of_call(failure)
-        delay = self._attempts.delay(_as_temporary(error))
+        # A server that stops aborts or cancels, which is as if it was absent. The callers know
+        # whether the call was cancelled on this side.
+        stopped = isinstance(error, AbortedError | CallCancelledError)
+        delay = self._attempts.delay(UnavailableError(str(error)) if stopped else error)
         if delay is None:
             raise error from failure
         return delay
-
-
-def _as_temporary(error: TrimtabError) -> TrimtabError:
-    """Treat an abort or a cancellation as an absent server: a server that stops sends these.
-
-    The callers know whether the call was cancelled on this side.
-    """
-    stopped = isinstance(error, AbortedError | CallCancelledError)
-    return UnavailableError(str(error)) if stopped else error
 
 
 def placements(
