@@ -115,16 +115,11 @@ class Client(DeploymentCalls):
         fails, answers that you have not consumed yet are lost. To continue, open another one with
         `current` set to the last placement received.
 
-        Args:
-            loads: [L, E] each, as in `place`.
-            topology: the slots, GPUs and nodes that experts may be placed on.
-            current: the placement to start from, as in `place`.
-            budget: if given, each load improves the current placement by the best few moves; if
-                not, each is planned anew and aligned with the current placement.
-            options: settings of the solver.
-            max_in_flight: maximum number of loads taken whose results have not been consumed. With
-                1, each load may depend on the result before it.
-            timeout: of the whole stream, in seconds.
+        The arguments are those of `place`, where `current` is what the stream starts from. With a
+        `budget`, each load improves the current placement by the best few moves; without, each is
+        planned anew and aligned with it. At most `max_in_flight` loads are taken whose results have
+        not been consumed: with 1, each load may depend on the result before it. The timeout is that
+        of the whole stream.
         """
         self._require_open()
         config = wire.stream_config(topology, current, budget, options)

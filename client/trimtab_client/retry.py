@@ -59,14 +59,9 @@ DEFAULT_RETRY = RetryPolicy()
 def retry_delay(
     policy: RetryPolicy, attempt: int, error: TrimtabError, remaining: float, jitter: float
 ) -> float | None:
-    """Seconds to wait before the next attempt; None if there is to be no other attempt.
+    """Seconds to wait after an attempt that failed, counted from 1; None if it was the last.
 
-    Args:
-        policy: the backoff.
-        attempt: number of the attempt that failed, counted from 1.
-        error: the error that it failed with.
-        remaining: seconds until the call's timeout.
-        jitter: random number in [0, 1).
+    `remaining` are the seconds until the call's timeout, and `jitter` is a random number in [0, 1).
     """
     if attempt >= policy.max_attempts or not _is_temporary(error):
         return None
@@ -111,12 +106,8 @@ class Deadline:
 class Attempts:
     """The attempts of one call: how long the next may take, and when it may start.
 
-    Args:
-        policy: the backoff.
-        deadline: of the call.
-        idempotent: whether the call may be carried out twice. If not, it is tried again only
-            if the server says when to come back: only then is it certain that the server did
-            nothing. A broken connection tells nothing about what the server did.
+    A call that is not idempotent is tried again only if the server says when to come back: only
+    then is it certain that the server did nothing. A broken connection tells nothing about that.
     """
 
     def __init__(self, policy: RetryPolicy, deadline: Deadline, *, idempotent: bool = True) -> None:

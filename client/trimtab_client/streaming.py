@@ -21,6 +21,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -61,13 +62,7 @@ Taken = Sent | StreamItem | BaseException | StreamEnd
 
 
 class StreamSetup:
-    """The first message and the limits of a stream.
-
-    Args:
-        config: the first message.
-        num_gpus: G of the placements in the answers.
-        max_in_flight: maximum number of loads taken whose results have not been consumed.
-        timeout: of the whole stream, in seconds.
+    """The first message of a stream, G of its answers, and its limits: see `Client.place_stream`.
 
     Raises:
         InvalidArgumentError: a limit is out of its range.
@@ -159,22 +154,18 @@ class AioPump:
 
     async def run(self, call: Any) -> None:
         """Send until the loads or the call end."""
-        try:
-            await self._send(call)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # The call is over. The consumer reads why, and tells the caller.
-
-    async def _send(self, call: Any) -> None:
-        await call.write(self.setup.config)
-        for index in itertools.count():
-            await self.slots.acquire()
-            taken, request = await self._take(index)
-            self.taken.put_nowait(taken)
-            if request is not None:
-                await call.write(request)
-            elif not isinstance(taken, StreamItem):
-                await call.done_writing()
-                return
+        # If the call is over, the consumer reads why, and tells the caller.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await call.write(self.setup.config)
+            for index in itertools.count():
+                await self.slots.acquire()
+                taken, request = await self._take(index)
+                self.taken.put_nowait(taken)
+                if request is not None:
+                    await call.write(request)
+                elif not isinstance(taken, StreamItem):
+                    await call.done_writing()
+                    return
 
     async def _take(self, index: int) -> tuple[Taken, Request | None]:
         try:
@@ -235,12 +226,7 @@ def _encode(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request
 
 
 def _decode(sent: Sent, response: Any, setup: StreamSetup) -> StreamItem:
-    """The result of a load, from the server's next response; None if the stream has ended.
-
-    Raises:
-        ProtocolError: the server ended the stream, answered out of order, or sent a
-            malformed message.
-    """
+    """The result of a load, from the server's next response; None if the stream has ended."""
     if response is None:
         raise ProtocolError(f"the server ended the stream without an answer to load {sent.index}")
     if response.id != sent.index:
@@ -252,12 +238,7 @@ def _decode(sent: Sent, response: Any, setup: StreamSetup) -> StreamItem:
 
 
 def _check_end(end: StreamEnd, response: object) -> None:
-    """Check the response after the last load; None if the stream has ended.
-
-    Raises:
-        ProtocolError: the server answered more than it was asked, or ended the stream
-            before the loads ended.
-    """
+    """Check the response after the last load; None if the stream has ended."""
     if end is StreamEnd.CALL_ENDED:
         raise ProtocolError("the server ended the stream before the loads ended")
     if response is not None:

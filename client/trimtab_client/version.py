@@ -13,17 +13,12 @@ _UINT64_MAX = 2**64 - 1
 
 
 def as_version(value: Version | SupportsIndex | str, field: str) -> Version:
-    """A version as operators name it: whole, by its generation alone, or either as text.
+    """A version as operators name it, such as Version(2, 3), 3, "2.3" or "3".
 
-    Args:
-        value: such as Version(2, 3), 3, "2.3" or "3".
-        field: what an error is to name.
-
-    Returns:
-        It. Where the generation is named alone, the epoch is 0.
+    Where the generation is named alone, the epoch is 0.
 
     Raises:
-        InvalidArgumentError: it is none of these.
+        InvalidArgumentError: it is none of these; the error names `field`.
     """
     epoch: SupportsIndex = 0
     generation: SupportsIndex

@@ -31,11 +31,7 @@ from trimtab_protocol.version import Version
 class Watch:
     """The version that a reader has, and when the next call may start.
 
-    Args:
-        deployment: its name.
-        known: the version that the reader has; None if it has none.
-        retry: the backoff; its `max_attempts` is ignored.
-        deadline: of the whole watch.
+    The `max_attempts` of `retry` is ignored; the deadline is that of the whole watch.
 
     Raises:
         InvalidArgumentError: an argument cannot be sent.
@@ -52,10 +48,9 @@ class Watch:
 
     def request(self) -> Any:
         """The request of the next call."""
+        name = text(self._deployment, "deployment")
         known = None if self._known is None else version_message(self._known, "known")
-        return pb.WatchPlacementRequest(
-            deployment=text(self._deployment, "deployment"), known=known
-        )
+        return pb.WatchPlacementRequest(deployment=name, known=known)
 
     def news(self, response: Any) -> ServedPlacement | None:
         """The placement that the server sent; None if the reader has it.
@@ -71,10 +66,7 @@ class Watch:
         return served
 
     def delay_after(self, failure: grpc.RpcError | None) -> float:
-        """Seconds to wait before the next call.
-
-        Args:
-            failure: how the last call ended; None if the server ended it without an error.
+        """Seconds to wait after a call that failed, or that the server ended without an error.
 
         Raises:
             TrimtabError: there is no next call.
@@ -96,10 +88,8 @@ def placements(
 ) -> Generator[ServedPlacement]:
     """Yield each new placement. The first call starts with the first `next`.
 
-    Args:
-        watch: the state of the watch.
-        start: starts a call, given a request and a timeout.
-        closed: whether the client was closed, which ends the calls that wait.
+    `start` starts a call, given a request and a timeout. `closed` says whether the client was
+    closed, which ends the calls that wait.
     """
     while True:
         call, failure = start(watch.request(), timeout=watch.timeout()), None

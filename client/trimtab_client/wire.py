@@ -17,22 +17,14 @@ import numpy.typing as npt
 from trimtab.v1 import placement_pb2
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.wire.v1 import standard_pb2
+from trimtab_client import wire_values
 from trimtab_client.arrays import as_amounts, as_indices
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PackResult, PlaceResult
-from trimtab_client.wire_values import (
-    Check,
-    array_of,
-    budget_message,
-    checked,
-    checked_placement,
-    placement_message,
-    topology_message,
-    uint32,
-)
+from trimtab_client.wire_values import Check, array_of, uint32
 from trimtab_protocol.wire.tensors import encode_tensor
 
 _EFFORTS = {
@@ -128,7 +120,7 @@ def pack_result(response: pb.PackResponse) -> PackResult:
 def place_result(response: pb.PlaceResponse, num_experts: int, num_gpus: int) -> PlaceResult:
     """The answer of `place`, if the digest of its placement is right."""
     return PlaceResult(
-        placement=checked_placement(response.placement, num_experts, num_gpus),
+        placement=wire_values.checked_placement(response.placement, num_experts, num_gpus),
         moves=_moves(response.moves),
         before=_balance(response.before) if response.HasField("before") else None,
         after=_balance(response.after),
@@ -148,9 +140,9 @@ def _terms(
 ) -> dict[str, Any]:
     """The fields that PlaceRequest and PlaceStreamConfig share."""
     return {
-        "topology": topology_message(topology),
-        "current": placement_message(current, "current"),
-        "budget": budget_message(budget),
+        "topology": wire_values.topology_message(topology),
+        "current": wire_values.placement_message(current, "current"),
+        "budget": wire_values.budget_message(budget),
         "options": _options(options),
     }
 
@@ -162,7 +154,7 @@ def _options(options: SolverOptions | None) -> pb.SolverOptions | None:
         effort=_choice(options.effort, _EFFORTS, "options.effort"),
         seed=integer(options.seed, "options.seed") % 2**64,
         objective=_choice(options.objective, _OBJECTIVES, "options.objective"),
-        **checked(options, "options", _LIMITS),
+        **wire_values.checked(options, "options", _LIMITS),
     )
 
 

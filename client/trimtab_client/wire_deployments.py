@@ -5,28 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
+from trimtab_client import deployments, wire_values
 from trimtab_client.checks import text
-from trimtab_client.deployments import (
-    BalanceStatus,
-    Deployment,
-    DeploymentSpec,
-    DeploymentStatus,
-    Imbalance,
-    ServedPlacement,
-    WorkerStatus,
-)
+from trimtab_client.deployments import BalanceStatus, Deployment, DeploymentSpec, ServedPlacement
 from trimtab_client.exceptions import ProtocolError
 from trimtab_client.results import TriggerResult
 from trimtab_client.wire_policies import decision_value, judgement_value, policy_value
-from trimtab_client.wire_values import (
-    checked_placement,
-    placement_by_digest,
-    step_value,
-    topology_message,
-    topology_value,
-    uint32,
-    version_value,
-)
+from trimtab_client.wire_values import step_value, topology_value, uint32, version_value
 from trimtab_protocol.wire.values import optional, value_of
 
 
@@ -46,7 +31,9 @@ def trigger_result(
     response: pb.TriggerResponse | pb.PinResponse | pb.RollBackResponse,
 ) -> TriggerResult:
     """The answer of `trigger`, `pin` and `roll_back`."""
-    return TriggerResult(version_value(response.in_force), placement_by_digest(response.target))
+    return TriggerResult(
+        version_value(response.in_force), wire_values.placement_by_digest(response.target)
+    )
 
 
 def served_placement(
@@ -63,7 +50,7 @@ def served_placement(
         raise ProtocolError(
             f"the server sent a placement of shape {shape} for {experts} experts in {slots} slots"
         )
-    placement = checked_placement(response.placement, experts, topology.num_gpus)
+    placement = wire_values.checked_placement(response.placement, experts, topology.num_gpus)
     return ServedPlacement(version_value(response.version), placement, topology)
 
 
@@ -75,7 +62,7 @@ def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
         first_layer=uint32(spec.first_layer, "spec.first_layer"),
         num_layers=uint32(spec.num_layers, "spec.num_layers"),
         num_experts=uint32(spec.num_experts, "spec.num_experts"),
-        topology=topology_message(spec.topology, "spec.topology"),
+        topology=wire_values.topology_message(spec.topology, "spec.topology"),
     )
 
 
@@ -83,9 +70,9 @@ def _spec_value(message: pb.DeploymentSpec) -> DeploymentSpec:
     return value_of(DeploymentSpec, message, topology=topology_value(message.topology))
 
 
-def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
+def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:
     return value_of(
-        DeploymentStatus,
+        deployments.DeploymentStatus,
         message,
         in_force=optional(message, "in_force", version_value),
         switching_to=optional(message, "switching_to", version_value),
@@ -102,9 +89,9 @@ def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
     )
 
 
-def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
+def _worker_value(message: pb.WorkerStatus) -> deployments.WorkerStatus:
     gpus, last_step = tuple(message.gpus), step_value(message.last_step)
-    return value_of(WorkerStatus, message, gpus=gpus, last_step=last_step)
+    return value_of(deployments.WorkerStatus, message, gpus=gpus, last_step=last_step)
 
 
 def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
@@ -113,5 +100,5 @@ def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
     return BalanceStatus(shadow_moves=message.shadow_moves, **imbalances)
 
 
-def _imbalance_value(message: pb.Imbalance) -> Imbalance:
-    return value_of(Imbalance, message)
+def _imbalance_value(message: pb.Imbalance) -> deployments.Imbalance:
+    return value_of(deployments.Imbalance, message)
