@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 import numpy.typing as npt
 
+from trimtab.wire.v1 import standard_pb2
 from trimtab_client import health, streaming, wire
 from trimtab_client.calling import T
 from trimtab_client.deployment_calls import DeploymentCalls
@@ -142,7 +143,8 @@ class Client(DeploymentCalls):
         """
         readiness = health.Readiness(self._deadline(timeout))
         check = partial(self._check, wait_for_ready=True)
-        return self._repeat(check, wire.health_request(service), readiness.decode, readiness)
+        request = standard_pb2.HealthCheckRequest(service=service)
+        return self._repeat(check, request, readiness.decode, readiness)
 
     def close(self) -> None:
         """Cancel all running calls, and disconnect. May be called again."""

@@ -19,7 +19,7 @@ from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
-from trimtab_client.wire_policies import decision_values, policy_message, policy_value
+from trimtab_client.wire_deployments import decision_values, policy_message, policy_value
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
 
@@ -78,7 +78,7 @@ class DeploymentCalls(ClientBase):
             FailedPreconditionError: workers of the deployment have sessions.
         """
         request = pb.DeleteDeploymentRequest(deployment=_name(deployment))
-        return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
+        return self._call(self._service.DeleteDeployment, request, lambda _: None, timeout)
 
     def decisions(
         self, deployment: str, limit: int = 0, *, timeout: float | None = None
@@ -121,10 +121,8 @@ class DeploymentCalls(ClientBase):
         server is back: between attempts it waits as the client's `retry` says, but it never gives
         up. Leaving the loop early, closing the generator or closing the client cancels the call.
 
-        Args:
-            deployment: its name; it may have no placement yet.
-            known: the version that the reader has, which is not yielded; None if it has none.
-            timeout: of the whole watch, in seconds.
+        The deployment may have no placement yet. `known` is the version that the reader has, which
+        is not yielded; None if it has none. The timeout is that of the whole watch.
 
         Raises:
             NotFoundError: also if the deployment was deleted.
@@ -200,7 +198,7 @@ class DeploymentCalls(ClientBase):
         instead, which also covers what a worker has not reported yet.
         """
         request = pb.ForgetLoadRequest(deployment=_name(deployment))
-        return self._call(self._service.ForgetLoad, request, _nothing, timeout)
+        return self._call(self._service.ForgetLoad, request, lambda _: None, timeout)
 
     def pin(
         self,
@@ -257,8 +255,7 @@ class DeploymentCalls(ClientBase):
         return self._call(self._service.RollBack, request, wire.trigger_result, timeout)
 
 
-def _name(deployment: str) -> str:
-    return text(deployment, "deployment")
+_name = partial(text, field="deployment")
 
 
 def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:
@@ -267,7 +264,3 @@ def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse
 
 def _previous_reason(response: pb.PauseResponse | pb.ResumeResponse) -> str | None:
     return response.previous_reason or None
-
-
-def _nothing(_: object) -> None:
-    """The answer of a call that answers nothing."""

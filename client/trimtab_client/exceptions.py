@@ -7,25 +7,14 @@ code that does not know Trimtab can catch them too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from grpc import StatusCode
 
-from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.errors import MalformedError, Violation
 
-
-@dataclass(frozen=True)
-class FieldViolation:
-    """One field of a request that broke a rule.
-
-    Attributes:
-        field: path of the field, such as "topology.num_gpus".
-        description: the value seen, and the rule that it breaks.
-    """
-
-    field: str
-    description: str
+FieldViolation = Violation
+"""One field of a request that broke a rule."""
 
 
 class TrimtabError(Exception):
@@ -159,5 +148,4 @@ def invalid(field: str, description: str) -> InvalidArgumentError:
 
 def invalid_as(error: MalformedError) -> InvalidArgumentError:
     """An InvalidArgumentError with the violations of another package's error."""
-    violations = [FieldViolation(v.field, v.description) for v in error.violations]
-    return InvalidArgumentError(str(error), field_violations=violations)
+    return InvalidArgumentError(str(error), field_violations=error.violations)

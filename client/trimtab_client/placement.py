@@ -1,8 +1,4 @@
-"""A placement, and how evenly it spreads a load.
-
-Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
-X replicas of the expert that has most.
-"""
+"""A placement, and how evenly it spreads a load. `trimtab_protocol` has the legend of shapes."""
 
 from __future__ import annotations
 

@@ -50,7 +50,6 @@ class PlaceResult:
     """A placement, with the moves that it takes and the balance that it reaches.
 
     Attributes:
-        placement: the new placement.
         moves: from the current placement to the new one; empty if there is no current one.
         before: balance of the current placement under the load; None if there is none.
         after: balance of the new placement under the load.
@@ -103,11 +102,7 @@ class StreamItem:
     error: TrimtabError | None = None
 
     def unwrap(self) -> PlaceResult:
-        """The result.
-
-        Raises:
-            TrimtabError: `error`, if it is set.
-        """
+        """The result; raises `error` if that is set."""
         if self.result is None:
             raise self.error or TrimtabError(f"load {self.index} has no result")
         return self.result

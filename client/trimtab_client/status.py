@@ -16,8 +16,6 @@ from trimtab_client import exceptions as errors
 from trimtab_client.exceptions import FieldViolation, TrimtabError
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_BAD_REQUEST = "google.rpc.BadRequest"
-_RETRY_INFO = "google.rpc.RetryInfo"
 
 _CLOSED = "The client was closed or the server stopped."
 _NO_SERVER = "Check the address, and that a server runs there and is ready."
@@ -30,7 +28,6 @@ _WRONG_SERVER = "Check that a Trimtab server of this client's version runs there
 
 _ERRORS: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.CANCELLED: (errors.CallCancelledError, _CLOSED),
-    StatusCode.UNKNOWN: (errors.InternalError, _SERVER_BUG),
     StatusCode.INVALID_ARGUMENT: (errors.InvalidArgumentError, ""),
     StatusCode.DEADLINE_EXCEEDED: (errors.DeadlineExceededError, _TOO_SLOW),
     StatusCode.NOT_FOUND: (errors.NotFoundError, ""),
@@ -41,12 +38,10 @@ _ERRORS: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.ABORTED: (errors.AbortedError, ""),
     StatusCode.OUT_OF_RANGE: (errors.InvalidArgumentError, ""),
     StatusCode.UNIMPLEMENTED: (errors.UnimplementedError, _WRONG_SERVER),
-    StatusCode.INTERNAL: (errors.InternalError, _SERVER_BUG),
     StatusCode.UNAVAILABLE: (errors.UnavailableError, _NO_SERVER),
-    StatusCode.DATA_LOSS: (errors.InternalError, _SERVER_BUG),
     StatusCode.UNAUTHENTICATED: (errors.AccessDeniedError, _CREDENTIALS),
 }
-"""The class of the error of each status code, and what the user should do about it."""
+"""The class of the error of a status code, and what the user should do; else the server failed."""
 
 _CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
 
@@ -59,8 +54,8 @@ def error_of_call(failure: grpc.RpcError) -> TrimtabError:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             # A proxy may have truncated it; code and text are still right.
             status = _parsed(standard_pb2.Status, value)
-    bad_request = _detail(status, _BAD_REQUEST, standard_pb2.BadRequest)
-    retry_info = _detail(status, _RETRY_INFO, standard_pb2.RetryInfo)
+    bad_request = _detail(status, standard_pb2.BadRequest)
+    retry_info = _detail(status, standard_pb2.RetryInfo)
     violations = bad_request.field_violations if bad_request else ()
     delay = retry_info.retry_delay if retry_info else None
     return _error(failure.code(), failure.details() or "", violations, delay)
@@ -89,9 +84,10 @@ def _error(
     return error_class(message, **common)
 
 
-def _detail(status: Any, type_name: str, kind: Any) -> Any:
+def _detail(status: Any, kind: Any) -> Any:
     """The detail of this type; None if there is none that can be read."""
-    # `Any.Unpack` compares full names, and ours differ from the originals'.
+    # `Any.Unpack` compares full names, and ours differ from the originals' by their package.
+    type_name = f"google.rpc.{kind.DESCRIPTOR.name}"
     for detail in () if status is None else status.details:
         if detail.type_url.rpartition("/")[2] == type_name:
             return _parsed(kind, detail.value)

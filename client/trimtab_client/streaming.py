@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import queue
 import threading
 from collections.abc import (
@@ -31,11 +32,11 @@ import numpy.typing as npt
 
 from trimtab.v1 import solver_service_pb2
 from trimtab_client import wire
-from trimtab_client.aio_status import close_is_an_error, reveal
+from trimtab_client.aio_status import next_response, reveal
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, TrimtabError
 from trimtab_client.results import StreamItem
-from trimtab_client.retry import check_timeout, grpc_timeout
+from trimtab_client.retry import check_timeout
 from trimtab_client.status import error_of_call, error_of_message
 
 Request = solver_service_pb2.PlaceStreamRequest
@@ -62,17 +63,14 @@ Taken = Sent | StreamItem | BaseException | StreamEnd
 
 
 class StreamSetup:
-    """The first message of a stream, G of its answers, and its limits: see `Client.place_stream`.
-
-    Raises:
-        InvalidArgumentError: a limit is out of its range.
-    """
+    """The first message of a stream, G of its answers, and the limits of `place_stream`."""
 
     def __init__(self, config: Request, num_gpus: int, max_in_flight: int, timeout: float) -> None:
         self.config = config
         self.num_gpus = num_gpus
         self.max_in_flight = integer(max_in_flight, "max_in_flight", low=1)
-        self.timeout = grpc_timeout(check_timeout(timeout))
+        seconds = check_timeout(timeout)
+        self.timeout = None if math.isinf(seconds) else seconds
 
 
 class Pump:
@@ -205,8 +203,7 @@ async def aio_stream_items(start: Callable[[], Any], pump: AioPump) -> AsyncGene
 
 async def _aio_next(call: Any, responses: AsyncIterator[Any]) -> Any:
     try:
-        with close_is_an_error():
-            return await anext(responses, None)
+        return await next_response(responses)
     except grpc.RpcError as failure:
         raise error_of_call(await reveal(call, failure)) from failure
 

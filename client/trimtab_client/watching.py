@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab_client.aio_status import close_is_an_error
+from trimtab_client.aio_status import next_response
 from trimtab_client.checks import text
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.exceptions import (
@@ -28,13 +28,11 @@ from trimtab_client.wire_values import version_message
 from trimtab_protocol.version import Version
 
 
-class Watch:
+class Watch(Attempts):
     """The version that a reader has, and when the next call may start.
 
-    The `max_attempts` of `retry` is ignored; the deadline is that of the whole watch.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
+    The `max_attempts` of `retry` is ignored; the deadline is that of the whole watch. An
+    InvalidArgumentError says that an argument cannot be sent.
     """
 
     def __init__(
@@ -42,8 +40,7 @@ class Watch:
     ) -> None:
         self._deployment = deployment
         self._known = known
-        self._attempts = Attempts(replace(retry, max_attempts=sys.maxsize), deadline)
-        self.timeout = self._attempts.timeout
+        super().__init__(replace(retry, max_attempts=sys.maxsize), deadline)
         self.request()
 
     def request(self) -> Any:
@@ -53,12 +50,8 @@ class Watch:
         return pb.WatchPlacementRequest(deployment=name, known=known)
 
     def news(self, response: Any) -> ServedPlacement | None:
-        """The placement that the server sent; None if the reader has it.
-
-        Raises:
-            ProtocolError: the response cannot be read.
-        """
-        self._attempts.failed = 0
+        """The placement that the server sent; None if the reader has it."""
+        self.failed = 0
         served = served_placement(response)
         if served.version == self._known:
             return None
@@ -77,7 +70,7 @@ class Watch:
         # A server that stops aborts or cancels, which is as if it was absent. The callers know
         # whether the call was cancelled on this side.
         stopped = isinstance(error, AbortedError | CallCancelledError)
-        delay = self._attempts.delay(UnavailableError(str(error)) if stopped else error)
+        delay = self.delay(UnavailableError(str(error)) if stopped else error)
         if delay is None:
             raise error from failure
         return delay
@@ -114,7 +107,7 @@ async def aio_placements(
         call, failure = start(watch.request(), timeout=watch.timeout()), None
         responses = aiter(call)
         try:
-            while (response := await _next(responses)) is not None:
+            while (response := await next_response(responses)) is not None:
                 if (served := watch.news(response)) is not None:
                     yield served
         except grpc.RpcError as error:
@@ -122,8 +115,3 @@ async def aio_placements(
         finally:
             call.cancel()
         await asyncio.sleep(watch.delay_after(failure))
-
-
-async def _next(responses: Any) -> Any:
-    with close_is_an_error():
-        return await anext(responses, None)

@@ -27,15 +27,8 @@ from trimtab_client.results import Moves, PackResult, PlaceResult
 from trimtab_client.wire_values import Check, array_of, uint32
 from trimtab_protocol.wire.tensors import encode_tensor
 
-_EFFORTS = {
-    None: pb.EFFORT_UNSPECIFIED,
-    **{name: pb.Effort.Value(f"EFFORT_{name.upper()}") for name in get_args(Effort)},
-}
-_OBJECTIVES = {
-    None: pb.OBJECTIVE_UNSPECIFIED,
-    **{name: pb.Objective.Value(f"OBJECTIVE_{name.upper()}") for name in get_args(Objective)},
-}
-
+Terms = tuple[Topology, Placement | npt.ArrayLike | None, MoveBudget | None, SolverOptions | None]
+"""The topology, the current placement, the budget and the options of `place`."""
 
 _LIMITS: Mapping[str, Check] = {
     "max_iterations": partial(integer, low=-1, high=2**31 - 1),
@@ -77,27 +70,15 @@ def pack_request(
     )
 
 
-def place_request(
-    load: npt.ArrayLike,
-    topology: Topology,
-    current: Placement | npt.ArrayLike | None,
-    budget: MoveBudget | None,
-    options: SolverOptions | None,
-) -> pb.PlaceRequest:
+def place_request(load: npt.ArrayLike, *terms: *Terms) -> pb.PlaceRequest:
     """The request of `place`."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    return pb.PlaceRequest(load=tensor, **_terms(topology, current, budget, options))
+    return pb.PlaceRequest(load=tensor, **_terms(*terms))
 
 
-def stream_config(
-    topology: Topology,
-    current: Placement | npt.ArrayLike | None,
-    budget: MoveBudget | None,
-    options: SolverOptions | None,
-) -> pb.PlaceStreamRequest:
+def stream_config(*terms: *Terms) -> pb.PlaceStreamRequest:
     """The first message to the server on a stream."""
-    config = pb.PlaceStreamConfig(**_terms(topology, current, budget, options))
-    return pb.PlaceStreamRequest(config=config)
+    return pb.PlaceStreamRequest(config=pb.PlaceStreamConfig(**_terms(*terms)))
 
 
 def stream_load(index: int, load: npt.ArrayLike) -> pb.PlaceStreamRequest:
@@ -105,11 +86,6 @@ def stream_load(index: int, load: npt.ArrayLike) -> pb.PlaceStreamRequest:
     tensor = encode_tensor(as_amounts(load, "load"))
     message = pb.PlaceStreamLoad(id=index, load=tensor)
     return pb.PlaceStreamRequest(load=message)
-
-
-def health_request(service: str) -> standard_pb2.HealthCheckRequest:
-    """The request of `health`."""
-    return standard_pb2.HealthCheckRequest(service=service)
 
 
 def pack_result(response: pb.PackResponse) -> PackResult:
@@ -151,9 +127,9 @@ def _options(options: SolverOptions | None) -> pb.SolverOptions | None:
     if options is None:
         return None
     return pb.SolverOptions(
-        effort=_choice(options.effort, _EFFORTS, "options.effort"),
+        effort=_choice(options.effort, get_args(Effort), pb.Effort),
         seed=integer(options.seed, "options.seed") % 2**64,
-        objective=_choice(options.objective, _OBJECTIVES, "options.objective"),
+        objective=_choice(options.objective, get_args(Objective), pb.Objective),
         **wire_values.checked(options, "options", _LIMITS),
     )
 
@@ -175,8 +151,10 @@ def _balance(message: placement_pb2.Balance) -> Balance:
     return Balance(array_of(message.gpu_load), imbalance_L, bound_L)
 
 
-def _choice(value: object, choices: dict[Any, Any], field: str) -> Any:
-    # The type is checked first because looking up an unhashable value, such as a list, raises.
-    if not isinstance(value, str | None) or value not in choices:
-        raise invalid(field, f"{value!r} is not one of {[c for c in choices if c is not None]}")
-    return choices[value]
+def _choice(value: object, names: tuple[str, ...], wire: Any) -> Any:
+    field = wire.DESCRIPTOR.name
+    if value is None:
+        return wire.Value(f"{field}_UNSPECIFIED".upper())
+    if not isinstance(value, str) or value not in names:
+        raise invalid(f"options.{field.lower()}", f"{value!r} is not one of {list(names)}")
+    return wire.Value(f"{field}_{value}".upper())

@@ -1,18 +1,40 @@
-"""Deployments and their placements as messages and back. Errors are those of `wire_values`."""
+"""Policies, decisions, deployments and their placements as messages and back.
+
+Errors are those of `wire_values`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client import deployments, wire_values
-from trimtab_client.checks import text
+from trimtab_client.checks import real, text
 from trimtab_client.deployments import BalanceStatus, Deployment, DeploymentSpec, ServedPlacement
-from trimtab_client.exceptions import ProtocolError
+from trimtab_client.exceptions import ProtocolError, invalid
+from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
-from trimtab_client.wire_policies import decision_value, judgement_value, policy_value
-from trimtab_client.wire_values import step_value, topology_value, uint32, version_value
-from trimtab_protocol.wire.values import optional, value_of
+from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
+from trimtab_protocol.wire.values import decode_topology, numbers_of, optional, value_of
+
+_MODES = numbers_of([mode for mode in Mode if mode is not Mode.UNKNOWN], pb.Mode, "MODE")
+_MODES_BACK: Mapping[int, Mode] = {number: mode for mode, number in _MODES.items()}
+_REASONS = {
+    pb.Reason.Value(f"REASON_{reason.name}"): reason
+    for reason in Reason
+    if reason is not Reason.UNKNOWN
+}
+_SETTINGS: Mapping[str, Check] = {
+    **dict.fromkeys(("half_life_steps", "window_steps", "least_gain", "replan_gap"), real),
+    **dict.fromkeys(("moe_share", "node_bandwidth", "cross_node_bandwidth"), real),
+    **dict.fromkeys(("every_steps", "cooldown_steps", "horizon_steps"), uint32),
+    **dict.fromkeys(("max_moves_per_layer", "max_moves"), uint32),
+}
 
 
 def deployment_value(message: pb.Deployment) -> Deployment:
@@ -31,9 +53,8 @@ def trigger_result(
     response: pb.TriggerResponse | pb.PinResponse | pb.RollBackResponse,
 ) -> TriggerResult:
     """The answer of `trigger`, `pin` and `roll_back`."""
-    return TriggerResult(
-        version_value(response.in_force), wire_values.placement_by_digest(response.target)
-    )
+    target = wire_values.placement_by_digest(response.target)
+    return TriggerResult(version_value(response.in_force), target)
 
 
 def served_placement(
@@ -42,7 +63,7 @@ def served_placement(
     """The answer of `get_placement`, and each answer of `watch_placement`."""
     if not response.HasField("version"):
         raise ProtocolError("the server sent a placement without its version")
-    topology = topology_value(response.topology)
+    topology = decode_topology(response.topology)
     experts, slots = response.num_experts, topology.num_replicas
     shape = list(response.placement.phy2log.shape)
     # Checked before these numbers are used: each expert costs memory.
@@ -67,7 +88,7 @@ def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
 
 
 def _spec_value(message: pb.DeploymentSpec) -> DeploymentSpec:
-    return value_of(DeploymentSpec, message, topology=topology_value(message.topology))
+    return value_of(DeploymentSpec, message, topology=decode_topology(message.topology))
 
 
 def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:
@@ -96,9 +117,56 @@ def _worker_value(message: pb.WorkerStatus) -> deployments.WorkerStatus:
 
 def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
     names = [each.name for each in fields(BalanceStatus) if each.name != "shadow_moves"]
-    imbalances = {name: optional(message, name, _imbalance_value) for name in names}
+    imbalance_of = partial(value_of, deployments.Imbalance)
+    imbalances = {name: optional(message, name, imbalance_of) for name in names}
     return BalanceStatus(shadow_moves=message.shadow_moves, **imbalances)
 
 
-def _imbalance_value(message: pb.Imbalance) -> deployments.Imbalance:
-    return value_of(deployments.Imbalance, message)
+def policy_message(policy: Policy) -> pb.Policy:
+    """A policy as a message. Settings that are None are not set."""
+    if policy.mode is Mode.UNKNOWN:
+        names = [mode.value for mode in _MODES]
+        raise invalid("policy.mode", f"{policy.mode.value!r} is not one of {names}")
+    mode = pb.MODE_UNSPECIFIED if policy.mode is None else _MODES[policy.mode]
+    return pb.Policy(mode=mode, **checked(policy, "policy", _SETTINGS))
+
+
+def policy_value(message: pb.Policy) -> Policy:
+    """The policy in a message."""
+    mode = None if message.mode == pb.MODE_UNSPECIFIED else _mode(message.mode)
+    return value_of(Policy, message, mode=mode)
+
+
+def decision_value(message: pb.Decision) -> Decision:
+    """The decision in a message."""
+    return value_of(
+        Decision,
+        message,
+        time=_time(message.time),
+        step=step_value(message.step),
+        reason=_REASONS.get(message.reason, Reason.UNKNOWN),
+        mode=_mode(message.mode),
+        certainty=optional(message, "certainty", partial(value_of, Certainty)),
+        judged=optional(message, "judged", judgement_value),
+    )
+
+
+def decision_values(response: pb.ListDecisionsResponse) -> list[Decision]:
+    """The answer of `decisions`."""
+    return [decision_value(message) for message in response.decisions]
+
+
+def judgement_value(message: pb.Judgement) -> Judgement:
+    """The judgement of a switch in a message."""
+    return value_of(Judgement, message, step=step_value(message.step))
+
+
+def _mode(number: int) -> Mode:
+    return _MODES_BACK.get(number, Mode.UNKNOWN)
+
+
+def _time(message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ProtocolError(f"the server sent a decision with an invalid time: {error}") from error

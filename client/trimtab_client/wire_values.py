@@ -6,6 +6,7 @@ Answers raise ProtocolError if they cannot be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, SupportsIndex
@@ -16,14 +17,15 @@ from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client.arrays import as_indices
 from trimtab_client.checks import integer, real
-from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
+from trimtab_client.exceptions import InvalidArgumentError, ProtocolError, invalid
 from trimtab_client.options import MoveBudget, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.version import as_version
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
-from trimtab_protocol.wire.values import decode_topology, encode_placement, encode_version
+from trimtab_protocol.wire.values import encode_placement, encode_version
+
+_UINT64_MAX = 2**64 - 1
 
 Check = Callable[[Any, str], Any]
 """Checks a value, and names it by a path: see `checks`."""
@@ -43,14 +45,26 @@ def topology_message(topology: Topology, field: str = "topology") -> topology_pb
     return topology_pb2.Topology(**fields)
 
 
-def topology_value(message: topology_pb2.Topology) -> Topology:
-    """The topology in a message. If nodes or groups are not set, there is one."""
-    return Topology(*decode_topology(message))
-
-
 def step_value(step: int) -> int | None:
     """A step; the server sends -1 for none."""
     return None if step < 0 else step
+
+
+def as_version(value: Version | SupportsIndex | str, field: str) -> Version:
+    """A version as operators name it, such as Version(2, 3), 3, "2.3" or "3".
+
+    Where the generation is named alone, the epoch is 0.
+
+    Raises:
+        InvalidArgumentError: it is none of these; the error names `field`.
+    """
+    if isinstance(value, str):
+        if not re.fullmatch(r"([0-9]{1,20}\.)?[0-9]{1,20}", value):
+            raise invalid(field, f"{value!r} is not a version such as '2.3', or a generation")
+        head, _, tail = value.rpartition(".")
+        value = Version(int(head or 0), int(tail))
+    numbers = value if isinstance(value, Version) else (0, value)
+    return Version(*(integer(number, field, 0, _UINT64_MAX) for number in numbers))
 
 
 def version_message(version: Version | SupportsIndex | str, field: str) -> switch_pb2.Version:

@@ -37,7 +37,6 @@ class Hello:
     """The part of a session's first message that the switch depends on.
 
     Attributes:
-        group_id: the worker's group.
         worker: its name, the same in each incarnation.
         incarnation: rises with each start of its process.
         stream: rises with each session of an incarnation.
@@ -90,13 +89,23 @@ class Transfer(StrEnum):
     COLLECTIVE = "collective"
 
 
-class TopologySizes(NamedTuple):
-    """The numbers of a topology: slots of a layer, GPUs, nodes, and router groups."""
+@dataclass(frozen=True)
+class Topology:
+    """The slots, GPUs and nodes of one model instance.
+
+    Attributes:
+        num_replicas: R, physical expert slots of one layer over all GPUs; a multiple of `num_gpus`,
+            at least the number of experts. Slot r lies on GPU r // (R / G).
+        num_gpus: G, GPUs (expert-parallel ranks); a multiple of `num_nodes`.
+        num_nodes: N, nodes. GPU g lies on node g // (G / N).
+        num_groups: router groups of consecutive experts. With 1, an expert may lie on any GPU. With
+            more, all experts of a group stay on one node.
+    """
 
     num_replicas: int
     num_gpus: int
-    num_nodes: int
-    num_groups: int
+    num_nodes: int = 1
+    num_groups: int = 1
 
 
 class WorkerSetup(NamedTuple):
@@ -104,7 +113,6 @@ class WorkerSetup(NamedTuple):
 
     Attributes:
         deployment: the deployment's name.
-        topology: its topology.
         num_experts: E.
         scope: what the worker's counts count.
         transfer: how weights come into its staging.
@@ -116,7 +124,7 @@ class WorkerSetup(NamedTuple):
     """
 
     deployment: str
-    topology: TopologySizes
+    topology: Topology
     num_experts: int
     scope: Scope
     transfer: Transfer
@@ -229,12 +237,8 @@ class Transfers:
 class Offer:
     """Prepare this version, if the base is the placement that you serve by.
 
-    Attributes:
-        version: the version that the switch leads to.
-        digest: the digest of that placement.
-        base: the version that the switch starts from.
-        base_digest: the digest of that placement.
-        transfers: the rows that differ, and what this worker has to move.
+    The switch leads to `version`, and starts from `base`; each has the digest of its placement.
+    `transfers` are the rows that differ, and what this worker has to move.
     """
 
     version: Version

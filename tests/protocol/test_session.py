@@ -63,7 +63,7 @@ def hellos(draw: st.DrawFn) -> tuple[messages.Hello, messages.WorkerSetup]:
     slots = placement.phy2log.shape[1]
     setup = messages.WorkerSetup(
         draw(NAMES),
-        messages.TopologySizes(slots, placement.num_gpus, draw(st.integers(1, 9)), 1),
+        messages.Topology(slots, placement.num_gpus, draw(st.integers(1, 9)), 1),
         placement.num_experts,
         draw(st.sampled_from(messages.Scope)),
         draw(st.sampled_from(messages.Transfer)),

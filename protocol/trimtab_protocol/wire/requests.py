@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError, gather, malformed, require, require_all
 from trimtab_protocol.messages import MAX_TOKENS, Answer, Held, Hello, Refused, Report, WorkerSetup
 from trimtab_protocol.placement import Placement
-from trimtab_protocol.version import MAX_NUMBER, Version
+from trimtab_protocol.version import MAX_NUMBER
 from trimtab_protocol.wire import values
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
 from trimtab_protocol.wire.values import decode_field_version, encode_version
@@ -40,14 +41,11 @@ _ANSWERS: Mapping[Any, Callable[..., Answer]] = {
 """The answers by the names of the fields that carry them."""
 
 
-# The first message.
-
-
 def encode_hello(hello: Hello, setup: WorkerSetup) -> Request:
     """The first message of a session."""
     held, in_force = hello.held, hello.in_force
     converted = {
-        "topology": topology_pb2.Topology(**setup.topology._asdict()),
+        "topology": topology_pb2.Topology(**vars(setup.topology)),
         "placement": values.encode_placement(hello.placement),
         "in_force": None if in_force is None else encode_version(in_force),
         "held": None if held is None else _encode_held(held),
@@ -60,17 +58,16 @@ def encode_hello(hello: Hello, setup: WorkerSetup) -> Request:
 def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
     """What the first message of a session says.
 
-    Raises:
-        MalformedError: with every field at fault. Whether the sizes of the topology fit each
-            other is for the caller to check.
+    Whether the sizes of the topology fit each other is for the caller to check.
     """
+    version_in_force = partial(values.decode_version, field="hello.in_force")
     _, scope, transfer, gpus, held, in_force, placement = gather(
         lambda: _require_names_and_numbers(message),
         lambda: _one_of(_SCOPES, message.scope, "hello.scope"),
         lambda: _one_of(_TRANSFERS, message.transfer, "hello.transfer"),
         lambda: _gpus(message),
         lambda: values.optional(message, "held", _held),
-        lambda: values.optional(message, "in_force", _in_force),
+        lambda: values.optional(message, "in_force", version_in_force),
         lambda: _placement(message),
     )
     topology = values.decode_topology(message.topology)
@@ -84,14 +81,10 @@ def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
 def _require_names_and_numbers(message: pb.Hello) -> None:
     names = ((name, getattr(message, name)) for name in ("deployment", "group_id", "worker"))
     numbers = ((name, getattr(message, name)) for name in ("term", "epoch", "generation"))
-    length = len(message.model)
+    length, bounds = len(message.model), f"does not have 1 to {MAX_NAME} characters"
     require_all(
         *(
-            (
-                0 < len(text) <= MAX_NAME,
-                f"hello.{name}",
-                f"{text[:40]!r} does not have 1 to {MAX_NAME} characters",
-            )
+            (0 < len(text) <= MAX_NAME, f"hello.{name}", f"{text[:40]!r} {bounds}")
             for name, text in names
         ),
         (length <= MAX_NAME, "hello.model", f"{length} characters are more than {MAX_NAME}"),
@@ -125,10 +118,6 @@ def _held(said: switch_pb2.Held) -> Held:
     return Held(values.decode_version(said.version, "hello.held.version"), state)
 
 
-def _in_force(said: switch_pb2.Version) -> Version:
-    return values.decode_version(said, "hello.in_force")
-
-
 def _placement(message: pb.Hello) -> Placement:
     path, said = "hello.placement", message.placement
     require(said.HasField("phy2log"), path, "is required")
@@ -156,9 +145,6 @@ def _one_of(known: Mapping[Any, Any], value: int, field: str) -> Any:
     raise malformed(field, f"{value} is not a known value")
 
 
-# Reports.
-
-
 def encode_report(report: Report) -> Request:
     """The message that carries counts."""
     message = pb.Report(
@@ -172,11 +158,7 @@ def encode_report(report: Report) -> Request:
 
 
 def decode_report(message: pb.Report) -> Report:
-    """What a report says. Its number and steps may be any that come after the last ones.
-
-    Raises:
-        MalformedError: with the field at fault.
-    """
+    """What a report says. Its number and steps may be any that come after the last ones."""
     require(message.seq >= 1, "report.seq", "0 is below 1")
     require(message.HasField("counts"), "report.counts", "is required")
     counts_LE = decode_tensor(message.counts, "report.counts", rank=2, dtype="int64")
@@ -189,9 +171,6 @@ def decode_report(message: pb.Report) -> Report:
     return Report(message.seq, first, last, counts_LE, message.discard)
 
 
-# Answers.
-
-
 def encode_answer(answer: Answer) -> Request:
     """The message that carries an answer."""
     said = {**vars(answer), "version": encode_version(answer.version)}
@@ -199,11 +178,7 @@ def encode_answer(answer: Answer) -> Request:
 
 
 def decode_answer(request: Request) -> Answer:
-    """The answer in a message.
-
-    Raises:
-        MalformedError: it holds no answer, or one without a version.
-    """
+    """The answer in a message, which has to name a version."""
     kind = request.WhichOneof("message")
     if kind not in _ANSWERS:
         raise malformed("message", f"{kind} may not be sent here")

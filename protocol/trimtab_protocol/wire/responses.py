@@ -21,6 +21,9 @@ Response = pb.SessionResponse
 
 DIGEST_BYTES = 32
 
+_ARRAYS = {"layers": 1, "old_rows": 2, "new_rows": 2}
+"""Arrays of an offer, with their dimensions."""
+
 _ROWS = {"receives": 3, "receive_sources": None, "sends": 4, "copies": 4}
 """Tables of an offer, with their columns. A table without rows is not set."""
 
@@ -45,12 +48,7 @@ def encode_response(term: int, message: ServerMessage) -> Response:
 
 
 def decode_response(response: Response) -> ServerMessage:
-    """What the server says.
-
-    Raises:
-        MalformedError: it cannot be read, and is no offer. Offers are answered, so one that
-            cannot be read becomes an UnreadableOffer.
-    """
+    """What the server says. Offers are answered, so one that cannot be read is UnreadableOffer."""
     kind = response.WhichOneof("message")
     match kind:
         case "directive":
@@ -75,21 +73,15 @@ def decode_response(response: Response) -> ServerMessage:
 
 
 def _encode_offer(offer: Offer) -> switch_pb2.Offer:
-    transfers = offer.transfers
+    values = vars(offer.transfers)
+    names = [name for name in (*_ARRAYS, *_ROWS) if name in _ARRAYS or len(values[name])]
     return switch_pb2.Offer(
         version=encode_version(offer.version),
         digest=offer.digest,
         base=encode_version(offer.base),
         base_digest=offer.base_digest,
-        layers=encode_tensor(transfers.layers, "i4"),
-        old_rows=encode_tensor(transfers.old_rows, "i4"),
-        new_rows=encode_tensor(transfers.new_rows, "i4"),
-        bytes=transfers.bytes_received,
-        **{
-            name: encode_tensor(rows, "i4")
-            for name in _ROWS
-            if len(rows := getattr(transfers, name))
-        },
+        bytes=offer.transfers.bytes_received,
+        **{name: encode_tensor(values[name], "i4") for name in names},
     )
 
 
@@ -104,13 +96,8 @@ def _decode_offer(message: switch_pb2.Offer) -> Offer | UnreadableOffer:
 
 def _decode_transfers(message: switch_pb2.Offer) -> Transfers:
     tables = {name: _rows(message, name, columns) for name, columns in _ROWS.items()}
-    return Transfers(
-        layers=_indices(message, "layers", rank=1),
-        old_rows=_indices(message, "old_rows", rank=2),
-        new_rows=_indices(message, "new_rows", rank=2),
-        bytes_received=message.bytes,
-        **tables,
-    )
+    arrays = {name: _indices(message, name, rank) for name, rank in _ARRAYS.items()}
+    return Transfers(**arrays, **tables, bytes_received=message.bytes)
 
 
 def _rows(message: switch_pb2.Offer, field: str, columns: int | None) -> IntArray:
