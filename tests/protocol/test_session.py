@@ -152,6 +152,13 @@ def test_an_answer_survives_the_wire(answer: messages.Answer) -> None:
     assert requests.decode_answer(sent(requests.encode_answer(answer))) == answer
 
 
+def test_a_long_reason_is_cut() -> None:
+    refused = messages.Refused(Version(1, 1), bytes(32), "x" * 1001)
+
+    cut = requests.decode_answer(sent(requests.encode_answer(refused)))
+    assert cut == messages.Refused(refused.version, refused.digest, "x" * 1000)
+
+
 @given(SERVER_MESSAGES, st.integers(0, MAX_NUMBER))
 def test_a_server_message_survives_the_wire(message: messages.ServerMessage, term: int) -> None:
     response = sent(responses.encode_response(term, message))
