@@ -16,7 +16,7 @@ from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import MAX_NUMBER, Version
-from trimtab_protocol.wire import requests, responses
+from trimtab_protocol.wire import requests, responses, values
 
 NUMBERS = st.integers(0, MAX_NUMBER)
 STEPS = st.integers(-1, 2**63 - 2)
@@ -188,3 +188,11 @@ def test_everything_wrong_with_a_hello_is_named_at_once() -> None:
         *("hello.deployment", "hello.group_id", "hello.stream", "hello.staging_slots"),
         *("hello.term", "hello.scope", "hello.transfer", "hello.gpus", "hello.placement"),
     }
+
+
+def test_a_number_of_gpus_that_does_not_fit_the_placement_is_named_by_its_path() -> None:
+    hello = pb.Hello(topology={"num_replicas": 4, "num_gpus": 3}, num_experts=2)
+    hello.placement.CopyFrom(values.encode_placement(Placement.of([[0, 1, 0, 1]], 2, 2)))
+
+    with pytest.raises(MalformedError, match="hello.topology.num_gpus: 3 does not divide"):
+        requests.decode_hello(hello)
