@@ -194,5 +194,5 @@ def test_a_number_of_gpus_that_does_not_fit_the_placement_is_named_by_its_path()
     hello = pb.Hello(topology={"num_replicas": 4, "num_gpus": 3}, num_experts=2)
     hello.placement.CopyFrom(values.encode_placement(Placement.of([[0, 1, 0, 1]], 2, 2)))
 
-    with pytest.raises(MalformedError, match="hello.topology.num_gpus: 3 does not divide"):
+    with pytest.raises(MalformedError, match=r"hello\.topology\.num_gpus: 3 does not divide"):
         requests.decode_hello(hello)
