@@ -34,7 +34,6 @@ from trimtab_client import (
     WorkerSession,
     wire,
     wire_deployments,
-    wire_policies,
 )
 from trimtab_client.wire_values import array_of
 from trimtab_client.worker.counters import Counters
@@ -84,7 +83,7 @@ policy = Policy(mode="shadow", max_moves=0)
 spec = DeploymentSpec("d", 2, 4, Topology(6, 2), model="m")
 created = same(
     deployment_service_pb2.CreateDeploymentRequest(
-        spec=wire_deployments.spec_message(spec), policy=wire_policies.policy_message(policy)
+        spec=wire_deployments.spec_message(spec), policy=wire_deployments.policy_message(policy)
     )
 )
 assert created.policy.HasField("max_moves")

@@ -92,10 +92,9 @@ class AsyncClient(ClientBase):
         """The health of the server or of a service. See `Client.health`."""
         check: Any = self._health(service, timeout)
         try:
-            status: ServingStatus = await check
+            return await check  # type: ignore[no-any-return]
         except NotFoundError:
             return ServingStatus.SERVICE_UNKNOWN
-        return status
 
     async def close(self) -> None:
         """Cancel all running calls, and disconnect. May be called again."""

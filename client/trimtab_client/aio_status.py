@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,12 @@ def close_is_an_error() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise CallCancelledError("the client was closed while the call ran") from cancelled
+
+
+async def next_response(responses: AsyncIterator[Any]) -> Any:
+    """The next response of a stream; None at its end. Errors are those of `close_is_an_error`."""
+    with close_is_an_error():
+        return await anext(responses, None)
 
 
 async def reveal(call: Any, failure: grpc.RpcError) -> grpc.RpcError:

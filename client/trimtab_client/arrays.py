@@ -1,4 +1,8 @@
-"""Converts the caller's arrays to numpy matrices of the types that can be sent."""
+"""Converts the caller's arrays to numpy matrices of the types that can be sent.
+
+An InvalidArgumentError says that it is no matrix of such numbers, is empty, or has a uint64 beyond
+int64.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,6 @@ def as_amounts(value: npt.ArrayLike, field: str) -> Matrix:
 
     Arrays that have a type that can be sent are not copied. Narrow types are widened: float16
     and bfloat16 to float32, small integers to int32.
-
-    Raises:
-        InvalidArgumentError: the value is not a matrix of real numbers, is empty, or has
-            a uint64 beyond int64.
     """
     array = _as_matrix(value, field)
     if array.dtype.kind == "f":
@@ -32,12 +32,7 @@ def as_amounts(value: npt.ArrayLike, field: str) -> Matrix:
 
 
 def as_indices(value: npt.ArrayLike, field: str) -> Matrix:
-    """Indices [rows, columns] of any integer type.
-
-    Raises:
-        InvalidArgumentError: the value is not a matrix of integers, is empty, or has
-            a uint64 beyond int64.
-    """
+    """Indices [rows, columns] of any integer type."""
     return _as_integers(_as_matrix(value, field), field, "is not an integer type")
 
 

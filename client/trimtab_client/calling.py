@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
+from trimtab.wire.v1 import standard_pb2
 from trimtab_client import channel, health, wire
 from trimtab_client.exceptions import ClientClosedError
 from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, check_timeout
@@ -74,7 +75,7 @@ class ClientBase:
     def _health(self, service: str, timeout: float | None) -> wire.ServingStatus:
         """Ask for the health of a service, once."""
         attempts = Attempts(RetryPolicy(max_attempts=1), self._deadline(timeout))
-        request = wire.health_request(service)
+        request = standard_pb2.HealthCheckRequest(service=service)
         return self._repeat(self._check, request, wire.serving_status, attempts)
 
     def _repeat(self, method: Any, request: Any, decode: Callable[[Any], T], attempts: Any) -> T:

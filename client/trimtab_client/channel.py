@@ -44,8 +44,7 @@ class TlsOptions:
         ca: certificates to trust; None for those of the system.
         cert: this client's certificate chain, if the server asks for one.
         key: the private key of `cert`.
-        server_name: name to expect in the server's certificate, if it is not
-            the one in the address.
+        server_name: name to expect in the server's certificate, if not that of the address.
 
     Raises:
         InvalidArgumentError: `cert` is given without `key`, or `key` without `cert`.
@@ -64,9 +63,7 @@ class TlsOptions:
 def open_channel(library: Any, target: str, tls: TlsOptions | None, max_message_bytes: int) -> Any:
     """A channel to `target`, made by `library`: `grpc` or `grpc.aio`.
 
-    Raises:
-        InvalidArgumentError: `max_message_bytes` is not an integer in [1, 2**31 - 1].
-        OSError: a file that `tls` names cannot be read.
+    An OSError says that a file that `tls` names cannot be read.
     """
     limit = integer(max_message_bytes, "max_message_bytes", 1, _MAX_MESSAGE_BYTES)
     options: list[tuple[str, int | str]] = [

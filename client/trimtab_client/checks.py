@@ -1,4 +1,4 @@
-"""Checks of single values that callers pass. All raise the same kind of error."""
+"""Checks of single values that callers pass. All raise InvalidArgumentError, naming `field`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from trimtab_client.exceptions import invalid
 def integer(
     value: SupportsIndex, field: str, low: float = -math.inf, high: float = math.inf
 ) -> int:
-    """`value` as an int.
-
-    Raises:
-        InvalidArgumentError: it is not an integer, is a bool, or is outside [low, high].
-    """
+    """`value` as an int in [low, high]; a bool is none."""
     try:
         number = operator.index(_not_bool(value))
     except TypeError as error:
@@ -29,11 +25,7 @@ def integer(
 
 
 def real(value: SupportsFloat, field: str) -> float:
-    """`value` as a float, which may be infinite.
-
-    Raises:
-        InvalidArgumentError: it is not a real number, is a bool or NaN, or is beyond float64.
-    """
+    """`value` as a float, which may be infinite, but not NaN; a bool is none."""
     refusal = invalid(field, f"{value!r} is not a real number")
     try:
         # Unlike `float`, `isnan` does not parse strings.
@@ -46,11 +38,7 @@ def real(value: SupportsFloat, field: str) -> float:
 
 
 def text(value: str, field: str) -> str:
-    """`value` as text that can be sent.
-
-    Raises:
-        InvalidArgumentError: it is not a string, or contains half of a surrogate pair.
-    """
+    """`value` as text that can be sent: it contains no half of a surrogate pair."""
     try:
         value.encode()
     except (AttributeError, UnicodeEncodeError) as error:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 import numpy.typing as npt
 
+from trimtab.wire.v1 import standard_pb2
 from trimtab_client import health, streaming, wire
 from trimtab_client.calling import T
 from trimtab_client.deployment_calls import DeploymentCalls
@@ -31,7 +32,9 @@ class Client(DeploymentCalls):
     If the server is down, calls do not wait for it: they fail at once, are retried as `retry` says,
     and then raise UnavailableError. `wait_ready` waits.
 
-    All calls raise TrimtabError; `trimtab_client.exceptions` draws the tree of errors.
+    All calls raise TrimtabError; `trimtab_client.exceptions` has all its kinds. The `timeout` of a
+    call is in seconds: None for the client's, `math.inf` for no limit. A `deployment` is given by
+    its name, and NotFoundError says that there is none of that name.
 
     Args:
         target: "host:port", "unix:path", or any other gRPC target.
@@ -113,16 +116,11 @@ class Client(DeploymentCalls):
         fails, answers that you have not consumed yet are lost. To continue, open another one with
         `current` set to the last placement received.
 
-        Args:
-            loads: [L, E] each, as in `place`.
-            topology: the slots, GPUs and nodes that experts may be placed on.
-            current: the placement to start from, as in `place`.
-            budget: if given, each load improves the current placement by the best few moves; if
-                not, each is planned anew and aligned with the current placement.
-            options: settings of the solver.
-            max_in_flight: maximum number of loads taken whose results have not been consumed. With
-                1, each load may depend on the result before it.
-            timeout: of the whole stream, in seconds.
+        The arguments are those of `place`, where `current` is what the stream starts from. With a
+        `budget`, each load improves the current placement by the best few moves; without, each is
+        planned anew and aligned with it. At most `max_in_flight` loads are taken whose results have
+        not been consumed: with 1, each load may depend on the result before it. The timeout is that
+        of the whole stream.
         """
         self._require_open()
         config = wire.stream_config(topology, current, budget, options)
@@ -131,30 +129,22 @@ class Client(DeploymentCalls):
         return streaming.stream_items(start, streaming.Pump(setup, loads))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
-        """The health of the server, or of one of its services. Not retried.
-
-        Args:
-            service: full name of a service; empty for the server as a whole.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-        """
+        """The health of the server, or of the service of this full name. Not retried."""
         try:
             return self._health(service, timeout)
         except NotFoundError:
             return ServingStatus.SERVICE_UNKNOWN
 
     def wait_ready(self, timeout: float | None = None, *, service: str = "") -> None:
-        """Wait until the server answers and its health is SERVING.
-
-        Args:
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-            service: as in `health`.
+        """Wait until the server answers, and its health or that of a service is SERVING.
 
         Raises:
             DeadlineExceededError: the server was not ready in time.
         """
         readiness = health.Readiness(self._deadline(timeout))
         check = partial(self._check, wait_for_ready=True)
-        return self._repeat(check, wire.health_request(service), readiness.decode, readiness)
+        request = standard_pb2.HealthCheckRequest(service=service)
+        return self._repeat(check, request, readiness.decode, readiness)
 
     def close(self) -> None:
         """Cancel all running calls, and disconnect. May be called again."""

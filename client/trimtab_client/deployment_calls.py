@@ -10,7 +10,7 @@ from typing import SupportsIndex
 import numpy.typing as npt
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab_client import watching, wire_policies
+from trimtab_client import watching
 from trimtab_client import wire_deployments as wire
 from trimtab_client.calling import ClientBase
 from trimtab_client.checks import text
@@ -19,12 +19,13 @@ from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
+from trimtab_client.wire_deployments import decision_values, policy_message, policy_value
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
 
 
 class DeploymentCalls(ClientBase):
-    """The calls of DeploymentService.
+    """The calls of DeploymentService. `Client` says what their arguments and errors share.
 
     `AsyncClient` makes its methods of these by `calling.awaited`. All calls but `trigger` are
     idempotent.
@@ -36,33 +37,19 @@ class DeploymentCalls(ClientBase):
         """Create a deployment before its workers connect, which then have to agree with it.
 
         You need not call this: the first worker creates the deployment too. If the same deployment
-        exists already, it is returned.
-
-        Args:
-            spec: the name and the shape of the deployment.
-            policy: when its experts move; None for the server's default.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        exists already, it is returned. Without a `policy` it has the server's default.
 
         Raises:
             AlreadyExistsError: a deployment of that name has another spec or policy.
         """
-        request = pb.CreateDeploymentRequest(
-            spec=wire.spec_message(spec),
-            policy=None if policy is None else wire_policies.policy_message(policy),
-        )
+        request = pb.CreateDeploymentRequest(spec=wire.spec_message(spec))
+        if policy is not None:
+            request.policy.CopyFrom(policy_message(policy))
         return self._call(self._service.CreateDeployment, request, _deployment, timeout)
 
     def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
-        """Everything that is known about one deployment.
-
-        Args:
-            deployment: its name.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
-        Raises:
-            NotFoundError: there is no such deployment.
-        """
-        request = pb.GetDeploymentRequest(deployment=text(deployment, "deployment"))
+        """Everything that is known about one deployment."""
+        request = pb.GetDeploymentRequest(deployment=_name(deployment))
         return self._call(self._service.GetDeployment, request, _deployment, timeout)
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
@@ -75,58 +62,35 @@ class DeploymentCalls(ClientBase):
     ) -> Policy:
         """Change when, how far and whether experts move, from the next decision on.
 
-        Args:
-            deployment: its name.
-            policy: the settings to change; a setting that is None stays as it is.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
-        Returns:
-            The whole policy after the change.
-
-        Raises:
-            NotFoundError: there is no such deployment.
+        A setting that is None stays as it is. The result is the whole policy after the change.
         """
-        request = pb.UpdatePolicyRequest(
-            deployment=text(deployment, "deployment"), policy=wire_policies.policy_message(policy)
-        )
-        return self._call(self._service.UpdatePolicy, request, _policy, timeout)
+        name, message = _name(deployment), policy_message(policy)
+        request = pb.UpdatePolicyRequest(deployment=name, policy=message)
+        method = self._service.UpdatePolicy
+        return self._call(method, request, lambda said: policy_value(said.policy), timeout)
 
     def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
         """Delete a deployment and all that the server remembers about it.
 
-        Args:
-            deployment: its name.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
         Raises:
-            NotFoundError: there is no such deployment. Also raised if an earlier attempt of this
-                call deleted it, and its answer was lost.
+            NotFoundError: also if an earlier attempt of this call deleted it, and its answer was
+                lost.
             FailedPreconditionError: workers of the deployment have sessions.
         """
-        request = pb.DeleteDeploymentRequest(deployment=text(deployment, "deployment"))
-        return self._call(self._service.DeleteDeployment, request, _nothing, timeout)
+        request = pb.DeleteDeploymentRequest(deployment=_name(deployment))
+        return self._call(self._service.DeleteDeployment, request, lambda _: None, timeout)
 
     def decisions(
         self, deployment: str, limit: int = 0, *, timeout: float | None = None
     ) -> list[Decision]:
         """The latest decisions with their reasons, oldest first.
 
-        The server keeps the last 256 decisions since it started.
-
-        Args:
-            deployment: its name.
-            limit: maximum number of decisions to return, the newest; 0 for all.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
-        Raises:
-            NotFoundError: there is no such deployment.
+        The server keeps the last 256 decisions since it started. At most `limit` are returned, the
+        newest; with 0, all.
         """
-        request = pb.ListDecisionsRequest(
-            deployment=text(deployment, "deployment"), limit=uint32(limit, "limit")
-        )
-        return self._call(
-            self._service.ListDecisions, request, wire_policies.decision_values, timeout
-        )
+        name, limit = _name(deployment), uint32(limit, "limit")
+        request = pb.ListDecisionsRequest(deployment=name, limit=limit)
+        return self._call(self._service.ListDecisions, request, decision_values, timeout)
 
     def get_placement(
         self,
@@ -137,18 +101,14 @@ class DeploymentCalls(ClientBase):
     ) -> ServedPlacement:
         """The current placement of a deployment, or an earlier one.
 
-        Args:
-            deployment: its name.
-            version: one of `DeploymentStatus.past`, as in `roll_back`; None for the current one.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        That has a `version` of `DeploymentStatus.past`, as in `roll_back`.
 
         Raises:
-            NotFoundError: there is no such deployment, or it no longer has that version.
+            NotFoundError: also if the deployment no longer has that version.
         """
-        request = pb.GetPlacementRequest(
-            deployment=text(deployment, "deployment"),
-            version=None if version is None else version_message(version, "version"),
-        )
+        request = pb.GetPlacementRequest(deployment=_name(deployment))
+        if version is not None:
+            request.version.CopyFrom(version_message(version, "version"))
         return self._call(self._service.GetPlacement, request, wire.served_placement, timeout)
 
     def watch_placement(
@@ -161,13 +121,11 @@ class DeploymentCalls(ClientBase):
         server is back: between attempts it waits as the client's `retry` says, but it never gives
         up. Leaving the loop early, closing the generator or closing the client cancels the call.
 
-        Args:
-            deployment: its name. It may have no placement yet.
-            known: the version that the reader has, which is not yielded; None if it has none.
-            timeout: of the whole watch, in seconds.
+        The deployment may have no placement yet. `known` is the version that the reader has, which
+        is not yielded; None if it has none. The timeout is that of the whole watch.
 
         Raises:
-            NotFoundError: there is no such deployment, or it was deleted.
+            NotFoundError: also if the deployment was deleted.
             DeadlineExceededError: the timeout ran out.
         """
         self._require_open()
@@ -189,25 +147,20 @@ class DeploymentCalls(ClientBase):
         switch is aborted, the server gives up the target. If the target is in force already,
         nothing is offered.
 
+        The target is `placement`, or its `phy2log` [L, R]; if it is None, a placement planned from
+        the loads that the workers have reported. With a `budget`, but no `placement`, the current
+        placement is improved by the best few moves instead of being planned anew.
+
         This call is not idempotent. So it is tried again only if the server turned it away and said
         when to come back. After an UnavailableError or a DeadlineExceededError the switch may have
         begun all the same.
 
-        Args:
-            deployment: its name.
-            placement: the target, or its `phy2log` [L, R]; None for a placement planned from the
-                loads that the workers have reported.
-            budget: if given, the current placement is improved by the best few moves instead of
-                being planned anew. Not together with `placement`.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
-
         Raises:
-            NotFoundError: there is no such deployment.
             FailedPreconditionError: nothing can be offered now: the deployment has no complete
                 group, is paused or pinned, another switch is open, or no load has been reported.
         """
         request = pb.TriggerRequest(
-            deployment=text(deployment, "deployment"),
+            deployment=_name(deployment),
             placement=placement_message(placement, "placement"),
             budget=budget_message(budget),
         )
@@ -217,33 +170,24 @@ class DeploymentCalls(ClientBase):
     def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
         """Offer a deployment no switch until `resume`, even if the server restarts.
 
-        A switch that is offered is aborted; one that is committed is carried out.
-
-        Args:
-            deployment: its name.
-            reason: for people, at most 1000 characters. `trigger` is refused with it.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        A switch that is offered is aborted; one that is committed is carried out. `reason` is for
+        people, at most 1000 characters; `trigger` is refused with it.
 
         Returns:
             The reason of the previous pause; None if the deployment was not paused. If an attempt
             failed and was repeated, this may be what the first attempt set.
-
-        Raises:
-            NotFoundError: there is no such deployment.
         """
-        request = pb.PauseRequest(
-            deployment=text(deployment, "deployment"), reason=text(reason, "reason")
-        )
+        request = pb.PauseRequest(deployment=_name(deployment), reason=text(reason, "reason"))
         return self._call(self._service.Pause, request, _previous_reason, timeout)
 
     def resume(self, deployment: str, *, timeout: float | None = None) -> str | None:
-        """Allow offers again, after any pause. Arguments, result and errors are those of `pause`.
+        """Allow offers again, after any pause. The result is that of `pause`.
 
         The server itself pauses a deployment whose workers serve with a wrong placement or have
         flipped at different steps: repair that first. A switch that the pause aborted is not taken
         up again.
         """
-        request = pb.ResumeRequest(deployment=text(deployment, "deployment"))
+        request = pb.ResumeRequest(deployment=_name(deployment))
         return self._call(self._service.Resume, request, _previous_reason, timeout)
 
     def forget_load(self, deployment: str, *, timeout: float | None = None) -> None:
@@ -251,11 +195,10 @@ class DeploymentCalls(ClientBase):
 
         Call it after a warm-up or a benchmark that went through the workers. The server decides
         nothing until it has enough load again. Engines should call `WorkerSession.forget_load`
-        instead, which also covers what a worker has not reported yet. Arguments and errors are
-        those of `get_deployment`.
+        instead, which also covers what a worker has not reported yet.
         """
-        request = pb.ForgetLoadRequest(deployment=text(deployment, "deployment"))
-        return self._call(self._service.ForgetLoad, request, _nothing, timeout)
+        request = pb.ForgetLoadRequest(deployment=_name(deployment))
+        return self._call(self._service.ForgetLoad, request, lambda _: None, timeout)
 
     def pin(
         self,
@@ -267,34 +210,26 @@ class DeploymentCalls(ClientBase):
         """Keep a deployment at one placement, whatever its loads, until `unpin`.
 
         The deployment is switched to it as soon as possible, and again if a new group starts with
-        another placement. It replaces an earlier pin.
-
-        Args:
-            deployment: its name.
-            placement: the placement to keep, or its `phy2log` [L, R]; None for the current one.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        another placement. It replaces an earlier pin. `placement` may be its `phy2log` [L, R]; None
+        stands for the current one.
 
         Raises:
-            NotFoundError: there is no such deployment.
             FailedPreconditionError: `placement` is None, and the deployment has no placement.
         """
-        request = pb.PinRequest(
-            deployment=text(deployment, "deployment"),
-            placement=placement_message(placement, "placement"),
-        )
+        name, target = _name(deployment), placement_message(placement, "placement")
+        request = pb.PinRequest(deployment=name, placement=target)
         return self._call(self._service.Pin, request, wire.trigger_result, timeout)
 
     def unpin(self, deployment: str, *, timeout: float | None = None) -> bytes | None:
         """Let the policy of a deployment decide again.
 
-        Arguments and errors are those of `get_deployment`.
-
         Returns:
             The digest of the pinned placement; None if the deployment was not pinned. If an attempt
             failed and was repeated, the first attempt may have removed the pin.
         """
-        request = pb.UnpinRequest(deployment=text(deployment, "deployment"))
-        return self._call(self._service.Unpin, request, _previous_digest, timeout)
+        request = pb.UnpinRequest(deployment=_name(deployment))
+        method = self._service.Unpin
+        return self._call(method, request, lambda said: said.previous_digest or None, timeout)
 
     def roll_back(
         self,
@@ -309,38 +244,23 @@ class DeploymentCalls(ClientBase):
         once. The server remembers 16 versions. If the answer of an attempt is lost and that attempt
         pushed the version out of these, the next attempt raises NotFoundError.
 
-        Args:
-            deployment: its name.
-            version: the version to go back to, one of `DeploymentStatus.past`: a Version, a
-                generation, or either as text, such as "2.3" or "3". A generation alone means the
-                newest version with it.
-            timeout: in seconds; None for the client's, `math.inf` for no limit.
+        `version` is one of `DeploymentStatus.past`: a Version, a generation, or either as text,
+        such as "2.3" or "3". A generation alone means the newest version with it.
 
         Raises:
-            NotFoundError: there is no such deployment, or it no longer has that version.
+            NotFoundError: also if the deployment no longer has that version.
         """
-        request = pb.RollBackRequest(
-            deployment=text(deployment, "deployment"),
-            version=version_message(version, "version"),
-        )
+        name, wanted = _name(deployment), version_message(version, "version")
+        request = pb.RollBackRequest(deployment=name, version=wanted)
         return self._call(self._service.RollBack, request, wire.trigger_result, timeout)
+
+
+_name = partial(text, field="deployment")
 
 
 def _deployment(response: pb.CreateDeploymentResponse | pb.GetDeploymentResponse) -> Deployment:
     return wire.deployment_value(response.deployment)
 
 
-def _policy(response: pb.UpdatePolicyResponse) -> Policy:
-    return wire_policies.policy_value(response.policy)
-
-
 def _previous_reason(response: pb.PauseResponse | pb.ResumeResponse) -> str | None:
     return response.previous_reason or None
-
-
-def _previous_digest(response: pb.UnpinResponse) -> bytes | None:
-    return response.previous_digest or None
-
-
-def _nothing(_: object) -> None:
-    """The answer of a call that answers nothing."""

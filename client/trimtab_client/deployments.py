@@ -16,10 +16,8 @@ class DeploymentSpec:
     """The name and the shape of a deployment. Its workers have to agree with all of it.
 
     Attributes:
-        name: its name.
         num_layers: L, MoE layers.
         num_experts: E, logical experts of a layer.
-        topology: slots, GPUs, nodes and groups.
         model: name of the model, for people; may be empty.
         first_layer: the first of the model's MoE layers that belongs to the deployment: each
             pipeline stage is a deployment of its own.
@@ -38,9 +36,6 @@ class Imbalance:
     """Heaviest GPU load / mean GPU load, over the layers that have load.
 
     Attributes:
-        worst: of the worst layer.
-        median: of the median layer.
-        mean: the mean over layers.
         layers: how many layers have load; 0 if the server is too old to say.
     """
 
@@ -81,7 +76,6 @@ class WorkerStatus:
     """One of a deployment's workers.
 
     Attributes:
-        worker: its name.
         gpus: the GPUs that it owns.
         connected: whether it has a session.
         incarnation: rises with each start of its process.
@@ -116,7 +110,6 @@ class DeploymentStatus:
         step: the last step that any worker has reported; None if there is none.
         estimate_age_seconds: time since the last report of the worker that has been silent for
             longest; None if not all have reported since the server's start.
-        balance: how balanced it is.
         last_decision: the last decision, apart from "too soon"; None if there is none yet.
         decisions: number of decisions since the server's start, by their reason, such as
             "improved".
@@ -147,13 +140,7 @@ class DeploymentStatus:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment.
-
-    Attributes:
-        spec: its name and shape.
-        policy: when its experts move; no field is None.
-        status: its state.
-    """
+    """A deployment. No setting of its policy is None."""
 
     spec: DeploymentSpec
     policy: Policy
@@ -162,13 +149,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class ServedPlacement:
-    """The current placement of a deployment, or an earlier one.
-
-    Attributes:
-        version: its version.
-        placement: the placement itself.
-        topology: slots, GPUs, nodes and groups.
-    """
+    """The current placement of a deployment, or an earlier one."""
 
     version: Version
     placement: Placement

@@ -1,21 +1,5 @@
 """Every error that the client raises on purpose.
 
-TrimtabError                 code, details
-├── InvalidArgumentError     the request breaks a rule: field_violations
-├── NotFoundError            there is no such deployment, or no such version of it
-├── AlreadyExistsError       another deployment has that name
-├── FailedPreconditionError  the request is right, but the current state forbids it
-├── AbortedError             the server ended what it had begun
-├── ResourceExhaustedError   a limit of the server was reached: retry_after
-├── UnavailableError         no server answers, or it is warming up or draining: retry_after
-├── DeadlineExceededError    the timeout ran out
-├── CallCancelledError       the call was cancelled: client closed, or server stopped
-├── AccessDeniedError        credentials are missing or were refused
-├── UnimplementedError       the server does not offer this call
-├── InternalError            the server failed
-├── ProtocolError            the server's answer breaks the contract
-└── ClientClosedError        the client was used after `close`
-
 InvalidArgumentError is a ValueError and DeadlineExceededError a TimeoutError, so
 code that does not know Trimtab can catch them too.
 """
@@ -23,25 +7,14 @@ code that does not know Trimtab can catch them too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from grpc import StatusCode
 
-from trimtab_protocol.errors import MalformedError
+from trimtab_protocol.errors import MalformedError, Violation
 
-
-@dataclass(frozen=True)
-class FieldViolation:
-    """One field of a request that broke a rule.
-
-    Attributes:
-        field: path of the field, such as "topology.num_gpus".
-        description: the value seen, and the rule that it breaks.
-    """
-
-    field: str
-    description: str
+FieldViolation = Violation
+"""One field of a request that broke a rule."""
 
 
 class TrimtabError(Exception):
@@ -175,5 +148,4 @@ def invalid(field: str, description: str) -> InvalidArgumentError:
 
 def invalid_as(error: MalformedError) -> InvalidArgumentError:
     """An InvalidArgumentError with the violations of another package's error."""
-    violations = [FieldViolation(v.field, v.description) for v in error.violations]
-    return InvalidArgumentError(str(error), field_violations=violations)
+    return InvalidArgumentError(str(error), field_violations=error.violations)

@@ -31,11 +31,7 @@ class _NotServing(grpc.RpcError):
 
 
 class Readiness:
-    """The attempts of a wait until the server is SERVING; takes the place of `retry.Attempts`.
-
-    Args:
-        deadline: when the wait ends without success.
-    """
+    """The attempts of a wait until the server is SERVING; takes the place of `retry.Attempts`."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline

@@ -9,27 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trimtab_protocol.messages import Topology as Topology
+
 Effort = Literal["fast", "balanced"]
 Objective = Literal["l2", "range"]
-
-
-@dataclass(frozen=True)
-class Topology:
-    """The slots, GPUs and nodes of one model instance.
-
-    Attributes:
-        num_replicas: R, physical expert slots of one layer over all GPUs; a multiple of `num_gpus`,
-            at least the number of experts. Slot r lies on GPU r // (R / G).
-        num_gpus: G, GPUs (expert-parallel ranks); a multiple of `num_nodes`.
-        num_nodes: N, nodes. GPU g lies on node g // (G / N).
-        num_groups: router groups of consecutive experts. With 1, an expert may lie on any GPU. With
-            more, all experts of a group stay on one node.
-    """
-
-    num_replicas: int
-    num_gpus: int
-    num_nodes: int = 1
-    num_groups: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""A placement, and how evenly it spreads a load.
-
-Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
-X replicas of the expert that has most.
-"""
+"""A placement, and how evenly it spreads a load. `trimtab_protocol` has the legend of shapes."""
 
 from __future__ import annotations
 
@@ -58,14 +54,8 @@ class Placement(protocol.Placement):
 
     Build one from an array with `Placement.of`. All arrays are int32 and read-only.
 
-    Attributes:
-        phy2log: [L, R], the logical expert in each physical slot.
-        num_experts: E.
-        num_gpus: G; slot r lies on GPU r // (R / G).
-        digest: SHA-256 that names the placement.
-        logcnt: [L, E], the replicas of each expert.
-        rank: [L, R], which replica of its expert each slot holds, counted in slot order.
-        log2phy: [L, E, X], the slots of each expert, ascending, padded with -1.
+    Beside `phy2log` [L, R] it has `logcnt`, `rank`, `log2phy` and `digest`, which are computed when
+    first used.
     """
 
     @classmethod

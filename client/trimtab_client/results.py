@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import TrimtabError
 from trimtab_client.placement import Balance, Placement
+from trimtab_protocol.placement import IntArray
 from trimtab_protocol.version import Version
-
-IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,6 @@ class PlaceResult:
     """A placement, with the moves that it takes and the balance that it reaches.
 
     Attributes:
-        placement: the new placement.
         moves: from the current placement to the new one; empty if there is no current one.
         before: balance of the current placement under the load; None if there is none.
         after: balance of the new placement under the load.
@@ -104,11 +102,7 @@ class StreamItem:
     error: TrimtabError | None = None
 
     def unwrap(self) -> PlaceResult:
-        """The result.
-
-        Raises:
-            TrimtabError: `error`, if it is set.
-        """
+        """The result; raises `error` if that is set."""
         if self.result is None:
             raise self.error or TrimtabError(f"load {self.index} has no result")
         return self.result

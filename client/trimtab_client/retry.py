@@ -59,20 +59,18 @@ DEFAULT_RETRY = RetryPolicy()
 def retry_delay(
     policy: RetryPolicy, attempt: int, error: TrimtabError, remaining: float, jitter: float
 ) -> float | None:
-    """Seconds to wait before the next attempt; None if there is to be no other attempt.
+    """Seconds to wait after an attempt that failed, counted from 1; None if it was the last.
 
-    Args:
-        policy: the backoff.
-        attempt: number of the attempt that failed, counted from 1.
-        error: the error that it failed with.
-        remaining: seconds until the call's timeout.
-        jitter: random number in [0, 1).
+    `remaining` are the seconds until the call's timeout, and `jitter` is a random number in [0, 1).
     """
-    if attempt >= policy.max_attempts or not _is_temporary(error):
+    asked = getattr(error, "retry_after", None)
+    turned_away = isinstance(error, ResourceExhaustedError) and asked is not None
+    temporary = turned_away or isinstance(error, UnavailableError)
+    if attempt >= policy.max_attempts or not temporary:
         return None
     # The jitter comes on top of the server's wait: callers who were turned away at the same
     # moment must not return at the same moment.
-    delay = (getattr(error, "retry_after", None) or 0.0) + jitter * longest_wait(policy, attempt)
+    delay = (asked or 0.0) + jitter * longest_wait(policy, attempt)
     return delay if delay < remaining else None
 
 
@@ -84,12 +82,6 @@ def longest_wait(policy: RetryPolicy, attempt: int) -> float:
         growth = math.inf
     # Without a first wait there is none later: 0 * inf would be no number.
     return min(policy.max_backoff, policy.initial_backoff and policy.initial_backoff * growth)
-
-
-def _is_temporary(error: TrimtabError) -> bool:
-    if isinstance(error, ResourceExhaustedError):
-        return error.retry_after is not None
-    return isinstance(error, UnavailableError)
 
 
 class Deadline:
@@ -105,18 +97,15 @@ class Deadline:
 
     def grpc_timeout(self) -> float | None:
         """The same as gRPC wants it: None if the call has no limit."""
-        return grpc_timeout(self.remaining())
+        seconds = self.remaining()
+        return None if math.isinf(seconds) else seconds
 
 
 class Attempts:
     """The attempts of one call: how long the next may take, and when it may start.
 
-    Args:
-        policy: the backoff.
-        deadline: of the call.
-        idempotent: whether the call may be carried out twice. If not, it is tried again only
-            if the server says when to come back: only then is it certain that the server did
-            nothing. A broken connection tells nothing about what the server did.
+    A call that is not idempotent is tried again only if the server says when to come back: only
+    then is it certain that the server did nothing. A broken connection tells nothing about that.
     """
 
     def __init__(self, policy: RetryPolicy, deadline: Deadline, *, idempotent: bool = True) -> None:
@@ -147,17 +136,8 @@ class Attempts:
 
 
 def check_timeout(timeout: float) -> float:
-    """The timeout in seconds, `math.inf` for no limit.
-
-    Raises:
-        InvalidArgumentError: it is not a number, or not above 0.
-    """
+    """The timeout in seconds, a number above 0; `math.inf` for no limit."""
     seconds = real(timeout, "timeout")
     if seconds <= 0:
         raise invalid("timeout", f"{timeout} is not above 0 seconds (math.inf: no limit)")
     return seconds
-
-
-def grpc_timeout(seconds: float) -> float | None:
-    """A timeout as gRPC wants it: None if there is no limit."""
-    return None if math.isinf(seconds) else seconds

@@ -16,8 +16,6 @@ from trimtab_client import exceptions as errors
 from trimtab_client.exceptions import FieldViolation, TrimtabError
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_BAD_REQUEST = "google.rpc.BadRequest"
-_RETRY_INFO = "google.rpc.RetryInfo"
 
 _CLOSED = "The client was closed or the server stopped."
 _NO_SERVER = "Check the address, and that a server runs there and is ready."
@@ -30,7 +28,6 @@ _WRONG_SERVER = "Check that a Trimtab server of this client's version runs there
 
 _ERRORS: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.CANCELLED: (errors.CallCancelledError, _CLOSED),
-    StatusCode.UNKNOWN: (errors.InternalError, _SERVER_BUG),
     StatusCode.INVALID_ARGUMENT: (errors.InvalidArgumentError, ""),
     StatusCode.DEADLINE_EXCEEDED: (errors.DeadlineExceededError, _TOO_SLOW),
     StatusCode.NOT_FOUND: (errors.NotFoundError, ""),
@@ -41,43 +38,40 @@ _ERRORS: dict[StatusCode, tuple[type[TrimtabError], str]] = {
     StatusCode.ABORTED: (errors.AbortedError, ""),
     StatusCode.OUT_OF_RANGE: (errors.InvalidArgumentError, ""),
     StatusCode.UNIMPLEMENTED: (errors.UnimplementedError, _WRONG_SERVER),
-    StatusCode.INTERNAL: (errors.InternalError, _SERVER_BUG),
     StatusCode.UNAVAILABLE: (errors.UnavailableError, _NO_SERVER),
-    StatusCode.DATA_LOSS: (errors.InternalError, _SERVER_BUG),
     StatusCode.UNAUTHENTICATED: (errors.AccessDeniedError, _CREDENTIALS),
 }
-"""The class of the error of each status code, and what the user should do about it."""
+"""The class of the error of a status code, and what the user should do; else the server failed."""
 
 _CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
 
 
 def error_of_call(failure: grpc.RpcError) -> TrimtabError:
     """The exception for a call that failed as a whole."""
-    status = standard_pb2.Status()
+    status: Any = None
     metadata: Iterable[Any] = failure.trailing_metadata() or ()
     for key, value in metadata:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             # A proxy may have truncated it; code and text are still right.
-            _parse(status, value)
-    bad_request, retry_info = standard_pb2.BadRequest(), standard_pb2.RetryInfo()
-    _unpack(status, _BAD_REQUEST, bad_request)
-    retry_after = None
-    if _unpack(status, _RETRY_INFO, retry_info):
-        retry_after = _seconds(retry_info.retry_delay)
-    text = failure.details() or ""
-    return _error(failure.code(), text, bad_request.field_violations, retry_after)
+            status = _parsed(standard_pb2.Status, value)
+    bad_request = _detail(status, standard_pb2.BadRequest)
+    retry_info = _detail(status, standard_pb2.RetryInfo)
+    violations = bad_request.field_violations if bad_request else ()
+    delay = retry_info.retry_delay if retry_info else None
+    return _error(failure.code(), failure.details() or "", violations, delay)
 
 
 def error_of_message(message: error_pb2.Error) -> TrimtabError:
     """The exception for an error that came as a message of a stream."""
     code = _CODES.get(message.code, StatusCode.UNKNOWN)
-    retry_after = _seconds(message.retry_delay) if message.HasField("retry_delay") else None
-    return _error(code, message.message, message.field_violations, retry_after)
+    delay = message.retry_delay if message.HasField("retry_delay") else None
+    return _error(code, message.message, message.field_violations, delay)
 
 
 def _error(
-    code: StatusCode, details: str, violations: Iterable[Any], retry_after: float | None
+    code: StatusCode, details: str, violations: Iterable[Any], delay: Duration | None
 ) -> TrimtabError:
+    retry_after = None if delay is None else delay.seconds + delay.nanos / 1e9
     error_class, advice = _ERRORS.get(code, (errors.InternalError, _SERVER_BUG))
     if retry_after is not None:
         advice = _BUSY
@@ -90,23 +84,18 @@ def _error(
     return error_class(message, **common)
 
 
-def _unpack(status: standard_pb2.Status, type_name: str, into: Any) -> bool:
-    """Read the detail of this type into a message; False if there is none."""
-    # `Any.Unpack` compares full names, and ours differ from the originals'.
-    for detail in status.details:
+def _detail(status: Any, kind: Any) -> Any:
+    """The detail of this type; None if there is none that can be read."""
+    # `Any.Unpack` compares full names, and ours differ from the originals' by their package.
+    type_name = f"google.rpc.{kind.DESCRIPTOR.name}"
+    for detail in () if status is None else status.details:
         if detail.type_url.rpartition("/")[2] == type_name:
-            return _parse(into, detail.value)
-    return False
+            return _parsed(kind, detail.value)
+    return None
 
 
-def _parse(message: Any, data: bytes) -> bool:
+def _parsed(kind: Any, data: bytes) -> Any:
     try:
-        message.ParseFromString(data)
+        return kind.FromString(data)
     except DecodeError:
-        message.Clear()
-        return False
-    return True
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
+        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import queue
 import threading
 from collections.abc import (
@@ -21,6 +22,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -30,11 +32,11 @@ import numpy.typing as npt
 
 from trimtab.v1 import solver_service_pb2
 from trimtab_client import wire
-from trimtab_client.aio_status import close_is_an_error, reveal
+from trimtab_client.aio_status import next_response, reveal
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, TrimtabError
 from trimtab_client.results import StreamItem
-from trimtab_client.retry import check_timeout, grpc_timeout
+from trimtab_client.retry import check_timeout
 from trimtab_client.status import error_of_call, error_of_message
 
 Request = solver_service_pb2.PlaceStreamRequest
@@ -61,23 +63,14 @@ Taken = Sent | StreamItem | BaseException | StreamEnd
 
 
 class StreamSetup:
-    """The first message and the limits of a stream.
-
-    Args:
-        config: the first message.
-        num_gpus: G of the placements in the answers.
-        max_in_flight: maximum number of loads taken whose results have not been consumed.
-        timeout: of the whole stream, in seconds.
-
-    Raises:
-        InvalidArgumentError: a limit is out of its range.
-    """
+    """The first message of a stream, G of its answers, and the limits of `place_stream`."""
 
     def __init__(self, config: Request, num_gpus: int, max_in_flight: int, timeout: float) -> None:
         self.config = config
         self.num_gpus = num_gpus
         self.max_in_flight = integer(max_in_flight, "max_in_flight", low=1)
-        self.timeout = grpc_timeout(check_timeout(timeout))
+        seconds = check_timeout(timeout)
+        self.timeout = None if math.isinf(seconds) else seconds
 
 
 class Pump:
@@ -159,22 +152,18 @@ class AioPump:
 
     async def run(self, call: Any) -> None:
         """Send until the loads or the call end."""
-        try:
-            await self._send(call)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # The call is over. The consumer reads why, and tells the caller.
-
-    async def _send(self, call: Any) -> None:
-        await call.write(self.setup.config)
-        for index in itertools.count():
-            await self.slots.acquire()
-            taken, request = await self._take(index)
-            self.taken.put_nowait(taken)
-            if request is not None:
-                await call.write(request)
-            elif not isinstance(taken, StreamItem):
-                await call.done_writing()
-                return
+        # If the call is over, the consumer reads why, and tells the caller.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await call.write(self.setup.config)
+            for index in itertools.count():
+                await self.slots.acquire()
+                taken, request = await self._take(index)
+                self.taken.put_nowait(taken)
+                if request is not None:
+                    await call.write(request)
+                elif not isinstance(taken, StreamItem):
+                    await call.done_writing()
+                    return
 
     async def _take(self, index: int) -> tuple[Taken, Request | None]:
         try:
@@ -214,8 +203,7 @@ async def aio_stream_items(start: Callable[[], Any], pump: AioPump) -> AsyncGene
 
 async def _aio_next(call: Any, responses: AsyncIterator[Any]) -> Any:
     try:
-        with close_is_an_error():
-            return await anext(responses, None)
+        return await next_response(responses)
     except grpc.RpcError as failure:
         raise error_of_call(await reveal(call, failure)) from failure
 
@@ -235,12 +223,7 @@ def _encode(index: int, load: npt.ArrayLike) -> tuple[Sent | StreamItem, Request
 
 
 def _decode(sent: Sent, response: Any, setup: StreamSetup) -> StreamItem:
-    """The result of a load, from the server's next response; None if the stream has ended.
-
-    Raises:
-        ProtocolError: the server ended the stream, answered out of order, or sent a
-            malformed message.
-    """
+    """The result of a load, from the server's next response; None if the stream has ended."""
     if response is None:
         raise ProtocolError(f"the server ended the stream without an answer to load {sent.index}")
     if response.id != sent.index:
@@ -252,12 +235,7 @@ def _decode(sent: Sent, response: Any, setup: StreamSetup) -> StreamItem:
 
 
 def _check_end(end: StreamEnd, response: object) -> None:
-    """Check the response after the last load; None if the stream has ended.
-
-    Raises:
-        ProtocolError: the server answered more than it was asked, or ended the stream
-            before the loads ended.
-    """
+    """Check the response after the last load; None if the stream has ended."""
     if end is StreamEnd.CALL_ENDED:
         raise ProtocolError("the server ended the stream before the loads ended")
     if response is not None:

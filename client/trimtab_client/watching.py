@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab_client.aio_status import close_is_an_error
+from trimtab_client.aio_status import next_response
 from trimtab_client.checks import text
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.exceptions import (
@@ -28,17 +28,11 @@ from trimtab_client.wire_values import version_message
 from trimtab_protocol.version import Version
 
 
-class Watch:
+class Watch(Attempts):
     """The version that a reader has, and when the next call may start.
 
-    Args:
-        deployment: its name.
-        known: the version that the reader has; None if it has none.
-        retry: the backoff; its `max_attempts` is ignored.
-        deadline: of the whole watch.
-
-    Raises:
-        InvalidArgumentError: an argument cannot be sent.
+    The `max_attempts` of `retry` is ignored; the deadline is that of the whole watch. An
+    InvalidArgumentError says that an argument cannot be sent.
     """
 
     def __init__(
@@ -46,24 +40,18 @@ class Watch:
     ) -> None:
         self._deployment = deployment
         self._known = known
-        self._attempts = Attempts(replace(retry, max_attempts=sys.maxsize), deadline)
-        self.timeout = self._attempts.timeout
+        super().__init__(replace(retry, max_attempts=sys.maxsize), deadline)
         self.request()
 
     def request(self) -> Any:
         """The request of the next call."""
+        name = text(self._deployment, "deployment")
         known = None if self._known is None else version_message(self._known, "known")
-        return pb.WatchPlacementRequest(
-            deployment=text(self._deployment, "deployment"), known=known
-        )
+        return pb.WatchPlacementRequest(deployment=name, known=known)
 
     def news(self, response: Any) -> ServedPlacement | None:
-        """The placement that the server sent; None if the reader has it.
-
-        Raises:
-            ProtocolError: the response cannot be read.
-        """
-        self._attempts.failed = 0
+        """The placement that the server sent; None if the reader has it."""
+        self.failed = 0
         served = served_placement(response)
         if served.version == self._known:
             return None
@@ -71,10 +59,7 @@ class Watch:
         return served
 
     def delay_after(self, failure: grpc.RpcError | None) -> float:
-        """Seconds to wait before the next call.
-
-        Args:
-            failure: how the last call ended; None if the server ended it without an error.
+        """Seconds to wait after a call that failed, or that the server ended without an error.
 
         Raises:
             TrimtabError: there is no next call.
@@ -82,19 +67,13 @@ class Watch:
         error: TrimtabError = UnavailableError("the server ended the watch")
         if failure is not None:
             error = error_of_call(failure)
-        delay = self._attempts.delay(_as_temporary(error))
+        # A server that stops aborts or cancels, which is as if it was absent. The callers know
+        # whether the call was cancelled on this side.
+        stopped = isinstance(error, AbortedError | CallCancelledError)
+        delay = self.delay(UnavailableError(str(error)) if stopped else error)
         if delay is None:
             raise error from failure
         return delay
-
-
-def _as_temporary(error: TrimtabError) -> TrimtabError:
-    """Treat an abort or a cancellation as an absent server: a server that stops sends these.
-
-    The callers know whether the call was cancelled on this side.
-    """
-    stopped = isinstance(error, AbortedError | CallCancelledError)
-    return UnavailableError(str(error)) if stopped else error
 
 
 def placements(
@@ -102,10 +81,8 @@ def placements(
 ) -> Generator[ServedPlacement]:
     """Yield each new placement. The first call starts with the first `next`.
 
-    Args:
-        watch: the state of the watch.
-        start: starts a call, given a request and a timeout.
-        closed: whether the client was closed, which ends the calls that wait.
+    `start` starts a call, given a request and a timeout. `closed` says whether the client was
+    closed, which ends the calls that wait.
     """
     while True:
         call, failure = start(watch.request(), timeout=watch.timeout()), None
@@ -130,7 +107,7 @@ async def aio_placements(
         call, failure = start(watch.request(), timeout=watch.timeout()), None
         responses = aiter(call)
         try:
-            while (response := await _next(responses)) is not None:
+            while (response := await next_response(responses)) is not None:
                 if (served := watch.news(response)) is not None:
                     yield served
         except grpc.RpcError as error:
@@ -138,8 +115,3 @@ async def aio_placements(
         finally:
             call.cancel()
         await asyncio.sleep(watch.delay_after(failure))
-
-
-async def _next(responses: Any) -> Any:
-    with close_is_an_error():
-        return await anext(responses, None)

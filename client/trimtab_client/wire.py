@@ -6,40 +6,34 @@ if they cannot be read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.v1 import placement_pb2, solver_service_pb2
+from trimtab.v1 import placement_pb2
+from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.wire.v1 import standard_pb2
+from trimtab_client import wire_values
 from trimtab_client.arrays import as_amounts, as_indices
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, invalid
-from trimtab_client.options import MoveBudget, SolverOptions, Topology
+from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PackResult, PlaceResult
-from trimtab_client.wire_values import (
-    array_of,
-    budget_message,
-    checked_placement,
-    optional_uint32,
-    placement_message,
-    topology_message,
-    uint32,
-)
+from trimtab_client.wire_values import Check, array_of, uint32
 from trimtab_protocol.wire.tensors import encode_tensor
 
-_EFFORTS = {
-    None: solver_service_pb2.EFFORT_UNSPECIFIED,
-    "fast": solver_service_pb2.EFFORT_FAST,
-    "balanced": solver_service_pb2.EFFORT_BALANCED,
-}
-_OBJECTIVES = {
-    None: solver_service_pb2.OBJECTIVE_UNSPECIFIED,
-    "l2": solver_service_pb2.OBJECTIVE_L2,
-    "range": solver_service_pb2.OBJECTIVE_RANGE,
+Terms = tuple[Topology, Placement | npt.ArrayLike | None, MoveBudget | None, SolverOptions | None]
+"""The topology, the current placement, the budget and the options of `place`."""
+
+_LIMITS: Mapping[str, Check] = {
+    "max_iterations": partial(integer, low=-1, high=2**31 - 1),
+    "top_k": uint32,
+    "restarts": uint32,
 }
 
 
@@ -53,9 +47,9 @@ class ServingStatus(Enum):
 
 
 _SERVING_STATUSES = {
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_SERVING: ServingStatus.SERVING,
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_NOT_SERVING: ServingStatus.NOT_SERVING,
-    standard_pb2.HealthCheckResponse.SERVING_STATUS_SERVICE_UNKNOWN: ServingStatus.SERVICE_UNKNOWN,
+    standard_pb2.HealthCheckResponse.ServingStatus.Value(f"SERVING_STATUS_{status.name}"): status
+    for status in ServingStatus
+    if status is not ServingStatus.UNKNOWN
 }
 
 
@@ -64,9 +58,9 @@ def pack_request(
     num_packs: int,
     item_group: npt.ArrayLike | None,
     options: SolverOptions | None,
-) -> solver_service_pb2.PackRequest:
+) -> pb.PackRequest:
     """The request of `pack`."""
-    return solver_service_pb2.PackRequest(
+    return pb.PackRequest(
         weight=encode_tensor(as_amounts(weight, "weight")),
         num_packs=uint32(num_packs, "num_packs"),
         item_group=None
@@ -76,54 +70,33 @@ def pack_request(
     )
 
 
-def place_request(
-    load: npt.ArrayLike,
-    topology: Topology,
-    current: Placement | npt.ArrayLike | None,
-    budget: MoveBudget | None,
-    options: SolverOptions | None,
-) -> solver_service_pb2.PlaceRequest:
+def place_request(load: npt.ArrayLike, *terms: *Terms) -> pb.PlaceRequest:
     """The request of `place`."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    terms = _terms(topology, current, budget, options)
-    return solver_service_pb2.PlaceRequest(load=tensor, **terms)
+    return pb.PlaceRequest(load=tensor, **_terms(*terms))
 
 
-def stream_config(
-    topology: Topology,
-    current: Placement | npt.ArrayLike | None,
-    budget: MoveBudget | None,
-    options: SolverOptions | None,
-) -> solver_service_pb2.PlaceStreamRequest:
+def stream_config(*terms: *Terms) -> pb.PlaceStreamRequest:
     """The first message to the server on a stream."""
-    terms = _terms(topology, current, budget, options)
-    config = solver_service_pb2.PlaceStreamConfig(**terms)
-    return solver_service_pb2.PlaceStreamRequest(config=config)
+    return pb.PlaceStreamRequest(config=pb.PlaceStreamConfig(**_terms(*terms)))
 
 
-def stream_load(index: int, load: npt.ArrayLike) -> solver_service_pb2.PlaceStreamRequest:
+def stream_load(index: int, load: npt.ArrayLike) -> pb.PlaceStreamRequest:
     """The message to the server that carries load number `index` of a stream."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    message = solver_service_pb2.PlaceStreamLoad(id=index, load=tensor)
-    return solver_service_pb2.PlaceStreamRequest(load=message)
+    message = pb.PlaceStreamLoad(id=index, load=tensor)
+    return pb.PlaceStreamRequest(load=message)
 
 
-def health_request(service: str) -> standard_pb2.HealthCheckRequest:
-    """The request of `health`."""
-    return standard_pb2.HealthCheckRequest(service=service)
-
-
-def pack_result(response: solver_service_pb2.PackResponse) -> PackResult:
+def pack_result(response: pb.PackResponse) -> PackResult:
     """The answer of `pack`."""
     return PackResult(array_of(response.pack_index), array_of(response.rank_in_pack))
 
 
-def place_result(
-    response: solver_service_pb2.PlaceResponse, num_experts: int, num_gpus: int
-) -> PlaceResult:
+def place_result(response: pb.PlaceResponse, num_experts: int, num_gpus: int) -> PlaceResult:
     """The answer of `place`, if the digest of its placement is right."""
     return PlaceResult(
-        placement=checked_placement(response.placement, num_experts, num_gpus),
+        placement=wire_values.checked_placement(response.placement, num_experts, num_gpus),
         moves=_moves(response.moves),
         before=_balance(response.before) if response.HasField("before") else None,
         after=_balance(response.after),
@@ -143,26 +116,21 @@ def _terms(
 ) -> dict[str, Any]:
     """The fields that PlaceRequest and PlaceStreamConfig share."""
     return {
-        "topology": topology_message(topology),
-        "current": placement_message(current, "current"),
-        "budget": budget_message(budget),
+        "topology": wire_values.topology_message(topology),
+        "current": wire_values.placement_message(current, "current"),
+        "budget": wire_values.budget_message(budget),
         "options": _options(options),
     }
 
 
-def _options(options: SolverOptions | None) -> solver_service_pb2.SolverOptions | None:
+def _options(options: SolverOptions | None) -> pb.SolverOptions | None:
     if options is None:
         return None
-    iterations = options.max_iterations
-    if iterations is not None:
-        iterations = integer(iterations, "options.max_iterations", -1, 2**31 - 1)
-    return solver_service_pb2.SolverOptions(
-        effort=_choice(options.effort, _EFFORTS, "options.effort"),
+    return pb.SolverOptions(
+        effort=_choice(options.effort, get_args(Effort), pb.Effort),
         seed=integer(options.seed, "options.seed") % 2**64,
-        objective=_choice(options.objective, _OBJECTIVES, "options.objective"),
-        top_k=optional_uint32(options.top_k, "options.top_k"),
-        max_iterations=iterations,
-        restarts=optional_uint32(options.restarts, "options.restarts"),
+        objective=_choice(options.objective, get_args(Objective), pb.Objective),
+        **wire_values.checked(options, "options", _LIMITS),
     )
 
 
@@ -183,8 +151,10 @@ def _balance(message: placement_pb2.Balance) -> Balance:
     return Balance(array_of(message.gpu_load), imbalance_L, bound_L)
 
 
-def _choice(value: object, choices: dict[Any, Any], field: str) -> Any:
-    # The type is checked first because looking up an unhashable value, such as a list, raises.
-    if not isinstance(value, str | None) or value not in choices:
-        raise invalid(field, f"{value!r} is not one of {[c for c in choices if c is not None]}")
-    return choices[value]
+def _choice(value: object, names: tuple[str, ...], wire: Any) -> Any:
+    field = wire.DESCRIPTOR.name
+    if value is None:
+        return wire.Value(f"{field}_UNSPECIFIED".upper())
+    if not isinstance(value, str) or value not in names:
+        raise invalid(f"options.{field.lower()}", f"{value!r} is not one of {list(names)}")
+    return wire.Value(f"{field}_{value}".upper())

@@ -1,32 +1,40 @@
-"""Deployments and their placements as messages and back. Errors are those of `wire_values`."""
+"""Policies, decisions, deployments and their placements as messages and back.
+
+Errors are those of `wire_values`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
-from trimtab_client.checks import text
-from trimtab_client.deployments import (
-    BalanceStatus,
-    Deployment,
-    DeploymentSpec,
-    DeploymentStatus,
-    Imbalance,
-    ServedPlacement,
-    WorkerStatus,
-)
-from trimtab_client.exceptions import ProtocolError
+from trimtab_client import deployments, wire_values
+from trimtab_client.checks import real, text
+from trimtab_client.deployments import BalanceStatus, Deployment, DeploymentSpec, ServedPlacement
+from trimtab_client.exceptions import ProtocolError, invalid
+from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
-from trimtab_client.wire_policies import decision_value, judgement_value, policy_value
-from trimtab_client.wire_values import (
-    checked_placement,
-    optional_field,
-    placement_by_digest,
-    step_value,
-    topology_message,
-    topology_value,
-    uint32,
-    version_value,
-)
-from trimtab_protocol.version import Version
+from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
+from trimtab_protocol.wire.values import decode_topology, numbers_of, optional, value_of
+
+_MODES = numbers_of([mode for mode in Mode if mode is not Mode.UNKNOWN], pb.Mode, "MODE")
+_MODES_BACK: Mapping[int, Mode] = {number: mode for mode, number in _MODES.items()}
+_REASONS = {
+    pb.Reason.Value(f"REASON_{reason.name}"): reason
+    for reason in Reason
+    if reason is not Reason.UNKNOWN
+}
+_SETTINGS: Mapping[str, Check] = {
+    **dict.fromkeys(("half_life_steps", "window_steps", "least_gain", "replan_gap"), real),
+    **dict.fromkeys(("moe_share", "node_bandwidth", "cross_node_bandwidth"), real),
+    **dict.fromkeys(("every_steps", "cooldown_steps", "horizon_steps"), uint32),
+    **dict.fromkeys(("max_moves_per_layer", "max_moves"), uint32),
+}
 
 
 def deployment_value(message: pb.Deployment) -> Deployment:
@@ -45,18 +53,17 @@ def trigger_result(
     response: pb.TriggerResponse | pb.PinResponse | pb.RollBackResponse,
 ) -> TriggerResult:
     """The answer of `trigger`, `pin` and `roll_back`."""
-    in_force = Version(response.in_force.epoch, response.in_force.generation)
-    return TriggerResult(in_force, placement_by_digest(response.target))
+    target = wire_values.placement_by_digest(response.target)
+    return TriggerResult(version_value(response.in_force), target)
 
 
 def served_placement(
     response: pb.GetPlacementResponse | pb.WatchPlacementResponse,
 ) -> ServedPlacement:
     """The answer of `get_placement`, and each answer of `watch_placement`."""
-    version = version_value(response, "version")
-    if version is None:
+    if not response.HasField("version"):
         raise ProtocolError("the server sent a placement without its version")
-    topology = topology_value(response.topology)
+    topology = decode_topology(response.topology)
     experts, slots = response.num_experts, topology.num_replicas
     shape = list(response.placement.phy2log.shape)
     # Checked before these numbers are used: each expert costs memory.
@@ -64,8 +71,8 @@ def served_placement(
         raise ProtocolError(
             f"the server sent a placement of shape {shape} for {experts} experts in {slots} slots"
         )
-    placement = checked_placement(response.placement, experts, topology.num_gpus)
-    return ServedPlacement(version, placement, topology)
+    placement = wire_values.checked_placement(response.placement, experts, topology.num_gpus)
+    return ServedPlacement(version_value(response.version), placement, topology)
 
 
 def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
@@ -76,70 +83,90 @@ def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
         first_layer=uint32(spec.first_layer, "spec.first_layer"),
         num_layers=uint32(spec.num_layers, "spec.num_layers"),
         num_experts=uint32(spec.num_experts, "spec.num_experts"),
-        topology=topology_message(spec.topology, "spec.topology"),
+        topology=wire_values.topology_message(spec.topology, "spec.topology"),
     )
 
 
 def _spec_value(message: pb.DeploymentSpec) -> DeploymentSpec:
-    return DeploymentSpec(
-        name=message.name,
-        num_layers=message.num_layers,
-        num_experts=message.num_experts,
-        topology=topology_value(message.topology),
-        model=message.model,
-        first_layer=message.first_layer,
-    )
+    return value_of(DeploymentSpec, message, topology=decode_topology(message.topology))
 
 
-def _status_value(message: pb.DeploymentStatus) -> DeploymentStatus:
-    last = decision_value(message.last_decision) if message.HasField("last_decision") else None
-    return DeploymentStatus(
-        in_force=version_value(message, "in_force"),
-        digest=message.digest,
-        in_force_seconds=optional_field(message, "in_force_seconds"),
-        phase=message.phase,
-        switching_to=version_value(message, "switching_to"),
+def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:
+    return value_of(
+        deployments.DeploymentStatus,
+        message,
+        in_force=optional(message, "in_force", version_value),
+        switching_to=optional(message, "switching_to", version_value),
         not_ready=message.not_ready or None,
         paused_reason=message.paused_reason or None,
         pinned_digest=message.pinned_digest or None,
-        workers_connected=message.workers_connected,
-        workers_absent=message.workers_absent,
         step=step_value(message.step),
-        estimate_age_seconds=optional_field(message, "estimate_age_seconds"),
         balance=_balance_value(message.balance),
-        last_decision=last,
+        last_decision=optional(message, "last_decision", decision_value),
         decisions=dict(message.decisions),
-        past=tuple(Version(past.epoch, past.generation) for past in message.past),
-        last_judged=judgement_value(message, "last_judged"),
-        workers=tuple(_worker_value(worker) for worker in message.workers),
+        past=tuple(map(version_value, message.past)),
+        last_judged=optional(message, "last_judged", judgement_value),
+        workers=tuple(map(_worker_value, message.workers)),
     )
 
 
-def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
-    return WorkerStatus(
-        worker=message.worker,
-        gpus=tuple(message.gpus),
-        connected=message.connected,
-        incarnation=message.incarnation,
-        last_step=step_value(message.last_step),
-        report_age_seconds=optional_field(message, "report_age_seconds"),
-    )
+def _worker_value(message: pb.WorkerStatus) -> deployments.WorkerStatus:
+    gpus, last_step = tuple(message.gpus), step_value(message.last_step)
+    return value_of(deployments.WorkerStatus, message, gpus=gpus, last_step=last_step)
 
 
 def _balance_value(message: pb.BalanceStatus) -> BalanceStatus:
-    return BalanceStatus(
-        predicted=_imbalance(message, "predicted"),
-        predicted_smoothed=_imbalance(message, "predicted_smoothed"),
-        measured=_imbalance(message, "measured"),
-        measured_smoothed=_imbalance(message, "measured_smoothed"),
-        shadow=_imbalance(message, "shadow"),
-        shadow_smoothed=_imbalance(message, "shadow_smoothed"),
-        shadow_moves=message.shadow_moves,
+    names = [each.name for each in fields(BalanceStatus) if each.name != "shadow_moves"]
+    imbalance_of = partial(value_of, deployments.Imbalance)
+    imbalances = {name: optional(message, name, imbalance_of) for name in names}
+    return BalanceStatus(shadow_moves=message.shadow_moves, **imbalances)
+
+
+def policy_message(policy: Policy) -> pb.Policy:
+    """A policy as a message. Settings that are None are not set."""
+    if policy.mode is Mode.UNKNOWN:
+        names = [mode.value for mode in _MODES]
+        raise invalid("policy.mode", f"{policy.mode.value!r} is not one of {names}")
+    mode = pb.MODE_UNSPECIFIED if policy.mode is None else _MODES[policy.mode]
+    return pb.Policy(mode=mode, **checked(policy, "policy", _SETTINGS))
+
+
+def policy_value(message: pb.Policy) -> Policy:
+    """The policy in a message."""
+    mode = None if message.mode == pb.MODE_UNSPECIFIED else _mode(message.mode)
+    return value_of(Policy, message, mode=mode)
+
+
+def decision_value(message: pb.Decision) -> Decision:
+    """The decision in a message."""
+    return value_of(
+        Decision,
+        message,
+        time=_time(message.time),
+        step=step_value(message.step),
+        reason=_REASONS.get(message.reason, Reason.UNKNOWN),
+        mode=_mode(message.mode),
+        certainty=optional(message, "certainty", partial(value_of, Certainty)),
+        judged=optional(message, "judged", judgement_value),
     )
 
 
-def _imbalance(message: pb.BalanceStatus, field: str) -> Imbalance | None:
-    value = optional_field(message, field)
-    if value is None:
-        return None
-    return Imbalance(value.worst, value.median, value.mean, value.layers)
+def decision_values(response: pb.ListDecisionsResponse) -> list[Decision]:
+    """The answer of `decisions`."""
+    return [decision_value(message) for message in response.decisions]
+
+
+def judgement_value(message: pb.Judgement) -> Judgement:
+    """The judgement of a switch in a message."""
+    return value_of(Judgement, message, step=step_value(message.step))
+
+
+def _mode(number: int) -> Mode:
+    return _MODES_BACK.get(number, Mode.UNKNOWN)
+
+
+def _time(message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ProtocolError(f"the server sent a decision with an invalid time: {error}") from error

@@ -6,8 +6,10 @@ Answers raise ProtocolError if they cannot be read.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
@@ -15,14 +17,18 @@ from trimtab.v1 import placement_pb2, tensor_pb2, topology_pb2
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client.arrays import as_indices
 from trimtab_client.checks import integer, real
-from trimtab_client.exceptions import InvalidArgumentError, ProtocolError
+from trimtab_client.exceptions import InvalidArgumentError, ProtocolError, invalid
 from trimtab_client.options import MoveBudget, Topology
 from trimtab_client.placement import Placement
-from trimtab_client.version import as_version
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
 from trimtab_protocol.wire.values import encode_placement, encode_version
+
+_UINT64_MAX = 2**64 - 1
+
+Check = Callable[[Any, str], Any]
+"""Checks a value, and names it by a path: see `checks`."""
 
 
 def array_of(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
@@ -39,24 +45,26 @@ def topology_message(topology: Topology, field: str = "topology") -> topology_pb
     return topology_pb2.Topology(**fields)
 
 
-def topology_value(message: topology_pb2.Topology) -> Topology:
-    """The topology in a message. If nodes or groups are not set, there is one."""
-    return Topology(
-        num_replicas=message.num_replicas,
-        num_gpus=message.num_gpus,
-        num_nodes=message.num_nodes or 1,
-        num_groups=message.num_groups or 1,
-    )
-
-
-def optional_field(message: Any, field: str) -> Any:
-    """A field of a message; None if it is not set."""
-    return getattr(message, field) if message.HasField(field) else None
-
-
 def step_value(step: int) -> int | None:
     """A step; the server sends -1 for none."""
     return None if step < 0 else step
+
+
+def as_version(value: Version | SupportsIndex | str, field: str) -> Version:
+    """A version as operators name it, such as Version(2, 3), 3, "2.3" or "3".
+
+    Where the generation is named alone, the epoch is 0.
+
+    Raises:
+        InvalidArgumentError: it is none of these; the error names `field`.
+    """
+    if isinstance(value, str):
+        if not re.fullmatch(r"([0-9]{1,20}\.)?[0-9]{1,20}", value):
+            raise invalid(field, f"{value!r} is not a version such as '2.3', or a generation")
+        head, _, tail = value.rpartition(".")
+        value = Version(int(head or 0), int(tail))
+    numbers = value if isinstance(value, Version) else (0, value)
+    return Version(*(integer(number, field, 0, _UINT64_MAX) for number in numbers))
 
 
 def version_message(version: Version | SupportsIndex | str, field: str) -> switch_pb2.Version:
@@ -64,10 +72,9 @@ def version_message(version: Version | SupportsIndex | str, field: str) -> switc
     return encode_version(as_version(version, field))
 
 
-def version_value(message: Any, field: str) -> Version | None:
-    """The version in a field of a message; None if it is not set."""
-    value = optional_field(message, field)
-    return None if value is None else Version(value.epoch, value.generation)
+def version_value(message: switch_pb2.Version) -> Version:
+    """The version in a message."""
+    return Version(message.epoch, message.generation)
 
 
 def placement_message(
@@ -86,14 +93,7 @@ def budget_message(budget: MoveBudget | None) -> placement_pb2.MoveBudget | None
     """A budget as a message."""
     if budget is None:
         return None
-    return placement_pb2.MoveBudget(
-        max_moves_per_layer=optional_uint32(
-            budget.max_moves_per_layer, "budget.max_moves_per_layer"
-        ),
-        max_moves=optional_uint32(budget.max_moves, "budget.max_moves"),
-        min_gain=optional_real(budget.min_gain, "budget.min_gain"),
-        cross_node_cost=optional_real(budget.cross_node_cost, "budget.cross_node_cost"),
-    )
+    return placement_pb2.MoveBudget(**checked(budget, "budget", _BUDGET))
 
 
 def checked_placement(
@@ -124,19 +124,26 @@ def placement_by_digest(message: placement_pb2.Placement) -> Placement:
     raise _wrong_digest("has another digest for every number of GPUs", message)
 
 
-def optional_uint32(value: SupportsIndex | None, field: str) -> int | None:
-    """`value` as a uint32, or None."""
-    return None if value is None else uint32(value, field)
-
-
-def optional_real(value: SupportsFloat | None, field: str) -> float | None:
-    """`value` as a float, or None."""
-    return None if value is None else real(value, field)
+def checked(value: object, path: str, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """The fields of a value that may be None, each checked otherwise, and named by its path."""
+    fields = {name: getattr(value, name) for name in checks}
+    return {
+        name: None if field is None else checks[name](field, f"{path}.{name}")
+        for name, field in fields.items()
+    }
 
 
 def uint32(value: SupportsIndex, field: str) -> int:
     """`value` as a uint32."""
     return integer(value, field, 0, 2**32 - 1)
+
+
+_BUDGET: Mapping[str, Check] = {
+    "max_moves_per_layer": uint32,
+    "max_moves": uint32,
+    "min_gain": real,
+    "cross_node_cost": real,
+}
 
 
 def _placement(message: placement_pb2.Placement, num_experts: int, num_gpus: int) -> Placement:

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple, Self
 
 
 class Violation(NamedTuple):
-    """A field that breaks a rule: its path, and the value seen with the rule."""
+    """A field that breaks a rule.
+
+    Attributes:
+        field: its path, such as "topology.num_gpus".
+        description: the value seen, and the rule that it breaks.
+    """
 
     field: str
     description: str

@@ -25,20 +25,19 @@ class Process(NamedTuple):
 
 @dataclass(frozen=True)
 class Member:
-    """A worker of an epoch.
-
-    Attributes:
-        incarnation: the incarnation of its process.
-        gpus: the GPUs that it owns, ascending.
-    """
+    """A worker of an epoch: the incarnation of its process, and its GPUs, ascending."""
 
     incarnation: int
     gpus: tuple[int, ...]
 
 
+KINDS: dict[str, type[Event]] = {}
+"""The classes of events by the names of their kinds, as lines have them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened.
+    """Something that happened. A class of events names its kind.
 
     Attributes:
         line: its line in the history that it was read from, from 1; 0 if it was not read.
@@ -49,13 +48,16 @@ class Event:
     line: int = 0
     deployment: str = ""
 
+    def __init_subclass__(cls, kind: str = "") -> None:
+        if kind:
+            KINDS[kind] = cls
+
 
 @dataclass(frozen=True)
 class Other(Event):
     """An event of a kind that says nothing about the invariants.
 
     Attributes:
-        kind: its kind.
         values: what JSON can hold, and versions and digests; empty if it was read.
     """
 
@@ -71,14 +73,14 @@ class Again(Event):
 
 
 @dataclass(frozen=True)
-class Started(Event):
+class Started(Event, kind="started"):
     """A server started."""
 
     term: int
 
 
 @dataclass(frozen=True)
-class EpochOpened(Event):
+class EpochOpened(Event, kind="epoch"):
     """An epoch is durable."""
 
     epoch: int
@@ -99,7 +101,7 @@ class EpochOpened(Event):
 
 
 @dataclass(frozen=True)
-class Offered(Event):
+class Offered(Event, kind="offered"):
     """An offer is durable. The placement is unchecked: I8 is what checks it."""
 
     version: Version
@@ -109,7 +111,7 @@ class Offered(Event):
 
 
 @dataclass(frozen=True)
-class Prepared(Event):
+class Prepared(Event, kind="prepared"):
     """The server heard that a worker has all of a version in staging."""
 
     version: Version
@@ -118,7 +120,7 @@ class Prepared(Event):
 
 
 @dataclass(frozen=True)
-class Committed(Event):
+class Committed(Event, kind="committed"):
     """A commit is durable."""
 
     version: Version
@@ -126,7 +128,7 @@ class Committed(Event):
 
 
 @dataclass(frozen=True)
-class CommitSent(Event):
+class CommitSent(Event, kind="commit_sent"):
     """The server told a worker of a commit."""
 
     version: Version
@@ -134,7 +136,7 @@ class CommitSent(Event):
 
 
 @dataclass(frozen=True)
-class Aborting(Event):
+class Aborting(Event, kind="aborting"):
     """The server began to abort. `cause` is one of a few words; `reason` is for people."""
 
     version: Version
@@ -143,14 +145,14 @@ class Aborting(Event):
 
 
 @dataclass(frozen=True)
-class Aborted(Event):
+class Aborted(Event, kind="aborted"):
     """An abort is durable."""
 
     version: Version
 
 
 @dataclass(frozen=True)
-class Applied(Event):
+class Applied(Event, kind="applied"):
     """It is durable that all members have flipped."""
 
     version: Version
@@ -158,7 +160,7 @@ class Applied(Event):
 
 
 @dataclass(frozen=True)
-class Reported(Event):
+class Reported(Event, kind="report"):
     """The server took a worker's counts. All are sums over layers and experts, in tokens."""
 
     process: Process
@@ -169,7 +171,7 @@ class Reported(Event):
 
 
 @dataclass(frozen=True)
-class Restored(Event):
+class Restored(Event, kind="restored"):
     """A restarted server goes on from these counts of a worker, in tokens."""
 
     process: Process
@@ -177,7 +179,7 @@ class Restored(Event):
 
 
 @dataclass(frozen=True)
-class InForce(Event):
+class InForce(Event, kind="in_force"):
     """A worker serves in a new epoch."""
 
     process: Process
@@ -187,7 +189,7 @@ class InForce(Event):
 
 
 @dataclass(frozen=True)
-class Flipped(Event):
+class Flipped(Event, kind="flipped"):
     """A worker flipped before this step."""
 
     process: Process
@@ -198,19 +200,3 @@ class Flipped(Event):
 
 Digested = EpochOpened | Offered | Prepared | Committed | Applied | InForce | Flipped
 """Events that say which digest a version has."""
-
-KINDS: Mapping[str, type[Event]] = {
-    "started": Started,
-    "epoch": EpochOpened,
-    "offered": Offered,
-    "prepared": Prepared,
-    "committed": Committed,
-    "commit_sent": CommitSent,
-    "aborting": Aborting,
-    "aborted": Aborted,
-    "applied": Applied,
-    "report": Reported,
-    "restored": Restored,
-    "in_force": InForce,
-    "flipped": Flipped,
-}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from trimtab_protocol.errors import malformed
 from trimtab_protocol.history import KINDS, Again, Event, Member, Other, Process
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
+
+T = TypeVar("T")
 
 _UINT32_MAX = 2**32 - 1
 _NAMES = {kind: name for name, kind in KINDS.items()}
@@ -85,13 +89,11 @@ def _object(text: str | bytes, where: str) -> Mapping[str, Any]:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise malformed(where, f"is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise malformed(where, f"{_shown(values)} is not a JSON object")
-    return values
+    return _of_type(values, where, dict, "is not a JSON object")
 
 
 def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
-    kind = _text(_get(values, "kind", where), f"{where}: kind")
+    kind = _read(values, "kind", where, _text)
     deployment = _text(values.get("deployment", ""), f"{where}: deployment")
     origin: dict[str, Any] = {"line": number, "deployment": deployment}
     if kind not in KINDS:
@@ -99,27 +101,26 @@ def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
     own = (_field(values, name, where) for name in _OWN_FIELDS[KINDS[kind]])
     event = KINDS[kind](*own, **origin)
     again = values.get("again", False)
-    if not isinstance(again, bool):
-        raise malformed(f"{where}: again", f"{_shown(again)} is neither true nor false")
-    return Again(event, **origin) if again else event
+    if _of_type(again, f"{where}: again", bool, "is neither true nor false"):
+        return Again(event, **origin)
+    return event
 
 
 def _field(values: Mapping[str, Any], name: str, where: str) -> Any:
     """A field of an event, from the key of the same name; a process from two keys."""
     if name == "process":
         return Process(*(_field(values, part, where) for part in Process._fields))
-    if name == "placement":
-        value = values.get(name)
-        return None if value is None else _placement(value, f"{where}: {name}")
+    if name == "placement" and values.get(name) is None:
+        return None
     if name == "cause" and name not in values:
         return ""  # histories of servers that did not write it yet
-    return _READERS[name](_get(values, name, where), f"{where}: {name}")
+    return _read(values, name, where, _READERS[name])
 
 
-def _get(values: Mapping[str, Any], key: str, where: str) -> Any:
+def _read(values: Mapping[str, Any], key: str, where: str, read: Callable[[Any, str], T]) -> T:
     if key not in values:
         raise malformed(where, f"has no {key!r}")
-    return values[key]
+    return read(values[key], f"{where}: {key}")
 
 
 def _shown(value: Any) -> str:
@@ -127,10 +128,18 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise malformed(field, f"{_shown(value)} is not a string")
+def _of_type(value: Any, field: str, kind: type[T], complaint: str) -> T:
+    if not isinstance(value, kind):
+        raise malformed(field, f"{_shown(value)} {complaint}")
     return value
+
+
+def _text(value: Any, field: str) -> str:
+    return _of_type(value, field, str, "is not a string")
+
+
+def _mapping(value: Any, field: str) -> Mapping[str, Any]:
+    return _of_type(value, field, dict, "is not an object")
 
 
 def _integer(value: Any, field: str, low: float = -math.inf, high: float = math.inf) -> int:
@@ -141,8 +150,12 @@ def _integer(value: Any, field: str, low: float = -math.inf, high: float = math.
     return value
 
 
-def _natural(value: Any, field: str) -> int:
-    return _integer(value, field, 0)
+_natural = partial(_integer, low=0)
+_size = partial(_integer, low=1, high=_UINT32_MAX)
+
+
+def _naturals(value: Any, field: str) -> tuple[int, ...]:
+    return tuple(_natural(part, field) for part in _of_type(value, field, list, "is not a list"))
 
 
 def _version(value: Any, field: str) -> Version:
@@ -153,13 +166,9 @@ def _version(value: Any, field: str) -> Version:
 
 def _digest(value: Any, field: str) -> bytes:
     text = _text(value, field)
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32 or len(text) != 64:
+    if not re.fullmatch("[0-9A-Fa-f]{64}", text):
         raise malformed(field, f"{_shown(value)} is not a SHA-256 of 64 hexadecimal digits")
-    return digest
+    return bytes.fromhex(text)
 
 
 def _members(value: Any, field: str) -> Mapping[str, Member]:
@@ -169,36 +178,21 @@ def _members(value: Any, field: str) -> Mapping[str, Member]:
 
 def _member(value: Any, field: str) -> Member:
     values = _mapping(value, field)
-    incarnation = _natural(_get(values, "incarnation", field), f"{field}: incarnation")
-    return Member(incarnation, _naturals(_get(values, "gpus", field), f"{field}: gpus"))
-
-
-def _mapping(value: Any, field: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise malformed(field, f"{_shown(value)} is not an object")
-    return value
-
-
-def _naturals(value: Any, field: str) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise malformed(field, f"{_shown(value)} is not a list")
-    return tuple(_natural(part, field) for part in value)
+    incarnation = _read(values, "incarnation", field, _natural)
+    return Member(incarnation, _read(values, "gpus", field, _naturals))
 
 
 def _placement(value: Any, field: str) -> Placement:
     """A placement as it was written, whether experts lack a slot or not."""
     values = _mapping(value, field)
-    experts, gpus = (
-        _integer(_get(values, key, field), f"{field}: {key}", 1, _UINT32_MAX)
-        for key in ("experts", "gpus")
-    )
-    shape = _naturals(_get(values, "shape", field), f"{field}: shape")
+    experts, gpus = (_read(values, key, field, _size) for key in ("experts", "gpus"))
+    shape = _read(values, "shape", field, _naturals)
     if len(shape) != 2 or not all(1 <= size <= _UINT32_MAX for size in shape):
         raise malformed(f"{field}: shape", f"{_shown(list(shape))} is not [L, R], both from 1")
     layers, slots = shape
     if slots % gpus:
         raise malformed(f"{field}: gpus", f"{gpus} does not divide the number of slots ({slots})")
-    data = _base64(_get(values, "phy2log", field), f"{field}: phy2log")
+    data = _read(values, "phy2log", field, _base64)
     if len(data) != layers * slots * 4:
         raise malformed(f"{field}: phy2log", f"{len(data)} bytes are not int32 [{layers}, {slots}]")
     phy2log_LR = np.frombuffer(data, "<i4").astype(np.int32, copy=False).reshape(shape)
@@ -215,20 +209,11 @@ def _base64(value: Any, field: str) -> bytes:
 
 
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
-    "base": _version,
-    "cause": _text,
-    "counts": _integer,
-    "difference": _integer,
+    **dict.fromkeys(("base", "version"), _version),
+    **dict.fromkeys(("cause", "group", "reason", "worker"), _text),
+    **dict.fromkeys(("counts", "difference", "gap", "step"), _integer),
+    **dict.fromkeys(("epoch", "incarnation", "seq", "term"), _natural),
     "digest": _digest,
-    "epoch": _natural,
-    "gap": _integer,
-    "group": _text,
-    "incarnation": _natural,
     "members": _members,
-    "reason": _text,
-    "seq": _natural,
-    "step": _integer,
-    "term": _natural,
-    "version": _version,
-    "worker": _text,
+    "placement": _placement,
 }

@@ -37,7 +37,6 @@ class Hello:
     """The part of a session's first message that the switch depends on.
 
     Attributes:
-        group_id: the worker's group.
         worker: its name, the same in each incarnation.
         incarnation: rises with each start of its process.
         stream: rises with each session of an incarnation.
@@ -90,13 +89,23 @@ class Transfer(StrEnum):
     COLLECTIVE = "collective"
 
 
-class TopologySizes(NamedTuple):
-    """The numbers of a topology: slots of a layer, GPUs, nodes, and router groups."""
+@dataclass(frozen=True)
+class Topology:
+    """The slots, GPUs and nodes of one model instance.
+
+    Attributes:
+        num_replicas: R, physical expert slots of one layer over all GPUs; a multiple of `num_gpus`,
+            at least the number of experts. Slot r lies on GPU r // (R / G).
+        num_gpus: G, GPUs (expert-parallel ranks); a multiple of `num_nodes`.
+        num_nodes: N, nodes. GPU g lies on node g // (G / N).
+        num_groups: router groups of consecutive experts. With 1, an expert may lie on any GPU. With
+            more, all experts of a group stay on one node.
+    """
 
     num_replicas: int
     num_gpus: int
-    num_nodes: int
-    num_groups: int
+    num_nodes: int = 1
+    num_groups: int = 1
 
 
 class WorkerSetup(NamedTuple):
@@ -104,7 +113,6 @@ class WorkerSetup(NamedTuple):
 
     Attributes:
         deployment: the deployment's name.
-        topology: its topology.
         num_experts: E.
         scope: what the worker's counts count.
         transfer: how weights come into its staging.
@@ -116,7 +124,7 @@ class WorkerSetup(NamedTuple):
     """
 
     deployment: str
-    topology: TopologySizes
+    topology: Topology
     num_experts: int
     scope: Scope
     transfer: Transfer
@@ -148,27 +156,25 @@ class Report(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Accepted:
+class _OfPlacement:
+    """A message about a version, and the digest of its placement."""
+
+    version: Version
+    digest: bytes
+
+
+class Accepted(_OfPlacement):
     """The worker has begun to prepare a version."""
 
-    version: Version
-    digest: bytes
 
-
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(_OfPlacement):
     """The worker has all weights of a version in staging."""
 
-    version: Version
-    digest: bytes
-
 
 @dataclass(frozen=True)
-class Refused:
+class Refused(_OfPlacement):
     """The worker will not prepare a version, or failed to; nothing of it is in staging."""
 
-    version: Version
-    digest: bytes
     reason: str
 
 
@@ -180,11 +186,9 @@ class Discarded:
 
 
 @dataclass(frozen=True)
-class Applied:
+class Applied(_OfPlacement):
     """The worker has flipped to a version before a step."""
 
-    version: Version
-    digest: bytes
     step: int
 
 
@@ -192,12 +196,8 @@ Answer = Accepted | Prepared | Refused | Discarded | Applied
 """What a worker says about a switch."""
 
 
-@dataclass(frozen=True)
-class Welcome:
+class Welcome(_OfPlacement):
     """The worker's epoch, and the version of the placement that it serves by."""
-
-    version: Version
-    digest: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,12 +237,8 @@ class Transfers:
 class Offer:
     """Prepare this version, if the base is the placement that you serve by.
 
-    Attributes:
-        version: the version that the switch leads to.
-        digest: the digest of that placement.
-        base: the version that the switch starts from.
-        base_digest: the digest of that placement.
-        transfers: the rows that differ, and what this worker has to move.
+    The switch leads to `version`, and starts from `base`; each has the digest of its placement.
+    `transfers` are the rows that differ, and what this worker has to move.
     """
 
     version: Version
@@ -260,12 +256,8 @@ class UnreadableOffer(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(_OfPlacement):
     """Flip to this version, when all ranks can."""
-
-    version: Version
-    digest: bytes
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,7 @@ class Placement:
             raise malformed(f"phy2log[{layer}, {slot}]", what)
         # A copy always: the caller may write to its own array later.
         placement = cls(_frozen(phy2log_LR.astype(np.int32)), num_experts, num_gpus)
-        missing = placement._missing()
-        if missing is not None:
-            layer, expert = missing
-            raise malformed("phy2log", f"expert {expert} has no slot in layer {layer}")
+        placement._require_slots()
         return placement
 
     @cached_property
@@ -78,10 +75,7 @@ class Placement:
     def from_bytes(cls, data: bytes) -> Self:
         """The placement that `to_bytes` wrote.
 
-        Raises:
-            MalformedError: see `of`.
-            ValueError: the data has another length than its shape says.
-            struct.error: it is too short for a shape.
+        Raises ValueError or struct.error if the data has another length, and else what `of` raises.
         """
         layers, slots, experts, gpus = _SHAPE.unpack_from(data)
         phy2log_LR = np.frombuffer(data, "<i4", offset=_SHAPE.size).reshape(layers, slots)
@@ -138,17 +132,18 @@ class Placement:
         """A placement of rows that have been checked already."""
         return type(self)(_frozen(phy2log_LR), self.num_experts, self.num_gpus)
 
-    def _missing(self) -> tuple[int, int] | None:
-        """Layer and number of the first expert without a slot; None if there is none."""
+    def _require_slots(self) -> None:
+        """Raise MalformedError if an expert has no slot in a layer."""
         if self.num_experts > self.phy2log.shape[1]:
             # Some expert has none. `logcnt` would take memory for as many as a message claims.
             here = np.unique(self.phy2log[0])
             gaps = np.flatnonzero(here != np.arange(len(here)))
-            return 0, int(gaps[0]) if len(gaps) else len(here)
-        if self.logcnt.all():
-            return None
-        layer, expert = np.argwhere(self.logcnt == 0)[0].tolist()
-        return layer, expert
+            layer, expert = 0, int(gaps[0]) if len(gaps) else len(here)
+        elif not self.logcnt.all():
+            layer, expert = np.argwhere(self.logcnt == 0)[0].tolist()
+        else:
+            return
+        raise malformed("phy2log", f"expert {expert} has no slot in layer {layer}")
 
 
 def _frozen(array: IntArray) -> IntArray:

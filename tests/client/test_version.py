@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trimtab_client import InvalidArgumentError, Version
-from trimtab_client.version import as_version
+from trimtab_client.wire_values import as_version
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import MAX_NUMBER, Version
-from trimtab_protocol.wire import requests, responses
+from trimtab_protocol.wire import requests, responses, values
 
 NUMBERS = st.integers(0, MAX_NUMBER)
 STEPS = st.integers(-1, 2**63 - 2)
@@ -48,7 +48,7 @@ def hellos(draw: st.DrawFn) -> tuple[messages.Hello, messages.WorkerSetup]:
     slots = placement.phy2log.shape[1]
     setup = messages.WorkerSetup(
         draw(NAMES),
-        messages.TopologySizes(slots, placement.num_gpus, draw(st.integers(1, 9)), 1),
+        messages.Topology(slots, placement.num_gpus, draw(st.integers(1, 9)), 1),
         placement.num_experts,
         draw(st.sampled_from(messages.Scope)),
         draw(st.sampled_from(messages.Transfer)),
@@ -137,6 +137,13 @@ def test_an_answer_survives_the_wire(answer: messages.Answer) -> None:
     assert requests.decode_answer(sent(requests.encode_answer(answer))) == answer
 
 
+def test_a_long_reason_is_cut() -> None:
+    refused = messages.Refused(Version(1, 1), bytes(32), "x" * 1001)
+
+    cut = requests.decode_answer(sent(requests.encode_answer(refused)))
+    assert cut == messages.Refused(refused.version, refused.digest, "x" * 1000)
+
+
 @given(SERVER_MESSAGES, st.integers(0, MAX_NUMBER))
 def test_a_server_message_survives_the_wire(message: messages.ServerMessage, term: int) -> None:
     response = sent(responses.encode_response(term, message))
@@ -166,3 +173,11 @@ def test_everything_wrong_with_a_hello_is_named_at_once() -> None:
         *("hello.deployment", "hello.group_id", "hello.stream", "hello.staging_slots"),
         *("hello.term", "hello.scope", "hello.transfer", "hello.gpus", "hello.placement"),
     }
+
+
+def test_a_number_of_gpus_that_does_not_fit_the_placement_is_named_by_its_path() -> None:
+    hello = pb.Hello(topology={"num_replicas": 4, "num_gpus": 3}, num_experts=2)
+    hello.placement.CopyFrom(values.encode_placement(Placement.of([[0, 1, 0, 1]], 2, 2)))
+
+    with pytest.raises(MalformedError, match=r"hello\.topology\.num_gpus: 3 does not divide"):
+        requests.decode_hello(hello)

@@ -14,8 +14,8 @@ from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_protocol.messages import Scope as Scope
-from trimtab_protocol.messages import TopologySizes, WorkerSetup
 from trimtab_protocol.messages import Transfer as Transfer
+from trimtab_protocol.messages import WorkerSetup
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
@@ -102,7 +102,7 @@ def worker_setup(options: WorkerOptions) -> WorkerSetup:
     """The part of the first message of each session that stays the same."""
     return WorkerSetup(
         deployment=options.deployment,
-        topology=TopologySizes(**vars(options.topology)),
+        topology=options.topology,
         num_experts=options.num_experts,
         scope=options.scope,
         transfer=options.transfer,

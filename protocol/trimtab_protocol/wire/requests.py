@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
-from trimtab_protocol.errors import MalformedError, Violation, gather, require, require_all
-from trimtab_protocol.messages import (
-    MAX_TOKENS,
-    Accepted,
-    Answer,
-    Applied,
-    Discarded,
-    Held,
-    HeldState,
-    Hello,
-    Prepared,
-    Refused,
-    Report,
-    Scope,
-    TopologySizes,
-    Transfer,
-    WorkerSetup,
-)
+from trimtab_protocol import messages
+from trimtab_protocol.errors import MalformedError, gather, malformed, require, require_all
+from trimtab_protocol.messages import MAX_TOKENS, Answer, Held, Hello, Refused, Report, WorkerSetup
 from trimtab_protocol.placement import Placement
-from trimtab_protocol.version import MAX_NUMBER, Version
+from trimtab_protocol.version import MAX_NUMBER
+from trimtab_protocol.wire import values
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
-from trimtab_protocol.wire.values import (
-    decode_field_version,
-    decode_version,
-    encode_placement,
-    encode_version,
-)
+from trimtab_protocol.wire.values import decode_field_version, encode_version
 
 Request = pb.SessionRequest
 
@@ -49,95 +32,48 @@ MAX_REASON = 1000
 
 _MAX_SHOWN = 8
 
-_SCOPES: Mapping[Scope, Any] = {scope: pb.Scope.Value(f"SCOPE_{scope.name}") for scope in Scope}
-_TRANSFERS: Mapping[Transfer, Any] = {
-    transfer: pb.Transfer.Value(f"TRANSFER_{transfer.name}") for transfer in Transfer
+_SCOPES = values.numbers_of(messages.Scope, pb.Scope, "SCOPE")
+_TRANSFERS = values.numbers_of(messages.Transfer, pb.Transfer, "TRANSFER")
+_STATES = values.numbers_of(messages.HeldState, switch_pb2.HeldState, "HELD_STATE")
+_ANSWERS: Mapping[Any, Callable[..., Answer]] = {
+    kind.__name__.lower(): kind for kind in get_args(Answer)
 }
-_STATES: Mapping[HeldState, Any] = {
-    state: switch_pb2.HeldState.Value(f"HELD_STATE_{state.name}") for state in HeldState
-}
-
-
-# The first message.
+"""The answers by the names of the fields that carry them."""
 
 
 def encode_hello(hello: Hello, setup: WorkerSetup) -> Request:
     """The first message of a session."""
     held, in_force = hello.held, hello.in_force
-    message = pb.Hello(
-        deployment=setup.deployment,
-        group_id=hello.group_id,
-        worker=hello.worker,
-        incarnation=hello.incarnation,
-        stream=hello.stream,
-        gpus=hello.gpus,
-        topology=topology_pb2.Topology(**setup.topology._asdict()),
-        num_experts=setup.num_experts,
-        placement=encode_placement(hello.placement),
-        in_force=None if in_force is None else encode_version(in_force),
-        flipped_at=hello.flipped_at,
-        held=None
-        if held is None
-        else switch_pb2.Held(version=encode_version(held.version), state=_STATES[held.state]),
-        scope=_SCOPES[setup.scope],
-        transfer=_TRANSFERS[setup.transfer],
-        staging_slots=setup.staging_slots,
-        max_layers_per_switch=setup.max_layers_per_switch,
-        bytes_per_expert=setup.bytes_per_expert,
-        term=hello.term,
-        epoch=hello.epoch,
-        generation=hello.generation,
-        model=setup.model,
-        first_layer=setup.first_layer,
-    )
-    return Request(hello=message)
+    converted = {
+        "topology": topology_pb2.Topology(**vars(setup.topology)),
+        "placement": values.encode_placement(hello.placement),
+        "in_force": None if in_force is None else encode_version(in_force),
+        "held": None if held is None else _encode_held(held),
+        "scope": _SCOPES[setup.scope],
+        "transfer": _TRANSFERS[setup.transfer],
+    }
+    return Request(hello=pb.Hello(**{**vars(hello), **setup._asdict(), **converted}))
 
 
 def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
     """What the first message of a session says.
 
-    Raises:
-        MalformedError: with every field at fault. Whether the sizes of the topology fit each
-            other is for the caller to check.
+    Whether the sizes of the topology fit each other is for the caller to check.
     """
+    version_in_force = partial(values.decode_version, field="hello.in_force")
     _, scope, transfer, gpus, held, in_force, placement = gather(
         lambda: _require_names_and_numbers(message),
         lambda: _one_of(_SCOPES, message.scope, "hello.scope"),
         lambda: _one_of(_TRANSFERS, message.transfer, "hello.transfer"),
         lambda: _gpus(message),
-        lambda: _held(message),
-        lambda: _optional_version(message, "in_force"),
+        lambda: values.optional(message, "held", _held),
+        lambda: values.optional(message, "in_force", version_in_force),
         lambda: _placement(message),
     )
-    sizes = message.topology
-    topology = TopologySizes(
-        sizes.num_replicas, sizes.num_gpus, sizes.num_nodes or 1, sizes.num_groups or 1
-    )
-    setup = WorkerSetup(
-        message.deployment,
-        topology,
-        message.num_experts,
-        scope,
-        transfer,
-        message.staging_slots,
-        message.max_layers_per_switch,
-        message.bytes_per_expert,
-        message.model,
-        message.first_layer,
-    )
-    hello = Hello(
-        message.group_id,
-        message.worker,
-        message.incarnation,
-        message.stream,
-        gpus,
-        placement,
-        in_force,
-        held,
-        message.flipped_at if message.HasField("flipped_at") else None,
-        message.term,
-        message.epoch,
-        message.generation,
+    topology = values.decode_topology(message.topology)
+    setup = values.value_of(WorkerSetup, message, topology=topology, scope=scope, transfer=transfer)
+    hello = values.value_of(
+        Hello, message, gpus=gpus, placement=placement, in_force=in_force, held=held
     )
     return hello, setup
 
@@ -145,14 +81,10 @@ def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
 def _require_names_and_numbers(message: pb.Hello) -> None:
     names = ((name, getattr(message, name)) for name in ("deployment", "group_id", "worker"))
     numbers = ((name, getattr(message, name)) for name in ("term", "epoch", "generation"))
-    length = len(message.model)
+    length, bounds = len(message.model), f"does not have 1 to {MAX_NAME} characters"
     require_all(
         *(
-            (
-                0 < len(text) <= MAX_NAME,
-                f"hello.{name}",
-                f"{text[:40]!r} does not have 1 to {MAX_NAME} characters",
-            )
+            (0 < len(text) <= MAX_NAME, f"hello.{name}", f"{text[:40]!r} {bounds}")
             for name, text in names
         ),
         (length <= MAX_NAME, "hello.model", f"{length} characters are more than {MAX_NAME}"),
@@ -177,15 +109,13 @@ def _gpus(message: pb.Hello) -> tuple[int, ...]:
     return gpus
 
 
-def _held(message: pb.Hello) -> Held | None:
-    if not message.HasField("held"):
-        return None
-    state = _one_of(_STATES, message.held.state, "hello.held.state")
-    return Held(decode_version(message.held.version, "hello.held.version"), state)
+def _encode_held(held: Held) -> switch_pb2.Held:
+    return switch_pb2.Held(version=encode_version(held.version), state=_STATES[held.state])
 
 
-def _optional_version(message: pb.Hello, name: str) -> Version | None:
-    return decode_field_version(message, name, "hello") if message.HasField(name) else None
+def _held(said: switch_pb2.Held) -> Held:
+    state = _one_of(_STATES, said.state, "hello.held.state")
+    return Held(values.decode_version(said.version, "hello.held.version"), state)
 
 
 def _placement(message: pb.Hello) -> Placement:
@@ -198,26 +128,21 @@ def _placement(message: pb.Hello) -> Placement:
     try:
         placement = Placement.of(phy2log_LR, message.num_experts, message.topology.num_gpus)
     except MalformedError as error:
-        renamed = (Violation(_path_of(v.field), v.description) for v in error.violations)
+        paths = {"num_gpus": "hello.topology.num_gpus"}
+        renamed = (
+            v._replace(field=paths.get(v.field, f"{path}.{v.field}")) for v in error.violations
+        )
         raise MalformedError(*renamed) from error
     digests = f"{said.digest[:32].hex() or 'none'} is not the placement's, {placement.digest.hex()}"
     require(said.digest == placement.digest, f"{path}.digest", digests)
     return placement
 
 
-def _path_of(field: str) -> str:
-    """The path of an argument of `Placement.of`."""
-    return "hello.topology.num_gpus" if field == "num_gpus" else f"hello.placement.{field}"
-
-
 def _one_of(known: Mapping[Any, Any], value: int, field: str) -> Any:
     for member, number in known.items():
         if number == value:
             return member
-    raise MalformedError(Violation(field, f"{value} is not a known value"))
-
-
-# Reports.
+    raise malformed(field, f"{value} is not a known value")
 
 
 def encode_report(report: Report) -> Request:
@@ -233,11 +158,7 @@ def encode_report(report: Report) -> Request:
 
 
 def decode_report(message: pb.Report) -> Report:
-    """What a report says. Its number and steps may be any that come after the last ones.
-
-    Raises:
-        MalformedError: with the field at fault.
-    """
+    """What a report says. Its number and steps may be any that come after the last ones."""
     require(message.seq >= 1, "report.seq", "0 is below 1")
     require(message.HasField("counts"), "report.counts", "is required")
     counts_LE = decode_tensor(message.counts, "report.counts", rank=2, dtype="int64")
@@ -250,47 +171,23 @@ def decode_report(message: pb.Report) -> Report:
     return Report(message.seq, first, last, counts_LE, message.discard)
 
 
-# Answers.
-
-
 def encode_answer(answer: Answer) -> Request:
     """The message that carries an answer."""
-    version = encode_version(answer.version)
-    match answer:
-        case Accepted(digest=digest):
-            return Request(accepted=switch_pb2.Accepted(version=version, digest=digest))
-        case Prepared(digest=digest):
-            return Request(prepared=switch_pb2.Prepared(version=version, digest=digest))
-        case Refused(digest=digest, reason=reason):
-            refused = switch_pb2.Refused(version=version, digest=digest, reason=reason)
-            return Request(refused=refused)
-        case Discarded():
-            return Request(discarded=switch_pb2.Discarded(version=version))
-        case Applied(digest=digest, step=step):
-            applied = switch_pb2.Applied(version=version, digest=digest, step=step)
-            return Request(applied=applied)
-
-
-_ANSWERS: Mapping[str | None, Callable[[Any, Version], Answer]] = {
-    "accepted": lambda said, version: Accepted(version, said.digest),
-    "prepared": lambda said, version: Prepared(version, said.digest),
-    "refused": lambda said, version: Refused(version, said.digest, said.reason[:MAX_REASON]),
-    "discarded": lambda said, version: Discarded(version),
-    "applied": lambda said, version: Applied(version, said.digest, said.step),
-}
+    said = {**vars(answer), "version": encode_version(answer.version)}
+    return Request(**{type(answer).__name__.lower(): said})
 
 
 def decode_answer(request: Request) -> Answer:
-    """The answer in a message.
-
-    Raises:
-        MalformedError: it holds no answer, or one without a version.
-    """
+    """The answer in a message, which has to name a version."""
     kind = request.WhichOneof("message")
     if kind not in _ANSWERS:
-        raise MalformedError(Violation("message", f"{kind} may not be sent here"))
+        raise malformed("message", f"{kind} may not be sent here")
     said = getattr(request, kind)
-    return _ANSWERS[kind](said, decode_field_version(said, "version", kind))
+    version = decode_field_version(said, "version", kind)
+    answer = values.value_of(_ANSWERS[kind], said, version=version)
+    if isinstance(answer, Refused):
+        return replace(answer, reason=answer.reason[:MAX_REASON])
+    return answer
 
 
 def encode_goodbye(reason: str) -> Request:

@@ -9,19 +9,9 @@ import numpy as np
 
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError, malformed, require
-from trimtab_protocol.messages import (
-    Abort,
-    Commit,
-    Directive,
-    Drain,
-    Offer,
-    ReportAck,
-    ServerMessage,
-    Transfers,
-    UnreadableOffer,
-    Welcome,
-)
+from trimtab_protocol.messages import Offer, ServerMessage, Transfers, UnreadableOffer
 from trimtab_protocol.placement import IntArray
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
@@ -31,6 +21,9 @@ Response = pb.SessionResponse
 
 DIGEST_BYTES = 32
 
+_ARRAYS = {"layers": 1, "old_rows": 2, "new_rows": 2}
+"""Arrays of an offer, with their dimensions."""
+
 _ROWS = {"receives": 3, "receive_sources": None, "sends": 4, "copies": 4}
 """Tables of an offer, with their columns. A table without rows is not set."""
 
@@ -38,73 +31,57 @@ _ROWS = {"receives": 3, "receive_sources": None, "sends": 4, "copies": 4}
 def encode_response(term: int, message: ServerMessage) -> Response:
     """What the server of this term says."""
     match message:
-        case Welcome(version, digest):
-            welcome = switch_pb2.Welcome(version=encode_version(version), digest=digest)
-            return Response(term=term, welcome=welcome)
+        case messages.Welcome() | messages.Commit() | messages.Abort():
+            said = {**vars(message), "version": encode_version(message.version)}
+            return Response(term=term, **{type(message).__name__.lower(): said})
         case Offer():
             return Response(term=term, offer=_encode_offer(message))
-        case Commit(version, digest):
-            commit = switch_pb2.Commit(version=encode_version(version), digest=digest)
-            return Response(term=term, commit=commit)
-        case Abort(version):
-            abort = switch_pb2.Abort(version=encode_version(version))
-            return Response(term=term, abort=abort)
-        case Directive(interval, lease):
+        case messages.Directive(interval, lease):
             directive = pb.Directive(report_interval_seconds=interval, lease_seconds=lease)
             return Response(term=term, directive=directive)
-        case ReportAck(seq):
+        case messages.ReportAck(seq):
             return Response(term=term, report_ack=pb.ReportAck(seq=seq))
-        case Drain(seconds):
+        case messages.Drain(seconds):
             return Response(term=term, drain=pb.Drain(seconds=seconds))
         case UnreadableOffer():
             raise TypeError("no server says this: it is how a worker reads what it cannot read")
 
 
 def decode_response(response: Response) -> ServerMessage:
-    """What the server says.
-
-    Raises:
-        MalformedError: it cannot be read, and is no offer. Offers are answered, so one that
-            cannot be read becomes an UnreadableOffer.
-    """
+    """What the server says. Offers are answered, so one that cannot be read is UnreadableOffer."""
     kind = response.WhichOneof("message")
     match kind:
         case "directive":
             path, said = "directive", response.directive
             interval = _seconds(said.report_interval_seconds, f"{path}.report_interval_seconds")
             require(interval > 0, f"{path}.report_interval_seconds", "is 0")
-            return Directive(interval, _seconds(said.lease_seconds, f"{path}.lease_seconds"))
+            lease = _seconds(said.lease_seconds, f"{path}.lease_seconds")
+            return messages.Directive(interval, lease)
         case "report_ack":
-            return ReportAck(response.report_ack.seq)
+            return messages.ReportAck(response.report_ack.seq)
         case "drain":
-            return Drain(_seconds(response.drain.seconds, "drain.seconds"))
+            return messages.Drain(_seconds(response.drain.seconds, "drain.seconds"))
         case "welcome":
-            return Welcome(*_named(response.welcome, kind))
+            return messages.Welcome(*_named(response.welcome, kind))
         case "offer":
             return _decode_offer(response.offer)
         case "commit":
-            return Commit(*_named(response.commit, kind))
+            return messages.Commit(*_named(response.commit, kind))
         case "abort":
-            return Abort(decode_field_version(response.abort, "version", kind))
+            return messages.Abort(decode_field_version(response.abort, "version", kind))
     raise malformed("message", "is of a kind that this client does not know")
 
 
 def _encode_offer(offer: Offer) -> switch_pb2.Offer:
-    transfers = offer.transfers
+    values = vars(offer.transfers)
+    names = [name for name in (*_ARRAYS, *_ROWS) if name in _ARRAYS or len(values[name])]
     return switch_pb2.Offer(
         version=encode_version(offer.version),
         digest=offer.digest,
         base=encode_version(offer.base),
         base_digest=offer.base_digest,
-        layers=encode_tensor(transfers.layers, "i4"),
-        old_rows=encode_tensor(transfers.old_rows, "i4"),
-        new_rows=encode_tensor(transfers.new_rows, "i4"),
-        bytes=transfers.bytes_received,
-        **{
-            name: encode_tensor(rows, "i4")
-            for name in _ROWS
-            if len(rows := getattr(transfers, name))
-        },
+        bytes=offer.transfers.bytes_received,
+        **{name: encode_tensor(values[name], "i4") for name in names},
     )
 
 
@@ -119,13 +96,8 @@ def _decode_offer(message: switch_pb2.Offer) -> Offer | UnreadableOffer:
 
 def _decode_transfers(message: switch_pb2.Offer) -> Transfers:
     tables = {name: _rows(message, name, columns) for name, columns in _ROWS.items()}
-    return Transfers(
-        layers=_indices(message, "layers", rank=1),
-        old_rows=_indices(message, "old_rows", rank=2),
-        new_rows=_indices(message, "new_rows", rank=2),
-        bytes_received=message.bytes,
-        **tables,
-    )
+    arrays = {name: _indices(message, name, rank) for name, rank in _ARRAYS.items()}
+    return Transfers(**arrays, **tables, bytes_received=message.bytes)
 
 
 def _rows(message: switch_pb2.Offer, field: str, columns: int | None) -> IntArray:

@@ -24,11 +24,9 @@ _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
 
 def encode_tensor(value: Any, dtype: npt.DTypeLike | None = None) -> tensor_pb2.Tensor:
-    """An array, a list or a CPU tensor as a message.
+    """An array, a list or a CPU tensor as a message, with elements of type `dtype`.
 
-    Args:
-        value: of one of the wire's types, if `dtype` is not given.
-        dtype: the type of the elements in the message. None for the array's own.
+    If that is None, the array's own has to be one of the wire's types.
     """
     array = np.asarray(value)
     kind = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("<")
@@ -42,15 +40,8 @@ def decode_tensor(
 ) -> Array:
     """The array in a message: read-only, and backed by the message's bytes.
 
-    Args:
-        message: the tensor.
-        field: its path, for errors.
-        rank: the number of dimensions it has to have, each of at least 1. None for any.
-        dtype: the type it has to have, such as "int32". None for any.
-
-    Raises:
-        MalformedError: another rank or type, a size that is negative, or data of another length
-            than the shape's.
+    It has to have `rank` dimensions, each of at least 1, and a `dtype`, such as "int32"; None
+    stands for any. Its data has to be as long as its shape says. `field` is its path, for errors.
     """
     # Each report is decoded here, so the texts of errors are made only when they are needed.
     kind = _DTYPES.get(message.data_type)

@@ -1,15 +1,48 @@
-"""Versions and placements as messages and back."""
+"""Versions, placements, and values of which each field has a field of the message, and back."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar, cast
 
-from trimtab.v1 import placement_pb2
+from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.errors import require
+from trimtab_protocol.messages import Topology
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import MAX_NUMBER, Version
 from trimtab_protocol.wire.tensors import encode_tensor
+
+T = TypeVar("T")
+EnumT = TypeVar("EnumT", bound=Enum)
+
+
+def value_of(kind: Callable[..., T], message: Any, **converted: Any) -> T:
+    """A dataclass or a named tuple, made of the fields of a message that have the same names.
+
+    An optional field that is not set becomes None. `converted` are those that are not read as they
+    are.
+    """
+    names = getattr(kind, "_fields", None) or [each.name for each in fields(cast(Any, kind))]
+    read = {name: _field(message, name) for name in names if name not in converted}
+    return kind(**read, **converted)
+
+
+def _field(message: Any, name: str) -> Any:
+    unset = message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name)
+    return None if unset else getattr(message, name)
+
+
+def optional(message: Any, name: str, convert: Callable[[Any], T]) -> T | None:
+    """A field of a message, converted; None if it is not set."""
+    return convert(getattr(message, name)) if message.HasField(name) else None
+
+
+def numbers_of(members: Iterable[EnumT], wire: Any, prefix: str) -> Mapping[EnumT, Any]:
+    """The numbers of members in the enum `wire` of the contract: names have a prefix there."""
+    return {member: wire.Value(f"{prefix}_{member.name}") for member in members}
 
 
 def encode_version(version: Version) -> switch_pb2.Version:
@@ -18,22 +51,14 @@ def encode_version(version: Version) -> switch_pb2.Version:
 
 
 def decode_version(message: switch_pb2.Version, field: str) -> Version:
-    """The version in a message.
-
-    Raises:
-        MalformedError: a number is so high that none could follow it.
-    """
+    """The version in a message. A number so high that none could follow it is refused."""
     highest = max(message.epoch, message.generation)
     require(highest <= MAX_NUMBER, field, f"{highest} is above {MAX_NUMBER}")
     return Version(message.epoch, message.generation)
 
 
 def decode_field_version(message: Any, name: str, path: str) -> Version:
-    """The version in the field `name` of a message.
-
-    Raises:
-        MalformedError: the field is not set, or see `decode_version`.
-    """
+    """The version in the field `name` of a message, which has to be set."""
     require(message.HasField(name), f"{path}.{name}", "is required")
     return decode_version(getattr(message, name), f"{path}.{name}")
 
@@ -43,3 +68,9 @@ def encode_placement(placement: Placement) -> placement_pb2.Placement:
     return placement_pb2.Placement(
         phy2log=encode_tensor(placement.phy2log), digest=placement.digest
     )
+
+
+def decode_topology(message: topology_pb2.Topology) -> Topology:
+    """The topology in a message. If nodes or groups are not set, there is one."""
+    nodes, groups = message.num_nodes or 1, message.num_groups or 1
+    return Topology(message.num_replicas, message.num_gpus, nodes, groups)
