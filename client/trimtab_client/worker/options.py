@@ -100,18 +100,8 @@ class WorkerOptions:
 
 def worker_setup(options: WorkerOptions) -> WorkerSetup:
     """The part of the first message of each session that stays the same."""
-    return WorkerSetup(
-        deployment=options.deployment,
-        topology=TopologySizes(**vars(options.topology)),
-        num_experts=options.num_experts,
-        scope=options.scope,
-        transfer=options.transfer,
-        staging_slots=options.staging_slots,
-        max_layers_per_switch=options.max_layers_per_switch,
-        bytes_per_expert=options.bytes_per_expert,
-        model=options.model,
-        first_layer=options.first_layer,
-    )
+    values = {name: getattr(options, name) for name in WorkerSetup._fields}
+    return WorkerSetup(**{**values, "topology": TopologySizes(**vars(options.topology))})
 
 
 def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from trimtab_client import Placement, SwitchOffer, Version
 from trimtab_client.exceptions import ProtocolError
-from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_client.worker.proposal import check_offer
 from trimtab_protocol.messages import Offer, Transfers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.rollout.differences import Differences
@@ -38,7 +38,7 @@ def test_workers_accept_the_transfers_of_the_server(seed: int) -> None:
         if not owned:
             continue
         asked = offered(differences.for_worker(owned), base, new)
-        offer = check_offer(asked, base, Room(owned, 1000, 0))
+        offer = check_offer(asked, base, owned, 1000, 0)
         assert offer.placement == new
         assert own(after(offer), owned, gpus) == own(new.phy2log, owned, gpus)
 
@@ -74,8 +74,8 @@ def test_a_copy_of_an_expert_that_neither_lay_there_nor_arrives_is_refused() -> 
         "sends": np.empty((0, 4), np.int32),
         "bytes_received": 0,
     }
-    check_offer(offered(Transfers(copies=good, **values), base, new), base, Room((0,), 1, 0))
+    check_offer(offered(Transfers(copies=good, **values), base, new), base, (0,), 1, 0)
     # Slot 0 will hold expert 1, but by a copy: nothing may read that.
     good[1, 1] = 0
     with pytest.raises(ProtocolError, match=r"copies\[1\]: the slot to copy from has another"):
-        check_offer(offered(Transfers(copies=good, **values), base, new), base, Room((0,), 1, 0))
+        check_offer(offered(Transfers(copies=good, **values), base, new), base, (0,), 1, 0)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from tests.rollout.world import bare_offer
 from trimtab_client.placement import Placement
-from trimtab_client.worker.effects import (
+from trimtab_client.worker.switch import (
     Complain,
     Discard,
     Effect,
     Flip,
-    Note,
-    OfferedSwitch,
     Order,
     Prepare,
-    Send,
+    WorkerSwitch,
 )
-from trimtab_client.worker.switch import WorkerSwitch
 from trimtab_protocol.history import KINDS, Process
 from trimtab_protocol.messages import (
     Abort,
@@ -39,16 +37,16 @@ OLD, NEW, OTHER = (Placement.of([[0, 1, 2, last]], 3, 2) for last in range(3))
 BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
 NEXT = Version(2, 0)
 WELCOME = Welcome(BASE, OLD.digest)
-OFFER = OfferedSwitch(FIRST, BASE, OLD.digest, NEW)
-NEXT_OFFER = OfferedSwitch(SECOND, FIRST, NEW.digest, OTHER)
+OFFER = bare_offer(FIRST, BASE, OLD, NEW)
+NEXT_OFFER = bare_offer(SECOND, FIRST, NEW, OTHER)
 COMMIT = Commit(FIRST, NEW.digest)
 ABORT = Abort(FIRST)
 REFUSED = Refused(FIRST, NEW.digest, "no room")
 NEW_EPOCH = Welcome(NEXT, OLD.digest)
-ACCEPTS = Send(Accepted(FIRST, NEW.digest))
-HAS_PREPARED = Send(Prepared(FIRST, NEW.digest))
-HAS_APPLIED = Send(Applied(FIRST, NEW.digest, 8))
-HAS_DISCARDED = Send(Discarded(FIRST))
+ACCEPTS = Accepted(FIRST, NEW.digest)
+HAS_PREPARED = Prepared(FIRST, NEW.digest)
+HAS_APPLIED = Applied(FIRST, NEW.digest, 8)
+HAS_DISCARDED = Discarded(FIRST)
 DROPS = [Discard(OFFER), HAS_DISCARDED]
 
 
@@ -137,9 +135,9 @@ def held(switch: WorkerSwitch) -> Held | None:
     return switch.connected(2).held
 
 
-def noted(kind: str, version: Version, placement: Placement, **values: object) -> Note:
+def noted(kind: str, version: Version, placement: Placement, **values: object) -> Effect:
     process, digest = Process("a", 4), placement.digest
-    return Note(KINDS[kind](process=process, version=version, digest=digest, **values))
+    return KINDS[kind](process=process, version=version, digest=digest, **values)
 
 
 # P1: who speaks.
@@ -251,7 +249,7 @@ def test_an_offer_of_an_older_epoch_is_ignored():
     switch = stable()
     order(switch, NEW_EPOCH)
     assert order(switch, OFFER) == []
-    assert order(switch, OfferedSwitch(Version(1, 9), BASE, OLD.digest, NEW)) == []
+    assert order(switch, bare_offer(Version(1, 9), BASE, OLD, NEW)) == []
 
 
 @pytest.mark.parametrize("state", [stable, prepared, armed])
@@ -277,37 +275,37 @@ def test_an_offer_that_is_accepted_for_a_collective_transfer_waits_for_the_barri
 @pytest.mark.parametrize(
     "offer",
     [
-        OfferedSwitch(SECOND, FIRST, NEW.digest, OTHER),
-        OfferedSwitch(SECOND, FIRST, OLD.digest, OTHER),
-        OfferedSwitch(SECOND, BASE, NEW.digest, OTHER),
-        OfferedSwitch(Version(2, 1), NEXT, OLD.digest, OTHER),
+        bare_offer(SECOND, FIRST, NEW, OTHER),
+        bare_offer(SECOND, FIRST, OLD, OTHER),
+        bare_offer(SECOND, BASE, NEW, OTHER),
+        bare_offer(Version(2, 1), NEXT, OLD, OTHER),
     ],
 )
 def test_an_offer_on_another_base_is_refused(offer):
     reason = f"the offer's base is {offer.base}, but 1.0 is in force here"
     refused = Refused(offer.version, OTHER.digest, reason)
-    assert order(stable(), offer) == [Send(refused)]
+    assert order(stable(), offer) == [refused]
 
 
 def test_an_offer_before_the_first_epoch_is_refused():
     switch = started()
     switch.connected(1)
     reason = "the offer's base is 1.0, but None is in force here"
-    assert order(switch, OFFER) == [Send(Refused(FIRST, NEW.digest, reason))]
+    assert order(switch, OFFER) == [Refused(FIRST, NEW.digest, reason)]
 
 
 @pytest.mark.parametrize("state", [accepted, prepared, armed, flipping])
 def test_an_offer_while_another_is_held_is_refused(state):
     switch = state()
     refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
-    assert order(switch, OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)) == [Send(refused)]
+    assert order(switch, bare_offer(SECOND, BASE, OLD, OTHER)) == [refused]
     assert held(switch) == held(state())
 
 
 def test_an_offer_while_another_is_being_discarded_is_refused():
     refused = Refused(SECOND, OTHER.digest, "the worker already holds 1.1")
-    offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
-    assert order(discarding(), offer) == [Send(refused)]
+    offer = bare_offer(SECOND, BASE, OLD, OTHER)
+    assert order(discarding(), offer) == [refused]
 
 
 def test_an_offer_that_was_refused_is_ignored_when_it_comes_again():
@@ -338,7 +336,7 @@ def test_a_repeated_offer_is_answered_by_its_state(state, answers):
 
 
 def test_a_switch_that_was_applied_is_the_base_of_the_next():
-    accepts = Send(Accepted(SECOND, OTHER.digest))
+    accepts = Accepted(SECOND, OTHER.digest)
     assert order(flipped(), NEXT_OFFER) == [accepts, Prepare(NEXT_OFFER)]
 
 
@@ -355,7 +353,7 @@ def test_a_transfer_that_has_ended_is_answered(state):
 @pytest.mark.parametrize("state", [accepted, transferring])
 def test_a_transfer_that_failed_frees_staging_and_is_refused(state):
     switch = state()
-    assert switch.prepared(FIRST, "no room") == [Discard(OFFER), Send(REFUSED)]
+    assert switch.prepared(FIRST, "no room") == [Discard(OFFER), REFUSED]
     assert held(switch) is None
 
 
@@ -462,15 +460,15 @@ def test_an_abort_of_an_unknown_version_is_answered_and_its_late_offer_ignored()
 @pytest.mark.parametrize("state", [accepted, prepared, armed, discarding, flipped])
 def test_an_abort_of_another_version_does_not_affect_the_held_offer(state):
     switch = state()
-    assert order(switch, Abort(SECOND)) == [Send(Discarded(SECOND))]
+    assert order(switch, Abort(SECOND)) == [Discarded(SECOND)]
     assert held(switch) == held(state())
 
 
 def test_an_offer_after_the_aborted_one_is_accepted():
     switch = stable()
     order(switch, ABORT)
-    offer = OfferedSwitch(SECOND, BASE, OLD.digest, OTHER)
-    assert order(switch, offer) == [Send(Accepted(SECOND, OTHER.digest)), Prepare(offer)]
+    offer = bare_offer(SECOND, BASE, OLD, OTHER)
+    assert order(switch, offer) == [Accepted(SECOND, OTHER.digest), Prepare(offer)]
 
 
 @pytest.mark.parametrize(
