@@ -60,7 +60,10 @@ class EffectRunner:
                     logger.info("%s: %s", kind_of(effect), effect.version)
                     self.tell(kind_of(effect), **values_of(effect))
                 case _ if isinstance(effect, Answer):
-                    self._send(stream, effect)
+                    if isinstance(effect, Refused):
+                        logger.warning("refused %s: %s", effect.version, effect.reason)
+                    if stream is not None:
+                        stream.outbox.put_nowait(encode_answer(effect))
 
     def prepare(self, offer: SwitchOffer, exits: Exits = EXITS) -> None:
         """Let the engine start a transfer; on the engine's thread if it is collective."""
@@ -97,12 +100,6 @@ class EffectRunner:
             logger.exception("%s failed for %s", name, about)
             if isinstance(error, self._exits):
                 raise
-
-    def _send(self, stream: Stream | None, answer: Answer) -> None:
-        if isinstance(answer, Refused):
-            logger.warning("refused %s: %s", answer.version, answer.reason)
-        if stream is not None:
-            stream.outbox.put_nowait(encode_answer(answer))
 
     def _end_transfer(self, offer: SwitchOffer, failure: str | None) -> None:
         """Called on any thread, the one on which the transfer ended."""

@@ -117,14 +117,7 @@ class WorkerSwitch:
     # Events of the session.
 
     def connected(self, stream: int) -> messages.Hello:
-        """A stream to the server was opened, and replaces any other.
-
-        Args:
-            stream: the number of the stream, higher than that of any earlier one.
-
-        Returns:
-            The first message to send.
-        """
+        """The first message on a new stream, which replaces all others: they have lower numbers."""
         self._stream = stream
         return messages.Hello(
             group_id=self.group_id,
@@ -256,11 +249,14 @@ class WorkerSwitch:
     def _offered(self, offer: SwitchOffer) -> list[Effect]:
         if offer.version <= self._settled:
             return []
-        if self._holding is not None and self._holding.offer.version == offer.version:
-            return self._repeat(self._holding)
-        reason = self._refusal_reason(offer)
-        if reason is not None:
-            return self._refuse(offer, reason)
+        if self._holding is not None:
+            held = self._holding.offer.version
+            if held == offer.version:
+                return self._repeat(self._holding)
+            return self._refuse(offer, f"the worker already holds {held}")
+        if offer.base != self.in_force or offer.base_digest != self.placement.digest:
+            base = f"the offer's base is {offer.base}, but {self.in_force} is in force here"
+            return self._refuse(offer, base)
         self._holding = _Holding(offer, transferring=not self._collective)
         self._highest = max(self._highest, offer.version.generation)
         accepted = self._send(messages.Accepted(offer.version, offer.digest))
@@ -293,14 +289,6 @@ class WorkerSwitch:
         return self._discard(holding)
 
     # The offer that is held.
-
-    def _refusal_reason(self, offer: SwitchOffer) -> str | None:
-        """Why this worker cannot accept an offer; None if it can."""
-        if self._holding is not None:
-            return f"the worker already holds {self._holding.offer.version}"
-        if offer.base != self.in_force or offer.base_digest != self.placement.digest:
-            return f"the offer's base is {offer.base}, but {self.in_force} is in force here"
-        return None
 
     def _repeat(self, holding: _Holding) -> list[Effect]:
         """Answer a repeated offer like the first one."""
