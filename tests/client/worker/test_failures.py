@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.client.worker.engine import FIRST, QUICK, SECOND, Engine, options
-from tests.client.worker.server import WAIT, RunningSessions, offer_message
-from trimtab_client import AsyncWorkerSession, Version
-
-ZERO, ONE = Version(1, 0), Version(1, 1)
-Start = Callable[..., Engine]
+from tests.client.worker.engine import ONE, QUICK, Engine, Start, offer, options
+from tests.client.worker.server import WAIT, RunningSessions
+from trimtab_client import AsyncWorkerSession
 
 
 def raising(kind: type[BaseException]) -> Callable[[object], Any]:
@@ -26,10 +23,6 @@ def raising(kind: type[BaseException]) -> Callable[[object], Any]:
     return callback
 
 
-def offer() -> Any:
-    return offer_message(ONE, ZERO, FIRST, SECOND, (0, 1))
-
-
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
@@ -37,9 +30,11 @@ def offer() -> Any:
         ("sync", KeyboardInterrupt),
         ("sync", asyncio.CancelledError),
         ("async", asyncio.CancelledError),
+        ("sync", RuntimeError),
+        ("async", RuntimeError),
     ],
 )
-def test_a_callback_that_exits_counts_as_failed_and_the_session_continues(
+def test_a_callback_that_raises_or_exits_counts_as_failed_and_the_session_continues(
     server: RunningSessions,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -48,7 +43,7 @@ def test_a_callback_that_exits_counts_as_failed_and_the_session_continues(
     failing = raising(error)
     engine = Engine(kind, server.target, on_state=failing, on_offer=failing, on_abort=failing)
     stream = server.joined()
-    stream.send(offer=offer())
+    offer(stream)
     stream.expect("accepted")
     assert f"on_offer failed: {error.__name__}(3)" in stream.expect("refused").reason
 
@@ -65,7 +60,7 @@ def test_an_exit_on_the_engines_own_thread_is_raised(server: RunningSessions) ->
         "sync", server.target, options(transfer="collective"), on_offer=raising(SystemExit)
     )
     stream = server.joined()
-    stream.send(offer=offer())
+    offer(stream)
     stream.expect("accepted")
     with pytest.raises(SystemExit):
         engine.boundary()
