@@ -70,23 +70,27 @@ def test_an_exit_on_the_engines_own_thread_is_raised(server: RunningSessions) ->
     engine.close(timeout=0.1)
 
 
+def task_of_the_session() -> asyncio.Task[Any]:
+    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "trimtab-worker 0"]
+    return task
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_an_exit_on_the_event_loop_ends_the_loop(
     server: RunningSessions, kind: type[BaseException]
 ) -> None:
-    sessions = []
+    begun = []
 
     async def main() -> None:
-        sessions.append(
-            AsyncWorkerSession(
-                server.target,
-                options(),
-                on_offer=lambda offer: None,
-                on_abort=lambda offer: None,
-                on_state=raising(kind),
-                retry=QUICK,
-            )
+        session = AsyncWorkerSession(
+            server.target,
+            options(),
+            on_offer=lambda offer: None,
+            on_abort=lambda offer: None,
+            on_state=raising(kind),
+            retry=QUICK,
         )
+        begun.append((session, task_of_the_session()))
         await asyncio.Event().wait()
 
     answering = threading.Thread(target=lambda: server.next_stream().direct())
@@ -94,7 +98,9 @@ def test_an_exit_on_the_event_loop_ends_the_loop(
     with pytest.raises(kind):
         asyncio.run(main())
     answering.join()
-    assert not sessions[0].connected
+    [(session, task)] = begun
+    assert not session.connected
+    assert isinstance(task.exception(), kind)
 
 
 async def test_a_cancelled_session_is_not_connected(server: RunningSessions) -> None:
@@ -104,7 +110,7 @@ async def test_a_cancelled_session_is_not_connected(server: RunningSessions) -> 
     stream = await asyncio.to_thread(server.joined)
     await asyncio.to_thread(stream.fence)
     assert session.connected
-    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "trimtab-worker 0"]
+    task = task_of_the_session()
     task.cancel()
     await asyncio.wait([task], timeout=WAIT)
 
