@@ -22,7 +22,7 @@ from trimtab_client.worker.backoff import DEFAULT_RECONNECT, Backoff
 from trimtab_client.worker.connector import Connector
 from trimtab_client.worker.context import Job, SessionContext
 from trimtab_client.worker.counters import MAX_STEP
-from trimtab_client.worker.effect_runner import EffectRunner
+from trimtab_client.worker.effect_runner import EffectRunner, Exits
 from trimtab_client.worker.inbound import Inbound
 from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions, check_gpus, check_placement
@@ -43,7 +43,7 @@ class SessionBase(ABC, Generic[OnOffer, Barrier]):
     is closed, or belongs to another process.
     """
 
-    _exits: ClassVar[tuple[type[BaseException], ...]]
+    _exits: ClassVar[Exits] = ()
     """Exceptions of callbacks that the loop raises again once they are logged."""
 
     def __init__(

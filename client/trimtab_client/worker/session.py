@@ -72,8 +72,6 @@ class WorkerSession(SessionBase[OnOffer, Barrier]):
         InvalidArgumentError: an argument is out of its range.
     """
 
-    _exits = ()
-
     def _start(self, name: str, connect: Callable[[Any], Any]) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._channel = connect(grpc)

@@ -6,7 +6,7 @@ effects to carry out, in order. The caller must not let two calls overlap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from trimtab_client.placement import Placement
@@ -79,40 +79,35 @@ class _Holding:
     contributed: bool = False
 
 
+@dataclass(kw_only=True, eq=False)
 class WorkerSwitch:
     """The state machine of one worker.
 
     Attributes:
         group_id: the group that the worker belongs to.
+        worker: its name, the same in each incarnation.
+        incarnation: rises with each start of its process.
         gpus: the GPUs that it owns.
         placement: the placement that it serves with.
+        collective: whether a transfer starts at the same step on all ranks.
         in_force: the version of that placement; None before its first epoch.
         term: the highest term that it has seen from a server.
     """
 
-    def __init__(
-        self,
-        *,
-        group_id: str,
-        worker: str,
-        incarnation: int,
-        gpus: tuple[int, ...],
-        placement: Placement,
-        collective: bool = False,
-    ) -> None:
-        self.group_id = group_id
-        self.gpus = gpus
-        self.placement = placement
-        self.in_force: Version | None = None
-        self.term = 0
-        self._process = Process(worker, incarnation)
-        self._collective = collective
-        self._stream: int | None = None
-        self._holding: _Holding | None = None
-        # Offers up to this version were applied, aborted or refused. Later copies are ignored.
-        self._settled = Version(0, 0)
-        self._highest = 0
-        self._flipped_at: int | None = None
+    group_id: str
+    worker: str
+    incarnation: int
+    gpus: tuple[int, ...]
+    placement: Placement
+    collective: bool = False
+    in_force: Version | None = field(default=None, init=False)
+    term: int = field(default=0, init=False)
+    _stream: int | None = field(default=None, init=False)
+    _holding: _Holding | None = field(default=None, init=False)
+    # Offers up to this version were applied, aborted or refused. Later copies are ignored.
+    _settled: Version = field(default=Version(0, 0), init=False)
+    _highest: int = field(default=0, init=False)
+    _flipped_at: int | None = field(default=None, init=False)
 
     # Events of the session.
 
@@ -121,8 +116,8 @@ class WorkerSwitch:
         self._stream = stream
         return messages.Hello(
             group_id=self.group_id,
-            worker=self._process.worker,
-            incarnation=self._process.incarnation,
+            worker=self.worker,
+            incarnation=self.incarnation,
             stream=stream,
             gpus=self.gpus,
             placement=self.placement,
@@ -181,7 +176,7 @@ class WorkerSwitch:
         if holding is None or holding.state in (_State.DISCARDING, _State.FLIPPING):
             return 0, 0
         ready = holding.state is _State.ACCEPTED and not holding.transferring
-        holding.contributed = self._collective and ready
+        holding.contributed = self.collective and ready
         generation = holding.offer.version.generation
         return generation, generation if holding.state is _State.ARMED else 0
 
@@ -212,7 +207,7 @@ class WorkerSwitch:
         offer, self._holding = holding.offer, None
         self.placement, self.in_force = offer.placement, offer.version
         self._settled, self._flipped_at = offer.version, step
-        event = Flipped(self._process, offer.version, offer.digest, step)
+        event = Flipped(Process(self.worker, self.incarnation), offer.version, offer.digest, step)
         return [event, *self._send(messages.Applied(offer.version, offer.digest, step))]
 
     def regroup(
@@ -243,7 +238,7 @@ class WorkerSwitch:
             return [Complain(reason)]
         self.in_force, self._flipped_at = version, None
         self._settle(version)
-        event = InForce(self._process, self.group_id, version, digest)
+        event = InForce(Process(self.worker, self.incarnation), self.group_id, version, digest)
         return [event, *(self._discard(self._holding) if self._holding else [])]
 
     def _offered(self, offer: SwitchOffer) -> list[Effect]:
@@ -257,10 +252,10 @@ class WorkerSwitch:
         if offer.base != self.in_force or offer.base_digest != self.placement.digest:
             base = f"the offer's base is {offer.base}, but {self.in_force} is in force here"
             return self._refuse(offer, base)
-        self._holding = _Holding(offer, transferring=not self._collective)
+        self._holding = _Holding(offer, transferring=not self.collective)
         self._highest = max(self._highest, offer.version.generation)
         accepted = self._send(messages.Accepted(offer.version, offer.digest))
-        return accepted if self._collective else [*accepted, Prepare(offer)]
+        return accepted if self.collective else [*accepted, Prepare(offer)]
 
     def _committed(self, order: messages.Commit) -> list[Effect]:
         if order.version == self.in_force and self._flipped_at is not None:
