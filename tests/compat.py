@@ -38,7 +38,7 @@ from trimtab_client import (
 from trimtab_client.wire_values import array_of
 from trimtab_client.worker.counters import Counters
 from trimtab_client.worker.options import worker_setup
-from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_client.worker.proposal import check_offer
 from trimtab_client.worker.switch import WorkerSwitch
 from trimtab_protocol.messages import Offer
 from trimtab_protocol.wire.requests import encode_hello, encode_report
@@ -141,7 +141,7 @@ offer = switch_pb2.Offer(
 )
 said = decode_response(same(session_service_pb2.SessionResponse(term=1, offer=offer)))
 assert isinstance(said, Offer)
-asked = check_offer(said, BEFORE, Room((0, 1), 1, 0))
+asked = check_offer(said, BEFORE, (0, 1), 1, 0)
 assert (asked.version, asked.placement) == (Version(1, 1), AFTER)
 
 # A session without a server.

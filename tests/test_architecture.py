@@ -18,9 +18,9 @@ from tests.engine.test_rebalancer import planner, rebalancer, view
 from tests.rollout.test_rollout import offered
 from trimtab_client import Placement, Topology, WorkerOptions
 from trimtab_client.worker.context import SessionContext
-from trimtab_client.worker.effect_runner import EffectRunner, EngineCallbacks
-from trimtab_client.worker.effects import Prepare
-from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_client.worker.effect_runner import EffectRunner
+from trimtab_client.worker.proposal import check_offer
+from trimtab_client.worker.switch import Prepare
 from trimtab_protocol.messages import Abort, Report
 from trimtab_server.domain import topology as domain
 from trimtab_server.domain.errors import InvalidArgumentError
@@ -116,12 +116,12 @@ def test_an_engines_callback_is_called_where_the_page_says() -> None:
         bytes_per_expert=1,
     )
     transfers = Differences.between(base, new, domain.Topology(4, 2), 1).for_worker(gpus)
-    offer = check_offer(offer_of(transfers, base, new), base, Room(gpus, 1, 0))
+    offer = check_offer(offer_of(transfers, base, new), base, gpus, 1, 0)
     context = SessionContext(options, lambda job: None, lambda: 0.0)
     before: set[Place] = set()
 
     with calls() as called:
-        callbacks = EngineCallbacks(lambda _: before.update(called), lambda _: None, None)
-        EffectRunner(context, callbacks).run(None, [Prepare(offer)])
+        runner = EffectRunner(context, lambda _: before.update(called), lambda _: None, None)
+        runner.run(None, [Prepare(offer)])
 
     assert ANSWERS["How is an engine's callback called?"] in before

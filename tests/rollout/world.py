@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from trimtab_client.placement import Placement as ClientPlacement
-from trimtab_client.worker import effects as worker_effects
+from trimtab_client.worker import switch as worker_side
+from trimtab_client.worker.offer import SwitchOffer
 from trimtab_client.worker.switch import WorkerSwitch
-from trimtab_protocol.history import Again, Event, Started
+from trimtab_protocol.history import Again, Event, Flipped, InForce, Started
 from trimtab_protocol.lines import encode_line, kind_of
-from trimtab_protocol.messages import Hello
+from trimtab_protocol.messages import Hello, Transfers
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.placement import placement_of
@@ -357,21 +358,21 @@ class World:
         """Carry out a worker's effects."""
         for effect in effects:
             match effect:
-                case worker_effects.Send(answer):
-                    assert rank.link is not None
-                    rank.link.up.append(answer)
-                case worker_effects.Prepare(offer):
+                case worker_side.Prepare(offer):
                     rank.transfers.append(offer)
                     self.started.setdefault(offer.version, set()).add(rank.name)
-                case worker_effects.Discard(offer):
+                case worker_side.Discard(offer):
                     assert offer not in rank.transfers, "staging was freed under a transfer"
-                case worker_effects.Flip(offer):
+                case worker_side.Flip(offer):
                     assert offer not in rank.transfers, "a flip to what is not there yet"
                     rank.flipping = offer
-                case worker_effects.Complain(reason):
+                case worker_side.Complain(reason):
                     self.complaints.append(reason)
-                case worker_effects.Note(event):
-                    self.note(event)
+                case Flipped() | InForce():
+                    self.note(effect)
+                case answer:
+                    assert rank.link is not None
+                    rank.link.up.append(answer)
 
     def can_finish(self, offer: Any) -> bool:
         """A collective transfer ends only where all ranks have started it."""
@@ -499,6 +500,23 @@ def _order_down(order: Any) -> Any:
     """The part of an order that the worker's state machine gets."""
     if not isinstance(order, server_effects.GroupOffer):
         return order
-    base, placement = order.base_placement.digest, order.placement
-    offered = ClientPlacement(placement.phy2log, placement.num_experts, placement.num_gpus)
-    return worker_effects.OfferedSwitch(order.version, order.base, base, offered)
+    base, new = (
+        ClientPlacement(each.phy2log, each.num_experts, each.num_gpus)
+        for each in (order.base_placement, order.placement)
+    )
+    return bare_offer(order.version, order.base, base, new)
+
+
+def bare_offer(
+    version: Version, base: Version, base_placement: ClientPlacement, placement: ClientPlacement
+) -> SwitchOffer:
+    """An offer without the arrays, which the state machine does not read."""
+    nothing: Any = dict.fromkeys((each.name for each in fields(Transfers)), None)
+    return SwitchOffer(
+        version=version,
+        base=base,
+        base_digest=base_placement.digest,
+        placement=placement,
+        base_placement=base_placement,
+        **nothing,
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random as random_module
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -17,16 +15,12 @@ import grpc
 
 from trimtab.v1alpha1.session_service_pb2_grpc import SessionServiceStub
 from trimtab_client.aio_status import close_is_an_error, reveal
-from trimtab_client.channel import DEFAULT_MAX_MESSAGE_BYTES, TlsOptions, open_channel
 from trimtab_client.exceptions import CallCancelledError, TrimtabError
-from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
-from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
-from trimtab_client.worker.effect_runner import EXITS, EngineCallbacks
-from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
-from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.effect_runner import EXITS
+from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.stream import OutboxSignal, Stream
 
 if TYPE_CHECKING:
@@ -38,7 +32,7 @@ OnOffer = Callable[[SwitchOffer], Future[Any] | Awaitable[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int] | Awaitable[Sequence[int]]]
 
 
-class AsyncWorkerSession(SessionBase):
+class AsyncWorkerSession(SessionBase[OnOffer, Barrier]):
     """`WorkerSession` for asyncio: the same calls and arguments.
 
     A session belongs to the event loop that runs when it is made, and that loop is its engine's
@@ -51,35 +45,17 @@ class AsyncWorkerSession(SessionBase):
         RuntimeError: no event loop is running.
     """
 
-    def __init__(
-        self,
-        target: str,
-        options: WorkerOptions,
-        *,
-        on_offer: OnOffer,
-        on_abort: Callable[[SwitchOffer], object],
-        on_state: Callable[[StateEvent], object] | None = None,
-        barrier: Barrier | None = None,
-        barrier_every: int = 1,
-        tls: TlsOptions | None = None,
-        retry: RetryPolicy = DEFAULT_RECONNECT,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_module.random,
-    ) -> None:
+    _exits = EXITS
+
+    def _start(self, name: str, connect: Callable[[Any], Any]) -> None:
         self._event_loop = asyncio.get_running_loop()
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
-        self._on_offer = on_offer
         # The event loop itself holds tasks by weak references only.
         self._transfers: set[asyncio.Future[Any]] = set()
-        callbacks = EngineCallbacks(self._begin_transfer, on_abort, on_state, EXITS)
-        super().__init__(
-            options, callbacks, self._run_soon, barrier, barrier_every, retry, clock, random
-        )
-        self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
+        self._channel = connect(grpc.aio)
         # The stub is one class at run time; only its type has an asynchronous twin.
         self._stub = cast("SessionServiceAsyncStub", SessionServiceStub(self._channel))
-        self._running = asyncio.create_task(self._loop(), name=f"trimtab-{options.worker}")
+        self._running = asyncio.create_task(self._loop(), name=name)
 
     async def at_step_boundary(self, step: SupportsIndex) -> Flip | None:
         """Call this before each step. See `WorkerSession.at_step_boundary`."""
@@ -135,10 +111,7 @@ class AsyncWorkerSession(SessionBase):
             while not stream.ready:
                 await self._run_next(None)
             if stream.is_open:
-                try:
-                    await self._converse(stream)
-                except Exception:
-                    logger.exception("the session failed, and continues")
+                await self._converse(stream)
             self._connector.ended(stream, None)
             while (pause := self._connector.pause()) > 0:
                 await self._run_next(pause)
@@ -159,6 +132,8 @@ class AsyncWorkerSession(SessionBase):
         try:
             while stream.is_open:
                 await self._run_next(self._connector.timeout(stream))
+        except Exception:
+            logger.exception("the session failed, and continues")
         finally:
             call.cancel()
             writer.cancel()

@@ -4,62 +4,80 @@ from __future__ import annotations
 
 import logging
 import os
+import random as random_module
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, SupportsIndex
+from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar
 
 import numpy.typing as npt
 
+from trimtab_client.channel import DEFAULT_MAX_MESSAGE_BYTES, TlsOptions, open_channel
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import ClientClosedError, invalid
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
-from trimtab_client.worker.backoff import Backoff
+from trimtab_client.worker.backoff import DEFAULT_RECONNECT, Backoff
 from trimtab_client.worker.connector import Connector
 from trimtab_client.worker.context import Job, SessionContext
 from trimtab_client.worker.counters import MAX_STEP
-from trimtab_client.worker.effect_runner import EffectRunner, EngineCallbacks
-from trimtab_client.worker.effects import Effect, Prepare
-from trimtab_client.worker.effects import Flip as FlipEffect
+from trimtab_client.worker.effect_runner import EffectRunner, Exits
 from trimtab_client.worker.inbound import Inbound
-from trimtab_client.worker.offer import Flip, SwitchOffer
+from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
 from trimtab_client.worker.options import WorkerOptions, check_gpus, check_placement
+from trimtab_client.worker.switch import Effect, Prepare
+from trimtab_client.worker.switch import Flip as FlipEffect
 from trimtab_protocol.version import Version
 
 logger = logging.getLogger(__package__)
 
+OnOffer = TypeVar("OnOffer", bound=Callable[[SwitchOffer], Any])
+Barrier = TypeVar("Barrier", bound=Callable[[Sequence[int]], Any])
 
-class SessionBase:
+
+class SessionBase(ABC, Generic[OnOffer, Barrier]):
     """What the engine calls, and the objects that the session's loop uses.
 
-    `context` explains which thread does what.
+    `context` explains which thread does what. All calls raise ClientClosedError if the session
+    is closed, or belongs to another process.
     """
+
+    _exits: ClassVar[Exits] = ()
+    """Exceptions of callbacks that the loop raises again once they are logged."""
 
     def __init__(
         self,
+        target: str,
         options: WorkerOptions,
-        callbacks: EngineCallbacks,
-        run_soon: Callable[[Job], object],
-        barrier: Any,
-        barrier_every: int,
-        retry: RetryPolicy,
-        clock: Callable[[], float],
-        random: Callable[[], float],
+        *,
+        on_offer: OnOffer,
+        on_abort: Callable[[SwitchOffer], object],
+        on_state: Callable[[StateEvent], object] | None = None,
+        barrier: Barrier | None = None,
+        barrier_every: int = 1,
+        tls: TlsOptions | None = None,
+        retry: RetryPolicy = DEFAULT_RECONNECT,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_module.random,
     ) -> None:
         self._topology = options.topology
+        self._on_offer = on_offer
         self._barrier = barrier
         self._check_ownership(len(options.gpus))
         self._barrier_every = integer(barrier_every, "barrier_every", low=1)
-        self._exits = callbacks.exits
         self._max_backoff = retry.max_backoff
-        self._context = context = SessionContext(options, run_soon, clock)
-        self._effects = EffectRunner(context, callbacks)
+        self._context = context = SessionContext(options, self._run_soon, clock)
+        self._effects = EffectRunner(context, self._begin_transfer, on_abort, on_state, self._exits)
         self._inbound = Inbound(context, self._effects)
         self._connector = Connector(context, self._effects, Backoff(retry, random))
         self._step = -1
         self._flip: Flip | None = None
         self._pid = os.getpid()
         self._closed = False
+        connect = partial(open_channel, target=target, tls=tls, max_message_bytes=max_message_bytes)
+        self._start(f"trimtab-{options.worker}", connect)
 
     @property
     def in_force(self) -> Version | None:
@@ -96,9 +114,9 @@ class SessionBase:
             per_slot: whether `counts` counts slots instead of experts.
 
         Raises:
-            InvalidArgumentError: the counts have another shape, are not integers or are
-                negative, or the steps run backwards or too far. Nothing has been added.
-            ClientClosedError: the session is closed, or belongs to another process.
+            InvalidArgumentError: the counts have another shape, are not integers or are negative,
+                they are more tokens than a server takes (2**62, with those before), or the steps
+                run backwards or too far. Nothing has been added.
         """
         self._require_open()
         self._context.counters.record(counts, first_step, last_step, per_slot=per_slot)
@@ -110,9 +128,6 @@ class SessionBase:
         about later ones, and experts would be moved because of them. Each worker that has
         recorded such tokens has to call it. The server discards them with the next report,
         which is sent at once, or as soon as there is a server.
-
-        Raises:
-            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
         self._context.counters.forget()
@@ -123,7 +138,6 @@ class SessionBase:
 
         Raises:
             InvalidArgumentError: `at_step_boundary` has returned no flip.
-            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
         flip, switch = self._flip, self._context.switch
@@ -151,7 +165,6 @@ class SessionBase:
         Raises:
             InvalidArgumentError: the name is not new, the placement or the GPUs do not fit
                 the topology, or a flip has been returned and not applied.
-            ClientClosedError: the session is closed, or belongs to another process.
         """
         self._require_open()
         switch = self._context.switch
@@ -214,9 +227,9 @@ class SessionBase:
                 return None
         for effect in effects:
             match effect:
-                case FlipEffect(offer=SwitchOffer() as offer):
+                case FlipEffect(offer):
                     self._flip = Flip(offer, self._step)
-                case Prepare(offer=SwitchOffer() as offer):
+                case Prepare(offer):
                     # All ranks are at the same step here, and nowhere else.
                     self._effects.prepare(offer)
         return self._flip
@@ -226,6 +239,17 @@ class SessionBase:
         self._context.run_soon(partial(self._effects.run, self._context.stream, effects))
 
     # The loop.
+
+    @abstractmethod
+    def _start(self, name: str, connect: Callable[[Any], Any]) -> None:
+        """Start the loop. `connect` opens the channel of `grpc` or `grpc.aio`."""
+
+    @abstractmethod
+    def _run_soon(self, job: Job) -> None:
+        """Let the loop run a job. Any thread may call this."""
+
+    def _begin_transfer(self, offer: SwitchOffer) -> Any:
+        return self._on_offer(offer)
 
     def _run(self, job: Job) -> None:
         """Run a job. Its failure does not end the session: the engine serves on."""

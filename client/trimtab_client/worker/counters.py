@@ -16,7 +16,6 @@ from trimtab_client.arrays import Matrix, as_indices
 from trimtab_client.checks import integer
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
-from trimtab_client.worker.slots import slots_of
 from trimtab_protocol.messages import MAX_TOKENS, Report
 
 Counts = npt.NDArray[np.int64]
@@ -55,6 +54,7 @@ class Counters:
         self._span = (0, 0)
         self._shift = 0
         self._new_group = False
+        self._slots_LS = self._expert_of_LS = np.zeros((0, 0), np.int64)
         self._serve(placement, gpus, 0)
 
     def record(
@@ -65,30 +65,30 @@ class Counters:
         *,
         per_slot: bool = False,
     ) -> None:
-        """Add the counts of some steps: integers [L, E], or [L, S] if `per_slot`.
-
-        Raises:
-            InvalidArgumentError: the counts have another shape, are not integers or are
-                negative, they are more tokens than a server takes (2**62, with those before), or
-                the steps run backwards or too far. Nothing has been added.
-        """
+        """Add the counts of some steps; see `SessionBase.record`."""
         amounts = as_indices(counts, "counts")
         if amounts.min() < 0:
-            _refuse_negative(amounts)
-        span = (
-            integer(first_step, "first_step", low=0),
-            integer(last_step, "last_step", high=MAX_STEP),
-        )
+            row, column = np.argwhere(amounts < 0)[0]
+            raise invalid(f"counts[{row}, {column}]", f"{amounts[row, column]} is negative")
+        first = integer(first_step, "first_step", low=0)
+        last = integer(last_step, "last_step", high=MAX_STEP)
         with self._lock:
             table = self._slots_LS if per_slot else self._counts_LE
             if amounts.shape != table.shape:
                 what = "own slots" if per_slot else "E"
                 raise invalid("counts", f"shape {amounts.shape} is not [L, {what}] = {table.shape}")
-            self._check_span(span, per_slot)
-            tokens_bound = self._bound_with(amounts)
+            shift = max(0, self._last + 1 - first) if self._new_group else self._shift
+            self._check_steps(first, last, shift)
+            if per_slot and first < self._flipped_at:
+                flip = f"the flip at step {self._flipped_at}"
+                rule = f"record what came before {flip} by slots before `applied`"
+                raise invalid("first_step", f"{first} is before {flip}: {rule}")
+            self._tokens_bound = self._bound_with(amounts)
             np.add(table, amounts, out=table)
-            self._tokens_bound = tokens_bound
-            self._note_span(span)
+            self._span, self._shift, self._new_group = (first, last), shift, False
+            if self._last < 0:
+                self._reported = self._covered = first - 1
+            self._last = last + shift
 
     def snapshot(self) -> Report:
         """The counts as they are now.
@@ -129,7 +129,6 @@ class Counters:
     def flipped(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
         """Count slots by `placement` from `step` on."""
         with self._lock:
-            _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
             self._serve(placement, gpus, step)
 
     def regrouped(self, placement: Placement, gpus: Sequence[int]) -> None:
@@ -139,33 +138,28 @@ class Counters:
         with those of other workers.
         """
         with self._lock:
-            _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
             self._serve(placement, gpus, 0)
             self._span, self._new_group = (0, 0), True
 
     def _serve(self, placement: Placement, gpus: Sequence[int], step: int) -> None:
+        _fold(self._slots_LS, self._expert_of_LS, self._counts_LE)
         layers, experts = placement.logcnt.shape
         own_LS = placement.phy2log[:, slots_of(gpus, placement)]
         # The position of each slot's expert in a flat [L, E].
         self._expert_of_LS = own_LS + np.arange(layers)[:, None] * experts
-        self._slots_LS: Counts = np.zeros(own_LS.shape, np.int64)
+        self._slots_LS = np.zeros(own_LS.shape, np.int64)
         self._flipped_at = step
 
-    def _check_span(self, span: tuple[int, int], per_slot: bool) -> None:
-        first, last = span
+    def _check_steps(self, first: int, last: int, shift: int) -> None:
         if last < first:
             raise invalid("last_step", f"{last} is before first_step, {first}")
         if first < self._span[0]:
             raise invalid("first_step", f"{first} is before that of the last call, {self._span[0]}")
         if last < self._span[1]:
             raise invalid("last_step", f"{last} is before that of the last call, {self._span[1]}")
-        if last > MAX_STEP - self._shift_of(span):
+        if last > MAX_STEP - shift:
             rule = f"with those of the groups before, steps go to {MAX_STEP}"
             raise invalid("last_step", f"{last} is too far: {rule}")
-        if per_slot and first < self._flipped_at:
-            flip = f"the flip at step {self._flipped_at}"
-            rule = f"record what came before {flip} by slots before `applied`"
-            raise invalid("first_step", f"{first} is before {flip}: {rule}")
 
     def _bound_with(self, amounts: Matrix) -> int:
         """The bound of all counts with these added; refuses counts that no report could hold."""
@@ -180,23 +174,13 @@ class Counters:
             raise invalid("counts", f"{more}; a server takes less than 2**62 from one worker")
         return int(total)
 
-    def _note_span(self, span: tuple[int, int]) -> None:
-        self._shift, self._new_group = self._shift_of(span), False
-        self._span = span
-        if self._last < 0:
-            self._reported = self._covered = span[0] - 1
-        self._last = span[1] + self._shift
 
-    def _shift_of(self, span: tuple[int, int]) -> int:
-        """The number to add to the engine's steps to get those of snapshots."""
-        return max(0, self._last + 1 - span[0]) if self._new_group else self._shift
+def slots_of(gpus: Sequence[int], placement: Placement) -> Counts:
+    """The slots of these GPUs, int64 [slots of these GPUs], in the order of the GPUs."""
+    slots_GS = np.arange(placement.phy2log.shape[1]).reshape(placement.num_gpus, -1)
+    return slots_GS[list(gpus)].ravel()
 
 
 def _fold(slots_LS: Counts, expert_of_LS: npt.NDArray[np.int64], counts_LE: Counts) -> None:
     """Add counts by slot to counts by expert. An expert may have several slots."""
     np.add.at(counts_LE.reshape(-1), expert_of_LS, slots_LS)
-
-
-def _refuse_negative(amounts: Matrix) -> None:
-    row, column = np.argwhere(amounts < 0)[0]
-    raise invalid(f"counts[{row}, {column}]", f"{amounts[row, column]} is negative")

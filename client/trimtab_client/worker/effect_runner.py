@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from trimtab_client.worker.context import SessionContext
-from trimtab_client.worker.effects import Complain, Discard, Effect, Note, Prepare, Send
 from trimtab_client.worker.offer import StateEvent, SwitchOffer
 from trimtab_client.worker.stream import Stream
+from trimtab_client.worker.switch import Complain, Discard, Effect, Prepare
+from trimtab_protocol.history import Flipped, InForce
 from trimtab_protocol.lines import kind_of, values_of
 from trimtab_protocol.messages import Answer, Refused
 from trimtab_protocol.wire.requests import encode_answer
@@ -22,51 +22,54 @@ EXITS: Exits = (KeyboardInterrupt, SystemExit)
 """Exceptions that end a program, if they are raised on a thread of the program's own."""
 
 
-@dataclass(frozen=True)
-class EngineCallbacks:
-    """The engine's callbacks; see `WorkerSession`.
+class EffectRunner:
+    """Used by the loop; only `prepare` is also called on the engine's thread.
 
-    Attributes:
+    Args:
+        context: the state of the session.
+        on_offer: see `WorkerSession`, as of the other callbacks.
         exits: exceptions of callbacks on the loop that are raised again once they are logged:
             `EXITS` if the loop runs on the engine's own thread, and none if it does not, since
             there they would only end the session. All others count as failures of the callback.
     """
 
-    on_offer: Callable[[SwitchOffer], Any]
-    on_abort: Callable[[SwitchOffer], object]
-    on_state: Callable[[StateEvent], object] | None
-    exits: Exits = ()
-
-
-class EffectRunner:
-    """Used by the loop; only `prepare` is also called on the engine's thread."""
-
-    def __init__(self, context: SessionContext, callbacks: EngineCallbacks) -> None:
+    def __init__(
+        self,
+        context: SessionContext,
+        on_offer: Callable[[SwitchOffer], Any],
+        on_abort: Callable[[SwitchOffer], object],
+        on_state: Callable[[StateEvent], object] | None,
+        exits: Exits = (),
+    ) -> None:
         self._context = context
-        self._callbacks = callbacks
+        self._on_offer, self._on_abort, self._on_state = on_offer, on_abort, on_state
+        self._exits = exits
 
     def run(self, stream: Stream | None, effects: list[Effect]) -> None:
         """Run effects in order. Answers are sent on `stream`, and lost if it is lost."""
         for effect in effects:
             match effect:
-                case Send(answer):
-                    self._send(stream, answer)
-                case Prepare(offer=SwitchOffer() as offer):
-                    self.prepare(offer, self._callbacks.exits)
-                case Discard(offer=SwitchOffer() as offer):
+                case Prepare(offer):
+                    self.prepare(offer, self._exits)
+                case Discard(offer):
                     logger.info("discarding %s", offer.version)
-                    self._call("on_abort", offer.version, self._callbacks.on_abort, offer)
+                    self._call("on_abort", offer.version, self._on_abort, offer)
                 case Complain(reason):
                     self.complain(reason)
-                case Note(event):
-                    logger.info("%s: %s", kind_of(event), event.version)
-                    self.tell(kind_of(event), **values_of(event))
+                case InForce() | Flipped():
+                    logger.info("%s: %s", kind_of(effect), effect.version)
+                    self.tell(kind_of(effect), **values_of(effect))
+                case _ if isinstance(effect, Answer):
+                    if isinstance(effect, Refused):
+                        logger.warning("refused %s: %s", effect.version, effect.reason)
+                    if stream is not None:
+                        stream.outbox.put_nowait(encode_answer(effect))
 
     def prepare(self, offer: SwitchOffer, exits: Exits = EXITS) -> None:
         """Let the engine start a transfer; on the engine's thread if it is collective."""
         logger.info("preparing %s: %d layers", offer.version, len(offer.layers))
         try:
-            transfer = self._callbacks.on_offer(offer)
+            transfer = self._on_offer(offer)
         except BaseException as error:
             logger.exception("on_offer failed for %s", offer.version)
             self._end_transfer(offer, f"on_offer failed: {error!r}")
@@ -85,9 +88,8 @@ class EffectRunner:
 
     def tell(self, kind: str, **values: Any) -> None:
         """Call `on_state`, if the engine has one; see `StateEvent`."""
-        if self._callbacks.on_state is not None:
-            event = StateEvent(kind, values)
-            self._call("on_state", repr(kind), self._callbacks.on_state, event)
+        if self._on_state is not None:
+            self._call("on_state", repr(kind), self._on_state, StateEvent(kind, values))
 
     def _call(
         self, name: str, about: object, callback: Callable[[Any], object], value: object
@@ -96,14 +98,8 @@ class EffectRunner:
             callback(value)
         except BaseException as error:
             logger.exception("%s failed for %s", name, about)
-            if isinstance(error, self._callbacks.exits):
+            if isinstance(error, self._exits):
                 raise
-
-    def _send(self, stream: Stream | None, answer: Answer) -> None:
-        if isinstance(answer, Refused):
-            logger.warning("refused %s: %s", answer.version, answer.reason)
-        if stream is not None:
-            stream.outbox.put_nowait(encode_answer(answer))
 
     def _end_transfer(self, offer: SwitchOffer, failure: str | None) -> None:
         """Called on any thread, the one on which the transfer ended."""

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from trimtab_client.exceptions import ProtocolError
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effect_runner import EffectRunner
-from trimtab_client.worker.effects import Order, Send
-from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_client.worker.proposal import check_offer
 from trimtab_client.worker.stream import Stream
+from trimtab_client.worker.switch import Order
+from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError
-from trimtab_protocol.messages import (
-    Abort,
-    Commit,
-    Directive,
-    Drain,
-    Offer,
-    Refused,
-    ReportAck,
-    ServerMessage,
-    UnreadableOffer,
-    Welcome,
-)
 from trimtab_protocol.wire.responses import Response, decode_response
 
 logger = logging.getLogger(__package__)
@@ -50,7 +40,8 @@ class Inbound:
             return
         self._lower_term = None
         if not stream.greeted:
-            stream.greet()
+            # The session stays on this stream.
+            stream.greeted, stream.leave_at = True, math.inf
             logger.info("session %d: connected", stream.number)
             self._effects.tell("connected", stream=stream.number)
         try:
@@ -70,33 +61,34 @@ class Inbound:
             "heard: another server has followed it"
         )
 
-    def _handle(self, stream: Stream, message: ServerMessage) -> None:
+    def _handle(self, stream: Stream, message: messages.ServerMessage) -> None:
         match message:
-            case Directive():
+            case messages.Directive():
                 stream.reports.directed(message, self._context.clock())
-            case ReportAck():
+            case messages.ReportAck():
                 stream.reports.acknowledged(message.seq)
                 self._context.counters.acknowledged(message.seq)
-            case Drain():
+            case messages.Drain():
                 logger.info("the server stops in %.1f s", message.seconds)
                 stream.drained = True
                 stream.leave_at = min(stream.leave_at, self._context.clock() + message.seconds)
-            case UnreadableOffer():
-                self._refuse(stream, Refused(*message))
-            case Offer():
+            case messages.UnreadableOffer():
+                self._effects.run(stream, [messages.Refused(*message)])
+            case messages.Offer():
                 self._check_offer(stream, message)
-            case Welcome() | Commit() | Abort():
+            case messages.Welcome() | messages.Commit() | messages.Abort():
                 self._order(stream, message)
 
-    def _check_offer(self, stream: Stream, proposal: Offer) -> None:
+    def _check_offer(self, stream: Stream, proposal: messages.Offer) -> None:
         switch, options = self._context.switch, self._context.options
         if switch.in_force is not None and proposal.version <= switch.in_force:
             return  # It comes late, and its base may no longer be in force.
-        room = Room(switch.gpus, options.staging_slots, options.max_layers_per_switch)
+        limits = options.staging_slots, options.max_layers_per_switch
         try:
-            offer = check_offer(proposal, switch.placement, room)
+            offer = check_offer(proposal, switch.placement, switch.gpus, *limits)
         except ProtocolError as error:
-            self._refuse(stream, Refused(proposal.version, proposal.digest, str(error)))
+            refused = messages.Refused(proposal.version, proposal.digest, str(error))
+            self._effects.run(stream, [refused])
         else:
             self._order(stream, offer)
 
@@ -105,7 +97,3 @@ class Inbound:
         with self._context.lock:
             effects = switch.ordered(stream.number, switch.term, order)
         self._effects.run(stream, effects)
-
-    def _refuse(self, stream: Stream, refused: Refused) -> None:
-        """Refuse an offer that the state machine cannot handle."""
-        self._effects.run(stream, [Send(refused)])

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab_client.placement import IntArray, Placement
-from trimtab_client.worker.effects import OfferedSwitch
+from trimtab_protocol.messages import Transfers
 from trimtab_protocol.version import Version
 
 
 @dataclass(frozen=True, eq=False)
-class SwitchOffer(OfferedSwitch):
+class SwitchOffer(Transfers):
     """A placement to prepare, checked, and the work of this worker for it.
 
     It differs from the current placement in `layers` only. Until the flip only staging may be
-    written: other ranks still read the current weights. All arrays are int32 and read-only;
-    K changed layers, R slots, M rows.
+    written: other ranks still read the current weights. `trimtab_protocol.messages.Transfers`
+    describes the arrays, which are read-only, and `bytes_received`.
 
     Attributes:
         version: the version of the new placement.
@@ -25,33 +25,13 @@ class SwitchOffer(OfferedSwitch):
         base_digest: the digest of the current placement.
         placement: the whole new placement.
         base_placement: the current placement.
-        layers: [K], the layers that differ, ascending.
-        old_rows: [K, R], the expert of each slot of those layers in the current placement.
-        new_rows: [K, R], the same in `placement`.
-        receives: [M, 3], layer, own slot and expert of each expert that this worker has to
-            receive into staging: one for each expert new to one of its GPUs, in ascending order
-            of (layer, slot).
-        receive_sources: [M, X], padded with -1, the GPUs that hold the expert now, in
-            the order in which to try them. A collective transfer takes the first.
-        sends: [M, 4], layer, own slot that holds the expert, slot that it goes to, and
-            expert, of every receive whose first source is a GPU of this worker. If the worker
-            owns several GPUs, its own receives may be among them.
-        copies: [M, 4], layer, own slot to read, own slot of the same GPU to write, and
-            expert. The flip makes all copies at once. A copy reads the current weights of its
-            slot, even if that slot is written too; but if these are of another expert, it reads
-            what the slot has received.
-        bytes_received: bytes that this worker receives.
     """
 
+    version: Version
+    base: Version
+    base_digest: bytes
+    placement: Placement
     base_placement: Placement
-    layers: IntArray
-    old_rows: IntArray
-    new_rows: IntArray
-    receives: IntArray
-    receive_sources: IntArray
-    sends: IntArray
-    copies: IntArray
-    bytes_received: int
 
     @property
     def digest(self) -> bytes:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from enum import Enum
 from itertools import pairwise
-from typing import TypeVar
 
 from trimtab_client.checks import integer, text
 from trimtab_client.exceptions import invalid
@@ -19,8 +17,6 @@ from trimtab_protocol.messages import WorkerSetup
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
-
-_Choice = TypeVar("_Choice", bound=Enum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +65,11 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         _name(self.deployment, "deployment")
         _name(self.worker, "worker")
-        self._set("scope", _choice(self.scope, Scope, "scope"))
-        self._set("transfer", _choice(self.transfer, Transfer, "transfer"))
+        for name, kind in (("scope", Scope), ("transfer", Transfer)):
+            value = getattr(self, name)
+            if value not in tuple(kind):
+                raise invalid(name, f"{value!r} is not one of {[each.value for each in kind]}")
+            self._set(name, kind(value))
         integer(self.bytes_per_expert, "bytes_per_expert", 1, _UINT64_MAX)
         integer(self.staging_slots, "staging_slots", 1, _UINT32_MAX)
         integer(self.max_layers_per_switch, "max_layers_per_switch", 0, _UINT32_MAX)
@@ -100,18 +99,7 @@ class WorkerOptions:
 
 def worker_setup(options: WorkerOptions) -> WorkerSetup:
     """The part of the first message of each session that stays the same."""
-    return WorkerSetup(
-        deployment=options.deployment,
-        topology=options.topology,
-        num_experts=options.num_experts,
-        scope=options.scope,
-        transfer=options.transfer,
-        staging_slots=options.staging_slots,
-        max_layers_per_switch=options.max_layers_per_switch,
-        bytes_per_expert=options.bytes_per_expert,
-        model=options.model,
-        first_layer=options.first_layer,
-    )
+    return WorkerSetup(**{name: getattr(options, name) for name in WorkerSetup._fields})
 
 
 def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
@@ -144,11 +132,3 @@ def check_placement(placement: Placement, topology: Topology) -> None:
 def _name(value: object, field_name: str) -> None:
     if not isinstance(value, str) or not value:
         raise invalid(field_name, f"{value!r} is not a name: give a string that is not empty")
-
-
-def _choice(value: object, kind: type[_Choice], field_name: str) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError as error:
-        names = [choice.value for choice in kind]
-        raise invalid(field_name, f"{value!r} is not one of {names}") from error

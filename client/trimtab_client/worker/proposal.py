@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,38 +13,32 @@ from trimtab_client.worker.offer import SwitchOffer
 from trimtab_protocol.messages import Offer
 
 
-class Room(NamedTuple):
-    """The size of the switches that a worker can take.
+def check_offer(
+    offer: Offer, base: Placement, gpus: Sequence[int], staging_slots: int, max_layers: int
+) -> SwitchOffer:
+    """Check the offer to a worker, and convert it for the engine.
 
-    Attributes:
-        gpus: the GPUs that the worker owns.
+    Args:
+        offer: the offer.
+        base: the placement that the worker serves with.
+        gpus: the GPUs that it owns.
         staging_slots: maximum number of expert weights in the staging of each GPU.
         max_layers: maximum number of layers that one switch may change; 0 for no limit.
-    """
-
-    gpus: Sequence[int]
-    staging_slots: int
-    max_layers: int
-
-
-def check_offer(offer: Offer, base: Placement, room: Room) -> SwitchOffer:
-    """Check the offer to a worker that serves with `base`, and convert it for the engine.
 
     Raises:
-        ProtocolError: the offer contradicts `base` or itself, or exceeds the room.
+        ProtocolError: the offer contradicts `base` or itself, or exceeds these limits.
     """
-    transfers = offer.transfers
+    transfers, differing = offer.transfers, len(offer.transfers.layers)
     placement = _placement(offer, base)
-    if 0 < room.max_layers < len(transfers.layers):
-        raise ProtocolError(
-            f"{len(transfers.layers)} layers differ, but the limit is {room.max_layers}"
-        )
-    checks = _TransferChecks(base.phy2log, placement.phy2log, base.num_gpus, room)
-    checks.check_receives(transfers.receives, transfers.receive_sources)
+    if 0 < max_layers < differing:
+        raise ProtocolError(f"{differing} layers differ, but the limit is {max_layers}")
+    checks = _TransferChecks(base, placement, gpus)
+    checks.check_receives(transfers.receives, transfers.receive_sources, staging_slots)
     checks.check_copies(transfers.copies, transfers.receives)
     checks.check_sends(transfers.sends)
     checks.check_complete(transfers.receives, transfers.copies)
-    _compute_maps(placement)
+    # The cached maps are computed here, rather than between two steps of the engine.
+    _ = placement.logcnt, placement.rank, placement.log2phy
     return SwitchOffer(
         version=offer.version,
         base=offer.base,
@@ -62,7 +56,10 @@ def _placement(offer: Offer, base: Placement) -> Placement:
         raise ProtocolError(f"the digest of the base is {digests} {base.digest.hex()}")
     transfers = offer.transfers
     layers, slots = base.phy2log.shape
-    _check_ascending(transfers.layers, layers)
+    layers_K = transfers.layers
+    _require((layers_K >= 0) & (layers_K < layers), "layers", "there is no such layer")
+    if (np.diff(layers_K) <= 0).any():
+        raise ProtocolError(f"layers: {layers_K.tolist()} are not ascending")
     for name in ("old_rows", "new_rows"):
         shape, expected = list(getattr(transfers, name).shape), [len(transfers.layers), slots]
         if shape != expected:
@@ -84,23 +81,25 @@ def _placement(offer: Offer, base: Placement) -> Placement:
 class _TransferChecks:
     """The checks of the weights that one worker has to receive, send and copy."""
 
-    def __init__(self, old_LR: IntArray, new_LR: IntArray, num_gpus: int, room: Room) -> None:
-        self._old_LR, self._new_LR = old_LR, new_LR
-        self._room = room
-        self._per_gpu = old_LR.shape[1] // num_gpus
-        self._num_gpus = num_gpus
-        self._own_R = np.isin(np.arange(old_LR.shape[1]) // self._per_gpu, list(room.gpus))
+    def __init__(self, base: Placement, new: Placement, gpus: Sequence[int]) -> None:
+        self._old_LR, self._new_LR, self._num_gpus = base.phy2log, new.phy2log, base.num_gpus
+        slots = base.phy2log.shape[1]
+        self._per_gpu = slots // base.num_gpus
+        self._own_R = np.isin(np.arange(slots) // self._per_gpu, gpus)
 
-    def check_receives(self, receives_M3: IntArray, sources_MX: IntArray) -> None:
+    def check_receives(
+        self, receives_M3: IntArray, sources_MX: IntArray, staging_slots: int
+    ) -> None:
         layer, slot, expert = self._columns("receives", receives_M3)
         _require(self._own_R[slot], "receives", "the slot is not on a GPU of this worker")
         _require(self._new_LR[layer, slot] == expert, "receives", "the slot gets another expert")
-        most, limit = np.bincount(slot // self._per_gpu).max(initial=0), self._room.staging_slots
-        if most > limit:
-            raise ProtocolError(f"receives: {most} for one GPU, but staging has room for {limit}")
+        most = np.bincount(slot // self._per_gpu).max(initial=0)
+        if most > staging_slots:
+            limit = f"staging has room for {staging_slots}"
+            raise ProtocolError(f"receives: {most} for one GPU, but {limit}")
         if len(sources_MX) != len(receives_M3):
-            counts = f"{len(sources_MX)} rows for {len(receives_M3)} receives"
-            raise ProtocolError(f"receive_sources: {counts}")
+            rows = f"{len(sources_MX)} rows for {len(receives_M3)} receives"
+            raise ProtocolError(f"receive_sources: {rows}")
         if not len(receives_M3):
             return
         known_MX = (sources_MX >= -1) & (sources_MX < self._num_gpus)
@@ -145,18 +144,6 @@ class _TransferChecks:
         for place in places:
             _require((place >= 0) & (place < num_slots), name, "there is no such slot")
         return layer, *places, expert
-
-
-def _compute_maps(placement: Placement) -> None:
-    """Compute the cached maps here, rather than between two steps of the engine."""
-    _ = placement.logcnt, placement.rank, placement.log2phy
-
-
-def _check_ascending(layers_K: IntArray, layers: int) -> None:
-    inside = (layers_K >= 0) & (layers_K < layers)
-    _require(inside, "layers", "there is no such layer")
-    if (np.diff(layers_K) <= 0).any():
-        raise ProtocolError(f"layers: {layers_K.tolist()} are not ascending")
 
 
 def _require(holds_M: Any, name: str, fault: str) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
-import random as random_module
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,15 +13,10 @@ from typing import Any, Self, SupportsIndex
 import grpc
 
 from trimtab.v1alpha1.session_service_pb2_grpc import SessionServiceStub
-from trimtab_client.channel import DEFAULT_MAX_MESSAGE_BYTES, TlsOptions, open_channel
-from trimtab_client.retry import RetryPolicy
 from trimtab_client.status import error_of_call
-from trimtab_client.worker.backoff import DEFAULT_RECONNECT
 from trimtab_client.worker.base import SessionBase
 from trimtab_client.worker.context import Job
-from trimtab_client.worker.effect_runner import EngineCallbacks
-from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
-from trimtab_client.worker.options import WorkerOptions
+from trimtab_client.worker.offer import Flip, SwitchOffer
 from trimtab_client.worker.stream import OutboxSignal, Stream
 from trimtab_protocol.wire.requests import Request
 
@@ -33,12 +26,13 @@ OnOffer = Callable[[SwitchOffer], Future[Any] | bool | None]
 Barrier = Callable[[Sequence[int]], Sequence[int]]
 
 
-class WorkerSession(SessionBase):
+class WorkerSession(SessionBase[OnOffer, Barrier]):
     """A worker's side of the coordinated switch, and its counters (PROTOCOL.md).
 
     A session connects in the background, again and again, and never holds up the engine:
     without a server, steps go on with the current placement. A session does not survive a fork:
-    make it in the process that uses it. Use it as a context manager, or call `close`.
+    make it in the process that uses it. Use it as a context manager, or call `close`. In another
+    process, or once it is closed, its methods raise ClientClosedError.
 
         flip = session.at_step_boundary(step)
         if flip is not None:
@@ -78,32 +72,15 @@ class WorkerSession(SessionBase):
         InvalidArgumentError: an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        target: str,
-        options: WorkerOptions,
-        *,
-        on_offer: OnOffer,
-        on_abort: Callable[[SwitchOffer], object],
-        on_state: Callable[[StateEvent], object] | None = None,
-        barrier: Barrier | None = None,
-        barrier_every: int = 1,
-        tls: TlsOptions | None = None,
-        retry: RetryPolicy = DEFAULT_RECONNECT,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_module.random,
-    ) -> None:
+    def _start(self, name: str, connect: Callable[[Any], Any]) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        callbacks = EngineCallbacks(on_offer, on_abort, on_state)
-        super().__init__(
-            options, callbacks, self._jobs.put, barrier, barrier_every, retry, clock, random
-        )
-        self._channel = open_channel(grpc, target, tls, max_message_bytes)
+        self._channel = connect(grpc)
         self._stub = SessionServiceStub(self._channel)
-        name = f"trimtab-{options.worker}"
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
+
+    def _run_soon(self, job: Job) -> None:
+        self._jobs.put(job)
 
     def at_step_boundary(self, step: SupportsIndex) -> Flip | None:
         """Call this before each step. It never waits for a server.
@@ -118,7 +95,6 @@ class WorkerSession(SessionBase):
         Raises:
             InvalidArgumentError: a flip has not been applied, steps run backwards or too far,
                 or the barrier's result is not two integers.
-            ClientClosedError: the session is closed, or belongs to another process.
         """
         values = self._contribution(step)
         if values is None:

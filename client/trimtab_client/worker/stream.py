@@ -61,10 +61,6 @@ class Stream:
         """Let the stream start. Posted after the jobs that have to run before it."""
         self.ready = True
 
-    def greet(self) -> None:
-        """The server has answered, so the session stays on this stream."""
-        self.greeted, self.leave_at = True, math.inf
-
     def end(self) -> None:
         """Wake the writer, because the stream is over."""
         self.outbox.put_nowait(OutboxSignal.END)

@@ -6,47 +6,59 @@ effects to carry out, in order. The caller must not let two calls overlap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from trimtab_client.placement import Placement
-from trimtab_client.worker.effects import (
-    Complain,
-    Discard,
-    Effect,
-    Flip,
-    Note,
-    OfferedSwitch,
-    Order,
-    Prepare,
-    Send,
-)
+from trimtab_client.worker.offer import SwitchOffer
+from trimtab_protocol import messages
 from trimtab_protocol.history import Flipped, InForce, Process
-from trimtab_protocol.messages import (
-    Abort,
-    Accepted,
-    Answer,
-    Applied,
-    Commit,
-    Discarded,
-    Held,
-    HeldState,
-    Hello,
-    Prepared,
-    Refused,
-    Welcome,
-)
 from trimtab_protocol.version import Version
+
+Order = messages.Welcome | SwitchOffer | messages.Commit | messages.Abort
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Fill staging with the weights that the offer needs, and call `prepared` at the end."""
+
+    offer: SwitchOffer
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Free the staging of an offer. No transfer into it is running."""
+
+    offer: SwitchOffer
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Serve with the offer's placement from this step boundary on, then call `flipped`."""
+
+    offer: SwitchOffer
+
+
+@dataclass(frozen=True)
+class Complain:
+    """A call or message broke the protocol, and was ignored."""
+
+    reason: str
+
+
+Effect = Prepare | Discard | Flip | Complain | InForce | Flipped | messages.Answer
+"""What the caller has to do. Events of the history are for the observer of the session. Answers
+are for the current stream: if that breaks, the next Hello makes up for them."""
 
 
 class _State(Enum):
     """The states of P5, and one for the flip itself."""
 
-    ACCEPTED = HeldState.ACCEPTED
-    PREPARED = HeldState.PREPARED
-    ARMED = HeldState.ARMED
+    ACCEPTED = messages.HeldState.ACCEPTED
+    PREPARED = messages.HeldState.PREPARED
+    ARMED = messages.HeldState.ARMED
     FLIPPING = "flipping"
-    DISCARDING = HeldState.DISCARDING
+    DISCARDING = messages.HeldState.DISCARDING
 
 
 @dataclass
@@ -61,63 +73,51 @@ class _Holding:
             transfer, and does not know yet whether all ranks are.
     """
 
-    offer: OfferedSwitch
+    offer: SwitchOffer
     state: _State = _State.ACCEPTED
     transferring: bool = False
     contributed: bool = False
 
 
+@dataclass(kw_only=True, eq=False)
 class WorkerSwitch:
     """The state machine of one worker.
 
     Attributes:
         group_id: the group that the worker belongs to.
+        worker: its name, the same in each incarnation.
+        incarnation: rises with each start of its process.
         gpus: the GPUs that it owns.
         placement: the placement that it serves with.
+        collective: whether a transfer starts at the same step on all ranks.
         in_force: the version of that placement; None before its first epoch.
         term: the highest term that it has seen from a server.
     """
 
-    def __init__(
-        self,
-        *,
-        group_id: str,
-        worker: str,
-        incarnation: int,
-        gpus: tuple[int, ...],
-        placement: Placement,
-        collective: bool = False,
-    ) -> None:
-        self.group_id = group_id
-        self.gpus = gpus
-        self.placement = placement
-        self.in_force: Version | None = None
-        self.term = 0
-        self._process = Process(worker, incarnation)
-        self._collective = collective
-        self._stream: int | None = None
-        self._holding: _Holding | None = None
-        # Offers up to this version were applied, aborted or refused. Later copies are ignored.
-        self._settled = Version(0, 0)
-        self._highest = 0
-        self._flipped_at: int | None = None
+    group_id: str
+    worker: str
+    incarnation: int
+    gpus: tuple[int, ...]
+    placement: Placement
+    collective: bool = False
+    in_force: Version | None = field(default=None, init=False)
+    term: int = field(default=0, init=False)
+    _stream: int | None = field(default=None, init=False)
+    _holding: _Holding | None = field(default=None, init=False)
+    # Offers up to this version were applied, aborted or refused. Later copies are ignored.
+    _settled: Version = field(default=Version(0, 0), init=False)
+    _highest: int = field(default=0, init=False)
+    _flipped_at: int | None = field(default=None, init=False)
 
     # Events of the session.
 
-    def connected(self, stream: int) -> Hello:
-        """A stream to the server was opened, and replaces any other.
-
-        Args:
-            stream: the number of the stream, higher than that of any earlier one.
-
-        Returns:
-            The first message to send.
-        """
+    def connected(self, stream: int) -> messages.Hello:
+        """The first message on a new stream, which replaces all others: they have lower numbers."""
         self._stream = stream
-        return Hello(
+        return messages.Hello(
             group_id=self.group_id,
-            worker=self._process.worker,
-            incarnation=self._process.incarnation,
+            worker=self.worker,
+            incarnation=self.incarnation,
             stream=stream,
             gpus=self.gpus,
             placement=self.placement,
@@ -146,13 +146,13 @@ class WorkerSwitch:
         if stream != self._stream or not self.accept_term(term):
             return []
         match order:
-            case Welcome():
+            case messages.Welcome():
                 return self._welcomed(order)
-            case OfferedSwitch():
+            case SwitchOffer():
                 return self._offered(order)
-            case Commit():
+            case messages.Commit():
                 return self._committed(order)
-            case Abort():
+            case messages.Abort():
                 return self._aborted(order.version)
 
     # Events of the engine.
@@ -168,7 +168,7 @@ class WorkerSwitch:
         if failure is not None:
             return self._refuse(holding.offer, failure, discard=True)
         holding.state = _State.PREPARED
-        return self._send(Prepared(version, holding.offer.placement.digest))
+        return self._send(messages.Prepared(version, holding.offer.digest))
 
     def contribute(self) -> tuple[int, int]:
         """This rank's part of the barrier: the generations accepted and armed, 0 for none."""
@@ -176,7 +176,7 @@ class WorkerSwitch:
         if holding is None or holding.state in (_State.DISCARDING, _State.FLIPPING):
             return 0, 0
         ready = holding.state is _State.ACCEPTED and not holding.transferring
-        holding.contributed = self._collective and ready
+        holding.contributed = self.collective and ready
         generation = holding.offer.version.generation
         return generation, generation if holding.state is _State.ARMED else 0
 
@@ -207,8 +207,8 @@ class WorkerSwitch:
         offer, self._holding = holding.offer, None
         self.placement, self.in_force = offer.placement, offer.version
         self._settled, self._flipped_at = offer.version, step
-        note = Note(Flipped(self._process, offer.version, offer.placement.digest, step))
-        return [note, *self._send(Applied(offer.version, offer.placement.digest, step))]
+        event = Flipped(Process(self.worker, self.incarnation), offer.version, offer.digest, step)
+        return [event, *self._send(messages.Applied(offer.version, offer.digest, step))]
 
     def regroup(
         self, group_id: str, placement: Placement, gpus: tuple[int, ...] | None = None
@@ -229,7 +229,7 @@ class WorkerSwitch:
 
     # Orders of the server.
 
-    def _welcomed(self, order: Welcome) -> list[Effect]:
+    def _welcomed(self, order: messages.Welcome) -> list[Effect]:
         version, digest = order.version, self.placement.digest
         if self.in_force is not None and version.epoch <= self.in_force.epoch:
             return []
@@ -238,29 +238,33 @@ class WorkerSwitch:
             return [Complain(reason)]
         self.in_force, self._flipped_at = version, None
         self._settle(version)
-        note = Note(InForce(self._process, self.group_id, version, digest))
-        return [note, *(self._discard(self._holding) if self._holding else [])]
+        event = InForce(Process(self.worker, self.incarnation), self.group_id, version, digest)
+        return [event, *(self._discard(self._holding) if self._holding else [])]
 
-    def _offered(self, offer: OfferedSwitch) -> list[Effect]:
+    def _offered(self, offer: SwitchOffer) -> list[Effect]:
         if offer.version <= self._settled:
             return []
-        if self._holding is not None and self._holding.offer.version == offer.version:
-            return self._repeat(self._holding)
-        reason = self._refusal_reason(offer)
-        if reason is not None:
-            return self._refuse(offer, reason)
-        self._holding = _Holding(offer, transferring=not self._collective)
+        if self._holding is not None:
+            held = self._holding.offer.version
+            if held == offer.version:
+                return self._repeat(self._holding)
+            return self._refuse(offer, f"the worker already holds {held}")
+        if offer.base != self.in_force or offer.base_digest != self.placement.digest:
+            base = f"the offer's base is {offer.base}, but {self.in_force} is in force here"
+            return self._refuse(offer, base)
+        self._holding = _Holding(offer, transferring=not self.collective)
         self._highest = max(self._highest, offer.version.generation)
-        effects = self._send(Accepted(offer.version, offer.placement.digest))
-        return [*effects, *([] if self._collective else [Prepare(offer)])]
+        accepted = self._send(messages.Accepted(offer.version, offer.digest))
+        return accepted if self.collective else [*accepted, Prepare(offer)]
 
-    def _committed(self, order: Commit) -> list[Effect]:
+    def _committed(self, order: messages.Commit) -> list[Effect]:
         if order.version == self.in_force and self._flipped_at is not None:
-            return self._send(Applied(order.version, self.placement.digest, self._flipped_at))
+            digest = self.placement.digest
+            return self._send(messages.Applied(order.version, digest, self._flipped_at))
         holding = self._holding
         if holding is None or holding.offer.version != order.version:
             return [Complain(f"commit of {order.version}, which this worker does not hold")]
-        if holding.offer.placement.digest != order.digest:
+        if holding.offer.digest != order.digest:
             return [Complain(f"commit of {order.version} with a digest that is not its own")]
         if holding.state in (_State.ACCEPTED, _State.DISCARDING):
             return [Complain(f"commit of {order.version}, which is {holding.state.name} here")]
@@ -274,35 +278,27 @@ class WorkerSwitch:
             return [Complain(f"abort of {version}, which is in force here")]
         if holding is None or holding.offer.version != version:
             self._settle(version)
-            return self._send(Discarded(version))
+            return self._send(messages.Discarded(version))
         if holding.state in (_State.ARMED, _State.FLIPPING):
             return [Complain(f"abort of {version}, which is {holding.state.name} here")]
         return self._discard(holding)
 
     # The offer that is held.
 
-    def _refusal_reason(self, offer: OfferedSwitch) -> str | None:
-        """Why this worker cannot accept an offer; None if it can."""
-        if self._holding is not None:
-            return f"the worker already holds {self._holding.offer.version}"
-        if offer.base != self.in_force or offer.base_digest != self.placement.digest:
-            return f"the offer's base is {offer.base}, but {self.in_force} is in force here"
-        return None
-
     def _repeat(self, holding: _Holding) -> list[Effect]:
         """Answer a repeated offer like the first one."""
-        version, digest = holding.offer.version, holding.offer.placement.digest
+        version, digest = holding.offer.version, holding.offer.digest
         if holding.state is _State.ACCEPTED:
-            return self._send(Accepted(version, digest))
+            return self._send(messages.Accepted(version, digest))
         if holding.state is _State.DISCARDING:
             return []
-        return self._send(Prepared(version, digest))
+        return self._send(messages.Prepared(version, digest))
 
-    def _refuse(self, offer: OfferedSwitch, reason: str, *, discard: bool = False) -> list[Effect]:
+    def _refuse(self, offer: SwitchOffer, reason: str, *, discard: bool = False) -> list[Effect]:
         if discard:
             self._holding = None
         self._settle(offer.version)
-        refused = self._send(Refused(offer.version, offer.placement.digest, reason))
+        refused = self._send(messages.Refused(offer.version, offer.digest, reason))
         return [*([Discard(offer)] if discard else []), *refused]
 
     def _discard(self, holding: _Holding) -> list[Effect]:
@@ -315,19 +311,19 @@ class WorkerSwitch:
 
     def _drop(self, holding: _Holding) -> list[Effect]:
         self._holding = None
-        return [Discard(holding.offer), *self._send(Discarded(holding.offer.version))]
+        return [Discard(holding.offer), *self._send(messages.Discarded(holding.offer.version))]
 
     def _settle(self, version: Version) -> None:
         self._settled = max(self._settled, version)
         self._highest = max(self._highest, version.generation)
 
-    def _held(self) -> Held | None:
+    def _held(self) -> messages.Held | None:
         holding = self._holding
         if holding is None:
             return None
         # The server does not know the state of a flip that has begun.
         state = _State.ARMED if holding.state is _State.FLIPPING else holding.state
-        return Held(holding.offer.version, HeldState(state.value))
+        return messages.Held(holding.offer.version, messages.HeldState(state.value))
 
-    def _send(self, answer: Answer) -> list[Effect]:
-        return [] if self._stream is None else [Send(answer)]
+    def _send(self, answer: messages.Answer) -> list[Effect]:
+        return [] if self._stream is None else [answer]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.client.worker.engine import KINDS, Engine
-from tests.client.worker.server import RunningSessions, serving_sessions
+from tests.client.worker.engine import KINDS, Engine, Start
+from tests.client.worker.server import RunningSessions, Stream, serving_sessions
 
 
 @pytest.fixture
@@ -16,9 +16,7 @@ def server() -> Iterator[RunningSessions]:
 
 
 @pytest.fixture(params=KINDS)
-def start(
-    request: pytest.FixtureRequest, server: RunningSessions
-) -> Iterator[Callable[..., Engine]]:
+def start(request: pytest.FixtureRequest, server: RunningSessions) -> Iterator[Start]:
     """Starts an engine with a session of either kind; closed when the test ends."""
     started: list[Engine] = []
 
@@ -34,6 +32,12 @@ def start(
 
 
 @pytest.fixture
-def engine(start: Callable[..., Engine]) -> Engine:
+def engine(start: Start) -> Engine:
     """The only worker of its group."""
     return start()
+
+
+@pytest.fixture
+def stream(server: RunningSessions, engine: Engine) -> Stream:
+    """The engine's stream, with a directive and an epoch."""
+    return server.joined()

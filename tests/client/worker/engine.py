@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.client.worker.server import WAIT
+from tests.client.worker.server import WAIT, Stream, offer_of
 from trimtab_client import (
     AsyncWorkerSession,
     Flip,
@@ -20,14 +21,18 @@ from trimtab_client import (
     RetryPolicy,
     SwitchOffer,
     Topology,
+    Version,
     WorkerOptions,
     WorkerSession,
 )
+from trimtab_protocol.messages import Abort, Accepted, Applied, Commit, Prepared
 
 LAYERS, EXPERTS, GPUS, SLOTS = 3, 4, 2, 3
 TOPOLOGY = Topology(num_replicas=GPUS * SLOTS, num_gpus=GPUS)
 FIRST = Placement.untouched(LAYERS, EXPERTS, GPUS * SLOTS, GPUS)
 QUICK = RetryPolicy(initial_backoff=0.001, max_backoff=0.01)
+SLOW = RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0)
+AT_ONCE = RetryPolicy(initial_backoff=0.0, max_backoff=0.0)
 
 
 def changed(placement: Placement, layer: int = 1, turn: int = 1) -> Placement:
@@ -38,6 +43,8 @@ def changed(placement: Placement, layer: int = 1, turn: int = 1) -> Placement:
 
 
 SECOND = changed(FIRST)
+ZERO, ONE, TWO = (Version(1, generation) for generation in range(3))
+COMMIT, ABORT = Commit(ONE, SECOND.digest), Abort(ONE)
 
 
 def options(**others: Any) -> WorkerOptions:
@@ -79,70 +86,52 @@ class MinBarrier:
 class SyncSession:
     """`WorkerSession`, as it is."""
 
-    threaded = True
-
     def __init__(self, *args: Any, **others: Any) -> None:
         self.session = WorkerSession(*args, **others)
-
-    def at_step_boundary(self, step: int) -> Flip | None:
-        return self.session.at_step_boundary(step)
 
     def call(self, method: str, *args: Any, **others: Any) -> Any:
         return getattr(self.session, method)(*args, **others)
 
-    def close(self, *args: Any, **others: Any) -> None:
-        self.session.close(*args, **others)
+    def end(self) -> None:
+        pass
 
 
 class AsyncSession:
     """`AsyncWorkerSession`, on an event loop of its own."""
 
-    threaded = False
-
-    def __init__(self, *args: Any, **others: Any) -> None:
+    def __init__(self, *args: Any, barrier: Any = None, **others: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        barrier = others.get("barrier")
-        if barrier is not None:
 
-            async def wait_on_a_thread(values: Sequence[int]) -> Any:
-                return await asyncio.to_thread(barrier, values)
+        async def wait_on_a_thread(values: Sequence[int]) -> Any:
+            return await asyncio.to_thread(barrier, values)
 
-            others["barrier"] = wait_on_a_thread
+        async def make() -> AsyncWorkerSession:
+            return AsyncWorkerSession(*args, barrier=barrier and wait_on_a_thread, **others)
+
         try:
-            self.session = self._wait(self._make(*args, **others))
+            self.session = self._wait(make())
         except BaseException:
-            self._end()
+            self.end()
             raise
-
-    def at_step_boundary(self, step: int) -> Flip | None:
-        flip: Flip | None = self._wait(self.session.at_step_boundary(step))
-        return flip
 
     def call(self, method: str, *args: Any, **others: Any) -> Any:
         async def on_the_loop() -> Any:
-            return getattr(self.session, method)(*args, **others)
+            result = getattr(self.session, method)(*args, **others)
+            return await result if inspect.isawaitable(result) else result
 
-        return self._wait(on_the_loop())
+        return None if self._loop.is_closed() else self._wait(on_the_loop())
 
-    def close(self, *args: Any, **others: Any) -> None:
+    def end(self) -> None:
         if not self._loop.is_closed():
-            self._wait(self.session.close(*args, **others))
-            self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(2 * WAIT)
-
-    @staticmethod
-    async def _make(*args: Any, **others: Any) -> AsyncWorkerSession:
-        return AsyncWorkerSession(*args, **others)
 
 
 KINDS = {"sync": SyncSession, "async": AsyncSession}
@@ -181,11 +170,14 @@ class Engine:
             pass
         return event.values
 
+    def begin(self, step: Any) -> Flip | None:
+        flip: Flip | None = self.harness.call("at_step_boundary", step)
+        return flip
+
     def boundary(self) -> Flip | None:
         """Begin the next step."""
         self.step += 1
-        flip: Flip | None = self.harness.at_step_boundary(self.step)
-        return flip
+        return self.begin(self.step)
 
     def steps_until_flip(self) -> Flip:
         """Take steps until there is something to flip to, as it comes when it comes."""
@@ -205,7 +197,8 @@ class Engine:
         self.harness.call("regroup", *args, **others)
 
     def close(self, *args: Any, **others: Any) -> None:
-        self.harness.close(*args, **others)
+        self.harness.call("close", *args, **others)
+        self.harness.end()
 
     def _on_offer(self, offer: SwitchOffer) -> Future[Any]:
         self.log.append("offer")
@@ -216,3 +209,40 @@ class Engine:
     def _on_abort(self, offer: SwitchOffer) -> None:
         self.log.append("abort")
         self.aborted.put(offer)
+
+
+Start = Callable[..., Engine]
+
+
+def offer(stream: Stream, version: Version = ONE, **others: Any) -> None:
+    values = {"base_version": ZERO, "base": FIRST, "new": SECOND, "gpus": (0, 1), **others}
+    stream.tell(offer_of(version, **values))
+
+
+# How far a switch to 1.1 has come.
+
+
+def accepted(stream: Stream, engine: Engine) -> Future[Any]:
+    """An offer is accepted; its transfer runs, and is returned."""
+    offer(stream)
+    assert stream.expect("accepted") == Accepted(ONE, SECOND.digest)
+    return engine.next_offer()[1]
+
+
+def prepared(stream: Stream, engine: Engine) -> None:
+    accepted(stream, engine).set_result(None)
+    assert stream.expect("prepared") == Prepared(ONE, SECOND.digest)
+
+
+def armed(stream: Stream, engine: Engine) -> None:
+    prepared(stream, engine)
+    stream.tell(COMMIT)
+    stream.fence()
+
+
+def flipped(stream: Stream, engine: Engine) -> Applied:
+    """The engine has flipped; what it says is returned."""
+    armed(stream, engine)
+    engine.steps_until_flip()
+    engine.apply()
+    return stream.expect("applied")

@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-import numpy as np
 
-from tests.client.service import Failure, array_of, tensor_of
-from trimtab.v1alpha1 import session_service_pb2, switch_pb2
+from tests.client.service import Failure
+from trimtab.v1alpha1 import switch_pb2
 from trimtab.v1alpha1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
 )
 from trimtab_client import Placement, Version
+from trimtab_protocol.messages import Directive, Offer, ReportAck, ServerMessage, Welcome
+from trimtab_protocol.wire.requests import decode_answer, decode_hello, decode_report
+from trimtab_protocol.wire.responses import Response, encode_response
+from trimtab_server.domain.topology import Topology
+from trimtab_server.rollout.differences import Differences
 
 WAIT = 20.0
 _END = object()
@@ -30,7 +34,7 @@ class Stream:
     """One session, as the server sees it."""
 
     def __init__(self, hello: Any, term: int) -> None:
-        self.hello = hello
+        self.hello, self.setup = decode_hello(hello)
         self.term = term
         self.over = threading.Event()
         self.half_closed = threading.Event()
@@ -38,16 +42,21 @@ class Stream:
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def send(self, *, term: int | None = None, **message: Any) -> None:
-        term = self.term if term is None else term
-        self._outgoing.put(session_service_pb2.SessionResponse(term=term, **message))
+    def tell(self, message: ServerMessage) -> None:
+        self._outgoing.put(encode_response(self.term, message))
+
+    def tell_raw(self, **fields: Any) -> None:
+        """Send a message that no server would send."""
+        self._outgoing.put(Response(term=self.term, **fields))
+
+    def direct(self, interval: float = 1000.0, lease: float = 0.0) -> None:
+        self.tell(Directive(interval, lease))
+
+    def acknowledge(self, seq: int) -> None:
+        self.tell(ReportAck(seq))
 
     def fail(
-        self,
-        code: grpc.StatusCode,
-        details: str = "scripted",
-        *,
-        retry_after: float | None = None,
+        self, code: grpc.StatusCode, details: str = "scripted", *, retry_after: float | None = None
     ) -> None:
         self._outgoing.put(Failure(code, details, retry_after=retry_after))
 
@@ -60,35 +69,18 @@ class Stream:
             message = self._received.get(timeout=WAIT)
             got = message.WhichOneof("message")
             if got == kind:
-                return getattr(message, kind)
+                break
             assert got == "report", f"{got} came, and {kind} should have: {message}"
+        if kind == "report":
+            return decode_report(message.report)
+        return message.goodbye if kind == "goodbye" else decode_answer(message)
 
     def fence(self) -> None:
         """Return when the worker has heard all that was sent, and has said nothing to it."""
-        version = switch_pb2.Version(epoch=2**40, generation=next(_fences))
-        self.send(offer=switch_pb2.Offer(version=version, digest=bytes(32)))
+        version = Version(2**40, next(_fences))
+        number = switch_pb2.Version(epoch=version.epoch, generation=version.generation)
+        self.tell_raw(offer=switch_pb2.Offer(version=number, digest=bytes(32)))
         assert self.expect("refused").version == version
-
-    # What a server says most.
-
-    def direct(self, interval: float = 1000.0, lease: float = 0.0) -> None:
-        self.send(
-            directive=session_service_pb2.Directive(
-                report_interval_seconds=interval, lease_seconds=lease
-            )
-        )
-
-    def acknowledge(self, seq: int) -> None:
-        self.send(report_ack=session_service_pb2.ReportAck(seq=seq))
-
-    def welcome(self, version: Version, placement: Placement) -> None:
-        self.send(welcome=switch_pb2.Welcome(version=wire(version), digest=placement.digest))
-
-    def commit(self, version: Version, placement: Placement) -> None:
-        self.send(commit=switch_pb2.Commit(version=wire(version), digest=placement.digest))
-
-    def abort(self, version: Version) -> None:
-        self.send(abort=switch_pb2.Abort(version=wire(version)))
 
     # gRPC's threads.
 
@@ -165,9 +157,7 @@ class RunningSessions:
         """The next stream, with a directive and an epoch."""
         stream = self.next_stream()
         stream.direct()
-        epoch = switch_pb2.Version(epoch=1)
-        digest = stream.hello.placement.digest
-        stream.send(welcome=switch_pb2.Welcome(version=epoch, digest=digest))
+        stream.tell(Welcome(Version(1, 0), stream.hello.placement.digest))
         return stream
 
 
@@ -204,63 +194,10 @@ def serving_bytes(answer: bytes) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def wire(version: Version) -> switch_pb2.Version:
-    return switch_pb2.Version(epoch=version.epoch, generation=version.generation)
-
-
-def version_of(message: Any) -> Version:
-    return Version(message.epoch, message.generation)
-
-
-def counts_of(report: Any) -> list[list[int]]:
-    return array_of(report.counts).tolist()
-
-
-def offer_message(
+def offer_of(
     version: Version, base_version: Version, base: Placement, new: Placement, gpus: tuple[int, ...]
-) -> switch_pb2.Offer:
-    """What a server asks of the worker that owns `gpus`, found slot by slot."""
-    per_gpu = base.phy2log.shape[1] // base.num_gpus
-    layers = [i for i in range(len(base.phy2log)) if (base.phy2log[i] != new.phy2log[i]).any()]
-    receives, sources, sends, copies = [], [], [], []
-    for layer in layers:
-        old_R, new_R = base.phy2log[layer].tolist(), new.phy2log[layer].tolist()
-        arrived: dict[tuple[int, int], int] = {}
-        for slot, expert in enumerate(new_R):
-            gpu = slot // per_gpu
-            if old_R[slot] == expert:
-                continue
-            here = [r for r in range(gpu * per_gpu, (gpu + 1) * per_gpu) if old_R[r] == expert]
-            near = here[0] if here else arrived.get((gpu, expert))
-            if near is not None:
-                if gpu in gpus:
-                    copies.append([layer, near, slot, expert])
-                continue
-            arrived[gpu, expert] = slot
-            holders = [r for r, held in enumerate(old_R) if held == expert]
-            holding = sorted({r // per_gpu for r in holders})
-            if gpu in gpus:
-                receives.append([layer, slot, expert])
-                sources.append(holding)
-            elif holding[0] in gpus:
-                sends.append([layer, holders[0], slot, expert])
-    widest = max(map(len, sources), default=0)
-    padded = [row + [-1] * (widest - len(row)) for row in sources]
-    return switch_pb2.Offer(
-        version=wire(version),
-        digest=new.digest,
-        base=wire(base_version),
-        base_digest=base.digest,
-        layers=tensor_of(np.array(layers)),
-        old_rows=tensor_of(base.phy2log[layers]),
-        new_rows=tensor_of(new.phy2log[layers]),
-        receives=_rows(receives),
-        receive_sources=_rows(padded),
-        sends=_rows(sends),
-        copies=_rows(copies),
-        bytes=len(receives) * 100,
-    )
-
-
-def _rows(rows: list[list[int]]) -> Any:
-    return tensor_of(np.array(rows)) if rows else None
+) -> Offer:
+    """What a server asks of the worker that owns `gpus`."""
+    topology = Topology(base.phy2log.shape[1], base.num_gpus)
+    transfers = Differences.between(base, new, topology, 100).for_worker(gpus)
+    return Offer(version, new.digest, base_version, base.digest, transfers)

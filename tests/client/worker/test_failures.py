@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.client.worker.engine import FIRST, QUICK, SECOND, Engine, options
-from tests.client.worker.server import WAIT, RunningSessions, offer_message
-from trimtab_client import AsyncWorkerSession, Version
-
-ZERO, ONE = Version(1, 0), Version(1, 1)
-Start = Callable[..., Engine]
+from tests.client.worker.engine import ONE, QUICK, Engine, Start, offer, options
+from tests.client.worker.server import WAIT, RunningSessions
+from trimtab_client import AsyncWorkerSession
 
 
 def raising(kind: type[BaseException]) -> Callable[[object], Any]:
@@ -26,10 +23,6 @@ def raising(kind: type[BaseException]) -> Callable[[object], Any]:
     return callback
 
 
-def offer() -> Any:
-    return offer_message(ONE, ZERO, FIRST, SECOND, (0, 1))
-
-
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
@@ -37,9 +30,11 @@ def offer() -> Any:
         ("sync", KeyboardInterrupt),
         ("sync", asyncio.CancelledError),
         ("async", asyncio.CancelledError),
+        ("sync", RuntimeError),
+        ("async", RuntimeError),
     ],
 )
-def test_a_callback_that_exits_counts_as_failed_and_the_session_continues(
+def test_a_callback_that_raises_or_exits_counts_as_failed_and_the_session_continues(
     server: RunningSessions,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -48,7 +43,7 @@ def test_a_callback_that_exits_counts_as_failed_and_the_session_continues(
     failing = raising(error)
     engine = Engine(kind, server.target, on_state=failing, on_offer=failing, on_abort=failing)
     stream = server.joined()
-    stream.send(offer=offer())
+    offer(stream)
     stream.expect("accepted")
     assert f"on_offer failed: {error.__name__}(3)" in stream.expect("refused").reason
 
@@ -65,7 +60,7 @@ def test_an_exit_on_the_engines_own_thread_is_raised(server: RunningSessions) ->
         "sync", server.target, options(transfer="collective"), on_offer=raising(SystemExit)
     )
     stream = server.joined()
-    stream.send(offer=offer())
+    offer(stream)
     stream.expect("accepted")
     with pytest.raises(SystemExit):
         engine.boundary()
@@ -75,23 +70,27 @@ def test_an_exit_on_the_engines_own_thread_is_raised(server: RunningSessions) ->
     engine.close(timeout=0.1)
 
 
+def task_of_the_session() -> asyncio.Task[Any]:
+    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "trimtab-worker 0"]
+    return task
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_an_exit_on_the_event_loop_ends_the_loop(
     server: RunningSessions, kind: type[BaseException]
 ) -> None:
-    sessions = []
+    begun = []
 
     async def main() -> None:
-        sessions.append(
-            AsyncWorkerSession(
-                server.target,
-                options(),
-                on_offer=lambda offer: None,
-                on_abort=lambda offer: None,
-                on_state=raising(kind),
-                retry=QUICK,
-            )
+        session = AsyncWorkerSession(
+            server.target,
+            options(),
+            on_offer=lambda offer: None,
+            on_abort=lambda offer: None,
+            on_state=raising(kind),
+            retry=QUICK,
         )
+        begun.append((session, task_of_the_session()))
         await asyncio.Event().wait()
 
     answering = threading.Thread(target=lambda: server.next_stream().direct())
@@ -99,7 +98,9 @@ def test_an_exit_on_the_event_loop_ends_the_loop(
     with pytest.raises(kind):
         asyncio.run(main())
     answering.join()
-    assert not sessions[0].connected
+    [(session, task)] = begun
+    assert not session.connected
+    assert isinstance(task.exception(), kind)
 
 
 async def test_a_cancelled_session_is_not_connected(server: RunningSessions) -> None:
@@ -109,7 +110,7 @@ async def test_a_cancelled_session_is_not_connected(server: RunningSessions) -> 
     stream = await asyncio.to_thread(server.joined)
     await asyncio.to_thread(stream.fence)
     assert session.connected
-    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "trimtab-worker 0"]
+    task = task_of_the_session()
     task.cancel()
     await asyncio.wait([task], timeout=WAIT)
 

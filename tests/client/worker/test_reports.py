@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.client.worker.engine import FIRST, SECOND, Engine, options
-from tests.client.worker.server import RunningSessions, Stream, counts_of, offer_message
-from trimtab_client import Version
+from tests.client.worker.engine import COMMIT, FIRST, SECOND, Engine, Start, options, prepared
+from tests.client.worker.server import RunningSessions, Stream
 
 OFTEN = 0.01
 ONES = np.ones((3, 4), np.int64)
-Start = Callable[..., Engine]
+
+
+@pytest.fixture
+def reporting(server: RunningSessions, engine: Engine) -> Stream:
+    """The engine's stream, on which it reports often."""
+    stream = server.next_stream()
+    stream.direct(OFTEN)
+    return stream
 
 
 def report_with(stream: Stream, total: int) -> Any:
     """The first report whose counts come to `total`; those before it are acknowledged."""
     while True:
         report = stream.expect("report")
-        if np.sum(counts_of(report)) == total:
+        if report.counts_LE.sum() == total:
             return report
         stream.acknowledge(report.seq)
 
@@ -35,18 +40,16 @@ def test_there_is_no_report_before_the_first_directive(
     assert stream.reports == 0
 
     stream.direct(OFTEN)
-    assert counts_of(stream.expect("report")) == ONES.tolist()
+    assert stream.expect("report").counts_LE.tolist() == ONES.tolist()
 
 
-def test_counts_are_cumulative_and_numbered(server: RunningSessions, engine: Engine) -> None:
-    stream = server.next_stream()
-    stream.direct(OFTEN)
+def test_counts_are_cumulative_and_numbered(reporting: Stream, engine: Engine) -> None:
     seen = []
     for turn in range(1, 4):
         engine.record(ONES, 10 * turn, 10 * turn + 9)
-        report = report_with(stream, 12 * turn)
+        report = report_with(reporting, 12 * turn)
         assert (report.first_step, report.last_step) == (10 * turn, 10 * turn + 9)
-        stream.acknowledge(report.seq)
+        reporting.acknowledge(report.seq)
         seen.append(report.seq)
     assert seen == sorted(set(seen))
 
@@ -60,33 +63,28 @@ def test_the_largest_step_is_in_the_snapshot(server: RunningSessions, engine: En
     assert stream.expect("report").first_step == 2**63 - 1
 
 
-def test_a_report_without_new_steps_covers_none(server: RunningSessions, engine: Engine) -> None:
-    stream = server.next_stream()
-    stream.direct(OFTEN)
-
-    first = stream.expect("report")
+def test_a_report_without_new_steps_covers_none(reporting: Stream) -> None:
+    first = reporting.expect("report")
     assert (first.seq, first.first_step, first.last_step) == (1, 0, -1)
-    assert counts_of(first) == np.zeros((3, 4)).tolist()
-    stream.acknowledge(1)
-    assert stream.expect("report").seq == 2
+    assert first.counts_LE.tolist() == np.zeros((3, 4)).tolist()
+    reporting.acknowledge(1)
+    assert reporting.expect("report").seq == 2
 
 
 def test_one_report_is_unacknowledged_at_a_time_and_the_next_has_the_latest_counts(
-    server: RunningSessions, engine: Engine
+    reporting: Stream, engine: Engine
 ) -> None:
-    stream = server.next_stream()
-    stream.direct(OFTEN)
-    first = stream.expect("report")
+    first = reporting.expect("report")
     for step in range(100):
         engine.record(ONES, step, step)
-    stream.fence()
-    stream.fence()
-    assert stream.reports == 1
+    reporting.fence()
+    reporting.fence()
+    assert reporting.reports == 1
 
-    stream.acknowledge(first.seq)
-    second = stream.expect("report")
+    reporting.acknowledge(first.seq)
+    second = reporting.expect("report")
     assert (second.seq, second.first_step, second.last_step) == (2, 0, 99)
-    assert counts_of(second) == (100 * ONES).tolist()
+    assert second.counts_LE.tolist() == (100 * ONES).tolist()
 
 
 def test_reports_keep_the_lease_without_acknowledgements(
@@ -126,20 +124,13 @@ def test_after_a_loss_the_next_report_covers_all(
     stream.direct(OFTEN)
     report = stream.expect("report")
     assert (report.seq > before.seq) if known else (report.seq == 1)
-    assert counts_of(report) == (2 * ONES).tolist()
+    assert report.counts_LE.tolist() == (2 * ONES).tolist()
     assert report.last_step == 2
 
 
-def test_a_flip_neither_loses_nor_moves_counts(server: RunningSessions, engine: Engine) -> None:
-    stream = server.next_stream()
-    stream.direct()
-    base, version = Version(1, 0), Version(1, 1)
-    stream.welcome(base, FIRST)
-    stream.send(offer=offer_message(version, base, FIRST, SECOND, (0, 1)))
-    engine.next_offer()[1].set_result(None)
-    stream.expect("accepted")
-    stream.expect("prepared")
-    stream.commit(version, SECOND)
+def test_a_flip_neither_loses_nor_moves_counts(stream: Stream, engine: Engine) -> None:
+    prepared(stream, engine)
+    stream.tell(COMMIT)
 
     per_slot = np.arange(18).reshape(3, 6)
     expected = np.zeros((3, 4), np.int64)
@@ -154,7 +145,7 @@ def test_a_flip_neither_loses_nor_moves_counts(server: RunningSessions, engine: 
 
     stream.expect("applied")
     stream.direct(OFTEN)
-    assert counts_of(report_with(stream, int(expected.sum()))) == expected.tolist()
+    assert report_with(stream, int(expected.sum())).counts_LE.tolist() == expected.tolist()
 
 
 def test_a_worker_counts_its_own_slots(server: RunningSessions, start: Start) -> None:
@@ -164,7 +155,7 @@ def test_a_worker_counts_its_own_slots(server: RunningSessions, start: Start) ->
     engine.record(np.ones((3, 3), int), 0, 0, per_slot=True)
 
     # Slots 3, 4 and 5 hold the experts 3, 0 and 1.
-    assert counts_of(report_with(stream, 9)) == [[1, 1, 0, 1]] * 3
+    assert report_with(stream, 9).counts_LE.tolist() == [[1, 1, 0, 1]] * 3
 
 
 def add_slots(counts: np.ndarray, per_slot: np.ndarray, phy2log: np.ndarray) -> None:
@@ -180,7 +171,7 @@ def test_forgotten_load_is_reported_at_once(server: RunningSessions, engine: Eng
     engine.session.forget_load()
     report = stream.expect("report")
     assert report.discard
-    assert counts_of(report) == ONES.tolist()
+    assert report.counts_LE.tolist() == ONES.tolist()
     stream.acknowledge(report.seq)
     engine.session.forget_load()
     assert stream.expect("report").seq == report.seq + 1

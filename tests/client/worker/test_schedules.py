@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from grpc import StatusCode
 
-from trimtab_client import FailedPreconditionError, RetryPolicy, UnavailableError
+from trimtab_client import RetryPolicy, TrimtabError, UnavailableError
 from trimtab_client.worker.backoff import Backoff
 from trimtab_client.worker.reporting import ReportSchedule
 from trimtab_protocol.messages import Directive
@@ -86,8 +87,9 @@ def test_a_wait_that_the_server_asks_for_comes_on_top() -> None:
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5])
-def test_a_lasting_error_waits_long(jitter: float) -> None:
-    error = FailedPreconditionError("two workers own GPU 1")
+@pytest.mark.parametrize("code", ["FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED"])
+def test_a_lasting_error_waits_long(code: str, jitter: float) -> None:
+    error = TrimtabError("two workers own GPU 1", code=StatusCode[code])
     assert backoff(jitter).ended(error, 0.0, drained=False) == 5.0 + 5.0 * jitter
 
 

@@ -8,23 +8,32 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
-from tests.client.worker.engine import FIRST, SECOND, Engine
-from tests.client.worker.server import (
-    WAIT,
-    RunningSessions,
-    Stream,
-    offer_message,
-    version_of,
+from tests.client.worker.engine import (
+    ABORT,
+    AT_ONCE,
+    FIRST,
+    ONE,
+    SECOND,
+    SLOW,
+    TWO,
+    ZERO,
+    Engine,
+    Start,
+    accepted,
+    armed,
+    flipped,
+    offer,
+    prepared,
 )
-from trimtab.v1alpha1 import session_service_pb2
-from trimtab_client import InvalidArgumentError, RetryPolicy, Version
+from tests.client.worker.server import WAIT, RunningSessions, Stream
+from trimtab_client import RetryPolicy
+from trimtab_client.worker import connector
+from trimtab_protocol.messages import Abort, Drain, Held, HeldState
 
-ZERO, ONE = Version(1, 0), Version(1, 1)
-AT_ONCE = RetryPolicy(initial_backoff=0.0, max_backoff=0.0)
 LAST_STEP = 2**63 - 2
-Start = Callable[..., Engine]
 
 
 class Clock:
@@ -37,18 +46,147 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-def accepted(stream: Stream, engine: Engine) -> Any:
-    """An offer is accepted; its transfer runs, and is returned."""
-    stream.send(offer=offer_message(ONE, ZERO, FIRST, SECOND, (0, 1)))
-    stream.expect("accepted")
-    return engine.next_offer()[1]
+# What the next Hello says.
 
 
-def armed(stream: Stream, engine: Engine) -> None:
-    accepted(stream, engine).set_result(None)
-    stream.expect("prepared")
-    stream.commit(ONE, SECOND)
+STATES = {
+    "stable": (lambda stream, engine: None, None),
+    "accepted": (accepted, HeldState.ACCEPTED),
+    "prepared": (prepared, HeldState.PREPARED),
+    "armed": (armed, HeldState.ARMED),
+}
+
+
+@pytest.mark.parametrize("ending", ["drops", "fails", "restarts"])
+@pytest.mark.parametrize("state", STATES)
+def test_the_hello_after_a_loss_resumes_the_session(
+    server: RunningSessions, stream: Stream, engine: Engine, state: str, ending: str
+) -> None:
     stream.fence()
+    reach, held = STATES[state]
+    transfer = reach(stream, engine)
+    if ending == "drops":
+        stream.end()
+    elif ending == "fails":
+        stream.fail(grpc.StatusCode.ABORTED)
+    else:
+        server.stop()
+        server.start()
+    assert engine.boundary() is None or state == "armed"
+
+    stream = server.next_stream()
+    assert stream.hello.stream >= 2
+    assert stream.hello.in_force == ZERO
+    assert stream.hello.held == (held and Held(ONE, held))
+
+    stream.direct()
+    if state == "accepted":
+        # Its transfer went on, and goes on to be reported.
+        transfer.set_result(None)
+        stream.expect("prepared")
+    if state in ("accepted", "prepared"):
+        stream.tell(ABORT)
+        stream.expect("discarded")
+        assert engine.next_aborted().version == ONE
+    offer(stream, TWO)
+    assert stream.expect("refused" if state == "armed" else "accepted")
+
+
+def test_a_transfer_may_end_without_a_stream(
+    server: RunningSessions, stream: Stream, engine: Engine
+) -> None:
+    transfer = accepted(stream, engine)
+    server.stop()
+    engine.event("disconnected")
+    transfer.set_result(None)
+    server.start()
+
+    stream = server.next_stream()
+    if stream.hello.held != (ONE, HeldState.PREPARED):
+        # It connected before it heard that.
+        stream.expect("prepared")
+
+
+def test_steps_and_an_armed_flip_continue_without_a_server(
+    server: RunningSessions, stream: Stream, engine: Engine
+) -> None:
+    armed(stream, engine)
+    server.stop()
+    engine.event("disconnected")
+    assert not engine.session.connected
+
+    flip = engine.boundary()
+    assert flip is not None
+    engine.apply()
+    for _ in range(1000):
+        assert engine.boundary() is None
+    assert engine.session.in_force == ONE
+
+    server.start()
+    hello = server.next_stream().hello
+    assert (hello.in_force, hello.placement, hello.held) == (ONE, SECOND, None)
+    assert hello.flipped_at == flip.step
+
+
+def test_a_flip_that_the_next_hello_does_not_report_is_answered_on_its_stream(
+    server: RunningSessions, stream: Stream, engine: Engine
+) -> None:
+    armed(stream, engine)
+    assert engine.boundary() is not None
+    stream.end()
+    stream = server.next_stream()
+    assert stream.hello.held == Held(ONE, HeldState.ARMED)
+    engine.apply()
+
+    stream.direct()
+    assert stream.expect("applied").version == ONE
+
+
+# A server that is away.
+
+
+def test_an_engine_serves_on_if_there_never_was_a_server(start: Start) -> None:
+    engine = start(target="localhost:1", retry=SLOW)
+    for _ in range(1000):
+        assert engine.boundary() is None
+    engine.record(np.ones((3, 4), int), 1, 1000)
+    engine.close()
+
+
+def test_a_waiting_stream_finds_a_server_that_is_back(
+    server: RunningSessions, start: Start
+) -> None:
+    # No wait after the stream is lost, nor after the next finds no connection; then for long.
+    waits = iter([0.0, 0.0, *[1.0] * 100])
+    engine = start(retry=SLOW, random=lambda: next(waits))
+    server.joined()
+    engine.event("in_force")
+    server.stop()
+    for _ in range(2):
+        engine.event("disconnected")
+
+    server.start()
+    assert server.next_stream().hello.stream == 3
+
+
+def test_a_stream_that_waits_in_vain_is_followed_by_one_that_does_not_wait(
+    server: RunningSessions,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(connector, "_MAX_WAIT_FOR_READY_SECONDS", 0.02)
+    engine = start(retry=AT_ONCE)
+    server.joined()
+    engine.event("in_force")
+    server.stop()
+    reasons = {engine.event("disconnected")["reason"] for _ in range(5)}
+    assert all(reason.startswith("UNAVAILABLE: ") for reason in reasons)
+    said = [each for each in caplog.records if "no session" in each.message]
+    assert sum(each.levelname == "WARNING" for each in said) <= 2, "the loss, and that it lasts"
+
+    server.start()
+    assert server.next_stream().hello.stream > 5
 
 
 def test_a_stream_that_waited_for_its_server_stays_once_it_has_answered(
@@ -97,6 +235,44 @@ def test_a_new_group_begins_with_the_shortest_backoff(
     assert waits == [100.0] * 3
 
 
+def test_an_error_that_a_person_has_to_repair_is_retried_slowly(
+    server: RunningSessions, start: Start
+) -> None:
+    policy = RetryPolicy(initial_backoff=0.001, max_backoff=1000.0)
+    engine = start(retry=policy, random=lambda: 0.5)
+    server.next_stream().fail(grpc.StatusCode.FAILED_PRECONDITION, "two workers own GPU 1")
+
+    event = engine.event("disconnected")
+    assert event["retry_in"] == 750.0
+    assert event["reason"] == "FAILED_PRECONDITION: two workers own GPU 1"
+    assert engine.boundary() is None
+
+
+def test_a_drained_worker_comes_back_after_a_pause(server: RunningSessions, start: Start) -> None:
+    waits = iter([0.00001, *[0.0] * 100])
+    policy = RetryPolicy(initial_backoff=1.0, max_backoff=1000.0)
+    engine = start(retry=policy, random=lambda: next(waits))
+    stream = server.joined()
+    stream.tell(Drain(0.0))
+
+    assert engine.event("disconnected")["retry_in"] == pytest.approx(0.01)
+    assert stream.over.wait(WAIT)
+    assert server.next_stream().hello.stream == 2
+
+
+def test_a_drain_leaves_time_for_open_work(
+    server: RunningSessions, stream: Stream, engine: Engine
+) -> None:
+    stream.tell(Drain(1000.0))
+    assert flipped(stream, engine).step == engine.step
+
+    stream.fail(grpc.StatusCode.UNAVAILABLE)
+    assert server.next_stream().hello.flipped_at == engine.step
+
+
+# What is due on a stream that is left.
+
+
 def flips_as_its_stream_is_left(
     server: RunningSessions,
     start: Start,
@@ -121,8 +297,8 @@ def flips_as_its_stream_is_left(
     stream = server.joined()
     armed(stream, engine)
     assert engine.steps_until_flip().version == ONE
-    stream.send(drain=session_service_pb2.Drain(seconds=10.0))
-    stream.abort(ZERO)
+    stream.tell(Drain(10.0))
+    stream.tell(Abort(ZERO))
     return engine
 
 
@@ -134,7 +310,7 @@ def test_an_answer_that_misses_its_stream_is_not_sent_on_the_next(
 
     stream = server.next_stream()
     assert stream.hello.group_id == (group or "group 1")
-    assert version_of(stream.hello.in_force) == ONE
+    assert stream.hello.in_force == ONE
     assert stream.hello.flipped_at == engine.step
     stream.fence()
 
@@ -155,13 +331,13 @@ def test_on_state_gets_a_flip_before_the_next_hello_reports_it(
 
     flips_as_its_stream_is_left(server, start, on_flipped=on_flipped)
     assert told.get(timeout=WAIT)
-    assert version_of(server.next_stream().hello.in_force) == ONE
+    assert server.next_stream().hello.in_force == ONE
 
 
 def test_a_refusal_without_a_stream_is_not_logged(
     server: RunningSessions, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = start(retry=RetryPolicy(initial_backoff=1000.0, max_backoff=1000.0), random=lambda: 1)
+    engine = start(retry=SLOW, random=lambda: 1)
     stream = server.joined()
     transfer = accepted(stream, engine)
     stream.end()
@@ -173,9 +349,9 @@ def test_a_refusal_without_a_stream_is_not_logged(
     assert "refused" not in caplog.text
 
 
-def test_the_largest_step_is_reported(server: RunningSessions, start: Start) -> None:
-    engine = start()
-    stream = server.joined()
+def test_the_largest_step_is_reported(
+    server: RunningSessions, stream: Stream, engine: Engine
+) -> None:
     armed(stream, engine)
     engine.step = LAST_STEP - 1
     assert engine.boundary() is not None
@@ -184,17 +360,3 @@ def test_the_largest_step_is_reported(server: RunningSessions, start: Start) -> 
     assert stream.expect("applied").step == LAST_STEP
     stream.end()
     assert server.next_stream().hello.flipped_at == LAST_STEP
-
-
-def test_a_step_beyond_int64_is_refused_and_a_smaller_one_accepted(
-    server: RunningSessions, start: Start
-) -> None:
-    engine = start()
-    stream = server.joined()
-    stream.fence()
-    for step in (2**63, LAST_STEP + 1):
-        with pytest.raises(
-            InvalidArgumentError, match=rf"step: {step} is not in \[0, {LAST_STEP}\]"
-        ):
-            engine.harness.at_step_boundary(step)
-    assert engine.boundary() is None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.client.test_tls import CA, CERT, FILES, KEY, NAME
-from tests.client.worker.engine import Engine
+from tests.client.worker.engine import Start
 from tests.client.worker.server import RunningSessions, serving_sessions
 from trimtab_client import TlsOptions
-
-Start = Callable[..., Engine]
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.client.worker.engine import FIRST, QUICK, SECOND, options
-from tests.client.worker.server import WAIT, RunningSessions, offer_message
-from trimtab_client import AsyncWorkerSession, Flip, SwitchOffer, Version, WorkerSession
+from tests.client.worker.engine import COMMIT, ONE, QUICK, offer, options
+from tests.client.worker.server import WAIT, RunningSessions
+from trimtab_client import AsyncWorkerSession, Flip, SwitchOffer, WorkerSession
 
 METHODS = sorted(
     name for name, _ in inspect.getmembers(WorkerSession, callable) if not name.startswith("_")
@@ -46,7 +46,7 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
     begun, release = asyncio.Event(), asyncio.Event()
     brought: list[Sequence[int]] = []
 
-    async def on_offer(offer: SwitchOffer) -> None:
+    async def on_offer(_: SwitchOffer) -> None:
         begun.set()
         await release.wait()
 
@@ -55,7 +55,6 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
         brought.append(values)
         return values
 
-    version, base = Version(1, 1), Version(1, 0)
     async with AsyncWorkerSession(
         server.target,
         options(),
@@ -65,12 +64,12 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
         retry=QUICK,
     ) as session:
         stream = await asyncio.to_thread(server.joined)
-        stream.send(offer=offer_message(version, base, FIRST, SECOND, (0, 1)))
+        offer(stream)
         await asyncio.wait_for(begun.wait(), WAIT)
         await asyncio.to_thread(stream.expect, "accepted")
         release.set()
         await asyncio.to_thread(stream.expect, "prepared")
-        stream.commit(version, SECOND)
+        stream.tell(COMMIT)
         flip: Flip | None = None
         step = 0
         async with asyncio.timeout(WAIT):
@@ -79,13 +78,13 @@ async def test_transfer_and_barrier_may_be_coroutines(server: RunningSessions) -
                 flip = await session.at_step_boundary(step)
         session.applied()
         await asyncio.to_thread(stream.expect, "applied")
-        assert session.in_force == version
+        assert session.in_force == ONE
         assert len(brought) == step, "agreed on at every step"
         stream.end()
 
 
 async def test_a_coroutine_that_fails_refuses(server: RunningSessions) -> None:
-    async def on_offer(offer: SwitchOffer) -> None:
+    async def on_offer(_: SwitchOffer) -> None:
         raise OSError("link down")
 
     aborted = asyncio.Event()
@@ -97,7 +96,7 @@ async def test_a_coroutine_that_fails_refuses(server: RunningSessions) -> None:
         retry=QUICK,
     ):
         stream = await asyncio.to_thread(server.joined)
-        stream.send(offer=offer_message(Version(1, 1), Version(1, 0), FIRST, SECOND, (0, 1)))
+        offer(stream)
         await asyncio.to_thread(stream.expect, "accepted")
         refused = await asyncio.to_thread(stream.expect, "refused")
         assert "link down" in refused.reason

@@ -9,7 +9,7 @@ import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
 from trimtab_client.worker.offer import SwitchOffer
-from trimtab_client.worker.proposal import Room, check_offer
+from trimtab_client.worker.proposal import check_offer
 from trimtab_protocol.messages import Offer, Transfers
 from trimtab_protocol.version import Version
 
@@ -109,7 +109,7 @@ class Work:
                 bytes_received=len(mine),  # As if each expert had one byte.
             )
             offer = Offer(version, self.target.digest, base, self.base.digest, transfers)
-            offers.append(check_offer(offer, self.base, Room(gpus, staging_slots, 0)))
+            offers.append(check_offer(offer, self.base, gpus, staging_slots, 0))
         return offers
 
     def _send(self, receive: tuple[int, int, int], gpu: int) -> tuple[int, int, int, int]:

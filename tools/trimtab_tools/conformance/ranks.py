@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trimtab_client.worker.slots import slots_of
+from trimtab_client.worker.counters import slots_of
 from trimtab_tools.conformance.adapter import EngineAdapter, FloatArray, GroupSpec, MakeGroup
 from trimtab_tools.conformance.errors import BrokenContractError, NotApplicableError
 from trimtab_tools.conformance.expert_outputs import Observation

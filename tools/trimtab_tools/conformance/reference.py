@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from trimtab_client.placement import IntArray, Placement
+from trimtab_client.worker.counters import slots_of
 from trimtab_client.worker.offer import Flip, SwitchOffer
-from trimtab_client.worker.slots import slots_of
 from trimtab_protocol.messages import Transfer
 from trimtab_tools.conformance.adapter import FloatArray
 
