@@ -228,7 +228,7 @@ async def test_a_worker_that_refuses_an_offer_is_not_asked_again(tmp_path):
         await deployment.workers.answer(worker, Refused(version, AFTER.digest, "no room"))
         assert deployment.rollout.phase is Phase.IDLE
         assert deployment.rollout.record.last_generation == 1
-        assert deployment.target is None
+        assert deployment.driver.staged.target is None
         await deployment.operators.move_to(AFTER)
         assert deployment.rollout.phase is Phase.OFFERED
     assert verdict(tmp_path) == []
@@ -246,7 +246,7 @@ async def test_a_rollout_that_cannot_go_on_is_abandoned_without_an_alarm(tmp_pat
         await deployment.operators.pause("by hand")
         await deployment.workers.answer(worker, Applied(switch.version, digest, 7))
         assert deployment.rollout.record.in_force == switch.version
-        assert deployment.target is None
+        assert deployment.driver.staged.target is None
     assert "the deployment is paused: by hand" in (tmp_path / "history.jsonl").read_text()
     assert "alarm" not in capsys.readouterr().out
     assert verdict(tmp_path) == []
@@ -413,7 +413,7 @@ async def test_the_timer_of_an_offer_does_not_expire_the_next_offer(tmp_path):
         timers = []
         for _ in range(3):
             await deployment.operators.move_to(AFTER)
-            timers.append(deployment._core._expiry)
+            timers.append(deployment._expiry)
             version = deployment.rollout.record.switch.version
             await deployment.workers.answer(worker, Refused(version, AFTER.digest, "no room"))
         assert [timer.cancelled() for timer in timers] == [True, True, False]

@@ -65,7 +65,7 @@ def hello(index: int = 0, workers: int = 1, **changes: Any) -> pb.Hello:
 
 def counted(deployment: Deployment) -> Any:
     """Tokens of each expert that all workers have been counted with, [L, E]."""
-    loads = deployment._core.loads._workers.values()
+    loads = deployment.loads._workers.values()
     return sum(each.counters.counts_LE for each in loads).tolist()
 
 

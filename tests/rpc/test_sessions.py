@@ -91,7 +91,7 @@ async def test_a_plan_that_does_not_fit_is_switched_in_pieces(endpoint):
         await peer.say(applied=switch_pb2.Applied(step=generation, **about(offer)))
     await until(deployment, lambda: deployment.rollout.phase is Phase.IDLE)
     assert deployment.rollout.record.served[1].digest == AFTER.digest
-    assert deployment.target is None
+    assert deployment.driver.staged.target is None
 
 
 async def test_nothing_is_offered_while_nothing_can_be(endpoint):

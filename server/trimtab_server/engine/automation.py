@@ -110,8 +110,9 @@ class Automation:
 
     def abandon_own_target(self) -> None:
         """Abandon the rollout that is under way if a decision of the policy began it."""
-        if self._core.driver.target is self._own_target:
-            self._core.driver.abandon_target()
+        staged = self._core.driver.staged
+        if staged.target is self._own_target:
+            staged.abandon()
 
     @property
     def _now(self) -> float:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import AlreadyExistsError
 from trimtab_server.engine.automation import Automation
-from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.operator_side import OperatorSide
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.status import Status
 from trimtab_server.engine.worker_side import WorkerSide
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.record import Record
-from trimtab_server.rollout.rollout import Rollout
 
 
-class Deployment:
+class Deployment(DeploymentCore):
     """A deployment that its first worker or an operator created, or that the store had.
 
     Args:
-        store: what the store keeps of the deployment.
-        record: the record of the rollout that the store has.
-        events: of the deployment.
-        offer_seconds: time in which workers have to prepare an offer.
+        store, record, events, offer_seconds: see `DeploymentCore`.
         planner: makes plans; None if this server makes none.
 
     Attributes:
-        name: of the deployment.
+        automation: what it does by itself.
         workers: what its workers do.
         operators: what its operators do.
     """
@@ -49,65 +41,29 @@ class Deployment:
         offer_seconds: float,
         planner: Planner | None = None,
     ) -> None:
-        self.name = store.name
-        self._core = DeploymentCore(store, record, events, offer_seconds)
-        self._automation = Automation(self._core, planner)
-        self.workers = WorkerSide(self._core, self._automation)
-        self.operators = OperatorSide(self._core, self._automation)
-
-    @property
-    def spec(self) -> DeploymentSpec:
-        """What its workers agree on."""
-        return self._core.spec
-
-    @property
-    def policy(self) -> Policy:
-        """What its operators want."""
-        return self._core.policy
-
-    @property
-    def rollout(self) -> Rollout:
-        """The state machine of the rollout, to be read."""
-        return self._core.rollout
+        super().__init__(store, record, events, offer_seconds)
+        self.automation = Automation(self, planner)
+        self.workers = WorkerSide(self, self.automation)
+        self.operators = OperatorSide(self, self.automation)
 
     @property
     def durable(self) -> Record:
         """The record of the rollout that the store has."""
-        return self._core.driver.durable
-
-    @property
-    def target(self) -> Placement | None:
-        """The placement that a rollout is under way to; None if there is none."""
-        return self._core.driver.target
-
-    @property
-    def sessions(self) -> tuple[WorkerSession, ...]:
-        """The open sessions."""
-        return tuple(self._core.sessions)
-
-    @property
-    def decisions(self) -> DecisionLog:
-        """The last decisions."""
-        return self._automation.decisions
+        return self.driver.durable
 
     @property
     def status(self) -> Status:
         """The current status."""
-        return self._automation.status
-
-    @property
-    def is_deleted(self) -> bool:
-        """Whether the deployment was deleted or is closed. Another may have its name."""
-        return self._core.closed
+        return self.automation.status
 
     @property
     def is_unused(self) -> bool:
         """Whether it has no session, and the store has nothing of it."""
-        return not self._core.sessions and not self._core.store.has_definition
+        return not self.sessions and not self.store.has_definition
 
     def load(self) -> Loads:
         """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""
-        return self._core.loads.load()
+        return self.loads.load()
 
     def require_same(self, spec: DeploymentSpec, policy: Callable[[Policy], Policy]) -> None:
         """Raise AlreadyExistsError if creating the deployment like this would change it."""
@@ -119,38 +75,6 @@ class Deployment:
                 f"deployment {self.name!r} exists and differs in {differences}"
             )
 
-    async def start(self) -> None:
-        """Restore what the workers had counted. Call this once, before all else.
-
-        Raises:
-            StoreError: the counters cannot be loaded.
-        """
-        await self._core.start()
-
-    async def save_counters(self) -> None:
-        """Save what the workers have counted, if they have reported since the last time.
-
-        Raises:
-            StoreError: the counters were not saved; the next call tries again.
-        """
-        await self._core.save_counters()
-
     async def rebalance_once(self) -> Decision | None:
         """See `Automation.rebalance_once`."""
-        return await self._automation.rebalance_once()
-
-    def mark_deleted(self, deleted: bool = True) -> None:
-        """Refuse every further change with NotFoundError, or allow changes again."""
-        self._core.closed = deleted
-
-    def changed(self) -> Coroutine[Any, Any, object]:
-        """Returns a wait for the next change to the rollout or the sessions, from this call on."""
-        return self._core.changed()
-
-    async def wait_idle(self) -> None:
-        """Return once all changes that were submitted have been applied."""
-        await self._core.wait_idle()
-
-    async def close(self) -> None:
-        """Finish all changes, and refuse further ones."""
-        await self._core.close()
+        return await self.automation.rebalance_once()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from trimtab_protocol.history import Aborting, Again, Applied, Committed, Event, Offered, Other
+from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.observer import HandledReport, Observer, Outcome, RolloutSummary
 from trimtab_server.engine.status import Status
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.rollout import Rollout
+from trimtab_server.store.errors import StoreError
+
+RETRY_AFTER_S = 1.0
+"""What callers are told to wait while the server cannot serve them."""
 
 _OUTCOMES: Mapping[type[Event], Outcome] = {
     Offered: "offered",
@@ -96,6 +102,15 @@ class DeploymentEvents:
         """An operation of the store failed."""
         self._observer.store_failed()
         self.alarm(reason)
+
+    @contextmanager
+    def reporting_store_errors(self) -> Iterator[None]:
+        """Report a StoreError, and raise UnavailableError for it."""
+        try:
+            yield
+        except StoreError as error:
+            self.store_failed(f"the store failed: {error}")
+            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
 
     def _aborted(self, cause: Cause) -> None:
         self._observer.switch_progressed(self.deployment, "aborted")

@@ -54,7 +54,7 @@ class OperatorSide:
             before = core.rollout.record.pinned
             # A rollout that is under way may lead elsewhere.
             if before is not None or placement is not None:
-                core.driver.abandon_target()
+                core.driver.staged.abandon()
             return core.rollout.pin(placement)
 
         await core.apply(pin)
@@ -76,7 +76,7 @@ class OperatorSide:
 
         async def update() -> None:
             policy = changed(core.policy)
-            with core.reporting_store_errors():
+            with core.events.reporting_store_errors():
                 await core.store.save_definition(replace(core.store.definition, policy=policy))
             # A worker that joined meanwhile may have changed the spec.
             self._automation.adopt(replace(core.store.definition, policy=policy))
@@ -95,7 +95,7 @@ class OperatorSide:
         self._core.loads.reset_load()
         self._automation.reset()
         self._core.events.note(Other("load_forgotten"))
-        with self._core.reporting_store_errors():
+        with self._core.events.reporting_store_errors():
             await self._core.save_counters()
 
     async def pause(self, reason: str) -> str | None:

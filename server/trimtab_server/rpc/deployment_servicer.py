@@ -194,7 +194,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ListDecisionsResponse:
         """Reads the latest decisions with their reasons."""
         with self._gate.admitted():
-            log = self._deployments.find(request.deployment).decisions
+            log = self._deployments.find(request.deployment).automation.decisions
             decided = log.newest(request.limit)
             return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
 
