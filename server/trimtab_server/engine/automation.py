@@ -27,7 +27,7 @@ class Automation:
     """Called again and again while the server runs.
 
     Args:
-        core: of the deployment.
+        core: the parts of the deployment.
         planner: makes plans; None if this server makes none.
 
     Attributes:
@@ -168,14 +168,11 @@ class Automation:
             self._backoff.record_offer(core.rollout.record)
 
     def _refresh_status(self) -> None:
-        core, shadow = self._core, None
-        record = core.rollout.record
-        if core.policy.mode is Mode.SHADOW:
-            shadow = self._shadow.follow(record.placement)
+        core, record = self._core, self._core.rollout.record
         if record.placement is not None and record.epoch is not None:
             members = record.epoch.members if core.spec.scope == "local" else {}
             owners = {worker: member.gpus for worker, member in members.items()}
-            self._monitor.refresh(record.placement, shadow, owners)
+            self._monitor.refresh(record.placement, self._shadow.placement, owners)
         core.events.status_refreshed(self.status)
 
     def _log(

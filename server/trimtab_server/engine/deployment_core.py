@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
@@ -26,6 +26,8 @@ from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
+
+_T = TypeVar("_T")
 
 
 class DeploymentCore:
@@ -98,26 +100,29 @@ class DeploymentCore:
 
     # Changes to the rollout.
 
-    async def apply(self, change: RolloutChange) -> None:
+    async def apply(self, change: RolloutChange) -> Record:
         """Apply a change to the rollout, with all that follows from it.
+
+        Returns:
+            The record before the change.
 
         Raises:
             NotFoundError: the deployment is closed.
             UnavailableError: the store failed.
         """
-        await self.run_exclusive(partial(self._change, change))
+        return await self.run_exclusive(partial(self._change, change))
 
     def submit(self, change: RolloutChange) -> asyncio.Task[None]:
         """The same in a task that need not be awaited. It does not raise these errors."""
         return self._executor.start(self._apply_quietly(change))
 
-    async def run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do other work while no change is applied to the rollout.
 
         Raises:
             NotFoundError: the deployment is closed.
         """
-        await self._executor.run(self._run_exclusive(work))
+        return await self._executor.run(self._run_exclusive(work))
 
     async def start_rollout(
         self, target: Placement, order: Sequence[int], blocked_reason: Callable[[], str | None]
@@ -162,16 +167,16 @@ class DeploymentCore:
             pass
         self.events.close()
 
-    async def _run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:
         async with self._executor.exclusive():
             if self.is_deleted:
                 raise NotFoundError(f"there is no deployment {self.name!r} any more")
-            await work()
+            return await work()
 
-    async def _change(self, change: RolloutChange) -> None:
+    async def _change(self, change: RolloutChange) -> Record:
         try:
             with self.events.reporting_store_errors():
-                await self.driver.apply(change)
+                return await self.driver.apply(change)
         except UnavailableError as error:
             self.driver.recover_later(error)
             raise

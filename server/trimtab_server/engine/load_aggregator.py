@@ -81,7 +81,6 @@ class LoadAggregator:
         self._halves: dict[str, int] = {}
         self._adaptive: AdaptiveLoad | None = None
         self._start_adaptive()
-        self._reported_at: dict[str, float] = {}
         self.changes = 0
         self._saved: Mapping[str, tuple[int, int]] = {}
 
@@ -106,7 +105,7 @@ class LoadAggregator:
         except InvalidArgumentError:
             self._report_handled(hello, report, "refused")
             raise
-        self._reported_at[hello.worker] = asyncio.get_running_loop().time()
+        load.reported_at = asyncio.get_running_loop().time()
         if taken is not None:
             if report.discard:
                 load.reset(self._smoothing.estimate(*self._shape))
@@ -165,7 +164,8 @@ class LoadAggregator:
 
     def reported_at(self, worker: str) -> float | None:
         """When a worker reported last, on the event loop's clock; None if not since the start."""
-        return self._reported_at.get(worker)
+        load = self._workers.get(worker)
+        return None if load is None else load.reported_at
 
     def set_smoothing(self, smoothing: Smoothing) -> None:
         """Go on with another smoothing, from the current estimates."""
@@ -197,7 +197,6 @@ class LoadAggregator:
         self.changes += bool(workers)
         for worker in workers:
             del self._workers[worker]
-            self._reported_at.pop(worker, None)
             self._halves.pop(worker, None)
             if self._adaptive is not None:
                 self._adaptive.forget(worker)

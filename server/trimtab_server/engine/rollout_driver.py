@@ -64,8 +64,11 @@ class RolloutDriver:
         """Tell the history what the store has. Call this once, before all else."""
         await self._perform(self.rollout.started())
 
-    async def apply(self, change: RolloutChange) -> None:
+    async def apply(self, change: RolloutChange) -> Record:
         """Apply a change to the rollout, carry out its effects, and offer the next stage if due.
+
+        Returns:
+            The record before the change.
 
         Raises:
             StoreError: call `recover_later`.
@@ -76,6 +79,7 @@ class RolloutDriver:
         await self._perform(change())
         self._compare(before, self.rollout.record)
         await self._perform(self.staged.advance(self.rollout, self._sessions))
+        return before
 
     def recover_later(self, error: Exception) -> None:
         """End all sessions after the store failed. The next change starts from the stored record.

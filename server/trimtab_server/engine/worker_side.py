@@ -24,12 +24,7 @@ delay the stop further."""
 
 
 class WorkerSide:
-    """A deployment as its workers use it.
-
-    Args:
-        core: of the deployment.
-        automation: of the deployment.
-    """
+    """A deployment as its workers use it."""
 
     def __init__(self, core: DeploymentCore, automation: Automation) -> None:
         self._core = core
