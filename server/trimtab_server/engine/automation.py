@@ -24,15 +24,7 @@ from trimtab_server.policy.policy import Mode
 
 
 class Automation:
-    """Called again and again while the server runs.
-
-    Args:
-        core: the parts of the deployment.
-        planner: makes plans; None if this server makes none.
-
-    Attributes:
-        decisions: the last decisions.
-    """
+    """Called again and again while the server runs. `planner`: None if the server makes none."""
 
     def __init__(self, core: DeploymentCore, planner: Planner | None) -> None:
         self.decisions = DecisionLog()

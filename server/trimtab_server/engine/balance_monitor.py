@@ -18,14 +18,7 @@ Owners = Mapping[str, tuple[int, ...]]
 
 
 class BalanceMonitor:
-    """Computes the balance anew only if the load or a placement has changed.
-
-    Args:
-        loads: what the workers have reported.
-
-    Attributes:
-        balance: as of the last refresh.
-    """
+    """Computes `balance` anew only if the load or a placement has changed."""
 
     def __init__(self, loads: LoadAggregator) -> None:
         self.balance = BalanceStatus()

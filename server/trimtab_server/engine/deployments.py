@@ -46,9 +46,6 @@ class Deployments:
         store: calls the store, which `open` opens.
         observer: told of everything that happens in the deployments.
         planner: makes plans; None if this server makes none.
-
-    Attributes:
-        observer: as given.
     """
 
     def __init__(
@@ -63,7 +60,7 @@ class Deployments:
         self._planner = planner
         self._store = store
         self._by_name: dict[str, Deployment] = {}
-        self._periodic = PeriodicTasks(config, self._by_name, observer)
+        self._periodic = PeriodicTasks(config, self._by_name)
         self._numbers = itertools.count(1)
         self._hello_limiter = KeyedRateLimiter(_HELLO_LIMIT)
         self._creating = asyncio.Lock()

@@ -26,11 +26,7 @@ _OUTCOMES: Mapping[type[Event], Outcome] = {
 
 
 class DeploymentEvents:
-    """Reports what happens in one deployment.
-
-    Attributes:
-        deployment: name of the deployment.
-    """
+    """Reports what happens in one deployment."""
 
     def __init__(self, deployment: str, observer: Observer) -> None:
         self.deployment = deployment

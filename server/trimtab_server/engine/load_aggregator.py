@@ -130,9 +130,12 @@ class LoadAggregator:
 
     def known_load(self) -> Known:
         """The load, and the evidence that it rests on."""
-        known = self._adaptive_load()
-        if known is not None:
-            return known
+        if self._adaptive is not None:
+            group = self._group()
+            self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
+            known = self._adaptive.known()
+            if known is not None:
+                return known
         rates = self._rates_with_steps()
         if not rates:
             return Known(np.zeros(self._shape), Evidence(np.zeros(self._shape[0]), 1.0))
@@ -245,14 +248,6 @@ class LoadAggregator:
         if self._adaptive is not None and rates:
             steps = min(self._workers[worker].estimate.effective_steps for worker in rates)
             self._adaptive.start(rates, steps, self._halves_of(self._group()))
-
-    def _adaptive_load(self) -> Known | None:
-        """The load with the newest reports; None if it is unknown, or smoothing is not adaptive."""
-        if self._adaptive is None:
-            return None
-        group = self._group()
-        self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
-        return self._adaptive.known()
 
     def _rates_with_steps(self) -> dict[str, Loads]:
         """Tokens a step of each worker that has counted any step."""

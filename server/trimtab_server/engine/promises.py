@@ -66,9 +66,6 @@ class Promise(NamedTuple):
 class Promises:
     """The switches of one deployment that have not been judged yet.
 
-    Args:
-        topology: of the deployment.
-
     Attributes:
         trust: how far the switches judged so far have kept their promises.
     """

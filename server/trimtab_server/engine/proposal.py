@@ -72,12 +72,7 @@ class Proposal:
 
 
 class Proposer:
-    """Makes proposals.
-
-    Args:
-        planner: makes the plans.
-        topology: of the deployment.
-    """
+    """Makes proposals for one deployment."""
 
     def __init__(self, planner: Planner, topology: Topology) -> None:
         self._planner = planner

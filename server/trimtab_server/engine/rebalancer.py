@@ -69,12 +69,8 @@ class Rebalancer:
     Args:
         planner: makes the plans; None if this server makes none.
         topology: of the deployment.
-        bytes_per_expert: size of one expert's weights in one layer.
-        policy: what the operators want.
-
-    Attributes:
-        bytes_per_expert: may be changed.
-        policy: may be changed.
+        bytes_per_expert: size of one expert's weights in one layer. May be changed later.
+        policy: what the operators want. May be changed later.
     """
 
     def __init__(
