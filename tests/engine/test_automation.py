@@ -167,14 +167,14 @@ async def test_another_half_life_goes_on_from_the_current_estimate():
     async with server() as deployments:
         deployment, worker = await joined(deployments)
         reported(deployment, worker)
-        load_LE = deployment.load()
+        load_LE = deployment.loads.load()
         await deployment.operators.update_policy(
             lambda policy: replace(policy, half_life_steps=0.0, window_steps=50.0)
         )
-        assert deployment.load() == pytest.approx(load_LE)
+        assert deployment.loads.load() == pytest.approx(load_LE)
         # And from now on by the new one: what is older than the window weighs nothing.
         reported(deployment, worker, 2, SKEWED * 3)
-        assert deployment.load() == pytest.approx((SKEWED * 6 - SKEWED) / 100)
+        assert deployment.loads.load() == pytest.approx((SKEWED * 6 - SKEWED) / 100)
 
 
 async def test_a_policy_that_cannot_be_saved_is_not_adopted():
@@ -218,10 +218,10 @@ async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
         await deployment.operators.update_policy(
             lambda policy: replace(policy, max_moves_per_layer=1)
         )
-        load_LE, step = deployment.load(), deployment.status.step
+        load_LE, step = deployment.loads.load(), deployment.status.step
     async with server(disk, balance="off") as deployments:
         deployment = deployments.find("d")
-        assert deployment.load() == pytest.approx(load_LE)
+        assert deployment.loads.load() == pytest.approx(load_LE)
         status = deployment.status
         assert (status.in_force, status.step, status.absent) == (Version(1, 0), step, 1)
         assert deployment.spec == SPEC

@@ -268,7 +268,7 @@ async def test_counts_go_on_from_what_was_saved(tmp_path):
         deployment, worker = await deployments.join(join_request(stream=2))
         assert deployment.workers.report(worker, report(3, 30)) == 3
         assert counted(deployment) == [[30] * 4] * 2
-        assert np.allclose(deployment.load(), 10.0), "tokens a step, in each of three"
+        assert np.allclose(deployment.loads.load(), 10.0), "tokens a step, in each of three"
     assert verdict(tmp_path) == []
 
 

@@ -16,7 +16,7 @@ from trimtab_protocol.messages import Applied, Discarded, Hello, Prepared, Refus
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.join_request import JoinRequest
-from trimtab_server.engine.observer import HandledReport, Observer, Observers, RolloutSummary
+from trimtab_server.engine.observer import Observer, Observers, RolloutSummary
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.history.history import History
@@ -44,8 +44,8 @@ class Watching(Observer):
     def switch_aborted(self, deployment: str, cause: Cause) -> None:
         self.told.append((deployment, "cause", cause.value))
 
-    def report_handled(self, deployment: str, report: HandledReport) -> None:
-        self.told.append((deployment, "report", report.result))
+    def report_handled(self, deployment: str, result: str, reported: object) -> None:
+        self.told.append((deployment, "report", result))
 
     def answer_ignored(self, deployment: str) -> None:
         self.told.append((deployment, "ignored"))

@@ -57,7 +57,7 @@ async def decided(endpoint: Endpoint, *, warmed: bool) -> list[tuple[Decision | 
         for worker in workers:
             await worker.count(span, 16)
         # Nobody answers the offer that may come of it, so the placement stays.
-        seen.append((await deployment.rebalance_once(), deployment.load().tobytes()))
+        seen.append((await deployment.rebalance_once(), deployment.loads.load().tobytes()))
     return seen
 
 
@@ -79,12 +79,12 @@ async def test_a_warm_up_that_is_not_discarded_counts() -> None:
         for peer in peers:
             await Counting(peer).count(WARM_UP, 30)
         deployment = endpoint.deployments.find("d")
-        assert deployment.load().tobytes() != without[0][1]
-        assert deployment.load().any()
+        assert deployment.loads.load().tobytes() != without[0][1]
+        assert deployment.loads.load().any()
 
 
 def known(deployment: Deployment) -> bool:
-    return bool(deployment.load().any())
+    return bool(deployment.loads.load().any())
 
 
 async def test_forget_load_discards_the_load_and_nothing_else() -> None:
@@ -104,7 +104,7 @@ async def test_forget_load_discards_the_load_and_nothing_else() -> None:
         # What comes after it counts, from where reports had been.
         for worker in workers:
             await worker.count(TRAFFIC[0], 16)
-        np.testing.assert_allclose(deployment.load(), GPUS * TRAFFIC[0] / 16)
+        np.testing.assert_allclose(deployment.loads.load(), GPUS * TRAFFIC[0] / 16)
 
 
 async def test_a_discarded_load_stays_discarded_after_a_restart(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from trimtab_server.engine.operator_side import OperatorSide
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.status import Status
 from trimtab_server.engine.worker_side import WorkerSide
-from trimtab_server.loads.estimates import Loads
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.record import Record
@@ -47,11 +46,6 @@ class Deployment(DeploymentCore):
         self.operators = OperatorSide(self, self.automation)
 
     @property
-    def durable(self) -> Record:
-        """The record of the rollout that the store has."""
-        return self.driver.durable
-
-    @property
     def status(self) -> Status:
         """The current status."""
         return self.automation.status
@@ -60,10 +54,6 @@ class Deployment(DeploymentCore):
     def is_unused(self) -> bool:
         """Whether it has no session, and the store has nothing of it."""
         return not self.sessions and not self.store.has_definition
-
-    def load(self) -> Loads:
-        """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""
-        return self.loads.load()
 
     def require_same(self, spec: DeploymentSpec, policy: Callable[[Policy], Policy]) -> None:
         """Raise AlreadyExistsError if creating the deployment like this would change it."""

@@ -6,10 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from trimtab_protocol.history import Aborting, Again, Applied, Committed, Event, Offered, Other
+from trimtab_protocol.history import (
+    Aborting,
+    Again,
+    Applied,
+    Committed,
+    Event,
+    Offered,
+    Other,
+    Reported,
+)
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
-from trimtab_server.engine.observer import HandledReport, Observer, Outcome, RolloutSummary
+from trimtab_server.engine.observer import Observer, Outcome, ReportResult, RolloutSummary
 from trimtab_server.engine.status import Status
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.rollout import Rollout
@@ -60,9 +69,11 @@ class DeploymentEvents:
             case _ if type(event) in _OUTCOMES:
                 self._observer.switch_progressed(self.deployment, _OUTCOMES[type(event)])
 
-    def report_handled(self, report: HandledReport) -> None:
+    def report_handled(self, result: ReportResult, reported: Reported | None = None) -> None:
         """A worker's load report was counted or not."""
-        self._observer.report_handled(self.deployment, report)
+        if reported is not None:
+            reported = replace(reported, deployment=self.deployment)
+        self._observer.report_handled(self.deployment, result, reported)
 
     def decided(self, logged: LoggedDecision, *, is_new: bool) -> None:
         """It was decided whether experts move. `is_new`: the decision before was another one."""

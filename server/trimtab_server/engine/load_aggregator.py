@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_protocol.history import Process, Restored
+from trimtab_protocol.history import Process, Reported, Restored
 from trimtab_protocol.messages import Hello, Report
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
 from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.events import DeploymentEvents
-from trimtab_server.engine.observer import HandledReport, ReportResult
+from trimtab_server.engine.observer import ReportResult
 from trimtab_server.engine.worker_load import WorkerLoad
 from trimtab_server.loads.adaptive import AdaptiveLoad
-from trimtab_server.loads.counters import Counted, Counters
+from trimtab_server.loads.counters import Counters
 from trimtab_server.loads.estimates import Loads, Smoothing
 from trimtab_server.loads.evidence import Evidence, Known, from_rates
 from trimtab_server.store.counters import SavedCounters
@@ -103,10 +103,12 @@ class LoadAggregator:
         try:
             taken = load.counters.take(report)
         except InvalidArgumentError:
-            self._report_handled(hello, report, "refused")
+            self._events.report_handled("refused")
             raise
         load.reported_at = asyncio.get_running_loop().time()
-        if taken is not None:
+        if taken is None:
+            self._events.report_handled("repeated")
+        else:
             if report.discard:
                 load.reset(self._smoothing.estimate(*self._shape))
                 if self._adaptive is not None:
@@ -114,11 +116,9 @@ class LoadAggregator:
             elif (latest := load.add(taken)) is not None and self._adaptive is not None:
                 self._adaptive.add(hello.worker, latest.tokens_LE, latest.steps)
             self.changes += 1
-        counted = None if taken is None else taken.counted
-        result: ReportResult = (
-            "repeated" if counted is None else "gap" if counted.gap else "accepted"
-        )
-        self._report_handled(hello, report, result, counted)
+            result: ReportResult = "gap" if taken.counted.gap else "accepted"
+            process = Process(hello.worker, hello.incarnation)
+            self._events.report_handled(result, Reported(process, report.seq, *taken.counted))
         return load.counters.seq
 
     def load(self) -> Loads:
@@ -291,12 +291,6 @@ class LoadAggregator:
         counters = load.counters
         process = Process(worker, counters.incarnation)
         self._events.note(Restored(process, int(counters.counts_LE.sum())))
-
-    def _report_handled(
-        self, hello: Hello, report: Report, result: ReportResult, counted: Counted | None = None
-    ) -> None:
-        handled = HandledReport(hello.worker, hello.incarnation, report.seq, result, counted)
-        self._events.report_handled(handled)
 
 
 def _uneven(halves: Collection[int]) -> bool:

@@ -172,7 +172,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         with self._gate.admitted():
             deployment = self._deployments.find(request.deployment)
             if request.HasField("version"):
-                served = find_served(request.version, deployment.durable, deployment.name)
+                served = find_served(request.version, deployment.driver.durable, deployment.name)
             else:
                 served = _current(deployment)
             return encode.encode_get(served, deployment.spec)
@@ -209,7 +209,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         reason = deployment.rollout.blocked_reason()
         if reason is not None:
             raise FailedPreconditionError(reason)
-        load_LE = deployment.load()
+        load_LE = deployment.loads.load()
         if not load_LE.any():
             raise FailedPreconditionError("no worker has reported any load yet")
         budget = decode_budget(request.budget) if request.HasField("budget") else None
@@ -220,7 +220,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
 def _current(deployment: Deployment) -> Served:
     """The current placement. Raises FailedPreconditionError if there is none."""
-    record = deployment.durable
+    record = deployment.driver.durable
     if record.in_force is None:
         raise FailedPreconditionError(
             f"deployment {deployment.name!r} has no placement yet: no group has been complete"

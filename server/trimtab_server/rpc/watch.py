@@ -26,7 +26,7 @@ async def placements(
     draining = asyncio.ensure_future(gate.draining())
     try:
         while not deployment.is_deleted:
-            record = deployment.durable
+            record = deployment.driver.durable
             if record.in_force is not None and record.in_force != known:
                 known = record.in_force
                 yield Served(*record.served)
