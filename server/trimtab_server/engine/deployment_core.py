@@ -33,6 +33,9 @@ _T = TypeVar("_T")
 class DeploymentCore:
     """Spec, policy, sessions, load and rollout of one deployment.
 
+    `apply`, `run_exclusive` and `start_rollout` raise NotFoundError once it is closed; a change
+    raises UnavailableError if the store fails.
+
     Args:
         store: what the store keeps of the deployment.
         record: the record of the rollout that the store has.
@@ -101,27 +104,15 @@ class DeploymentCore:
     # Changes to the rollout.
 
     async def apply(self, change: RolloutChange) -> Record:
-        """Apply a change to the rollout, with all that follows from it.
-
-        Returns:
-            The record before the change.
-
-        Raises:
-            NotFoundError: the deployment is closed.
-            UnavailableError: the store failed.
-        """
+        """Apply a change to the rollout, and all that follows; returns the record before it."""
         return await self.run_exclusive(partial(self._change, change))
 
     def submit(self, change: RolloutChange) -> asyncio.Task[None]:
-        """The same in a task that need not be awaited. It does not raise these errors."""
+        """The same in a task that need not be awaited. It raises neither of these errors."""
         return self._executor.start(self._apply_quietly(change))
 
     async def run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Do other work while no change is applied to the rollout.
-
-        Raises:
-            NotFoundError: the deployment is closed.
-        """
+        """Do other work while no change is applied to the rollout; returns its result."""
         return await self._executor.run(self._run_exclusive(work))
 
     async def start_rollout(
@@ -137,8 +128,6 @@ class DeploymentCore:
 
         Raises:
             FailedPreconditionError: nothing can be offered now.
-            NotFoundError: the deployment is closed.
-            UnavailableError: the store failed.
         """
 
         def start() -> list[Effect]:
@@ -237,5 +226,5 @@ class DeploymentCore:
         if unsaved is None or self.is_deleted:
             return
         if self.rollout.record.epoch is not None:
-            await self.store.save_counters(unsaved.baselines)
+            await self.store.save_counters(unsaved)
             self.loads.mark_saved(unsaved)

@@ -66,7 +66,6 @@ class Deployments:
         self._creating = asyncio.Lock()
         self._executor = SerialExecutor()
         self._draining = False
-        self._dropping: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -242,8 +241,7 @@ class Deployments:
             await self._periodic.save_all()
         for deployment in list(self._by_name.values()):
             await deployment.close()
-        while self._dropping:
-            await asyncio.wait(self._dropping)
+        await self._executor.wait_idle()
         await self._store.close()
 
     async def _read_all(self) -> None:
@@ -320,9 +318,7 @@ class Deployments:
 
     def _drop_if_unused(self, deployment: Deployment) -> None:
         if deployment.is_unused:
-            task = asyncio.get_running_loop().create_task(self._drop(deployment))
-            self._dropping.add(task)
-            task.add_done_callback(self._dropping.discard)
+            self._executor.start(self._drop(deployment))
 
     async def _drop(self, deployment: Deployment) -> None:
         """Drop a deployment, unless it has come into use while its last changes were applied."""

@@ -6,16 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from trimtab_protocol.history import (
-    Aborting,
-    Again,
-    Applied,
-    Committed,
-    Event,
-    Offered,
-    Other,
-    Reported,
-)
+from trimtab_protocol import history
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.observer import Observer, Outcome, ReportResult, RolloutSummary
@@ -27,10 +18,10 @@ from trimtab_server.store.errors import StoreError
 RETRY_AFTER_S = 1.0
 """What callers are told to wait while the server cannot serve them."""
 
-_OUTCOMES: Mapping[type[Event], Outcome] = {
-    Offered: "offered",
-    Committed: "committed",
-    Applied: "applied",
+_OUTCOMES: Mapping[type[history.Event], Outcome] = {
+    history.Offered: "offered",
+    history.Committed: "committed",
+    history.Applied: "applied",
 }
 
 
@@ -55,21 +46,23 @@ class DeploymentEvents:
         # Other events would bring back the metrics of a deployment that no longer exists.
         self._observer = Observer()
 
-    def note(self, event: Event) -> None:
+    def note(self, event: history.Event) -> None:
         """Write an event to the history, and report what it stands for."""
         self._history.history_note(replace(event, deployment=self.deployment))
         match event:
-            case Again(Offered()):
+            case history.Again(history.Offered()):
                 # An offer that was not committed when the server ended is aborted.
                 self._aborted(Cause.RESTART)
-            case Aborting():
+            case history.Aborting():
                 self._aborted(Cause(event.cause))
-            case Other("ignored"):
+            case history.Other("ignored"):
                 self._observer.answer_ignored(self.deployment)
             case _ if type(event) in _OUTCOMES:
                 self._observer.switch_progressed(self.deployment, _OUTCOMES[type(event)])
 
-    def report_handled(self, result: ReportResult, reported: Reported | None = None) -> None:
+    def report_handled(
+        self, result: ReportResult, reported: history.Reported | None = None
+    ) -> None:
         """A worker's load report was counted or not."""
         if reported is not None:
             reported = replace(reported, deployment=self.deployment)
@@ -91,7 +84,7 @@ class DeploymentEvents:
                 "certainty": certainty and vars(certainty),
                 "judged": judged and vars(judged),
             }
-            self.note(Other("decided", values))
+            self.note(history.Other("decided", values))
 
     def status_refreshed(self, status: Status) -> None:
         """The deployment's current status."""

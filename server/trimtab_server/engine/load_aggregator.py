@@ -25,13 +25,6 @@ from trimtab_server.loads.evidence import Evidence, Known, from_rates
 from trimtab_server.store.counters import SavedCounters
 
 
-class UnsavedCounters(NamedTuple):
-    """Counters to save, and each worker's incarnation and last report that they include."""
-
-    upto: Mapping[str, tuple[int, int]]
-    baselines: Mapping[str, SavedCounters]
-
-
 class TotalCounts(NamedTuple):
     """All tokens counted, int64 [L, E]. They only rise while `by`, the processes, are the same."""
 
@@ -216,19 +209,17 @@ class LoadAggregator:
         # The estimates have to be saved although no report has come.
         self._saved = {}
 
-    def unsaved(self) -> UnsavedCounters | None:
-        """All counters; None if they have not changed since they were saved."""
-        counters = {worker: load.counters for worker, load in self._workers.items()}
-        upto = {worker: (each.incarnation, each.seq) for worker, each in counters.items()}
+    def unsaved(self) -> Mapping[str, SavedCounters] | None:
+        """All counters, by worker; None if they have not changed since they were saved."""
+        loads = self._workers.items()
+        upto = {worker: (each.counters.incarnation, each.counters.seq) for worker, each in loads}
         if upto == self._saved:
             return None
-        loads = self._workers.items()
-        baselines = {worker: baseline_of(each.counters, each.estimate) for worker, each in loads}
-        return UnsavedCounters(upto, baselines)
+        return {worker: baseline_of(each.counters, each.estimate) for worker, each in loads}
 
-    def mark_saved(self, saved: UnsavedCounters) -> None:
+    def mark_saved(self, saved: Mapping[str, SavedCounters]) -> None:
         """These counters are durable."""
-        self._saved = saved.upto
+        self._saved = {worker: (each.incarnation, each.seq) for worker, each in saved.items()}
 
     def sum(self, rates: Mapping[str, Loads]) -> Loads:
         """The sum over workers, float64 [L, E].
