@@ -43,9 +43,7 @@ class DeploymentCore:
         offer_seconds: time in which workers have to prepare an offer.
 
     Attributes:
-        name: of the deployment.
         sessions: the open sessions.
-        driver: of the rollout.
         loads: what the workers have reported.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.

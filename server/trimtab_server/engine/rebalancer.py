@@ -154,7 +154,7 @@ class Rebalancer:
             self._settled = True
             moved_A = proposal.layer_A[proposal.moves_of_layers > 0]
             basis = known.load_LE, loads.total_counts()
-            self._decided = Promise.of(step, moved_A, start, target, *basis)
+            self._decided = Promise(step, moved_A, start, target, *basis)
         return RebalancePlan(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
 
     async def _confirmed(
