@@ -363,7 +363,7 @@ async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothi
         await deployment.save_counters()
         assert not deployments._store.store.load_counters("half")
         deployments.leave(deployment, worker)
-        await until(lambda: len(deployments) == 0)
+        await until(lambda: not deployments.all())
         with pytest.raises(NotFoundError, match="there is no deployment 'half'"):
             deployments.find("half")
         await deployments.join(JoinRequest("half", SPEC, half, 6, 0))

@@ -293,5 +293,5 @@ async def test_a_server_shows_its_sessions_and_switches() -> None:
         assert float(age.split()[-1]) > 0
         await unused.say(goodbye=pb.Goodbye())
         await unused.end()
-        await until(lambda: len(app._deployments) == 1)
+        await until(lambda: len(app._deployments.all()) == 1)
         assert "unused" not in await scraped(app)

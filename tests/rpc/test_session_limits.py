@@ -156,7 +156,7 @@ async def test_deployments_over_the_limit_are_refused_until_one_is_unused():
         assert await peer.end() == (EXHAUSTED, "1 deployments are this server's limit")
         await first.say(goodbye=pb.Goodbye())
         await first.end()
-        await until(lambda: len(endpoint.deployments) == 0)
+        await until(lambda: not endpoint.deployments.all())
         # It has had a complete group, and is remembered.
         (last,) = await group(endpoint.channel, workers=1, deployment="three")
         await last.say(goodbye=pb.Goodbye())

@@ -165,7 +165,7 @@ class Automation:
             members = record.epoch.members if core.spec.scope == "local" else {}
             owners = {worker: member.gpus for worker, member in members.items()}
             self._monitor.refresh(record.placement, self._shadow.placement, owners)
-        core.events.status_refreshed(self.status)
+        core.events.observer.status_refreshed(core.name, self.status)
 
     def _log(
         self, snapshot: DeploymentSnapshot, mode: Mode, plan: RebalancePlan, seconds: float

@@ -39,7 +39,6 @@ class DeploymentCore:
     Args:
         store: what the store keeps of the deployment.
         record: the record of the rollout that the store has.
-        events: of the deployment.
         offer_seconds: time in which workers have to prepare an offer.
 
     Attributes:

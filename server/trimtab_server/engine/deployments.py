@@ -67,9 +67,6 @@ class Deployments:
         self._executor = SerialExecutor()
         self._draining = False
 
-    def __len__(self) -> int:
-        return len(self._by_name)
-
     @property
     def term(self) -> int:
         """The term of this start of the server; known once it is open."""

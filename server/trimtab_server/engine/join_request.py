@@ -13,7 +13,6 @@ class JoinRequest:
     """A decoded Hello message.
 
     Attributes:
-        deployment: name of the deployment.
         spec: the deployment as the worker sees it.
         hello: the part of the message that concerns the rollout.
         staging_slots: number of expert weights that fit into the staging of each of its GPUs.

@@ -43,8 +43,6 @@ class Planner:
     the event loop's clock.
 
     Args:
-        queue: runs the solver's jobs.
-        backend: does the solver's work.
         device: where the backend's tensors are.
         limits: of one request.
         default_effort: for requests that do not say.

@@ -30,7 +30,6 @@ class RolloutDriver:
     Args:
         record: the record of the rollout that the store has.
         store: of the deployment.
-        sessions: the open sessions.
         events: told of notes, alarms and applied switches.
         expire_later: called when an offer is open, which has to expire after a while.
 
@@ -128,7 +127,7 @@ class RolloutDriver:
         if before.placement is not None and now.epoch == before.epoch:
             moves = count_moves(before.placement, now.placement)
             moved_bytes = moves * self._store.definition.spec.bytes_per_expert
-            self._events.placement_applied(moves, moved_bytes)
+            self._events.observer.placement_applied(self._store.name, moves, moved_bytes)
 
 
 def _notes_before_sends(effects: list[Effect]) -> list[Effect]:

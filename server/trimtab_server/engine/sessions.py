@@ -18,7 +18,6 @@ class WorkerSession:
 
     Attributes:
         number: identifies the session; no other session of this server process has it.
-        request: what the session began with.
         outbox: messages waiting to be sent on it.
     """
 
