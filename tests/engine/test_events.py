@@ -9,20 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.test_deployments import SPEC, join_request
-from tests.rpc.peers import AFTER
-from tests.servers import make_config
-from trimtab_protocol.messages import Applied, Discarded, Hello, Prepared, Refused, Report
+from tests.engine import deployed
+from tests.engine.deployed import OTHER, failing, joined
+from trimtab_protocol.messages import Applied, Discarded, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer, Observers, RolloutSummary
-from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.history.history import History
 from trimtab_server.rollout.effects import Cause
-from trimtab_server.store.failpoints import configure
-from trimtab_server.store.memory import MemoryDisk, MemoryStore
+from trimtab_server.store.memory import MemoryDisk
 
 
 class Watching(Observer):
@@ -60,26 +56,22 @@ class Watching(Observer):
 @asynccontextmanager
 async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterator[Any]:
     """A server on a disk, and its observer."""
-    watching, config = Watching(), make_config(**settings).sessions
-    store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config, store, Observers(History(HistoryConfig()), watching))
-    await deployments.open()
-    try:
+    watching = Watching()
+    observers = Observers(History(HistoryConfig()), watching)
+    async with deployed.server(disk, observers, **settings) as deployments:
         yield deployments, watching
-    finally:
-        await deployments.close()
 
 
 async def test_the_summary_follows_a_switch_from_offer_to_flip():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
+        deployment, worker = await joined(deployments)
         assert watching.summaries == {"d": RolloutSummary(1, "idle", None, None)}
-        await deployment.operators.move_to(AFTER)
+        await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         assert watching.summaries["d"] == RolloutSummary(1, "offered", version, None)
-        await deployment.workers.answer(worker, Prepared(version, AFTER.digest))
+        await deployment.workers.answer(worker, Prepared(version, OTHER.digest))
         assert watching.summaries["d"] == RolloutSummary(1, "committed", version, None)
-        await deployment.workers.answer(worker, Applied(version, AFTER.digest, 7))
+        await deployment.workers.answer(worker, Applied(version, OTHER.digest, 7))
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, None)
         await deployment.operators.pause("an operator asked")
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, "an operator asked")
@@ -94,7 +86,7 @@ async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: 
     version = deployment.rollout.record.switch.version
     match cause:
         case "refused":
-            await deployment.workers.answer(worker, Refused(version, AFTER.digest, "no room"))
+            await deployment.workers.answer(worker, Refused(version, OTHER.digest, "no room"))
         case "late":
             while deployment.rollout.phase.value == "offered":
                 await deployment.changed()
@@ -104,7 +96,7 @@ async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: 
         case "paused":
             await deployment.operators.pause("an operator asked")
         case "drain":
-            deployments.leave(*await deployments.join(join_request("other")))
+            deployments.leave(*await joined(deployments, "other"))
             await deployments.drain()
 
 
@@ -112,8 +104,8 @@ async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: 
 async def test_why_a_switch_was_aborted(cause):
     seconds = "0.1" if cause == "late" else "60"
     async with server(offer_seconds=seconds) as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
-        await deployment.operators.move_to(AFTER)
+        deployment, worker = await joined(deployments)
+        await deployment.operators.move_to(OTHER)
         await end_by(cause, deployments, deployment, worker)
         assert watching.told == [("d", "offered"), ("d", "aborted"), ("d", "cause", cause)]
         assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
@@ -122,31 +114,30 @@ async def test_why_a_switch_was_aborted(cause):
 async def test_a_starting_server_reports_the_switch_that_the_restart_aborted():
     disk = MemoryDisk()
     async with server(disk) as (deployments, watching):
-        deployment, _ = await deployments.join(join_request())
-        await deployment.operators.move_to(AFTER)
+        deployment, _ = await joined(deployments)
+        await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         disk.crash()
     async with server(disk) as (deployments, watching):
-        await deployments.join(join_request(stream=2, in_force=version._replace(generation=0)))
+        await joined(deployments, stream=2, in_force=version._replace(generation=0))
         assert watching.told == [("d", "aborted"), ("d", "cause", "restart")]
         assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
 async def test_the_results_of_reports_and_answers_are_reported():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
+        deployment, worker = await joined(deployments)
 
         def say(seq: int, tokens: int) -> int:
-            return deployment.workers.report(worker, Report(seq, seq, seq, np.full((2, 4), tokens)))
+            return deployment.workers.report(worker, Report(seq, seq, seq, np.full((3, 8), tokens)))
 
         say(1, 10)
         say(1, 10)
         with pytest.raises(InvalidArgumentError):
             say(2, 9)
         await deployment.workers.answer(worker, Discarded(deployment.rollout.record.in_force))
-        late = Hello("g2", "w2", 1, 1, (0, 1), AFTER)
-        other, stranger = await deployments.join(JoinRequest("e", SPEC, late, 6, 0))
-        other.workers.report(stranger, Report(7, 7, 7, np.full((2, 4), 5)))
+        other, stranger = await joined(deployments, "e")
+        other.workers.report(stranger, Report(7, 7, 7, np.full((3, 8), 5)))
     assert watching.told == [
         ("d", "report", "accepted"),
         ("d", "report", "repeated"),
@@ -159,16 +150,13 @@ async def test_the_results_of_reports_and_answers_are_reported():
 @pytest.mark.parametrize("at", ["save", "save_counters"])
 async def test_a_failure_of_the_store_is_reported(at):
     async with server(save_seconds="0.1") as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
-        deployment.workers.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))
+        deployment, worker = await joined(deployments)
+        deployment.workers.report(worker, Report(1, 1, 1, np.full((3, 8), 1)))
         watching.told.clear()
-        configure(f"{at}:before=error")
-        try:
+        with failing(f"{at}:before"):
             if at == "save":
                 with pytest.raises(UnavailableError):
                     await deployment.operators.pause("an operator asked")
             else:
                 await deployments._periodic.save_all()
-        finally:
-            configure("")
     assert watching.told[:2] == [("store failed",), ("d", "alarm")]

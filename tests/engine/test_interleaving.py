@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_automation import (
+from tests.engine.deployed import (
     OTHER,
     SPEC,
     UNTOUCHED,
     carried_out,
+    failing,
+    join_request,
     joined,
+    loaded,
+    one_switch,
     reported,
     server,
 )
-from trimtab_protocol.messages import Applied, Hello, Prepared, Refused
+from trimtab_protocol.messages import Refused
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
@@ -28,10 +32,8 @@ from trimtab_server.domain.errors import (
 )
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.planner import Planner
 from trimtab_server.policy.policy import Mode
-from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk
 
 
@@ -59,9 +61,7 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         return await place(self, *arguments)
 
     async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments)
-        await deployment.rebalance_once()
-        reported(deployment, worker)
+        deployment, _ = await loaded(deployments)
         monkeypatch.setattr(Planner, "place", held)
         steering = asyncio.ensure_future(deployment.rebalance_once())
         await planning.wait()
@@ -73,19 +73,10 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         assert deployment.rollout.record.last_generation == 0
 
 
-async def one_switch(deployment, worker) -> None:
-    switch = deployment.rollout.record.switch
-    about = switch.version, switch.placement.digest
-    await deployment.workers.answer(worker, Prepared(*about))
-    await deployment.workers.answer(worker, Applied(*about, 1000))
-
-
 @pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.OFF])
 async def test_a_rollout_of_a_decision_ends_when_the_mode_changes(mode):
     async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
-        await deployment.rebalance_once()
-        reported(deployment, worker)
+        deployment, worker = await loaded(deployments, max_layers=1)
         assert (await deployment.rebalance_once()).moves
         await becoming(mode)(deployment)
         await one_switch(deployment, worker)
@@ -115,12 +106,8 @@ async def test_an_acknowledged_policy_is_durable_even_after_a_failure():
     disk = MemoryDisk()
     async with server(disk, balance="active") as deployments:
         deployment, _ = await joined(deployments)
-        configure("save_spec:durable=error")
-        try:
-            with pytest.raises(UnavailableError):
-                await becoming(Mode.OFF)(deployment)
-        finally:
-            configure("")
+        with failing("save_spec:durable"), pytest.raises(UnavailableError):
+            await becoming(Mode.OFF)(deployment)
         await becoming(Mode.ACTIVE)(deployment)
     async with server(disk) as deployments:
         assert deployments.find("d").policy.mode is Mode.ACTIVE
@@ -155,12 +142,9 @@ async def test_a_cancelled_call_is_carried_out_all_the_same(what):
             gone = asyncio.ensure_future(deployment.changed())
         else:
             call = deployments.create("new", SPEC, lambda policy: policy)
-        task = asyncio.ensure_future(call)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):  # it begins, and is cancelled where it waits first
+                await call
     expected = [] if what == "delete" else ["new"]
     assert list(disk.contents.specs) == expected
     if what == "delete":
@@ -188,13 +172,10 @@ async def test_a_refused_worker_does_not_change_the_spec():
         deployment, worker = await joined(deployments)
         deployments.leave(deployment, worker)
         await deployment.wait_idle()
-        stranger = Hello("g", "stranger", 1, 1, (0, 1, 2, 3), UNTOUCHED)
-        wrong = replace(SPEC, model="wrong")
         with pytest.raises((FailedPreconditionError, SessionClosedError)):
-            await deployments.join(JoinRequest("d", wrong, stranger, 12, 0))
-        hello = Hello("g", "w", 1, 2, (0, 1, 2, 3), UNTOUCHED, Version(1, 0))
-        right = replace(SPEC, model="right")
-        deployment, _ = await deployments.join(JoinRequest("d", right, hello, 12, 0))
+            await joined(deployments, worker="stranger", spec=replace(SPEC, model="wrong"))
+        again = {"stream": 2, "in_force": Version(1, 0)}
+        deployment, _ = await joined(deployments, spec=replace(SPEC, model="right"), **again)
         assert deployment.spec.model == "right"
 
 
@@ -203,9 +184,8 @@ async def test_workers_that_join_at_once_have_to_agree_with_the_first():
     made = DeploymentSpec(SPEC.topology, SPEC.num_layers, SPEC.num_experts)
     async with server() as deployments:
         await deployments.create("d", made, lambda policy: policy)
-        gpus = [(0, 1), (2, 3)]
-        hellos = [Hello("g", f"w{i}", 1, 1, each, UNTOUCHED) for i, each in enumerate(gpus)]
-        requests = [JoinRequest("d", SPEC, hello, 12, 0) for hello in hellos]
+        owned = {"w0": (0, 1), "w1": (2, 3)}
+        requests = [join_request(worker=worker, gpus=gpus) for worker, gpus in owned.items()]
         other = replace(requests[1], spec=replace(SPEC, bytes_per_expert=7))
         joins = (deployments.join(each) for each in (requests[0], other, requests[1]))
         first, refused, second = await asyncio.gather(*joins, return_exceptions=True)
