@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +104,30 @@ async def loaded(
     return deployment, worker
 
 
+@asynccontextmanager
+async def serving(
+    server: AbstractAsyncContextManager[Deployments], join: Any = joined, **said: Any
+) -> AsyncIterator[tuple[Deployment, WorkerSession]]:
+    """A deployment of this server, and the session of its only worker."""
+    async with server as deployments:
+        yield await join(deployments, **said)
+
+
+async def answer(deployment: Deployment, worker: WorkerSession, kind: Any, *more: object) -> None:
+    """Say this kind of message about the open switch."""
+    switch = deployment.rollout.record.switch
+    await deployment.workers.answer(worker, kind(switch.version, switch.placement.digest, *more))
+
+
 async def one_switch(deployment: Deployment, worker: WorkerSession, step: int = 1000) -> None:
     """Carry out the open switch."""
-    switch = deployment.rollout.record.switch
-    about = switch.version, switch.placement.digest
-    await deployment.workers.answer(worker, Prepared(*about))
-    await deployment.workers.answer(worker, Applied(*about, step))
+    await answer(deployment, worker, Prepared)
+    await answer(deployment, worker, Applied, step)
 
 
 async def carried_out(deployment: Deployment, worker: WorkerSession) -> None:
     """Carry out the open switch, and those that follow it."""
-    step = 1000
-    while deployment.rollout.record.switch is not None:
-        step += 1
+    for step in itertools.count(1000):
+        if deployment.rollout.record.switch is None:
+            return
         await one_switch(deployment, worker, step)

@@ -18,6 +18,7 @@ from tests.engine.deployed import (
     loaded,
     reported,
     server,
+    serving,
 )
 from trimtab_protocol.messages import Report
 from trimtab_protocol.version import Version
@@ -29,8 +30,7 @@ from trimtab_server.store.memory import MemoryDisk
 
 
 async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
-    async with server(balance="shadow") as deployments:
-        deployment, worker = await joined(deployments)
+    async with serving(server(balance="shadow")) as (deployment, worker):
         await deployment.rebalance_once()
         shadows, reasons, seq = [], [], 0
         while not reasons or reasons[-1] in (Reason.IMPROVED, Reason.REPLANNED):
@@ -54,8 +54,7 @@ async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
 
 
 async def test_a_policy_that_becomes_active_moves_experts_at_its_next_decision():
-    async with server(balance="off") as deployments:
-        deployment, worker = await joined(deployments)
+    async with serving(server(balance="off")) as (deployment, worker):
         assert await deployment.rebalance_once() is None
         await deployment.operators.update_policy(lambda policy: replace(policy, mode=Mode.ACTIVE))
         await deployment.rebalance_once()
@@ -101,8 +100,7 @@ async def test_a_decision_waits_for_all_reporting_workers(scope, waits):
 
 
 async def test_another_half_life_goes_on_from_the_current_estimate():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with serving(server()) as (deployment, worker):
         reported(deployment, worker)
         load_LE = deployment.loads.load()
         await deployment.operators.update_policy(
@@ -115,8 +113,7 @@ async def test_another_half_life_goes_on_from_the_current_estimate():
 
 
 async def test_a_policy_that_cannot_be_saved_is_not_adopted():
-    async with server() as deployments:
-        deployment, _ = await joined(deployments)
+    async with serving(server()) as (deployment, _):
         before = deployment.policy
         with failing("save_spec:written"), pytest.raises(UnavailableError, match="store failed"):
             await deployment.operators.update_policy(lambda now: replace(now, mode=Mode.SHADOW))
@@ -124,8 +121,7 @@ async def test_a_policy_that_cannot_be_saved_is_not_adopted():
 
 
 async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with serving(server()) as (deployment, worker):
         await deployment.rebalance_once()
         assert deployment.status.balance.predicted is None
         reported(deployment, worker)
@@ -183,8 +179,7 @@ async def test_each_new_group_goes_to_the_pin_which_stops_decisions_and_triggers
 
 
 async def test_a_pin_replaces_the_rollout_that_is_under_way():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with serving(server(), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         await deployment.operators.pin(UNTOUCHED)
         # The piece that is open ends first.

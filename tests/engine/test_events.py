@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.engine import deployed
-from tests.engine.deployed import OTHER, failing, joined
+from tests.engine.deployed import OTHER, answer, failing, joined
 from trimtab_protocol.messages import Applied, Discarded, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
 from trimtab_server.engine.deployments import Deployments
@@ -20,13 +21,23 @@ from trimtab_server.history.history import History
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.store.memory import MemoryDisk
 
+_TOLD = (
+    *("switch_progressed", "switch_aborted", "report_handled"),
+    *("answer_ignored", "alarm", "store_failed"),
+)
+
 
 class Watching(Observer):
-    """Remembers its events."""
+    """Remembers its events: each with the deployment, and what it says first of it."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.summaries: dict[str, RolloutSummary] = {}
+        for event in _TOLD:
+            setattr(self, event, partial(self._tell, event))
+
+    def _tell(self, event: str, *said: Any, **_: Any) -> None:
+        self.told.append((event, *said[:2]))
 
     def rollout_changed(self, deployment: str, summary: RolloutSummary) -> None:
         self.summaries[deployment] = summary
@@ -34,23 +45,9 @@ class Watching(Observer):
     def deployment_closed(self, deployment: str) -> None:
         del self.summaries[deployment]
 
-    def switch_progressed(self, deployment: str, outcome: str) -> None:
-        self.told.append((deployment, outcome))
 
-    def switch_aborted(self, deployment: str, cause: Cause) -> None:
-        self.told.append((deployment, "cause", cause.value))
-
-    def report_handled(self, deployment: str, result: str, reported: object) -> None:
-        self.told.append((deployment, "report", result))
-
-    def answer_ignored(self, deployment: str) -> None:
-        self.told.append((deployment, "ignored"))
-
-    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
-        self.told.append((deployment, "alarm"))
-
-    def store_failed(self) -> None:
-        self.told.append(("store failed",))
+def progressed(*outcomes: str) -> list[tuple[str, str, str]]:
+    return [("switch_progressed", "d", outcome) for outcome in outcomes]
 
 
 @asynccontextmanager
@@ -69,24 +66,23 @@ async def test_the_summary_follows_a_switch_from_offer_to_flip():
         await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         assert watching.summaries["d"] == RolloutSummary(1, "offered", version, None)
-        await deployment.workers.answer(worker, Prepared(version, OTHER.digest))
+        await answer(deployment, worker, Prepared)
         assert watching.summaries["d"] == RolloutSummary(1, "committed", version, None)
-        await deployment.workers.answer(worker, Applied(version, OTHER.digest, 7))
+        await answer(deployment, worker, Applied, 7)
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, None)
         await deployment.operators.pause("an operator asked")
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, "an operator asked")
         deployments.leave(deployment, worker)
         await deployment.wait_idle()
         assert watching.summaries["d"] == RolloutSummary(0, "idle", None, "an operator asked")
-    assert watching.told == [("d", "offered"), ("d", "committed"), ("d", "applied")]
+    assert watching.told == progressed("offered", "committed", "applied")
     assert watching.summaries == {}
 
 
 async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: Any) -> None:
-    version = deployment.rollout.record.switch.version
     match cause:
         case "refused":
-            await deployment.workers.answer(worker, Refused(version, OTHER.digest, "no room"))
+            await answer(deployment, worker, Refused, "no room")
         case "late":
             while deployment.rollout.phase.value == "offered":
                 await deployment.changed()
@@ -107,7 +103,8 @@ async def test_why_a_switch_was_aborted(cause):
         deployment, worker = await joined(deployments)
         await deployment.operators.move_to(OTHER)
         await end_by(cause, deployments, deployment, worker)
-        assert watching.told == [("d", "offered"), ("d", "aborted"), ("d", "cause", cause)]
+        aborted = ("switch_aborted", "d", Cause(cause))
+        assert watching.told == [*progressed("offered", "aborted"), aborted]
         assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
 
 
@@ -120,7 +117,7 @@ async def test_a_starting_server_reports_the_switch_that_the_restart_aborted():
         disk.crash()
     async with server(disk) as (deployments, watching):
         await joined(deployments, stream=2, in_force=version._replace(generation=0))
-        assert watching.told == [("d", "aborted"), ("d", "cause", "restart")]
+        assert watching.told == [*progressed("aborted"), ("switch_aborted", "d", Cause.RESTART)]
         assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
@@ -139,11 +136,11 @@ async def test_the_results_of_reports_and_answers_are_reported():
         other, stranger = await joined(deployments, "e")
         other.workers.report(stranger, Report(7, 7, 7, np.full((3, 8), 5)))
     assert watching.told == [
-        ("d", "report", "accepted"),
-        ("d", "report", "repeated"),
-        ("d", "report", "refused"),
-        ("d", "ignored"),
-        ("e", "report", "gap"),
+        ("report_handled", "d", "accepted"),
+        ("report_handled", "d", "repeated"),
+        ("report_handled", "d", "refused"),
+        ("answer_ignored", "d"),
+        ("report_handled", "e", "gap"),
     ]
 
 
@@ -159,4 +156,4 @@ async def test_a_failure_of_the_store_is_reported(at):
                     await deployment.operators.pause("an operator asked")
             else:
                 await deployments._periodic.save_all()
-    assert watching.told[:2] == [("store failed",), ("d", "alarm")]
+    assert [each[:2] for each in watching.told[:2]] == [("store_failed",), ("alarm", "d")]

@@ -13,6 +13,7 @@ from tests.engine.deployed import (
     OTHER,
     SPEC,
     UNTOUCHED,
+    answer,
     carried_out,
     failing,
     join_request,
@@ -21,6 +22,7 @@ from tests.engine.deployed import (
     one_switch,
     reported,
     server,
+    serving,
 )
 from trimtab_protocol.messages import Refused
 from trimtab_protocol.version import Version
@@ -60,8 +62,7 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         await release.wait()
         return await place(self, *arguments)
 
-    async with server(balance="active") as deployments:
-        deployment, _ = await loaded(deployments)
+    async with serving(server(balance="active"), loaded) as (deployment, _):
         monkeypatch.setattr(Planner, "place", held)
         steering = asyncio.ensure_future(deployment.rebalance_once())
         await planning.wait()
@@ -75,8 +76,7 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
 
 @pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.OFF])
 async def test_a_rollout_of_a_decision_ends_when_the_mode_changes(mode):
-    async with server(balance="active") as deployments:
-        deployment, worker = await loaded(deployments, max_layers=1)
+    async with serving(server(balance="active"), loaded, max_layers=1) as (deployment, worker):
         assert (await deployment.rebalance_once()).moves
         await becoming(mode)(deployment)
         await one_switch(deployment, worker)
@@ -84,8 +84,7 @@ async def test_a_rollout_of_a_decision_ends_when_the_mode_changes(mode):
 
 
 async def test_a_rollout_to_a_pin_ends_with_the_pin():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with serving(server(), max_layers=1) as (deployment, worker):
         await deployment.operators.pin(OTHER)
         await deployment.operators.pin(None)
         await one_switch(deployment, worker)
@@ -93,8 +92,7 @@ async def test_a_rollout_to_a_pin_ends_with_the_pin():
 
 
 async def test_a_rollout_of_an_operator_goes_on_when_the_mode_changes():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with serving(server(), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         await becoming(Mode.SHADOW)(deployment)
         assert await deployment.operators.pin(None) is None
@@ -198,13 +196,10 @@ async def test_workers_that_join_at_once_have_to_agree_with_the_first():
 
 
 async def test_a_worker_that_refuses_a_pin_is_not_asked_again_at_once():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with serving(server()) as (deployment, worker):
         await deployment.operators.pin(OTHER)
         for _ in range(3):
-            switch = deployment.rollout.record.switch
-            if switch is not None:
-                refused = Refused(switch.version, switch.placement.digest, "no room")
-                await deployment.workers.answer(worker, refused)
+            if deployment.rollout.record.switch is not None:
+                await answer(deployment, worker, Refused, "no room")
             await deployment.rebalance_once()
         assert deployment.rollout.record.last_generation == 1
