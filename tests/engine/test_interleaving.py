@@ -45,15 +45,14 @@ def becoming(mode: Mode) -> Callable[[Deployment], Any]:
     )
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
-        becoming(Mode.SHADOW),
-        becoming(Mode.OFF),
-        lambda deployment: deployment.operators.pin(UNTOUCHED),
-    ],
-    ids=["shadow", "off", "pin"],
-)
+WISHES = {
+    "shadow": becoming(Mode.SHADOW),
+    "off": becoming(Mode.OFF),
+    "pin": lambda deployment: deployment.operators.pin(UNTOUCHED),
+}
+
+
+@pytest.mark.parametrize("wish", WISHES)
 async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(monkeypatch, wish):
     planning, release, place = asyncio.Event(), asyncio.Event(), Planner.place
 
@@ -66,7 +65,7 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         monkeypatch.setattr(Planner, "place", held)
         steering = asyncio.ensure_future(deployment.rebalance_once())
         await planning.wait()
-        await wish(deployment)
+        await WISHES[wish](deployment)
         release.set()
         assert (await steering).moves
         assert deployment.status.phase == "idle"
@@ -117,12 +116,9 @@ async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
         deployment, worker = await joined(deployments)
         deployments.leave(deployment, worker)
         await deployments.delete("d")
-        wishes = (
-            deployment.operators.pin(OTHER),
-            deployment.operators.pause("why"),
-            deployment.operators.move_to(OTHER),
-        )
-        for wish in (*wishes, becoming(Mode.OFF)(deployment)):
+        ask = deployment.operators
+        wishes = ask.pin(OTHER), ask.pause("why"), ask.move_to(OTHER), WISHES["off"](deployment)
+        for wish in wishes:
             with pytest.raises(NotFoundError, match="there is no deployment 'd' any more"):
                 await wish
     assert not disk.contents.records
