@@ -7,19 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.engine.deployed import (
-    OTHER,
-    SKEWED,
-    SPEC,
-    UNTOUCHED,
-    carried_out,
-    failing,
-    joined,
-    loaded,
-    reported,
-    server,
-    serving,
-)
+from tests.engine import scene
+from tests.engine.scene import OTHER, SKEWED, SPEC, UNTOUCHED, W0, W1
 from trimtab_protocol.messages import Report
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
@@ -30,12 +19,12 @@ from trimtab_server.store.memory import MemoryDisk
 
 
 async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
-    async with serving(server(balance="shadow")) as (deployment, worker):
+    async with scene.serving(scene.server(balance="shadow")) as (deployment, worker):
         await deployment.rebalance_once()
         shadows, reasons, seq = [], [], 0
         while not reasons or reasons[-1] in (Reason.IMPROVED, Reason.REPLANNED):
             seq += 1
-            reported(deployment, worker, seq)
+            scene.reported(deployment, worker, seq)
             reasons.append((await deployment.rebalance_once()).reason)
             await deployment.rebalance_once()  # looks at what was decided
             shadows.append(deployment.status.balance.shadow.mean)
@@ -54,15 +43,15 @@ async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
 
 
 async def test_a_policy_that_becomes_active_moves_experts_at_its_next_decision():
-    async with serving(server(balance="off")) as (deployment, worker):
+    async with scene.serving(scene.server(balance="off")) as (deployment, worker):
         assert await deployment.rebalance_once() is None
         await deployment.operators.update_policy(lambda policy: replace(policy, mode=Mode.ACTIVE))
         await deployment.rebalance_once()
-        reported(deployment, worker)
+        scene.reported(deployment, worker)
         decision = await deployment.rebalance_once()
         assert decision.moves
         assert deployment.status.phase == "offered"
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         served = deployment.rollout.record.placement
         assert count_moves(UNTOUCHED, served) == decision.candidate.moves
         assert deployment.status.decisions == {"no_load": 1, decision.reason.value: 1}
@@ -72,8 +61,8 @@ async def test_the_layers_that_gain_most_are_switched_first():
     # Only the last layer is out of balance.
     counts_LE = np.full_like(SKEWED, 1000)
     counts_LE[2, 0] = 50_000
-    async with server(balance="active") as deployments:
-        deployment, _ = await loaded(deployments, counts_LE, max_layers=1)
+    async with scene.server(balance="active") as deployments:
+        deployment, _ = await scene.loaded(deployments, counts_LE, max_layers=1)
         assert (await deployment.rebalance_once()).moves
         offered = deployment.rollout.record.switch.placement
         differs_L = (offered.phy2log != UNTOUCHED.phy2log).any(1)
@@ -83,48 +72,45 @@ async def test_the_layers_that_gain_most_are_switched_first():
 @pytest.mark.parametrize(("scope", "waits"), [("local", True), ("source", True), ("global", False)])
 async def test_a_decision_waits_for_all_reporting_workers(scope, waits):
     spec = replace(SPEC, scope=scope)
-    async with server(balance="active") as deployments:
+    async with scene.server(balance="active") as deployments:
         workers = []
-        for index in range(2):
-            said = {"worker": f"w{index}", "gpus": (2 * index, 2 * index + 1)}
-            deployment, worker = await joined(deployments, spec=spec, **said)
+        for said in (W0, W1):
+            deployment, worker = await scene.joined(deployments, spec=spec, **said)
             workers.append(worker)
         await deployment.rebalance_once()
-        reported(deployment, workers[0])
+        scene.reported(deployment, workers[0])
         assert (await deployment.rebalance_once()).moves is not waits
         if waits:
             silent = "'w1' has reported no load yet, and others have"
             assert deployment.status.last_decision.detail == silent
-            reported(deployment, workers[1])
+            scene.reported(deployment, workers[1])
             assert (await deployment.rebalance_once()).moves
 
 
 async def test_another_half_life_goes_on_from_the_current_estimate():
-    async with serving(server()) as (deployment, worker):
-        reported(deployment, worker)
+    async with scene.serving(scene.server()) as (deployment, worker):
+        scene.reported(deployment, worker)
         load_LE = deployment.loads.load()
-        await deployment.operators.update_policy(
-            lambda policy: replace(policy, half_life_steps=0.0, window_steps=50.0)
-        )
+        await deployment.operators.update_policy(lambda now: replace(now, window_steps=50.0))
         assert deployment.loads.load() == pytest.approx(load_LE)
         # And from now on by the new one: what is older than the window weighs nothing.
-        reported(deployment, worker, 2, SKEWED * 3)
+        scene.reported(deployment, worker, 2, SKEWED * 3)
         assert deployment.loads.load() == pytest.approx((SKEWED * 6 - SKEWED) / 100)
 
 
 async def test_a_policy_that_cannot_be_saved_is_not_adopted():
-    async with serving(server()) as (deployment, _):
+    async with scene.serving(scene.server()) as (deployment, _):
         before = deployment.policy
-        with failing("save_spec:written"), pytest.raises(UnavailableError, match="store failed"):
+        with scene.failing("save_spec:written"), pytest.raises(UnavailableError, match="store"):
             await deployment.operators.update_policy(lambda now: replace(now, mode=Mode.SHADOW))
         assert deployment.policy == before
 
 
 async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
-    async with serving(server()) as (deployment, worker):
+    async with scene.serving(scene.server()) as (deployment, worker):
         await deployment.rebalance_once()
         assert deployment.status.balance.predicted is None
-        reported(deployment, worker)
+        scene.reported(deployment, worker)
         await deployment.rebalance_once()
         outlook = deployment.status.balance
         # One worker owns all GPUs, so what its slots have had is divided as predicted.
@@ -139,12 +125,12 @@ async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
 
 async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
     disk = MemoryDisk()
-    async with server(disk, balance="active") as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
+    async with scene.server(disk, balance="active") as deployments:
+        deployment, worker = await scene.joined(deployments)
+        scene.reported(deployment, worker)
         await deployment.operators.update_policy(lambda now: replace(now, max_moves_per_layer=1))
         load_LE, step = deployment.loads.load(), deployment.status.step
-    async with server(disk, balance="off") as deployments:
+    async with scene.server(disk, balance="off") as deployments:
         deployment = deployments.find("d")
         assert deployment.loads.load() == pytest.approx(load_LE)
         status = deployment.status
@@ -154,52 +140,52 @@ async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
         assert deployment.policy == Policy(mode=Mode.ACTIVE, max_moves_per_layer=1)
         assert (await deployment.rebalance_once()).reason is Reason.NOT_READY
         assert deployment.status.last_decision.detail == "'w' has no session"
-        deployment, worker = await joined(deployments, stream=2, in_force=Version(1, 0))
+        deployment, worker = await scene.joined(deployments, stream=2, in_force=Version(1, 0))
         assert (await deployment.rebalance_once()).moves
 
 
 async def test_each_new_group_goes_to_the_pin_which_stops_decisions_and_triggers():
-    async with server(balance="active") as deployments:
-        deployment, worker = await loaded(deployments)
+    async with scene.server(balance="active") as deployments:
+        deployment, worker = await scene.loaded(deployments)
         assert await deployment.operators.pin(OTHER) is None
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
         assert await deployment.rebalance_once() is None
         with pytest.raises(FailedPreconditionError, match=r"pinned to .*: unpin it first"):
             await deployment.operators.move_to(UNTOUCHED)
         # The engine starts anew, with what it loads by default.
-        deployment, worker = await joined(deployments, group_id="g2", incarnation=2)
+        deployment, worker = await scene.joined(deployments, group_id="g2", incarnation=2)
         assert deployment.status.digest == UNTOUCHED.digest
         await deployment.rebalance_once()
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
         assert await deployment.operators.pin(None) is OTHER
-        reported(deployment, worker)
+        scene.reported(deployment, worker)
         assert (await deployment.rebalance_once()).moves
 
 
 async def test_a_pin_replaces_the_rollout_that_is_under_way():
-    async with serving(server(), max_layers=1) as (deployment, worker):
+    async with scene.serving(scene.server(), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         await deployment.operators.pin(UNTOUCHED)
         # The piece that is open ends first.
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.in_force == Version(1, 1)
         await deployment.rebalance_once()
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == UNTOUCHED.digest
 
 
 async def test_a_deleted_deployment_leaves_nothing_in_the_store():
     disk = MemoryDisk()
-    async with server(disk) as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
+    async with scene.server(disk) as deployments:
+        deployment, worker = await scene.joined(deployments)
+        scene.reported(deployment, worker)
         await deployment.save_counters()
         with pytest.raises(FailedPreconditionError, match="has 1 sessions: end its workers first"):
             await deployments.delete("d")
         deployments.leave(deployment, worker)
-        with failing("delete:written"), pytest.raises(UnavailableError, match="store failed"):
+        with scene.failing("delete:written"), pytest.raises(UnavailableError, match="store failed"):
             await deployments.delete("d")
         assert deployments.find("d") is deployment
         await deployments.delete("d")

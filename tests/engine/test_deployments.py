@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.engine import deployed
-from tests.engine.deployed import OTHER, SPEC, UNTOUCHED, answer, failing, joined, serving
+from tests.engine import scene
+from tests.engine.scene import OTHER, SPEC, UNTOUCHED, W0, W1
 from tests.rpc.peers import counted, until
 from tests.servers import make_config
 from trimtab_protocol import messages
@@ -32,15 +32,12 @@ from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_tools.history import check_history, read_history
 
-HALVES = (0, 1), (2, 3)
-"""The GPUs of two workers."""
-
 
 @asynccontextmanager
 async def server(folder, **settings) -> AsyncIterator[Deployments]:
     """A server with its store and its history in the folder. Its history breaks no rule."""
     with closing(History(HistoryConfig(str(folder / "history.jsonl")))) as history:
-        async with deployed.server(folder / "trimtab.db", history, **settings) as deployments:
+        async with scene.server(folder / "trimtab.db", history, **settings) as deployments:
             yield deployments
     with (folder / "history.jsonl").open("rb") as lines:
         assert not check_history(read_history(lines)).violations
@@ -58,33 +55,33 @@ def report(seq: int, tokens: int) -> messages.Report:
 
 async def test_a_commit_survives_the_server_and_is_sent_again(tmp_path):
     async with server(tmp_path) as deployments:
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
-        await answer(deployment, worker, Prepared)
+        await scene.answer(deployment, worker, Prepared)
         assert deployment.rollout.phase is Phase.COMMITTED
         term = deployments.term
     async with server(tmp_path) as deployments:
         assert deployments.term == term + 1
         held = messages.Held(version, messages.HeldState.PREPARED)
-        deployment, worker = await joined(deployments, in_force=Version(1, 0), held=held)
+        deployment, worker = await scene.joined(deployments, in_force=Version(1, 0), held=held)
         orders = [(await worker.outbox.take())[1] for _ in ("welcome", "switch")]
         assert orders == [
             messages.Welcome(Version(1, 0), UNTOUCHED.digest),
             messages.Commit(version, OTHER.digest),
         ]
-        await answer(deployment, worker, Applied, 7)
+        await scene.answer(deployment, worker, Applied, 7)
         assert deployment.rollout.record.in_force == version
 
 
 async def test_a_server_that_has_lost_its_store_outranks_the_one_before(tmp_path, capsys):
     async with server(tmp_path) as deployments:
-        with failing("outrank:before"), pytest.raises(errors.UnavailableError, match="store"):
-            await joined(deployments, term=6)
+        with scene.failing("outrank:before"), pytest.raises(errors.UnavailableError, match="store"):
+            await scene.joined(deployments, term=6)
         assert deployments.term == 1, "and the worker tries again"
-        await joined(deployments, term=6, epoch=3)
+        await scene.joined(deployments, term=6, epoch=3)
         assert deployments.term == 7
-        await joined(deployments, "other", term=7)
+        await scene.joined(deployments, "other", term=7)
         assert deployments.term == 7, "that is its own"
     alarm = "worker 'w' knows a server of term 6, but this one's term was 1: its store was lost"
     assert alarm in capsys.readouterr().out
@@ -95,8 +92,8 @@ async def test_a_server_that_has_lost_its_store_outranks_the_one_before(tmp_path
 
 async def test_workers_that_join_at_once_raise_the_term_once(tmp_path, capsys):
     async with server(tmp_path) as deployments:
-        each = ({"worker": f"w{i}", "gpus": HALVES[i], "term": 6 + i} for i in range(2))
-        await asyncio.gather(*(joined(deployments, **said) for said in each))
+        joins = scene.joined(deployments, term=6, **W0), scene.joined(deployments, term=7, **W1)
+        await asyncio.gather(*joins)
         assert deployments.term in (7, 8)
     assert capsys.readouterr().out.count("its store was lost") == deployments.term - 6
 
@@ -104,7 +101,7 @@ async def test_workers_that_join_at_once_raise_the_term_once(tmp_path, capsys):
 async def test_an_impossible_term_is_refused(tmp_path):
     async with server(tmp_path) as deployments:
         with pytest.raises(errors.InvalidArgumentError, match=r"hello\.term"):
-            await joined(deployments, term=2 + (1 << 32))
+            await scene.joined(deployments, term=2 + (1 << 32))
         assert deployments.term == 1
 
 
@@ -120,11 +117,11 @@ async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind
         raise StoreError("the disk is gone")
 
     async with server(tmp_path) as deployments:
-        deployment, _ = await joined(deployments)
+        deployment, _ = await scene.joined(deployments)
         monkeypatch.setattr(SqliteStore, "save", fail_once)
         pausing = asyncio.ensure_future(deployment.operators.pause("by hand"))
         pod = {"worker": "pod-7", "group_id": "g2", "gpus": (0,)}
-        joining = asyncio.ensure_future(joined(deployments, **pod))
+        joining = asyncio.ensure_future(scene.joined(deployments, **pod))
         await until(lambda: len(deployment.sessions) == 2)
         release.set()
         for each in (pausing, joining):
@@ -138,7 +135,7 @@ async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind
 
 async def test_counts_are_saved_every_few_seconds(tmp_path):
     async with server(tmp_path, save_seconds="0.1") as deployments:
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         deployment.workers.report(worker, report(1, 10))
         await until(lambda: deployments._store.store.load_counters("d"))
         [saved] = deployments._store.store.load_counters("d").values()
@@ -147,9 +144,8 @@ async def test_counts_are_saved_every_few_seconds(tmp_path):
 
 async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
     async with server(tmp_path) as deployments:
-        for i, room in enumerate((1, 6)):
-            said = {"worker": f"w{i}", "gpus": HALVES[i], "staging_slots": room}
-            deployment, _ = await joined(deployments, **said)
+        for said, room in ((W0, 1), (W1, 6)):
+            deployment, _ = await scene.joined(deployments, staging_slots=room, **said)
         await deployment.operators.move_to(OTHER)
         offered = deployment.rollout.record.switch.placement
         moves = moves_between(tensor_of(UNTOUCHED), tensor_of(offered), 8, 4)
@@ -159,7 +155,7 @@ async def test_an_offer_fits_the_worker_that_has_the_least_room(tmp_path):
 
 async def test_a_pause_can_be_ended_before_any_worker_is_back(tmp_path):
     async with server(tmp_path) as deployments:
-        deployment, _ = await joined(deployments)
+        deployment, _ = await scene.joined(deployments)
         assert await deployment.operators.pause("maintenance") is None
         assert await deployment.operators.pause("more of it") == "maintenance"
     async with server(tmp_path) as deployments:
@@ -167,15 +163,15 @@ async def test_a_pause_can_be_ended_before_any_worker_is_back(tmp_path):
         assert await deployments.find("d").operators.resume() is None
         with pytest.raises(errors.NotFoundError, match="there is no deployment 'e'"):
             deployments.find("e")
-        deployment, _ = await joined(deployments, stream=2, in_force=Version(1, 0))
+        deployment, _ = await scene.joined(deployments, stream=2, in_force=Version(1, 0))
         assert deployment.rollout.blocked_reason() is None
 
 
 async def test_a_worker_that_refuses_an_offer_is_not_asked_again(tmp_path):
-    async with serving(server(tmp_path)) as (deployment, worker):
+    async with scene.serving(server(tmp_path)) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         # The only one: with the refusal the switch is aborted, and over.
-        await answer(deployment, worker, Refused, "no room")
+        await scene.answer(deployment, worker, Refused, "no room")
         assert deployment.rollout.phase is Phase.IDLE
         assert deployment.rollout.record.last_generation == 1
         assert deployment.driver.staged.target is None
@@ -185,13 +181,13 @@ async def test_a_worker_that_refuses_an_offer_is_not_asked_again(tmp_path):
 
 async def test_a_rollout_that_cannot_go_on_is_abandoned_without_an_alarm(tmp_path, capsys):
     """No operator has to act: one of them has paused it, and the next plan starts anew."""
-    async with serving(server(tmp_path), max_layers=1) as (deployment, worker):
+    async with scene.serving(server(tmp_path), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         switch = deployment.rollout.record.switch
         assert switch.placement.digest != OTHER.digest, "it takes three"
-        await answer(deployment, worker, Prepared)
+        await scene.answer(deployment, worker, Prepared)
         await deployment.operators.pause("by hand")
-        await answer(deployment, worker, Applied, 7)
+        await scene.answer(deployment, worker, Applied, 7)
         assert deployment.rollout.record.in_force == switch.version
         assert deployment.driver.staged.target is None
     assert "the deployment is paused: by hand" in (tmp_path / "history.jsonl").read_text()
@@ -200,15 +196,15 @@ async def test_a_rollout_that_cannot_go_on_is_abandoned_without_an_alarm(tmp_pat
 
 async def test_counts_go_on_from_what_was_saved(tmp_path):
     async with server(tmp_path) as deployments:
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         deployment.workers.report(worker, report(1, 10))
         await deployment.save_counters()
         # Not saved when the server dies; the next difference covers it.
         deployment.workers.report(worker, report(2, 15))
-        with failing("save_counters:before"):
+        with scene.failing("save_counters:before"):
             await deployments.close()
     async with server(tmp_path) as deployments:
-        deployment, worker = await joined(deployments, stream=2)
+        deployment, worker = await scene.joined(deployments, stream=2)
         assert deployment.workers.report(worker, report(3, 30)) == 3
         assert counted(deployment) == [[30] * 8] * 3
         assert np.allclose(deployment.loads.load(), 10.0), "tokens a step, in each of three"
@@ -216,13 +212,13 @@ async def test_counts_go_on_from_what_was_saved(tmp_path):
 
 async def test_a_stored_deployment_keeps_its_sizes(tmp_path):
     async with server(tmp_path) as deployments:
-        await joined(deployments)
+        await scene.joined(deployments)
     wider = placement_of(np.array([[*range(8)] * 2]), 8, 4)
     spec = replace(SPEC, topology=Topology(16, 4), num_layers=1)
     async with server(tmp_path) as deployments:
         differs = "differs in num_replicas: 16 is not 12; num_layers: 1 is not 3"
         with pytest.raises(errors.FailedPreconditionError, match=differs):
-            await joined(deployments, spec=spec, placement=wider)
+            await scene.joined(deployments, spec=spec, placement=wider)
 
 
 DAMAGES = {
@@ -235,8 +231,8 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_deployment_that_cannot_be_read_is_named_at_the_start(tmp_path, damage):
     async with server(tmp_path) as deployments:
-        await joined(deployments, "sound")
-        deployment, worker = await joined(deployments, "unsound", placement=OTHER)
+        await scene.joined(deployments, "sound")
+        deployment, worker = await scene.joined(deployments, "unsound", placement=OTHER)
         deployment.workers.report(worker, report(1, 10))
     edit(tmp_path, *DAMAGES[damage])
     with pytest.raises(StoreCorruptError, match=r"^deployment 'unsound': store .*trimtab\.db: "):
@@ -251,14 +247,14 @@ async def test_a_deployment_that_cannot_be_read_is_named_at_the_start(tmp_path, 
 async def test_an_unreadable_deployment_raises_an_alarm_and_its_workers_retry(tmp_path):
     alarms = []
     async with server(tmp_path) as deployments:
-        await joined(deployments)
+        await scene.joined(deployments)
     # As a server leaves it that stored no specs: what it is, its workers say.
     edit(tmp_path, "DELETE FROM specs")
     async with server(tmp_path) as deployments:
         deployments.observer.alarm = lambda *said, mismatch: alarms.append(said)
         edit(tmp_path, "UPDATE records SET body = 'nonsense'")
         with pytest.raises(errors.UnavailableError, match="the server's store failed"):
-            await joined(deployments, stream=2)
+            await scene.joined(deployments, stream=2)
     ((name, said),) = alarms
     assert name == "d"
     assert said.startswith("the store failed: store ")
@@ -266,10 +262,10 @@ async def test_an_unreadable_deployment_raises_an_alarm_and_its_workers_retry(tm
 
 async def test_a_deployment_stored_without_a_spec_can_be_deleted(tmp_path):
     async with server(tmp_path) as deployments:
-        await joined(deployments)
+        await scene.joined(deployments)
     edit(tmp_path, "DELETE FROM specs")
     async with server(tmp_path) as deployments:
-        with failing("delete:before"), pytest.raises(errors.UnavailableError, match="store failed"):
+        with scene.failing("delete:before"), pytest.raises(errors.UnavailableError, match="store"):
             await deployments.delete("d")
         await deployments.delete("d")
         with pytest.raises(errors.NotFoundError):
@@ -279,7 +275,7 @@ async def test_a_deployment_stored_without_a_spec_can_be_deleted(tmp_path):
 
 async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothing(tmp_path):
     async with server(tmp_path) as deployments:
-        deployment, worker = await joined(deployments, "half", gpus=HALVES[0])
+        deployment, worker = await scene.joined(deployments, "half", **W0)
         deployment.workers.report(worker, report(1, 10))
         await deployment.save_counters()
         assert not deployments._store.store.load_counters("half")
@@ -287,14 +283,14 @@ async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothi
         await until(lambda: not deployments.all())
         with pytest.raises(errors.NotFoundError, match="there is no deployment 'half'"):
             deployments.find("half")
-        await joined(deployments, "half", gpus=HALVES[0])
+        await scene.joined(deployments, "half", **W0)
 
 
 async def test_counts_are_kept_of_members_and_of_connected_workers(tmp_path):
     async with server(tmp_path) as deployments:
         for group in range(3):
             said = {"group_id": f"g{group}", "worker": f"w{group}"}
-            deployment, worker = await joined(deployments, **said)
+            deployment, worker = await scene.joined(deployments, **said)
             deployment.workers.report(worker, report(1, 10 + group))
             deployments.leave(deployment, worker)
             await deployment.wait_idle()
@@ -309,7 +305,7 @@ async def test_a_new_incarnation_counts_anew_and_the_old_one_no_more(tmp_path):
         sessions = []
         for incarnation, tokens in ((1, 10), (2, 3)):
             said = {"group_id": f"g{incarnation}", "incarnation": incarnation}
-            deployment, worker = await joined(deployments, **said)
+            deployment, worker = await scene.joined(deployments, **said)
             sessions.append(worker)
             deployment.workers.report(worker, report(1, tokens))
             await deployment.save_counters()
@@ -322,11 +318,11 @@ async def test_a_new_incarnation_counts_anew_and_the_old_one_no_more(tmp_path):
 
 
 async def test_the_timer_of_an_offer_does_not_expire_the_next_offer(tmp_path):
-    async with serving(server(tmp_path, offer_seconds="3600")) as (deployment, worker):
+    async with scene.serving(server(tmp_path, offer_seconds="3600")) as (deployment, worker):
         timers = []
         for _ in range(3):
             await deployment.operators.move_to(OTHER)
             timers.append(deployment._expiry)
-            await answer(deployment, worker, Refused, "no room")
+            await scene.answer(deployment, worker, Refused, "no room")
         assert [timer.cancelled() for timer in timers] == [True, True, False]
     assert timers[-1].cancelled()

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine import deployed
-from tests.engine.deployed import OTHER, answer, failing, joined
+from tests.engine import scene
+from tests.engine.scene import OTHER
 from trimtab_protocol.messages import Applied, Discarded, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
-from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer, Observers, RolloutSummary
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.history.history import History
@@ -55,20 +54,20 @@ async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterat
     """A server on a disk, and its observer."""
     watching = Watching()
     observers = Observers(History(HistoryConfig()), watching)
-    async with deployed.server(disk, observers, **settings) as deployments:
+    async with scene.server(disk, observers, **settings) as deployments:
         yield deployments, watching
 
 
 async def test_the_summary_follows_a_switch_from_offer_to_flip():
     async with server() as (deployments, watching):
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         assert watching.summaries == {"d": RolloutSummary(1, "idle", None, None)}
         await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         assert watching.summaries["d"] == RolloutSummary(1, "offered", version, None)
-        await answer(deployment, worker, Prepared)
+        await scene.answer(deployment, worker, Prepared)
         assert watching.summaries["d"] == RolloutSummary(1, "committed", version, None)
-        await answer(deployment, worker, Applied, 7)
+        await scene.answer(deployment, worker, Applied, 7)
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, None)
         await deployment.operators.pause("an operator asked")
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, "an operator asked")
@@ -79,30 +78,26 @@ async def test_the_summary_follows_a_switch_from_offer_to_flip():
     assert watching.summaries == {}
 
 
-async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: Any) -> None:
-    match cause:
-        case "refused":
-            await answer(deployment, worker, Refused, "no room")
-        case "late":
-            while deployment.rollout.phase.value == "offered":
-                await deployment.changed()
-        case "lost":
-            deployments.leave(deployment, worker)
-            await deployment.wait_idle()
-        case "paused":
-            await deployment.operators.pause("an operator asked")
-        case "drain":
-            deployments.leave(*await joined(deployments, "other"))
-            await deployments.drain()
-
-
 @pytest.mark.parametrize("cause", ["refused", "late", "lost", "paused", "drain"])
 async def test_why_a_switch_was_aborted(cause):
     seconds = "0.1" if cause == "late" else "60"
     async with server(offer_seconds=seconds) as (deployments, watching):
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         await deployment.operators.move_to(OTHER)
-        await end_by(cause, deployments, deployment, worker)
+        match cause:
+            case "refused":
+                await scene.answer(deployment, worker, Refused, "no room")
+            case "late":
+                while deployment.rollout.phase.value == "offered":
+                    await deployment.changed()
+            case "lost":
+                deployments.leave(deployment, worker)
+                await deployment.wait_idle()
+            case "paused":
+                await deployment.operators.pause("an operator asked")
+            case "drain":
+                deployments.leave(*await scene.joined(deployments, "other"))
+                await deployments.drain()
         aborted = ("switch_aborted", "d", Cause(cause))
         assert watching.told == [*progressed("offered", "aborted"), aborted]
         assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
@@ -111,19 +106,19 @@ async def test_why_a_switch_was_aborted(cause):
 async def test_a_starting_server_reports_the_switch_that_the_restart_aborted():
     disk = MemoryDisk()
     async with server(disk) as (deployments, watching):
-        deployment, _ = await joined(deployments)
+        deployment, _ = await scene.joined(deployments)
         await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         disk.crash()
     async with server(disk) as (deployments, watching):
-        await joined(deployments, stream=2, in_force=version._replace(generation=0))
+        await scene.joined(deployments, stream=2, in_force=version._replace(generation=0))
         assert watching.told == [*progressed("aborted"), ("switch_aborted", "d", Cause.RESTART)]
         assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
 async def test_the_results_of_reports_and_answers_are_reported():
     async with server() as (deployments, watching):
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
 
         def say(seq: int, tokens: int) -> int:
             return deployment.workers.report(worker, Report(seq, seq, seq, np.full((3, 8), tokens)))
@@ -133,7 +128,7 @@ async def test_the_results_of_reports_and_answers_are_reported():
         with pytest.raises(InvalidArgumentError):
             say(2, 9)
         await deployment.workers.answer(worker, Discarded(deployment.rollout.record.in_force))
-        other, stranger = await joined(deployments, "e")
+        other, stranger = await scene.joined(deployments, "e")
         other.workers.report(stranger, Report(7, 7, 7, np.full((3, 8), 5)))
     assert watching.told == [
         ("report_handled", "d", "accepted"),
@@ -147,10 +142,10 @@ async def test_the_results_of_reports_and_answers_are_reported():
 @pytest.mark.parametrize("at", ["save", "save_counters"])
 async def test_a_failure_of_the_store_is_reported(at):
     async with server(save_seconds="0.1") as (deployments, watching):
-        deployment, worker = await joined(deployments)
+        deployment, worker = await scene.joined(deployments)
         deployment.workers.report(worker, Report(1, 1, 1, np.full((3, 8), 1)))
         watching.told.clear()
-        with failing(f"{at}:before"):
+        with scene.failing(f"{at}:before"):
             if at == "save":
                 with pytest.raises(UnavailableError):
                     await deployment.operators.pause("an operator asked")

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.recording import Recording
+from tests.engine.scene import planning
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.config import Limits
 from trimtab_server.engine.load_aggregator import TotalCounts
 from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.rebalancer import Rebalancer
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Policy
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.solver import evaluate, place
-from trimtab_server.solver.backends.reference.backend import Reference
 
 # Two layers of 16 experts in 20 slots, five on each of four GPUs.
 TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
@@ -44,10 +40,8 @@ SHIFT = Policy(max_moves_per_layer=1)
 
 @pytest.fixture
 async def planner() -> AsyncIterator[Planner]:
-    observer = Recording()
-    queue = SolverQueue(4, observer)
-    yield Planner(queue, Reference(), torch.device("cpu"), Limits(), "fast", observer)
-    await queue.close()
+    async with planning() as planner:
+        yield planner
 
 
 def known(load_LE, tokens: float = 1e9, halves_HLE=None) -> Known:
@@ -60,23 +54,18 @@ def counted(load_LE, step: int, by: object = "w") -> TotalCounts:
     return TotalCounts(by, np.round(load_LE * (step + 1)).astype(np.int64))
 
 
-class Load(NamedTuple):
-    """A `LoadSource`."""
-
-    known_load: Callable[[], Known]
-    total_counts: Callable[[], TotalCounts]
-
-
 def view(
     step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **changes
-) -> tuple[DeploymentSnapshot, Load]:
+) -> tuple[DeploymentSnapshot, SimpleNamespace]:
     """A deployment at a step, and its load."""
-    seen = changes.pop("known", known(load_LE)), changes.pop("counted", counted(load_LE, step))
-    load = Load(*(lambda value=value: value for value in seen))
-    now = DeploymentSnapshot(
-        at=step * 0.03, step=step, known_steps=step + 1, served=served, planned_from=served
+    now, total = (
+        changes.pop("known", known(load_LE)),
+        changes.pop("counted", counted(load_LE, step)),
     )
-    return replace(now, **changes), load
+    load = SimpleNamespace(known_load=lambda: now, total_counts=lambda: total)
+    usual = {"at": step * 0.03, "step": step, "known_steps": step + 1}
+    usual |= {"served": served, "planned_from": served}
+    return DeploymentSnapshot(**{**usual, **changes}), load
 
 
 async def rebalancer(

@@ -16,6 +16,7 @@ from tests.servers import make_config
 from trimtab_protocol.messages import Applied, Hello, Prepared, Report
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.config import Limits
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployments import Deployments
@@ -38,6 +39,18 @@ UNTOUCHED = placement_of(np.tile(np.arange(12) % 8, (3, 1)), 8, 4)
 OTHER = placement_of(np.tile(np.arange(12)[::-1] % 8, (3, 1)), 8, 4)
 SKEWED = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
 
+W0, W1 = {"worker": "w0", "gpus": (0, 1)}, {"worker": "w1", "gpus": (2, 3)}
+"""What two workers say that share the GPUs."""
+
+
+@asynccontextmanager
+async def planning() -> AsyncIterator[Planner]:
+    """A planner with the reference's backend."""
+    observer = Recording()
+    queue = SolverQueue(4, observer)
+    yield Planner(queue, Reference(), torch.device("cpu"), Limits(), "fast", observer)
+    await queue.close()
+
 
 @asynccontextmanager
 async def server(
@@ -45,18 +58,15 @@ async def server(
 ) -> AsyncIterator[Deployments]:
     """A server that rebalances only when the test tells it to, with its store on a disk."""
     config = make_config(**{"report_seconds": 3000, "lease_seconds": 3600, **settings})
-    solved = Recording()
-    queue = SolverQueue(4, solved)
-    planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", solved)
     store = StoreThread(lambda: SqliteStore(disk) if isinstance(disk, Path) else MemoryStore(disk))
     observer = observer or History(HistoryConfig())
-    deployments = Deployments(config.sessions, store, observer, planner)
-    await deployments.open()
-    try:
-        yield deployments
-    finally:
-        await deployments.close()
-        await queue.close()
+    async with planning() as planner:
+        deployments = Deployments(config.sessions, store, observer, planner)
+        await deployments.open()
+        try:
+            yield deployments
+        finally:
+            await deployments.close()
 
 
 @contextmanager
@@ -69,8 +79,10 @@ def failing(point: str) -> Iterator[None]:
         configure("")
 
 
-def join_request(name: str = "d", spec: DeploymentSpec = SPEC, **said: Any) -> JoinRequest:
-    """What a worker says that owns all GPUs, with these fields of its Hello said otherwise.
+async def joined(
+    deployments: Deployments, name: str = "d", spec: DeploymentSpec = SPEC, **said: Any
+) -> tuple[Deployment, WorkerSession]:
+    """A worker that owns all GPUs, with these fields of its Hello said otherwise.
 
     It may also say its room in `staging_slots` and `max_layers`.
     """
@@ -78,14 +90,7 @@ def join_request(name: str = "d", spec: DeploymentSpec = SPEC, **said: Any) -> J
     gpus = tuple(range(spec.topology.num_gpus))
     usual = {"group_id": "g", "worker": "w", "incarnation": 1, "stream": 1, "gpus": gpus}
     hello = Hello(**{**usual, "placement": UNTOUCHED, **said})
-    return JoinRequest(name, spec, hello, room, layers)
-
-
-async def joined(
-    deployments: Deployments, name: str = "d", **said: Any
-) -> tuple[Deployment, WorkerSession]:
-    """A worker that has joined, see `join_request`."""
-    return await deployments.join(join_request(name, **said))
+    return await deployments.join(JoinRequest(name, spec, hello, room, layers))
 
 
 def reported(deployment: Deployment, worker: WorkerSession, seq: int = 1, counts_LE=SKEWED) -> None:
@@ -106,11 +111,11 @@ async def loaded(
 
 @asynccontextmanager
 async def serving(
-    server: AbstractAsyncContextManager[Deployments], join: Any = joined, **said: Any
+    server: AbstractAsyncContextManager[Deployments], **said: Any
 ) -> AsyncIterator[tuple[Deployment, WorkerSession]]:
     """A deployment of this server, and the session of its only worker."""
     async with server as deployments:
-        yield await join(deployments, **said)
+        yield await joined(deployments, **said)
 
 
 async def answer(deployment: Deployment, worker: WorkerSession, kind: Any, *more: object) -> None:
