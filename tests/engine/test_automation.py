@@ -187,7 +187,7 @@ async def test_a_deleted_deployment_leaves_nothing_in_the_store():
         deployments.leave(deployment, worker)
         with scene.failing("delete:written"), pytest.raises(UnavailableError, match="store failed"):
             await deployments.delete("d")
-        assert deployments.find("d") is deployment
+        assert (deployments.find("d"), deployment.is_deleted) == (deployment, False)
         await deployments.delete("d")
         assert deployments.all() == []
         assert deployment.is_deleted
