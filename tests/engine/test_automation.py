@@ -2,100 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tests.recording import Recording
-from tests.servers import make_config
-from trimtab_protocol.messages import Applied, Hello, Prepared, Report
-from trimtab_protocol.placement import Placement
+from tests.engine import scene
+from tests.engine.scene import OTHER, SKEWED, SPEC, UNTOUCHED, W0, W1
+from trimtab_protocol.messages import Report
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
-from trimtab_server.domain.placement import count_moves, placement_of
-from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.deployment import Deployment
-from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.join_request import JoinRequest
-from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.queue import SolverQueue
-from trimtab_server.engine.sessions import WorkerSession
-from trimtab_server.engine.store_thread import StoreThread
-from trimtab_server.history.config import HistoryConfig
-from trimtab_server.history.history import History
+from trimtab_server.domain.placement import count_moves
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
-from trimtab_server.solver.backends.reference.backend import Reference
-from trimtab_server.store.failpoints import configure
-from trimtab_server.store.memory import MemoryDisk, MemoryStore
-
-# Three layers of 8 experts in 12 slots, three on each of four GPUs.
-TOPOLOGY = Topology(num_replicas=12, num_gpus=4)
-SPEC = DeploymentSpec(TOPOLOGY, 3, 8, "local", "pull", 100)
-UNTOUCHED = placement_of(np.tile(np.arange(12) % 8, (3, 1)), 8, 4)
-OTHER = placement_of(np.tile(np.arange(12)[::-1] % 8, (3, 1)), 8, 4)
-SKEWED = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
-
-
-@asynccontextmanager
-async def server(disk: MemoryDisk | None = None, **settings: object) -> AsyncIterator[Deployments]:
-    """A server that rebalances only when the test tells it to."""
-    config = make_config(**{"report_seconds": 3000, "lease_seconds": 3600, **settings})
-    observer = Recording()
-    queue = SolverQueue(4, observer)
-    planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
-    store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config.sessions, store, History(HistoryConfig()), planner=planner)
-    await deployments.open()
-    try:
-        yield deployments
-    finally:
-        await deployments.close()
-        await queue.close()
-
-
-async def joined(
-    deployments: Deployments, serves: Placement = UNTOUCHED, max_layers: int = 0, **said: object
-) -> tuple[Deployment, WorkerSession]:
-    """One worker that owns all GPUs."""
-    hello = Hello("g", "w", 1, said.pop("stream", 1), (0, 1, 2, 3), serves, **said)
-    return await deployments.join(JoinRequest("d", SPEC, hello, 12, max_layers))
-
-
-async def looked_at(deployment: Deployment) -> None:
-    """Rebalance once before the first report, so that the time of a step becomes known."""
-    await deployment.rebalance_once()
-
-
-def reported(deployment: Deployment, worker: WorkerSession, seq: int = 1, counts_LE=SKEWED) -> None:
-    """Report the same load in a hundred more steps."""
-    last = 100 * seq - 1
-    deployment.workers.report(worker, Report(seq, last - 99, last, counts_LE * seq))
-
-
-async def carried_out(deployment: Deployment, worker: WorkerSession) -> None:
-    """Carry out the open switch, and those that follow it."""
-    step = 1000
-    while (switch := deployment.rollout.record.switch) is not None:
-        about = switch.version, switch.placement.digest
-        await deployment.workers.answer(worker, Prepared(*about))
-        step += 1
-        await deployment.workers.answer(worker, Applied(*about, step))
+from trimtab_server.store.memory import MemoryDisk
 
 
 async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
-    async with server(balance="shadow") as deployments:
-        deployment, worker = await joined(deployments)
-        await looked_at(deployment)
+    async with scene.serving(scene.server(balance="shadow")) as (deployment, worker):
+        await deployment.rebalance_once()
         shadows, reasons, seq = [], [], 0
         while not reasons or reasons[-1] in (Reason.IMPROVED, Reason.REPLANNED):
             seq += 1
-            reported(deployment, worker, seq)
+            scene.reported(deployment, worker, seq)
             reasons.append((await deployment.rebalance_once()).reason)
             await deployment.rebalance_once()  # looks at what was decided
             shadows.append(deployment.status.balance.shadow.mean)
@@ -114,16 +43,15 @@ async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
 
 
 async def test_a_policy_that_becomes_active_moves_experts_at_its_next_decision():
-    async with server(balance="off") as deployments:
-        deployment, worker = await joined(deployments)
+    async with scene.serving(scene.server(balance="off")) as (deployment, worker):
         assert await deployment.rebalance_once() is None
         await deployment.operators.update_policy(lambda policy: replace(policy, mode=Mode.ACTIVE))
-        await looked_at(deployment)
-        reported(deployment, worker)
+        await deployment.rebalance_once()
+        scene.reported(deployment, worker)
         decision = await deployment.rebalance_once()
         assert decision.moves
         assert deployment.status.phase == "offered"
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         served = deployment.rollout.record.placement
         assert count_moves(UNTOUCHED, served) == decision.candidate.moves
         assert deployment.status.decisions == {"no_load": 1, decision.reason.value: 1}
@@ -133,10 +61,8 @@ async def test_the_layers_that_gain_most_are_switched_first():
     # Only the last layer is out of balance.
     counts_LE = np.full_like(SKEWED, 1000)
     counts_LE[2, 0] = 50_000
-    async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
-        await looked_at(deployment)
-        reported(deployment, worker, 1, counts_LE)
+    async with scene.server(balance="active") as deployments:
+        deployment, _ = await scene.loaded(deployments, counts_LE, max_layers=1)
         assert (await deployment.rebalance_once()).moves
         offered = deployment.rollout.record.switch.placement
         differs_L = (offered.phy2log != UNTOUCHED.phy2log).any(1)
@@ -146,58 +72,45 @@ async def test_the_layers_that_gain_most_are_switched_first():
 @pytest.mark.parametrize(("scope", "waits"), [("local", True), ("source", True), ("global", False)])
 async def test_a_decision_waits_for_all_reporting_workers(scope, waits):
     spec = replace(SPEC, scope=scope)
-    async with server(balance="active") as deployments:
+    async with scene.server(balance="active") as deployments:
         workers = []
-        for index in range(2):
-            gpus = (2 * index, 2 * index + 1)
-            hello = Hello("g", f"w{index}", 1, 1, gpus, UNTOUCHED)
-            deployment, worker = await deployments.join(JoinRequest("d", spec, hello, 12, 0))
+        for said in (W0, W1):
+            deployment, worker = await scene.joined(deployments, spec=spec, **said)
             workers.append(worker)
-        await looked_at(deployment)
-        reported(deployment, workers[0])
+        await deployment.rebalance_once()
+        scene.reported(deployment, workers[0])
         assert (await deployment.rebalance_once()).moves is not waits
         if waits:
             silent = "'w1' has reported no load yet, and others have"
             assert deployment.status.last_decision.detail == silent
-            reported(deployment, workers[1])
+            scene.reported(deployment, workers[1])
             assert (await deployment.rebalance_once()).moves
 
 
 async def test_another_half_life_goes_on_from_the_current_estimate():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
+    async with scene.serving(scene.server()) as (deployment, worker):
+        scene.reported(deployment, worker)
         load_LE = deployment.load()
-        await deployment.operators.update_policy(
-            lambda policy: replace(policy, half_life_steps=0.0, window_steps=50.0)
-        )
+        await deployment.operators.update_policy(lambda now: replace(now, window_steps=50.0))
         assert deployment.load() == pytest.approx(load_LE)
         # And from now on by the new one: what is older than the window weighs nothing.
-        reported(deployment, worker, 2, SKEWED * 3)
+        scene.reported(deployment, worker, 2, SKEWED * 3)
         assert deployment.load() == pytest.approx((SKEWED * 6 - SKEWED) / 100)
 
 
 async def test_a_policy_that_cannot_be_saved_is_not_adopted():
-    async with server() as deployments:
-        deployment, _ = await joined(deployments)
+    async with scene.serving(scene.server()) as (deployment, _):
         before = deployment.policy
-        configure("save_spec:written=error")
-        try:
-            with pytest.raises(UnavailableError, match="store failed"):
-                await deployment.operators.update_policy(
-                    lambda policy: replace(policy, mode=Mode.SHADOW)
-                )
-        finally:
-            configure("")
+        with scene.failing("save_spec:written"), pytest.raises(UnavailableError, match="store"):
+            await deployment.operators.update_policy(lambda now: replace(now, mode=Mode.SHADOW))
         assert deployment.policy == before
 
 
 async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with scene.serving(scene.server()) as (deployment, worker):
         await deployment.rebalance_once()
         assert deployment.status.balance.predicted is None
-        reported(deployment, worker)
+        scene.reported(deployment, worker)
         await deployment.rebalance_once()
         outlook = deployment.status.balance
         # One worker owns all GPUs, so what its slots have had is divided as predicted.
@@ -212,14 +125,12 @@ async def test_imbalance_is_measured_from_reports_and_predicted_from_the_load():
 
 async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
     disk = MemoryDisk()
-    async with server(disk, balance="active") as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
-        await deployment.operators.update_policy(
-            lambda policy: replace(policy, max_moves_per_layer=1)
-        )
+    async with scene.server(disk, balance="active") as deployments:
+        deployment, worker = await scene.joined(deployments)
+        scene.reported(deployment, worker)
+        await deployment.operators.update_policy(lambda now: replace(now, max_moves_per_layer=1))
         load_LE, step = deployment.load(), deployment.status.step
-    async with server(disk, balance="off") as deployments:
+    async with scene.server(disk, balance="off") as deployments:
         deployment = deployments.find("d")
         assert deployment.load() == pytest.approx(load_LE)
         status = deployment.status
@@ -229,62 +140,54 @@ async def test_a_stored_deployment_goes_on_before_its_workers_are_back():
         assert deployment.policy == Policy(mode=Mode.ACTIVE, max_moves_per_layer=1)
         assert (await deployment.rebalance_once()).reason is Reason.NOT_READY
         assert deployment.status.last_decision.detail == "'w' has no session"
-        deployment, worker = await joined(deployments, stream=2, in_force=Version(1, 0))
+        deployment, worker = await scene.joined(deployments, stream=2, in_force=Version(1, 0))
         assert (await deployment.rebalance_once()).moves
 
 
 async def test_each_new_group_goes_to_the_pin_which_stops_decisions_and_triggers():
-    async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments)
-        await looked_at(deployment)
-        reported(deployment, worker)
+    async with scene.server(balance="active") as deployments:
+        deployment, worker = await scene.loaded(deployments)
         assert await deployment.operators.pin(OTHER) is None
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
         assert await deployment.rebalance_once() is None
         with pytest.raises(FailedPreconditionError, match=r"pinned to .*: unpin it first"):
             await deployment.operators.move_to(UNTOUCHED)
         # The engine starts anew, with what it loads by default.
-        hello = Hello("g2", "w", 2, 1, (0, 1, 2, 3), UNTOUCHED)
-        deployment, worker = await deployments.join(JoinRequest("d", SPEC, hello, 12, 0))
+        deployment, worker = await scene.joined(deployments, group_id="g2", incarnation=2)
         assert deployment.status.digest == UNTOUCHED.digest
         await deployment.rebalance_once()
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
         assert await deployment.operators.pin(None) is OTHER
-        reported(deployment, worker)
+        scene.reported(deployment, worker)
         assert (await deployment.rebalance_once()).moves
 
 
 async def test_a_pin_replaces_the_rollout_that_is_under_way():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with scene.serving(scene.server(), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         await deployment.operators.pin(UNTOUCHED)
         # The piece that is open ends first.
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.in_force == Version(1, 1)
         await deployment.rebalance_once()
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == UNTOUCHED.digest
 
 
 async def test_a_deleted_deployment_leaves_nothing_in_the_store():
     disk = MemoryDisk()
-    async with server(disk) as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
+    async with scene.server(disk) as deployments:
+        deployment, worker = await scene.joined(deployments)
+        scene.reported(deployment, worker)
         await deployment.save_counters()
         with pytest.raises(FailedPreconditionError, match="has 1 sessions: end its workers first"):
             await deployments.delete("d")
         deployments.leave(deployment, worker)
-        configure("delete:written=error")
-        try:
-            with pytest.raises(UnavailableError, match="store failed"):
-                await deployments.delete("d")
-        finally:
-            configure("")
-        assert deployments.find("d") is deployment
+        with scene.failing("delete:written"), pytest.raises(UnavailableError, match="store failed"):
+            await deployments.delete("d")
+        assert (deployments.find("d"), deployment.is_deleted) == (deployment, False)
         await deployments.delete("d")
         assert deployments.all() == []
         assert deployment.is_deleted

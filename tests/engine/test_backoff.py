@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.engine.test_automation import OTHER
+from tests.engine.scene import OTHER
 from trimtab_protocol.version import Version
 from trimtab_server.engine.backoff import Backoff
 from trimtab_server.rollout.record import Record, Stage, Switch

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.engine.test_deployments import SPEC, join_request
-from tests.rpc.placements import AFTER
-from tests.servers import make_config
-from trimtab_protocol.messages import Applied, Discarded, Hello, Prepared, Refused, Report
+from tests.engine import scene
+from tests.engine.scene import OTHER
+from trimtab_protocol.messages import Applied, Discarded, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
-from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.join_request import JoinRequest
-from trimtab_server.engine.observer import HandledReport, Observer, Observers, RolloutSummary
-from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.engine.observer import Observer, Observers, RolloutSummary
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.history.history import History
 from trimtab_server.rollout.effects import Cause
-from trimtab_server.store.failpoints import configure
-from trimtab_server.store.memory import MemoryDisk, MemoryStore
+from trimtab_server.store.memory import MemoryDisk
+
+_TOLD = (
+    *("switch_progressed", "switch_aborted", "report_handled"),
+    *("answer_ignored", "alarm", "store_failed"),
+)
 
 
 class Watching(Observer):
-    """Remembers its events."""
+    """Remembers its events: each with the deployment, and what it says first of it."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.summaries: dict[str, RolloutSummary] = {}
+        for event in _TOLD:
+            setattr(self, event, partial(self._tell, event))
+
+    def _tell(self, event: str, *said: Any, **_: Any) -> None:
+        self.told.append((event, *said[:2]))
 
     def rollout_changed(self, deployment: str, summary: RolloutSummary) -> None:
         self.summaries[deployment] = summary
@@ -38,137 +44,111 @@ class Watching(Observer):
     def deployment_closed(self, deployment: str) -> None:
         del self.summaries[deployment]
 
-    def switch_progressed(self, deployment: str, outcome: str) -> None:
-        self.told.append((deployment, outcome))
 
-    def switch_aborted(self, deployment: str, cause: Cause) -> None:
-        self.told.append((deployment, "cause", cause.value))
-
-    def report_handled(self, deployment: str, report: HandledReport) -> None:
-        self.told.append((deployment, "report", report.result))
-
-    def answer_ignored(self, deployment: str) -> None:
-        self.told.append((deployment, "ignored"))
-
-    def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
-        self.told.append((deployment, "alarm"))
-
-    def store_failed(self) -> None:
-        self.told.append(("store failed",))
+def progressed(*outcomes: str) -> list[tuple[str, str, str]]:
+    return [("switch_progressed", "d", outcome) for outcome in outcomes]
 
 
 @asynccontextmanager
 async def server(disk: MemoryDisk | None = None, **settings: Any) -> AsyncIterator[Any]:
     """A server on a disk, and its observer."""
-    watching, config = Watching(), make_config(**settings).sessions
-    store = StoreThread(lambda: MemoryStore(disk))
-    deployments = Deployments(config, store, Observers(History(HistoryConfig()), watching))
-    await deployments.open()
-    try:
+    watching = Watching()
+    observers = Observers(History(HistoryConfig()), watching)
+    async with scene.server(disk, observers, **settings) as deployments:
         yield deployments, watching
-    finally:
-        await deployments.close()
 
 
 async def test_the_summary_follows_a_switch_from_offer_to_flip():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
+        deployment, worker = await scene.joined(deployments)
         assert watching.summaries == {"d": RolloutSummary(1, "idle", None, None)}
-        await deployment.operators.move_to(AFTER)
+        await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         assert watching.summaries["d"] == RolloutSummary(1, "offered", version, None)
-        await deployment.workers.answer(worker, Prepared(version, AFTER.digest))
+        await scene.answer(deployment, worker, Prepared)
         assert watching.summaries["d"] == RolloutSummary(1, "committed", version, None)
-        await deployment.workers.answer(worker, Applied(version, AFTER.digest, 7))
+        await scene.answer(deployment, worker, Applied, 7)
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, None)
         await deployment.operators.pause("an operator asked")
         assert watching.summaries["d"] == RolloutSummary(1, "idle", None, "an operator asked")
         deployments.leave(deployment, worker)
         await deployment.wait_idle()
         assert watching.summaries["d"] == RolloutSummary(0, "idle", None, "an operator asked")
-    assert watching.told == [("d", "offered"), ("d", "committed"), ("d", "applied")]
+    assert watching.told == progressed("offered", "committed", "applied")
     assert watching.summaries == {}
-
-
-async def end_by(cause: str, deployments: Deployments, deployment: Any, worker: Any) -> None:
-    version = deployment.rollout.record.switch.version
-    match cause:
-        case "refused":
-            await deployment.workers.answer(worker, Refused(version, AFTER.digest, "no room"))
-        case "late":
-            while deployment.rollout.phase.value == "offered":
-                await deployment.changed()
-        case "lost":
-            deployments.leave(deployment, worker)
-            await deployment.wait_idle()
-        case "paused":
-            await deployment.operators.pause("an operator asked")
-        case "drain":
-            deployments.leave(*await deployments.join(join_request("other")))
-            await deployments.drain()
 
 
 @pytest.mark.parametrize("cause", ["refused", "late", "lost", "paused", "drain"])
 async def test_why_a_switch_was_aborted(cause):
     seconds = "0.1" if cause == "late" else "60"
     async with server(offer_seconds=seconds) as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
-        await deployment.operators.move_to(AFTER)
-        await end_by(cause, deployments, deployment, worker)
-        assert watching.told == [("d", "offered"), ("d", "aborted"), ("d", "cause", cause)]
+        deployment, worker = await scene.joined(deployments)
+        await deployment.operators.move_to(OTHER)
+        match cause:
+            case "refused":
+                await scene.answer(deployment, worker, Refused, "no room")
+            case "late":
+                while deployment.rollout.phase.value == "offered":
+                    await deployment.changed()
+            case "lost":
+                deployments.leave(deployment, worker)
+                await deployment.wait_idle()
+            case "paused":
+                await deployment.operators.pause("an operator asked")
+            case "drain":
+                deployments.leave(*await scene.joined(deployments, "other"))
+                await deployments.drain()
+        aborted = ("switch_aborted", "d", Cause(cause))
+        assert watching.told == [*progressed("offered", "aborted"), aborted]
         assert watching.summaries["d"].phase == ("idle" if cause == "refused" else "aborting")
 
 
 async def test_a_starting_server_reports_the_switch_that_the_restart_aborted():
     disk = MemoryDisk()
     async with server(disk) as (deployments, watching):
-        deployment, _ = await deployments.join(join_request())
-        await deployment.operators.move_to(AFTER)
+        deployment, _ = await scene.joined(deployments)
+        await deployment.operators.move_to(OTHER)
         version = deployment.rollout.record.switch.version
         disk.crash()
     async with server(disk) as (deployments, watching):
-        await deployments.join(join_request(stream=2, in_force=version._replace(generation=0)))
-        assert watching.told == [("d", "aborted"), ("d", "cause", "restart")]
+        await scene.joined(deployments, stream=2, in_force=version._replace(generation=0))
+        assert watching.told == [*progressed("aborted"), ("switch_aborted", "d", Cause.RESTART)]
         assert watching.summaries["d"].phase == "idle"  # it says that it holds nothing
 
 
 async def test_the_results_of_reports_and_answers_are_reported():
     async with server() as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
+        deployment, worker = await scene.joined(deployments)
 
         def say(seq: int, tokens: int) -> int:
-            return deployment.workers.report(worker, Report(seq, seq, seq, np.full((2, 4), tokens)))
+            return deployment.workers.report(worker, Report(seq, seq, seq, np.full((3, 8), tokens)))
 
         say(1, 10)
         say(1, 10)
         with pytest.raises(InvalidArgumentError):
             say(2, 9)
         await deployment.workers.answer(worker, Discarded(deployment.rollout.record.in_force))
-        late = Hello("g2", "w2", 1, 1, (0, 1), AFTER)
-        other, stranger = await deployments.join(JoinRequest("e", SPEC, late, 6, 0))
-        other.workers.report(stranger, Report(7, 7, 7, np.full((2, 4), 5)))
+        other, stranger = await scene.joined(deployments, "e")
+        other.workers.report(stranger, Report(7, 7, 7, np.full((3, 8), 5)))
     assert watching.told == [
-        ("d", "report", "accepted"),
-        ("d", "report", "repeated"),
-        ("d", "report", "refused"),
-        ("d", "ignored"),
-        ("e", "report", "gap"),
+        ("report_handled", "d", "accepted"),
+        ("report_handled", "d", "repeated"),
+        ("report_handled", "d", "refused"),
+        ("answer_ignored", "d"),
+        ("report_handled", "e", "gap"),
     ]
 
 
 @pytest.mark.parametrize("at", ["save", "save_counters"])
 async def test_a_failure_of_the_store_is_reported(at):
     async with server(save_seconds="0.1") as (deployments, watching):
-        deployment, worker = await deployments.join(join_request())
-        deployment.workers.report(worker, Report(1, 1, 1, np.full((2, 4), 1)))
+        deployment, worker = await scene.joined(deployments)
+        deployment.workers.report(worker, Report(1, 1, 1, np.full((3, 8), 1)))
         watching.told.clear()
-        configure(f"{at}:before=error")
-        try:
+        with scene.failing(f"{at}:before"):
             if at == "save":
                 with pytest.raises(UnavailableError):
                     await deployment.operators.pause("an operator asked")
             else:
                 await deployments._periodic.save_all()
-        finally:
-            configure("")
-    assert watching.told[:2] == [("store failed",), ("d", "alarm")]
+    assert [each[:2] for each in watching.told[:2]] == [("store_failed",), ("alarm", "d")]

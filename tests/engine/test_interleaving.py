@@ -9,29 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_automation import (
-    OTHER,
-    SPEC,
-    UNTOUCHED,
-    carried_out,
-    joined,
-    reported,
-    server,
-)
-from trimtab_protocol.messages import Applied, Hello, Prepared, Refused
+from tests.engine import scene
+from tests.engine.scene import OTHER, SPEC, UNTOUCHED, W0, W1
+from trimtab_protocol.messages import Refused
 from trimtab_protocol.version import Version
-from trimtab_server.domain.errors import (
-    FailedPreconditionError,
-    NotFoundError,
-    SessionClosedError,
-    UnavailableError,
-)
+from trimtab_server.domain import errors
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.planner import Planner
 from trimtab_server.policy.policy import Mode
-from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk
 
 
@@ -41,15 +27,14 @@ def becoming(mode: Mode) -> Callable[[Deployment], Any]:
     )
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
-        becoming(Mode.SHADOW),
-        becoming(Mode.OFF),
-        lambda deployment: deployment.operators.pin(UNTOUCHED),
-    ],
-    ids=["shadow", "off", "pin"],
-)
+WISHES = {
+    "shadow": becoming(Mode.SHADOW),
+    "off": becoming(Mode.OFF),
+    "pin": lambda deployment: deployment.operators.pin(UNTOUCHED),
+}
+
+
+@pytest.mark.parametrize("wish", WISHES)
 async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(monkeypatch, wish):
     planning, release, place = asyncio.Event(), asyncio.Event(), Planner.place
 
@@ -58,14 +43,12 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         await release.wait()
         return await place(self, *arguments)
 
-    async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments)
-        await deployment.rebalance_once()
-        reported(deployment, worker)
+    async with scene.server(balance="active") as deployments:
+        deployment, _ = await scene.loaded(deployments)
         monkeypatch.setattr(Planner, "place", held)
         steering = asyncio.ensure_future(deployment.rebalance_once())
         await planning.wait()
-        await wish(deployment)
+        await WISHES[wish](deployment)
         release.set()
         assert (await steering).moves
         assert deployment.status.phase == "idle"
@@ -73,72 +56,54 @@ async def test_a_plan_is_not_offered_if_an_operator_has_intervened_meanwhile(mon
         assert deployment.rollout.record.last_generation == 0
 
 
-async def one_switch(deployment, worker) -> None:
-    switch = deployment.rollout.record.switch
-    about = switch.version, switch.placement.digest
-    await deployment.workers.answer(worker, Prepared(*about))
-    await deployment.workers.answer(worker, Applied(*about, 1000))
-
-
 @pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.OFF])
 async def test_a_rollout_of_a_decision_ends_when_the_mode_changes(mode):
-    async with server(balance="active") as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
-        await deployment.rebalance_once()
-        reported(deployment, worker)
+    async with scene.server(balance="active") as deployments:
+        deployment, worker = await scene.loaded(deployments, max_layers=1)
         assert (await deployment.rebalance_once()).moves
         await becoming(mode)(deployment)
-        await one_switch(deployment, worker)
+        await scene.one_switch(deployment, worker)
         assert (deployment.status.phase, deployment.status.in_force) == ("idle", Version(1, 1))
 
 
 async def test_a_rollout_to_a_pin_ends_with_the_pin():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with scene.serving(scene.server(), max_layers=1) as (deployment, worker):
         await deployment.operators.pin(OTHER)
         await deployment.operators.pin(None)
-        await one_switch(deployment, worker)
+        await scene.one_switch(deployment, worker)
         assert (deployment.status.phase, deployment.status.in_force) == ("idle", Version(1, 1))
 
 
 async def test_a_rollout_of_an_operator_goes_on_when_the_mode_changes():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments, max_layers=1)
+    async with scene.serving(scene.server(), max_layers=1) as (deployment, worker):
         await deployment.operators.move_to(OTHER)
         await becoming(Mode.SHADOW)(deployment)
         assert await deployment.operators.pin(None) is None
-        await carried_out(deployment, worker)
+        await scene.carried_out(deployment, worker)
         assert deployment.status.digest == OTHER.digest
 
 
 async def test_an_acknowledged_policy_is_durable_even_after_a_failure():
     disk = MemoryDisk()
-    async with server(disk, balance="active") as deployments:
-        deployment, _ = await joined(deployments)
-        configure("save_spec:durable=error")
-        try:
-            with pytest.raises(UnavailableError):
-                await becoming(Mode.OFF)(deployment)
-        finally:
-            configure("")
+    async with scene.server(disk, balance="active") as deployments:
+        deployment, _ = await scene.joined(deployments)
+        with scene.failing("save_spec:durable"), pytest.raises(errors.UnavailableError):
+            await becoming(Mode.OFF)(deployment)
         await becoming(Mode.ACTIVE)(deployment)
-    async with server(disk) as deployments:
+    async with scene.server(disk) as deployments:
         assert deployments.find("d").policy.mode is Mode.ACTIVE
 
 
 async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
     disk = MemoryDisk()
-    async with server(disk) as deployments:
-        deployment, worker = await joined(deployments)
+    async with scene.server(disk) as deployments:
+        deployment, worker = await scene.joined(deployments)
         deployments.leave(deployment, worker)
         await deployments.delete("d")
-        wishes = (
-            deployment.operators.pin(OTHER),
-            deployment.operators.pause("why"),
-            deployment.operators.move_to(OTHER),
-        )
-        for wish in (*wishes, becoming(Mode.OFF)(deployment)):
-            with pytest.raises(NotFoundError, match="there is no deployment 'd' any more"):
+        ask = deployment.operators
+        wishes = ask.pin(OTHER), ask.pause("why"), ask.move_to(OTHER), WISHES["off"](deployment)
+        for wish in wishes:
+            with pytest.raises(errors.NotFoundError, match="there is no deployment 'd' any more"):
                 await wish
     assert not disk.contents.records
     assert not disk.contents.specs
@@ -147,22 +112,18 @@ async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
 @pytest.mark.parametrize("what", ["create", "delete"])
 async def test_a_cancelled_call_is_carried_out_all_the_same(what):
     disk = MemoryDisk()
-    async with server(disk) as deployments:
+    async with scene.server(disk) as deployments:
         if what == "delete":
-            deployment, worker = await joined(deployments)
+            deployment, worker = await scene.joined(deployments)
             deployments.leave(deployment, worker)
             call = deployments.delete("d")
             gone = asyncio.ensure_future(deployment.changed())
         else:
             call = deployments.create("new", SPEC, lambda policy: policy)
-        task = asyncio.ensure_future(call)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    expected = [] if what == "delete" else ["new"]
-    assert list(disk.contents.specs) == expected
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):  # it begins, and is cancelled where it waits first
+                await call
+    assert list(disk.contents.specs) == ([] if what == "delete" else ["new"])
     if what == "delete":
         await asyncio.wait_for(gone, 10)
         assert deployment.is_deleted
@@ -170,9 +131,9 @@ async def test_a_cancelled_call_is_carried_out_all_the_same(what):
 
 async def test_counts_do_not_outlive_their_deployment():
     disk = MemoryDisk()
-    async with server(disk) as deployments:
-        deployment, worker = await joined(deployments)
-        reported(deployment, worker)
+    async with scene.server(disk) as deployments:
+        deployment, worker = await scene.joined(deployments)
+        scene.reported(deployment, worker)
         deployments.leave(deployment, worker)
         deleting = asyncio.ensure_future(deployments.delete("d"))
         async with asyncio.timeout(20):
@@ -184,32 +145,26 @@ async def test_counts_do_not_outlive_their_deployment():
 
 
 async def test_a_refused_worker_does_not_change_the_spec():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with scene.server() as deployments:
+        deployment, worker = await scene.joined(deployments)
         deployments.leave(deployment, worker)
         await deployment.wait_idle()
-        stranger = Hello("g", "stranger", 1, 1, (0, 1, 2, 3), UNTOUCHED)
-        wrong = replace(SPEC, model="wrong")
-        with pytest.raises((FailedPreconditionError, SessionClosedError)):
-            await deployments.join(JoinRequest("d", wrong, stranger, 12, 0))
-        hello = Hello("g", "w", 1, 2, (0, 1, 2, 3), UNTOUCHED, Version(1, 0))
-        right = replace(SPEC, model="right")
-        deployment, _ = await deployments.join(JoinRequest("d", right, hello, 12, 0))
+        with pytest.raises((errors.FailedPreconditionError, errors.SessionClosedError)):
+            await scene.joined(deployments, worker="stranger", spec=replace(SPEC, model="wrong"))
+        again = {"stream": 2, "in_force": Version(1, 0)}
+        deployment, _ = await scene.joined(deployments, spec=replace(SPEC, model="right"), **again)
         assert deployment.spec.model == "right"
 
 
 async def test_workers_that_join_at_once_have_to_agree_with_the_first():
     """Even if an operator created the deployment, without knowing how its engine counts."""
     made = DeploymentSpec(SPEC.topology, SPEC.num_layers, SPEC.num_experts)
-    async with server() as deployments:
+    async with scene.server() as deployments:
         await deployments.create("d", made, lambda policy: policy)
-        gpus = [(0, 1), (2, 3)]
-        hellos = [Hello("g", f"w{i}", 1, 1, each, UNTOUCHED) for i, each in enumerate(gpus)]
-        requests = [JoinRequest("d", SPEC, hello, 12, 0) for hello in hellos]
-        other = replace(requests[1], spec=replace(SPEC, bytes_per_expert=7))
-        joins = (deployments.join(each) for each in (requests[0], other, requests[1]))
+        other = {"spec": replace(SPEC, bytes_per_expert=7), **W1}
+        joins = (scene.joined(deployments, **said) for said in (W0, other, W1))
         first, refused, second = await asyncio.gather(*joins, return_exceptions=True)
-        assert isinstance(refused, FailedPreconditionError)
+        assert isinstance(refused, errors.FailedPreconditionError)
         assert "bytes_per_expert: 7 is not 100" in str(refused)
         deployment = first[0]
         assert second[0] is deployment
@@ -218,13 +173,10 @@ async def test_workers_that_join_at_once_have_to_agree_with_the_first():
 
 
 async def test_a_worker_that_refuses_a_pin_is_not_asked_again_at_once():
-    async with server() as deployments:
-        deployment, worker = await joined(deployments)
+    async with scene.serving(scene.server()) as (deployment, worker):
         await deployment.operators.pin(OTHER)
         for _ in range(3):
-            switch = deployment.rollout.record.switch
-            if switch is not None:
-                refused = Refused(switch.version, switch.placement.digest, "no room")
-                await deployment.workers.answer(worker, refused)
+            if deployment.rollout.record.switch is not None:
+                await scene.answer(deployment, worker, Refused, "no room")
             await deployment.rebalance_once()
         assert deployment.rollout.record.last_generation == 1

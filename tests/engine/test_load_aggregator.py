@@ -95,7 +95,7 @@ async def test_after_a_restart_the_evidence_is_that_of_the_saved_estimates():
     unsaved = before.loads.unsaved()
     assert unsaved is not None
     after = Workers("a", "b", apart=False)
-    after.loads.restore(unsaved.baselines)
+    after.loads.restore(unsaved)
     load_LE, evidence = after.loads.known_load()
     np.testing.assert_allclose(load_LE, 2 * TOKENS / 16)
     # Of a half-life of 16 steps, reported by 16 steps.

@@ -40,54 +40,35 @@ def history(**changes: int) -> StepHistory:
     return replace(READY.history, **changes)
 
 
+JUST_DECIDED = {"history": history(decided_at=91)}
+PINNED = {"pinned": OTHER}
+BLOCKED = {"offer_blocked": "paused"}
+SHADOW, OFF = {"mode": Mode.SHADOW}, {"mode": Mode.OFF}
+
 TABLE: dict[str, tuple[dict[str, object], dict[str, object], Action]] = {
     "ready": ({}, {}, Plan(SERVED)),
-    "the first decision": (
-        {"history": history(decided_at=-1, switched_at=-1)},
-        {},
-        Plan(SERVED),
-    ),
+    "the first decision": ({"history": history(decided_at=-1, switched_at=-1)}, {}, Plan(SERVED)),
     "the time of a step is unknown": ({"history": StepHistory()}, {}, Wait(Reason.NO_LOAD)),
-    "in shadow mode": ({"planned_from": OTHER}, {"mode": Mode.SHADOW}, Plan(OTHER)),
-    "off": ({}, {"mode": Mode.OFF}, Idle()),
-    "off, and not ready": ({"offer_blocked": "paused"}, {"mode": Mode.OFF}, Idle()),
-    "no offer is accepted": ({"offer_blocked": "paused"}, {}, Wait(Reason.NOT_READY)),
+    "in shadow mode": ({"planned_from": OTHER}, SHADOW, Plan(OTHER)),
+    "off": ({}, OFF, Idle()),
+    "off, and not ready": (BLOCKED, OFF, Idle()),
+    "no offer is accepted": (BLOCKED, {}, Wait(Reason.NOT_READY)),
     "after an abort": ({"backoff": ABORTED}, {}, Wait(Reason.NOT_READY)),
     "a worker is silent": ({"missing_report": "'b'"}, {}, Wait(Reason.NOT_READY)),
-    "nothing is in force": (
-        {"served": None, "planned_from": None},
-        {},
-        Wait(Reason.NOT_READY),
-    ),
+    "nothing is in force": ({"served": None, "planned_from": None}, {}, Wait(Reason.NOT_READY)),
     "little load": ({"known_steps": 9}, {}, Wait(Reason.NO_LOAD)),
-    "just decided": ({"history": history(decided_at=91)}, {}, Wait(Reason.TOO_SOON)),
-    "just decided, and not ready": (
-        {"history": history(decided_at=91), "offer_blocked": "paused"},
-        {},
-        Wait(Reason.TOO_SOON),
-    ),
+    "just decided": (JUST_DECIDED, {}, Wait(Reason.TOO_SOON)),
+    "just decided, and not ready": (JUST_DECIDED | BLOCKED, {}, Wait(Reason.TOO_SOON)),
     "just switched": ({"history": history(switched_at=51)}, {}, Wait(Reason.COOLDOWN)),
-    "pinned elsewhere": ({"pinned": OTHER}, {}, GoToPin(OTHER)),
-    "pinned elsewhere, and off": ({"pinned": OTHER}, {"mode": Mode.OFF}, GoToPin(OTHER)),
-    "pinned elsewhere, in shadow mode": (
-        {"pinned": OTHER, "planned_from": OTHER},
-        {"mode": Mode.SHADOW},
-        GoToPin(OTHER),
-    ),
-    "pinned elsewhere, just decided": (
-        {"pinned": OTHER, "history": history(decided_at=99)},
-        {},
-        GoToPin(OTHER),
-    ),
+    "pinned elsewhere": (PINNED, {}, GoToPin(OTHER)),
+    "pinned elsewhere, and off": (PINNED, OFF, GoToPin(OTHER)),
+    "pinned elsewhere, in shadow mode": (PINNED | {"planned_from": OTHER}, SHADOW, GoToPin(OTHER)),
+    "pinned elsewhere, just decided": (PINNED | JUST_DECIDED, {}, GoToPin(OTHER)),
     # The rollout itself refuses, once it has recovered from a failure of the store.
-    "pinned, no offer is accepted": (
-        {"pinned": OTHER, "offer_blocked": "paused"},
-        {},
-        GoToPin(OTHER),
-    ),
-    "pinned, after an abort": ({"pinned": OTHER, "backoff": ABORTED}, {}, Idle()),
+    "pinned, no offer is accepted": (PINNED | BLOCKED, {}, GoToPin(OTHER)),
+    "pinned, after an abort": (PINNED | {"backoff": ABORTED}, {}, Idle()),
     "pinned, and there": ({"pinned": SAME}, {}, Idle()),
-    "pinned, nothing is in force": ({"pinned": OTHER, "served": None}, {}, Idle()),
+    "pinned, nothing is in force": (PINNED | {"served": None}, {}, Idle()),
 }
 
 

@@ -35,24 +35,17 @@ async def test_taking_waits_for_a_message():
     assert await taking == ("welcome", 1)
 
 
-async def test_closing_ends_it_with_the_first_reason():
-    outbox = Outbox()
-    outbox.put("ack", 1)
-    outbox.close(ValueError("first"))
-    outbox.close(ValueError("second"))
-    with pytest.raises(ValueError, match="first"):
-        await outbox.take()
-
-
-async def test_a_wait_for_the_close_ends_whatever_is_being_sent():
+async def test_closing_ends_all_waits_with_the_first_reason():
     outbox = Outbox()
     outbox.raise_if_closed()
     closed = asyncio.ensure_future(outbox.wait_closed())
     outbox.put("ack", 1)
     await asyncio.sleep(0)
-    assert not closed.done()
-    outbox.close(ValueError("enough"))
-    with pytest.raises(ValueError, match="enough"):
-        await closed
-    with pytest.raises(ValueError, match="enough"):
+    assert not closed.done(), "whatever is being sent"
+    outbox.close(ValueError("first"))
+    outbox.close(ValueError("second"))
+    for wait in (outbox.take(), closed):
+        with pytest.raises(ValueError, match="first"):
+            await wait
+    with pytest.raises(ValueError, match="first"):
         outbox.raise_if_closed()

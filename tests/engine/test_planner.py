@@ -68,23 +68,19 @@ async def test_place_answers_what_the_solver_plans(planner: Planner) -> None:
     assert placed.before is None
 
 
-async def test_place_from_a_current_placement_counts_the_moves(planner: Planner) -> None:
+@pytest.mark.parametrize("budget", [None, Budget(max_moves=2)])
+async def test_place_from_a_current_placement_counts_the_moves(
+    planner: Planner, budget: Budget | None
+) -> None:
     current = (await planner.place(skewed_load(0), TERMS)).placement
-    placed = await planner.place(skewed_load(1), TERMS, current)
+    placed = await planner.place(skewed_load(1), Terms(TOPOLOGY, budget), current)
     moved = evaluate(
         tensor_of(placed.placement), skewed_load(1).copy(), 4, current=tensor_of(current)
     ).moves.sum()
     assert placed.moves is not None
     assert len(placed.moves) == moved > 0
+    assert budget is None or moved <= 2
     assert placed.before is not None
-
-
-async def test_a_budget_bounds_the_moves(planner: Planner) -> None:
-    current = (await planner.place(skewed_load(0), TERMS)).placement
-    terms = Terms(TOPOLOGY, Budget(max_moves=2))
-    placed = await planner.place(skewed_load(1), terms, current)
-    assert placed.moves is not None
-    assert 1 <= len(placed.moves) <= 2
 
 
 async def test_pack_answers_what_the_solver_packs(planner: Planner) -> None:
@@ -122,9 +118,7 @@ async def test_each_stage_and_its_duration_are_reported(
     assert (float(bound.max()), float(bound.median())) in observer.named("imbalance_bound")
 
 
-async def test_a_load_that_does_not_fit_the_placement_in_force_is_refused(
-    planner: Planner,
-) -> None:
+async def test_a_load_that_does_not_fit_the_current_placement_is_refused(planner: Planner) -> None:
     current = (await planner.place(skewed_load(), TERMS)).placement
     with pytest.raises(InvalidArgumentError, match=r"load: shape \(2, 16\) .* 3 layers of 16"):
         await planner.place(skewed_load(layers=2), TERMS, current)
@@ -165,6 +159,11 @@ def test_after_warming_up_no_request_waits_for_a_compiler() -> None:
 async def test_a_stream_places_each_load_from_the_answer_before(planner: Planner) -> None:
     stream = PlaceStream(planner, TERMS)
     first = await stream.place(skewed_load(0))
+    bad = skewed_load(1).copy()
+    bad[0, 3] = -1
+    with pytest.raises(InvalidArgumentError, match=r"load\[0, 3\]"):
+        await stream.place(bad)
+    assert stream.current is first.placement, "a load that fails leaves it in force"
     second = await stream.place(skewed_load(1))
     expected = await planner.place(skewed_load(1), TERMS, first.placement)
     assert second.placement.digest == expected.placement.digest
@@ -177,16 +176,6 @@ async def test_the_budget_of_a_stream_counts_from_its_second_load(planner: Plann
     second = await stream.place(skewed_load(1))
     assert second.moves is not None
     assert len(second.moves) == 1
-
-
-async def test_a_load_that_fails_leaves_the_placement_in_force(planner: Planner) -> None:
-    stream = PlaceStream(planner, TERMS)
-    first = await stream.place(skewed_load(0))
-    bad = skewed_load(1).copy()
-    bad[0, 3] = -1
-    with pytest.raises(InvalidArgumentError, match=r"load\[0, 3\]"):
-        await stream.place(bad)
-    assert stream.current is first.placement
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.recording import Recording
+from tests.engine.scene import planning
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.config import Limits
 from trimtab_server.engine.load_aggregator import TotalCounts
 from trimtab_server.engine.next_action import DeploymentSnapshot
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.rebalancer import Rebalancer
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Policy
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.solver import evaluate, place
-from trimtab_server.solver.backends.reference.backend import Reference
 
 # Two layers of 16 experts in 20 slots, five on each of four GPUs.
 TOPOLOGY = Topology(num_replicas=20, num_gpus=4)
@@ -45,10 +40,8 @@ SHIFT = Policy(max_moves_per_layer=1)
 
 @pytest.fixture
 async def planner() -> AsyncIterator[Planner]:
-    observer = Recording()
-    queue = SolverQueue(4, observer)
-    yield Planner(queue, Reference(), torch.device("cpu"), Limits(), "fast", observer)
-    await queue.close()
+    async with planning() as planner:
+        yield planner
 
 
 def known(load_LE, tokens: float = 1e9, halves_HLE=None) -> Known:
@@ -61,48 +54,41 @@ def counted(load_LE, step: int, by: object = "w") -> TotalCounts:
     return TotalCounts(by, np.round(load_LE * (step + 1)).astype(np.int64))
 
 
-class Load(NamedTuple):
-    """A `LoadSource`."""
-
-    known_load: Callable[[], Known]
-    total_counts: Callable[[], TotalCounts]
-
-
 def view(
     step: int, load_LE=SKEWED, served: Placement | None = UNTOUCHED, **changes
-) -> tuple[DeploymentSnapshot, Load]:
+) -> tuple[DeploymentSnapshot, SimpleNamespace]:
     """A deployment at a step, and its load."""
-    load = Load(
-        changes.pop("known", lambda: known(load_LE)),
-        changes.pop("counted", lambda: counted(load_LE, step)),
+    now, total = (
+        changes.pop("known", known(load_LE)),
+        changes.pop("counted", counted(load_LE, step)),
     )
-    now = DeploymentSnapshot(
-        at=step * 0.03, step=step, known_steps=step + 1, served=served, planned_from=served
-    )
-    return replace(now, **changes), load
+    load = SimpleNamespace(known_load=lambda: now, total_counts=lambda: total)
+    usual = {"at": step * 0.03, "step": step, "known_steps": step + 1}
+    usual |= {"served": served, "planned_from": served}
+    return DeploymentSnapshot(**{**usual, **changes}), load
 
 
 async def rebalancer(
-    planner: Planner,
-    policy: Policy = Policy(),  # noqa: B008
-    size: int = 0,
+    planner: Planner, policy: Policy | None = None, size: int = 0, topology: Topology = TOPOLOGY
 ) -> Rebalancer:
     """A rebalancer that has seen the deployment before its first report."""
-    loop = Rebalancer(planner, TOPOLOGY, size, policy)
+    loop = Rebalancer(planner, topology, size, policy or Policy())
     assert (await loop.decide(*view(-1))).decision.reason is Reason.NO_LOAD
     return loop
 
 
-def imbalance(placement: Placement, load_LE) -> float:
-    return float(evaluate(tensor_of(placement), torch.from_numpy(load_LE), 4).imbalance.mean())
+def imbalance_of(placement: Placement, load_LE) -> torch.Tensor:
+    """The imbalance of each layer, [L]."""
+    load_LE = torch.from_numpy(load_LE)
+    return evaluate(tensor_of(placement), load_LE, placement.num_gpus).imbalance
 
 
 async def test_a_load_that_is_out_of_balance_moves_experts(planner):
     loop = await rebalancer(planner, Policy(replan_gap=9.0))
     decision, target, *_ = await loop.decide(*view(100))
     assert decision.reason is Reason.IMPROVED
-    assert decision.candidate.before == pytest.approx(imbalance(UNTOUCHED, SKEWED))
-    assert decision.candidate.after == pytest.approx(imbalance(target, SKEWED))
+    assert decision.candidate.before == pytest.approx(imbalance_of(UNTOUCHED, SKEWED).mean())
+    assert decision.candidate.after == pytest.approx(imbalance_of(target, SKEWED).mean())
     assert decision.candidate.after < decision.candidate.before
     assert 0 < decision.candidate.moves <= 2 * 4
 
@@ -113,7 +99,7 @@ async def test_all_moves_that_gain_are_made_if_a_few_are_not_enough(planner):
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.moves > 2
     best = place(torch.from_numpy(SKEWED), TOPOLOGY, current=tensor_of(UNTOUCHED))
-    assert imbalance(target, SKEWED) <= 1.1 * float(best.after.imbalance.mean())
+    assert imbalance_of(target, SKEWED).mean() <= 1.1 * best.after.imbalance.mean()
     assert decision.candidate.moves < len(best.moves)
 
 
@@ -123,12 +109,10 @@ async def test_a_new_plan_is_made_if_no_moves_are_enough(planner):
     load_LE[0, 0] = 50.0
     topology = Topology(num_replicas=16, num_gpus=8)
     served = placement_of([np.arange(16) % 8], 8, 8)
-    loop = Rebalancer(planner, topology, 0, Policy(replan_gap=0.0))
-    await loop.decide(*view(-1, load_LE, served))
+    loop = await rebalancer(planner, Policy(replan_gap=0.0), topology=topology)
     decision, target, *_ = await loop.decide(*view(100, load_LE, served))
     best = place(torch.from_numpy(load_LE), topology, current=tensor_of(served))
-    after = float(evaluate(tensor_of(target), torch.from_numpy(load_LE), 8).imbalance[0])
-    assert after == pytest.approx(float(best.after.imbalance[0]))
+    assert imbalance_of(target, load_LE) == pytest.approx(best.after.imbalance)
     assert decision.moves
 
 
@@ -141,7 +125,7 @@ async def test_repeated_decisions_come_to_rest(planner):
         if decision.moves:
             served = target
             loop.rollout_started()
-    assert imbalance(served, SKEWED) < imbalance(UNTOUCHED, SKEWED)
+    assert imbalance_of(served, SKEWED).mean() < imbalance_of(UNTOUCHED, SKEWED).mean()
     assert reasons[0] in (Reason.IMPROVED, Reason.REPLANNED)
     assert set(reasons[-10:]) <= {Reason.BALANCED, Reason.SMALL_GAIN}
 
@@ -152,16 +136,18 @@ async def test_repeated_decisions_come_to_rest(planner):
         ({"offer_blocked": "no group is complete yet"}, Reason.NOT_READY),
         ({"served": None}, Reason.NOT_READY),
         ({"known_steps": 15}, Reason.NO_LOAD),
-        ({"known": lambda: known(EVEN, 1000), "served": IDEAL}, Reason.NOT_ENOUGH_EVIDENCE),
-        ({"known": lambda: known(EVEN), "served": IDEAL}, Reason.BALANCED),
-        ({"known": lambda: known(NEARLY, 1e15), "served": IDEAL}, Reason.SMALL_GAIN),
+        ({"load_LE": np.zeros((2, 16))}, Reason.NO_LOAD),
+        ({"known": known(EVEN, 1000), "served": IDEAL}, Reason.NOT_ENOUGH_EVIDENCE),
+        ({"known": known(EVEN), "served": IDEAL}, Reason.BALANCED),
+        ({"known": known(NEARLY, 1e15), "served": IDEAL}, Reason.SMALL_GAIN),
     ],
 )
 async def test_why_nothing_moves(planner, changes, reason):
     loop = await rebalancer(planner, Policy(replan_gap=9.0))
-    decision, *_ = await loop.decide(*view(100, **changes))
+    decision, target, *_ = await loop.decide(*view(100, **changes))
     assert decision.reason is reason
     assert not decision.moves
+    assert (target is not None) is decision.planned
 
 
 async def test_decisions_and_switches_are_at_least_some_steps_apart(planner):
@@ -185,11 +171,11 @@ async def test_with_little_evidence_only_obvious_imbalance_is_mended(planner):
     load_LE = EVEN.copy()
     load_LE[0, 4] *= 1.4
     loop = await rebalancer(planner)
-    little = partial(known, load_LE, 2000)
-    still = await loop.decide(*view(100, known=little, served=IDEAL))
+    still = await loop.decide(*view(100, known=known(load_LE, 2000), served=IDEAL))
     assert still.decision.reason is Reason.NOT_ENOUGH_EVIDENCE
     load_LE[1, 5] *= 20.0
-    decision, target, *_ = await loop.decide(*view(200, known=little, served=IDEAL))
+    hot = known(load_LE, 2000)
+    decision, target, *_ = await loop.decide(*view(200, known=hot, served=IDEAL))
     assert decision.moves
     assert (target.phy2log != IDEAL.phy2log).any(1).tolist() == [False, True]
 
@@ -198,7 +184,7 @@ async def test_imbalance_that_noise_explains_is_left_alone_until_there_is_more_e
     load_LE = EVEN * np.random.default_rng(1).normal(1.0, 0.15, (2, 16))
     loop, decisions = await rebalancer(planner), []
     for step, tokens in ((100, 1000), (200, 1e7)):
-        seen = partial(known, load_LE, tokens)
+        seen = known(load_LE, tokens)
         decisions.append((await loop.decide(*view(step, known=seen, served=IDEAL))).decision)
     reasons = [each.reason for each in decisions]
     assert reasons == [Reason.NOT_ENOUGH_EVIDENCE, Reason.IMPROVED]
@@ -220,7 +206,7 @@ async def test_a_gain_that_the_other_half_does_not_confirm_is_not_made(planner):
         (200, (first_LE, confirmed_LE), True),
     ):
         halves_HLE = np.stack(halves)
-        seen = partial(known, halves_HLE.sum(0), 1e6, halves_HLE)
+        seen = known(halves_HLE.sum(0), 1e6, halves_HLE)
         decision, target, *_ = await loop.decide(*view(step, known=seen, served=IDEAL))
         assert decision.moves is moves
         assert (target.digest != IDEAL.digest) is moves
@@ -230,9 +216,9 @@ async def test_a_switch_is_judged_by_the_tokens_counted_after_it(planner):
     loop = await rebalancer(planner)
     assert (await loop.decide(*view(100))).decision.moves
     loop.rollout_started()
-    early = await loop.decide(*view(140, served=IDEAL, known=lambda: known(EVEN)))
+    early = await loop.decide(*view(140, served=IDEAL, known=known(EVEN)))
     assert early.judged is None
-    judged = (await loop.decide(*view(164, served=IDEAL, known=lambda: known(EVEN)))).judged
+    judged = (await loop.decide(*view(164, served=IDEAL, known=known(EVEN)))).judged
     assert judged.step == 100
     assert judged.steps == 64
     assert judged.realised == pytest.approx(judged.promised, rel=0.01)
@@ -247,22 +233,13 @@ async def test_promises_that_are_not_kept_raise_the_floor(planner):
         load_LE = RNG.gamma(0.5, 100.0, (2, 16))
         counts_LE = counts_LE + load_LE[:, ::-1]
         total = TotalCounts("w", (64 * counts_LE).astype(np.int64))
-        plan = await loop.decide(*view(step, load_LE, served, counted=lambda total=total: total))
+        plan = await loop.decide(*view(step, load_LE, served, counted=total))
         distrust.append(plan.decision.certainty.distrust)
         if plan.decision.moves:
             served = plan.target
             loop.rollout_started()
     assert distrust[0] == 1
     assert 1 < distrust[-1] <= 4
-
-
-async def test_promises_to_an_earlier_group_are_not_judged(planner):
-    loop = await rebalancer(planner)
-    await loop.decide(*view(1000))
-    loop.rollout_started()
-    await loop.decide(*view(20, known_steps=1000, served=IDEAL, known=lambda: known(EVEN)))
-    later = view(1100, known_steps=1000, served=IDEAL, known=lambda: known(EVEN))
-    assert (await loop.decide(*later)).judged is None
 
 
 async def test_a_plan_for_a_load_that_was_reset_meanwhile_moves_nothing(planner):
@@ -274,8 +251,7 @@ async def test_a_plan_for_a_load_that_was_reset_meanwhile_moves_nothing(planner)
             return await super().place(*args, **named)
 
     planner.__class__ = Forgetting
-    loop = Rebalancer(planner, TOPOLOGY, 0, Policy())
-    await loop.decide(*view(-1))
+    loop = await rebalancer(planner)
     plan = await loop.decide(*view(100))
     assert (plan.decision.reason, plan.target) == (Reason.NO_LOAD, None)
 
@@ -299,12 +275,17 @@ async def test_the_limit_on_all_moves_holds_even_if_the_load_has_shifted(planner
     assert found[0] > 8 >= found[1] > 2
 
 
-async def test_counts_of_other_processes_judge_nothing(planner):
+@pytest.mark.parametrize("restarted", ["the group", "a process"])
+async def test_promises_to_an_earlier_group_or_process_are_not_judged(planner, restarted):
     loop = await rebalancer(planner)
-    await loop.decide(*view(100))
+    await loop.decide(*view(1000))
     loop.rollout_started()
-    others = counted(SKEWED, 0, "another incarnation")
-    assert (await loop.decide(*view(200, counted=lambda: others))).judged is None
+    now = {"known_steps": 1000, "served": IDEAL, "known": known(EVEN)}
+    if restarted == "the group":
+        await loop.decide(*view(20, **now))
+    else:
+        now["counted"] = counted(SKEWED, 0, "another incarnation")
+    assert (await loop.decide(*view(1100, **now))).judged is None
 
 
 async def test_moves_that_cost_more_than_they_gain_are_not_made(planner):
@@ -322,19 +303,12 @@ FLAT = Topology(num_replicas=8, num_gpus=4)
 EIGHT = placement_of(np.tile(np.arange(8), (8, 1)), 8, 4)
 
 
-async def flat_rebalancer(planner: Planner, policy: Policy) -> Rebalancer:
-    loop = Rebalancer(planner, FLAT, 0, policy)
-    await loop.decide(*view(-1, served=EIGHT))
-    return loop
-
-
 async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(planner):
     """Six of eight layers have no load, like dense layers: they must not lower the mean."""
     load_LE = np.zeros((8, 8))
     load_LE[[2, 5]] = [107, 107, 100, 100, 100, 100, 93, 93]
-    decision, target, *_ = await (await flat_rebalancer(planner, Policy())).decide(
-        *view(100, load_LE, served=EIGHT)
-    )
+    loop = await rebalancer(planner, topology=FLAT)
+    decision, target, *_ = await loop.decide(*view(100, load_LE, served=EIGHT))
     assert decision.reason is Reason.IMPROVED
     assert decision.candidate.before == pytest.approx(1.07)
     assert decision.candidate.after == pytest.approx(1.0)
@@ -343,33 +317,24 @@ async def test_layers_without_load_do_not_hide_those_that_are_out_of_balance(pla
     assert moved_L.nonzero()[0].tolist() == [2, 5]
 
 
-async def test_without_any_load_nothing_is_planned(planner):
-    loop = await flat_rebalancer(planner, Policy())
-    decision, target, *_ = await loop.decide(*view(100, np.zeros((8, 8)), served=EIGHT))
-    assert (decision.reason, target) == (Reason.NO_LOAD, None)
-
-
 async def test_a_load_that_has_almost_faded_is_no_evidence(planner):
     """In one layer or in all. The certainty consists of numbers that JSON can represent."""
-    loop = await flat_rebalancer(planner, Policy())
-    load_LE = np.ones((8, 8))
+    loop, found = await rebalancer(planner, topology=FLAT), []
     for step, tokens_L in ((100, np.full(8, 1e-9)), (200, np.array([1e-9] * 7 + [1e9]))):
-        seen = Known(load_LE, Evidence(tokens_L, 1.0))
-        certainty = (
-            await loop.decide(*view(step, served=EIGHT, known=lambda s=seen: s))
-        ).decision.certainty
-        if step == 100:
-            assert certainty is None
-        else:
-            json.dumps(vars(certainty), allow_nan=False)
-            assert certainty.noise < 1.001
+        seen = Known(np.ones((8, 8)), Evidence(tokens_L, 1.0))
+        plan = await loop.decide(*view(step, served=EIGHT, known=seen))
+        found.append(plan.decision.certainty)
+    in_all, in_one = found
+    assert in_all is None
+    json.dumps(vars(in_one), allow_nan=False)
+    assert in_one.noise < 1.001
 
 
 async def test_only_the_layers_whose_load_has_shifted_move(planner):
     rng = np.random.default_rng(3)
     load_LE = rng.uniform(50.0, 150.0, (8, 8))
     served = placement_of(place(torch.from_numpy(load_LE), FLAT).phy2log, 8, 4)
-    loop = await flat_rebalancer(planner, Policy(max_moves_per_layer=1))
+    loop = await rebalancer(planner, Policy(max_moves_per_layer=1), topology=FLAT)
     # Of all layers one has shifted.
     load_LE[6] = 67.0
     load_LE[6, served.phy2log[6, :2]] = 200.0
@@ -378,11 +343,9 @@ async def test_only_the_layers_whose_load_has_shifted_move(planner):
     moved_L = (target.phy2log != served.phy2log).any(1)
     assert moved_L[6]
     assert order[0] == 6, "the layer that gains most comes first"
-    before, after = (
-        evaluate(tensor_of(each), torch.from_numpy(load_LE), 4) for each in (served, target)
-    )
-    best = place(torch.from_numpy(load_LE), FLAT).after
-    assert float(after.imbalance[6]) <= 1.1 * float(best.imbalance[6])
-    assert (after.imbalance <= before.imbalance + 1e-12).all()
-    assert decision.candidate.after == pytest.approx(float(after.imbalance.mean()))
+    before_L, after_L = (imbalance_of(each, load_LE) for each in (served, target))
+    best_L = place(torch.from_numpy(load_LE), FLAT).after.imbalance
+    assert after_L[6] <= 1.1 * best_L[6]
+    assert (after_L <= before_L + 1e-12).all()
+    assert decision.candidate.after == pytest.approx(after_L.mean())
     assert decision.candidate.moves == count_moves(served, target)

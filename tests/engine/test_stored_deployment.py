@@ -32,15 +32,14 @@ def test_former_settings_are_dropped_and_the_former_half_life_becomes_the_defaul
     assert policy == Policy(mode=Mode.SHADOW, every_steps=7)
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        {"start_above": 1.05, "half_life_steps": 8.0},
-        {"start_above": 1.05, "half_life_steps": 0.0, "window_steps": 50.0},
-        {"half_life_steps": 16.0},
-    ],
-    ids=["another half-life", "a window", "a half-life of this version"],
-)
+CHOSEN = {
+    "another half-life": {"start_above": 1.05, "half_life_steps": 8.0},
+    "a window": {"start_above": 1.05, "half_life_steps": 0.0, "window_steps": 50.0},
+    "a half-life of this version": {"half_life_steps": 16.0},
+}
+
+
+@pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN)
 def test_settings_that_an_operator_chose_are_kept(chosen):
     policy = StoredDeployment.decode(stored(**chosen)).policy
     kept = {name: value for name, value in chosen.items() if name != "start_above"}

@@ -18,7 +18,7 @@ from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.version import Version
 from trimtab_server.app import App
 from trimtab_server.domain.balance import OverLayers
-from trimtab_server.engine.observer import HandledReport, RolloutSummary
+from trimtab_server.engine.observer import RolloutSummary
 from trimtab_server.engine.status import BalanceStatus, Status, WorkerStatus
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.policy.decide import Candidate, Certainty, Decision, Reason
@@ -140,7 +140,7 @@ def test_a_deployment_has_all_its_series_from_the_start_and_none_after_its_end(
     for cause in Cause:
         metrics.switch_aborted("d", cause)
     for result in ("accepted", "gap", "repeated", "refused"):
-        metrics.report_handled("d", HandledReport("w", 1, 1, result))
+        metrics.report_handled("d", result, None)
     for tell in (metrics.message_delayed, metrics.answer_ignored):
         tell("d")
     metrics.alarm("d", "why", mismatch=True)
@@ -299,5 +299,5 @@ async def test_a_server_shows_its_sessions_and_switches() -> None:
         assert float(age.split()[-1]) > 0
         await unused.say(goodbye=pb.Goodbye())
         await unused.end()
-        await until(lambda: len(app._deployments) == 1)
+        await until(lambda: len(app._deployments.all()) == 1)
         assert "unused" not in await scraped(app)

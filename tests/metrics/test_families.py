@@ -11,7 +11,7 @@ from tests.metrics.test_deployments import CERTAINTY, JUDGED, STATUS
 from tests.services import program
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.engine.observer import HandledReport, RolloutSummary
+from trimtab_server.engine.observer import RolloutSummary
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
 from trimtab_server.metrics.families import FAMILIES
@@ -52,7 +52,7 @@ def busy_recorder() -> Recorder:
     deployments.decision_made("d", Decision(Reason.BALANCED, None, CERTAINTY), 0.1, JUDGED)
     deployments.message_received("report")
     deployments.message_delayed("d")
-    deployments.report_handled("d", HandledReport("w", 1, 1, "gap"))
+    deployments.report_handled("d", "gap", None)
     deployments.answer_ignored("d")
     deployments.switch_progressed("d", "aborted")
     deployments.switch_aborted("d", Cause.LATE)

@@ -226,7 +226,7 @@ async def test_a_worker_that_cancels_while_its_session_begins_leaves_no_session(
     release.set()
     await blocking
     if first is None:
-        await until(lambda: len(deployments) == 0)
+        await until(lambda: not deployments.all())
         first = await joined(endpoint.channel, hello(0, 2))
     else:
         await deployment.wait_idle()

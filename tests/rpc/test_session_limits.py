@@ -106,7 +106,7 @@ async def test_deployments_over_the_limit_are_refused_until_one_is_unused():
         limit = ("RESOURCE_EXHAUSTED", "1 deployments are this server's limit")
         assert await refused(endpoint.channel, hello=hello(deployment="two")) == limit
         await first.leave()
-        await until(lambda: len(endpoint.deployments) == 0)
+        await until(lambda: not endpoint.deployments.all())
         # It has had a complete group, and is remembered.
         (last,) = await group(endpoint.channel, workers=1, deployment="three")
         await last.leave()

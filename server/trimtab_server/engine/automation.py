@@ -24,15 +24,7 @@ from trimtab_server.policy.policy import Mode
 
 
 class Automation:
-    """Called again and again while the server runs.
-
-    Args:
-        core: of the deployment.
-        planner: makes plans; None if this server makes none.
-
-    Attributes:
-        decisions: the last decisions.
-    """
+    """Called again and again while the server runs. `planner`: None if the server makes none."""
 
     def __init__(self, core: DeploymentCore, planner: Planner | None) -> None:
         self.decisions = DecisionLog()
@@ -110,8 +102,9 @@ class Automation:
 
     def abandon_own_target(self) -> None:
         """Abandon the rollout that is under way if a decision of the policy began it."""
-        if self._core.driver.target is self._own_target:
-            self._core.driver.abandon_target()
+        staged = self._core.driver.staged
+        if staged.target is self._own_target:
+            staged.abandon()
 
     @property
     def _now(self) -> float:
@@ -167,15 +160,12 @@ class Automation:
             self._backoff.record_offer(core.rollout.record)
 
     def _refresh_status(self) -> None:
-        core, shadow = self._core, None
-        record = core.rollout.record
-        if core.policy.mode is Mode.SHADOW:
-            shadow = self._shadow.follow(record.placement)
+        core, record = self._core, self._core.rollout.record
         if record.placement is not None and record.epoch is not None:
             members = record.epoch.members if core.spec.scope == "local" else {}
             owners = {worker: member.gpus for worker, member in members.items()}
-            self._monitor.refresh(record.placement, shadow, owners)
-        core.events.status_refreshed(self.status)
+            self._monitor.refresh(record.placement, self._shadow.placement, owners)
+        core.events.observer.status_refreshed(core.name, self.status)
 
     def _log(
         self, snapshot: DeploymentSnapshot, mode: Mode, plan: RebalancePlan, seconds: float

@@ -18,14 +18,7 @@ Owners = Mapping[str, tuple[int, ...]]
 
 
 class BalanceMonitor:
-    """Computes the balance anew only if the load or a placement has changed.
-
-    Args:
-        loads: what the workers have reported.
-
-    Attributes:
-        balance: as of the last refresh.
-    """
+    """Computes `balance` anew only if the load or a placement has changed."""
 
     def __init__(self, loads: LoadAggregator) -> None:
         self.balance = BalanceStatus()
@@ -51,13 +44,13 @@ class BalanceMonitor:
             predicted_smoothed=_predicted(served, smoothed_LE),
             measured=_measured(served, latest, owners),
             measured_smoothed=_measured(served, smoothed, owners),
-            shadow=None if shadow is None else _predicted(shadow, latest_LE),
-            shadow_smoothed=None if shadow is None else _predicted(shadow, smoothed_LE),
+            shadow=_predicted(shadow, latest_LE),
+            shadow_smoothed=_predicted(shadow, smoothed_LE),
         )
 
 
-def _predicted(placement: Placement, load_LE: Loads) -> OverLayers | None:
-    return OverLayers.of(loads_with(placement, load_LE))
+def _predicted(placement: Placement | None, load_LE: Loads) -> OverLayers | None:
+    return None if placement is None else OverLayers.of(loads_with(placement, load_LE))
 
 
 def _measured(
@@ -65,6 +58,4 @@ def _measured(
 ) -> OverLayers | None:
     owned = [(gpus, rates[worker]) for worker, gpus in owners.items() if worker in rates]
     loads_LG = measured_loads(owned, placement.phy2log, placement.num_gpus)
-    if loads_LG is None:
-        return None
-    return OverLayers.of(torch.from_numpy(loads_LG))
+    return None if loads_LG is None else OverLayers.of(torch.from_numpy(loads_LG))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from trimtab_server.policy.decide import Decision, Reason
@@ -20,8 +19,7 @@ class LoggedDecision:
     Attributes:
         at: seconds since 1970.
         step: the last step that all workers had reported; -1 if there was none.
-        mode: mode of the policy.
-        decision: the decision.
+        mode: of the policy.
         seconds: how long the decision took.
         detail: why nothing could be offered, if the reason is NOT_READY.
         judged: the result of an earlier switch, if it became known with this decision.
@@ -43,12 +41,13 @@ class DecisionLog:
     """The last 256 decisions since the server's start, and the number of all by reason.
 
     Attributes:
+        counts: number of decisions by reason.
         judged: the result of the last switch that could be judged; None if there is none.
     """
 
     def __init__(self) -> None:
         self._newest: deque[LoggedDecision] = deque(maxlen=_MAX_KEPT)
-        self._counts = Counter[str]()
+        self.counts = Counter[str]()
         self.judged: Judgement | None = None
 
     def add(self, logged: LoggedDecision) -> bool:
@@ -58,7 +57,7 @@ class DecisionLog:
         """
         reason = logged.decision.reason
         self.judged = logged.judged or self.judged
-        self._counts[reason.value] += 1
+        self.counts[reason.value] += 1
         if reason is Reason.TOO_SOON:
             return False
         if self._newest and _kind(self._newest[-1]) == _kind(logged):
@@ -77,11 +76,6 @@ class DecisionLog:
     def last(self) -> LoggedDecision | None:
         """The newest decision; None if there is none."""
         return self._newest[-1] if self._newest else None
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Number of decisions by reason."""
-        return dict(self._counts)
 
 
 def _kind(logged: LoggedDecision) -> object:

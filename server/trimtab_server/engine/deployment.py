@@ -29,14 +29,12 @@ class Deployment:
     """A deployment that its first worker or an operator created, or that the store had.
 
     Args:
-        store: what the store keeps of the deployment.
-        record: the record of the rollout that the store has.
-        events: of the deployment.
-        offer_seconds: time in which workers have to prepare an offer.
+        store, record, events, offer_seconds: see `DeploymentCore`.
         planner: makes plans; None if this server makes none.
 
     Attributes:
         name: of the deployment.
+        events: tells the observer what happens in it.
         workers: what its workers do.
         operators: what its operators do.
     """
@@ -49,7 +47,7 @@ class Deployment:
         offer_seconds: float,
         planner: Planner | None = None,
     ) -> None:
-        self.name = store.name
+        self.name, self.events = store.name, events
         self._core = DeploymentCore(store, record, events, offer_seconds)
         self._automation = Automation(self._core, planner)
         self.workers = WorkerSide(self._core, self._automation)
@@ -78,7 +76,7 @@ class Deployment:
     @property
     def target(self) -> Placement | None:
         """The placement that a rollout is under way to; None if there is none."""
-        return self._core.driver.target
+        return self._core.driver.staged.target
 
     @property
     def sessions(self) -> tuple[WorkerSession, ...]:
@@ -98,7 +96,7 @@ class Deployment:
     @property
     def is_deleted(self) -> bool:
         """Whether the deployment was deleted or is closed. Another may have its name."""
-        return self._core.closed
+        return self._core.is_deleted
 
     @property
     def is_unused(self) -> bool:
@@ -141,7 +139,7 @@ class Deployment:
 
     def mark_deleted(self, deleted: bool = True) -> None:
         """Refuse every further change with NotFoundError, or allow changes again."""
-        self._core.closed = deleted
+        self._core.is_deleted = deleted
 
     def changed(self) -> Coroutine[Any, Any, object]:
         """Returns a wait for the next change to the rollout or the sessions, from this call on."""

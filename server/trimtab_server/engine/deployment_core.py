@@ -7,10 +7,10 @@ the call that asked for it is cancelled: whatever was made durable must have its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
@@ -21,7 +21,6 @@ from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
 from trimtab_server.engine.rollout_driver import (
-    RETRY_AFTER_S,
     DriverEvent,
     OfferOpened,
     PlacementApplied,
@@ -34,37 +33,41 @@ from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
-from trimtab_server.store.errors import StoreError
+
+_T = TypeVar("_T")
 
 
 class DeploymentCore:
     """Spec, policy, sessions, load and rollout of one deployment.
 
+    `apply`, `run_exclusive` and `start_rollout` raise NotFoundError once it is closed; a change
+    raises UnavailableError if the store fails.
+
     Args:
         store: what the store keeps of the deployment.
         record: the record of the rollout that the store has.
-        events: of the deployment.
         offer_seconds: time in which workers have to prepare an offer.
 
     Attributes:
         sessions: the open sessions.
-        driver: of the rollout.
         loads: what the workers have reported.
-        closed: whether every further change is refused with NotFoundError.
+        is_deleted: whether the deployment was deleted or is closed, so that every further change
+            is refused with NotFoundError. Another may have its name.
     """
 
     def __init__(
         self, store: DeploymentStore, record: Record, events: DeploymentEvents, offer_seconds: float
     ) -> None:
+        self.name = store.name
         self.store = store
         self.events = events
         self.sessions = Sessions()
         spec, smoothing = self.spec, self.policy.smoothing
-        self.driver = RolloutDriver(spec.topology.num_gpus, record, store, self.sessions, events)
+        self.driver = RolloutDriver(record, store, self.sessions, events)
         self.loads = LoadAggregator(
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
-        self.closed = False
+        self.is_deleted = False
         self._offer_seconds = offer_seconds
         self._executor = SerialExecutor()
         self._expiry: asyncio.TimerHandle | None = None
@@ -104,26 +107,17 @@ class DeploymentCore:
 
     # Changes to the rollout.
 
-    async def apply(self, change: RolloutChange) -> None:
-        """Apply a change to the rollout, with all that follows from it.
-
-        Raises:
-            NotFoundError: the deployment is closed.
-            UnavailableError: the store failed.
-        """
-        await self._executor.run(self._apply(change))
+    async def apply(self, change: RolloutChange) -> Record:
+        """Apply a change to the rollout, and all that follows; returns the record before it."""
+        return await self.run_exclusive(partial(self._change, change))
 
     def submit(self, change: RolloutChange) -> asyncio.Task[None]:
-        """The same in a task that need not be awaited. It does not raise these errors."""
+        """The same in a task that need not be awaited. It raises neither of these errors."""
         return self._executor.start(self._apply_quietly(change))
 
-    async def run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do other work while no change is applied to the rollout.
-
-        Raises:
-            NotFoundError: the deployment is closed.
-        """
-        await self._executor.run(self._run_exclusive(work))
+    async def run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do other work while no change is applied to the rollout; returns its result."""
+        return await self._executor.run(self._run_exclusive(work))
 
     async def start_rollout(
         self, target: Placement, order: Sequence[int], blocked_reason: Callable[[], str | None]
@@ -138,15 +132,13 @@ class DeploymentCore:
 
         Raises:
             FailedPreconditionError: nothing can be offered now.
-            NotFoundError: the deployment is closed.
-            UnavailableError: the store failed.
         """
 
         def start() -> list[Effect]:
             reason = blocked_reason()
             if reason is not None:
                 raise FailedPreconditionError(reason)
-            return self.driver.start_rollout(target, order)
+            return self.driver.staged.start(target, order, self.rollout, self.sessions)
 
         await self.apply(start)
 
@@ -163,36 +155,34 @@ class DeploymentCore:
         if self._expiry is not None:
             self._expiry.cancel()
         await self.wait_idle()
-        self.closed = True
+        self.is_deleted = True
         async with self._executor.exclusive():
             pass
         self.events.close()
 
-    async def _apply(self, change: RolloutChange) -> None:
+    async def _run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:
         async with self._executor.exclusive():
-            self._require_open()
-            try:
-                self._handle(await self.driver.apply(change))
-                self._handle(await self.driver.advance())
-            except StoreError as error:
-                self.driver.recover_later(error)
-                raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
-            finally:
-                self.events.rollout_changed(self.rollout, len(self.sessions))
+            if self.is_deleted:
+                raise NotFoundError(f"there is no deployment {self.name!r} any more")
+            return await work()
+
+    async def _change(self, change: RolloutChange) -> Record:
+        try:
+            with self.events.reporting_store_errors():
+                before, events = await self.driver.apply(change)
+        except UnavailableError as error:
+            self.driver.recover_later(error)
+            raise
+        else:
+            self._handle(events)
+            return before
+        finally:
+            self.events.rollout_changed(self.rollout, len(self.sessions))
 
     async def _apply_quietly(self, change: RolloutChange) -> None:
         # An alarm reports a failure of the store, and a closed deployment needs no change.
         with suppress(UnavailableError, NotFoundError):
-            await self._apply(change)
-
-    async def _run_exclusive(self, work: Callable[[], Awaitable[None]]) -> None:
-        async with self._executor.exclusive():
-            self._require_open()
-            await work()
-
-    def _require_open(self) -> None:
-        if self.closed:
-            raise NotFoundError(f"there is no deployment {self.store.name!r} any more")
+            await self._run_exclusive(partial(self._change, change))
 
     def _handle(self, events: list[DriverEvent]) -> None:
         for event in events:
@@ -201,17 +191,15 @@ class DeploymentCore:
                     self._expire_later(version)
                 case PlacementApplied(before, after):
                     moves = count_moves(before, after)
-                    self.events.placement_applied(moves, moves * self.spec.bytes_per_expert)
+                    moved_bytes = moves * self.spec.bytes_per_expert
+                    self.events.observer.placement_applied(self.name, moves, moved_bytes)
 
     def _expire_later(self, version: Version) -> None:
         # At most one offer is open.
         if self._expiry is not None:
             self._expiry.cancel()
-        expire = partial(self._expire, version)
+        expire = partial(self.submit, lambda: self.rollout.expired(version))
         self._expiry = asyncio.get_running_loop().call_later(self._offer_seconds, expire)
-
-    def _expire(self, version: Version) -> None:
-        self.submit(lambda: self.rollout.expired(version))
 
     # The load that workers report.
 
@@ -252,17 +240,8 @@ class DeploymentCore:
         """
         unsaved = self.loads.unsaved()
         # Without a complete group, there has never been anything to go on from.
-        if unsaved is None or self.closed:
+        if unsaved is None or self.is_deleted:
             return
         if self.rollout.record.epoch is not None:
-            await self.store.save_counters(unsaved.baselines)
+            await self.store.save_counters(unsaved)
             self.loads.mark_saved(unsaved)
-
-    @contextmanager
-    def reporting_store_errors(self) -> Iterator[None]:
-        """Raises an alarm and UnavailableError for a StoreError."""
-        try:
-            yield
-        except StoreError as error:
-            self.events.store_failed(f"the store failed: {error}")
-            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error

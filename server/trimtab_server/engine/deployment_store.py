@@ -15,13 +15,9 @@ class DeploymentStore:
 
     Args:
         name: of the deployment.
-        definition: its spec and policy.
+        definition: its spec and policy; `save_record` saves it first if the store does not have it.
         thread: calls the store.
         stored: whether the store has the definition.
-
-    Attributes:
-        name: of the deployment.
-        definition: the one in use; `save_record` saves it first if the store does not have it.
     """
 
     def __init__(

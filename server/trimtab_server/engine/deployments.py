@@ -17,7 +17,7 @@ from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
-from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.events import RETRY_AFTER_S, DeploymentEvents
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.periodic_tasks import PeriodicTasks
@@ -31,7 +31,6 @@ from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.epochs import MAX_LOST
 from trimtab_server.store.errors import StoreError
 
-_RETRY_AFTER_S = 1.0
 _MAX_NAME_SHOWN = 200
 
 _HELLO_LIMIT = RateLimit(per_second=1.0, burst=20)
@@ -47,9 +46,6 @@ class Deployments:
         store: calls the store, which `open` opens.
         observer: told of everything that happens in the deployments.
         planner: makes plans; None if this server makes none.
-
-    Attributes:
-        observer: as given.
     """
 
     def __init__(
@@ -64,16 +60,12 @@ class Deployments:
         self._planner = planner
         self._store = store
         self._by_name: dict[str, Deployment] = {}
-        self._periodic = PeriodicTasks(config, self._by_name, observer)
+        self._periodic = PeriodicTasks(config, self._by_name)
         self._numbers = itertools.count(1)
         self._hello_limiter = KeyedRateLimiter(_HELLO_LIMIT)
         self._creating = asyncio.Lock()
         self._executor = SerialExecutor()
         self._draining = False
-        self._dropping: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._by_name)
 
     @property
     def term(self) -> int:
@@ -128,7 +120,7 @@ class Deployments:
             async with self._creating:
                 deployment = self._by_name.get(name) or await self._create_for_worker(request)
         if self._draining:
-            raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
+            raise UnavailableError("the server is shutting down", RETRY_AFTER_S)
         try:
             return deployment, await deployment.workers.join(next(self._numbers), request)
         except BaseException:
@@ -183,12 +175,10 @@ class Deployments:
             definition = StoredDeployment(spec, policy(self._default_policy))
             store = DeploymentStore(name, definition, self._store)
             self._require_room()
-            try:
+            with self._events(name).reporting_store_errors():
                 spec.require_same_sizes(await store.load_record(), name)
                 await store.save_definition(definition)
                 return await self._start(store)
-            except StoreError as error:
-                raise self._unavailable(name, error) from error
 
     async def delete(self, name: str) -> None:
         """Delete a deployment, and all that the store has of it.
@@ -215,11 +205,12 @@ class Deployments:
             deployment.mark_deleted()
             try:
                 await deployment.wait_idle()
-                await self._store.call(self._store.store.delete, name)
-            except StoreError as error:
+                with self._events(name).reporting_store_errors():
+                    await self._store.call(self._store.store.delete, name)
+            except UnavailableError:
                 self._by_name[name] = deployment
                 deployment.mark_deleted(False)
-                raise self._unavailable(name, error) from error
+                raise
             self._periodic.drop(name)
             await deployment.close()
 
@@ -229,12 +220,10 @@ class Deployments:
         It is not in use until its workers join again.
         """
         store = self._store.store
-        try:
+        with self._events(name).reporting_store_errors():
             stored = name in await self._store.call(store.deployments)
             if stored:
                 await self._store.call(store.delete, name)
-        except StoreError as error:
-            raise self._unavailable(name, error) from error
         return stored
 
     async def drain(self) -> None:
@@ -249,8 +238,7 @@ class Deployments:
             await self._periodic.save_all()
         for deployment in list(self._by_name.values()):
             await deployment.close()
-        while self._dropping:
-            await asyncio.wait(self._dropping)
+        await self._executor.wait_idle()
         await self._store.close()
 
     async def _read_all(self) -> None:
@@ -274,7 +262,7 @@ class Deployments:
 
         Otherwise the worker would ignore this server.
         """
-        heard, name = request.hello.term, request.deployment
+        heard = request.hello.term
         if heard <= self.term:
             return
         highest = self.term + MAX_LOST
@@ -287,12 +275,11 @@ class Deployments:
             before = self.term
             if heard <= before:
                 return
-            try:
+            events = self._events(request.deployment)
+            with events.reporting_store_errors():
                 await self._store.call(self._store.store.outrank, heard)
-            except StoreError as error:
-                raise self._unavailable(name, error) from error
             self.observer.term_started(self.term)
-            self._events(name).alarm(
+            events.alarm(
                 f"worker {request.hello.worker!r} knows a server of term {heard}, but this one's "
                 f"term was {before}: its store was lost or replaced. It goes on in term {self.term}"
             )
@@ -301,10 +288,8 @@ class Deployments:
         self._require_room()
         name = request.deployment
         definition = StoredDeployment(request.spec, self._default_policy)
-        try:
+        with self._events(name).reporting_store_errors():
             return await self._start(DeploymentStore(name, definition, self._store))
-        except StoreError as error:
-            raise self._unavailable(name, error) from error
 
     async def _start(self, store: DeploymentStore) -> Deployment:
         record, name = await store.load_record(), store.name
@@ -325,18 +310,12 @@ class Deployments:
         if len(self._by_name) >= limit:
             raise ResourceExhaustedError(f"{limit} deployments are this server's limit")
 
-    def _unavailable(self, name: str, error: StoreError) -> UnavailableError:
-        self._events(name).store_failed(f"the store failed: {error}")
-        return UnavailableError("the server's store failed", _RETRY_AFTER_S)
-
     def _events(self, name: str) -> DeploymentEvents:
         return DeploymentEvents(name, self.observer)
 
     def _drop_if_unused(self, deployment: Deployment) -> None:
         if deployment.is_unused:
-            task = asyncio.get_running_loop().create_task(self._drop(deployment))
-            self._dropping.add(task)
-            task.add_done_callback(self._dropping.discard)
+            self._executor.start(self._drop(deployment))
 
     async def _drop(self, deployment: Deployment) -> None:
         """Drop a deployment, unless it has come into use while its last changes were applied."""

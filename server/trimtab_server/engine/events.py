@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
-from trimtab_protocol.history import Aborting, Again, Applied, Committed, Event, Offered, Other
+from trimtab_protocol import history
+from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
-from trimtab_server.engine.observer import HandledReport, Observer, Outcome, RolloutSummary
-from trimtab_server.engine.status import Status
+from trimtab_server.engine.observer import Observer, Outcome, ReportResult, RolloutSummary
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.rollout import Rollout
+from trimtab_server.store.errors import StoreError
 
-_OUTCOMES: Mapping[type[Event], Outcome] = {
-    Offered: "offered",
-    Committed: "committed",
-    Applied: "applied",
+RETRY_AFTER_S = 1.0
+"""What callers are told to wait while the server cannot serve them."""
+
+_OUTCOMES: Mapping[type[history.Event], Outcome] = {
+    history.Offered: "offered",
+    history.Committed: "committed",
+    history.Applied: "applied",
 }
 
 
@@ -23,49 +28,53 @@ class DeploymentEvents:
     """Reports what happens in one deployment.
 
     Attributes:
-        deployment: name of the deployment.
+        observer: for events that need no more than the deployment's name.
     """
 
     def __init__(self, deployment: str, observer: Observer) -> None:
         self.deployment = deployment
         self._history = observer
-        self._observer = observer
+        self.observer = observer
 
     def rollout_changed(self, rollout: Rollout, sessions: int) -> None:
         """The rollout or the sessions have changed."""
         record = rollout.record
         version = None if record.switch is None else record.switch.version
         summary = RolloutSummary(sessions, rollout.phase.value, version, record.paused)
-        self._observer.rollout_changed(self.deployment, summary)
+        self.observer.rollout_changed(self.deployment, summary)
 
     def close(self) -> None:
         """The server drops the deployment. From now on, only notes are passed on."""
-        self._observer.deployment_closed(self.deployment)
+        self.observer.deployment_closed(self.deployment)
         # Other events would bring back the metrics of a deployment that no longer exists.
-        self._observer = Observer()
+        self.observer = Observer()
 
-    def note(self, event: Event) -> None:
+    def note(self, event: history.Event) -> None:
         """Write an event to the history, and report what it stands for."""
         self._history.history_note(replace(event, deployment=self.deployment))
         match event:
-            case Again(Offered()):
+            case history.Again(history.Offered()):
                 # An offer that was not committed when the server ended is aborted.
                 self._aborted(Cause.RESTART)
-            case Aborting():
+            case history.Aborting():
                 self._aborted(Cause(event.cause))
-            case Other("ignored"):
-                self._observer.answer_ignored(self.deployment)
+            case history.Other("ignored"):
+                self.observer.answer_ignored(self.deployment)
             case _ if type(event) in _OUTCOMES:
-                self._observer.switch_progressed(self.deployment, _OUTCOMES[type(event)])
+                self.observer.switch_progressed(self.deployment, _OUTCOMES[type(event)])
 
-    def report_handled(self, report: HandledReport) -> None:
+    def report_handled(
+        self, result: ReportResult, reported: history.Reported | None = None
+    ) -> None:
         """A worker's load report was counted or not."""
-        self._observer.report_handled(self.deployment, report)
+        if reported is not None:
+            reported = replace(reported, deployment=self.deployment)
+        self.observer.report_handled(self.deployment, result, reported)
 
     def decided(self, logged: LoggedDecision, *, is_new: bool) -> None:
         """It was decided whether experts move. `is_new`: the decision before was another one."""
         decision, candidate = logged.decision, logged.decision.candidate
-        self._observer.decision_made(self.deployment, decision, logged.seconds, logged.judged)
+        self.observer.decision_made(self.deployment, decision, logged.seconds, logged.judged)
         if is_new:
             certainty, judged = decision.certainty, logged.judged
             values = {
@@ -78,25 +87,26 @@ class DeploymentEvents:
                 "certainty": certainty and vars(certainty),
                 "judged": judged and vars(judged),
             }
-            self.note(Other("decided", values))
-
-    def status_refreshed(self, status: Status) -> None:
-        """The deployment's current status."""
-        self._observer.status_refreshed(self.deployment, status)
-
-    def placement_applied(self, moves: int, moved_bytes: int) -> None:
-        """A switch was applied; it moved this many expert weights to other GPUs."""
-        self._observer.placement_applied(self.deployment, moves, moved_bytes)
+            self.note(history.Other("decided", values))
 
     def alarm(self, reason: str, *, mismatch: bool = False) -> None:
         """An operator should look. `mismatch`: workers serve with an unexpected placement."""
-        self._observer.alarm(self.deployment, reason, mismatch=mismatch)
+        self.observer.alarm(self.deployment, reason, mismatch=mismatch)
 
     def store_failed(self, reason: str) -> None:
         """An operation of the store failed."""
-        self._observer.store_failed()
+        self.observer.store_failed()
         self.alarm(reason)
 
+    @contextmanager
+    def reporting_store_errors(self) -> Iterator[None]:
+        """Report a StoreError, and raise UnavailableError for it."""
+        try:
+            yield
+        except StoreError as error:
+            self.store_failed(f"the store failed: {error}")
+            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
+
     def _aborted(self, cause: Cause) -> None:
-        self._observer.switch_progressed(self.deployment, "aborted")
-        self._observer.switch_aborted(self.deployment, cause)
+        self.observer.switch_progressed(self.deployment, "aborted")
+        self.observer.switch_aborted(self.deployment, cause)

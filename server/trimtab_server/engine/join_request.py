@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab_protocol.messages import Hello
 from trimtab_server.engine.deployment_spec import DeploymentSpec
-from trimtab_server.rollout.cutting import Limits
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,6 @@ class JoinRequest:
     """A decoded Hello message.
 
     Attributes:
-        deployment: name of the deployment.
         spec: the deployment as the worker sees it.
         hello: the part of the message that concerns the rollout.
         staging_slots: number of expert weights that fit into the staging of each of its GPUs.
@@ -27,9 +24,3 @@ class JoinRequest:
     hello: Hello
     staging_slots: int
     max_layers: int
-
-
-def common_limits(requests: Sequence[JoinRequest]) -> Limits:
-    """The largest switch that all of these workers have room for."""
-    layers = [request.max_layers for request in requests if request.max_layers]
-    return Limits(min(each.staging_slots for each in requests), min(layers, default=0))

@@ -27,14 +27,9 @@ def check_pack(
     *,
     grouped: bool = False,
 ) -> None:
-    """Raise ResourceExhaustedError if packing [X, n] would need too much.
+    """Raise ResourceExhaustedError if packing weights [X, n] would need too much.
 
-    Args:
-        limits: of this server.
-        shape: of the weights.
-        num_packs: P.
-        settings: of the packing.
-        grouped: whether items have groups.
+    `grouped`: whether items have groups.
     """
     rows, items = _matrix(shape)
     _check_settings(limits, settings)
@@ -53,13 +48,7 @@ def check_place(
 ) -> None:
     """Raise ResourceExhaustedError if placing a load [L, E] would need too much.
 
-    Args:
-        limits: of this server.
-        shape: of the load.
-        topology: slots, GPUs, nodes and groups.
-        settings: of the packings.
-        current: whether there is a current placement.
-        budget: whether the current placement is to be improved.
+    `current`: whether there is a current placement. `budget`: whether it is to be improved.
     """
     layers, experts = _matrix(shape)
     _check_settings(limits, settings)

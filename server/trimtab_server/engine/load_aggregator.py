@@ -11,25 +11,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_protocol.history import Process, Restored
+from trimtab_protocol.history import Process, Reported, Restored
 from trimtab_protocol.messages import Hello, Report
 from trimtab_server.domain.errors import InvalidArgumentError, SessionClosedError
 from trimtab_server.engine.baselines import baseline_of, restore
 from trimtab_server.engine.events import DeploymentEvents
-from trimtab_server.engine.observer import HandledReport, ReportResult
+from trimtab_server.engine.observer import ReportResult
 from trimtab_server.engine.worker_load import WorkerLoad
 from trimtab_server.loads.adaptive import AdaptiveLoad
-from trimtab_server.loads.counters import Counted, Counters
+from trimtab_server.loads.counters import Counters
 from trimtab_server.loads.estimates import Loads, Smoothing
 from trimtab_server.loads.evidence import Evidence, Known, from_rates
 from trimtab_server.store.counters import SavedCounters
-
-
-class UnsavedCounters(NamedTuple):
-    """Counters to save, and each worker's incarnation and last report that they include."""
-
-    upto: Mapping[str, tuple[int, int]]
-    baselines: Mapping[str, SavedCounters]
 
 
 class TotalCounts(NamedTuple):
@@ -81,7 +74,6 @@ class LoadAggregator:
         self._halves: dict[str, int] = {}
         self._adaptive: AdaptiveLoad | None = None
         self._start_adaptive()
-        self._reported_at: dict[str, float] = {}
         self.changes = 0
         self._saved: Mapping[str, tuple[int, int]] = {}
 
@@ -104,10 +96,12 @@ class LoadAggregator:
         try:
             taken = load.counters.take(report)
         except InvalidArgumentError:
-            self._report_handled(hello, report, "refused")
+            self._events.report_handled("refused")
             raise
-        self._reported_at[hello.worker] = asyncio.get_running_loop().time()
-        if taken is not None:
+        load.reported_at = asyncio.get_running_loop().time()
+        if taken is None:
+            self._events.report_handled("repeated")
+        else:
             if report.discard:
                 load.reset(self._smoothing.estimate(*self._shape))
                 if self._adaptive is not None:
@@ -115,11 +109,9 @@ class LoadAggregator:
             elif (latest := load.add(taken)) is not None and self._adaptive is not None:
                 self._adaptive.add(hello.worker, latest.tokens_LE, latest.steps)
             self.changes += 1
-        counted = None if taken is None else taken.counted
-        result: ReportResult = (
-            "repeated" if counted is None else "gap" if counted.gap else "accepted"
-        )
-        self._report_handled(hello, report, result, counted)
+            result: ReportResult = "gap" if taken.counted.gap else "accepted"
+            process = Process(hello.worker, hello.incarnation)
+            self._events.report_handled(result, Reported(process, report.seq, *taken.counted))
         return load.counters.seq
 
     def load(self) -> Loads:
@@ -131,9 +123,12 @@ class LoadAggregator:
 
     def known_load(self) -> Known:
         """The load, and the evidence that it rests on."""
-        known = self._adaptive_load()
-        if known is not None:
-            return known
+        if self._adaptive is not None:
+            group = self._group()
+            self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
+            known = self._adaptive.known()
+            if known is not None:
+                return known
         rates = self._rates_with_steps()
         if not rates:
             return Known(np.zeros(self._shape), Evidence(np.zeros(self._shape[0]), 1.0))
@@ -165,7 +160,8 @@ class LoadAggregator:
 
     def reported_at(self, worker: str) -> float | None:
         """When a worker reported last, on the event loop's clock; None if not since the start."""
-        return self._reported_at.get(worker)
+        load = self._workers.get(worker)
+        return None if load is None else load.reported_at
 
     def set_smoothing(self, smoothing: Smoothing) -> None:
         """Go on with another smoothing, from the current estimates."""
@@ -197,7 +193,6 @@ class LoadAggregator:
         self.changes += bool(workers)
         for worker in workers:
             del self._workers[worker]
-            self._reported_at.pop(worker, None)
             self._halves.pop(worker, None)
             if self._adaptive is not None:
                 self._adaptive.forget(worker)
@@ -214,19 +209,17 @@ class LoadAggregator:
         # The estimates have to be saved although no report has come.
         self._saved = {}
 
-    def unsaved(self) -> UnsavedCounters | None:
-        """All counters; None if they have not changed since they were saved."""
-        counters = {worker: load.counters for worker, load in self._workers.items()}
-        upto = {worker: (each.incarnation, each.seq) for worker, each in counters.items()}
+    def unsaved(self) -> Mapping[str, SavedCounters] | None:
+        """All counters, by worker; None if they have not changed since they were saved."""
+        loads = self._workers.items()
+        upto = {worker: (each.counters.incarnation, each.counters.seq) for worker, each in loads}
         if upto == self._saved:
             return None
-        loads = self._workers.items()
-        baselines = {worker: baseline_of(each.counters, each.estimate) for worker, each in loads}
-        return UnsavedCounters(upto, baselines)
+        return {worker: baseline_of(each.counters, each.estimate) for worker, each in loads}
 
-    def mark_saved(self, saved: UnsavedCounters) -> None:
+    def mark_saved(self, saved: Mapping[str, SavedCounters]) -> None:
         """These counters are durable."""
-        self._saved = saved.upto
+        self._saved = {worker: (each.incarnation, each.seq) for worker, each in saved.items()}
 
     def sum(self, rates: Mapping[str, Loads]) -> Loads:
         """The sum over workers, float64 [L, E].
@@ -246,14 +239,6 @@ class LoadAggregator:
         if self._adaptive is not None and rates:
             steps = min(self._workers[worker].estimate.effective_steps for worker in rates)
             self._adaptive.start(rates, steps, self._halves_of(self._group()))
-
-    def _adaptive_load(self) -> Known | None:
-        """The load with the newest reports; None if it is unknown, or smoothing is not adaptive."""
-        if self._adaptive is None:
-            return None
-        group = self._group()
-        self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
-        return self._adaptive.known()
 
     def _rates_with_steps(self) -> dict[str, Loads]:
         """Tokens a step of each worker that has counted any step."""
@@ -297,12 +282,6 @@ class LoadAggregator:
         counters = load.counters
         process = Process(worker, counters.incarnation)
         self._events.note(Restored(process, int(counters.counts_LE.sum())))
-
-    def _report_handled(
-        self, hello: Hello, report: Report, result: ReportResult, counted: Counted | None = None
-    ) -> None:
-        handled = HandledReport(hello.worker, hello.incarnation, report.seq, result, counted)
-        self._events.report_handled(handled)
 
 
 def _uneven(halves: Collection[int]) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from trimtab_protocol.history import Event
+from trimtab_protocol.history import Event, Reported
 from trimtab_protocol.version import Version
 from trimtab_server.engine.status import Status
-from trimtab_server.loads.counters import Counted
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.effects import Cause
@@ -36,24 +35,6 @@ class RolloutSummary(NamedTuple):
     phase: str
     version: Version | None
     paused: str | None
-
-
-class HandledReport(NamedTuple):
-    """A worker's load report, and how it was handled.
-
-    Attributes:
-        worker: name of the worker.
-        incarnation: of the worker's process.
-        seq: number of the report.
-        result: whether it was counted.
-        counted: what it added; None unless it was counted.
-    """
-
-    worker: str
-    incarnation: int
-    seq: int
-    result: ReportResult
-    counted: Counted | None = None
 
 
 class Observer:
@@ -130,8 +111,10 @@ class Observer:
     def message_delayed(self, deployment: str) -> None:
         """A worker's next message is read later, because the worker sends too many."""
 
-    def report_handled(self, deployment: str, report: HandledReport) -> None:
-        """A worker's load report was counted or not."""
+    def report_handled(
+        self, deployment: str, result: ReportResult, reported: Reported | None
+    ) -> None:
+        """A worker's load report was counted or not; `reported`: what it added, if it was."""
 
     def decision_made(
         self, deployment: str, decision: Decision, seconds: float, judged: Judgement | None

@@ -14,11 +14,9 @@ from trimtab_server.rollout.effects import Effect
 
 
 class OperatorSide:
-    """A deployment as its operators use it. Each method raises NotFoundError once it is deleted.
+    """A deployment as its operators use it.
 
-    Args:
-        core: of the deployment.
-        automation: of the deployment.
+    Each method raises NotFoundError once it is deleted, and UnavailableError if the store fails.
     """
 
     def __init__(self, core: DeploymentCore, automation: Automation) -> None:
@@ -36,31 +34,23 @@ class OperatorSide:
 
         Raises:
             FailedPreconditionError: nothing can be offered now, or the deployment is pinned.
-            UnavailableError: the store failed.
         """
         await self._core.start_rollout(target, order, lambda: self._core.pinned_reason)
 
     async def pin(self, placement: Placement | None) -> Placement | None:
-        """Stay at this placement, or unpin for None; returns the placement pinned before.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
+        """Stay at this placement, or unpin for None; returns the placement pinned before."""
         core = self._core
-        before: Placement | None = None
 
         def pin() -> list[Effect]:
-            nonlocal before
-            before = core.rollout.record.pinned
             # A rollout that is under way may lead elsewhere.
-            if before is not None or placement is not None:
-                core.driver.abandon_target()
+            if core.rollout.record.pinned is not None or placement is not None:
+                core.driver.staged.abandon()
             return core.rollout.pin(placement)
 
-        await core.apply(pin)
+        before = await core.apply(pin)
         core.events.note(Other("pinned", {"digest": placement.digest if placement else None}))
         await self._automation.go_to_pin()
-        return before
+        return before.pinned
 
     async def update_policy(self, changed: Callable[[Policy], Policy]) -> None:
         """Change the policy, from the next decision on.
@@ -76,7 +66,7 @@ class OperatorSide:
 
         async def update() -> None:
             policy = changed(core.policy)
-            with core.reporting_store_errors():
+            with core.events.reporting_store_errors():
                 await core.store.save_definition(replace(core.store.definition, policy=policy))
             # A worker that joined meanwhile may have changed the spec.
             self._automation.adopt(replace(core.store.definition, policy=policy))
@@ -95,36 +85,17 @@ class OperatorSide:
         self._core.loads.reset_load()
         self._automation.reset()
         self._core.events.note(Other("load_forgotten"))
-        with self._core.reporting_store_errors():
+        with self._core.events.reporting_store_errors():
             await self._core.save_counters()
 
     async def pause(self, reason: str) -> str | None:
-        """Offer nothing until `resume`; returns the reason that it was paused for before, if any.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
-        before = await self._change_pause(lambda: self._core.rollout.pause(reason))
+        """Offer nothing until `resume`; returns why it was paused before, if it was."""
+        before = await self._core.apply(lambda: self._core.rollout.pause(reason))
         self._core.events.note(Other("paused", {"reason": reason}))
-        return before
+        return before.paused
 
     async def resume(self) -> str | None:
-        """Allow offers again; returns the reason that it was paused for, if any.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
-        before = await self._change_pause(lambda: self._core.rollout.resume())
-        self._core.events.note(Other("resumed", {"reason": before or ""}))
-        return before
-
-    async def _change_pause(self, change: Callable[[], list[Effect]]) -> str | None:
-        before: str | None = None
-
-        def changed() -> list[Effect]:
-            nonlocal before
-            before = self._core.rollout.record.paused
-            return change()
-
-        await self._core.apply(changed)
-        return before
+        """Allow offers again; returns why it was paused, if it was."""
+        before = await self._core.apply(lambda: self._core.rollout.resume())
+        self._core.events.note(Other("resumed", {"reason": before.paused or ""}))
+        return before.paused

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment import Deployment
-from trimtab_server.engine.events import DeploymentEvents
-from trimtab_server.engine.observer import Observer
 from trimtab_server.store.errors import StoreError
 
 _LANES = 3
@@ -22,19 +20,15 @@ class PeriodicTasks:
     Args:
         config: has the intervals.
         deployments: all deployments by name, as they come and go.
-        observer: told of failures.
 
     Attributes:
         paused: whether nothing is rebalanced any more, since the server drains.
     """
 
-    def __init__(
-        self, config: SessionConfig, deployments: Mapping[str, Deployment], observer: Observer
-    ) -> None:
+    def __init__(self, config: SessionConfig, deployments: Mapping[str, Deployment]) -> None:
         self.paused = False
         self._config = config
         self._deployments = deployments
-        self._observer = observer
         self._tasks: list[asyncio.Task[None]] = []
         self._last_failure: dict[str, str | None] = {}
 
@@ -61,13 +55,12 @@ class PeriodicTasks:
     async def save_all(self) -> None:
         """Save the counters of all deployments."""
         for deployment in list(self._deployments.values()):
-            events = DeploymentEvents(deployment.name, self._observer)
             try:
                 await deployment.save_counters()
             except StoreError as error:
-                events.store_failed(f"counters were not saved: {error}")
+                deployment.events.store_failed(f"counters were not saved: {error}")
             except Exception as error:  # noqa: BLE001 - no fault may end the task
-                events.alarm(f"counters were not saved: {error!r}")
+                deployment.events.alarm(f"counters were not saved: {error!r}")
 
     async def _save_forever(self) -> None:
         while True:
@@ -105,6 +98,6 @@ class PeriodicTasks:
             failure = f"no decision could be made: {error!r}"
         # A failure that lasts is reported once: it repeats with every round.
         if failure is not None and failure != self._last_failure.get(name):
-            DeploymentEvents(name, self._observer).alarm(failure)
+            deployment.events.alarm(failure)
         if self._deployments.get(name) is deployment:
             self._last_failure[name] = failure

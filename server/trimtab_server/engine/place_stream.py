@@ -17,7 +17,6 @@ class PlaceStream:
     Loads of one stream are placed one at a time: await each before the next.
 
     Args:
-        planner: places the loads.
         terms: of all loads. The budget is not used for a load without a current placement.
         current: the placement that the first load starts from; None if there is none.
 

@@ -7,21 +7,12 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.solver.plan import Plan
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The pack of each item and its position in the pack, both int64 [X, n] on the CPU."""
-
-    pack_index: Tensor
-    rank_in_pack: Tensor
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -23,9 +24,9 @@ from trimtab_server.engine.config import Limits
 from trimtab_server.engine.limits import check_pack, check_place
 from trimtab_server.engine.observer import Observer, When
 from trimtab_server.engine.plan_request import Array, Options, Terms, UncheckedPlacement
-from trimtab_server.engine.plan_result import Packed, Placed, placed_on_cpu
+from trimtab_server.engine.plan_result import Placed, placed_on_cpu
 from trimtab_server.engine.queue import SolverQueue
-from trimtab_server.solver.backends.backend import Backend
+from trimtab_server.solver.backends.backend import Backend, Packing
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.packing import pack
 from trimtab_server.solver.plan import Plan, place
@@ -42,8 +43,6 @@ class Planner:
     the event loop's clock.
 
     Args:
-        queue: runs the solver's jobs.
-        backend: does the solver's work.
         device: where the backend's tensors are.
         limits: of one request.
         default_effort: for requests that do not say.
@@ -74,12 +73,12 @@ class Planner:
         options: Options,
         *,
         deadline: float = math.inf,
-    ) -> Packed:
-        """Pack the items [X, n] of each row into packs; see `balanced_packing`."""
+    ) -> Packing:
+        """Pack the items [X, n] of each row; see `balanced_packing`. The result is on the CPU."""
         effort, settings = self._settings(options)
         check_pack(self._limits, weight.shape, num_packs, settings, grouped=item_group is not None)
 
-        def job() -> Packed:
+        def job() -> Packing:
             packing = pack(
                 self._tensor(weight),
                 num_packs,
@@ -89,7 +88,8 @@ class Planner:
                 stage=self._stage(effort),
             )
             self._observer.solved(packing.iterations, packing.swaps)
-            return Packed(packing.pack_index.cpu(), packing.rank_in_pack.cpu())
+            index, rank = packing.pack_index.cpu(), packing.rank_in_pack.cpu()
+            return replace(packing, pack_index=index, rank_in_pack=rank)
 
         return await self._queue.run(job, deadline=deadline)
 

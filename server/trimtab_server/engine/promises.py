@@ -24,50 +24,33 @@ _JUDGED_AFTER = 64
 
 
 class Promise(NamedTuple):
-    """A switch as it was decided, limited to the layers that it changes.
+    """A switch as it was decided.
 
     Attributes:
         step: the last step counted before the decision.
-        layer_A: the layers, ascending.
-        before_A: the placement of these layers before the switch.
-        after_A: their placement after it.
-        load_AE: the load that the decision was based on, float64 [A, E].
-        counted: all tokens of these layers that were counted before.
+        layer_A: the layers that it changes, ascending.
+        before: the placement before the switch.
+        after: the placement after it.
+        load_LE: the load that the decision was based on, float64 [L, E].
+        counted: all tokens that were counted before.
     """
 
     step: int
     layer_A: npt.NDArray[np.int64]
-    before_A: Placement
-    after_A: Placement
-    load_AE: Loads
+    before: Placement
+    after: Placement
+    load_LE: Loads
     counted: TotalCounts
 
-    @classmethod
-    def of(
-        cls,
-        step: int,
-        layer_A: npt.NDArray[np.int64],
-        before: Placement,
-        after: Placement,
-        load_LE: Loads,
-        counted: TotalCounts,
-    ) -> Promise:
-        """Makes a promise of placements, a load and counts of all layers."""
-        placements = before.of_layers(layer_A), after.of_layers(layer_A)
-        kept = TotalCounts(counted.by, counted.tokens_LE[layer_A])
-        return cls(step, layer_A, *placements, load_LE[layer_A], kept)
-
-    def gain(self, load_AE: Loads) -> float:
-        """The gain of the switch for a load of its layers."""
-        placements = self.before_A, self.after_A
+    def gain(self, load_LE: Loads) -> float:
+        """The gain of the switch for a load, over the layers that it changes."""
+        load_AE = load_LE[self.layer_A]
+        placements = (each.of_layers(self.layer_A) for each in (self.before, self.after))
         return squared_fall(*(loads_with(each, load_AE).numpy() for each in placements))
 
 
 class Promises:
     """The switches of one deployment that have not been judged yet.
-
-    Args:
-        topology: of the deployment.
 
     Attributes:
         trust: how far the switches judged so far have kept their promises.
@@ -103,13 +86,13 @@ class Promises:
         promise, now = self._open.popleft(), total_counts()
         if now.by != promise.counted.by:
             return None
-        fresh_AE = (now.tokens_LE[promise.layer_A] - promise.counted.tokens_LE).astype(np.float64)
-        fresh_A = fresh_AE.sum(1)
+        fresh_LE = (now.tokens_LE - promise.counted.tokens_LE).astype(np.float64)
+        fresh_A = fresh_LE[promise.layer_A].sum(1)
         if not fresh_A.all():
             return None
-        gains = promise.gain(promise.load_AE), promise.gain(fresh_AE)
+        gains = promise.gain(promise.load_LE), promise.gain(fresh_LE)
         judgement = Judgement(promise.step, step - promise.step, *gains)
         each_move = floor_of(Evidence(fresh_A, overdispersion), self._topology).gain_L.mean()
-        moves = count_moves(promise.before_A, promise.after_A) / len(promise.layer_A)
+        moves = count_moves(promise.before, promise.after) / len(promise.layer_A)
         self.trust.judge(judgement, float(each_move) * moves)
         return judgement

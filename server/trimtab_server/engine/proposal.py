@@ -46,10 +46,7 @@ class Proposal:
     @property
     def moves_of_layers(self) -> npt.NDArray[np.int64]:
         """Net moves of each of the layers."""
-        moves = self.placed.moves
-        if moves is None:
-            raise LookupError("the plan had no current placement")
-        return np.asarray(moves.per_layer(len(self.layer_A)).numpy())
+        return np.asarray(self.placed.after.moves.numpy())
 
     def select(self, row_B: Layers) -> Proposal:
         """The proposal for some of its layers, given by their rows."""
@@ -72,12 +69,7 @@ class Proposal:
 
 
 class Proposer:
-    """Makes proposals.
-
-    Args:
-        planner: makes the plans.
-        topology: of the deployment.
-    """
+    """Makes proposals for one deployment."""
 
     def __init__(self, planner: Planner, topology: Topology) -> None:
         self._planner = planner

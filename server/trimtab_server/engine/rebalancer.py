@@ -69,12 +69,8 @@ class Rebalancer:
     Args:
         planner: makes the plans; None if this server makes none.
         topology: of the deployment.
-        bytes_per_expert: size of one expert's weights in one layer.
-        policy: what the operators want.
-
-    Attributes:
-        bytes_per_expert: may be changed.
-        policy: may be changed.
+        bytes_per_expert: size of one expert's weights in one layer. May be changed later.
+        policy: what the operators want. May be changed later.
     """
 
     def __init__(
@@ -158,7 +154,7 @@ class Rebalancer:
             self._settled = True
             moved_A = proposal.layer_A[proposal.moves_of_layers > 0]
             basis = known.load_LE, loads.total_counts()
-            self._decided = Promise.of(step, moved_A, start, target, *basis)
+            self._decided = Promise(step, moved_A, start, target, *basis)
         return RebalancePlan(decision, target, _urgent_first(proposal, len(loads_LG)), judged)
 
     async def _confirmed(

@@ -6,17 +6,13 @@ Lives on the event loop. Calls must not overlap: `DeploymentCore` makes them one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.domain.errors import (
-    FailedPreconditionError,
-    SessionClosedError,
-    UnavailableError,
-)
+from trimtab_server.domain.errors import FailedPreconditionError, SessionClosedError
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.sessions import Sessions
@@ -24,9 +20,6 @@ from trimtab_server.engine.staged_rollout import StagedRollout
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
-from trimtab_server.store.errors import StoreError
-
-RETRY_AFTER_S = 1.0
 
 RolloutChange = Callable[[], list[Effect]]
 """Applies something that has happened to the rollout, and returns its effects."""
@@ -54,14 +47,13 @@ class RolloutDriver:
     """The rollout of one deployment.
 
     Args:
-        num_gpus: of the deployment.
         record: the record of the rollout that the store has.
         store: of the deployment.
-        sessions: the open sessions.
-        events: receives notes and alarms.
+        events: told of notes and alarms.
 
     Attributes:
         rollout: the state machine, to be read.
+        staged: the stages that are still to come.
         durable: the record that the store has.
         in_force_since: when the placement in force was applied, on the event loop's clock; None
             if that was before the server's start.
@@ -69,33 +61,29 @@ class RolloutDriver:
 
     def __init__(
         self,
-        num_gpus: int,
         record: Record,
         store: DeploymentStore,
         sessions: Sessions,
         events: DeploymentEvents,
     ) -> None:
-        self.rollout = Rollout(record, num_gpus)
-        self.durable = record
-        self.in_force_since: float | None = None
-        self._num_gpus = num_gpus
         self._store = store
         self._sessions = sessions
         self._events = events
-        self._staged = StagedRollout()
         self._is_ahead = False
-
-    @property
-    def target(self) -> Placement | None:
-        """The placement that a rollout is under way to; None if there is none."""
-        return self._staged.target
+        self.rollout = self._rollout_from(record)
+        self.staged = StagedRollout()
+        self.durable = record
+        self.in_force_since: float | None = None
 
     async def start(self) -> None:
         """Tell the history what the store has. Call this once, before all else."""
         await self._perform(self.rollout.started())
 
-    async def apply(self, change: RolloutChange) -> list[DriverEvent]:
-        """Apply a change to the rollout, and carry out its effects.
+    async def apply(self, change: RolloutChange) -> tuple[Record, list[DriverEvent]]:
+        """Apply a change to the rollout, carry out its effects, and offer the next stage if due.
+
+        Returns:
+            The record before the change, and what the deployment has to do.
 
         Raises:
             StoreError: call `recover_later`.
@@ -103,41 +91,29 @@ class RolloutDriver:
         if self._is_ahead:
             await self._restore()
         before = self.rollout.record
-        events = await self._perform(change())
-        return [*events, *self._compare(before, self.rollout.record)]
+        opened = await self._perform(change())
+        applied = self._compare(before, self.rollout.record)
+        next_opened = await self._perform(self.staged.advance(self.rollout, self._sessions))
+        return before, [*opened, *applied, *next_opened]
 
-    async def advance(self) -> list[DriverEvent]:
-        """Offer the next stage of the rollout that is under way, if it is time.
-
-        Raises:
-            StoreError: call `recover_later`.
-        """
-        return await self._perform(self._staged.advance(self.rollout, self._sessions))
-
-    def start_rollout(self, target: Placement, order: Sequence[int]) -> list[Effect]:
-        """A change: begins a rollout, see `StagedRollout.start`."""
-        return self._staged.start(target, order, self.rollout, self._sessions)
-
-    def abandon_target(self) -> None:
-        """Go no further than the switch that is open."""
-        self._staged.abandon()
-
-    def recover_later(self, error: StoreError) -> None:
+    def recover_later(self, error: Exception) -> None:
         """End all sessions after the store failed. The next change starts from the stored record.
 
         The rollout may be ahead of what is durable, so nothing may follow from its state.
         """
-        self._events.store_failed(f"the store failed: {error}")
         self._is_ahead = True
-        self.abandon_target()
+        self.staged.abandon()
         # Each session's own call ends it, also that of a session that is still joining.
-        self._sessions.close_all(UnavailableError("the server's store failed", RETRY_AFTER_S))
+        self._sessions.close_all(error)
 
     async def _restore(self) -> None:
         self.durable = await self._store.load_record()
-        self.rollout = Rollout(self.durable, self._num_gpus)
+        self.rollout = self._rollout_from(self.durable)
         self._is_ahead = False
         await self._perform(self.rollout.started())
+
+    def _rollout_from(self, record: Record) -> Rollout:
+        return Rollout(record, self._store.definition.spec.topology.num_gpus)
 
     async def _perform(self, effects: list[Effect]) -> list[DriverEvent]:
         events: list[DriverEvent] = []
@@ -162,7 +138,7 @@ class RolloutDriver:
         return events
 
     def _compare(self, before: Record, now: Record) -> list[DriverEvent]:
-        """See whether another placement is in force."""
+        """See whether another placement is in force, and whether a switch led to it."""
         if now.in_force == before.in_force or now.placement is None:
             return []
         self.in_force_since = asyncio.get_running_loop().time()

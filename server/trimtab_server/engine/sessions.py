@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trimtab_protocol.messages import Welcome
-from trimtab_server.engine.join_request import JoinRequest, common_limits
+from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.outbox import Outbox
 from trimtab_server.rollout.cutting import Limits
 from trimtab_server.rollout.effects import Order
@@ -18,7 +18,6 @@ class WorkerSession:
 
     Attributes:
         number: identifies the session; no other session of this server process has it.
-        request: what the session began with.
         outbox: messages waiting to be sent on it.
     """
 
@@ -72,4 +71,6 @@ class Sessions:
     @property
     def limits(self) -> Limits:
         """The largest switch that all of the workers have room for."""
-        return common_limits([session.request for session in self])
+        requests = [session.request for session in self]
+        layers = [request.max_layers for request in requests if request.max_layers]
+        return Limits(min(each.staging_slots for each in requests), min(layers, default=0))

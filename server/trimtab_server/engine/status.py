@@ -39,10 +39,8 @@ class WorkerStatus:
     """A worker of the current group, or one that has joined for the next group.
 
     Attributes:
-        worker: its name.
         gpus: the GPUs that it owns.
         connected: whether it has a session.
-        incarnation: of its process.
         last_step: the last step that it has reported; -1 if it has reported none.
         report_age: seconds since its last report; None if there was none since the server's start.
     """

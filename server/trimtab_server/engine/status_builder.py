@@ -40,7 +40,7 @@ def build_status(
         shadow_moves=shadow_moves,
         last_decision=decisions.last,
         last_judgement=decisions.judged,
-        decisions=decisions.counts,
+        decisions=dict(decisions.counts),
         past=tuple(served.version for served in record.past),
     )
 

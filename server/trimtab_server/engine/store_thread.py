@@ -20,7 +20,7 @@ class StoreThread:
 
     Args:
         make: opens the store.
-        history_barrier: see `HistoryWriter.barrier`. None if no history is kept.
+        history_barrier: see `HistoryWriter.barrier`.
 
     Attributes:
         store: set by `open`.
@@ -29,7 +29,7 @@ class StoreThread:
     store: Store
 
     def __init__(
-        self, make: Callable[[], Store], history_barrier: HistoryBarrier | None = None
+        self, make: Callable[[], Store], history_barrier: HistoryBarrier = lambda: None
     ) -> None:
         self._make = make
         self._history_barrier = history_barrier
@@ -50,7 +50,7 @@ class StoreThread:
         Raises:
             StoreError: see the method.
         """
-        wait = None if self._history_barrier is None else self._history_barrier()
+        wait = self._history_barrier()
 
         def work() -> _T:
             if wait is not None:
@@ -62,7 +62,7 @@ class StoreThread:
 
     async def wait_for_history(self) -> None:
         """Return once the history has all events so far."""
-        wait = None if self._history_barrier is None else self._history_barrier()
+        wait = self._history_barrier()
         if wait is not None:
             await self._run(wait)
 

@@ -28,12 +28,15 @@ class WorkerLoad:
         counters: of the newest incarnation.
         estimate: tokens a step.
         latest: None before the first report since the server's start.
+        reported_at: when the last report came, on the event loop's clock; None before the first
+            since the server's start.
     """
 
     def __init__(self, counters: Counters, estimate: Estimate) -> None:
         self.counters = counters
         self.estimate = estimate
         self.latest: LatestReport | None = None
+        self.reported_at: float | None = None
         self._late_LE: npt.NDArray[np.float64] | None = None
 
     def reset(self, estimate: Estimate) -> None:

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from trimtab_protocol.messages import Answer, Report, Transfers
 from trimtab_protocol.version import Version
-from trimtab_server.domain.errors import UnavailableError
+from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
 from trimtab_server.engine.automation import Automation
 from trimtab_server.engine.deployment_core import DeploymentCore
+from trimtab_server.engine.events import RETRY_AFTER_S
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.outbox import Outbox
-from trimtab_server.engine.rollout_driver import RETRY_AFTER_S, RolloutChange
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.rollout.differences import Differences
 from trimtab_server.rollout.effects import Close, Effect, GroupOffer
@@ -24,12 +24,7 @@ delay the stop further."""
 
 
 class WorkerSide:
-    """A deployment as its workers use it.
-
-    Args:
-        core: of the deployment.
-        automation: of the deployment.
-    """
+    """A deployment as its workers use it."""
 
     def __init__(self, core: DeploymentCore, automation: Automation) -> None:
         self._core = core
@@ -48,7 +43,7 @@ class WorkerSide:
         session = WorkerSession(number, request, Outbox())
         self._core.sessions.add(session)
         try:
-            await self._core.apply(self._then_drop_strangers(lambda: self._joined(session)))
+            await self._core.apply(lambda: self._joined(session))
             session.outbox.raise_if_closed()
         except BaseException:
             self.leave(session)
@@ -59,8 +54,7 @@ class WorkerSide:
         """End a session. Returns at once, so that a cancelled call can still do it."""
         self._admitted.discard(session.number)
         if self._core.sessions.remove(session.number):
-            left = self._then_drop_strangers(lambda: self._core.rollout.left(session.number))
-            self._core.submit(left)
+            self._core.submit(lambda: self._left(session))
 
     async def answer(self, session: WorkerSession, answer: Answer) -> None:
         """Take a worker's answer to an offer or a commit.
@@ -111,25 +105,24 @@ class WorkerSide:
         """A worker joins. The first one that is admitted says how their engine counts."""
         core, number, request = self._core, session.number, session.request
         spec = core.spec if self._admitted else core.spec.updated_from(request.spec)
-        spec.require_equal(request.spec, core.store.name)
+        differences = spec.differences(request.spec)
+        if differences:
+            raise FailedPreconditionError(f"deployment {core.name!r} differs in {differences}")
         effects = core.rollout.joined(number, request.hello)
         refused = any(isinstance(each, Close) and each.session == number for each in effects)
         if not refused:
             self._admitted.add(number)
             self._automation.adopt(replace(core.store.definition, spec=spec))
+        self._drop_strangers()
         return effects
 
-    def _then_drop_strangers(self, change: RolloutChange) -> RolloutChange:
-        """The change, followed by dropping the counts of workers that are gone for good."""
-
-        def changed() -> list[Effect]:
-            effects = change()
-            self._drop_strangers()
-            return effects
-
-        return changed
+    def _left(self, session: WorkerSession) -> list[Effect]:
+        effects = self._core.rollout.left(session.number)
+        self._drop_strangers()
+        return effects
 
     def _drop_strangers(self) -> None:
+        """Drop the counts of workers that are gone for good."""
         core, epoch = self._core, self._core.rollout.record.epoch
         strangers = core.loads.workers - (set() if epoch is None else epoch.members.keys())
         if strangers:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
-from trimtab_protocol.history import Event, Process, Reported, Started
+from trimtab_protocol.history import Event, Reported, Started
 from trimtab_protocol.lines import kind_of, values_of
-from trimtab_server.engine.observer import HandledReport, Observer
+from trimtab_server.engine.observer import Observer, ReportResult
 from trimtab_server.history.config import NONE, HistoryConfig
 from trimtab_server.history.writer import HistoryWriter
 from trimtab_server.policy.decide import MOVES
@@ -50,11 +50,12 @@ class History(Observer):
         shown = {name: _shown(values[name]) for name in _SHOWN if name in values}
         emit(kind, deployment=event.deployment, **shown)
 
-    def report_handled(self, deployment: str, report: HandledReport) -> None:
+    def report_handled(
+        self, deployment: str, result: ReportResult, reported: Reported | None
+    ) -> None:
         """See `Observer`."""
-        if report.counted is not None:
-            process = Process(report.worker, report.incarnation)
-            self._write(Reported(process, report.seq, *report.counted, deployment=deployment))
+        if reported is not None:
+            self._write(reported)
 
     def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
         """See `Observer`."""

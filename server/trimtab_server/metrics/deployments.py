@@ -8,8 +8,8 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from trimtab_protocol.history import Reported
 from trimtab_server.engine.observer import (
-    HandledReport,
     Observer,
     Outcome,
     ReportResult,
@@ -134,9 +134,11 @@ class DeploymentMetrics(Observer):
         """See `Observer`."""
         self._delayed.labels(deployment).inc()
 
-    def report_handled(self, deployment: str, report: HandledReport) -> None:
+    def report_handled(
+        self, deployment: str, result: ReportResult, reported: Reported | None
+    ) -> None:
         """See `Observer`."""
-        self._reports.labels(deployment, report.result).inc()
+        self._reports.labels(deployment, result).inc()
 
     def answer_ignored(self, deployment: str) -> None:
         """See `Observer`."""

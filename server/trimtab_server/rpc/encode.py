@@ -7,10 +7,11 @@ from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
-from trimtab_server.engine.plan_result import Packed, Placed
+from trimtab_server.engine.plan_result import Placed
+from trimtab_server.solver.backends.backend import Packing
 
 
-def encode_packed(packed: Packed) -> solver_service_pb2.PackResponse:
+def encode_packed(packed: Packing) -> solver_service_pb2.PackResponse:
     """The answer of Pack."""
     return solver_service_pb2.PackResponse(
         pack_index=encode_tensor(packed.pack_index, "i4"),
