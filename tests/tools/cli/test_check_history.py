@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.history.test_check import (
-    Line,
-    a_rank_flips_at_another_step,
-    clean,
-    find,
-    with_terms,
-)
+from tests.tools.history.runs import Line, clean, find
 from trimtab_tools.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -28,22 +22,22 @@ def written(path: Path, lines: list[Line]) -> str:
 
 @pytest.fixture
 def clean_file(tmp_path: Path) -> str:
-    return written(tmp_path / "clean.jsonl", with_terms(clean().lines))
+    return written(tmp_path / "clean.jsonl", clean())
 
 
 @pytest.fixture
 def broken_file(tmp_path: Path) -> str:
     """Two ranks flip to 1.4 at different steps; the last line is of another kind."""
-    lines = with_terms(clean().lines)
-    a_rank_flips_at_another_step(lines)
-    del find(lines, "offered", version=[2, 6])["placement"]
+    lines = clean()
+    find(lines, "flipped 1.4 w1")["step"] += 1
+    del find(lines, "offered 2.6")["placement"]
     return written(tmp_path / "broken.jsonl", [*lines, {"kind": "ignored"}])
 
 
 @pytest.fixture
 def open_file(tmp_path: Path) -> str:
     """A history that ends before the last switch has been applied."""
-    return written(tmp_path / "open.jsonl", with_terms(clean().lines)[:-1])
+    return written(tmp_path / "open.jsonl", clean()[:-1])
 
 
 def check(capsys: Capture, *arguments: str, code: int) -> str:
