@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from trimtab_protocol import history
+from trimtab_protocol import history, messages
 from trimtab_protocol.history import Member
-from trimtab_protocol.messages import (
-    Abort,
-    Answer,
-    Applied,
-    Commit,
-    Discarded,
-    Held,
-    HeldState,
-    Hello,
-    Prepared,
-    Refused,
-    Welcome,
-)
+from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.effects import Effect, GroupOffer, Note, Send
@@ -32,18 +20,20 @@ MEMBERS = {worker: Member(1, gpus) for worker, gpus in GPUS.items()}
 OLD, NEW, OTHER = (placement_of([[0, 1, 2, last]], 3, 2) for last in range(3))
 BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
 OFFER = GroupOffer(FIRST, BASE, OLD, NEW)
-COMMIT = Commit(FIRST, NEW.digest)
+COMMIT = messages.Commit(FIRST, NEW.digest)
 OPEN = Switch(FIRST, NEW, Stage.OFFERED)
-PREPARED, DISCARDED = Prepared(FIRST, NEW.digest), Discarded(FIRST)
-APPLIED, REFUSED = Applied(FIRST, NEW.digest, 8), Refused(FIRST, NEW.digest, "no room")
-HELD, ARMED = Held(FIRST, HeldState.PREPARED), Held(FIRST, HeldState.ARMED)
-DISCARDING = Held(FIRST, HeldState.DISCARDING)
+PREPARED, DISCARDED = messages.Prepared(FIRST, NEW.digest), messages.Discarded(FIRST)
+REFUSED = messages.Refused(FIRST, NEW.digest, "no room")
+APPLIED = messages.Applied(FIRST, NEW.digest, 8)
+HELD, ARMED, DISCARDING = (
+    messages.Held(FIRST, messages.HeldState[state]) for state in ("PREPARED", "ARMED", "DISCARDING")
+)
 FLIPPED = {"placement": NEW, "in_force": FIRST, "flipped_at": 8}
 
 
-def hello(worker: str = "a", **values: Any) -> Hello:
+def hello(worker: str = "a", **values: Any) -> messages.Hello:
     usual = {"group_id": "g1", "worker": worker, "incarnation": 1, "stream": 1, "placement": OLD}
-    return Hello(**{**usual, "gpus": GPUS.get(worker), **values})
+    return messages.Hello(**{**usual, "gpus": GPUS.get(worker), **values})
 
 
 class Example(Rollout):
@@ -56,7 +46,7 @@ class Example(Rollout):
         """Both join, in two sessions from this number on."""
         return [*self.join(first, "a", **values), *self.join(first + 1, "b", **values)]
 
-    def answer_both(self, answer: Answer) -> list[Effect]:
+    def answer_both(self, answer: messages.Answer) -> list[Effect]:
         return [*self.answered(1, answer), *self.answered(2, answer)]
 
     def without(self, *numbers: int) -> Self:
@@ -151,21 +141,16 @@ def note_of(kind: str, version: Version = FIRST, **values: Any) -> Note:
     return Note(history.KINDS[kind](version=version, **values))
 
 
-def welcome(number: int) -> Send:
-    """To a member that serves with 1.0, or with 1.1."""
-    return Send(number, Welcome(BASE, OLD.digest))
-
-
-def welcome_with_new(number: int) -> Send:
-    return Send(number, Welcome(FIRST, NEW.digest))
+def welcome(number: int, version: Version = BASE, placement: Placement = OLD) -> Send:
+    return Send(number, messages.Welcome(version, placement.digest))
 
 
 def abort(cause: str, reason: str, *sessions: int) -> list[Effect]:
     """The offer of 1.1 is aborted, and these sessions are told so."""
-    sends = [Send(number, Abort(FIRST)) for number in sessions]
+    sends = [Send(number, messages.Abort(FIRST)) for number in sessions]
     return [note_of("aborting", cause=cause, reason=reason), *sends]
 
 
-def ignored(answer: Answer, worker: str | None = "a") -> list[Effect]:
+def ignored(answer: messages.Answer, worker: str | None = "a") -> list[Effect]:
     values = {"answer": type(answer).__name__, "worker": worker, "version": answer.version}
     return [Note(history.Other("ignored", values))]

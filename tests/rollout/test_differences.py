@@ -289,21 +289,6 @@ def test_between_gpus_of_one_worker_it_both_sends_and_receives():
     assert mine.bytes_received == 2 * BYTES
 
 
-def test_an_expert_that_comes_to_two_slots_is_received_once():
-    _, right = case([[0, 1, 2, 2, 1, 2]], [[0, 1, 2, 2, 0, 0]], 2).contents
-    assert right.receives.tolist() == [[0, 4, 0]]
-    # Slot 4 holds expert 1 in the base, so the copy is of what slot 4 receives.
-    assert right.copies.tolist() == [[0, 4, 5, 0]]
-    assert right.bytes_received == BYTES
-
-
-def test_slots_of_a_gpu_that_swap_are_copies_of_each_other():
-    # No order of writing would do: both read the base.
-    (mine,) = case([[0, 1]], [[1, 0]], 1).contents
-    assert mine.copies.tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
-    assert len(mine.receives) == mine.bytes_received == 0
-
-
 def test_a_slot_can_be_read_as_it_was_and_as_it_will_be():
     # GPU 1 held 1, 2, 2, and gets 0 in slots 3 and 5, and 1, which lay in slot 3, in slot 4.
     _, right = case([[0, 1, 2, 1, 2, 2]], [[0, 1, 2, 0, 1, 0]], 2).contents

@@ -8,7 +8,7 @@ from tests.rollout import scene
 from tests.rollout.scene import BASE, FIRST, FLIPPED, NEW, OLD, OTHER
 from trimtab_protocol import history, messages
 from trimtab_protocol.version import Version
-from trimtab_server.rollout.effects import Alarm, Close, Note, Save, Send
+from trimtab_server.rollout.effects import Alarm, Close, Note, Save
 from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.rollout.record import Epoch, Record, Served
 
@@ -131,7 +131,7 @@ def test_a_new_group_waits_until_the_last_session_of_another_has_ended():
     saved, _, *sends = rollout.left(2)
     assert saved == Save(rollout.record)
     assert rollout.record.epoch.group_id == "g2"
-    assert sends == [Send(number, messages.Welcome(Version(2, 0), OLD.digest)) for number in (3, 4)]
+    assert sends == [scene.welcome(number, Version(2, 0), OLD) for number in (3, 4)]
     assert rollout.blocked_reason() is None
 
 

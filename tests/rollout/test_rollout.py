@@ -43,7 +43,7 @@ def restarted_while_offered() -> Rollout:
 
 def restarted_after_a_flip() -> Rollout:
     rollout = scene.applied().restarted()
-    assert rollout.join_both(**FLIPPED) == [scene.welcome_with_new(n) for n in (1, 2)]
+    assert rollout.join_both(**FLIPPED) == [scene.welcome(n, FIRST, NEW) for n in (1, 2)]
     return rollout
 
 
@@ -462,7 +462,7 @@ def test_a_member_that_comes_back_after_its_flip_has_applied():
     rollout.answered(2, scene.APPLIED)
     noted = scene.note_of("applied", digest=NEW.digest)
     effects = rollout.join(3, "a", **FLIPPED)
-    assert effects == [scene.welcome_with_new(3), Save(rollout.record), noted]
+    assert effects == [scene.welcome(3, FIRST, NEW), Save(rollout.record), noted]
     assert (rollout.record.in_force, rollout.blocked_reason()) == (FIRST, None)
 
 
@@ -528,7 +528,7 @@ def test_a_member_without_its_welcome_serves_with_generation_0(in_force):
     rollout.join_both(in_force=in_force)
     opened = rollout.record.in_force
     effects = rollout.without(1).join(3, "a", in_force=in_force)
-    assert effects == [Send(3, messages.Welcome(opened, OLD.digest))]
+    assert effects == [scene.welcome(3, opened, OLD)]
     assert rollout.blocked_reason() is None
 
 
@@ -557,7 +557,7 @@ def test_after_a_restart_each_member_gets_the_commit_again():
 
 def test_after_a_restart_members_that_have_flipped_and_those_that_have_not_are_told_apart():
     rollout = scene.half_applied().restarted()
-    assert rollout.join(1, "a", **FLIPPED) == [scene.welcome_with_new(1)]
+    assert rollout.join(1, "a", **FLIPPED) == [scene.welcome(1, FIRST, NEW)]
     rollout.join(2, "b", in_force=BASE, held=HELD)
     assert rollout.waiting_for == ("b",)
     rollout.answered(2, scene.APPLIED)

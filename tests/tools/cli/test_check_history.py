@@ -81,40 +81,28 @@ def test_json_has_the_same_content(cli: Cli, clean_file: Path, broken_file: Path
     assert json.loads(broken_file.read_text().splitlines()[violation["line"] - 1])
 
 
-def test_only_a_complete_run_must_have_come_to_rest(cli: Cli, open_file: Path) -> None:
-    assert "no violations" in cli.out("check-history", open_file)
-
-    out = cli.out("check-history", open_file, "--complete", code=1)
-
-    assert "liveness: d: the switch to 2.6 is still committed at the end" in out
-
-
-def test_a_history_is_read_from_standard_input(
+def test_only_a_complete_run_must_have_come_to_rest_and_it_may_be_read_from_standard_input(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, open_file: Path
 ) -> None:
-    for complete, code in (([], 0), (["--complete"], 1)):
-        with open_file.open() as stdin:
-            monkeypatch.setattr(sys, "stdin", stdin)
-            out = cli.out("check-history", "-", *complete, code=code)
-        assert "1 deployment: 2 epochs, 6 flips" in out
+    for file in (open_file, "-"):
+        for complete, code, verdict in (
+            ([], 0, "no violations"),
+            (["--complete"], 1, "liveness: d: the switch to 2.6 is still committed at the end"),
+        ):
+            with open_file.open() as stdin:
+                monkeypatch.setattr(sys, "stdin", stdin)
+                out = cli.out("check-history", file, *complete, code=code)
+            assert "1 deployment: 2 epochs, 6 flips" in out
+            assert verdict in out
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b'{"kind": "started", "term": 1}\nnot JSON\n', "line 2: is not JSON"),
-        (b'{"kind": "started", "term": "x"}\n', "line 1: term: 'x' is not an integer"),
-        (b'{"kind": "started"}\n', "line 1: has no 'term'"),
-        (b"\x80\x81\n", "line 1: is not JSON"),
-    ],
-)
-def test_a_file_that_cannot_be_parsed_is_named(
-    cli: Cli, tmp_path: Path, content: bytes, complaint: str
-) -> None:
+def test_a_file_that_cannot_be_parsed_is_named(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    path.write_bytes(content)
+    path.write_bytes(b'{"kind": "started", "term": 1}\n\x80\x81\n')
 
-    assert cli.err("check-history", path, code=2).startswith(f"trimtab: {path}: {complaint}")
+    err = cli.err("check-history", path, code=2)
+
+    assert err.startswith(f"trimtab: {path}: line 2: is not JSON")
 
 
 def test_a_bad_line_is_reported_instead_of_the_violations_before_it(

@@ -182,11 +182,16 @@ def test_an_invalid_request_is_explained(cli: Cli, solver: list[str], load_file:
     assert "12" in err
 
 
-@pytest.mark.parametrize("choice", [["--index", "0"], ["--sum"]])
-def test_a_choice_needs_a_trace(cli: Cli, load_file: Path, choice: list[str]) -> None:
-    err = cli.err("place", load_file, *TOPOLOGY, "--local", *choice, code=2)
-
-    assert "holds one load, not a trace" in err
+def test_a_choice_needs_a_trace_and_a_trace_needs_a_choice(
+    cli: Cli, load_file: Path, trace_file: Path
+) -> None:
+    for choice in (["--index", "0"], ["--sum"]):
+        err = cli.err("place", load_file, *TOPOLOGY, "--local", *choice, code=2)
+        assert "holds one load, not a trace" in err
+    err = cli.err("place", trace_file, *TOPOLOGY, "--local", code=2)
+    assert "holds 2 loads: choose one by --index, or --sum them" in err
+    err = cli.err("place", trace_file, *TOPOLOGY, "--local", "--index", "2")
+    assert "--index 2: " in err
 
 
 def test_an_imbalance_that_is_not_finite_is_null_in_json(
@@ -202,13 +207,6 @@ def test_an_imbalance_that_is_not_finite_is_null_in_json(
     assert first is None
     assert second >= 1
     assert document["summary"]["after"]["mean"] is None
-
-
-def test_a_trace_needs_a_choice(cli: Cli, trace_file: Path) -> None:
-    err = cli.err("place", trace_file, *TOPOLOGY, "--local", code=2)
-    assert "holds 2 loads: choose one by --index, or --sum them" in err
-    err = cli.err("place", trace_file, *TOPOLOGY, "--local", "--index", "2")
-    assert "--index 2: " in err
 
 
 @pytest.mark.parametrize(
@@ -265,10 +263,6 @@ def test_with_any_tls_option_no_call_is_made_in_plain_text(
     err = cli.err("status", "--server", server.address, *options)
 
     assert "Check the address" in err
-
-
-def test_status_without_a_server_is_a_failure(cli: Cli) -> None:
-    assert "Check the address" in cli.err("status", "--server", "unix:/nowhere")
 
 
 def test_the_environment_names_the_server(

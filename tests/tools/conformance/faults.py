@@ -38,22 +38,24 @@ class ForgetsCopies(NumpyEngine):
         return self._staged
 
 
+def with_copies(engine: NumpyEngine, offer: SwitchOffer, read: Any) -> Any:
+    """What is staged, and for each copy what `read` holds in its source."""
+    rows = offer.copies.tolist()
+    return engine._staged | {(la, to): read[la, source].copy() for la, source, to, _ in rows}
+
+
 class CopiesOnlyWhatIsInForce(NumpyEngine):
     """Ignores that a copy may read an expert that has just been received."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
-        rows = offer.copies.tolist()
-        copies = {(la, target): self._slots[la, source].copy() for la, source, target, _ in rows}
-        return self._staged | copies
+        return with_copies(self, offer, self._slots)
 
 
 class CopiesWhatIsReceived(NumpyEngine):
     """Reads staging for each copy from a slot that receives."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
-        holds = self._slots | self._staged
-        rows = offer.copies.tolist()
-        return self._staged | {(la, to): holds[la, source].copy() for la, source, to, _ in rows}
+        return with_copies(self, offer, self._slots | self._staged)
 
 
 class ReadsEachSlotOnce(NumpyEngine):
