@@ -243,14 +243,6 @@ def test_a_way_has_these_pieces(way, pieces):
     assert [piece.phy2log.tolist() for piece in way.pieces] == pieces
 
 
-def test_two_layers_in_parts_share_a_switch():
-    # Each layer takes three arrivals on each GPU, so with room for two: two of the first, then
-    # its third with one of the second, then the other two.
-    there = way([[0, 1, 2, 3, 4, 5]] * 2, [[3, 4, 5, 0, 1, 2]] * 2, 2, 2)
-    left = [busiest_of(piece, there.target) for piece in there.pieces]
-    assert [(busiest[0], busiest[1]) for busiest in left] == [(3, 3), (1, 3), (0, 2), (0, 0)]
-
-
 @pytest.mark.parametrize(
     ("limits", "field"),
     [((0,), "staging_slots"), ((1, -1), "max_layers"), ((1.5,), "staging_slots")],

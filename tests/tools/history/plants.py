@@ -169,6 +169,11 @@ PLANTS = [
         "I4: 1.1 is aborted, but line", add("aborted 1.2", version=[1, 1], after="committed 1.1")
     ),
     Plant("I4: 1.1 is aborted, but line", add("aborted 1.2", version=[1, 1], after="applied 1.1")),
+    # A restarted server has lost the commit.
+    Plant(
+        "I4: 1.4 is aborted, but line",
+        add("aborted", version=[1, 4], again=True, after="committed 1.4"),
+    ),
     Plant(
         "I4 P4: 1.1 is committed, but its epoch was never opened",
         add("committed 1.1", after="started"),

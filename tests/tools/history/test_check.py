@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trimtab_tools.history
-from tests.tools.history.plants import add
 from tests.tools.history.runs import Line, Run, clean, find, index_of, judge, with_terms
 from trimtab_tools.history.check import RULES
 
@@ -164,16 +163,6 @@ def test_a_repeated_event_has_the_same_digest(name: str, lost: bool) -> None:
     if not lost:
         assert told.keys() == {"I2"}
         assert lines[told["I2"] - 1] is noted
-
-
-def test_a_commit_that_the_restarted_server_has_lost_is_reported() -> None:
-    lines = clean()
-    aborted = add("aborted", version=[1, 4], again=True, after="committed 1.4")(lines)
-
-    (violation,) = judge(lines).violations
-
-    assert violation.invariant == "I4"
-    assert lines[violation.line - 1] is aborted
 
 
 def test_lines_of_other_kinds_are_counted_and_not_judged() -> None:
