@@ -15,7 +15,7 @@ import pytest
 
 from tests.client.worker.test_proposal import offered as offer_of
 from tests.engine.test_rebalancer import planner, rebalancer, view
-from tests.rollout.test_rollout import offered
+from tests.rollout.scene import offered
 from trimtab_client import Placement, Topology, WorkerOptions
 from trimtab_client.worker.context import SessionContext
 from trimtab_client.worker.effect_runner import EffectRunner

@@ -43,11 +43,13 @@ def play(seed: int) -> World:
     rng = random.Random(seed)
     world = World(shape_of(rng), rng)
     calm = rng.random()
+    weight_of = {
+        name: weight * (calm if name in _FAULTS else 1) for name, weight in _WEIGHTS.items()
+    }
     for _ in range(rng.randint(20, 100 * world.shape.workers)):
-        named = list(world.actions())
-        weights = [_WEIGHTS.get(name, 1.0) * (calm if name in _FAULTS else 1) for name, _ in named]
-        _, act = rng.choices(named, weights)[0]
-        act()
+        actions = world.actions()
+        weights = [weight_of.get(action[0], 1.0) for action in actions]
+        world.act(rng.choices(actions, weights)[0])
     world.quiesce()
     return world
 

@@ -31,11 +31,10 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def act(self, data: st.DataObject) -> None:
-        actions = list(self.world.actions())
-        index = data.draw(st.integers(0, len(actions) - 1))
-        name, action = actions[index]
-        data.draw(st.just(name))
-        action()
+        actions = self.world.actions()
+        action = actions[data.draw(st.integers(0, len(actions) - 1))]
+        data.draw(st.just(action[0]))
+        self.world.act(action)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -58,133 +57,106 @@ def test_a_thousand_random_schedules_keep_the_invariants():
     assert totals["epoch"] > 1500
 
 
-def _commit_before_it_is_durable(monkeypatch):
-    whole = Rollout._commit
-
-    def commit(self, switch):
-        effects = whole(self, switch)
-        return [*(e for e in effects if not isinstance(e, Save)), effects[0]]
-
-    monkeypatch.setattr(Rollout, "_commit", commit)
+MISTAKES = []
 
 
-def _flip_without_waiting_for_the_others(monkeypatch):
-    whole = WorkerSwitch.agreed
-    monkeypatch.setattr(
-        WorkerSwitch, "agreed", lambda self, accepted, armed: whole(self, accepted, 1 << 60)
-    )
+def mistake(owner, name, *, first_seed=0):
+    """The decorated function takes the place of a method or function, which it gets first.
+
+    What few schedules find is looked for from close before one that does.
+    """
+
+    def add(replacement):
+        MISTAKES.append(pytest.param(owner, name, replacement, first_seed, id=replacement.__name__))
+
+    return add
 
 
-def _start_a_collective_without_the_others(monkeypatch):
-    whole = WorkerSwitch.agreed
-    monkeypatch.setattr(
-        WorkerSwitch, "agreed", lambda self, accepted, armed: whole(self, 1 << 60, armed)
-    )
+@mistake(Rollout, "_commit")
+def commit_before_it_is_durable(whole, self, switch):
+    effects = whole(self, switch)
+    return [*(e for e in effects if not isinstance(e, Save)), effects[0]]
 
 
-def _drop_what_others_may_be_about_to_transfer(monkeypatch):
-    monkeypatch.setattr(WorkerSwitch, "_discard", WorkerSwitch._drop)
+@mistake(WorkerSwitch, "agreed")
+def flip_without_waiting_for_the_others(whole, self, accepted, armed):
+    return whole(self, accepted, 1 << 60)
 
 
-def _commit_when_all_but_one_have_prepared(monkeypatch):
-    whole = Rollout.waiting_for.fget
-
-    def waiting_for(self):
-        waiting = whole(self)
-        return waiting[1:] if self.phase is Phase.OFFERED else waiting
-
-    monkeypatch.setattr(Rollout, "waiting_for", property(waiting_for))
+@mistake(WorkerSwitch, "agreed")
+def start_a_collective_without_the_others(whole, self, accepted, armed):
+    return whole(self, 1 << 60, armed)
 
 
-def _forget_which_offers_are_settled(monkeypatch):
-    monkeypatch.setattr(WorkerSwitch, "_settle", lambda self, version: None)
+@mistake(WorkerSwitch, "_discard")
+def drop_what_others_may_be_about_to_transfer(whole, self, *arguments):
+    return self._drop(*arguments)
 
 
-def _let_an_older_stream_take_over(monkeypatch):
-    whole = Rollout.joined
-
-    def joined(self, number, hello):
-        self._newest.clear()
-        return whole(self, number, hello)
-
-    monkeypatch.setattr(Rollout, "joined", joined)
+@mistake(Rollout, "waiting_for")
+def commit_when_all_but_one_have_prepared(whole, self):
+    return whole(self)[1:] if self.phase is Phase.OFFERED else whole(self)
 
 
-def _ignore_what_is_discarded_before_the_epoch_opens(monkeypatch):
-    whole = Rollout.answered
-
-    def answered(self, number, answer):
-        session = self._sessions.find(number)
-        if isinstance(answer, Discarded) and not is_member(self.record.epoch, session.hello):
-            return []
-        return whole(self, number, answer)
-
-    monkeypatch.setattr(Rollout, "answered", answered)
+@mistake(WorkerSwitch, "_settle", first_seed=1000)
+def forget_which_offers_are_settled(whole, self, version):
+    pass
 
 
-def _use_a_generation_again(monkeypatch):
-    whole = Rollout._aborted_by
-
-    def aborted_by(self, switch, session):
-        effects = whole(self, switch, session)
-        if effects:
-            self.record = self.record.__class__(
-                **{**vars(self.record), "last_generation": self.record.last_generation - 1}
-            )
-        return effects
-
-    monkeypatch.setattr(Rollout, "_aborted_by", aborted_by)
+@mistake(Rollout, "joined", first_seed=2800)
+def let_an_older_stream_take_over(whole, self, number, hello):
+    self._newest.clear()
+    return whole(self, number, hello)
 
 
-def _overtake_what_is_armed(monkeypatch):
-    monkeypatch.setattr(rollout, "may_flip", lambda hellos: False)
+@mistake(Rollout, "answered")
+def ignore_what_is_discarded_before_the_epoch_opens(whole, self, number, answer):
+    session = self._sessions.find(number)
+    if isinstance(answer, Discarded) and not is_member(self.record.epoch, session.hello):
+        return []
+    return whole(self, number, answer)
 
 
-def _forget_in_which_epochs_workers_have_served(monkeypatch):
-    whole = WorkerSwitch.connected
-    monkeypatch.setattr(
-        WorkerSwitch, "connected", lambda self, stream: replace(whole(self, stream), epoch=0)
-    )
+@mistake(Rollout, "_aborted_by")
+def use_a_generation_again(whole, self, switch, session):
+    effects = whole(self, switch, session)
+    if effects:
+        self.record = replace(self.record, last_generation=self.record.last_generation - 1)
+    return effects
 
 
-def _forget_which_terms_workers_have_heard(monkeypatch):
-    whole = WorkerSwitch.connected
-    monkeypatch.setattr(
-        WorkerSwitch, "connected", lambda self, stream: replace(whole(self, stream), term=0)
-    )
+@mistake(rollout, "may_flip")
+def overtake_what_is_armed(whole, hellos):
+    return False
 
 
-def _ignore_a_refusal_of_what_an_earlier_server_offered(monkeypatch):
-    whole = Rollout._staging_freed
-
-    def freed(self, session, answer):
-        return None if isinstance(answer, Refused) else whole(self, session, answer)
-
-    monkeypatch.setattr(Rollout, "_staging_freed", freed)
+@mistake(WorkerSwitch, "connected", first_seed=7000)
+def forget_in_which_epochs_workers_have_served(whole, self, stream):
+    return replace(whole(self, stream), epoch=0)
 
 
-# What few schedules find is looked for from close before one that does.
-_MISTAKES = {
-    _commit_before_it_is_durable: 0,
-    _flip_without_waiting_for_the_others: 0,
-    _start_a_collective_without_the_others: 0,
-    _drop_what_others_may_be_about_to_transfer: 0,
-    _commit_when_all_but_one_have_prepared: 0,
-    _forget_which_offers_are_settled: 1000,
-    _let_an_older_stream_take_over: 2800,
-    _ignore_what_is_discarded_before_the_epoch_opens: 0,
-    _use_a_generation_again: 0,
-    _overtake_what_is_armed: 0,
-    _forget_in_which_epochs_workers_have_served: 7000,
-    _forget_which_terms_workers_have_heard: 0,
-    _ignore_a_refusal_of_what_an_earlier_server_offered: 700,
-}
+@mistake(WorkerSwitch, "connected")
+def forget_which_terms_workers_have_heard(whole, self, stream):
+    return replace(whole(self, stream), term=0)
 
 
-@pytest.mark.parametrize("mistake", _MISTAKES)
-def test_schedules_find_each_mistake(mistake, monkeypatch):
-    mistake(monkeypatch)
-    for seed in range(_MISTAKES[mistake], _MISTAKES[mistake] + 2000):
+@mistake(Rollout, "_staging_freed", first_seed=700)
+def ignore_a_refusal_of_what_an_earlier_server_offered(whole, self, session, answer):
+    return None if isinstance(answer, Refused) else whole(self, session, answer)
+
+
+@pytest.mark.parametrize(("owner", "name", "replacement", "first_seed"), MISTAKES)
+def test_schedules_find_each_mistake(owner, name, replacement, first_seed, monkeypatch):
+    whole = getattr(owner, name)
+    if isinstance(whole, property):
+        planted = property(lambda self: replacement(whole.fget, self))
+    else:
+
+        def planted(*arguments):
+            return replacement(whole, *arguments)
+
+    monkeypatch.setattr(owner, name, planted)
+    for seed in range(first_seed, first_seed + 2000):
         try:
             if verdict(play(seed)):
                 return

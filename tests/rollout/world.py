@@ -9,6 +9,7 @@ and form new groups. What happened is kept as a history.
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -31,6 +32,8 @@ from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 
 LAYERS, EXPERTS, SLOTS_PER_GPU = 1, 3, 2
+Action = tuple[Any, ...]
+"""A name, a method of the world, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class World:
         self.stores_lost = 0
         self.highest_epoch = 0
         self.complaints: list[str] = []
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
         self.record = Record()  # the content of the disk
         self.term = 0
         self.rollout: Rollout | None = None
@@ -103,10 +106,10 @@ class World:
         self.sessions = 0
         self.groups = 0
         self.incarnations = 0
-        self.barriers: dict[int, dict[str, tuple[int, int]]] = {}
+        self.barriers: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
         self.served: dict[int, bytes] = {}
         self.splits: list[str] = []
-        self.started: dict[Any, set[str]] = {}
+        self.started: dict[Version, set[str]] = defaultdict(set)
         self.ranks: dict[str, Rank] = {}
         self.faults = True
         self.start_server()
@@ -114,51 +117,54 @@ class World:
 
     # Actions.
 
-    def actions(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """All actions that are possible now, by name."""
+    def actions(self) -> list[Action]:
+        """All actions that are possible now."""
         self.links = [link for link in self.links if link.worker_open or link.server_open]
+        possible: list[Action] = []
         for rank in self.ranks.values():
-            yield from self._rank_actions(rank)
+            possible += self._rank_actions(rank)
         for link in self.links:
-            yield from self._link_actions(link)
-        if self.rollout is not None:
-            if self.rollout.blocked_reason() is None:
-                yield "propose", self.propose
-            for version in self.expiries:
-                yield "expire", partial(self.expire, version)
-            if self.rollout.record.paused is not None:
-                yield "resume", self.resume
+            possible += self._link_actions(link)
+        if self.rollout is None:
+            possible.append(("start server", self.start_server))
         else:
-            yield "start server", self.start_server
+            if self.rollout.blocked_reason() is None:
+                possible.append(("propose", self.propose))
+            possible += [("expire", self.expire, version) for version in self.expiries]
+            if self.rollout.record.paused is not None:
+                possible.append(("resume", self.resume))
         if len(self.ranks) < self.shape.workers:
-            yield "form group", self.form_group
-        if self.faults:
-            yield from self._faults()
+            possible.append(("form group", self.form_group))
+        return [*possible, *self._faults()] if self.faults else possible
 
-    def _rank_actions(self, rank: Rank) -> Iterator[tuple[str, Callable[[], None]]]:
+    def act(self, action: Action) -> None:
+        _, method, *arguments = action
+        method(*arguments)
+
+    def _rank_actions(self, rank: Rank) -> Iterator[Action]:
         if rank.flipping is not None:
-            yield "flip", partial(self.finish_flip, rank)
+            yield "flip", self.finish_flip, rank
         elif self.can_step(rank):
-            yield "step", partial(self.step, rank)
+            yield "step", self.step, rank
         if rank.link is None and self.rollout is not None:
-            yield "connect", partial(self.connect, rank)
+            yield "connect", self.connect, rank
         for offer in rank.transfers:
             if self.can_finish(offer):
-                yield "transfer", partial(self.finish_transfer, rank, offer, None)
+                yield "transfer", self.finish_transfer, rank, offer, None
                 if self.faults:
-                    yield "fail transfer", partial(self.finish_transfer, rank, offer, "no room")
+                    yield "fail transfer", self.finish_transfer, rank, offer, "no room"
 
-    def _link_actions(self, link: Link) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _link_actions(self, link: Link) -> Iterator[Action]:
         if link.up and link.server_open and self.rollout is not None:
-            yield "up", partial(self.deliver_up, link)
+            yield "up", self.deliver_up, link
         if link.down and link.worker_open:
-            yield "down", partial(self.deliver_down, link)
+            yield "down", self.deliver_down, link
         if not link.worker_open and link.server_open and not link.up:
-            yield "server notices", partial(self.server_notices, link)
+            yield "server notices", self.server_notices, link
         if not link.server_open and link.worker_open and not link.down:
-            yield "worker notices", partial(self.worker_notices, link)
+            yield "worker notices", self.worker_notices, link
 
-    def _faults(self) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _faults(self) -> Iterator[Action]:
         if self.rollout is not None:
             if self.draining:
                 yield "end", self.kill_server
@@ -168,9 +174,9 @@ class World:
                 yield "pause", self.pause
             yield "drain", self.drain
         for rank in self.ranks.values():
-            yield "kill worker", partial(self.kill_worker, rank)
+            yield "kill worker", self.kill_worker, rank
             if rank.link is not None:
-                yield "lose stream", partial(self.lose_stream, rank)
+                yield "lose stream", self.lose_stream, rank
         yield "form group", self.form_group
         yield "lose store", self.lose_store
 
@@ -214,13 +220,12 @@ class World:
                 case server_effects.Save(record):
                     self._save(record)
                 case server_effects.Send(session, order):
-                    link = self.link(session)
-                    if link is not None and link.server_open:
-                        link.down.append((self.term, order))
+                    for link in self.links:
+                        if link.number == session and link.server_open:
+                            link.down.append((self.term, order))
                 case server_effects.Close(session, _, _):
-                    link = self.link(session)
-                    if link is not None:
-                        link.server_open = False
+                    for link in self.links:
+                        link.server_open &= link.number != session
                 case server_effects.Expire(version):
                     self.expiries.append(version)
                 case server_effects.Alarm(reason):
@@ -230,7 +235,6 @@ class World:
 
     def deliver_up(self, link: Link) -> None:
         message = self._take(link.up, link)
-        assert self.rollout is not None
         if isinstance(message, Hello):
             if message.term > self.term:
                 self.term = message.term + 1
@@ -244,28 +248,23 @@ class World:
             self.perform(self.rollout.left(link.number))
 
     def propose(self) -> None:
-        assert self.rollout is not None
         placement = self.some_placement()
         _, served = self.rollout.record.served
         if placement.digest != served.digest:
             self.perform(self.rollout.propose(placement))
 
     def expire(self, version: Version) -> None:
-        assert self.rollout is not None
         self.expiries.remove(version)
         self.perform(self.rollout.expired(version))
 
     def pause(self) -> None:
-        assert self.rollout is not None
         self.perform(self.rollout.pause("an operator asked"))
 
     def resume(self) -> None:
-        assert self.rollout is not None
         self.perform(self.rollout.resume())
 
     def drain(self) -> None:
         """Offer nothing more, and end soon after."""
-        assert self.rollout is not None
         self.draining = True
         self.perform(self.rollout.drain())
 
@@ -360,7 +359,7 @@ class World:
             match effect:
                 case worker_side.Prepare(offer):
                     rank.transfers.append(offer)
-                    self.started.setdefault(offer.version, set()).add(rank.name)
+                    self.started[offer.version].add(rank.name)
                 case worker_side.Discard(offer):
                     assert offer not in rank.transfers, "staging was freed under a transfer"
                 case worker_side.Flip(offer):
@@ -376,9 +375,7 @@ class World:
 
     def can_finish(self, offer: Any) -> bool:
         """A collective transfer ends only where all ranks have started it."""
-        if not self.shape.collective:
-            return True
-        return self.started.get(offer.version, set()) >= self.ranks.keys()
+        return not self.shape.collective or self.started[offer.version] >= self.ranks.keys()
 
     def finish_transfer(self, rank: Rank, offer: Any, failure: str | None) -> None:
         rank.transfers.remove(offer)
@@ -388,15 +385,12 @@ class World:
         """Whether the engine's loop is not waiting for other ranks."""
         if rank.flipping is not None or len(self.ranks) < self.shape.workers:
             return False
-        if not rank.waiting:
-            return True
-        return len(self.barriers[rank.step]) == self.shape.workers
+        return not rank.waiting or len(self.barriers[rank.step]) == self.shape.workers
 
     def step(self, rank: Rank) -> None:
         """Take a step. At a barrier, contribute this rank's part first, then handle the result."""
         if rank.step % self.shape.every == 0 and not rank.waiting:
-            brought = self.barriers.setdefault(rank.step, {})
-            brought[rank.name] = rank.switch.contribute()
+            self.barriers[rank.step][rank.name] = rank.switch.contribute()
             rank.waiting = True
             served = self.served.setdefault(rank.step, rank.switch.placement.digest)
             if served != rank.switch.placement.digest:
@@ -425,22 +419,21 @@ class World:
         if self.draining:
             self.kill_server()
         for _ in range(2000 * self.shape.workers):
-            pending = list(self.actions())
-            urgent = [act for name, act in pending if name not in ("propose", "expire", "step")]
-            steps = [act for name, act in pending if name == "step"]
+            pending = self.actions()
+            urgent = [each for each in pending if each[0] not in ("propose", "expire", "step")]
+            steps = [each for each in pending if each[0] == "step"]
             # A refused worker comes back later, and may need another step first.
             if urgent and not (steps and self.rng.random() < 0.1):
-                self.rng.choice(urgent)()
+                self.act(self.rng.choice(urgent))
             elif self.is_at_rest():
                 return
             elif steps:
-                self.rng.choice(steps)()
+                self.act(self.rng.choice(steps))
             else:
                 return
 
     def switch_once_more(self) -> None:
         """From rest, with no faults: an offer is carried out to its end."""
-        assert self.rollout is not None
         while self.record.switch is None:
             self.propose()
         self.quiesce()
@@ -464,9 +457,6 @@ class World:
         self.rng.shuffle(row)
         return placement_of(np.array([row] * LAYERS), EXPERTS, self.shape.gpus)
 
-    def link(self, number: int) -> Link | None:
-        return next((link for link in self.links if link.number == number), None)
-
     def lines(self) -> list[list[str]]:
         """The events, as the lines of one or more histories."""
         return [[encode_line(event) for event in events] for events in self.histories]
@@ -474,8 +464,7 @@ class World:
     def note(self, event: Event) -> None:
         self.histories[-1].append(event)
         if not isinstance(event, Again):
-            kind = kind_of(event)
-            self.counts[kind] = self.counts.get(kind, 0) + 1
+            self.counts[kind_of(event)] += 1
 
     def _save(self, record: Record) -> None:
         if record.epoch is not None and record.epoch != self.record.epoch:

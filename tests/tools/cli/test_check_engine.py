@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from trimtab_tools.cli import main
+from tests.tools.cli.conftest import Cli
 
-Capture = pytest.CaptureFixture[str]
-
-SMALL = ["--layers", "2", "--experts", "4", "--slots", "6", "--gpus", "2", "--transfer", "pull"]
+SMALL = ["--layers", "2", "--experts", "4", "--slots", "6", "--gpus", "2"]
+CHECK = ["check-engine", *SMALL, "--transfer", "pull"]
 
 ENGINES = """
 import threading
@@ -58,24 +56,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(capsys: Capture, *arguments: str, code: int) -> str:
-    assert main(["check-engine", *SMALL, *arguments]) == code
-    out, err = capsys.readouterr()
-    assert err == ""
-    return out
-
-
-def refuse(capsys: Capture, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exited:
-        main(["check-engine", *arguments])
-    assert exited.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err
-
-
-def test_without_a_factory_the_reference_is_checked(capsys: Capture) -> None:
-    header, *cases, skipped, summed_up = check(capsys, code=0).splitlines()
+def test_without_a_factory_the_reference_is_checked(cli: Cli) -> None:
+    header, *cases, skipped, summed_up = cli.out(*CHECK).splitlines()
 
     assert header.split() == ["pull", "each", "pull", "several", "pull", "one"]
     assert cases[0].split() == ["start", "ok", "-", "ok"]
@@ -83,8 +65,8 @@ def test_without_a_factory_the_reference_is_checked(capsys: Capture) -> None:
     assert summed_up == "29 ok, 0 failed, 16 skipped"
 
 
-def test_each_failure_is_a_line_that_says_what_should_hold(capsys: Capture, folder: Path) -> None:
-    out = check(capsys, "my_engines:forgetful", code=1)
+def test_each_failure_is_a_line_that_says_what_should_hold(cli: Cli, folder: Path) -> None:
+    out = cli.out(*CHECK, "my_engines:forgetful", code=1)
 
     (line,) = (line for line in out.splitlines() if line.startswith("pull-chain-each: "))
     assert "a copy reads what was in force before the flip: rank " in line
@@ -93,9 +75,9 @@ def test_each_failure_is_a_line_that_says_what_should_hold(capsys: Capture, fold
     assert row == ["chain", "FAILED", "-", "FAILED"]
 
 
-def test_json_has_the_same_content(capsys: Capture, folder: Path) -> None:
-    right = json.loads(check(capsys, "--json", "--seed", "3", code=0))
-    wrong = json.loads(check(capsys, "my_engines:forgetful", "--json", code=1))
+def test_json_has_the_same_content(cli: Cli, folder: Path) -> None:
+    right = cli.json(*CHECK, "--seed", "3")
+    wrong = cli.json(*CHECK, "my_engines:forgetful", code=1)
 
     assert right["ok"] is True
     assert right["seed"] == 3
@@ -108,30 +90,20 @@ def test_json_has_the_same_content(capsys: Capture, folder: Path) -> None:
     assert chain["reason"]
 
 
-def test_by_default_both_kinds_of_transfer_are_checked(capsys: Capture) -> None:
-    assert main(["check-engine", *SMALL[:-2], "--json"]) == 0
-    cases = json.loads(capsys.readouterr().out)["cases"]
+def test_by_default_both_kinds_of_transfer_are_checked(cli: Cli) -> None:
+    cases = cli.json("check-engine", *SMALL)["cases"]
     assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}
 
 
 @pytest.mark.process
 def test_an_engine_that_is_stuck_does_not_keep_the_command_from_ending(folder: Path) -> None:
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("trimtab"),
-            *("check-engine", "my_engines:stuck", *SMALL, "--patience", "0.1"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == ""
-    assert (
-        "pull-prepare-one: a transfer changes nothing that is in force: rank 0 (GPUs 0, 1): "
-        in (done.stdout)
-    )
+    trimtab = Path(sys.executable).with_name("trimtab")
+    command = [trimtab, *CHECK, "my_engines:stuck", "--patience", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "")
+    failed = "pull-prepare-one: a transfer changes nothing that is in force: rank 0 (GPUs 0, 1): "
+    assert failed in done.stdout
     assert "on_offer of 1.1 has not ended after 0.1 s" in done.stdout
 
 
@@ -146,9 +118,9 @@ def test_an_engine_that_is_stuck_does_not_keep_the_command_from_ending(folder: P
     ],
 )
 def test_a_factory_that_cannot_be_imported_is_named(
-    capsys: Capture, folder: Path, factory: str, complaint: str
+    cli: Cli, folder: Path, factory: str, complaint: str
 ) -> None:
-    assert complaint in refuse(capsys, factory)
+    assert complaint in cli.err("check-engine", factory, code=2)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +134,6 @@ def test_a_factory_that_cannot_be_imported_is_named(
     ],
 )
 def test_an_impossible_option_is_a_usage_error(
-    capsys: Capture, arguments: list[str], complaint: str
+    cli: Cli, arguments: list[str], complaint: str
 ) -> None:
-    assert complaint in refuse(capsys, *arguments)
+    assert complaint in cli.err("check-engine", *arguments, code=2)

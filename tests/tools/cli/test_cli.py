@@ -13,45 +13,25 @@ import pytest
 
 from tests.client.service import RunningService
 from tests.servers import ServerProcess
+from tests.tools.cli.conftest import Cli
 from trimtab_client import Placement
 from trimtab_server.solver import evaluate
-from trimtab_tools.cli import main
 
 TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
 LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
 TLS = Path(__file__).parents[2] / "client" / "tls"
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def load_file(tmp_path: Path) -> str:
+def load_file(tmp_path: Path) -> Path:
     np.savez(tmp_path / "load.npz", load=LOAD, other=np.arange(3))
-    return str(tmp_path / "load.npz")
+    return tmp_path / "load.npz"
 
 
 @pytest.fixture
-def trace_file(tmp_path: Path) -> str:
+def trace_file(tmp_path: Path) -> Path:
     (tmp_path / "trace.json").write_text(json.dumps({"counts": [LOAD.tolist()] * 2}))
-    return str(tmp_path / "trace.json")
-
-
-def succeed(capsys: Capture, *arguments: str) -> str:
-    assert main(arguments) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return out
-
-
-def fail(capsys: Capture, *arguments: str, code: int = 1) -> str:
-    if code == 2:
-        with pytest.raises(SystemExit) as exited:
-            main(arguments)
-        assert exited.value.code == 2
-    else:
-        assert main(arguments) == code
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err
+    return tmp_path / "trace.json"
 
 
 @pytest.fixture(params=[pytest.param("server", marks=pytest.mark.process), "local"])
@@ -61,8 +41,8 @@ def solver(request: pytest.FixtureRequest) -> list[str]:
     return ["--server", request.getfixturevalue("server").address]
 
 
-def test_place_prints_a_table(capsys: Capture, solver: list[str], load_file: str) -> None:
-    out = succeed(capsys, "place", load_file, *TOPOLOGY, *solver)
+def test_place_prints_a_table(cli: Cli, solver: list[str], load_file: Path) -> None:
+    out = cli.out("place", load_file, *TOPOLOGY, *solver)
 
     untouched = Placement.untouched(2, 8, 12, 4).balance(LOAD).imbalance
     title, _, header, before, after, _, moves = out.splitlines()
@@ -73,8 +53,8 @@ def test_place_prints_a_table(capsys: Capture, solver: list[str], load_file: str
     assert moves == "moves: not counted without --current"
 
 
-def test_json_has_the_whole_answer(capsys: Capture, solver: list[str], load_file: str) -> None:
-    document = json.loads(succeed(capsys, "place", load_file, *TOPOLOGY, *solver, "--json"))
+def test_json_has_the_whole_answer(cli: Cli, solver: list[str], load_file: Path) -> None:
+    document = cli.json("place", load_file, *TOPOLOGY, *solver)
 
     placement = Placement.of(document["placement"]["phy2log"], 8, 4)
     assert document["placement"]["digest"] == placement.digest.hex()
@@ -89,15 +69,15 @@ def test_json_has_the_whole_answer(capsys: Capture, solver: list[str], load_file
 
 
 def test_the_gap_is_the_distance_to_the_lowest_possible_imbalance(
-    capsys: Capture, solver: list[str], load_file: str
+    cli: Cli, solver: list[str], load_file: Path
 ) -> None:
     command = ["place", load_file, "--gpus", "4", "--replicas", "8", *solver]
     untouched = Placement.untouched(2, 8, 8, 4)
     bound = evaluate(untouched.phy2log.copy(), LOAD, 4).bound.numpy()
     assert bound.max() > 1
 
-    rows = succeed(capsys, *command).splitlines()[3:5]
-    document = json.loads(succeed(capsys, *command, "--json"))
+    rows = cli.out(*command).splitlines()[3:5]
+    document = cli.json(*command)
 
     for row, name in zip(rows, ("before", "after"), strict=True):
         layers, summary = document[name], document["summary"][name]
@@ -109,14 +89,14 @@ def test_the_gap_is_the_distance_to_the_lowest_possible_imbalance(
 
 
 def test_server_and_local_solver_give_the_same_placement(
-    capsys: Capture, server: ServerProcess, trace_file: str
+    cli: Cli, server: ServerProcess, trace_file: Path
 ) -> None:
     options = [
         *(*TOPOLOGY, "--nodes", "2", "--groups", "4", "--effort", "balanced", "--seed", "7"),
         *("--max-iterations", "-1", "--restarts", "3", "--top-k", "2", "--objective", "range"),
     ]
     remote, local = (
-        json.loads(succeed(capsys, "place", trace_file, "--sum", *options, *where, "--json"))
+        cli.json("place", trace_file, "--sum", *options, *where)
         for where in (["--server", server.address], ["--local"])
     )
 
@@ -127,29 +107,28 @@ def test_server_and_local_solver_give_the_same_placement(
 
 @pytest.mark.parametrize("suffix", ["npz", "json"])
 def test_a_written_placement_can_be_the_next_current_one(
-    capsys: Capture, solver: list[str], load_file: str, tmp_path: Path, suffix: str
+    cli: Cli, solver: list[str], load_file: Path, tmp_path: Path, suffix: str
 ) -> None:
-    first, second = str(tmp_path / f"first.{suffix}"), str(tmp_path / f"second.{suffix}")
-    other = str(tmp_path / "other.json")
-    Path(other).write_text(json.dumps(LOAD[:, ::-1].tolist()))
-    succeed(capsys, "place", load_file, *TOPOLOGY, *solver, "--output", first)
+    first, second = tmp_path / f"first.{suffix}", tmp_path / f"second.{suffix}"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(LOAD[:, ::-1].tolist()))
+    cli.out("place", load_file, *TOPOLOGY, *solver, "--output", first)
     command = ["place", other, *TOPOLOGY, *solver, "--current", first, "--output", second]
 
-    out = succeed(capsys, *command, "--max-moves-per-layer", "1", "--json")
+    document = cli.json(*command, "--max-moves-per-layer", "1")
 
-    document = json.loads(out)
     assert document["before"]["layout"] == "current"
     assert 1 <= len(document["moves"]) <= 2
     for move in document["moves"]:
         assert document["placement"]["phy2log"][move["layer"]][move["slot"]] == move["expert"]
         assert move["source_gpus"]
     assert _written(second) == document["placement"]["phy2log"]
-    assert "moves: " in succeed(capsys, *command, "--max-moves", "1")
+    assert "moves: " in cli.out(*command, "--max-moves", "1")
 
 
-def _written(path: str) -> Any:
-    if path.endswith(".json"):
-        return json.loads(Path(path).read_text())["placement"]["phy2log"]
+def _written(path: Path) -> Any:
+    if path.suffix == ".json":
+        return json.loads(path.read_text())["placement"]["phy2log"]
     with np.load(path) as arrays:
         assert arrays["log2phy"].shape[:2] == arrays["logcnt"].shape == (2, 8)
         assert (arrays["imbalance_after"] >= arrays["imbalance_bound"]).all()
@@ -157,21 +136,20 @@ def _written(path: str) -> Any:
 
 
 @pytest.mark.parametrize("choice", [["--index", "1"], ["--index", "-1"], ["--sum"]])
-def test_one_load_of_a_trace_is_chosen(capsys: Capture, trace_file: str, choice: list[str]) -> None:
-    out = succeed(capsys, "place", trace_file, *TOPOLOGY, "--local", "--json", *choice)
+def test_one_load_of_a_trace_is_chosen(cli: Cli, trace_file: Path, choice: list[str]) -> None:
+    document = cli.json("place", trace_file, *TOPOLOGY, "--local", *choice)
 
-    after = json.loads(out)["after"]["imbalance"]
-    assert Placement.of(json.loads(out)["placement"]["phy2log"], 8, 4).balance(
-        LOAD
-    ).imbalance.tolist() == pytest.approx(after)
+    placement = Placement.of(document["placement"]["phy2log"], 8, 4)
+    imbalance = placement.balance(LOAD).imbalance.tolist()
+    assert imbalance == pytest.approx(document["after"]["imbalance"])
 
 
-def test_a_named_array_is_read(capsys: Capture, tmp_path: Path) -> None:
+def test_a_named_array_is_read(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=LOAD, b=LOAD)
-    command = ["place", str(tmp_path / "two.npz"), *TOPOLOGY, "--local"]
+    command = ["place", tmp_path / "two.npz", *TOPOLOGY, "--local"]
 
-    assert "holds no 'load', but a, b: choose by --key" in fail(capsys, *command)
-    assert "placed" in succeed(capsys, *command, "--key", "b")
+    assert "holds no 'load', but a, b: choose by --key" in cli.err(*command)
+    assert "placed" in cli.out(*command, "--key", "b")
 
 
 @pytest.mark.parametrize(
@@ -185,58 +163,50 @@ def test_a_named_array_is_read(capsys: Capture, tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(
-    capsys: Capture, tmp_path: Path, name: str, content: bytes, complaint: str
+    cli: Cli, tmp_path: Path, name: str, content: bytes, complaint: str
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 
-    err = fail(capsys, "place", str(path), *TOPOLOGY, "--local")
+    err = cli.err("place", path, *TOPOLOGY, "--local")
 
     assert err.startswith("trimtab: ")
     assert complaint in err
+    assert "nowhere.npz" in cli.err("place", "nowhere.npz", *TOPOLOGY, "--local")
 
 
-def test_a_missing_file_is_named(capsys: Capture) -> None:
-    assert "nowhere.npz" in fail(capsys, "place", "nowhere.npz", *TOPOLOGY, "--local")
-
-
-def test_an_invalid_request_is_explained(
-    capsys: Capture, solver: list[str], load_file: str
-) -> None:
-    err = fail(capsys, "place", load_file, "--gpus", "5", "--replicas", "12", *solver)
+def test_an_invalid_request_is_explained(cli: Cli, solver: list[str], load_file: Path) -> None:
+    err = cli.err("place", load_file, "--gpus", "5", "--replicas", "12", *solver)
 
     assert "num_" in err
     assert "12" in err
 
 
-@pytest.mark.parametrize("choice", [["--index", "0"], ["--sum"]])
-def test_a_choice_needs_a_trace(capsys: Capture, load_file: str, choice: list[str]) -> None:
-    err = fail(capsys, "place", load_file, *TOPOLOGY, "--local", *choice, code=2)
-
-    assert "holds one load, not a trace" in err
+def test_a_choice_needs_a_trace_and_a_trace_needs_a_choice(
+    cli: Cli, load_file: Path, trace_file: Path
+) -> None:
+    for choice in (["--index", "0"], ["--sum"]):
+        err = cli.err("place", load_file, *TOPOLOGY, "--local", *choice, code=2)
+        assert "holds one load, not a trace" in err
+    err = cli.err("place", trace_file, *TOPOLOGY, "--local", code=2)
+    assert "holds 2 loads: choose one by --index, or --sum them" in err
+    err = cli.err("place", trace_file, *TOPOLOGY, "--local", "--index", "2")
+    assert "--index 2: " in err
 
 
 def test_an_imbalance_that_is_not_finite_is_null_in_json(
-    capsys: Capture, service: RunningService, tmp_path: Path
+    cli: Cli, service: RunningService, tmp_path: Path
 ) -> None:
     """The scripted server accepts loads whose sum is beyond float64."""
     (tmp_path / "load.json").write_text(json.dumps([[1.5e308] * 8, [1.0] * 8]))
-    command = ["place", str(tmp_path / "load.json"), *TOPOLOGY, "--server", service.target]
+    command = ["place", tmp_path / "load.json", *TOPOLOGY, "--server", service.target]
 
-    out = succeed(capsys, *command, "--json")
+    document = cli.json(*command)
 
-    document = json.loads(out, parse_constant=pytest.fail)
     first, second = document["before"]["imbalance"]
     assert first is None
     assert second >= 1
     assert document["summary"]["after"]["mean"] is None
-
-
-def test_a_trace_needs_a_choice(capsys: Capture, trace_file: str) -> None:
-    err = fail(capsys, "place", trace_file, *TOPOLOGY, "--local", code=2)
-    assert "holds 2 loads: choose one by --index, or --sum them" in err
-    err = fail(capsys, "place", trace_file, *TOPOLOGY, "--local", "--index", "2")
-    assert "--index 2: " in err
 
 
 @pytest.mark.parametrize(
@@ -253,14 +223,14 @@ def test_a_trace_needs_a_choice(capsys: Capture, trace_file: str) -> None:
     ],
 )
 def test_a_wrong_command_line_is_explained(
-    capsys: Capture, load_file: str, options: list[str], complaint: str
+    cli: Cli, load_file: Path, options: list[str], complaint: str
 ) -> None:
-    assert complaint in fail(capsys, "place", load_file, *options, code=2)
+    assert complaint in cli.err("place", load_file, *options, code=2)
 
 
-def test_status_is_a_table_or_json(capsys: Capture, server: ServerProcess) -> None:
-    out = succeed(capsys, "status", "--server", server.address)
-    document = json.loads(succeed(capsys, "status", "--server", server.address, "--json"))
+def test_status_is_a_table_or_json(cli: Cli, server: ServerProcess) -> None:
+    out = cli.out("status", "--server", server.address)
+    document = cli.json("status", "--server", server.address)
 
     assert server.address in out
     assert out.count("SERVING") == 2
@@ -269,12 +239,11 @@ def test_status_is_a_table_or_json(capsys: Capture, server: ServerProcess) -> No
     assert all(s["latency_seconds"] > 0 for s in document["services"])
 
 
-def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, service: Any) -> None:
+def test_status_of_a_server_that_is_not_ready_is_a_failure(cli: Cli, service: Any) -> None:
     """The scripted server has no solver service."""
     service.health.set("", 1)
 
-    assert main(["status", "--server", service.target]) == 1
-    assert "SERVICE_UNKNOWN" in capsys.readouterr().out
+    assert "SERVICE_UNKNOWN" in cli.out("status", "--server", service.target, code=1)
 
 
 @pytest.mark.parametrize(
@@ -289,28 +258,24 @@ def test_status_of_a_server_that_is_not_ready_is_a_failure(capsys: Capture, serv
     ids=" ".join,
 )
 def test_with_any_tls_option_no_call_is_made_in_plain_text(
-    capsys: Capture, server: ServerProcess, options: list[str]
+    cli: Cli, server: ServerProcess, options: list[str]
 ) -> None:
-    err = fail(capsys, "status", "--server", server.address, *options)
+    err = cli.err("status", "--server", server.address, *options)
 
     assert "Check the address" in err
 
 
-def test_status_without_a_server_is_a_failure(capsys: Capture) -> None:
-    assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
-
-
 def test_the_environment_names_the_server(
-    capsys: Capture, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIMTAB_SERVER", server.address)
-    assert server.address in succeed(capsys, "status")
+    assert server.address in cli.out("status")
 
-    assert "Check the address" in fail(capsys, "status", "--server", "unix:/nowhere")
+    assert "Check the address" in cli.err("status", "--server", "unix:/nowhere")
 
 
 @pytest.mark.process
-def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
+def test_without_the_solver_local_says_how_to_get_it(load_file: Path) -> None:
     code = (
         "import sys; sys.modules['trimtab_server'] = None\n"
         "from trimtab_tools.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -323,17 +288,38 @@ def test_without_the_solver_local_says_how_to_get_it(load_file: str) -> None:
     assert "pip install 'trimtab-tools[server]'" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["place"], ["status"], ["trigger"], ["pause"], ["resume"]])
-def test_help_has_examples_or_exit_codes(capsys: Capture, command: list[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
-        main([*command, "--help"])
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("deployments get", "required: NAME"),
+        ("deployments create d", "required: --layers, --experts, --slots, --gpus"),
+        ("deployments update d --mode on", "invalid choice: 'on'"),
+        ("deployments rollback d", "required: VERSION"),
+        ("deployments import d", "required: FILE"),
+        ("deployments frobnicate", "invalid choice: 'frobnicate'"),
+        ("deployments --json list", "unrecognized arguments: list"),
+        ("history", "required: NAME"),
+        ("watch", "required: NAME"),
+        ("trigger", "required: DEPLOYMENT"),
+        ("pause", "required: DEPLOYMENT"),
+        ("pause d", "required: REASON"),
+        ("resume", "required: DEPLOYMENT"),
+        ("check-history", "required: FILE"),
+    ],
+)
+def test_a_wrong_command_line_is_a_usage_error(cli: Cli, command: str, complaint: str) -> None:
+    assert complaint in cli.err(*command.split(), code=2)
 
-    assert exited.value.code == 0
-    assert ("examples:" if command else "exit codes:") in capsys.readouterr().out
+
+def test_help_has_examples_and_exit_codes(cli: Cli) -> None:
+    assert "exit codes:" in cli.out("--help")
+    commands = "place status trigger pause resume check-history"
+    for command in commands.split():
+        assert "examples:\n" in cli.out(command, "--help"), command
+    of_deployments = "list get create update forget-load delete pin unpin rollback export import"
+    for words in ([], *([command] for command in of_deployments.split())):
+        assert "examples:\n  trimtab deployments" in cli.out("deployments", *words, "--help"), words
 
 
-def test_the_version_is_the_packages(capsys: Capture) -> None:
-    with pytest.raises(SystemExit):
-        main(["--version"])
-
-    assert capsys.readouterr().out.startswith("trimtab 0.")
+def test_the_version_is_the_packages(cli: Cli) -> None:
+    assert cli.out("--version").startswith("trimtab 0.")

@@ -38,22 +38,24 @@ class ForgetsCopies(NumpyEngine):
         return self._staged
 
 
+def with_copies(engine: NumpyEngine, offer: SwitchOffer, read: Any) -> Any:
+    """What is staged, and for each copy what `read` holds in its source."""
+    rows = offer.copies.tolist()
+    return engine._staged | {(la, to): read[la, source].copy() for la, source, to, _ in rows}
+
+
 class CopiesOnlyWhatIsInForce(NumpyEngine):
     """Ignores that a copy may read an expert that has just been received."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
-        rows = offer.copies.tolist()
-        copies = {(la, target): self._slots[la, source].copy() for la, source, target, _ in rows}
-        return self._staged | copies
+        return with_copies(self, offer, self._slots)
 
 
 class CopiesWhatIsReceived(NumpyEngine):
     """Reads staging for each copy from a slot that receives."""
 
     def _incoming(self, offer: SwitchOffer) -> Any:
-        holds = self._slots | self._staged
-        rows = offer.copies.tolist()
-        return self._staged | {(la, to): holds[la, source].copy() for la, source, to, _ in rows}
+        return with_copies(self, offer, self._slots | self._staged)
 
 
 class ReadsEachSlotOnce(NumpyEngine):
@@ -116,30 +118,30 @@ class FlipKeepsStaging(NumpyEngine):
         super().flip(flip)
 
 
-class FlipsToLeftovers(NumpyEngine):
+class RemembersAborted(NumpyEngine):
+    """Keeps a copy of what it has received for an aborted offer."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.left: dict[Any, Any] = {}
+
+    def on_abort(self, offer: SwitchOffer) -> None:
+        self.left = {place: weights.copy() for place, weights in self._staged.items()}
+        super().on_abort(offer)
+
+
+class FlipsToLeftovers(RemembersAborted):
     """Frees staging after an abort, and still writes its content at the next flip."""
 
-    left: dict[Any, Any]
-
-    def on_abort(self, offer: SwitchOffer) -> None:
-        self.left = {place: weights.copy() for place, weights in self._staged.items()}
-        super().on_abort(offer)
-
     def _incoming(self, offer: SwitchOffer) -> Any:
-        return getattr(self, "left", {}) | super()._incoming(offer)
+        return self.left | super()._incoming(offer)
 
 
-class ReceivesOnce(NumpyEngine):
+class ReceivesOnce(RemembersAborted):
     """Uses what it has received for an aborted offer instead of what it receives later."""
 
-    left: dict[Any, Any]
-
-    def on_abort(self, offer: SwitchOffer) -> None:
-        self.left = {place: weights.copy() for place, weights in self._staged.items()}
-        super().on_abort(offer)
-
     def _stage(self, place: tuple[int, int], weights: Any) -> None:
-        super()._stage(place, getattr(self, "left", {}).get(place, weights))
+        super()._stage(place, self.left.get(place, weights))
 
 
 class ReadsTheFirstSlot(NumpyEngine):
@@ -233,9 +235,9 @@ class PullsTogether(Blocking):
 
 class SendsNothing(NumpyEngine):
     def _exchange(self, offer: SwitchOffer) -> None:
-        received = self._transport.exchange({})
-        for layer, slot, _ in offer.receives.tolist():
-            self._stage((layer, slot), received.get((layer, slot), self._slots[layer, slot]))
+        self._transport.exchange({})
+        for place in map(tuple, offer.receives[:, :2].tolist()):
+            self._stage(place, self._slots[place])
 
 
 class SendsToItsOwnSlots(NumpyEngine):

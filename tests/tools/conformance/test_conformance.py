@@ -13,7 +13,7 @@ import pytest
 from tests.tools.conformance import faults
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_protocol.messages import Transfer
-from trimtab_tools.conformance import CASES, Case, Owners, Shape, Verdict, check_engine
+from trimtab_tools.conformance import CASES, Case, Owners, Shape, Verdict, check_engine, targets
 from trimtab_tools.conformance.adapter import GroupSpec, MakeGroup
 from trimtab_tools.conformance.inprocess import make_group
 from trimtab_tools.conformance.reference import NumpyEngine
@@ -44,13 +44,20 @@ def test_the_reference_is_right(case: Case) -> None:
     ],
     ids=str,
 )
-def test_the_reference_is_right_in_odd_shapes(shape: Shape) -> None:
+def test_the_reference_is_right_in_odd_shapes(
+    shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Most time would go into searches for what a shape does not have. This is found as well.
+    monkeypatch.setattr(targets, "_WALKS", 60)
     report = check_engine(make_group, shape, seed=1)
     assert report.ok, report.having(Verdict.FAILED)
     assert len(report.having(Verdict.OK)) > 20
 
 
-def test_if_nothing_can_be_switched_all_cases_but_the_start_are_skipped() -> None:
+def test_if_nothing_can_be_switched_all_cases_but_the_start_are_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(targets, "_WALKS", 1)
     report = check_engine(make_group, Shape(1, 1, 1, 1, 1, 1))
     names = [str(result.case) for result in report.having(Verdict.OK)]
     start = ("pull-start", "collective-start")
@@ -93,11 +100,7 @@ PULL_FAULTS: list[tuple[type[NumpyEngine], str, str]] = [
     (faults.SaysPreparedAnyway, "pull-source-each", "flip.* to 1.1: .* computes as"),
     (faults.BlocksInOnOffer, "pull-prepare-each", "on_offer of 1.1 has not ended after 1 s"),
     (faults.NeverEndsATransfer, "pull-prepare-each", "the transfer of 1.1 has not ended"),
-    (
-        faults.StopsWhileItPrepares,
-        "pull-prepare-each",
-        "phy2log and compute while .* has not ended",
-    ),
+    (faults.StopsWhileItPrepares, "pull-prepare-each", "compute while .* has not ended"),
     (faults.PullsTogether, "pull-alone-each", "the transfer of 1.1 has not ended"),
     (faults.BlocksInClose, "pull-start-each", "close has not ended"),
     (faults.KeepsItsThread, "pull-close-each", "thread 'trimtab-reader_0' still runs"),

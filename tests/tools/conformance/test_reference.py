@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,12 @@ EXPERTS_T = np.array([0, 1, 2, 0, 1, 2], np.int32)
 TOKENS_TH = np.random.default_rng(0).standard_normal((6, HIDDEN)).astype(np.float32)
 
 
-def offers_of(target: Placement, base: Placement = BASE) -> list[SwitchOffer]:
-    rng = np.random.default_rng(0)
-    return Work.between(base, target).offers(GPUS, 2, Version(1, 0), Version(1, 1), rng)
-
-
-def group_of(transfer: Transfer = Transfer.PULL) -> list[NumpyEngine]:
-    return make_group(GroupSpec(BASE, GPUS, transfer, 2, HIDDEN))
+@pytest.fixture
+def group() -> Iterator[list[NumpyEngine]]:
+    ranks = make_group(GroupSpec(BASE, GPUS, Transfer.PULL, 2, HIDDEN))
+    yield ranks
+    for rank in ranks:
+        rank.close()
 
 
 def forward(rank: NumpyEngine, layer: int, group: list[NumpyEngine]) -> FloatArray:
@@ -49,15 +49,15 @@ def is_right(group: list[NumpyEngine]) -> bool:
     )
 
 
-def test_a_token_is_computed_by_its_expert_on_any_gpu() -> None:
-    group = group_of()
+def test_a_token_is_computed_by_its_expert_on_any_gpu(group: list[NumpyEngine]) -> None:
     assert is_right(group)
-    for rank in group:
-        rank.close()
 
 
-def test_if_one_rank_alone_flips_results_are_wrong_until_all_have() -> None:
-    group, offers = group_of(), offers_of(SWAPPED)
+def test_if_one_rank_alone_flips_results_are_wrong_until_all_have(
+    group: list[NumpyEngine],
+) -> None:
+    rng = np.random.default_rng(0)
+    offers = Work.between(BASE, SWAPPED).offers(GPUS, 2, Version(1, 0), Version(1, 1), rng)
     for rank, offer in zip(group, offers, strict=True):
         transfer = rank.on_offer(offer)
         assert transfer is not None
@@ -69,15 +69,12 @@ def test_if_one_rank_alone_flips_results_are_wrong_until_all_have() -> None:
     group[1].flip(Flip(offers[1], 1))
     assert is_right(group)
     assert all(np.array_equal(rank.phy2log(), SWAPPED.phy2log) for rank in group)
-    for rank in group:
-        rank.close()
 
 
-def test_tokens_of_an_expert_take_turns_at_its_replicas() -> None:
-    rank = group_of()[0]
+def test_tokens_of_an_expert_take_turns_at_its_replicas(group: list[NumpyEngine]) -> None:
+    rank = group[0]
     assert [rank.route(0, 0, turn) for turn in range(4)] == [0, 3, 0, 3]
     assert [rank.route(1, 1, turn) for turn in range(2)] == [1, 3]
-    rank.close()
 
 
 class Wire:
@@ -103,15 +100,11 @@ TO = Placement.of([[2, 1, 0, 2, 0, 1]], 3, 3)
 
 def rank_of(wire: Wire, transfer: Transfer = Transfer.PULL) -> tuple[NumpyEngine, SwitchOffer]:
     """The rank of GPU 0 of three; it has to receive expert 2, which the others hold."""
-    work = Work.between(FROM, TO)
-    offer = work.offers(
-        ((0,), (1,), (2,)), 1, Version(1, 0), Version(1, 1), np.random.default_rng(3)
-    )[0]
+    work, rng = Work.between(FROM, TO), np.random.default_rng(3)
+    offer, *_ = work.offers(((0,), (1,), (2,)), 1, Version(1, 0), Version(1, 1), rng)
     assert offer.receive_sources.tolist() == [[2, 1]]
-    rank = NumpyEngine(
-        (0,), FROM, lambda layer, e: checkpoint(layer, e, HIDDEN), wire, transfer=transfer
-    )
-    return rank, offer
+    weights = partial(checkpoint, hidden=HIDDEN)
+    return NumpyEngine((0,), FROM, weights, wire, transfer=transfer), offer
 
 
 def test_if_a_source_fails_the_next_one_is_read() -> None:
@@ -158,8 +151,7 @@ def test_a_collective_transfer_sends_the_weights_of_the_offer() -> None:
     rank.close()
 
 
-def test_a_closed_rank_gives_no_weights() -> None:
-    rank = group_of()[0]
-    rank.close()
+def test_a_closed_rank_gives_no_weights(group: list[NumpyEngine]) -> None:
+    group[0].close()
     with pytest.raises(ConnectionError, match=r"the rank of GPUs \[0\] is closed"):
-        rank.weights_in(0, 0)
+        group[0].weights_in(0, 0)
