@@ -51,7 +51,6 @@ from trimtab_protocol.messages import (
     Discarded,
     Hello,
     Prepared,
-    TopologySizes,
     WorkerSetup,
 )
 
@@ -67,7 +66,7 @@ def test_hello_carries_the_worker_options(server: RunningSessions, start: Start)
     assert stream.hello == Hello("group 1", "worker 0", 7, 1, (1,), FIRST)
     assert stream.setup == WorkerSetup(
         deployment="model",
-        topology=TopologySizes(6, 2, 1, 1),
+        topology=Topology(6, 2, 1, 1),
         num_experts=4,
         scope=Scope.LOCAL,
         transfer=Transfer.COLLECTIVE,
