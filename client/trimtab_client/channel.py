@@ -61,10 +61,7 @@ class TlsOptions:
 
 
 def open_channel(library: Any, target: str, tls: TlsOptions | None, max_message_bytes: int) -> Any:
-    """A channel to `target`, made by `library`: `grpc` or `grpc.aio`.
-
-    An OSError says that a file that `tls` names cannot be read.
-    """
+    """A channel of `grpc` or `grpc.aio`. An OSError names a file of `tls` that cannot be read."""
     limit = integer(max_message_bytes, "max_message_bytes", 1, _MAX_MESSAGE_BYTES)
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", limit),

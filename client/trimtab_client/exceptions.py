@@ -1,7 +1,11 @@
 """Every error that the client raises on purpose.
 
-InvalidArgumentError is a ValueError and DeadlineExceededError a TimeoutError, so
-code that does not know Trimtab can catch them too.
+TrimtabError
+├── InvalidArgumentError, also a ValueError: field_violations
+├── ResourceExhaustedError, UnavailableError: retry_after
+├── DeadlineExceededError, also a TimeoutError
+├── NotFoundError, AlreadyExistsError, FailedPreconditionError, AbortedError, AccessDeniedError
+└── CallCancelledError, ClientClosedError, UnimplementedError, InternalError, ProtocolError
 """
 
 from __future__ import annotations

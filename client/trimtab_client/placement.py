@@ -54,8 +54,12 @@ class Placement(protocol.Placement):
 
     Build one from an array with `Placement.of`. All arrays are int32 and read-only.
 
-    Beside `phy2log` [L, R] it has `logcnt`, `rank`, `log2phy` and `digest`, which are computed when
-    first used.
+    Attributes:
+        phy2log: [L, R], the logical expert in each physical slot; slot r lies on GPU r // (R / G).
+        logcnt: [L, E], the replicas of each expert.
+        rank: [L, R], which replica of its expert each slot holds, counted in slot order.
+        log2phy: [L, E, X], the slots of each expert, ascending, padded with -1.
+        digest: SHA-256 that names the placement.
     """
 
     @classmethod

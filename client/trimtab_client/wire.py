@@ -60,14 +60,11 @@ def pack_request(
     options: SolverOptions | None,
 ) -> pb.PackRequest:
     """The request of `pack`."""
-    return pb.PackRequest(
-        weight=encode_tensor(as_amounts(weight, "weight")),
-        num_packs=uint32(num_packs, "num_packs"),
-        item_group=None
-        if item_group is None
-        else encode_tensor(as_indices(item_group, "item_group")),
-        options=_options(options),
-    )
+    weights, packs = encode_tensor(as_amounts(weight, "weight")), uint32(num_packs, "num_packs")
+    request = pb.PackRequest(weight=weights, num_packs=packs, options=_options(options))
+    if item_group is not None:
+        request.item_group.CopyFrom(encode_tensor(as_indices(item_group, "item_group")))
+    return request
 
 
 def place_request(load: npt.ArrayLike, *terms: *Terms) -> pb.PlaceRequest:
@@ -84,8 +81,7 @@ def stream_config(*terms: *Terms) -> pb.PlaceStreamRequest:
 def stream_load(index: int, load: npt.ArrayLike) -> pb.PlaceStreamRequest:
     """The message to the server that carries load number `index` of a stream."""
     tensor = encode_tensor(as_amounts(load, "load"))
-    message = pb.PlaceStreamLoad(id=index, load=tensor)
-    return pb.PlaceStreamRequest(load=message)
+    return pb.PlaceStreamRequest(load=pb.PlaceStreamLoad(id=index, load=tensor))
 
 
 def pack_result(response: pb.PackResponse) -> PackResult:

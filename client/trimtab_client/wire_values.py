@@ -54,9 +54,6 @@ def as_version(value: Version | SupportsIndex | str, field: str) -> Version:
     """A version as operators name it, such as Version(2, 3), 3, "2.3" or "3".
 
     Where the generation is named alone, the epoch is 0.
-
-    Raises:
-        InvalidArgumentError: it is none of these; the error names `field`.
     """
     if isinstance(value, str):
         if not re.fullmatch(r"([0-9]{1,20}\.)?[0-9]{1,20}", value):

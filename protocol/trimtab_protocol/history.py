@@ -196,7 +196,3 @@ class Flipped(Event, kind="flipped"):
     version: Version
     digest: bytes
     step: int
-
-
-Digested = EpochOpened | Offered | Prepared | Committed | Applied | InForce | Flipped
-"""Events that say which digest a version has."""

@@ -111,16 +111,7 @@ class Topology:
 class WorkerSetup(NamedTuple):
     """The part of a session's first message that stays the same while the worker's process runs.
 
-    Attributes:
-        deployment: the deployment's name.
-        num_experts: E.
-        scope: what the worker's counts count.
-        transfer: how weights come into its staging.
-        staging_slots: expert weights that the staging of each of its GPUs has room for.
-        max_layers_per_switch: the most layers that one switch may touch; 0 if there is no limit.
-        bytes_per_expert: size of the weights of one expert in one layer.
-        model: the model's name, for people; empty if not given.
-        first_layer: the deployment's first layer, counted among the model's MoE layers.
+    `Hello` in session_service.proto says what its fields are.
     """
 
     deployment: str

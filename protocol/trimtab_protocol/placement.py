@@ -110,27 +110,11 @@ class Placement:
         log2phy_LEX[layer_L1, self.phy2log, self.rank] = np.arange(slots, dtype=np.int32)
         return _frozen(log2phy_LEX)
 
-    def of_layers(self, layer_A: npt.NDArray[np.int64]) -> Self:
-        """A placement of some of the layers, in the order given."""
-        return self._with_rows(self.phy2log[layer_A])
-
-    def with_layers(
-        self, layer_A: npt.NDArray[np.int64], other: Placement, row_A: npt.NDArray[np.int64]
-    ) -> Self:
-        """This placement, with the rows `row_A` of `other` in the layers `layer_A`."""
-        phy2log_LR = self.phy2log.copy()
-        phy2log_LR[layer_A] = other.phy2log[row_A]
-        return self._with_rows(phy2log_LR)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)
-
-    def _with_rows(self, phy2log_LR: IntArray) -> Self:
-        """A placement of rows that have been checked already."""
-        return type(self)(_frozen(phy2log_LR), self.num_experts, self.num_gpus)
 
     def _require_slots(self) -> None:
         """Raise MalformedError if an expert has no slot in a layer."""

@@ -120,15 +120,11 @@ class AsyncWorkerSession(SessionBase[OnOffer, Barrier]):
             await self._run_next(self._max_backoff)
 
     async def _converse(self, stream: Stream) -> None:
-        call = self._stub.Session(wait_for_ready=stream.wait_for_ready)
+        call: Any = self._stub.Session(wait_for_ready=stream.wait_for_ready)
         reader = asyncio.create_task(self._read(call, stream))
         writer = asyncio.create_task(self._write(call, stream))
-
-        def stop_writing(_: object) -> None:
-            writer.cancel()
-
         # A write after the end would hide the server's status; see `reveal`.
-        call.add_done_callback(stop_writing)
+        call.add_done_callback(lambda _: writer.cancel())
         try:
             while stream.is_open:
                 await self._run_next(self._connector.timeout(stream))

@@ -46,14 +46,11 @@ class Backoff:
         return self._random() * self._policy.initial_backoff
 
     def ended(self, error: TrimtabError | None, lasted: float, *, drained: bool) -> float:
-        """Seconds to wait after a stream has ended.
+        """Seconds to wait after a stream has ended; without an `error` if the server ended it.
 
-        Args:
-            error: how it ended; None if the server ended it without an error.
-            lasted: how long it lasted, in seconds. If that is longer than the last wait, the
-                stream counts as no failure.
-            drained: whether the server had announced that it stops. Then all its workers come
-                back, and spread over the longest backoff.
+        A stream that lasted longer, in seconds, than the last wait counts as no failure. If the
+        server had announced that it stops, all its workers come back, and spread over the longest
+        backoff.
         """
         policy, jitter = self._policy, self._random()
         if lasted > longest_wait(policy, max(1, self._failed)):

@@ -26,14 +26,12 @@ class SessionContext:
     """The options, clock, counters, state machine and newest stream of a session.
 
     Attributes:
-        options: the worker, its placement and its limits.
         run_soon: has the loop run a job soon; any thread may call it.
         clock: seconds, never falling.
         counters: token counts; any thread may use them.
         lock: guards `switch`, and with it `stream`. The engine's thread posts the effects of
             what it does under the lock, and a Hello is made under it: so all effects that a
             Hello reflects are posted before it.
-        switch: the state machine.
         stream: the newest stream; None before the first. Answers of the state machine are for
             the stream that is newest when they are made: a later one starts with a Hello, which
             says enough. Only the loop replaces it.

@@ -29,10 +29,6 @@ class Counters:
 
     Counts by slot are added up by slot, and become counts by expert when a snapshot is
     taken and when the placement changes: so `record` is always a single addition.
-
-    Args:
-        placement: the worker's placement.
-        gpus: the GPUs that it owns.
     """
 
     def __init__(self, placement: Placement, gpus: Sequence[int]) -> None:

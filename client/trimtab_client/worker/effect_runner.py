@@ -26,7 +26,6 @@ class EffectRunner:
     """Used by the loop; only `prepare` is also called on the engine's thread.
 
     Args:
-        context: the state of the session.
         on_offer: see `WorkerSession`, as of the other callbacks.
         exits: exceptions of callbacks on the loop that are raised again once they are logged:
             `EXITS` if the loop runs on the engine's own thread, and none if it does not, since

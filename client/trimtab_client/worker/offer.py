@@ -19,12 +19,8 @@ class SwitchOffer(Transfers):
     written: other ranks still read the current weights. `trimtab_protocol.messages.Transfers`
     describes the arrays, which are read-only, and `bytes_received`.
 
-    Attributes:
-        version: the version of the new placement.
-        base: the version of the current placement.
-        base_digest: the digest of the current placement.
-        placement: the whole new placement.
-        base_placement: the current placement.
+    The switch leads from `base_placement`, the current placement, of version `base` and digest
+    `base_digest`, to `placement`, of version `version`.
     """
 
     version: Version

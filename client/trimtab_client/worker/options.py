@@ -103,11 +103,7 @@ def worker_setup(options: WorkerOptions) -> WorkerSetup:
 
 
 def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
-    """The GPUs that a worker owns: all if `gpus` is empty.
-
-    Raises:
-        InvalidArgumentError: a GPU is not in the topology, or they do not ascend.
-    """
+    """The GPUs that a worker owns, in the topology and ascending: all if `gpus` is empty."""
     last = topology.num_gpus - 1
     owned = tuple(integer(gpu, f"gpus[{i}]", 0, last) for i, gpu in enumerate(gpus))
     if any(left >= right for left, right in pairwise(owned)):
@@ -116,11 +112,7 @@ def check_gpus(gpus: tuple[int, ...], topology: Topology) -> tuple[int, ...]:
 
 
 def check_placement(placement: Placement, topology: Topology) -> None:
-    """Check that a placement has the slots and GPUs of the topology.
-
-    Raises:
-        InvalidArgumentError: it has not.
-    """
+    """Check that a placement has the slots and GPUs of the topology."""
     if not isinstance(placement, Placement):
         raise invalid("placement", f"{type(placement).__name__} is not a Placement: Placement.of")
     seen = placement.phy2log.shape[1], placement.num_gpus

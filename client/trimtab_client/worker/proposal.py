@@ -18,12 +18,7 @@ def check_offer(
 ) -> SwitchOffer:
     """Check the offer to a worker, and convert it for the engine.
 
-    Args:
-        offer: the offer.
-        base: the placement that the worker serves with.
-        gpus: the GPUs that it owns.
-        staging_slots: maximum number of expert weights in the staging of each GPU.
-        max_layers: maximum number of layers that one switch may change; 0 for no limit.
+    The worker serves with `base`, and `gpus` are its own; `WorkerOptions` describes the limits.
 
     Raises:
         ProtocolError: the offer contradicts `base` or itself, or exceeds these limits.
@@ -95,11 +90,11 @@ class _TransferChecks:
         _require(self._new_LR[layer, slot] == expert, "receives", "the slot gets another expert")
         most = np.bincount(slot // self._per_gpu).max(initial=0)
         if most > staging_slots:
-            limit = f"staging has room for {staging_slots}"
-            raise ProtocolError(f"receives: {most} for one GPU, but {limit}")
-        if len(sources_MX) != len(receives_M3):
-            rows = f"{len(sources_MX)} rows for {len(receives_M3)} receives"
-            raise ProtocolError(f"receive_sources: {rows}")
+            room = f"staging has room for {staging_slots}"
+            raise ProtocolError(f"receives: {most} for one GPU, but {room}")
+        rows, receives = len(sources_MX), len(receives_M3)
+        if rows != receives:
+            raise ProtocolError(f"receive_sources: {rows} rows for {receives} receives")
         if not len(receives_M3):
             return
         known_MX = (sources_MX >= -1) & (sources_MX < self._num_gpus)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import queue
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
 
 from trimtab_client.worker.reporting import ReportSchedule
 from trimtab_protocol.wire.requests import Request
@@ -20,11 +21,9 @@ class OutboxSignal(Enum):
     """There is nothing more to send."""
 
 
-class Outbox(Protocol):
-    """A queue without bound. Only the session's loop puts; the stream's writer takes."""
-
-    def put_nowait(self, item: Request | OutboxSignal) -> None:
-        """Add an item."""
+Item = Request | OutboxSignal
+Outbox = queue.SimpleQueue[Item] | asyncio.Queue[Item]
+"""A queue without bound. Only the session's loop puts; the stream's writer takes."""
 
 
 @dataclass(eq=False)

@@ -66,8 +66,6 @@ class _Holding:
     """The offer that this worker has accepted.
 
     Attributes:
-        offer: the offer.
-        state: its state.
         transferring: whether staging is being written.
         contributed: whether this rank has told the barrier that it is ready for a collective
             transfer, and does not know yet whether all ranks are.
@@ -81,13 +79,9 @@ class _Holding:
 
 @dataclass(kw_only=True, eq=False)
 class WorkerSwitch:
-    """The state machine of one worker.
+    """The state machine of one worker. `WorkerOptions` describes what it is made of.
 
     Attributes:
-        group_id: the group that the worker belongs to.
-        worker: its name, the same in each incarnation.
-        incarnation: rises with each start of its process.
-        gpus: the GPUs that it owns.
         placement: the placement that it serves with.
         collective: whether a transfer starts at the same step on all ranks.
         in_force: the version of that placement; None before its first epoch.

@@ -43,12 +43,15 @@ _ANSWERS: Mapping[Any, Callable[..., Answer]] = {
 
 def encode_hello(hello: Hello, setup: WorkerSetup) -> Request:
     """The first message of a session."""
-    held, in_force = hello.held, hello.in_force
+    held, in_force = None, hello.in_force
+    if hello.held is not None:
+        version, state = encode_version(hello.held.version), _STATES[hello.held.state]
+        held = switch_pb2.Held(version=version, state=state)
     converted = {
         "topology": topology_pb2.Topology(**vars(setup.topology)),
         "placement": values.encode_placement(hello.placement),
         "in_force": None if in_force is None else encode_version(in_force),
-        "held": None if held is None else _encode_held(held),
+        "held": held,
         "scope": _SCOPES[setup.scope],
         "transfer": _TRANSFERS[setup.transfer],
     }
@@ -109,10 +112,6 @@ def _gpus(message: pb.Hello) -> tuple[int, ...]:
     return gpus
 
 
-def _encode_held(held: Held) -> switch_pb2.Held:
-    return switch_pb2.Held(version=encode_version(held.version), state=_STATES[held.state])
-
-
 def _held(said: switch_pb2.Held) -> Held:
     state = _one_of(_STATES, said.state, "hello.held.state")
     return Held(values.decode_version(said.version, "hello.held.version"), state)
@@ -147,14 +146,9 @@ def _one_of(known: Mapping[Any, Any], value: int, field: str) -> Any:
 
 def encode_report(report: Report) -> Request:
     """The message that carries counts."""
-    message = pb.Report(
-        seq=report.seq,
-        first_step=report.first_step,
-        last_step=report.last_step,
-        counts=encode_tensor(report.counts_LE),
-        discard=report.discard,
-    )
-    return Request(report=message)
+    said = report._asdict()
+    counts = encode_tensor(said.pop("counts_LE"))
+    return Request(report=pb.Report(**said, counts=counts))
 
 
 def decode_report(message: pb.Report) -> Report:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import Evaluation
 from trimtab_server.domain.moves import Moves
-from trimtab_server.domain.placement import placement_of
+from trimtab_server.domain.placement import of_layers, placement_of, with_layers
 from trimtab_server.solver.plan import Plan
 
 
@@ -31,7 +31,7 @@ class Placed:
         """The result for some layers, ascending."""
         kept_A = np.arange(len(layer_A))
         return Placed(
-            self.placement.of_layers(layer_A),
+            of_layers(self.placement, layer_A),
             None if self.moves is None else Moves.none().with_layers(kept_A, self.moves, layer_A),
             None if self.before is None else self.before.of_layers(layer_A),
             self.after.of_layers(layer_A),
@@ -45,7 +45,7 @@ class Placed:
         if self.moves is not None and other.moves is not None:
             moves = self.moves.with_layers(layer_A, other.moves, row_A)
         return Placed(
-            self.placement.with_layers(layer_A, other.placement, row_A),
+            with_layers(self.placement, layer_A, other.placement, row_A),
             moves,
             self.before,
             self.after.with_layers(layer_A, other.after, row_A),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import loads_with
-from trimtab_server.domain.placement import count_moves
+from trimtab_server.domain.placement import count_moves, of_layers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.load_aggregator import TotalCounts
 from trimtab_server.loads.estimates import Loads
@@ -45,7 +45,7 @@ class Promise(NamedTuple):
     def gain(self, load_LE: Loads) -> float:
         """The gain of the switch for a load, over the layers that it changes."""
         load_AE = load_LE[self.layer_A]
-        placements = (each.of_layers(self.layer_A) for each in (self.before, self.after))
+        placements = (of_layers(each, self.layer_A) for each in (self.before, self.after))
         return squared_fall(*(loads_with(each, load_AE).numpy() for each in placements))
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import imbalance, loads_with
 from trimtab_server.domain.moves import Moves
+from trimtab_server.domain.placement import of_layers, with_layers
 from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.plan_request import Options, Terms
 from trimtab_server.engine.plan_result import Placed
@@ -58,7 +59,7 @@ class Proposal:
     def applied_to(self, served: Placement) -> Placement:
         """The placement of all layers, with those of the proposal replaced."""
         rows = np.arange(len(self.layer_A))
-        return served.with_layers(self.layer_A, self.placed.placement, rows)
+        return with_layers(served, self.layer_A, self.placed.placement, rows)
 
     def moves(self) -> Moves:
         """The moves from the placement in force."""
@@ -90,7 +91,7 @@ class Proposer:
             policy: of the deployment.
             layer_A: the layers to plan, ascending, at least one.
         """
-        load_AE, served_A, floor_A = load_LE[layer_A], served.of_layers(layer_A), floor.of(layer_A)
+        load_AE, served_A, floor_A = load_LE[layer_A], of_layers(served, layer_A), floor.of(layer_A)
         few = Budget(
             policy.max_moves_per_layer, policy.max_moves or None, _min_gains(floor_A, policy)
         )
@@ -98,7 +99,7 @@ class Proposer:
         shifted_A, planned_A = np.zeros((2, len(layer_A)), np.bool_)
         (far_B,) = self._far(placed, floor_A, policy).nonzero()
         if len(far_B):
-            floor_B, served_B = floor_A.of(far_B), served_A.of_layers(far_B)
+            floor_B, served_B = floor_A.of(far_B), of_layers(served_A, far_B)
             better, planned_B = await self._reached(load_AE[far_B], served_B, floor_B, policy)
             few_B, best_B = placed.after.imbalance[far_B].numpy(), better.after.imbalance.numpy()
             # The bound may be out of reach, so compare with what was reached.
@@ -120,7 +121,7 @@ class Proposer:
         planned_B = np.zeros(len(load_BE), np.bool_)
         (far_C,) = self._far(placed, floor_B, policy).nonzero()
         if len(far_C):
-            anew = await self._plan(load_BE[far_C], served_B.of_layers(far_C), None)
+            anew = await self._plan(load_BE[far_C], of_layers(served_B, far_C), None)
             reached_C, best_C = placed.after.imbalance[far_C].numpy(), anew.after.imbalance.numpy()
             (row_D,) = shifted_layers(reached_C, best_C, floor_B.of(far_C), policy).nonzero()
             if len(row_D):
@@ -151,7 +152,7 @@ class Proposer:
                 np.concatenate([half_LE[proposal.layer_A[row_B]] for half_LE in halves])
                 for halves in (halves_HLE, halves_HLE[::-1])
             )
-            served_2B = served.of_layers(layer_2B)
+            served_2B = of_layers(served, layer_2B)
             few = Budget(policy.max_moves_per_layer, None, _min_gains(floor.of(layer_2B), policy))
             other = await self._plan(plan_2BE, served_2B, few, _QUICK_TOP_K)
             before_2B, after_2B = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from trimtab_protocol import history
 from trimtab_protocol.placement import Placement
-from trimtab_tools.history.past import Past, Placed
+from trimtab_tools.history.past import Digested, Past, Placed
 
 
 def i1(past: Past, event: history.Event) -> Iterator[str]:
@@ -27,7 +27,7 @@ def i1(past: Past, event: history.Event) -> Iterator[str]:
 
 def i2(past: Past, event: history.Event) -> Iterator[str]:
     """A version has one digest, which is that of its placement if that is recorded."""
-    if not isinstance(event, history.Digested):
+    if not isinstance(event, Digested):
         return
     first = past.digests.get(event.version, event)
     if event.digest != first.digest:

@@ -7,6 +7,17 @@ from typing import NamedTuple
 from trimtab_protocol import history
 from trimtab_protocol.version import Version
 
+Digested = (
+    history.EpochOpened
+    | history.Offered
+    | history.Prepared
+    | history.Committed
+    | history.Applied
+    | history.InForce
+    | history.Flipped
+)
+"""Events that say which digest a version has."""
+
 Placed = history.EpochOpened | history.Offered
 """Events that say which placement a version has, unless the history leaves it out."""
 
@@ -54,7 +65,7 @@ class Past:
         self.committed: dict[Version, int] = {}
         self.aborted: dict[Version, int] = {}
         self.prepared: set[tuple[Version, bytes, history.Process]] = set()
-        self.digests: dict[Version, history.Digested] = {}
+        self.digests: dict[Version, Digested] = {}
         self.placed: set[Version] = set()
         self.in_force: dict[history.Process, history.InForce | history.Flipped] = {}
         self.flips: dict[Version, history.Flipped] = {}
@@ -90,7 +101,7 @@ class Past:
 
     def add(self, event: history.Event) -> None:
         """Add the next event, whether it breaks a rule or not."""
-        if isinstance(event, history.Digested):
+        if isinstance(event, Digested):
             self.digests.setdefault(event.version, event)
         if isinstance(event, Placed) and event.placement is not None:
             self.placed.add(event.version)
