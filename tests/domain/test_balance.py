@@ -9,7 +9,13 @@ import torch
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.balance import Evaluation, OverLayers
 from trimtab_server.domain.moves import moves_between
-from trimtab_server.domain.placement import count_moves, placement_of, tensor_of
+from trimtab_server.domain.placement import (
+    count_moves,
+    of_layers,
+    placement_of,
+    tensor_of,
+    with_layers,
+)
 
 
 def test_layers_without_load_do_not_count() -> None:
@@ -32,12 +38,12 @@ def test_layers_of_two_placements_can_be_combined(seed: int) -> None:
 
     current, first, second = placement(5), placement(5), placement(3)
     layer_A, row_A = np.array([1, 4]), np.array([0, 2])
-    mixed = first.with_layers(layer_A, second, row_A)
+    mixed = with_layers(first, layer_A, second, row_A)
     assert mixed.phy2log[[1, 4]].tolist() == second.phy2log[[0, 2]].tolist()
     assert mixed.phy2log[[0, 2, 3]].tolist() == first.phy2log[[0, 2, 3]].tolist()
     assert not mixed.phy2log.flags.writeable
 
-    below = current.of_layers(np.array([1, 2, 4]))
+    below = of_layers(current, np.array([1, 2, 4]))
     ours, theirs = (
         moves_between(tensor_of(was), tensor_of(new), 6, 3)
         for was, new in ((current, first), (below, second))
