@@ -43,15 +43,15 @@ sys.addaudithook(_note_process)
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test one of the markers `unit` and `process`."""
+    """Give every test that is neither `process` nor `slow` the marker `unit`."""
     for item in items:
         asks = "starts_processes" in getattr(item, "fixturenames", ())
         if asks or item.path.as_posix().endswith(_OF_PROCESSES):
             item.add_marker("process")
-        if item.get_closest_marker("process") is None:
+        if not any(map(item.get_closest_marker, ("process", "slow"))):
             item.add_marker("unit")
         elif item.get_closest_marker("unit") is not None:
-            raise pytest.UsageError(f"{item.nodeid} is marked both as unit and as process")
+            raise pytest.UsageError(f"{item.nodeid} is marked as unit, and as process or slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,6 +19,8 @@ from trimtab_server.engine import rebalancer
 from trimtab_server.loads.evidence import Evidence
 from trimtab_server.policy.floor import Floor
 
+pytestmark = pytest.mark.slow
+
 SEED = 1
 
 

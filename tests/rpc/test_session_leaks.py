@@ -23,6 +23,8 @@ from trimtab_server.engine.worker_side import WorkerSide
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.session_stream import SessionStream
 
+pytestmark = pytest.mark.slow
+
 _MOST_GROWTH = 80_000
 """Bytes, over three rounds of fifty sessions each. Caches of Python's own take a third of it."""
 

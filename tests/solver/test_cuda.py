@@ -33,6 +33,8 @@ from trimtab_server.solver.backends.reference.separate import separate
 from trimtab_server.solver.backends.select import backend_for
 from trimtab_server.solver.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = Reference()
 
 
@@ -98,7 +100,7 @@ KINDS = st.sampled_from(["ties", "counts", "fractions", "skewed"])
 @given(
     KINDS, st.integers(0, 999), st.integers(1, 6), st.integers(1, 4), st.booleans(), any_settings(2)
 )
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_packs_random_rows_as_the_reference_does(
     cuda: Cuda, kind: str, number: int, packs: int, slots: int, grouped: bool, how: Settings
 ) -> None:
@@ -118,7 +120,7 @@ def test_packs_random_rows_as_the_reference_does(
     st.integers(0, 8),
     any_settings(2),
 )
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_plans_random_loads_as_the_reference_does(
     cuda: Cuda, kind: str, number: int, gpus: int, slots: int, extra: int, how: Settings
 ) -> None:
