@@ -214,6 +214,13 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(places):
     assert line.startswith(str(places["home"]))
 
 
+def test_a_call_is_answered_where_no_folder_can_be_made(tmp_path):
+    # Not even root can create a folder below a file.
+    (tmp_path / "file").touch()
+    (line,) = printed(MAPPED, cache=tmp_path / "file" / "cache", home=tmp_path / "file")
+    assert line.startswith("None ")
+
+
 AFTER = """
 import os, resource, shutil
 from trimtab_server.solver.backends.cpu import compiled, maps

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -78,49 +76,6 @@ def test_without_numba_asking_for_the_cpu_backend_is_an_error():
     assert violation.field == "backend"
     assert "'cpu' cannot run here" in violation.description
     assert "numba" in violation.description
-
-
-REPLICATE = """
-from trimtab_server.solver import replicate_experts
-from trimtab_server.solver.backends.cpu import compiled
-print(replicate_experts([[1.0, 5.0]], 4, backend="cpu").phy2log_XR.tolist(), compiled._CACHE)
-"""
-
-
-def replicated_in_a_process(home: Path, cache: Path | None) -> str:
-    """The output of a new process that may keep machine code below these folders."""
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join(("server", "protos"))}
-    environment |= {} if cache is None else {"NUMBA_CACHE_DIR": str(cache)}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", REPLICATE],
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.stderr == ""
-    return ran.stdout.strip()
-
-
-@pytest.mark.process
-def test_answers_if_no_machine_code_can_be_kept(tmp_path):
-    # Not even root can create a folder below a file.
-    (tmp_path / "file").touch()
-    printed = replicated_in_a_process(tmp_path / "file", tmp_path / "file" / "cache")
-    assert printed == "[[0, 1, 1, 1]] None"
-
-
-@pytest.mark.process
-def test_keeps_machine_code_in_the_given_folder_or_else_below_the_home(tmp_path):
-    home, cache = tmp_path / "home", tmp_path / "cache"
-    (tmp_path / "file").touch()
-    for folder, root in ((cache, cache), (tmp_path / "file" / "cache", home / ".cache")):
-        printed = replicated_in_a_process(home, folder)
-        assert printed.startswith(f"[[0, 1, 1, 1]] {root}{os.sep}trimtab{os.sep}")
-        assert list(root.rglob("*.nbc")), "the machine code of replicate_rows"
-    assert not list(home.rglob("*/numba/*"))
 
 
 def test_a_user_without_a_home_keeps_machine_code_in_the_given_folder(tmp_path, monkeypatch):
