@@ -124,4 +124,4 @@ def test_an_engines_callback_is_called_where_the_page_says() -> None:
         runner = EffectRunner(context, lambda _: before.update(called), lambda _: None, None)
         runner.run(None, [Prepare(offer)])
 
-    assert ANSWERS["How is an engine's callback called?"] in before
+    assert ANSWERS["Where is an engine's `on_offer` called?"] in before

@@ -1,1 +1,1 @@
-"""Runs the solver for many callers at once: limits, queue, deadlines, streams. No gRPC."""
+"""Deployments, and the jobs of the solver for many callers at once. On the event loop; no gRPC."""

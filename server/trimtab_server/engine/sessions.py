@@ -1,4 +1,4 @@
-"""The open sessions of a deployment's workers."""
+"""The open sessions of a deployment's workers, each with its outbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gain that noise alone would seem to give; below it, no expert moves. Pure.
+"""How much of an imbalance noise explains; a smaller gain moves no expert. Pure.
 
 A plan is evaluated on the counts from which it was made, so it always seems to gain. How much it
 would seem to gain if nothing could be gained follows from the evidence. With n effective tokens in

@@ -1,4 +1,4 @@
-"""The open sessions of a deployment."""
+"""The open sessions of a deployment, as the state machine sees them."""
 
 from __future__ import annotations
 

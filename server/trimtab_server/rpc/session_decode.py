@@ -1,4 +1,4 @@
-"""Converts messages of workers to values of the server."""
+"""Converts the first message of a worker to a request to join."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The solver: a pure library of functions on tensors; no clock, no I/O, explicit seeds.
+"""The solver: functions on tensors with explicit seeds. Only its backends look at the host.
 
 Legend for all shapes: L layers, E logical experts, R physical slots, G GPUs,
 S = R / G slots of a GPU, N nodes; X rows of a batch, n items, P packs.
