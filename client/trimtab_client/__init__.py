@@ -7,7 +7,8 @@
         result.placement.phy2log  # the expert in each slot, int32 [L, R]
 
 `Client` is for threads and plain functions, `AsyncClient` for asyncio. Arrays go in as
-anything that numpy or torch understands, and come out as numpy arrays.
+anything that numpy or torch understands, and come out as numpy arrays. Legend for all shapes:
+L layers, E logical experts, R expert slots, G GPUs, X replicas, M moves, K layers of a switch.
 
 `WorkerSession` and `AsyncWorkerSession` are for inference engines, which report loads and
 take new placements all at the same step. They, and what belongs to them, are loaded when
@@ -55,7 +56,7 @@ from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
-from trimtab_protocol.messages import Scope, Transfer
+from trimtab_protocol.messages import Scope, Transfer, Transfers
 from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ __all__ = [
     "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
     "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
     "SolverOptions", "StateEvent", "StreamItem", "SwitchOffer", "TlsOptions", "Topology",
-    "Transfer", "TriggerResult", "TrimtabError", "UnavailableError", "UnimplementedError",
-    "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
+    "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
+    "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
 

@@ -32,7 +32,7 @@ class Client(DeploymentCalls):
     If the server is down, calls do not wait for it: they fail at once, are retried as `retry` says,
     and then raise UnavailableError. `wait_ready` waits.
 
-    All calls raise TrimtabError; `trimtab_client.exceptions` has all its kinds. The `timeout` of a
+    Every failure is a TrimtabError; `trimtab_client.exceptions` has all kinds. The `timeout` of a
     call is in seconds: None for the client's, `math.inf` for no limit. A `deployment` is given by
     its name, and NotFoundError says that there is none of that name.
 

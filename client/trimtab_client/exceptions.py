@@ -46,7 +46,7 @@ class InvalidArgumentError(TrimtabError, ValueError, code=StatusCode.INVALID_ARG
     """The request breaks a rule. It was refused locally or by the server.
 
     Attributes:
-        field_violations: each wrong field; empty if the server named none.
+        field_violations: a `FieldViolation(field, description)` for each wrong field, in a tuple.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class AlreadyExistsError(TrimtabError, code=StatusCode.ALREADY_EXISTS):
 class FailedPreconditionError(TrimtabError, code=StatusCode.FAILED_PRECONDITION):
     """The request is right, but the current state forbids it: `details` says why.
 
-    Examples are a Trigger while a switch is open or the deployment is paused, or a worker that does
-    not fit its deployment. The state may pass, or a person has to change something first.
+    Examples are a `trigger` while a switch is open or the deployment is paused, or a worker that
+    does not fit its deployment. It may pass, or a person has to change something first.
     """
 
 
@@ -100,7 +100,7 @@ class _RetryableError(TrimtabError):
 
 
 class ResourceExhaustedError(_RetryableError, code=StatusCode.RESOURCE_EXHAUSTED):
-    """A limit of the server was reached: its queue, or the size of a message or tensor.
+    """A limit was reached: of the queue, of a message's size, of calls, sessions or deployments.
 
     Attributes:
         retry_after: minimum wait before another attempt, in seconds; None if waiting does not help.
@@ -108,11 +108,12 @@ class ResourceExhaustedError(_RetryableError, code=StatusCode.RESOURCE_EXHAUSTED
 
 
 class UnavailableError(_RetryableError, code=StatusCode.UNAVAILABLE):
-    """No server answers at this address, or it is warming up or draining.
+    """No server answers, it is warming up or draining, or its store failed.
+
+    A call that is not idempotent may have taken effect, as after a DeadlineExceededError.
 
     Attributes:
-        retry_after: minimum wait before another attempt, in seconds; None if the server did not
-            say.
+        retry_after: minimum wait before another attempt, in seconds; None if the server named none.
     """
 
 

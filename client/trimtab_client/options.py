@@ -41,8 +41,6 @@ class SolverOptions:
 
     Attributes:
         effort: preset for all options that are not set below; None for the server's default.
-            Without a GPU, "balanced" can take seconds for a large model: give the call a timeout to
-            match.
         seed: of the restarts, any integer, taken modulo 2**64. The same request with the same seed
             has the same answer.
         objective: what a refinement swap has to lower: the sum of squared GPU loads ("l2"), or the

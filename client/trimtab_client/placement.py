@@ -56,6 +56,7 @@ class Placement(protocol.Placement):
 
     Attributes:
         phy2log: [L, R], the logical expert in each physical slot; slot r lies on GPU r // (R / G).
+        num_experts, num_gpus: E and G.
         logcnt: [L, E], the replicas of each expert.
         rank: [L, R], which replica of its expert each slot holds, counted in slot order.
         log2phy: [L, E, X], the slots of each expert, ascending, padded with -1.

@@ -16,11 +16,9 @@ class SwitchOffer(Transfers):
     """A placement to prepare, checked, and the work of this worker for it.
 
     It differs from the current placement in `layers` only. Until the flip only staging may be
-    written: other ranks still read the current weights. `trimtab_protocol.messages.Transfers`
-    describes the arrays, which are read-only, and `bytes_received`.
-
-    The switch leads from `base_placement`, the current placement, of version `base` and digest
-    `base_digest`, to `placement`, of version `version`.
+    written: other ranks still read the current weights. `Transfers` describes the arrays, which are
+    read-only, and `bytes_received`. The switch leads from `base_placement`, the current placement,
+    of version `base` and digest `base_digest`, to `placement`, of version `version`.
     """
 
     version: Version
