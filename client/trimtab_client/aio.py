@@ -27,8 +27,7 @@ from trimtab_protocol.version import Version
 class AsyncClient(ClientBase):
     """`Client` for asyncio: the same calls and arguments, awaited.
 
-    The arguments are those of `Client`. A client belongs to the event loop that runs when it is
-    made. Use it as an asynchronous context manager, or await `close`.
+    It belongs to the event loop that runs when it is made. Use `async with`, or await `close`.
 
     Raises:
         RuntimeError: no event loop is running.

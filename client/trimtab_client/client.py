@@ -116,11 +116,11 @@ class Client(DeploymentCalls):
         fails, answers that you have not consumed yet are lost. To continue, open another one with
         `current` set to the last placement received.
 
-        The arguments are those of `place`, where `current` is what the stream starts from. With a
-        `budget`, each load improves the current placement by the best few moves; without, each is
-        planned anew and aligned with it. At most `max_in_flight` loads are taken whose results have
-        not been consumed: with 1, each load may depend on the result before it. The timeout is that
-        of the whole stream.
+        Each load is as in `place`, and so are the other arguments; `current` is what the stream
+        starts from. With a `budget`, each load improves the current placement by the best few
+        moves; without, each is planned anew and aligned with it. At most `max_in_flight` loads are
+        taken whose results have not been consumed: with 1, each load may depend on the result
+        before it. The timeout is that of the whole stream.
         """
         self._require_open()
         config = wire.stream_config(topology, current, budget, options)

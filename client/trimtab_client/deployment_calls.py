@@ -101,7 +101,7 @@ class DeploymentCalls(ClientBase):
     ) -> ServedPlacement:
         """The current placement of a deployment, or an earlier one.
 
-        That has a `version` of `DeploymentStatus.past`, as in `roll_back`.
+        `version` is one of `DeploymentStatus.past`, as in `roll_back`; None for the current one.
 
         Raises:
             NotFoundError: also if the deployment no longer has that version.

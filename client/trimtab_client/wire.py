@@ -153,4 +153,4 @@ def _choice(value: object, names: tuple[str, ...], wire: Any) -> Any:
         return wire.Value(f"{field}_UNSPECIFIED".upper())
     if not isinstance(value, str) or value not in names:
         raise invalid(f"options.{field.lower()}", f"{value!r} is not one of {list(names)}")
-    return wire.Value(f"{field}_{value}".upper())
+    return wire.Value(f"{field}_{names[names.index(value)]}".upper())

@@ -1,7 +1,4 @@
-"""Policies, decisions, deployments and their placements as messages and back.
-
-Errors are those of `wire_values`.
-"""
+"""Policies, decisions, deployments and their placements as messages and back."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ class MalformedError(ValueError):
         return cls(Violation(field, description))
 
     @classmethod
-    def require(cls, condition: object, field: str, description: str) -> None:
+    def require(cls, condition: bool, field: str, description: str) -> None:
         """Raise this error for `field` unless `condition` is true."""
         if not condition:
             raise cls.of(field, description)
 
     @classmethod
-    def require_all(cls, *rules: tuple[object, str, str]) -> None:
+    def require_all(cls, *rules: tuple[bool, str, str]) -> None:
         """`require` for several (condition, field, description): one error names all that fail."""
         broken = [Violation(field, description) for holds, field, description in rules if not holds]
         if broken:

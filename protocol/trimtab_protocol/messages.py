@@ -37,8 +37,6 @@ class Hello:
     """The part of a session's first message that the switch depends on.
 
     Attributes:
-        worker: its name, the same in each incarnation.
-        incarnation: rises with each start of its process.
         stream: rises with each session of an incarnation.
         gpus: the GPUs that it owns, ascending.
         placement: the placement that it serves by.

@@ -81,7 +81,7 @@ size. It needs the GPU. A shape is written as LAYERSxEXPERTS:SLOTS/GPUS, followe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command. `serve` ends the process once the server has ended.
 
     Returns:
         The exit code: 0; 1 if a health check fails or kernels could not be compiled; 2 if the

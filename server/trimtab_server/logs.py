@@ -19,8 +19,8 @@ LogFormat = Literal["console", "json"]
 class LogConfig:
     """Logs."""
 
-    log_level: LogLevel = setting("info", "Lowest level of events to log. debug logs each call.")  # noqa: RUF009
-    log_format: LogFormat = setting(  # noqa: RUF009
+    log_level: LogLevel = setting("info", "Lowest level of events to log. debug logs each call.")
+    log_format: LogFormat = setting(
         "console", "Format of logs: console for people, or json for one object per line."
     )
 

@@ -39,7 +39,7 @@ class Setting:
 
 
 def setting(default: _T, doc: str, *, unit: str = "", rule: Rule = lambda value: None) -> _T:
-    """A dataclass field that is a setting. Ruff (RUF009) knows `field` only as such a function."""
+    """A dataclass field that is a setting."""
     return field(default=default, metadata={KEY: Setting(doc, unit, rule)})
 
 

@@ -70,9 +70,9 @@ async def server(
 
 
 @contextmanager
-def failing(point: str) -> Iterator[None]:
-    """The store fails at this point."""
-    configure(f"{point}=error")
+def failing(point: str, only: str = "") -> Iterator[None]:
+    """The store fails at this point; with "@2", only the second time."""
+    configure(f"{point}=error{only}")
     try:
         yield
     finally:

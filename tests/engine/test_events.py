@@ -12,6 +12,7 @@ import pytest
 
 from tests.engine import scene
 from tests.engine.scene import OTHER
+from tests.recording import Recording
 from trimtab_protocol.messages import Applied, Discarded, Prepared, Refused, Report
 from trimtab_server.domain.errors import InvalidArgumentError, UnavailableError
 from trimtab_server.engine.observer import Observer, Observers, RolloutSummary
@@ -76,6 +77,18 @@ async def test_the_summary_follows_a_switch_from_offer_to_flip():
         assert watching.summaries["d"] == RolloutSummary(0, "idle", None, "an operator asked")
     assert watching.told == progressed("offered", "committed", "applied")
     assert watching.summaries == {}
+
+
+async def test_a_durable_flip_is_told_even_if_the_next_offer_cannot_be_saved():
+    recording = Recording()
+    async with scene.server(observer=recording) as deployments:
+        deployment, worker = await scene.joined(deployments, max_layers=1)
+        await deployment.operators.move_to(OTHER)
+        await scene.answer(deployment, worker, Prepared)
+        with scene.failing("save:before", "@2"), pytest.raises(UnavailableError):
+            await scene.answer(deployment, worker, Applied, 7)
+        assert deployment.durable.in_force.generation == 1
+        await recording.until("placement_applied", "d", 8, 800)
 
 
 @pytest.mark.parametrize("cause", ["refused", "late", "lost", "paused", "drain"])

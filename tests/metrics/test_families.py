@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import urllib.request
 
@@ -18,6 +19,12 @@ from trimtab_server.metrics.families import FAMILIES
 from trimtab_server.metrics.recorder import Recorder
 from trimtab_server.policy.decide import Decision, Reason
 from trimtab_server.rollout.effects import Cause
+
+
+def test_a_family_is_what_its_name_and_labels_say() -> None:
+    for each in FAMILIES:
+        assert re.fullmatch(r"\w+(\{\w+(,\w+)*\})?", each.signature), "no spaces"
+        assert (each.kind == "counter") == each.name.endswith("_total")
 
 
 def busy_recorder() -> Recorder:

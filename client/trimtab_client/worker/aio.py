@@ -111,7 +111,10 @@ class AsyncWorkerSession(SessionBase[OnOffer, Barrier]):
             while not stream.ready:
                 await self._run_next(None)
             if stream.is_open:
-                await self._converse(stream)
+                try:
+                    await self._converse(stream)
+                except Exception:
+                    logger.exception("the session failed, and continues")
             self._connector.ended(stream, None)
             while (pause := self._connector.pause()) > 0:
                 await self._run_next(pause)
@@ -128,8 +131,6 @@ class AsyncWorkerSession(SessionBase[OnOffer, Barrier]):
         try:
             while stream.is_open:
                 await self._run_next(self._connector.timeout(stream))
-        except Exception:
-            logger.exception("the session failed, and continues")
         finally:
             call.cancel()
             writer.cancel()

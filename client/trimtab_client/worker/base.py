@@ -32,11 +32,11 @@ from trimtab_protocol.version import Version
 
 logger = logging.getLogger(__package__)
 
-OnOffer = TypeVar("OnOffer", bound=Callable[[SwitchOffer], Any])
-Barrier = TypeVar("Barrier", bound=Callable[[Sequence[int]], Any])
+OnOfferT = TypeVar("OnOfferT", bound=Callable[[SwitchOffer], Any])
+BarrierT = TypeVar("BarrierT", bound=Callable[[Sequence[int]], Any])
 
 
-class SessionBase(ABC, Generic[OnOffer, Barrier]):
+class SessionBase(ABC, Generic[OnOfferT, BarrierT]):
     """What the engine calls, and the objects that the session's loop uses.
 
     `context` explains which thread does what. All calls raise ClientClosedError if the session
@@ -51,10 +51,10 @@ class SessionBase(ABC, Generic[OnOffer, Barrier]):
         target: str,
         options: WorkerOptions,
         *,
-        on_offer: OnOffer,
+        on_offer: OnOfferT,
         on_abort: Callable[[SwitchOffer], object],
         on_state: Callable[[StateEvent], object] | None = None,
-        barrier: Barrier | None = None,
+        barrier: BarrierT | None = None,
         barrier_every: int = 1,
         tls: TlsOptions | None = None,
         retry: RetryPolicy = DEFAULT_RECONNECT,

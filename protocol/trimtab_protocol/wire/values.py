@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
-from typing import Any, TypeVar, cast
+from functools import cache
+from typing import Any, TypeVar
 
 from trimtab.v1 import placement_pb2, topology_pb2
 from trimtab.v1alpha1 import switch_pb2
@@ -25,14 +26,19 @@ def value_of(kind: Callable[..., T], message: Any, **converted: Any) -> T:
     An optional field that is not set becomes None. `converted` are those that are not read as they
     are.
     """
-    names = getattr(kind, "_fields", None) or [each.name for each in fields(cast(Any, kind))]
-    read = {name: _field(message, name) for name in names if name not in converted}
-    return kind(**read, **converted)
+    for name, optional in _fields(kind, message.DESCRIPTOR):
+        if name not in converted:
+            unset = optional and not message.HasField(name)
+            converted[name] = None if unset else getattr(message, name)
+    return kind(**converted)
 
 
-def _field(message: Any, name: str) -> Any:
-    unset = message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name)
-    return None if unset else getattr(message, name)
+@cache
+def _fields(kind: Any, descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """The fields of a kind, and whether the message has each and may leave it unset."""
+    names = getattr(kind, "_fields", None) or [each.name for each in fields(kind)]
+    there = descriptor.fields_by_name
+    return tuple((name, name in there and there[name].has_presence) for name in names)
 
 
 def optional(message: Any, name: str, convert: Callable[[Any], T]) -> T | None:

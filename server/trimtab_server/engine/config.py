@@ -23,12 +23,12 @@ class SolverConfig:
         "device, or the CPU if there is none.",
         rule=device_spec,
     )
-    backend: BackendName = setting(  # noqa: RUF009
+    backend: BackendName = setting(
         "auto",
         "What does the solver's work: cuda (fused kernels), cpu (compiled), reference (torch, "
         "slow), or auto for the fastest that runs on the device. All give the same answers.",
     )
-    effort: Effort = setting("balanced", "How hard the solver tries if a request does not say.")  # noqa: RUF009
+    effort: Effort = setting("balanced", "How hard the solver tries if a request does not say.")
     solver_threads: int = setting(
         0,
         "Maximum number of threads of one solver operation on the CPU; 0 for one per core. "

@@ -33,6 +33,7 @@ from trimtab_server.policy.policy import Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
+from trimtab_server.store.errors import StoreError
 
 _T = TypeVar("_T")
 
@@ -168,13 +169,15 @@ class DeploymentCore:
 
     async def _change(self, change: RolloutChange) -> Record:
         try:
-            with self.events.reporting_store_errors():
-                before, events = await self.driver.apply(change)
-        except UnavailableError as error:
-            self.driver.recover_later(error)
-            raise
-        else:
+            before, events = await self.driver.apply(change)
+            # What is durable is told even if the store fails at the next stage.
             self._handle(events)
+            self._handle(await self.driver.advance())
+        except StoreError as error:
+            unavailable = self.events.store_unavailable(error)
+            self.driver.recover_later(unavailable)
+            raise unavailable from error
+        else:
             return before
         finally:
             self.events.rollout_changed(self.rollout, len(self.sessions))

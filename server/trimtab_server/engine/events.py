@@ -98,14 +98,18 @@ class DeploymentEvents:
         self.observer.store_failed()
         self.alarm(reason)
 
+    def store_unavailable(self, error: StoreError) -> UnavailableError:
+        """Report an error of the store; returns the error for callers."""
+        self.store_failed(f"the store failed: {error}")
+        return UnavailableError("the server's store failed", RETRY_AFTER_S)
+
     @contextmanager
     def reporting_store_errors(self) -> Iterator[None]:
         """Report a StoreError, and raise UnavailableError for it."""
         try:
             yield
         except StoreError as error:
-            self.store_failed(f"the store failed: {error}")
-            raise UnavailableError("the server's store failed", RETRY_AFTER_S) from error
+            raise self.store_unavailable(error) from error
 
     def _aborted(self, cause: Cause) -> None:
         self.observer.switch_progressed(self.deployment, "aborted")

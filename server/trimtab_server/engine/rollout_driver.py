@@ -80,7 +80,7 @@ class RolloutDriver:
         await self._perform(self.rollout.started())
 
     async def apply(self, change: RolloutChange) -> tuple[Record, list[DriverEvent]]:
-        """Apply a change to the rollout, carry out its effects, and offer the next stage if due.
+        """Apply a change to the rollout, and carry out its effects. Then call `advance`.
 
         Returns:
             The record before the change, and what the deployment has to do.
@@ -92,9 +92,18 @@ class RolloutDriver:
             await self._restore()
         before = self.rollout.record
         opened = await self._perform(change())
-        applied = self._compare(before, self.rollout.record)
-        next_opened = await self._perform(self.staged.advance(self.rollout, self._sessions))
-        return before, [*opened, *applied, *next_opened]
+        return before, [*opened, *self._compare(before, self.rollout.record)]
+
+    async def advance(self) -> list[DriverEvent]:
+        """Offer the next stage of the rollout that is under way, if it is time.
+
+        Returns:
+            What the deployment has to do.
+
+        Raises:
+            StoreError: call `recover_later`.
+        """
+        return await self._perform(self.staged.advance(self.rollout, self._sessions))
 
     def recover_later(self, error: Exception) -> None:
         """End all sessions after the store failed. The next change starts from the stored record.

@@ -29,11 +29,11 @@ class RpcConfig:
         unit="address",
         rule=_listen_rule,
     )
-    tls_cert: Path | None = setting(  # noqa: RUF009
+    tls_cert: Path | None = setting(
         None, "PEM certificate chain of the server. Turns TLS on.", unit="file"
     )
-    tls_key: Path | None = setting(None, "PEM private key of the certificate.", unit="file")  # noqa: RUF009
-    tls_client_ca: Path | None = setting(  # noqa: RUF009
+    tls_key: Path | None = setting(None, "PEM private key of the certificate.", unit="file")
+    tls_client_ca: Path | None = setting(
         None, "PEM certificates of the authorities that clients must have theirs from.", unit="file"
     )
     max_message_bytes: int = setting(

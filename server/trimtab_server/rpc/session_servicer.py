@@ -52,7 +52,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         """Serves one worker until either side ends the session."""
         stream = SessionStream(context, self._config)
         try:
-            with self._gate.admitted(), malformed_as_invalid():
+            with self._gate.admitted():
                 await self._serve(stream)
         except TrimtabError as error:
             await stream.abort(error)
@@ -119,14 +119,17 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
             self._count(message)
             match message.WhichOneof("message"):
                 case "report":
-                    report = requests.decode_report(message.report)
+                    with malformed_as_invalid():
+                        report = requests.decode_report(message.report)
                     session.outbox.put("ack", deployment.workers.report(session, report))
                 case "goodbye":
                     return
                 case "hello":
                     raise invalid("hello", "may be sent only once, as the first message")
                 case _:
-                    await deployment.workers.answer(session, requests.decode_answer(message))
+                    with malformed_as_invalid():
+                        answer = requests.decode_answer(message)
+                    await deployment.workers.answer(session, answer)
 
     async def _write(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream

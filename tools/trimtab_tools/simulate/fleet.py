@@ -95,7 +95,8 @@ class Fleet:
         quick = () if balance is None else _QUICK_REPORTS
         flags = ("--balance", balance or "off", *quick, *server_flags)
         self.state = FleetState(options)
-        self._launched = launch(
+        self._launch = partial(
+            launch,
             options,
             self.state,
             server=server,
@@ -108,7 +109,7 @@ class Fleet:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._processes = running = self._exit.enter_context(self._launched)
+        self._processes = running = self._exit.enter_context(self._launch())
         self._history = None if running.history is None else HistoryTail(running.history)
         self._operator = OperatorClient(running.address, self.options.deployment, self.state)
         self.faults = FaultInjector(running, self.state)
