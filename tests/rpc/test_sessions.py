@@ -69,9 +69,9 @@ async def test_a_plan_that_does_not_fit_is_switched_in_pieces(endpoint):
         assert offer.version == version(1, generation)
         assert offer.layers.shape[0] == 1
         await peer.apply(step=generation)
-    await until(lambda: deployment.rollout.phase is Phase.IDLE)
+    await until(lambda: deployment.target is None)
+    assert deployment.rollout.phase is Phase.IDLE
     assert deployment.rollout.record.served[1].digest == AFTER.digest
-    assert deployment.target is None
 
 
 async def test_nothing_is_offered_while_nothing_can_be(endpoint):
