@@ -100,7 +100,7 @@ PULL_FAULTS: list[tuple[type[NumpyEngine], str, str]] = [
     (faults.SaysPreparedAnyway, "pull-source-each", "flip.* to 1.1: .* computes as"),
     (faults.BlocksInOnOffer, "pull-prepare-each", "on_offer of 1.1 has not ended after 1 s"),
     (faults.NeverEndsATransfer, "pull-prepare-each", "the transfer of 1.1 has not ended"),
-    # The check that is to come while the rank prepares may come before it has begun.
+    # The check meant for the time of its transfer may come before the rank has begun it.
     (faults.StopsWhileItPrepares, "pull-prepare-each", "compute (while|after) .* has not ended"),
     (faults.PullsTogether, "pull-alone-each", "the transfer of 1.1 has not ended"),
     (faults.BlocksInClose, "pull-start-each", "close has not ended"),
