@@ -56,7 +56,7 @@ class Placement:
             what = f"{phy2log_LR[layer, slot]} is not an expert in [0, {num_experts})"
             raise malformed(f"phy2log[{layer}, {slot}]", what)
         # A copy always: the caller may write to its own array later.
-        placement = cls(_frozen(phy2log_LR.astype(np.int32)), num_experts, num_gpus)
+        placement = cls(read_only(phy2log_LR.astype(np.int32)), num_experts, num_gpus)
         placement._require_slots()
         return placement
 
@@ -87,7 +87,7 @@ class Placement:
         layers = len(self.phy2log)
         first_L1 = np.arange(layers)[:, None] * self.num_experts
         counts = np.bincount((self.phy2log + first_L1).ravel(), minlength=layers * self.num_experts)
-        return _frozen(counts.reshape(layers, -1).astype(np.int32))
+        return read_only(counts.reshape(layers, -1).astype(np.int32))
 
     @cached_property
     def rank(self) -> IntArray:
@@ -99,7 +99,7 @@ class Placement:
         rank_LR = np.empty_like(self.phy2log)
         ranks = positions_R - np.take_along_axis(first_LE, sorted_LR, axis=1)
         np.put_along_axis(rank_LR, order_LR, ranks.astype(np.int32), axis=1)
-        return _frozen(rank_LR)
+        return read_only(rank_LR)
 
     @cached_property
     def log2phy(self) -> IntArray:
@@ -108,7 +108,7 @@ class Placement:
         log2phy_LEX = np.full((layers, self.num_experts, self.logcnt.max()), -1, np.int32)
         layer_L1 = np.arange(layers)[:, None]
         log2phy_LEX[layer_L1, self.phy2log, self.rank] = np.arange(slots, dtype=np.int32)
-        return _frozen(log2phy_LEX)
+        return read_only(log2phy_LEX)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.digest == other.digest
@@ -130,6 +130,7 @@ class Placement:
         raise malformed("phy2log", f"expert {expert} has no slot in layer {layer}")
 
 
-def _frozen(array: IntArray) -> IntArray:
+def read_only(array: IntArray) -> IntArray:
+    """The same array, to which nobody can write any more."""
     array.setflags(write=False)
     return array

@@ -6,8 +6,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,31 +111,20 @@ def _check_health(config: ServerConfig) -> int:
 
 
 def _serve(config: ServerConfig) -> int:
-    with _untracked():
-        # Imported here, since it loads torch, which takes time that other commands need not spend.
-        from trimtab_server.app import serve
+    # A full garbage collection stops the event loop, and would look at the 200,000 objects of torch
+    # each time, for 0.1 s. They live as long as the process, so they are exempt.
+    gc.disable()
+    # Imported here, since it loads torch, which takes time that other commands need not spend.
+    from trimtab_server.app import serve
 
+    gc.freeze()
+    gc.enable()
     configure_logs(config.logs)
     uvloop.run(serve(config))
     # All is closed. A normal exit would wait for a solver job that still runs and cannot be
     # stopped, and would take torch and its 200,000 objects apart.
     sys.stderr.flush()
     os._exit(0)
-
-
-@contextmanager
-def _untracked() -> Iterator[None]:
-    """Exempt what the block creates, and imports, from garbage collection.
-
-    A full collection stops the event loop, and would look at the 200,000 objects of torch each
-    time: 0.1 s. They live as long as the process.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _warm(config: ServerConfig, shapes: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol import messages
 from trimtab_protocol.errors import MalformedError, malformed, require
 from trimtab_protocol.messages import Offer, ServerMessage, Transfers, UnreadableOffer
-from trimtab_protocol.placement import IntArray
+from trimtab_protocol.placement import IntArray, read_only
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
 from trimtab_protocol.wire.values import decode_field_version, encode_version
@@ -111,9 +111,8 @@ def _rows(message: switch_pb2.Offer, field: str, columns: int | None) -> IntArra
 
 
 def _indices(message: switch_pb2.Offer, field: str, rank: int) -> IntArray:
-    array = decode_tensor(getattr(message, field), f"offer.{field}", rank=rank, dtype="int32")
-    array.setflags(write=False)
-    return array
+    tensor = getattr(message, field)
+    return read_only(decode_tensor(tensor, f"offer.{field}", rank=rank, dtype="int32"))
 
 
 def _named(message: Any, kind: str) -> tuple[Version, bytes]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trimtab_protocol.placement import IntArray, Placement
+from trimtab_protocol.placement import Placement, read_only
 from trimtab_server.domain.arrays import as_indices
 from trimtab_server.domain.errors import malformed_as_invalid
 
@@ -33,7 +33,7 @@ def tensor_of(placement: Placement) -> Tensor:
 
 def of_layers(placement: Placement, layer_A: npt.NDArray[np.int64]) -> Placement:
     """A placement of some of the layers, in the order given."""
-    return replace(placement, phy2log=_frozen(placement.phy2log[layer_A]))
+    return replace(placement, phy2log=read_only(placement.phy2log[layer_A]))
 
 
 def with_layers(
@@ -45,7 +45,7 @@ def with_layers(
     """A placement with the rows `row_A` of another in the layers `layer_A`."""
     phy2log_LR = placement.phy2log.copy()
     phy2log_LR[layer_A] = other.phy2log[row_A]
-    return replace(placement, phy2log=_frozen(phy2log_LR))
+    return replace(placement, phy2log=read_only(phy2log_LR))
 
 
 def count_moves(current: Placement, new: Placement) -> int:
@@ -62,8 +62,3 @@ def _held(placement: Placement, layers_L: npt.NDArray[np.bool_]) -> npt.NDArray[
     place_KR = np.arange(layers)[:, None] * placement.num_gpus + gpu_R
     held_KR: npt.NDArray[np.int64] = place_KR * placement.num_experts + rows_KR
     return held_KR
-
-
-def _frozen(phy2log_LR: IntArray) -> IntArray:
-    phy2log_LR.setflags(write=False)
-    return phy2log_LR

@@ -113,7 +113,7 @@ class DeploymentCore:
         return await self.run_exclusive(partial(self._change, change))
 
     def submit(self, change: RolloutChange) -> asyncio.Task[None]:
-        """The same in a task that need not be awaited. It raises neither of these errors."""
+        """Apply a change in a task that need not be awaited: the task does not fail."""
         return self._executor.start(self._apply_quietly(change))
 
     async def run_exclusive(self, work: Callable[[], Awaitable[_T]]) -> _T:

@@ -67,8 +67,6 @@ class DeploymentEvents:
         self, result: ReportResult, reported: history.Reported | None = None
     ) -> None:
         """A worker's load report was counted or not."""
-        if reported is not None:
-            reported = replace(reported, deployment=self.deployment)
         self.observer.report_handled(self.deployment, result, reported)
 
     def decided(self, logged: LoggedDecision, *, is_new: bool) -> None:

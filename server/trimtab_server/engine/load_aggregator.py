@@ -111,7 +111,9 @@ class LoadAggregator:
             self.changes += 1
             result: ReportResult = "gap" if taken.counted.gap else "accepted"
             process = Process(hello.worker, hello.incarnation)
-            self._events.report_handled(result, Reported(process, report.seq, *taken.counted))
+            name = self._events.deployment
+            reported = Reported(process, report.seq, *taken.counted, deployment=name)
+            self._events.report_handled(result, reported)
         return load.counters.seq
 
     def load(self) -> Loads:
