@@ -15,6 +15,7 @@ from hypothesis import settings
 # working that they wait for: comparing plans of real sizes took 50 s instead of 5.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from tests import concurrent
 from tests.servers import ServerProcess, make_config, preloading, server_process
 from trimtab_server.app import App
 
@@ -41,12 +42,16 @@ def _note_process(event: str, args: tuple[object, ...]) -> None:
 sys.addaudithook(_note_process)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(concurrent)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test that is neither `process` nor `slow` the marker `unit`."""
     for item in items:
         asks = "starts_processes" in getattr(item, "fixturenames", ())
-        if asks or item.path.as_posix().endswith(_OF_PROCESSES):
+        if asks or concurrent.is_concurrent(item) or item.path.as_posix().endswith(_OF_PROCESSES):
             item.add_marker("process")
         if not any(map(item.get_closest_marker, ("process", "slow"))):
             item.add_marker("unit")

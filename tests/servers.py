@@ -107,7 +107,10 @@ def preloading() -> Iterator[None]:
 
 
 def _serve(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    process = _preloaded.popleft() if _preloaded else _preload()
+    try:
+        process = _preloaded.popleft()
+    except IndexError:
+        process = _preload()
     while len(_preloaded) < _how_many:
         _preloaded.append(_preload())
     assert process.stdin is not None

@@ -173,7 +173,7 @@ def test_the_process_says_where_it_listens(server: ServerProcess) -> None:
     assert "trimtab_build_info" in scrape(server.metrics_address)
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
     with server_process() as server:
@@ -182,7 +182,7 @@ def test_one_signal_drains_and_exits_0(number: signal.Signals) -> None:
         assert server.process.wait(timeout=20) == 0
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
     with server_process() as server, grpc.insecure_channel(server.address) as channel:
         call = SolverServiceStub(channel).Pack.future(long_request())
@@ -198,7 +198,7 @@ def test_a_second_signal_ends_a_drain_that_a_long_job_holds_up() -> None:
         assert call.code() is not grpc.StatusCode.OK
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 def test_a_server_whose_logs_fill_a_pipe_goes_on() -> None:
     with (
         server_process("--log-level", "debug") as server,

@@ -114,7 +114,7 @@ def test_a_section_that_does_not_exist_is_refused(
     assert "no section balnce" in capsys.readouterr().err
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 def test_a_peer_may_answer_in_lists(tmp_path: Path) -> None:
     path = tmp_path / "lists.py"
     path.write_text(f"{SIGNATURE}    return [[0, 1, 2, 0]] * len(weight)\n")

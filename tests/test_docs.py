@@ -74,8 +74,57 @@ def test_the_other_snippets_for_engines_can_be_parsed_and_import_what_there_is(s
     exec(compile(ast.Module(imports, []), "ENGINES.md", "exec"), {})  # noqa: S102
 
 
-@pytest.mark.process
-def test_the_engines_own_test_runs(tmp_path):
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if line.startswith(("trimtab ", "grpcurl "))
+]
+ALONE = [each for each in COMMANDS if " simulate " in each or " --local" in each]
+TO_A_SERVER = [each for each in COMMANDS if each not in ALONE]
+
+
+def run_command(command: str, folder: Path, server: str) -> None:
+    program, *arguments = shlex.split(command, comments=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=folder,
+        env={"TRIMTAB_SERVER": server},
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", TO_A_SERVER)
+def test_the_commands_of_the_readme_run(server: ServerProcess, command: str) -> None:
+    run_command(command.replace("localhost:50051", server.address), ROOT, server.address)
+
+
+@pytest.mark.slow
+@pytest.mark.concurrent
+@pytest.mark.parametrize("command", ALONE)
+def test_the_commands_of_the_readme_that_need_no_server_run(command: str) -> None:
+    run_command(command, ROOT, "nowhere:1")
+
+
+@pytest.mark.concurrent
+def test_the_commands_for_engines_run(tmp_path: Path) -> None:
+    (tmp_path / "my_engine.py").write_text(
+        "from trimtab_tools.conformance.inprocess import make_group as make_group\n"
+    )
+    (tmp_path / "history.jsonl").write_text('{"kind": "started", "term": 1}\n')
+    lines = [line for block in blocks("sh", ENGINES) for line in block.splitlines()]
+    assert len(lines) == 4
+    for line in lines:
+        run_command(line, tmp_path, "nowhere:1")
+
+
+@pytest.mark.concurrent
+def test_the_engines_own_test_runs(tmp_path: Path) -> None:
     (snippet,) = (snippet for snippet in OTHERS if "parametrize" in snippet)
     (tmp_path / "test_engine.py").write_text(snippet)
     done = subprocess.run(
@@ -88,54 +137,6 @@ def test_the_engines_own_test_runs(tmp_path):
     )
     assert done.returncode == 0, done.stdout
     assert "6 passed" in done.stdout
-
-
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in blocks("sh")
-    for line in block.splitlines()
-    if line.startswith(("trimtab ", "grpcurl "))
-]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(each, marks=[pytest.mark.slow] * (" simulate " in each)) for each in COMMANDS],
-)
-def test_the_commands_of_the_readme_run(server: ServerProcess, command):
-    program, *arguments = shlex.split(command.replace("localhost:50051", server.address))
-    done = subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-        env={"TRIMTAB_SERVER": server.address},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-@pytest.mark.process
-def test_the_commands_for_engines_run(tmp_path):
-    (tmp_path / "my_engine.py").write_text(
-        "from trimtab_tools.conformance.inprocess import make_group as make_group\n"
-    )
-    (tmp_path / "history.jsonl").write_text('{"kind": "started", "term": 1}\n')
-    lines = [line for block in blocks("sh", ENGINES) for line in block.splitlines()]
-    assert len(lines) == 4
-    for line in lines:
-        program, *arguments = shlex.split(line, comments=True)
-        done = subprocess.run(
-            [Path(sys.executable).with_name(program), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, (line, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(

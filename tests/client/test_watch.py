@@ -248,7 +248,7 @@ def test_the_call_begins_with_the_first_placement_asked_for(
     watch.close()
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 def test_watches_pauses_and_their_ends_outlive_a_killed_server(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'socket'}"
     flags = ["--store", str(tmp_path / "trimtab.db"), "--report-seconds", "0.01"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,9 +28,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 def fleet_of(folder: Path, *flags: str) -> Fleet:
     """A fleet with its history and its server's store in a folder."""
     history, store = folder / "history.jsonl", folder / "db"
-    # Ranks that took their steps faster would slow down the servers' starts.
-    options = small_options(step_seconds=0.02)
-    return Fleet(options, history=history, server_flags=("--store", str(store), *flags))
+    return Fleet(small_options(), history=history, server_flags=("--store", str(store), *flags))
 
 
 def next_target(fleet: Fleet) -> Placement:
@@ -44,7 +40,24 @@ def wait_until_the_server_dies(fleet: Fleet) -> None:
     assert fleet.wait("the server to die", lambda: server.exit_code) == 137
 
 
-def test_deployments_of_one_server_do_not_affect_each_other(tmp_path):
+async def test_sessions_of_one_process_do_not_affect_each_other(server: ServerProcess):
+    """For instance a prefill and a decode deployment, with a session of each on every rank."""
+    async with (
+        LightGroup(server.address, small(3), "one process/decode") as decode,
+        LightGroup(server.address, small(3), "one process/prefill") as prefill,
+    ):
+        targets = decode.swapped(1), prefill.swapped(2)
+        for group, target in zip((decode, prefill), targets, strict=True):
+            await group.until_all("in_force", group.placement.digest)
+            with Client(server.address) as client:
+                client.trigger(group.deployment, placement=target)
+            await group.until_all("flipped", target.digest)
+        for group, target in zip((decode, prefill), targets, strict=True):
+            assert [session.placement for session in group.sessions] == [target] * 3
+
+
+@pytest.mark.concurrent
+def test_deployments_of_one_server_do_not_affect_each_other(tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
     with ExitStack() as running:
         store = ("--store", str(tmp_path / "db"), "--history", str(history))
@@ -77,36 +90,22 @@ def test_deployments_of_one_server_do_not_affect_each_other(tmp_path):
     assert all(report.ok for report in reports), reports
 
 
-async def test_sessions_of_one_process_do_not_affect_each_other(server: ServerProcess):
-    """For instance a prefill and a decode deployment, with a session of each on every rank."""
-    async with (
-        LightGroup(server.address, small(3), "one process/decode") as decode,
-        LightGroup(server.address, small(3), "one process/prefill") as prefill,
-    ):
-        targets = decode.swapped(1), prefill.swapped(2)
-        for group, target in zip((decode, prefill), targets, strict=True):
-            await group.until_all("in_force", group.placement.digest)
-            with Client(server.address) as client:
-                client.trigger(group.deployment, placement=target)
-            await group.until_all("flipped", target.digest)
-        for group, target in zip((decode, prefill), targets, strict=True):
-            assert [session.placement for session in group.sessions] == [target] * 3
-
-
 # That what was not written and what was only written are alike lost, tests/store shows.
 TRANSITIONS = [
     (transition, stage)
     for transition in ("offered", "committed", "applied")
     for stage in ("written", "durable")
 ]
-OTHER_WRITES = ["open", "outrank", "save_counters", "save_spec"]
-LOST_STORES = ["idle", "offered", "committed"]
 
 
-def die_at_a_transition(folder: Path, transition: str, stage: str) -> None:
+@pytest.mark.parametrize(("transition", "stage"), TRANSITIONS)
+@pytest.mark.concurrent
+def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(
+    tmp_path: Path, transition: str, stage: str
+) -> None:
     # The first save opens the epoch.
     save = 2 + ["offered", "committed", "applied"].index(transition)
-    with fleet_of(folder, "--failpoints", f"save:{stage}=exit@{save}") as fleet:
+    with fleet_of(tmp_path, "--failpoints", f"save:{stage}=exit@{save}") as fleet:
         fleet.wait_in_force()
         target = one_swap(fleet.target)
         fleet.trigger_once(target, WAIT)  # The server may die before it answers.
@@ -126,19 +125,23 @@ def die_at_a_transition(folder: Path, transition: str, stage: str) -> None:
     )
 
 
-def die_after_another_write(folder: Path, operation: str) -> None:
-    store, failpoint = folder / "db", ("--failpoints", f"{operation}:durable=exit")
+@pytest.mark.parametrize("operation", ["open", "outrank", "save_counters", "save_spec"])
+@pytest.mark.concurrent
+def test_a_server_that_dies_after_any_other_durable_write_goes_on_as_well(
+    tmp_path: Path, operation: str
+) -> None:
+    store, failpoint = tmp_path / "db", ("--failpoints", f"{operation}:durable=exit")
     # With the others the server dies before it is ready, or at its first Hello, so another
     # server has to run before.
     dies_first = operation.startswith("save_")
     for _ in range(3):
         # Raises the term of this store above that of a new one.
         SqliteStore(store).close()
-    with fleet_of(folder, "--save-seconds", "0.2", *(failpoint if dies_first else ())) as fleet:
+    with fleet_of(tmp_path, "--save-seconds", "0.2", *(failpoint if dies_first else ())) as fleet:
         if not dies_first:
             fleet.wait_in_force()
             fleet.faults.kill_server()
-            store = folder / "new" if operation == "outrank" else store
+            store = tmp_path / "new" if operation == "outrank" else store
             fleet.start_server("--store", str(store), *failpoint, wait=False)
         wait_until_the_server_dies(fleet)
         fleet.start_server("--store", str(store), *NO_FAILPOINT)
@@ -150,16 +153,20 @@ def die_after_another_write(folder: Path, operation: str) -> None:
     assert broken <= ({"P1", "P2"} if operation == "outrank" else set())
 
 
-def lose_the_store(folder: Path, transition: str) -> None:
+@pytest.mark.parametrize("transition", ["idle", "offered", "committed"])
+@pytest.mark.concurrent
+def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(
+    tmp_path: Path, transition: str
+) -> None:
     failpoints = {"offered": "save:durable=exit@2", "committed": "save:durable=exit@3"}
-    with fleet_of(folder, "--failpoints", failpoints.get(transition, "")) as fleet:
+    with fleet_of(tmp_path, "--failpoints", failpoints.get(transition, "")) as fleet:
         before = fleet.wait_in_force()
         if transition in failpoints:
             fleet.trigger_once(one_swap(fleet.target), WAIT)
             wait_until_the_server_dies(fleet)
         else:
             fleet.faults.kill_server()
-        fleet.start_server("--store", str(folder / "new"), *NO_FAILPOINT)
+        fleet.start_server("--store", str(tmp_path / "new"), *NO_FAILPOINT)
         assert fleet.wait_in_force(after=before) == Version(2, 0)
         target = fleet.switch_to(next_target(fleet))
         assert fleet.wait_flipped(target.digest).epoch == 2
@@ -176,42 +183,8 @@ def lose_the_store(folder: Path, transition: str) -> None:
         assert (violation.invariant, violation.message.startswith(message)) == (rule, True)
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., None]]:
-    """Waits until a case has ended. Two fleets work at once, since each has one server to wait for.
-
-    All cases begin with the first.
-    """
-    cases: list[tuple[Callable[..., None], ...]] = [
-        *((die_at_a_transition, *each) for each in TRANSITIONS),
-        *((die_after_another_write, each) for each in OTHER_WRITES),
-        *((lose_the_store, each) for each in LOST_STORES),
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        running = {
-            case: pool.submit(case[0], tmp_path_factory.mktemp("fleet"), *case[1:])
-            for case in cases
-        }
-        yield lambda *case: running[case].result()
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize(("transition", "stage"), TRANSITIONS)
-def test_a_server_that_dies_at_a_durable_transition_goes_on_from_it(ended, transition, stage):
-    ended(die_at_a_transition, transition, stage)
-
-
-@pytest.mark.parametrize("operation", OTHER_WRITES)
-def test_a_server_that_dies_after_any_other_durable_write_goes_on_as_well(ended, operation):
-    ended(die_after_another_write, operation)
-
-
-@pytest.mark.parametrize("transition", LOST_STORES)
-def test_a_fleet_goes_on_with_a_server_that_has_lost_its_store(ended, transition):
-    ended(lose_the_store, transition)
-
-
-def test_kill_9_of_the_server_loses_nothing(tmp_path):
+@pytest.mark.concurrent
+def test_kill_9_of_the_server_loses_nothing(tmp_path: Path):
     rng = random.Random(1)
     with fleet_of(tmp_path) as fleet:
         targets = RandomTargets(fleet.options)
@@ -219,7 +192,7 @@ def test_kill_9_of_the_server_loses_nothing(tmp_path):
         for _ in range(3):
             fleet.trigger(targets.after(fleet.target))
             # At any point of the switch, which takes about as long.
-            time.sleep(rng.random() * 0.03)
+            time.sleep(rng.random() * 0.05)
             fleet.faults.kill_server()
             fleet.start_server()
         # A switch is durably applied once the next one can be offered.

@@ -150,7 +150,7 @@ async def test_warm_runs_every_stage(planner: Planner, observer: Recording) -> N
     assert stages == {"plan", "pack", "align", "improve", "evaluate"}
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 def test_after_warming_up_no_request_waits_for_a_compiler() -> None:
     # In a process of its own, where no other test has had anything compiled.
     subprocess.run([sys.executable, "-m", "tests.engine.warmed"], check=True, timeout=300)

@@ -61,9 +61,9 @@ class Rounds:
         counts["file", ""] = len(list(Path("/proc/self/fd").iterdir()))
         return counts
 
-    async def more_than(self, earlier: Counts) -> dict[tuple[str, str], int]:
-        """The counts that have grown for good. Objects that are about to end get a moment."""
-        for _ in range(10):
+    async def more_than(self, earlier: Counts, moments: int = 10) -> dict[tuple[str, str], int]:
+        """The counts that have grown for good. Objects that are about to end get some moments."""
+        for _ in range(moments):
             await asyncio.sleep(0.05)
             more = dict(self.look() - earlier)
             if not more:

@@ -507,6 +507,7 @@ async def test_a_cancelled_watch_leaves_nothing_behind(endpoint, client):
     await endpoint.observer.until("call_ended", method, "CANCELLED")
 
 
+@pytest.mark.slow
 async def test_a_watch_survives_the_server(tmp_path: Path):
     """What the reader has is not sent again; what has come meanwhile is."""
     store, listen = str(tmp_path / "trimtab.db"), f"unix:{tmp_path / 'socket'}"
@@ -581,6 +582,7 @@ async def test_every_call_for_an_unknown_deployment_fails_with_not_found(client)
             await call
 
 
+@pytest.mark.slow
 async def test_policies_pins_and_pauses_survive_a_restart_of_the_server(tmp_path: Path):
     config = make_config(store=str(tmp_path / "trimtab.db"))
     async with App(config) as app, client_of(app.address) as client:

@@ -185,6 +185,7 @@ async def test_a_lost_worker_reconnects_and_the_switch_ends_correctly(endpoint, 
         await group.go_on(state)
 
 
+@pytest.mark.slow
 async def test_a_call_whose_deadline_passes_is_a_lost_worker_in_each_state(endpoint):
     async def run_out(state: str) -> None:
         # Longer than it takes to get there, also on a slow machine.

@@ -150,7 +150,7 @@ async def test_a_leak_would_be_found(monkeypatch, plant):
         rounds = Rounds(endpoint, times=2)
         earlier = await rounds.play()
         await rounds.play()
-        more = await rounds.more_than(earlier)
+        more = await rounds.more_than(earlier, moments=1)
         monkeypatch.undo()
     tasks = [each for each in _kept if isinstance(each, asyncio.Task)]
     _kept.clear()

@@ -226,6 +226,7 @@ async def test_a_worker_that_reads_late_gets_only_the_latest_of_each_kind():
         assert first.seen == ["welcome", "offer", "abort", "report_ack"]
 
 
+@pytest.mark.slow
 async def test_a_worker_that_does_not_read_for_a_lease_loses_its_session():
     async with stuck(lease_seconds=1, report_seconds=0.1) as (endpoint, *peers):
 
@@ -254,6 +255,7 @@ async def test_a_newer_session_replaces_one_that_does_not_read():
         assert await first.end() == ("FAILED_PRECONDITION", "a newer session of this worker began")
 
 
+@pytest.mark.slow
 async def test_a_drain_does_not_wait_for_a_worker_that_does_not_read():
     async with stuck(lease_seconds=3600) as (endpoint, first, second):
         async with asyncio.timeout(20):

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
 
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.concurrent
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,30 +117,31 @@ def printed(program: str, *arguments: str, cache: Path, home: Path, **other: str
     return ran.stdout.splitlines()
 
 
-@pytest.fixture
-def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
+def new_places(folder: Path) -> dict[str, Path]:
     """New folders for the arguments of `printed`."""
-    folders = {"cache": tmp_path / "cache", "home": tmp_path / "home"}
+    folders = {name: folder / name for name in ("cache", "home")}
     for path in folders.values():
         path.mkdir()
-    yield folders
-    for path in folders.values():
-        allow(path, 0o755)
+    return folders
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A cache that a process has written to that had none, and the line that it printed."""
-    folder = tmp_path_factory.mktemp("written")
-    (folder / "cache").mkdir()
-    (line,) = printed(MAPPED, cache=folder / "cache", home=folder)
-    return folder / "cache", line.split()
+_lock = Lock()
 
 
-@pytest.fixture
-def kept(written: tuple[Path, list[str]], places: dict[str, Path]) -> Path:
-    """The folder of the code below `places["cache"]`, which has been filled."""
-    cache, (folder, *_) = written
+@cache
+def _written() -> tuple[TemporaryDirectory[str], str]:
+    folder = TemporaryDirectory(prefix="trimtab-")
+    path = Path(folder.name)
+    (line,) = printed(MAPPED, **new_places(path))
+    assert line.endswith(" 0 1")
+    return folder, line.split()[0]
+
+
+def filled(places: dict[str, Path]) -> Path:
+    """Fill the cache with what another process has written; returns the folder of the code."""
+    with _lock:
+        source, folder = _written()
+    cache = Path(source.name) / "cache"
     shutil.copytree(cache, places["cache"], dirs_exist_ok=True)
     return places["cache"] / Path(folder).relative_to(cache)
 
@@ -150,7 +153,8 @@ def allow(folder: Path, mode: int) -> None:
             path.chmod(mode)
 
 
-def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
+def test_each_setting_that_changes_code_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
     settings = (*CHANGE_CODE, *CHANGE_NO_CODE)
     usual, *others = printed(FOLDERS, *settings, **places)
     of_setting = dict(zip(settings, others, strict=True))
@@ -160,19 +164,20 @@ def test_each_setting_that_changes_code_has_a_folder_of_its_own(places):
 
 
 @pytest.mark.slow
-def test_code_with_and_without_bounds_checks_is_kept_apart(places):
+def test_code_with_and_without_bounds_checks_is_kept_apart(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
     for _ in range(2):
         assert printed(OUT_OF_BOUNDS, **places) == ["unchecked"]
         assert printed(OUT_OF_BOUNDS, **places, NUMBA_BOUNDSCHECK="1") == ["checked"]
 
 
-def test_code_is_kept_in_the_given_folder(written):
-    cache, (folder, *counts) = written
-    assert Path(folder).is_relative_to(cache)
-    assert counts == ["0", "1"]
+def test_code_is_kept_in_the_given_folder(tmp_path: Path) -> None:
+    assert filled(new_places(tmp_path)).is_dir()
 
 
-def test_a_read_only_cache_is_used(places, kept):
+def test_a_read_only_cache_is_used(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
+    kept = filled(places)
     cache, home = places["cache"], places["home"]
     allow(cache, 0o555)
     before = sorted(cache.rglob("*"))
@@ -186,8 +191,9 @@ def test_a_read_only_cache_is_used(places, kept):
     assert printed(MAPPED, cache=nowhere, home=home) == [f"{mine} 1 0"]
 
 
-@pytest.mark.usefixtures("kept")
-def test_code_that_a_read_only_cache_lacks_is_compiled(places):
+def test_code_that_a_read_only_cache_lacks_is_compiled(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
+    filled(places)
     allow(places["cache"], 0o555)
     before = sorted(places["cache"].rglob("*"))
     # Another function than the one in the cache.
@@ -195,9 +201,8 @@ def test_code_that_a_read_only_cache_lacks_is_compiled(places):
     assert sorted(places["cache"].rglob("*")) == before
 
 
-def test_a_read_only_cache_with_code_for_another_machine_is_skipped(
-    places,
-):
+def test_a_read_only_cache_with_code_for_another_machine_is_skipped(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
     printed(MAPPED, **places, NUMBA_CPU_NAME="generic")
     allow(places["cache"], 0o555)
     (line,) = printed(MAPPED, **places)
@@ -205,8 +210,9 @@ def test_a_read_only_cache_with_code_for_another_machine_is_skipped(
     assert list(places["home"].rglob("*.nbc"))
 
 
-@pytest.mark.usefixtures("kept")
-def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(places):
+def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
+    filled(places)
     for file in places["cache"].rglob("*.nb?"):
         file.chmod(0)
     allow(places["cache"], 0o555)
@@ -214,7 +220,7 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_skipped(places):
     assert line.startswith(str(places["home"]))
 
 
-def test_a_call_is_answered_where_no_folder_can_be_made(tmp_path):
+def test_a_call_is_answered_where_no_folder_can_be_made(tmp_path: Path) -> None:
     # Not even root can create a folder below a file.
     (tmp_path / "file").touch()
     (line,) = printed(MAPPED, cache=tmp_path / "file" / "cache", home=tmp_path / "file")
@@ -235,7 +241,8 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_call_is_answered_even_if_its_code_cannot_be_kept(how, places):
+def test_a_call_is_answered_even_if_its_code_cannot_be_kept(tmp_path: Path, how: str) -> None:
+    places = new_places(tmp_path)
     (line,) = printed(AFTER.format(BREAKS[how]) + MAPPED, **places)
     assert line.split()[1:] == ["0", "1"]
     assert not list(places["cache"].rglob("*.nbc"))
@@ -243,23 +250,26 @@ def test_a_call_is_answered_even_if_its_code_cannot_be_kept(how, places):
 
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("size", [0, 20])
-def test_a_truncated_file_is_replaced(places, kept, ending, size):
+def test_a_truncated_file_is_replaced(tmp_path: Path, ending: str, size: int) -> None:
     """A loss of power or an incomplete copy of an image leaves such files."""
-    (file,) = kept.glob(f"maps.slot_maps*.{ending}")
+    places = new_places(tmp_path)
+    (file,) = filled(places).glob(f"maps.slot_maps*.{ending}")
     file.write_bytes(file.read_bytes()[:size])
     hits = [printed(MAPPED, **places)[0].split()[1:] for _ in range(2)]
     assert hits == [["0", "1"], ["1", "0"]]
 
 
-def test_numbas_own_choice_of_folders_is_ignored(places):
+def test_numbas_own_choice_of_folders_is_ignored(tmp_path: Path) -> None:
     """Those folders do not depend on the sources and settings that code depends on."""
+    places = new_places(tmp_path)
     own = {"NUMBA_CACHE_LOCATOR_CLASSES": "InTreeCacheLocator"}
     (line,) = printed(MAPPED, **places, **own)
     assert line.startswith(str(places["cache"]))
     assert list(places["cache"].rglob("*.nbc"))
 
 
-def test_a_deleted_cache_is_created_again(places):
+def test_a_deleted_cache_is_created_again(tmp_path: Path) -> None:
+    places = new_places(tmp_path)
     (line,) = printed(AFTER.format("shutil.rmtree(compiled._CACHE)") + MAPPED, **places)
     assert line.split()[1:] == ["0", "1"]
     assert list(places["cache"].rglob("*.nbc"))

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.process
 
 TARGETS = os.environ.get("TRIMTAB_GPU_TARGETS", "90").split(",")
 SIZES = "all" if "TRIMTAB_GPU_TARGETS" in os.environ else "first"
@@ -67,6 +66,7 @@ def compiled(target: str, cache: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.concurrent
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_compiles_and_fits_into_registers(target: str, tmp_path: Path) -> None:
     found = compiled(target, tmp_path)

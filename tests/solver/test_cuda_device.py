@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.concurrent
 
 _CHILD = """
 import logging, sys, torch
@@ -29,16 +29,15 @@ except RuntimeError as error:
 """
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> dict[str, str]:
+def machine(files: Path) -> dict[str, str]:
     """The environment of a machine with a driver, an empty Triton cache and an empty PATH."""
     for folder in ("driver", "bin", "cache"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "driver" / "libcuda.so.1").touch()
-    environment = {**os.environ, "PATH": str(tmp_path / "bin")}
+        (files / folder).mkdir()
+    (files / "driver" / "libcuda.so.1").touch()
+    environment = {**os.environ, "PATH": str(files / "bin")}
     environment |= {
-        "TRITON_LIBCUDA_PATH": str(tmp_path / "driver"),
-        "TRITON_CACHE_DIR": str(tmp_path / "cache"),
+        "TRITON_LIBCUDA_PATH": str(files / "driver"),
+        "TRITON_CACHE_DIR": str(files / "cache"),
     }
     # In this process Triton interprets kernels.
     for name in ("CC", "TRITON_INTERPRET"):
@@ -56,23 +55,24 @@ def said(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_missing_compiler_is_named(machine: dict[str, str]) -> None:
-    told = said(machine)
+def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
+    told = said(machine(tmp_path))
     assert told.startswith("Triton cannot load kernels here: ")
     assert "missing: a C compiler (gcc or clang on the PATH, or named by CC)" in told
 
 
-def test_a_compiler_that_fails_is_named(machine: dict[str, str], tmp_path: Path) -> None:
+def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
+    environment = machine(tmp_path)
     broken = tmp_path / "bin" / "gcc"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
-    told = said(machine)
+    told = said(environment)
     assert str(broken) in told
     assert "missing: a C compiler" not in told
 
 
-def test_a_usable_device_is_logged_in_one_line(machine: dict[str, str]) -> None:
-    warning, line = said(machine, "built").splitlines()
+def test_a_usable_device_is_logged_in_one_line(tmp_path: Path) -> None:
+    warning, line = said(machine(tmp_path), "built").splitlines()
     # Kernels in Triton's cache need no compiler; later ones may need it.
     assert "missing: ['a C compiler" in warning
     for part in ("NVIDIA H100", "compute capability 9.0", "driver ", f"Triton {version('triton')}"):

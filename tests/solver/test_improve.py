@@ -22,6 +22,7 @@ MOVES = st.sampled_from([None, 0, 1, 2, 3, 4])
 MIN_GAINS = st.sampled_from([0.0, 2.0**-10, 2.0**-4])
 
 
+@pytest.mark.slow
 @given(placed_loads(), MOVES, MIN_GAINS, st.integers(1, 9))
 @settings(max_examples=100)
 def test_takes_exactly_the_steps_of_the_brute_force_oracle(problem, budget, min_gain, top_k):
@@ -36,6 +37,7 @@ def test_takes_exactly_the_steps_of_the_brute_force_oracle(problem, budget, min_
             assert oracle.held(new[layer].tolist(), gpus) == expected, backend
 
 
+@pytest.mark.slow
 @given(shared_layers(), MOVES, MIN_GAINS, st.integers(1, 4), st.sampled_from([1.0, 1.5, 4.0]))
 @settings(max_examples=100)
 def test_takes_the_steps_of_the_oracle_until_there_are_none_where_gpus_share_experts(

@@ -125,7 +125,7 @@ def test_all_cores_are_left_if_the_load_is_unknown(said, tmp_path, monkeypatch):
     assert cores._cores_left() == math.inf
 
 
-@pytest.mark.process
+@pytest.mark.concurrent
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_starts_its_own_threads():
     """It does not have its parent's threads, so work given to them would wait for ever."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import start_wsgi_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from trimtab_server.domain.errors import invalid
+
+_CLOSES_WITHIN_S = 0.05
+"""At most how long the end of a server waits for this endpoint, which looks that often."""
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Log nothing: a scrape is no event."""
 
 
 @contextmanager
@@ -20,9 +31,19 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> Iterator[str]:
     """
     host, _, port = listen.rpartition(":")
     try:
-        server, thread = start_wsgi_server(int(port), host.strip("[]"), registry)
+        found = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, (address, *_) = found[0]
+        kind = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+        app = make_wsgi_app(registry)
+        server: WSGIServer = make_server(
+            str(address), int(port), app, kind, handler_class=_SilentHandler
+        )
     except OSError as error:
         raise invalid("metrics_listen", f"cannot listen on {listen}: {error}") from error
+    thread = threading.Thread(target=server.serve_forever, args=(_CLOSES_WITHIN_S,), daemon=True)
+    thread.start()
     try:
         yield f"{host}:{server.server_port}"
     finally:

@@ -75,6 +75,7 @@ def test_each_failure_is_a_line_that_says_what_should_hold(cli: Cli, folder: Pat
     assert row == ["chain", "FAILED", "-", "FAILED"]
 
 
+@pytest.mark.slow
 def test_json_has_the_same_content(cli: Cli, folder: Path) -> None:
     right = cli.json(*CHECK, "--seed", "3")
     wrong = cli.json(*CHECK, "my_engines:forgetful", code=1)
@@ -90,6 +91,7 @@ def test_json_has_the_same_content(cli: Cli, folder: Path) -> None:
     assert chain["reason"]
 
 
+@pytest.mark.slow
 def test_by_default_both_kinds_of_transfer_are_checked(cli: Cli) -> None:
     cases = cli.json("check-engine", *SMALL)["cases"]
     assert {case["case"].split("-")[0] for case in cases} == {"pull", "collective"}

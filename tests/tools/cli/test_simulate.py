@@ -19,17 +19,25 @@ from trimtab_tools.cli import main
 
 Capture = pytest.CaptureFixture[str]
 
-SMALL = ("--ranks", "3", "--layers", "2", "--experts", "6", "--hidden", "8", "--tokens", "4")
+SIZES = ("--ranks", "3", "--layers", "2", "--experts", "6", "--hidden", "8", "--tokens", "4")
+SMALL = (*SIZES, "--step-seconds", "0.03")
 WAIT = 60
 
 
-def test_a_run_with_faults_prints_a_report_and_keeps_the_rules(capsys: Capture, tmp_path: Path):
+def simulated(*arguments: str) -> tuple[int, str, str]:
+    """The exit code, output and errors of the command."""
+    command = [Path(sys.executable).with_name("trimtab"), "simulate", *SMALL, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.concurrent
+def test_a_run_with_faults_prints_a_report_and_keeps_the_rules(tmp_path: Path) -> None:
     history = tmp_path / "run.jsonl"
     faults = ("kill-rank:2@armed", "slow:0@0.1s+0.3", "refuse:1@0.2s", "stop-rank:0@0.5s+0.3")
     flags = [word for fault in faults for word in ("--fault", fault)]
 
-    code = main(["simulate", *SMALL, "--switches", "2", *flags, "--history", str(history)])
-    out, err = capsys.readouterr()
+    code, out, err = simulated("--switches", "2", *flags, "--history", str(history))
 
     assert (code, err) == (0, "")
     assert re.match(r"[\d.]+ s, \d+ steps, \d+ tokens, none wrong\n", out)
@@ -43,11 +51,12 @@ def test_a_run_with_faults_prints_a_report_and_keeps_the_rules(capsys: Capture, 
     assert main(["check-history", str(history), "--complete"]) == 0
 
 
-def test_json_has_the_whole_report_and_a_killed_server_is_started_again(capsys: Capture):
+@pytest.mark.concurrent
+def test_json_has_the_whole_report_and_a_killed_server_is_started_again() -> None:
     fault = ("--fault", "kill-server@committed")
 
-    code = main(["simulate", *SMALL, "--switches", "1", "--plan", "server", *fault, "--json"])
-    report = json.loads(capsys.readouterr().out)
+    code, out, _ = simulated("--switches", "1", "--plan", "server", *fault, "--json")
+    report = json.loads(out)
 
     assert code == 0
     assert report["ok"] is True
@@ -58,46 +67,6 @@ def test_json_has_the_whole_report_and_a_killed_server_is_started_again(capsys: 
     assert [fault["fault"] for fault in report["faults"]] == ["kill-server"]
     assert len(report["target_seconds"]) >= 1
     assert report["faults"][0]["flipped_after"] > 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--fault", "kill-rank:9@2s"], "fault: 'kill-rank:9@2s' does not name a rank in [0, 2]"),
-        (["--slots", "10"], "slots: 10 is not a multiple of ranks (3)"),
-        (["--switches", "-1"], "switches: -1"),
-        (
-            ["--server", "x:1", "--fault", "kill-server@2s"],
-            "does not kill or stop the server of --server",
-        ),
-    ],
-)
-def test_a_wrong_command_line_is_refused_before_anything_starts(
-    capsys: Capture, arguments: list[str], complaint: str
-):
-    with pytest.raises(SystemExit) as exited:
-        main(["simulate", *SMALL, *arguments])
-
-    assert exited.value.code == 2
-    assert complaint in capsys.readouterr().err
-
-
-def test_without_the_servers_packages_it_says_what_to_install(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(sys.modules, "trimtab_server", None)
-
-    assert main(["simulate", *SMALL]) == 1
-    assert "pip install 'trimtab-tools[server]'" in capsys.readouterr().err
-
-
-def test_a_run_without_a_server_says_why_it_fails(capsys: Capture):
-    nobody = ("--server", "127.0.0.1:1", "--patience", "0.5")
-
-    assert main(["simulate", *SMALL, *nobody]) == 1
-    out = capsys.readouterr().out
-    assert "history: none\n" in out
-    assert "trouble: waited 0.5 s for all ranks to be in one epoch: rank 0 " in out
 
 
 def processes_with(folder: Path) -> list[int]:
@@ -163,6 +132,7 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @linux_only
+@pytest.mark.concurrent
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [
@@ -173,7 +143,7 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 )
 def test_nothing_is_left_behind_however_it_ends(
     tmp_path: Path, number: signal.Signals, code: int, says: str
-):
+) -> None:
     """No process that hangs either, and also if the command has no time to clean up."""
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -185,3 +155,43 @@ def test_nothing_is_left_behind_however_it_ends(
     assert running.returncode == code
     assert number != signal.SIGALRM or "KeyboardInterrupt" in said  # Python reports what it drops.
     assert said.endswith(says) if says else not said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--fault", "kill-rank:9@2s"], "fault: 'kill-rank:9@2s' does not name a rank in [0, 2]"),
+        (["--slots", "10"], "slots: 10 is not a multiple of ranks (3)"),
+        (["--switches", "-1"], "switches: -1"),
+        (
+            ["--server", "x:1", "--fault", "kill-server@2s"],
+            "does not kill or stop the server of --server",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_refused_before_anything_starts(
+    capsys: Capture, arguments: list[str], complaint: str
+):
+    with pytest.raises(SystemExit) as exited:
+        main(["simulate", *SMALL, *arguments])
+
+    assert exited.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_without_the_servers_packages_it_says_what_to_install(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "trimtab_server", None)
+
+    assert main(["simulate", *SMALL]) == 1
+    assert "pip install 'trimtab-tools[server]'" in capsys.readouterr().err
+
+
+def test_a_run_without_a_server_says_why_it_fails(capsys: Capture):
+    nobody = ("--server", "127.0.0.1:1", "--patience", "0.5")
+
+    assert main(["simulate", *SMALL, *nobody]) == 1
+    out = capsys.readouterr().out
+    assert "history: none\n" in out
+    assert "trouble: waited 0.5 s for all ranks to be in one epoch: rank 0 " in out

@@ -33,6 +33,7 @@ def test_the_reference_is_right(case: Case) -> None:
     assert (result.verdict, result.message) == (Verdict.OK, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -115,6 +116,7 @@ COLLECTIVE_FAULTS: list[tuple[type[NumpyEngine], str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [

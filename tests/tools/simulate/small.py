@@ -5,7 +5,8 @@ from __future__ import annotations
 from trimtab_client import Placement
 from trimtab_tools.simulate.options import FleetOptions
 
-SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8}
+SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8, "step_seconds": 0.03}
+"""Ranks that take their steps faster slow down the servers' starts."""
 
 
 def small_options(**values: object) -> FleetOptions:

@@ -29,6 +29,87 @@ def assert_clean(report: Report) -> None:
     assert report.alarms == ()
 
 
+def wait_until_all_have_sessions(fleet: Fleet) -> None:
+    with Client(fleet.address) as client:
+
+        def connected() -> bool | None:
+            status = client.get_deployment(fleet.options.deployment).status
+            return status.workers_connected == fleet.options.ranks or None
+
+        fleet.wait("all ranks to have a session", connected)
+
+
+@pytest.mark.concurrent
+def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
+    tmp_path: Path,
+) -> None:
+    history = tmp_path / "history.jsonl"
+    flags = ("--offer-seconds", "1")
+    with Fleet(small_options(barrier_every=3), history=history, server_flags=flags) as fleet:
+        targets = RandomTargets(fleet.options)
+        fleet.switch_to(targets.after(fleet.target))
+        epoch = fleet.wait_in_force().epoch
+        fleet.trigger(targets.after(fleet.target))
+        fleet.faults.kill_server()
+        fleet.start_server()
+        fleet.switch_to(targets.after(fleet.target))
+
+        # If the rank were stopped before it has reported the flip, or while it has no session, the
+        # server could not offer anything.
+        fleet.wait_for_lines("applied", digest=fleet.target.digest.hex())
+        wait_until_all_have_sessions(fleet)
+        before = len(fleet.history.lines("aborting"))
+        fleet.faults.stop_rank(1)
+        target = one_swap(fleet.target)
+        fleet.trigger(target)
+        late = fleet.wait_for_lines("aborting", count=before + 1)[before]
+        fleet.faults.resume_rank(1)
+        fleet.switch_to(target)
+        assert fleet.wait_in_force().epoch == epoch, "nobody died"
+        report = fleet.finish()
+
+    assert "not prepared in time by" in late["reason"]
+    assert_clean(report)
+    assert [fault.fault for fault in report.faults] == ["kill-server", "stop-rank:1"]
+    assert all(fault.flipped_after is not None for fault in report.faults)
+    with history.open("rb") as lines:
+        assert check_history(read_history(lines), complete=True) == report.verdict
+
+
+@pytest.mark.concurrent
+def test_a_flip_that_copies_wrong_weights_shows_as_wrong_tokens() -> None:
+    """Nothing else could show it: all labels are right."""
+    command = (sys.executable, "-m", "tests.tools.simulate.wrong_rank")
+    with Fleet(small_options(), rank_command=command) as fleet:
+        fleet.wait_in_force()
+        fleet.wait("a step", lambda: fleet.state.total().tokens or None)
+        assert fleet.state.total().wrong == 0
+        fleet.switch_to(RandomTargets(fleet.options).after(fleet.target))
+        fleet.wait("a wrong token", lambda: fleet.state.total().wrong or None)
+        report = fleet.finish()
+
+    assert not report.ok
+    assert report.wrong > 0
+    assert "expert" in report.examples[0]
+    assert report.verdict is not None
+    assert report.verdict.violations == ()
+    assert report.trouble == ""
+
+
+@pytest.mark.concurrent
+def test_a_fleet_uses_a_server_that_runs_already_and_does_not_touch_it(tmp_path: Path) -> None:
+    history = tmp_path / "history.jsonl"
+    with server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server:
+        with Fleet(small_options(ranks=2), server=server.address, history=history) as fleet:
+            fleet.switch_to(one_swap(fleet.target))
+            with pytest.raises(InvalidArgumentError, match="server: the fleet has not started it"):
+                fleet.faults.kill_server()
+            report = fleet.finish()
+        assert server.process.poll() is None
+
+    assert_clean(report)
+
+
 @pytest.fixture(scope="module", params=["pull", "collective"])
 def fleet(request) -> Iterator[Fleet]:
     """A fleet that survives everything that tests do to it. Its report is checked at the end."""
@@ -138,84 +219,6 @@ def test_all_ranks_may_die_and_begin_anew(fleet: Fleet, targets: RandomTargets):
         fleet.faults.kill_rank(rank)
     fleet.wait_in_force(after=before)
     fleet.switch_to(targets.after(fleet.target))
-
-
-def wait_until_all_have_sessions(fleet: Fleet) -> None:
-    with Client(fleet.address) as client:
-
-        def connected() -> bool | None:
-            status = client.get_deployment(fleet.options.deployment).status
-            return status.workers_connected == fleet.options.ranks or None
-
-        fleet.wait("all ranks to have a session", connected)
-
-
-def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
-    tmp_path: Path,
-):
-    history = tmp_path / "history.jsonl"
-    flags = ("--offer-seconds", "1")
-    with Fleet(small_options(barrier_every=3), history=history, server_flags=flags) as fleet:
-        targets = RandomTargets(fleet.options)
-        fleet.switch_to(targets.after(fleet.target))
-        epoch = fleet.wait_in_force().epoch
-        fleet.trigger(targets.after(fleet.target))
-        fleet.faults.kill_server()
-        fleet.start_server()
-        fleet.switch_to(targets.after(fleet.target))
-
-        # If the rank were stopped before it has reported the flip, or while it has no session, the
-        # server could not offer anything.
-        fleet.wait_for_lines("applied", digest=fleet.target.digest.hex())
-        wait_until_all_have_sessions(fleet)
-        before = len(fleet.history.lines("aborting"))
-        fleet.faults.stop_rank(1)
-        target = one_swap(fleet.target)
-        fleet.trigger(target)
-        late = fleet.wait_for_lines("aborting", count=before + 1)[before]
-        fleet.faults.resume_rank(1)
-        fleet.switch_to(target)
-        assert fleet.wait_in_force().epoch == epoch, "nobody died"
-        report = fleet.finish()
-
-    assert "not prepared in time by" in late["reason"]
-    assert_clean(report)
-    assert [fault.fault for fault in report.faults] == ["kill-server", "stop-rank:1"]
-    assert all(fault.flipped_after is not None for fault in report.faults)
-    with history.open("rb") as lines:
-        assert check_history(read_history(lines), complete=True) == report.verdict
-
-
-def test_a_flip_that_copies_wrong_weights_shows_as_wrong_tokens():
-    """Nothing else could show it: all labels are right."""
-    command = (sys.executable, "-m", "tests.tools.simulate.wrong_rank")
-    with Fleet(small_options(), rank_command=command) as fleet:
-        fleet.wait_in_force()
-        fleet.wait("a step", lambda: fleet.state.total().tokens or None)
-        assert fleet.state.total().wrong == 0
-        fleet.switch_to(RandomTargets(fleet.options).after(fleet.target))
-        fleet.wait("a wrong token", lambda: fleet.state.total().wrong or None)
-        report = fleet.finish()
-
-    assert not report.ok
-    assert report.wrong > 0
-    assert "expert" in report.examples[0]
-    assert report.verdict is not None
-    assert report.verdict.violations == ()
-    assert report.trouble == ""
-
-
-def test_a_fleet_uses_a_server_that_runs_already_and_does_not_touch_it(tmp_path: Path):
-    history = tmp_path / "history.jsonl"
-    with server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server:
-        with Fleet(small_options(ranks=2), server=server.address, history=history) as fleet:
-            fleet.switch_to(one_swap(fleet.target))
-            with pytest.raises(InvalidArgumentError, match="server: the fleet has not started it"):
-                fleet.faults.kill_server()
-            report = fleet.finish()
-        assert server.process.poll() is None
-
-    assert_clean(report)
 
 
 def test_a_rank_that_cannot_run_ends_the_fleet_with_its_last_words():

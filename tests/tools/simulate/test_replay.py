@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from trimtab_client import InvalidArgumentError
-from trimtab_tools.cli import main
 from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
@@ -20,31 +19,33 @@ from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.scenario_runner import run_scenario
 
-Capture = pytest.CaptureFixture[str]
-
 ROOT = Path(__file__).parents[3]
 WINDOWS = 24
 
 
-@pytest.fixture
-def trace(tmp_path: Path) -> Path:
+def write_trace(folder: Path) -> Path:
     """A trace of which four ranks with three slots begin with all three hot experts on one."""
     load_TLE = np.full((WINDOWS, 3, 8), 20)
     load_TLE[:, :, 3:6] = 200
-    np.savez(tmp_path / "trace.npz", load=load_TLE)
-    return tmp_path / "trace.npz"
+    np.savez(folder / "trace.npz", load=load_TLE)
+    return folder / "trace.npz"
 
 
-@pytest.mark.process
-def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture, tmp_path: Path):
-    sizes = ("--trace", str(trace), "--ranks", "4", "--slots", "12")
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.concurrent
+def test_the_server_balances_a_trace_through_deaths(tmp_path: Path) -> None:
+    sizes = ("--trace", str(write_trace(tmp_path)), "--ranks", "4", "--slots", "12")
     faults = ("--fault", "kill-rank:2@w3", "--fault", "kill-server@w8")
     history = tmp_path / "history.jsonl"
 
-    code = main(["simulate", *sizes, *faults, "--history", str(history), "--json"])
-    report = json.loads(capsys.readouterr().out)
+    flags = (*sizes, *faults, "--history", str(history), "--json")
+    done = run(Path(sys.executable).with_name("trimtab"), "simulate", *flags)
 
-    assert code == 0, report
+    assert done.returncode == 0, done
+    report = json.loads(done.stdout)
     assert (report["wrong"], report["trouble"], report["verdict"]["violations"]) == (0, "", [])
     assert report["groups"] == 2
     assert report["applied"] > 0
@@ -67,8 +68,11 @@ def test_the_server_balances_a_trace_through_deaths(trace: Path, capsys: Capture
     assert report["faults"][0]["served_after"] > 0
 
 
-@pytest.mark.process
-def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(trace: Path):
+@pytest.mark.concurrent
+def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(
+    tmp_path: Path,
+) -> None:
+    trace = write_trace(tmp_path)
     options = FleetOptions(trace=trace, ranks=4, slots=12, windows=(0, 8), layers=1)
     fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
     with Fleet(options, balance="shadow") as fleet:
@@ -87,30 +91,11 @@ def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(tr
     assert report.replayed.served == pytest.approx(report.replayed.untouched, rel=0.02)
 
 
-def test_a_plan_that_does_not_fit_the_fleet_or_has_no_end_is_refused():
-    options = FleetOptions(ranks=2)
-
-    with pytest.raises(InvalidArgumentError, match="seconds: 0 has no end"):
-        run_scenario(Fleet(options, balance="active"), Scenario(plan="balance"))
-    with pytest.raises(
-        InvalidArgumentError, match="plan: 'random' of a fleet whose balance is 'ac"
-    ):
-        run_scenario(Fleet(options, balance="active"), Scenario())
-    with pytest.raises(InvalidArgumentError, match="balance: 'on' is not one of"):
-        Fleet(options, balance="on")
-
-
-@pytest.mark.process
-def test_the_demo_shows_the_progress_and_the_result():
+@pytest.mark.concurrent
+def test_the_demo_shows_the_progress_and_the_result() -> None:
     flags = ("--windows", "12:20", "--ranks", "4", "--layers", "2", "--step-seconds", "0.01")
 
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "demo.py"), *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run(sys.executable, ROOT / "examples" / "demo.py", *flags)
 
     assert (done.returncode, done.stderr) == (0, "")
     for shown in (
@@ -124,3 +109,16 @@ def test_the_demo_shows_the_progress_and_the_result():
         "since the server's last start:",
     ):
         assert shown in done.stdout, done.stdout
+
+
+def test_a_plan_that_does_not_fit_the_fleet_or_has_no_end_is_refused():
+    options = FleetOptions(ranks=2)
+
+    with pytest.raises(InvalidArgumentError, match="seconds: 0 has no end"):
+        run_scenario(Fleet(options, balance="active"), Scenario(plan="balance"))
+    with pytest.raises(
+        InvalidArgumentError, match="plan: 'random' of a fleet whose balance is 'ac"
+    ):
+        run_scenario(Fleet(options, balance="active"), Scenario())
+    with pytest.raises(InvalidArgumentError, match="balance: 'on' is not one of"):
+        Fleet(options, balance="on")
