@@ -20,7 +20,7 @@ from tests.servers import ServerProcess, make_config, preloading, server_process
 from trimtab_server.app import App
 
 # No deadline: machines are shared and noisy. CI looks harder.
-settings.register_profile("here", deadline=None)
+settings.register_profile("here", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=400, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
