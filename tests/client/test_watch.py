@@ -218,7 +218,8 @@ def test_the_timeout_limits_the_whole_watch(service: RunningService, client: Any
 
 
 def test_without_a_server_it_waits_until_its_timeout(connect: Callable[..., Any]) -> None:
-    with pytest.raises(UnavailableError):
+    # If the machine is busy, the timeout may end a call before that call has failed.
+    with pytest.raises((UnavailableError, DeadlineExceededError)):
         next(connect("unix:/nowhere").watch_placement("d", timeout=0.3))
 
 
