@@ -62,12 +62,13 @@ def _threads(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Await a test; the first starts all of them."""
+    """Await a test; the first starts all of them, but for those that are skipped."""
     if not is_concurrent(pyfuncitem):
         return None
     session = pyfuncitem.session
     if _RUNNING not in pyfuncitem.stash:
         for item in takewhile(is_concurrent, session.items[session.items.index(pyfuncitem) :]):
-            session.stash[_START](item)
+            if not any(mark.args[0] for mark in item.iter_markers("skipif")):
+                session.stash[_START](item)
     pyfuncitem.stash[_RUNNING].result()
     return True

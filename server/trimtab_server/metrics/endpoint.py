@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -35,11 +35,12 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> Iterator[str]:
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, (address, *_) = found[0]
-        kind = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+
+        class Server(ThreadingWSGIServer):
+            address_family = family
+
         app = make_wsgi_app(registry)
-        server: WSGIServer = make_server(
-            str(address), int(port), app, kind, handler_class=_SilentHandler
-        )
+        server = make_server(str(address), int(port), app, Server, _SilentHandler)
     except OSError as error:
         raise invalid("metrics_listen", f"cannot listen on {listen}: {error}") from error
     thread = threading.Thread(target=server.serve_forever, args=(_CLOSES_WITHIN_S,), daemon=True)
