@@ -15,7 +15,7 @@ from hypothesis import settings
 # working that they wait for: comparing plans of real sizes took 50 s instead of 5.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from tests import concurrent
+from tests import side_by_side
 from tests.servers import ServerProcess, make_config, preloading, server_process
 from trimtab_server.app import App
 
@@ -43,7 +43,7 @@ sys.addaudithook(_note_process)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(concurrent)
+    config.pluginmanager.register(side_by_side)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test that is neither `process` nor `slow` the marker `unit`."""
     for item in items:
         asks = "starts_processes" in getattr(item, "fixturenames", ())
-        if asks or concurrent.is_concurrent(item) or item.path.as_posix().endswith(_OF_PROCESSES):
+        if asks or side_by_side.is_concurrent(item) or item.path.as_posix().endswith(_OF_PROCESSES):
             item.add_marker("process")
         if not any(map(item.get_closest_marker, ("process", "slow"))):
             item.add_marker("unit")
