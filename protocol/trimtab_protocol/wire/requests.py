@@ -71,7 +71,7 @@ def decode_hello(message: pb.Hello) -> tuple[Hello, WorkerSetup]:
         lambda: _gpus(message),
         lambda: values.optional(message, "held", _held),
         lambda: values.optional(message, "in_force", version_in_force),
-        lambda: _placement(message),
+        lambda: decode_placement(message, "hello."),
     )
     topology = values.decode_topology(message.topology)
     setup = values.value_of(WorkerSetup, message, topology=topology, scope=scope, transfer=transfer)
@@ -117,8 +117,12 @@ def _held(said: switch_pb2.Held) -> Held:
     return Held(values.decode_version(said.version, "hello.held.version"), state)
 
 
-def _placement(message: pb.Hello) -> Placement:
-    path, said = "hello.placement", message.placement
+def decode_placement(message: Any, prefix: str) -> Placement:
+    """The placement in force in a message that has a topology and `num_experts` as well.
+
+    `prefix` is the path of the message, for errors: empty, or with a dot at its end.
+    """
+    path, said = f"{prefix}placement", message.placement
     require(said.HasField("phy2log"), path, "is required")
     phy2log_LR = decode_tensor(said.phy2log, f"{path}.phy2log", rank=2)
     slots, shape = message.topology.num_replicas, list(phy2log_LR.shape)
@@ -127,7 +131,7 @@ def _placement(message: pb.Hello) -> Placement:
     try:
         placement = Placement.of(phy2log_LR, message.num_experts, message.topology.num_gpus)
     except MalformedError as error:
-        paths = {"num_gpus": "hello.topology.num_gpus"}
+        paths = {"num_gpus": f"{prefix}topology.num_gpus"}
         renamed = (
             v._replace(field=paths.get(v.field, f"{path}.{v.field}")) for v in error.violations
         )

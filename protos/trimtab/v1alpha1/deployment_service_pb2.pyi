@@ -30,6 +30,12 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_IMPROVED: _ClassVar[Reason]
     REASON_REPLANNED: _ClassVar[Reason]
     REASON_NOT_ENOUGH_EVIDENCE: _ClassVar[Reason]
+
+class SwitchedBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SWITCHED_BY_UNSPECIFIED: _ClassVar[SwitchedBy]
+    SWITCHED_BY_WORKERS: _ClassVar[SwitchedBy]
+    SWITCHED_BY_ENGINE: _ClassVar[SwitchedBy]
 MODE_UNSPECIFIED: Mode
 MODE_OFF: Mode
 MODE_SHADOW: Mode
@@ -45,6 +51,9 @@ REASON_TOO_COSTLY: Reason
 REASON_IMPROVED: Reason
 REASON_REPLANNED: Reason
 REASON_NOT_ENOUGH_EVIDENCE: Reason
+SWITCHED_BY_UNSPECIFIED: SwitchedBy
+SWITCHED_BY_WORKERS: SwitchedBy
+SWITCHED_BY_ENGINE: SwitchedBy
 
 class Policy(_message.Message):
     __slots__ = ("mode", "half_life_steps", "window_steps", "every_steps", "cooldown_steps", "start_above", "stop_below", "min_gain", "max_moves_per_layer", "max_moves", "replan_gap", "horizon_steps", "moe_share", "node_bandwidth", "cross_node_bandwidth", "least_gain")
@@ -83,20 +92,22 @@ class Policy(_message.Message):
     def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., half_life_steps: _Optional[float] = ..., window_steps: _Optional[float] = ..., every_steps: _Optional[int] = ..., cooldown_steps: _Optional[int] = ..., start_above: _Optional[float] = ..., stop_below: _Optional[float] = ..., min_gain: _Optional[float] = ..., max_moves_per_layer: _Optional[int] = ..., max_moves: _Optional[int] = ..., replan_gap: _Optional[float] = ..., horizon_steps: _Optional[int] = ..., moe_share: _Optional[float] = ..., node_bandwidth: _Optional[float] = ..., cross_node_bandwidth: _Optional[float] = ..., least_gain: _Optional[float] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "first_layer", "num_layers", "num_experts", "topology")
+    __slots__ = ("name", "model", "first_layer", "num_layers", "num_experts", "topology", "switched_by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FIRST_LAYER_FIELD_NUMBER: _ClassVar[int]
     NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
     NUM_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     first_layer: int
     num_layers: int
     num_experts: int
     topology: _topology_pb2.Topology
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ...) -> None: ...
+    switched_by: SwitchedBy
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., switched_by: _Optional[_Union[SwitchedBy, str]] = ...) -> None: ...
 
 class Imbalance(_message.Message):
     __slots__ = ("worst", "median", "mean", "layers")

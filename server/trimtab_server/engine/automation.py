@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import FailedPreconditionError
@@ -19,7 +20,7 @@ from trimtab_server.engine.shadow import ShadowPlacement
 from trimtab_server.engine.status import Status
 from trimtab_server.engine.status_builder import build_status
 from trimtab_server.engine.stored_deployment import StoredDeployment
-from trimtab_server.policy.decide import Decision, Reason
+from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode
 
 
@@ -59,8 +60,11 @@ class Automation:
         """Forget what was learned from the load: it was no traffic."""
         self._rebalancer.reset()
 
-    async def rebalance_once(self) -> Decision | None:
+    async def rebalance_once(self, step_seconds: float | None = None) -> LoggedDecision | None:
         """Refresh the status, and begin a rollout if the pin or the policy asks for one.
+
+        Args:
+            step_seconds: duration of a step; None if only the time between reports tells.
 
         Returns:
             The decision; None if the policy was not asked.
@@ -71,24 +75,24 @@ class Automation:
         """
         core, served = self._core, self._core.rollout.record.placement
         self._backoff.update(core.rollout.record, self._now)
-        snapshot, mode = self._snapshot(), core.policy.mode
-        self._refresh_status()
+        snapshot, mode = replace(self._snapshot(), step_seconds=step_seconds), core.mode
+        self.refresh_status()
         began = time.perf_counter()
         result = await self._rebalancer.decide(snapshot, core.loads)
         if isinstance(result, GoToPin):
             await self._start_pin(result.placement)
         if isinstance(result, GoToPin | Idle):
             return None
-        self._log(snapshot, mode, result, time.perf_counter() - began)
+        logged = self._log(snapshot, mode, result, time.perf_counter() - began)
         # The mode may have been changed while the plan was made.
-        if result.decision.moves and result.target is not None and mode is core.policy.mode:
+        if result.decision.moves and result.target is not None and mode is core.mode:
             if mode is Mode.SHADOW:
                 candidate = result.decision.candidate
                 self._shadow.move_to(result.target, candidate.moves if candidate else 0)
                 self._rebalancer.rollout_started()
             else:
                 await self._start_rollout(result.target, result.order, served)
-        return result.decision
+        return logged
 
     async def go_to_pin(self) -> None:
         """Begin a rollout to the pinned placement, without regard to earlier aborts.
@@ -114,7 +118,7 @@ class Automation:
         core, now = self._core, self._now
         record = core.rollout.record
         planned_from = record.placement
-        if core.policy.mode is Mode.SHADOW:
+        if core.mode is Mode.SHADOW:
             planned_from = self._shadow.follow(record.placement)
         return DeploymentSnapshot(
             at=now,
@@ -124,7 +128,8 @@ class Automation:
             planned_from=planned_from,
             pinned=record.pinned,
             offer_blocked=core.rollout.blocked_reason(),
-            backoff=self._backoff.blocked_reason(now),
+            # An engine that switches by itself asks at intervals, which are delay enough.
+            backoff=None if core.spec.by_engine else self._backoff.blocked_reason(now),
             missing_report=core.missing_report,
         )
 
@@ -137,8 +142,8 @@ class Automation:
         def blocked_reason() -> str | None:
             if core.rollout.record.placement is not planned_from:
                 return "another placement has come into force"
-            if core.policy.mode is not Mode.ACTIVE:
-                return f"the deployment is {core.policy.mode.value}"
+            if core.mode is not Mode.ACTIVE:
+                return f"the deployment is {core.mode.value}"
             return core.pinned_reason
 
         with suppress(FailedPreconditionError):
@@ -159,7 +164,8 @@ class Automation:
             await core.start_rollout(pinned, (), blocked_reason)
             self._backoff.record_offer(core.rollout.record)
 
-    def _refresh_status(self) -> None:
+    def refresh_status(self) -> None:
+        """Compute how balanced the deployment is, and tell the metrics its status."""
         core, record = self._core, self._core.rollout.record
         if record.placement is not None and record.epoch is not None:
             members = record.epoch.members if core.spec.scope == "local" else {}
@@ -169,10 +175,11 @@ class Automation:
 
     def _log(
         self, snapshot: DeploymentSnapshot, mode: Mode, plan: RebalancePlan, seconds: float
-    ) -> None:
+    ) -> LoggedDecision:
         decision = plan.decision
         detail = (snapshot.not_ready or "") if decision.reason is Reason.NOT_READY else ""
         logged = LoggedDecision(
             time.time(), snapshot.step, mode, decision, seconds, detail, plan.judged
         )
         self._core.events.decided(logged, is_new=self.decisions.add(logged))
+        return logged

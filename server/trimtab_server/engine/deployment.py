@@ -12,6 +12,7 @@ from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
+from trimtab_server.engine.engine_side import EngineSide
 from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.operator_side import OperatorSide
 from trimtab_server.engine.planner import Planner
@@ -37,6 +38,7 @@ class Deployment:
         events: tells the observer what happens in it.
         workers: what its workers do.
         operators: what its operators do.
+        engine: what its engine does, if that switches by itself.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Deployment:
         self._automation = Automation(self._core, planner)
         self.workers = WorkerSide(self._core, self._automation)
         self.operators = OperatorSide(self._core, self._automation)
+        self.engine = EngineSide(self._core, self._automation, self.workers)
 
     @property
     def spec(self) -> DeploymentSpec:
@@ -134,8 +137,12 @@ class Deployment:
         await self._core.save_counters()
 
     async def rebalance_once(self) -> Decision | None:
-        """See `Automation.rebalance_once`."""
-        return await self._automation.rebalance_once()
+        """See `Automation.rebalance_once`. If the engine switches, only its calls make plans."""
+        if self.spec.by_engine:
+            self._automation.refresh_status()
+            return None
+        logged = await self._automation.rebalance_once()
+        return None if logged is None else logged.decision
 
     def mark_deleted(self, deleted: bool = True) -> None:
         """Refuse every further change with NotFoundError, or allow changes again."""

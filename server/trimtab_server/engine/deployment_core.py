@@ -29,13 +29,15 @@ from trimtab_server.engine.rollout_driver import (
 )
 from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.engine.sessions import Sessions
-from trimtab_server.policy.policy import Policy
+from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 from trimtab_server.store.errors import StoreError
 
 _T = TypeVar("_T")
+
+_OBSERVED = "the engine only reports, and switches as its own policy says"
 
 
 class DeploymentCore:
@@ -52,6 +54,7 @@ class DeploymentCore:
     Attributes:
         sessions: the open sessions.
         loads: what the workers have reported.
+        is_observed: whether its engine only reports, and switches as its own policy says.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
     """
@@ -68,6 +71,7 @@ class DeploymentCore:
         self.loads = LoadAggregator(
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
+        self.is_observed = False
         self.is_deleted = False
         self._offer_seconds = offer_seconds
         self._executor = SerialExecutor()
@@ -82,6 +86,12 @@ class DeploymentCore:
     def policy(self) -> Policy:
         """What its operators want."""
         return self.store.definition.policy
+
+    @property
+    def mode(self) -> Mode:
+        """What is done with decisions: at most reported if the engine only observes."""
+        mode = self.policy.mode
+        return Mode.SHADOW if mode is Mode.ACTIVE and self.is_observed else mode
 
     @property
     def rollout(self) -> Rollout:
@@ -136,7 +146,7 @@ class DeploymentCore:
         """
 
         def start() -> list[Effect]:
-            reason = blocked_reason()
+            reason = _OBSERVED if self.is_observed else blocked_reason()
             if reason is not None:
                 raise FailedPreconditionError(reason)
             return self.driver.staged.start(target, order, self.rollout, self.sessions)
@@ -191,7 +201,9 @@ class DeploymentCore:
         for event in events:
             match event:
                 case OfferOpened(version):
-                    self._expire_later(version)
+                    # An engine takes an offer with its next call, whenever that comes.
+                    if not self.spec.by_engine:
+                        self._expire_later(version)
                 case PlacementApplied(before, after):
                     moves = count_moves(before, after)
                     moved_bytes = moves * self.spec.bytes_per_expert

@@ -23,6 +23,7 @@ class DeploymentSpec:
         bytes_per_expert: size of the weights of one expert in one layer.
         model: name of the model, for people; empty if it is unknown.
         first_layer: index of the deployment's first layer among the model's MoE layers.
+        switched_by: "workers" with sessions, or the "engine" as it does by itself.
     """
 
     topology: Topology
@@ -33,6 +34,12 @@ class DeploymentSpec:
     bytes_per_expert: int = 0
     model: str = ""
     first_layer: int = 0
+    switched_by: str = "workers"
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether the engine switches it by itself."""
+        return self.switched_by == "engine"
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:

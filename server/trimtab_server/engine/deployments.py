@@ -17,6 +17,7 @@ from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
+from trimtab_server.engine.engine_side import EngineAnswer, EngineRequest
 from trimtab_server.engine.events import RETRY_AFTER_S, DeploymentEvents
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer
@@ -103,6 +104,22 @@ class Deployments:
                 delay,
             )
 
+    async def rebalance(self, request: EngineRequest) -> EngineAnswer:
+        """Answer an engine that switches by itself. The first call creates the deployment.
+
+        Raises:
+            InvalidArgumentError: the report has fallen, or is of another shape.
+            FailedPreconditionError: the call does not fit the deployment.
+            ResourceExhaustedError: the server has its largest number of deployments, or the solver
+                has too much to do.
+            UnavailableError: the store failed, or the server drains.
+        """
+        deployment = await self._find_or_create(request.call.setup.deployment, request.spec)
+        try:
+            return await deployment.engine.rebalance(request, next(self._numbers))
+        finally:
+            self._drop_if_unused(deployment)
+
     async def join(self, request: JoinRequest) -> tuple[Deployment, WorkerSession]:
         """Begin a session. Call `leave` when it ends.
 
@@ -114,13 +131,7 @@ class Deployments:
             UnavailableError: the store failed, or the server drains.
         """
         await self._outrank(request)
-        name = request.deployment
-        deployment = self._by_name.get(name)
-        if deployment is None:
-            async with self._creating:
-                deployment = self._by_name.get(name) or await self._create_for_worker(request)
-        if self._draining:
-            raise UnavailableError("the server is shutting down", RETRY_AFTER_S)
+        deployment = await self._find_or_create(request.deployment, request.spec)
         try:
             return deployment, await deployment.workers.join(next(self._numbers), request)
         except BaseException:
@@ -195,6 +206,9 @@ class Deployments:
             if name not in self._by_name and await self._delete_unread(name):
                 return
             deployment = self.find(name)
+            if deployment.spec.by_engine:
+                # Its session has no stream that could end. The next call makes it anew.
+                deployment.engine.leave()
             sessions = len(deployment.sessions)
             if sessions:
                 raise FailedPreconditionError(
@@ -284,10 +298,19 @@ class Deployments:
                 f"term was {before}: its store was lost or replaced. It goes on in term {self.term}"
             )
 
-    async def _create_for_worker(self, request: JoinRequest) -> Deployment:
+    async def _find_or_create(self, name: str, spec: DeploymentSpec) -> Deployment:
+        """The deployment of this name. A worker or an engine that is the first creates it."""
+        deployment = self._by_name.get(name)
+        if deployment is None:
+            async with self._creating:
+                deployment = self._by_name.get(name) or await self._create_for_worker(name, spec)
+        if self._draining:
+            raise UnavailableError("the server is shutting down", RETRY_AFTER_S)
+        return deployment
+
+    async def _create_for_worker(self, name: str, spec: DeploymentSpec) -> Deployment:
         self._require_room()
-        name = request.deployment
-        definition = StoredDeployment(request.spec, self._default_policy)
+        definition = StoredDeployment(spec, self._default_policy)
         with self._events(name).reporting_store_errors():
             return await self._start(DeploymentStore(name, definition, self._store))
 

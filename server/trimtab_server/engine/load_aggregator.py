@@ -160,6 +160,11 @@ class LoadAggregator:
         load = self._workers.get(worker)
         return -1 if load is None else load.counters.last_step
 
+    def last_seq_of(self, worker: str) -> int:
+        """The number of a worker's last report; 0 before the first."""
+        load = self._workers.get(worker)
+        return 0 if load is None else load.counters.seq
+
     def reported_at(self, worker: str) -> float | None:
         """When a worker reported last, on the event loop's clock; None if not since the start."""
         load = self._workers.get(worker)

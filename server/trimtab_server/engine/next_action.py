@@ -61,6 +61,7 @@ class DeploymentSnapshot:
         offer_blocked: why the rollout accepts no offer; None if it does.
         backoff: why no offer may be made yet after the last one was aborted; None if it may.
         missing_report: which worker's load is missing; None if none is.
+        step_seconds: duration of a step, if the engine has told it; None if it has not.
         history: of earlier decisions.
     """
 
@@ -73,6 +74,7 @@ class DeploymentSnapshot:
     offer_blocked: str | None = None
     backoff: str | None = None
     missing_report: str | None = None
+    step_seconds: float | None = None
     history: StepHistory = StepHistory()
 
     @property

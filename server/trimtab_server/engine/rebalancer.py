@@ -95,6 +95,8 @@ class Rebalancer:
         """
         before, step = self._history, snapshot.step
         history = before.observed(step, snapshot.at)
+        if snapshot.step_seconds is not None:
+            history = replace(history, step_seconds=snapshot.step_seconds)
         action = next_action(replace(snapshot, history=history), self.policy)
         if isinstance(action, Idle | GoToPin):
             return action

@@ -60,7 +60,7 @@ class Sessions:
 
     def close_all(self, error: BaseException) -> None:
         """End all sessions with this error."""
-        for number in self._by_number:
+        for number in tuple(self._by_number):
             self.close(number, error)
 
     @property

@@ -29,7 +29,7 @@ def build_status(
         phase=rollout.phase.value,
         switching_to=record.switch.version if record.switch else None,
         not_ready=rollout.blocked_reason(),
-        mode="pinned" if record.pinned else core.policy.mode.value,
+        mode="pinned" if record.pinned else core.mode.value,
         paused=record.paused,
         pinned=record.pinned.digest if record.pinned else None,
         workers=_workers(core, now),

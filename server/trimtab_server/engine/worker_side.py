@@ -32,15 +32,22 @@ class WorkerSide:
         self._admitted: set[int] = set()
         self._differences: tuple[Version, Differences] | None = None
 
-    async def join(self, number: int, request: JoinRequest) -> WorkerSession:
+    async def join(
+        self, number: int, request: JoinRequest, outbox: Outbox | None = None
+    ) -> WorkerSession:
         """Begin a session. If this is cancelled or fails, the session has ended too.
+
+        Args:
+            number: identifies the session in this server process.
+            request: what the worker says about itself and its deployment.
+            outbox: for what is said to the worker; None for a new one.
 
         Raises:
             FailedPreconditionError: the worker does not belong to the deployment or its group.
             SessionClosedError: the worker cannot join now.
             UnavailableError: the store failed.
         """
-        session = WorkerSession(number, request, Outbox())
+        session = WorkerSession(number, request, outbox or Outbox())
         self._core.sessions.add(session)
         try:
             await self._core.apply(lambda: self._joined(session))

@@ -120,6 +120,13 @@ def decode_topology(message: topology_pb2.Topology) -> Topology:
     )
 
 
+def decode_topology_for_experts(message: Any) -> Topology:
+    """The topology in a message that has `num_experts` too, which have to fit into it."""
+    topology = decode_topology(message.topology)
+    topology.check_experts(message.num_experts)
+    return topology
+
+
 def decode_budget(message: placement_pb2.MoveBudget) -> Budget:
     """Raises InvalidArgumentError with every field at fault."""
     return Budget(**{field.name: value for field, value in message.ListFields()})

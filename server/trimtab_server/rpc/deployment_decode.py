@@ -31,6 +31,11 @@ MODES: Mapping[int, Mode] = {
     pb.MODE_SHADOW: Mode.SHADOW,
     pb.MODE_ACTIVE: Mode.ACTIVE,
 }
+SWITCHED_BY: Mapping[int, str] = {
+    pb.SWITCHED_BY_UNSPECIFIED: "workers",
+    pb.SWITCHED_BY_WORKERS: "workers",
+    pb.SWITCHED_BY_ENGINE: "engine",
+}
 POLICY_FIELDS = [
     field.name
     for field in pb.Policy.DESCRIPTOR.fields
@@ -62,8 +67,10 @@ def decode_spec(message: pb.DeploymentSpec) -> tuple[str, DeploymentSpec]:
         "spec.num_layers",
         f"{message.num_layers} layers with so many experts or slots exceed {_MAX_NUMBERS} values",
     )
-    sizes = topology, message.num_layers, message.num_experts
-    return name, DeploymentSpec(*sizes, model=model, first_layer=message.first_layer)
+    by, sizes = message.switched_by, (topology, message.num_layers, message.num_experts)
+    require(by in SWITCHED_BY, "spec.switched_by", f"{by} is not a known value")
+    spec = DeploymentSpec(*sizes, model=model, first_layer=message.first_layer)
+    return name, replace(spec, switched_by=SWITCHED_BY[by])
 
 
 def decode_policy(message: pb.Policy) -> Callable[[Policy], Policy]:

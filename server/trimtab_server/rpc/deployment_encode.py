@@ -20,9 +20,10 @@ from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.policy.trust import Judgement
 from trimtab_server.rollout.record import Served
-from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS
+from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS, SWITCHED_BY
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
+_SWITCHED_BY: Mapping[str, Any] = {by: number for number, by in SWITCHED_BY.items()}
 _REASONS: Mapping[Reason, Any] = {
     reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
 }
@@ -101,6 +102,7 @@ def _spec(name: str, spec: DeploymentSpec) -> pb.DeploymentSpec:
         num_layers=spec.num_layers,
         num_experts=spec.num_experts,
         topology=encode_topology(spec),
+        switched_by=_SWITCHED_BY[spec.switched_by],
     )
 
 

@@ -11,6 +11,8 @@ from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
 from trimtab.v1alpha1 import (
     deployment_service_pb2,
     deployment_service_pb2_grpc,
+    engine_service_pb2,
+    engine_service_pb2_grpc,
     session_service_pb2,
     session_service_pb2_grpc,
 )
@@ -21,6 +23,7 @@ from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.deployment_servicer import DeploymentServicer
+from trimtab_server.rpc.engine_servicer import EngineServicer
 from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
 from trimtab_server.rpc.servicer import SolverServicer
@@ -32,7 +35,8 @@ SESSION_SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionServic
 DEPLOYMENT_SERVICE = deployment_service_pb2.DESCRIPTOR.services_by_name[
     "DeploymentService"
 ].full_name
-SERVICES = (SERVICE, SESSION_SERVICE, DEPLOYMENT_SERVICE)
+ENGINE_SERVICE = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name
+SERVICES = (SERVICE, SESSION_SERVICE, DEPLOYMENT_SERVICE, ENGINE_SERVICE)
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -71,6 +75,9 @@ class RpcServer:
         )
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(deployments, planner, self._gate, self._watch_gate), self._server
+        )
+        engine_service_pb2_grpc.add_EngineServiceServicer_to_server(
+            EngineServicer(deployments, self._gate), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.errors import gather
 from trimtab_protocol.wire import requests
-from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.join_request import JoinRequest
-from trimtab_server.rpc.decode import decode_topology
+from trimtab_server.rpc.decode import decode_topology_for_experts
 from trimtab_server.rpc.fields import named_as
 
 _HELLO_FIELDS = {
@@ -21,7 +20,7 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     """Raises InvalidArgumentError with every field at fault."""
     with named_as(_HELLO_FIELDS):
         topology, (hello, setup) = gather(
-            lambda: _topology(message), lambda: requests.decode_hello(message)
+            lambda: decode_topology_for_experts(message), lambda: requests.decode_hello(message)
         )
     spec = DeploymentSpec(
         topology,
@@ -36,9 +35,3 @@ def decode_hello(message: pb.Hello) -> JoinRequest:
     return JoinRequest(
         setup.deployment, spec, hello, setup.staging_slots, setup.max_layers_per_switch
     )
-
-
-def _topology(message: pb.Hello) -> Topology:
-    topology = decode_topology(message.topology)
-    topology.check_experts(message.num_experts)
-    return topology

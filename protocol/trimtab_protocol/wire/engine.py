@@ -1,0 +1,90 @@
+"""What an engine that switches by itself says, as messages and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trimtab.v1 import topology_pb2
+from trimtab.v1alpha1 import engine_service_pb2 as pb
+from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
+from trimtab_protocol.errors import gather, require, require_all
+from trimtab_protocol.messages import Report
+from trimtab_protocol.wire import requests, values
+from trimtab_protocol.wire.requests import MAX_NAME
+from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
+
+
+def encode_call(call: EngineCall) -> pb.RebalanceRequest:
+    """The request that asks for a placement."""
+    said = call.setup._asdict()
+    topology = topology_pb2.Topology(**vars(said.pop("topology")))
+    return pb.RebalanceRequest(
+        **said,
+        topology=topology,
+        placement=values.encode_placement(call.placement),
+        report=requests.encode_report(call.report).report,
+        step_seconds=call.step_seconds,
+    )
+
+
+def decode_call(message: pb.RebalanceRequest) -> EngineCall:
+    """What the request says.
+
+    Whether the sizes of the topology fit each other is for the caller to check.
+    """
+    _, placement, report = gather(
+        lambda: _require_name_and_numbers(message),
+        lambda: requests.decode_placement(message, ""),
+        lambda: _report(message),
+    )
+    topology = values.decode_topology(message.topology)
+    setup = values.value_of(EngineSetup, message, topology=topology)
+    converted = {"setup": setup, "placement": placement, "report": report}
+    return values.value_of(EngineCall, message, **converted)
+
+
+def _require_name_and_numbers(message: pb.RebalanceRequest) -> None:
+    _require_name(message.deployment)
+    length, seconds = len(message.model), message.step_seconds
+    require_all(
+        (length <= MAX_NAME, "model", f"{length} characters are more than {MAX_NAME}"),
+        (0 <= seconds < math.inf, "step_seconds", f"{seconds} is not a duration"),
+    )
+
+
+def _report(message: pb.RebalanceRequest) -> Report:
+    require(message.HasField("report"), "report", "is required")
+    return requests.decode_report(message.report)
+
+
+def encode_layers(switched: SwitchedLayers) -> pb.ReportLayersRequest:
+    """The request that reports switched layers."""
+    return pb.ReportLayersRequest(
+        deployment=switched.deployment,
+        incarnation=switched.incarnation,
+        layers=encode_tensor(switched.layers_K, np.int32),
+        phy2log=encode_tensor(switched.phy2log_KR),
+    )
+
+
+def decode_layers(message: pb.ReportLayersRequest) -> SwitchedLayers:
+    """What the request says. Whether the deployment has such layers is for the caller to check."""
+    _, layers_K, phy2log_KR = gather(
+        lambda: _require_name(message.deployment),
+        lambda: decode_tensor(message.layers, "layers", rank=1, dtype="int32"),
+        lambda: decode_tensor(message.phy2log, "phy2log", rank=2),
+    )
+    rows, kind = len(phy2log_KR), phy2log_KR.dtype
+    require_all(
+        (layers_K[0] >= 0 and bool((np.diff(layers_K) > 0).all()), "layers", "do not ascend"),
+        (rows == len(layers_K), "phy2log", f"{rows} rows are not {len(layers_K)}, one a layer"),
+        (kind.kind == "i", "phy2log", f"{kind} is not an integer type"),
+    )
+    return SwitchedLayers(message.deployment, message.incarnation, layers_K, phy2log_KR)
+
+
+def _require_name(name: str) -> None:
+    bounds = f"{name[:40]!r} does not have 1 to {MAX_NAME} characters"
+    require(0 < len(name) <= MAX_NAME, "deployment", bounds)
