@@ -11,14 +11,14 @@ import pytest
 
 from tests.bench.light import LightGroup, small
 from tests.servers import ServerProcess, server_process
-from tests.tools.simulate.small import one_swap, small_options
+from tests.tools.simulate.small import PATIENCE, one_swap, small_fleet, small_options
 from trimtab_client import Client, FailedPreconditionError, Placement
 from trimtab_protocol.version import Version
 from trimtab_server.store.sqlite import SqliteStore
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.targets import RandomTargets
 
-WAIT = 60
+WAIT = PATIENCE
 NO_FAILPOINT = ("--failpoints", "")
 DEPLOYMENTS = ("model/decode", "model/prefill")
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 def fleet_of(folder: Path, *flags: str) -> Fleet:
     """A fleet with its history and its server's store in a folder."""
     history, store = folder / "history.jsonl", folder / "db"
-    return Fleet(small_options(), history=history, server_flags=("--store", str(store), *flags))
+    return small_fleet(history=history, server_flags=("--store", str(store), *flags))
 
 
 def next_target(fleet: Fleet) -> Placement:
@@ -64,7 +64,8 @@ def test_deployments_of_one_server_do_not_affect_each_other(tmp_path: Path) -> N
         address = running.enter_context(server_process(*store)).address
         options = [small_options(ranks=2, deployment=name) for name in DEPLOYMENTS]
         decode, prefill = [
-            running.enter_context(Fleet(each, server=address, history=history)) for each in options
+            running.enter_context(small_fleet(each, server=address, history=history))
+            for each in options
         ]
         client = running.enter_context(Client(address))
         prefill.wait_in_force()

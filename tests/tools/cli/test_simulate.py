@@ -21,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 
 SIZES = ("--ranks", "3", "--layers", "2", "--experts", "6", "--hidden", "8", "--tokens", "4")
 SMALL = (*SIZES, "--step-seconds", "0.03")
-WAIT = 60
+WAIT = 600
 
 
 def simulated(*arguments: str) -> tuple[int, str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trimtab_client import Placement
+from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
 
 SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8, "step_seconds": 0.03}
@@ -12,6 +15,15 @@ SMALL = {"ranks": 4, "layers": 2, "experts": 8, "hidden": 16, "tokens": 8, "step
 def small_options(**values: object) -> FleetOptions:
     """Options of a small fleet, with these values changed."""
     return FleetOptions(**{**SMALL, **values})
+
+
+PATIENCE = 600.0
+"""Seconds that tests wait for a fleet. On a busy machine a server may take minutes to start."""
+
+
+def small_fleet(options: FleetOptions | None = None, **arguments: Any) -> Fleet:
+    """A fleet for which tests wait patiently."""
+    return Fleet(options or small_options(), **{"patience": PATIENCE, **arguments})
 
 
 def one_swap(placement: Placement) -> Placement:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import server_process
-from tests.tools.simulate.small import one_swap, small_options
+from tests.tools.simulate.small import one_swap, small_fleet, small_options
 from trimtab_client import Client, DeadlineExceededError, InvalidArgumentError, Placement
 from trimtab_protocol.version import Version
 from trimtab_tools.history import check_history, read_history
@@ -45,7 +45,7 @@ def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
 ) -> None:
     history = tmp_path / "history.jsonl"
     flags = ("--offer-seconds", "1")
-    with Fleet(small_options(barrier_every=3), history=history, server_flags=flags) as fleet:
+    with small_fleet(small_options(barrier_every=3), history=history, server_flags=flags) as fleet:
         targets = RandomTargets(fleet.options)
         fleet.switch_to(targets.after(fleet.target))
         epoch = fleet.wait_in_force().epoch
@@ -80,7 +80,7 @@ def test_a_server_may_be_killed_and_an_offer_to_a_stopped_rank_is_repeated(
 def test_a_flip_that_copies_wrong_weights_shows_as_wrong_tokens() -> None:
     """Nothing else could show it: all labels are right."""
     command = (sys.executable, "-m", "tests.tools.simulate.wrong_rank")
-    with Fleet(small_options(), rank_command=command) as fleet:
+    with small_fleet(rank_command=command) as fleet:
         fleet.wait_in_force()
         fleet.wait("a step", lambda: fleet.state.total().tokens or None)
         assert fleet.state.total().wrong == 0
@@ -100,7 +100,7 @@ def test_a_flip_that_copies_wrong_weights_shows_as_wrong_tokens() -> None:
 def test_a_fleet_uses_a_server_that_runs_already_and_does_not_touch_it(tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
     with server_process("--store", str(tmp_path / "db"), "--history", str(history)) as server:
-        with Fleet(small_options(ranks=2), server=server.address, history=history) as fleet:
+        with small_fleet(small_options(ranks=2), server=server.address, history=history) as fleet:
             fleet.switch_to(one_swap(fleet.target))
             with pytest.raises(InvalidArgumentError, match="server: the fleet has not started it"):
                 fleet.faults.kill_server()
@@ -113,7 +113,7 @@ def test_a_fleet_uses_a_server_that_runs_already_and_does_not_touch_it(tmp_path:
 @pytest.fixture(scope="module", params=["pull", "collective"])
 def fleet(request) -> Iterator[Fleet]:
     """A fleet that survives everything that tests do to it. Its report is checked at the end."""
-    with Fleet(small_options(transfer=request.param)) as running:
+    with small_fleet(small_options(transfer=request.param)) as running:
         yield running
         assert_clean(running.finish())
 
@@ -225,7 +225,7 @@ def test_a_rank_that_cannot_run_ends_the_fleet_with_its_last_words():
     command = (sys.executable, "-c", "import sys; sys.exit('no GPU here')")
     with (
         pytest.raises(FleetError, match=r"rank \d ended with code 1: no GPU here"),
-        Fleet(small_options(ranks=2), rank_command=command) as fleet,
+        small_fleet(small_options(ranks=2), rank_command=command) as fleet,
     ):
         fleet.wait_in_force()
 
@@ -245,7 +245,7 @@ def test_a_fleet_without_a_server_says_what_to_install(monkeypatch: pytest.Monke
 
     with (
         pytest.raises(FleetError, match=r"pip install 'trimtab-tools\[server\]'"),
-        Fleet(small_options()),
+        small_fleet(small_options()),
     ):
         pass
 
@@ -255,4 +255,4 @@ def test_a_history_that_is_not_empty_is_refused(tmp_path: Path):
     path.write_text("{}\n")
 
     with pytest.raises(InvalidArgumentError, match="is not empty"):
-        Fleet(small_options(), history=path)
+        small_fleet(history=path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tools.simulate.small import small_fleet
 from trimtab_client import InvalidArgumentError
 from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.faults import parse_fault
@@ -75,7 +76,7 @@ def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(
     trace = write_trace(tmp_path)
     options = FleetOptions(trace=trace, ranks=4, slots=12, windows=(0, 8), layers=1)
     fault = parse_fault("stop-rank:1@w5+0.2", 4, options.num_windows)
-    with Fleet(options, balance="shadow") as fleet:
+    with small_fleet(options, balance="shadow") as fleet:
         fleet.wait_in_force()
         with FaultSchedule(fleet, [fault]):
             fleet.wait("the fault", lambda: fleet.state.faults or None)
