@@ -11,8 +11,9 @@ anything that numpy or torch understands, and come out as numpy arrays. Legend f
 L layers, E logical experts, R expert slots, G GPUs, X replicas, M moves, K layers of a switch.
 
 `WorkerSession` and `AsyncWorkerSession` are for inference engines, which report loads and
-take new placements all at the same step. They, and what belongs to them, are loaded when
-first used: most programs that import this package are not engines.
+take new placements all at the same step; `EngineSession` and `AsyncEngineSession` are for
+those that switch by themselves. They, and what belongs to them, are loaded when first used:
+most programs that import this package are not engines.
 """
 
 from __future__ import annotations
@@ -56,38 +57,49 @@ from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
-from trimtab_protocol.messages import Scope, Transfer, Transfers
+from trimtab_protocol.messages import Scope, SwitchedBy, Transfer, Transfers
 from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
+    from trimtab_client.engine import (
+        AsyncEngineSession,
+        EngineAnswer,
+        EngineOptions,
+        EngineSession,
+    )
     from trimtab_client.worker.aio import AsyncWorkerSession
     from trimtab_client.worker.offer import Flip, StateEvent, SwitchOffer
     from trimtab_client.worker.options import WorkerOptions
     from trimtab_client.worker.session import WorkerSession
 
 _LATER = {
-    "AsyncWorkerSession": "aio",
-    "Flip": "offer",
-    "StateEvent": "offer",
-    "SwitchOffer": "offer",
-    "WorkerOptions": "options",
-    "WorkerSession": "session",
+    "AsyncEngineSession": "engine",
+    "AsyncWorkerSession": "worker.aio",
+    "EngineAnswer": "engine",
+    "EngineOptions": "engine",
+    "EngineSession": "engine",
+    "Flip": "worker.offer",
+    "StateEvent": "worker.offer",
+    "SwitchOffer": "worker.offer",
+    "WorkerOptions": "worker.options",
+    "WorkerSession": "worker.session",
 }
-"""Modules of `trimtab_client.worker` by what is loaded from them when first used."""
+"""Modules of `trimtab_client` by what is loaded from them when first used."""
 
 __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "AbortedError", "AccessDeniedError", "AlreadyExistsError", "AsyncClient", "AsyncWorkerSession",
-    "Balance", "BalanceStatus", "CallCancelledError", "Certainty", "Client", "ClientClosedError",
-    "DeadlineExceededError", "Decision", "Deployment", "DeploymentSpec", "DeploymentStatus",
-    "Effort", "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
+    "AbortedError", "AccessDeniedError", "AlreadyExistsError", "AsyncClient", "AsyncEngineSession",
+    "AsyncWorkerSession", "Balance", "BalanceStatus", "CallCancelledError", "Certainty", "Client",
+    "ClientClosedError", "DeadlineExceededError", "Decision", "Deployment", "DeploymentSpec",
+    "DeploymentStatus", "Effort", "EngineAnswer", "EngineOptions", "EngineSession",
+    "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
     "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
     "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
-    "SolverOptions", "StateEvent", "StreamItem", "SwitchOffer", "TlsOptions", "Topology",
-    "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
+    "SolverOptions", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions",
+    "Topology", "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
     "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
@@ -96,7 +108,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    thing = getattr(import_module(f"trimtab_client.worker.{_LATER[name]}"), name)
+    thing = getattr(import_module(f"trimtab_client.{_LATER[name]}"), name)
     globals()[name] = thing
     return thing
 

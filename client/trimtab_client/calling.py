@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
+from trimtab.v1alpha1.engine_service_pb2_grpc import EngineServiceStub
 from trimtab.wire.v1 import standard_pb2
 from trimtab_client import channel, health, wire
 from trimtab_client.exceptions import ClientClosedError
@@ -37,6 +38,7 @@ class ClientBase:
         self._channel = channel.open_channel(library, target, tls, max_message_bytes)
         self._solver = SolverServiceStub(self._channel)
         self._service = DeploymentServiceStub(self._channel)
+        self._engine = EngineServiceStub(self._channel)
         self._check = self._channel.unary_unary(**health.CHECK)
         self._streams: WeakSet[Any] = WeakSet()
 

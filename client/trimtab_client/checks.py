@@ -46,6 +46,12 @@ def text(value: str, field: str) -> str:
     return value
 
 
+def named(value: object, field: str) -> None:
+    """Check that `value` is a name: a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise invalid(field, f"{value!r} is not a name: give a string that is not empty")
+
+
 def _not_bool(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         raise TypeError("a bool is not a number")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Judgement, Policy
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_protocol.version import Version
 
 
@@ -21,6 +22,7 @@ class DeploymentSpec:
         model: name of the model, for people; may be empty.
         first_layer: the first of the model's MoE layers that belongs to the deployment: each
             pipeline stage is a deployment of its own.
+        switched_by: who moves the weights when the deployment switches.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DeploymentSpec:
     topology: Topology
     model: str = ""
     first_layer: int = 0
+    switched_by: SwitchedBy = SwitchedBy.WORKERS
 
 
 @dataclass(frozen=True)

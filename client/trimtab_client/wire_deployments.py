@@ -17,10 +17,12 @@ from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
 from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_protocol.wire.values import decode_topology, numbers_of, optional, value_of
 
 _MODES = numbers_of([mode for mode in Mode if mode is not Mode.UNKNOWN], pb.Mode, "MODE")
 _MODES_BACK: Mapping[int, Mode] = {number: mode for mode, number in _MODES.items()}
+_SWITCHED_BY = numbers_of(SwitchedBy, pb.SwitchedBy, "SWITCHED_BY")
 _REASONS = {
     pb.Reason.Value(f"REASON_{reason.name}"): reason
     for reason in Reason
@@ -81,11 +83,15 @@ def spec_message(spec: DeploymentSpec) -> pb.DeploymentSpec:
         num_layers=uint32(spec.num_layers, "spec.num_layers"),
         num_experts=uint32(spec.num_experts, "spec.num_experts"),
         topology=wire_values.topology_message(spec.topology, "spec.topology"),
+        switched_by=_SWITCHED_BY[spec.switched_by],
     )
 
 
 def _spec_value(message: pb.DeploymentSpec) -> DeploymentSpec:
-    return value_of(DeploymentSpec, message, topology=decode_topology(message.topology))
+    by_engine = message.switched_by == pb.SWITCHED_BY_ENGINE
+    switched_by = SwitchedBy.ENGINE if by_engine else SwitchedBy.WORKERS
+    topology = decode_topology(message.topology)
+    return value_of(DeploymentSpec, message, topology=topology, switched_by=switched_by)
 
 
 def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:

@@ -80,6 +80,11 @@ class Started(Event, kind="started"):
 
 
 @dataclass(frozen=True)
+class Deleted(Event, kind="deleted"):
+    """A deployment was deleted. Another that gets its name begins anew."""
+
+
+@dataclass(frozen=True)
 class EpochOpened(Event, kind="epoch"):
     """An epoch is durable."""
 

@@ -87,6 +87,17 @@ class Transfer(StrEnum):
     COLLECTIVE = "collective"
 
 
+class SwitchedBy(StrEnum):
+    """Who moves the weights of a deployment when it switches.
+
+    WORKERS: workers with sessions, all at the same step. ENGINE: the engine, as it does without
+    Trimtab.
+    """
+
+    WORKERS = "workers"
+    ENGINE = "engine"
+
+
 @dataclass(frozen=True)
 class Topology:
     """The slots, GPUs and nodes of one model instance.

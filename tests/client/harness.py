@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from inspect import isasyncgen
 from typing import Any
 
-from trimtab_client import AsyncClient
+from trimtab_client import AsyncClient, AsyncEngineSession, EngineOptions, EngineSession
 
 Wait = Callable[[Awaitable[Any]], Any]
 
@@ -56,3 +56,27 @@ class BlockingClient:
                 yield item
         finally:
             self._wait(items.aclose())
+
+    def engine_session(self, options: EngineOptions) -> Any:
+        """An `AsyncEngineSession` of this client, whose calls block."""
+        return _BlockingSession(self._wait, AsyncEngineSession(self._client, options))
+
+
+class _BlockingSession:
+    def __init__(self, wait: Wait, session: AsyncEngineSession) -> None:
+        self._wait = wait
+        self._session = session
+        self.forget_load = session.forget_load
+
+    def rebalance(self, *args: Any, **options: Any) -> Any:
+        return self._wait(self._session.rebalance(*args, **options))
+
+    def report_layers(self, *args: Any, **options: Any) -> Any:
+        return self._wait(self._session.report_layers(*args, **options))
+
+
+def engine_session(client: Any, options: EngineOptions) -> Any:
+    """A session of the kind that belongs to this client."""
+    if isinstance(client, BlockingClient):
+        return client.engine_session(options)
+    return EngineSession(client, options)

@@ -18,8 +18,8 @@ METHODS = sorted(
 )
 STREAMS = ("place_stream", "watch_placement")
 SUBMODULES = (
-    *("aio", "channel", "client", "deployments", "exceptions", "options", "placement"),
-    *("policies", "results", "retry"),
+    *("aio", "channel", "client", "deployments", "engine", "exceptions", "options"),
+    *("placement", "policies", "results", "retry"),
     *("worker.aio", "worker.offer", "worker.options", "worker.session"),
 )
 
@@ -80,7 +80,7 @@ def test_everything_public_is_exported_once_and_sorted() -> None:
     }
 
     elsewhere = {"Effort", "FieldViolation", "Objective", "ServingStatus"}
-    elsewhere |= {"Scope", "Topology", "Transfer", "Transfers", "Version"}
+    elsewhere |= {"Scope", "SwitchedBy", "Topology", "Transfer", "Transfers", "Version"}
     assert public | elsewhere == set(trimtab_client.__all__)
     assert list(trimtab_client.__all__) == sorted(set(trimtab_client.__all__))
 
@@ -90,7 +90,7 @@ def test_the_lazy_imports_match_those_of_type_checkers() -> None:
     source = inspect.getsource(trimtab_client)
     [block] = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     seen = {
-        alias.name: node.module.rpartition(".")[2]
+        alias.name: node.module.removeprefix("trimtab_client.")
         for node in block.body
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.store.failpoints import configure
 from trimtab_server.store.memory import MemoryDisk, MemoryStore
 from trimtab_server.store.sqlite import SqliteStore
+from trimtab_tools.history import check_history, read_history
 
 # Three layers of 8 experts in 12 slots, three on each of four GPUs.
 SPEC = DeploymentSpec(Topology(num_replicas=12, num_gpus=4), 3, 8, "local", "pull", 100)
@@ -67,6 +68,16 @@ async def server(
             yield deployments
         finally:
             await deployments.close()
+
+
+@asynccontextmanager
+async def recorded(folder: Path, **settings: object) -> AsyncIterator[Deployments]:
+    """A server with its store and its history in the folder. Its history breaks no rule."""
+    with closing(History(HistoryConfig(str(folder / "history.jsonl")))) as history:
+        async with server(folder / "trimtab.db", history, **settings) as deployments:
+            yield deployments
+    with (folder / "history.jsonl").open("rb") as lines:
+        assert not check_history(read_history(lines)).violations
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from tests.engine import scene
 from tests.engine.scene import OTHER, SPEC, UNTOUCHED, W0, W1
+from tests.engine.scene import recorded as server
 from tests.rpc.peers import counted, until
 from tests.servers import make_config
 from trimtab_protocol import messages
@@ -24,23 +24,9 @@ from trimtab_server.domain import errors
 from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.deployments import Deployments
-from trimtab_server.history.config import HistoryConfig
-from trimtab_server.history.history import History
 from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.sqlite import SqliteStore
-from trimtab_tools.history import check_history, read_history
-
-
-@asynccontextmanager
-async def server(folder, **settings) -> AsyncIterator[Deployments]:
-    """A server with its store and its history in the folder. Its history breaks no rule."""
-    with closing(History(HistoryConfig(str(folder / "history.jsonl")))) as history:
-        async with scene.server(folder / "trimtab.db", history, **settings) as deployments:
-            yield deployments
-    with (folder / "history.jsonl").open("rb") as lines:
-        assert not check_history(read_history(lines)).violations
 
 
 def edit(folder, statement: str, *values: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,15 +22,14 @@ from trimtab_server.domain.errors import (
 from trimtab_server.domain.placement import count_moves
 from trimtab_server.domain.topology import Topology
 from trimtab_server.policy.policy import Mode
-from trimtab_server.store.memory import MemoryDisk
 
 
 def imbalance_of(placement, load_LE=SKEWED):
     return float(imbalance(loads_with(placement, load_LE)).mean())
 
 
-async def test_an_engine_is_told_a_better_placement_until_there_is_none():
-    async with scene.server(balance="active") as deployments:
+async def test_an_engine_is_told_a_better_placement_until_there_is_none(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine, answers = Engine(deployments), []
         while not answers or answers[-1].switch is not None:
             before = engine.placement
@@ -50,8 +48,10 @@ async def test_an_engine_is_told_a_better_placement_until_there_is_none():
         assert engine.deployment.load().tolist() == pytest.approx(SKEWED / 100)
 
 
-async def test_the_first_call_may_move_experts_since_the_engine_says_how_long_a_step_takes():
-    async with scene.server(balance="active") as deployments:
+async def test_the_first_call_may_move_experts_since_the_engine_says_how_long_a_step_takes(
+    tmp_path,
+):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         assert (await engine.asks()).logged.decision.moves
         # A move of 100 s does not pay within 1000 steps of 50 ms.
@@ -59,8 +59,8 @@ async def test_the_first_call_may_move_experts_since_the_engine_says_how_long_a_
         assert (await heavy.asks()).kept_because == "too_costly"
 
 
-async def test_a_call_that_is_repeated_is_counted_and_planned_once():
-    async with scene.server(balance="active") as deployments:
+async def test_a_call_that_is_repeated_is_counted_and_planned_once(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         answer = await engine.asks()
         assert await engine.repeats() == answer
@@ -71,8 +71,8 @@ async def test_a_call_that_is_repeated_is_counted_and_planned_once():
         assert deployment.rollout.record.last_generation == 1
 
 
-async def test_a_caller_that_gives_up_finds_the_answer_when_it_comes_again():
-    async with scene.server(balance="active") as deployments:
+async def test_a_caller_that_gives_up_finds_the_answer_when_it_comes_again(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         call = asyncio.ensure_future(engine.asks())
         await asyncio.sleep(0)
@@ -83,8 +83,8 @@ async def test_a_caller_that_gives_up_finds_the_answer_when_it_comes_again():
         assert sum(engine.deployment.status.decisions.values()) == 1
 
 
-async def test_an_engine_that_keeps_its_placement_is_told_a_new_plan():
-    async with scene.server(balance="active") as deployments:
+async def test_an_engine_that_keeps_its_placement_is_told_a_new_plan(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         first = await engine.asks()
         second = await engine.asks()
@@ -93,8 +93,8 @@ async def test_an_engine_that_keeps_its_placement_is_told_a_new_plan():
         assert engine.deployment.rollout.record.in_force == Version(1, 0)
 
 
-async def test_a_placement_that_nobody_planned_is_taken_as_it_is():
-    async with scene.server(balance="active") as deployments:
+async def test_a_placement_that_nobody_planned_is_taken_as_it_is(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.asks()
         engine.placement = OTHER
@@ -105,8 +105,8 @@ async def test_a_placement_that_nobody_planned_is_taken_as_it_is():
         assert (await engine.asks()).in_force == answer.switch.version
 
 
-async def test_layers_that_were_switched_come_into_force_together():
-    async with scene.server(balance="active") as deployments:
+async def test_layers_that_were_switched_come_into_force_together(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         switch = (await engine.asks()).switch
         changed = (switch.placement.phy2log != UNTOUCHED.phy2log).any(1).nonzero()[0]
@@ -120,8 +120,8 @@ async def test_layers_that_were_switched_come_into_force_together():
         assert (await engine.asks()).in_force == switch.version
 
 
-async def test_layers_that_do_not_fit_are_refused():
-    async with scene.server(balance="active") as deployments:
+async def test_layers_that_do_not_fit_are_refused(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.asks()
         side, said = engine.deployment.engine, engine.layers(OTHER, 1)
@@ -138,8 +138,8 @@ async def test_layers_that_do_not_fit_are_refused():
 # Operators.
 
 
-async def test_a_pin_a_roll_back_and_a_trigger_are_the_answer_to_the_next_call():
-    async with scene.server(balance="active") as deployments:
+async def test_a_pin_a_roll_back_and_a_trigger_are_the_answer_to_the_next_call(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.obeys()
         operators = engine.deployment.operators
@@ -161,8 +161,8 @@ async def test_a_pin_a_roll_back_and_a_trigger_are_the_answer_to_the_next_call()
         assert engine.deployment.rollout.record.placement == OTHER
 
 
-async def test_a_paused_deployment_keeps_its_placement():
-    async with scene.server(balance="active") as deployments:
+async def test_a_paused_deployment_keeps_its_placement(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.asks()
         await engine.deployment.operators.pause("a rehearsal")
@@ -178,8 +178,10 @@ async def test_a_paused_deployment_keeps_its_placement():
 
 
 @pytest.mark.parametrize("observes", [False, True])
-async def test_in_shadow_mode_and_for_an_observing_engine_decisions_are_reported_only(observes):
-    async with scene.server(balance="active" if observes else "shadow") as deployments:
+async def test_in_shadow_mode_and_for_an_observing_engine_decisions_are_reported_only(
+    observes, tmp_path
+):
+    async with scene.recorded(tmp_path, balance="active" if observes else "shadow") as deployments:
         engine = Engine(deployments, observes=observes)
         answer = await engine.asks()
         assert answer.switch is None
@@ -196,8 +198,8 @@ async def test_in_shadow_mode_and_for_an_observing_engine_decisions_are_reported
         assert answer.logged.decision.candidate.before == pytest.approx(imbalance_of(OTHER))
 
 
-async def test_an_engine_that_only_observes_cannot_be_sent_anywhere():
-    async with scene.server(balance="active") as deployments:
+async def test_an_engine_that_only_observes_cannot_be_sent_anywhere(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments, observes=True)
         await engine.asks()
         with pytest.raises(FailedPreconditionError, match="the engine only reports"):
@@ -206,8 +208,8 @@ async def test_an_engine_that_only_observes_cannot_be_sent_anywhere():
         assert (await engine.asks()).switch is None
 
 
-async def test_only_calls_of_the_engine_make_plans():
-    async with scene.server(balance="active") as deployments:
+async def test_only_calls_of_the_engine_make_plans(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.obeys()
         before = dict(engine.deployment.status.decisions)
@@ -219,8 +221,8 @@ async def test_only_calls_of_the_engine_make_plans():
 # Processes and kinds.
 
 
-async def test_a_new_process_replaces_the_old_one():
-    async with scene.server(balance="active") as deployments:
+async def test_a_new_process_replaces_the_old_one(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         old = Engine(deployments)
         await old.obeys()
         new = Engine(deployments, incarnation=2)
@@ -231,8 +233,8 @@ async def test_a_new_process_replaces_the_old_one():
         assert len(new.deployment.status.workers) == 1
 
 
-async def test_each_kind_refuses_the_other():
-    async with scene.server() as deployments:
+async def test_each_kind_refuses_the_other(tmp_path):
+    async with scene.recorded(tmp_path) as deployments:
         engine = Engine(deployments)
         await engine.asks()
         with pytest.raises(FailedPreconditionError, match="switched_by: workers is not engine"):
@@ -242,9 +244,9 @@ async def test_each_kind_refuses_the_other():
             await Engine(deployments, name="w").asks()
 
 
-async def test_a_deployment_may_be_created_ahead_and_has_to_be_of_the_engines_shape():
+async def test_a_deployment_may_be_created_ahead_and_has_to_be_of_the_engines_shape(tmp_path):
     ahead = replace(BY_ENGINE, scope="", bytes_per_expert=0)
-    async with scene.server() as deployments:
+    async with scene.recorded(tmp_path) as deployments:
         await deployments.create("d", ahead, lambda policy: replace(policy, mode=Mode.SHADOW))
         engine = Engine(deployments)
         assert (await engine.asks()).logged.mode is Mode.SHADOW
@@ -254,8 +256,8 @@ async def test_a_deployment_may_be_created_ahead_and_has_to_be_of_the_engines_sh
             await Engine(deployments, spec=smaller, incarnation=2).asks()
 
 
-async def test_a_deployment_can_be_deleted_between_two_calls():
-    async with scene.server(balance="active") as deployments:
+async def test_a_deployment_can_be_deleted_between_two_calls(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.obeys()
         await deployments.delete("d")
@@ -270,15 +272,14 @@ async def test_a_deployment_can_be_deleted_between_two_calls():
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_a_server_that_starts_again_goes_on_with_what_is_in_force(taken, tmp_path: Path):
-    disk = tmp_path / "store"
-    async with scene.server(disk, balance="active") as deployments:
+async def test_a_server_that_starts_again_goes_on_with_what_is_in_force(taken, tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         answer = await engine.asks()
         tokens = engine.deployment.load().sum()
     if taken:
         engine.placement = answer.switch.placement
-    async with scene.server(disk, balance="active") as deployments:
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine.deployments = deployments
         assert deployments.find("d").load().sum() == pytest.approx(tokens)
         assert (await engine.repeats()).kept_because == "the report was counted before"
@@ -291,10 +292,9 @@ async def test_a_server_that_starts_again_goes_on_with_what_is_in_force(taken, t
 
 @pytest.mark.parametrize("when", ["before", "written"])
 @pytest.mark.parametrize("failures", [1, 2, 3])
-async def test_a_store_that_fails_loses_neither_load_nor_what_is_in_force(failures, when):
+async def test_a_store_that_fails_loses_neither_load_nor_what_is_in_force(failures, when, tmp_path):
     """Save 1, 2 or 3 after the engine took a placement: commit, end of the switch, next offer."""
-    disk = MemoryDisk()
-    async with scene.server(disk, balance="active") as deployments:
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.obeys()
         with scene.failing(f"save:{when}", f"@{failures}"):
@@ -312,8 +312,8 @@ async def test_a_store_that_fails_loses_neither_load_nor_what_is_in_force(failur
         assert engine.deployment.load().tolist() == pytest.approx(SKEWED / 100)
 
 
-async def test_a_server_that_drains_ends_the_session_and_turns_calls_away():
-    async with scene.server(balance="active") as deployments:
+async def test_a_server_that_drains_ends_the_session_and_turns_calls_away(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.asks()
         deployment = engine.deployment
@@ -323,8 +323,8 @@ async def test_a_server_that_drains_ends_the_session_and_turns_calls_away():
             await engine.asks()
 
 
-async def test_a_report_that_fell_is_refused_and_changes_nothing():
-    async with scene.server(balance="active") as deployments:
+async def test_a_report_that_fell_is_refused_and_changes_nothing(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
         engine = Engine(deployments)
         await engine.asks()
         with pytest.raises(InvalidArgumentError, match=r"report.counts\[1, 0\]"):

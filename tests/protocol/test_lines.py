@@ -28,6 +28,7 @@ A = Process("a", 4)
 
 EVENTS = [
     history.Started(2),
+    history.Deleted(),
     events.epoch_opened(EPOCH, IN_EPOCH).event,
     events.offered(SWITCH, IN_EPOCH).event,
     events.prepared(Prepared(FIRST, NEW.digest), "a", 4).event,

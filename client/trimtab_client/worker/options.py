@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trimtab_client.checks import integer, text
+from trimtab_client.checks import integer, named, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
@@ -63,8 +63,8 @@ class WorkerOptions:
     first_layer: int = 0
 
     def __post_init__(self) -> None:
-        _name(self.deployment, "deployment")
-        _name(self.worker, "worker")
+        named(self.deployment, "deployment")
+        named(self.worker, "worker")
         for name, kind in (("scope", Scope), ("transfer", Transfer)):
             value = getattr(self, name)
             if value not in tuple(kind):
@@ -80,7 +80,7 @@ class WorkerOptions:
         self._set("gpus", check_gpus(self.gpus, self.topology))
         if self.group_id == "" and self.owns_all:
             self._set("group_id", uuid.uuid4().hex)
-        _name(self.group_id, "group_id")
+        named(self.group_id, "group_id")
         self._set("incarnation", self.incarnation or time.time_ns())
 
     @property
@@ -119,8 +119,3 @@ def check_placement(placement: Placement, topology: Topology) -> None:
     wanted = topology.num_replicas, topology.num_gpus
     if seen != wanted:
         raise invalid("placement", f"(slots, GPUs) {seen} are not the topology's {wanted}")
-
-
-def _name(value: object, field_name: str) -> None:
-    if not isinstance(value, str) or not value:
-        raise invalid(field_name, f"{value!r} is not a name: give a string that is not empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.domain.topology import Topology
 from trimtab_server.rollout.record import Record
@@ -23,7 +24,7 @@ class DeploymentSpec:
         bytes_per_expert: size of the weights of one expert in one layer.
         model: name of the model, for people; empty if it is unknown.
         first_layer: index of the deployment's first layer among the model's MoE layers.
-        switched_by: "workers" with sessions, or the "engine" as it does by itself.
+        switched_by: who moves the weights.
     """
 
     topology: Topology
@@ -34,12 +35,12 @@ class DeploymentSpec:
     bytes_per_expert: int = 0
     model: str = ""
     first_layer: int = 0
-    switched_by: str = "workers"
+    switched_by: str = SwitchedBy.WORKERS
 
     @property
     def by_engine(self) -> bool:
         """Whether the engine switches it by itself."""
-        return self.switched_by == "engine"
+        return self.switched_by == SwitchedBy.ENGINE
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
+from trimtab_protocol.history import Deleted
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
@@ -221,6 +222,7 @@ class Deployments:
                 await deployment.wait_idle()
                 with self._events(name).reporting_store_errors():
                     await self._store.call(self._store.store.delete, name)
+                deployment.events.note(Deleted())
             except UnavailableError:
                 self._by_name[name] = deployment
                 deployment.mark_deleted(False)

@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError, require, require_all
@@ -32,9 +33,9 @@ MODES: Mapping[int, Mode] = {
     pb.MODE_ACTIVE: Mode.ACTIVE,
 }
 SWITCHED_BY: Mapping[int, str] = {
-    pb.SWITCHED_BY_UNSPECIFIED: "workers",
-    pb.SWITCHED_BY_WORKERS: "workers",
-    pb.SWITCHED_BY_ENGINE: "engine",
+    pb.SWITCHED_BY_UNSPECIFIED: SwitchedBy.WORKERS,
+    pb.SWITCHED_BY_WORKERS: SwitchedBy.WORKERS,
+    pb.SWITCHED_BY_ENGINE: SwitchedBy.ENGINE,
 }
 POLICY_FIELDS = [
     field.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab.v1alpha1 import engine_service_pb2 as pb
 from trimtab_protocol.errors import gather
-from trimtab_protocol.messages import Scope
+from trimtab_protocol.messages import Scope, SwitchedBy
 from trimtab_protocol.wire import engine
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.engine.deployment_spec import DeploymentSpec
@@ -29,7 +29,7 @@ def decode_call(message: pb.RebalanceRequest) -> EngineRequest:
         bytes_per_expert=setup.bytes_per_expert,
         model=setup.model,
         first_layer=setup.first_layer,
-        switched_by="engine",
+        switched_by=SwitchedBy.ENGINE,
     )
     return EngineRequest(call, spec)
 

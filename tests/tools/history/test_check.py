@@ -48,6 +48,22 @@ def test_deployments_are_checked_separately() -> None:
     assert (report.deployments, report.epochs) == (3, 6)
 
 
+def test_a_deleted_deployment_begins_anew() -> None:
+    def lines() -> list[Line]:
+        run = Run("d", seed=1)
+        run.opened()
+        run.switched()
+        return run.lines
+
+    deleted = {"kind": "deleted", "deployment": "d"}
+
+    assert judge([*lines(), *lines()]).violations
+    report = judge([*lines(), deleted, *lines()], complete=True)
+
+    assert report.violations == ()
+    assert (report.epochs, report.committed) == (2, 2)
+
+
 STEPS: dict[str, Callable[[Run], None]] = {
     "switch": Run.switched,
     "refuse": Run.refused,

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trimtab_protocol.history import Again, Event, Flipped, Other, Started
+from trimtab_protocol.history import Again, Deleted, Event, Flipped, Other, Started
 from trimtab_tools.history import invariants, rules
 from trimtab_tools.history.past import Past
 
@@ -94,6 +94,7 @@ def check_history(events: Iterable[Event], *, complete: bool = False) -> Report:
 class _Checker:
     def __init__(self) -> None:
         self._pasts: defaultdict[str, Past] = defaultdict(Past)
+        self._deleted: list[Past] = []
         self._started: Started | None = None
         self._events = 0
         self._flips = 0
@@ -114,6 +115,8 @@ class _Checker:
         match event:
             case Other():
                 self._others[event.kind] += 1
+            case Deleted():
+                self._deleted.append(self._pasts.pop(event.deployment, Past()))
             case Started():
                 self._report("P1", event, rules.p1(self._started, event))
                 if self._started is not None and event.term <= self._started.term:
@@ -140,7 +143,7 @@ class _Checker:
                 self._violations.append(Violation("liveness", line, deployment, message))
 
     def report(self) -> Report:
-        pasts = self._pasts.values()
+        pasts = [*self._deleted, *self._pasts.values()]
         return Report(
             violations=tuple(self._violations),
             events=self._events,
