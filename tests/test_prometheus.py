@@ -61,6 +61,7 @@ LIVE = (
     'layers="mean"}'
 )
 MODE = 'trimtab_deployment_mode{instance="a",deployment="d",mode="%s"}'
+BY = 'trimtab_deployment_switched_by{instance="a",deployment="d",by="%s"}'
 WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
 
 
@@ -77,6 +78,11 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
         ({'trimtab_store_failures_total{instance="a"}': "1x20"}, None),
         ({PHASE % "offered": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
         ({PHASE % "aborting": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
+        (
+            {PHASE % "offered": "1x20", AGE: RISING, BY % "workers": "1x20"},
+            "TrimtabSwitchStuck ticket",
+        ),
+        ({PHASE % "offered": "1x20", AGE: RISING, BY % "engine": "1x20"}, None),
         ({PHASE % "aborting": "1x20", AGE: "0+40x20"}, None),
         ({PHASE % "aborting": "0x20", PHASE % "committed": "1x20", AGE: RISING}, None),
         ({LIVE % "estimate": "1.5x20", MODE % "active": "1x20"}, "TrimtabUnbalanced ticket"),
@@ -89,7 +95,15 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
     ids=[
         *("paused", "not paused", "an alarm", "the first alarm of a new series", "an old alarm"),
         *("a failure of the store", "an old one", "offered for long", "aborting for long"),
-        *("aborting", "committed for long", "unbalanced", "in the shadow", "for a moment"),
+        *(
+            "offered to workers",
+            "offered to an engine",
+            "aborting",
+            "committed for long",
+            "unbalanced",
+            "in the shadow",
+            "for a moment",
+        ),
         *("balanced", "absent workers", "none"),
     ],
 )

@@ -27,6 +27,7 @@ from trimtab_client import (
     Placement,
     Policy,
     Reason,
+    SwitchedBy,
     Topology,
     Version,
     WorkerStatus,
@@ -53,8 +54,10 @@ POLICY = Policy(
 )
 POLICY_MESSAGE = pb.Policy(**{**asdict(POLICY), "mode": pb.MODE_SHADOW})
 
-SPEC = DeploymentSpec("d", 3, 4, Topology(6, 2, 2, 2), model="m", first_layer=5)
-SPEC_MESSAGE = pb.DeploymentSpec(**asdict(SPEC))
+SPEC = DeploymentSpec(
+    "d", 3, 4, Topology(6, 2, 2, 2), model="m", first_layer=5, switched_by=SwitchedBy.ENGINE
+)
+SPEC_MESSAGE = pb.DeploymentSpec(**{**asdict(SPEC), "switched_by": pb.SWITCHED_BY_ENGINE})
 
 JUDGED = Judgement(step=26, steps=64, promised=0.5, realised=0.375)
 JUDGED_MESSAGE = pb.Judgement(**asdict(JUDGED))

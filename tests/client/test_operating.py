@@ -174,7 +174,7 @@ def test_omitted_arguments_are_not_sent(service: RunningService, client: Any) ->
 
     bare, empty = service.deployments.requests
     assert {field.name for field, _ in bare.spec.ListFields()} == {
-        *("name", "num_layers", "num_experts", "topology")
+        *("name", "num_layers", "num_experts", "topology", "switched_by")
     }
     assert not bare.HasField("policy")
     assert empty.policy.ListFields() == []

@@ -219,6 +219,8 @@ def test_the_status_shows_only_what_is_known(
         'trimtab_placement_generation{deployment="d"} 7.0',
         'trimtab_placement_age_seconds{deployment="d"} 40.0',
         'trimtab_estimate_age_seconds{deployment="d"} 3.0',
+        'trimtab_deployment_switched_by{by="workers",deployment="d"} 1.0',
+        'trimtab_deployment_switched_by{by="engine",deployment="d"} 0.0',
         'trimtab_deployment_mode{deployment="d",mode="off"} 0.0',
         'trimtab_deployment_mode{deployment="d",mode="shadow"} 1.0',
         'trimtab_deployment_mode{deployment="d",mode="active"} 0.0',

@@ -133,7 +133,8 @@ class DeploymentServiceServicer(object):
 
     def DeleteDeployment(self, request, context):
         """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
-        sessions.
+        sessions. One that its engine switches can be deleted at any time: the
+        engine's next call creates it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

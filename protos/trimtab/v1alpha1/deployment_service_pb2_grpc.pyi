@@ -57,7 +57,8 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
     ]
     """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
-    sessions.
+    sessions. One that its engine switches can be deleted at any time: the
+    engine's next call creates it again.
     """
 
     Trigger: grpc.UnaryUnaryMultiCallable[
@@ -179,7 +180,8 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse,
     ]
     """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
-    sessions.
+    sessions. One that its engine switches can be deleted at any time: the
+    engine's next call creates it again.
     """
 
     Trigger: grpc.aio.UnaryUnaryMultiCallable[
@@ -311,7 +313,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.DeleteDeploymentResponse]]:
         """Deletes a deployment. Fails with FAILED_PRECONDITION while workers have
-        sessions.
+        sessions. One that its engine switches can be deleted at any time: the
+        engine's next call creates it again.
         """
 
     @abc.abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_protocol.version import Version
 from trimtab_server.domain.balance import OverLayers
 from trimtab_server.engine.decision_log import LoggedDecision
@@ -78,6 +79,7 @@ class Status:
         decisions: number of decisions since the server's start, by reason.
         past: versions to which it can be rolled back, the oldest first.
         last_judgement: the result of the last switch that could be judged; None if there is none.
+        switched_by: who moves the weights.
     """
 
     in_force: Version | None
@@ -99,6 +101,7 @@ class Status:
     decisions: Mapping[str, int]
     past: tuple[Version, ...]
     last_judgement: Judgement | None = None
+    switched_by: str = SwitchedBy.WORKERS
 
     @property
     def absent(self) -> int:

@@ -41,6 +41,7 @@ def build_status(
         last_decision=decisions.last,
         last_judgement=decisions.judged,
         decisions=dict(decisions.counts),
+        switched_by=core.spec.switched_by,
         past=tuple(served.version for served in record.past),
     )
 

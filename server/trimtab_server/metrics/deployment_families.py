@@ -138,6 +138,11 @@ MODE = Family(
     "1 for the current mode of the deployment (off, shadow, active, pinned), 0 for the other "
     "modes.",
 )
+SWITCHED_BY = Family(
+    "trimtab_deployment_switched_by{deployment,by}",
+    "1 for who moves the weights of the deployment: workers with sessions (workers), or the engine "
+    "by itself (engine). 0 for the other.",
+)
 PAUSED_FOR = Family(
     "trimtab_deployment_paused_info{deployment,reason}",
     "1 while the deployment is paused; the label has the first 100 characters of the reason. "

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_server.engine.status import Status
 from trimtab_server.metrics import deployment_families as families
 from trimtab_server.metrics.deployment_gauge import DeploymentGauge, Labels
 from trimtab_server.policy.policy import Mode
 
 _MODES = (*(mode.value for mode in Mode), "pinned")
+_SWITCHED_BY = tuple(by.value for by in SwitchedBy)
 _BALANCES = {
     "predicted": ("predicted", "reports"),
     "predicted_smoothed": ("predicted", "estimate"),
@@ -34,6 +36,7 @@ class StatusMetrics:
         self._placement_age = DeploymentGauge(families.PLACEMENT_AGE, registry)
         self._estimate_age = DeploymentGauge(families.ESTIMATE_AGE, registry)
         self._mode = DeploymentGauge(families.MODE, registry)
+        self._switched_by = DeploymentGauge(families.SWITCHED_BY, registry)
 
     def update(self, deployment: str, status: Status) -> None:
         """Show the current status of a deployment."""
@@ -46,6 +49,8 @@ class StatusMetrics:
         self._generation.set(deployment, {(): version.generation if version else 0})
         self._placement_age.set(deployment, _if_known(status.in_force_seconds))
         self._estimate_age.set(deployment, _if_known(status.estimate_age))
+        by = status.switched_by
+        self._switched_by.set(deployment, {(each,): each == by for each in _SWITCHED_BY})
         self._mode.set(deployment, {(mode,): mode == status.mode for mode in _MODES})
 
     def remove(self, deployment: str) -> None:

@@ -102,6 +102,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
     shown = {name: value.strip() for name, value in shown.items()}
     assert shown == {
         "mode": "paused",
+        "switched by": "engine",
         "paused": "maintenance",
         "pinned to": OTHER.digest.hex(),
         "in force": "2.7",
@@ -180,7 +181,18 @@ CREATE += ["--slots", "6", "--gpus", "2"]
 
 def test_create_sends_its_arguments(cli: Cli, scripted: Scripted) -> None:
     scripted.answer = pb.CreateDeploymentResponse(deployment=deployment())
-    more = ["--nodes", "2", "--groups", "2", "--model", "m", "--first-layer", "5"]
+    more = [
+        "--nodes",
+        "2",
+        "--groups",
+        "2",
+        "--model",
+        "m",
+        "--first-layer",
+        "5",
+        "--switched-by",
+        "engine",
+    ]
     out = cli.out(*CREATE, *more, "--mode", "shadow", "--least-gain", "0.5")
 
     assert out == (

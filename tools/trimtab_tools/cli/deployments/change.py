@@ -8,6 +8,7 @@ from typing import Any
 from trimtab_client.deployments import DeploymentSpec
 from trimtab_client.options import Topology
 from trimtab_client.policies import Policy
+from trimtab_protocol.messages import SwitchedBy
 from trimtab_tools.cli.command import (
     add_name,
     add_nodes,
@@ -46,7 +47,8 @@ _DELETE = """\
 examples:
   trimtab deployments delete prod
 
-No worker may be connected.
+No worker may be connected. A deployment that its engine switches by itself can be deleted at any
+time; the engine's next call creates it again.
 """
 
 
@@ -84,6 +86,8 @@ def _add_spec(group: argparse._ArgumentGroup) -> None:
     add_option(group, "--model", "MODEL", str, "name of the model, for people", default="")
     about = "number of its first layer in the model (default: 0)"
     add_option(group, "--first-layer", "N", int, about, default=0)
+    kinds, about = [each.value for each in SwitchedBy], "who moves the weights (default: workers)"
+    group.add_argument("--switched-by", choices=kinds, default=kinds[0], help=about)
 
 
 def run_create(arguments: argparse.Namespace) -> int:
@@ -95,6 +99,7 @@ def run_create(arguments: argparse.Namespace) -> int:
         topology=from_arguments(Topology, arguments),
         model=arguments.model,
         first_layer=arguments.first_layer,
+        switched_by=SwitchedBy(arguments.switched_by),
     )
     with connect(arguments) as client:
         found = client.create_deployment(spec, policy_of(arguments))

@@ -69,6 +69,7 @@ def moment(time: datetime) -> str:
 def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
     status, balance = deployment.status, deployment.status.balance
     yield "mode", mode_of(deployment)
+    yield "switched by", _shown(deployment.spec.switched_by)
     if status.paused_reason is not None:
         yield "paused", status.paused_reason
     if status.pinned_digest is not None:
