@@ -1,0 +1,117 @@
+"""The places where vLLM is changed: its policy, and two functions that tell what a call is about.
+
+vLLM calls a policy with a load and a map, but says neither for which model nor whether it is only
+the rehearsal of its memory profile. Who calls the policy knows both, so these functions note it
+before they go on as they were.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from vllm.distributed.eplb import async_worker, policy
+from vllm.distributed.eplb.eplb_state import EplbState
+from vllm.distributed.eplb.policy.default import DefaultEplbPolicy
+
+_POLICY = "default"
+"""The only name that vLLM's configuration allows; the policy under it is replaced."""
+
+_KNOWN: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "EplbState.rearrange": (
+        EplbState.rearrange,
+        ("self", "is_profile", "rank_mapping", "use_last_expert_load"),
+    ),
+    "run_rebalance_experts": (
+        async_worker.run_rebalance_experts,
+        ("model_state", "eplb_state", "physical_to_logical_map_cpu", "stream"),
+    ),
+    "DefaultEplbPolicy.rebalance_experts": (
+        DefaultEplbPolicy.rebalance_experts,
+        (
+            *("weight", "num_replicas", "num_groups", "num_nodes", "num_ranks"),
+            "old_global_expert_indices",
+        ),
+    ),
+}
+
+
+class _Current(threading.local):
+    """What the thread rebalances now.
+
+    Attributes:
+        state: the engine's `EplbState`; None outside a rebalance.
+        models: its models that a policy has still to be asked for, in their order.
+        is_traffic: whether the load is new and real, and no rehearsal.
+    """
+
+    state: Any = None
+    models: Iterator[Any] = iter(())
+    is_traffic: bool = False
+
+
+_current = _Current()
+
+
+def next_model() -> tuple[Any, Any] | None:
+    """The engine's state, and its model that a policy is being asked for.
+
+    None if that is unknown, or if the load is no new traffic. Each call is one question.
+    """
+    model = next(_current.models, None)
+    if model is None or not _current.is_traffic:
+        return None
+    return _current.state, model
+
+
+def unknown_parts() -> str:
+    """Which parts of this vLLM are not as this plug-in knows them; empty if all are."""
+    found = []
+    for name, (function, expected) in _KNOWN.items():
+        names = tuple(inspect.signature(function).parameters)
+        if names != expected:
+            found.append(f"{name}{names} is not {name}{expected}".replace("'", ""))
+    if policy.EPLB_POLICIES.get(_POLICY) is not DefaultEplbPolicy:
+        found.append(f"the policy {_POLICY!r} is not DefaultEplbPolicy")
+    return "; ".join(found)
+
+
+def install(new_policy: type) -> None:
+    """Replace vLLM's policy, and note what its calls are about."""
+    policy.EPLB_POLICIES[_POLICY] = new_policy
+    rearrange, run = EplbState.rearrange, async_worker.run_rebalance_experts
+
+    @wraps(rearrange)
+    def noted_rearrange(
+        self: Any,
+        is_profile: bool = False,
+        rank_mapping: dict[int, int] | None = None,
+        use_last_expert_load: bool = False,
+    ) -> Any:
+        is_traffic = not (is_profile or use_last_expert_load)
+        with _noted(self, list(self.model_states.values()), is_traffic):
+            return rearrange(self, is_profile, rank_mapping, use_last_expert_load)
+
+    @wraps(run)
+    def noted_run(model_state: Any, eplb_state: Any, *more: Any, **named: Any) -> Any:
+        with _noted(eplb_state, [model_state], is_traffic=True):
+            return run(model_state, eplb_state, *more, **named)
+
+    EplbState.rearrange = noted_rearrange
+    async_worker.run_rebalance_experts = noted_run
+
+
+class _noted:  # noqa: N801 - used as a function
+    """Note what this thread rebalances, until the end of the block."""
+
+    def __init__(self, state: Any, models: list[Any], is_traffic: bool) -> None:
+        self._noting = state, iter(models), is_traffic
+
+    def __enter__(self) -> None:
+        _current.state, _current.models, _current.is_traffic = self._noting
+
+    def __exit__(self, *_: object) -> None:
+        _current.state, _current.models, _current.is_traffic = None, iter(()), False
