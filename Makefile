@@ -10,7 +10,7 @@ ARGS   ?=
 OUT    ?= protos
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check compat bench plot protos format clean
+.PHONY: help setup demo serve test check compat engines bench plot protos format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -61,6 +61,14 @@ compat:  ## Run the client alone on the oldest and newest versions of its depend
 		$(VENV)-compat/bin/python -W error tests/compat.py || exit 1; \
 	done
 
+$(VENV)-engines/.ready: tests/engines/prepare.py tests/engines/requirements.txt constraints.txt
+	@echo "fetching the engines' code into $(VENV)-engines (once; 400 MB)"
+	@$(PYTHON) tests/engines/prepare.py $(VENV)-engines
+	@touch $@
+
+engines: $(VENV)/.dev $(VENV)-engines/.ready  ## Run the engines' own load balancers with the plug-ins
+	$(BIN)/python -m pytest tests/engines $(ARGS)
+
 bench: $(VENV)/.dev  ## Measure balance, moves and the overhead of RPCs (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -86,4 +94,4 @@ format: $(VENV)/.dev  ## Format the code
 	$(BIN)/buf format --write
 
 clean:  ## Remove the virtual environments
-	rm -rf $(VENV) $(VENV)-protos $(VENV)-compat
+	rm -rf $(VENV) $(VENV)-protos $(VENV)-compat $(VENV)-engines

@@ -96,10 +96,15 @@ class Leader:
     """The process of a group that speaks for it. Nothing here raises: the engine serves on.
 
     It connects when it is first used, so it may be made before a fork.
+
+    Args:
+        settings: of the plug-in.
+        logger: the engine's, which is told of switches and failures.
     """
 
-    def __init__(self, settings: PluginSettings) -> None:
+    def __init__(self, settings: PluginSettings, logger: logging.Logger) -> None:
         self._settings = settings
+        self._log = logger
         self._client: Client | None = None
         self._sessions: dict[str, EngineSession] = {}
         self._last_failure = ""
@@ -118,17 +123,19 @@ class Leader:
         except TrimtabError as error:
             # A failure that lasts is told once.
             if str(error) != self._last_failure:
-                logger.warning("Trimtab: %s keeps its placement: %s", name, error)
+                self._log.warning("Trimtab: %s keeps its placement: %s", name, error)
             self._last_failure = str(error)
             return None
-        except Exception:
-            logger.exception("Trimtab: %s keeps its placement", name)
+        except Exception:  # noqa: BLE001 - the engine serves on
+            self._log.exception("Trimtab: %s keeps its placement", name)
             return None
         self._last_failure = ""
         if answer.placement is None:
-            logger.info("Trimtab: %s keeps its placement: %s", name, answer.kept_because)
+            self._log.info("Trimtab: %s keeps its placement: %s", name, answer.kept_because)
         else:
-            logger.info("Trimtab: %s switches to %s, %d moves", name, answer.version, answer.moves)
+            self._log.info(
+                "Trimtab: %s switches to %s, %d moves", name, answer.version, answer.moves
+            )
         return answer.placement
 
     def tell(self, load: ModelLoad) -> None:
@@ -146,9 +153,9 @@ class Leader:
         try:
             self._connected().health(timeout=self._settings.timeout)
         except TrimtabError as error:
-            logger.warning("Trimtab: no server at %s yet: %s", self._settings.target, error)
-        except Exception:
-            logger.exception("Trimtab: no connection to %s", self._settings.target)
+            self._log.warning("Trimtab: no server at %s yet: %s", self._settings.target, error)
+        except Exception:  # noqa: BLE001 - the engine serves on
+            self._log.exception("Trimtab: no connection to %s", self._settings.target)
 
     def _tell_all(self) -> None:
         while self._reports is not None:

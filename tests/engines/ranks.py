@@ -42,7 +42,6 @@ def serve(ranks: int, serve_rank: ServeRank, options: dict[str, Any]) -> None:
         sys.exit("a rank has died")
     finally:
         for process in processes:
-            process.join(5)
             process.kill()
 
 

@@ -14,7 +14,8 @@ from trimtab_client.plugin import Leader, PluginSettings
 
 __version__ = "0.1.0"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.trimtab")
+"""Shown as vLLM's own messages are."""
 
 
 def register() -> None:
@@ -32,13 +33,13 @@ def register() -> None:
         logger.debug("trimtab-vllm is not active: TRIMTAB_TARGET is not set")
         return
     # Only now: these import parts of the engine.
-    from trimtab_vllm import hooks  # noqa: PLC0415
-    from trimtab_vllm.policy import make_policy  # noqa: PLC0415
+    from trimtab_vllm import hooks
+    from trimtab_vllm.policy import make_policy
 
     unknown = hooks.unknown_parts()
     if unknown:
         logger.warning("trimtab-vllm is not active: this vLLM is not known: %s", unknown)
         return
-    hooks.install(make_policy(Leader(settings), observes=settings.observes))
+    hooks.install(make_policy(Leader(settings, logger), observes=settings.observes))
     what = "reports to" if settings.observes else "asks"
     logger.info("trimtab-vllm: EPLB %s %s as %s", what, settings.target, settings.deployment)

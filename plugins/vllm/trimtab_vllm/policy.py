@@ -14,14 +14,14 @@ from trimtab_client import Topology
 from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed
 from trimtab_vllm import hooks
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.trimtab")
 
 
 def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
     """A policy of vLLM's kind, which is a class without instances.
 
     Args:
-        leader: asks the server; used on rank 0.
+        leader: asks the server; used on rank 0 of the group that vLLM balances.
         observes: whether vLLM's own policy decides, and the server is only told.
     """
 
@@ -39,9 +39,10 @@ def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
             old_global_expert_indices: torch.Tensor | None = None,
         ) -> torch.Tensor:
             """See `AbstractEplbPolicy.rebalance_experts`."""
-            own = weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices
+            old = old_global_expert_indices
+            own = weight, num_replicas, num_groups, num_nodes, num_ranks, old
             asked = hooks.next_model()
-            if asked is None or not _fits(old_global_expert_indices, num_replicas):
+            if asked is None or old is None or not _fits(old, num_replicas):
                 # A rehearsal, or a group that grows or shrinks: the map cannot stay as it is.
                 _warm(leader)
                 return DefaultEplbPolicy.rebalance_experts(*own)
@@ -54,15 +55,14 @@ def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
                 return DefaultEplbPolicy.rebalance_experts(*own)
             # From here on, all ranks do the same, and only the broadcast waits for another.
             target = None if load is None else leader.ask(load)
-            assert old_global_expert_indices is not None
-            return torch.from_numpy(agreed(target, old_global_expert_indices.numpy(), _broadcast))
+            return torch.from_numpy(agreed(target, old.numpy(), _broadcast))
 
     return TrimtabPolicy
 
 
-def _fits(old: torch.Tensor | None, num_replicas: int) -> bool:
+def _fits(old: torch.Tensor, num_replicas: int) -> bool:
     """Whether the map in force may stay: it has all slots, and an expert in each."""
-    return old is not None and old.shape[1] == num_replicas and bool((old >= 0).all())
+    return old.shape[1] == num_replicas and bool((old >= 0).all())
 
 
 def _warm(leader: Leader) -> None:

@@ -1,0 +1,146 @@
+"""SGLang's hooks: around the planning of a map, and around a rebalance, which knows the weights."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import torch
+from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
+from sglang.srt.eplb import eplb_algorithms
+from sglang.srt.eplb.eplb_manager import EPLBManager
+from sglang.srt.eplb.expert_location import get_global_expert_location_metadata
+from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+from trimtab_client import Placement, Topology
+from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed
+
+logger = logging.getLogger("sglang.trimtab")
+
+Maps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+_PLAN = "sglang.srt.eplb.eplb_algorithms.rebalance_experts"
+_REBALANCE = "sglang.srt.eplb.eplb_manager.EPLBManager.rebalance"
+_KNOWN = {
+    "rebalance_experts": (
+        eplb_algorithms.rebalance_experts,
+        (
+            *("tokens_per_expert", "num_physical_experts", "num_local_physical_experts"),
+            *("num_groups", "num_nodes", "algorithm"),
+        ),
+    ),
+    "EPLBManager.rebalance": (EPLBManager.rebalance, ("self",)),
+}
+
+
+def unknown_parts() -> str:
+    """Which parts of this SGLang are not as this plug-in knows them; empty if all are."""
+    found = []
+    for name, (function, expected) in _KNOWN.items():
+        names = tuple(inspect.signature(function).parameters)
+        if names != expected:
+            found.append(f"{name}{names} is not {name}{expected}".replace("'", ""))
+    return "; ".join(found)
+
+
+def install(leader: Leader, *, observes: bool) -> None:
+    """Register the hooks.
+
+    Args:
+        leader: asks the server; used on rank 0.
+        observes: whether SGLang's own algorithm decides, and the server is only told.
+    """
+    hooks = _Hooks(leader, observes=observes)
+    HookRegistry.register(_PLAN, hooks.plan, HookType.AROUND)
+    HookRegistry.register(_REBALANCE, hooks.rebalance, HookType.AROUND)
+
+
+class _Hooks:
+    def __init__(self, leader: Leader, *, observes: bool) -> None:
+        self._leader = leader
+        self._observes = observes
+        self._manager: Any = None
+
+    def rebalance(self, original: Any, manager: Any) -> Any:
+        """Note who rebalances: it knows the model, and how often it rebalances."""
+        self._manager = manager
+        return original(manager)
+
+    def plan(
+        self,
+        original: Any,
+        tokens_per_expert: torch.Tensor,
+        num_physical_experts: int,
+        num_local_physical_experts: int,
+        num_groups: int | None,
+        num_nodes: int,
+        algorithm: Any,
+    ) -> Maps:
+        """The maps for a load: SGLang's, or those that all ranks have agreed on."""
+        sizes = num_physical_experts, num_local_physical_experts
+        own = tokens_per_expert, *sizes, num_groups, num_nodes, algorithm
+        in_force = _in_force(num_physical_experts, algorithm)
+        if in_force is None or self._manager is None:
+            return _maps_of(original(*own))
+        load = None
+        if torch.distributed.get_rank() == 0:
+            load = _load_of(self._manager, in_force, own)
+        if self._observes:
+            if load is not None:
+                self._leader.tell(load)
+            return _maps_of(original(*own))
+        # From here on, all ranks do the same, and only the broadcast waits for another.
+        target = None if load is None else self._leader.ask(load)
+        device, experts = in_force.device, tokens_per_expert.shape[-1]
+
+        def broadcast(message: IntArray) -> None:
+            # As SGLang does it for groups that have grown.
+            there = torch.from_numpy(message).to(device)
+            torch.distributed.broadcast(there, src=0)
+            message[:] = there.cpu().numpy()
+
+        phy2log = agreed(target, in_force.cpu().numpy(), broadcast)
+        maps = Placement.of(phy2log, experts, num_physical_experts // num_local_physical_experts)
+        three = (maps.phy2log, maps.log2phy, maps.logcnt)
+        return _maps_of(tuple(torch.tensor(each, dtype=torch.int64) for each in three))
+
+
+def _in_force(num_physical_experts: int, algorithm: Any) -> torch.Tensor | None:
+    """The map in force [L, R]; None if it cannot stay, or if not all ranks plan."""
+    elastic = ElasticEPStateManager.instance()
+    metadata = get_global_expert_location_metadata()
+    if metadata is None or "elasticity" in algorithm.name:
+        return None
+    if elastic is not None and elastic.has_scaled:
+        # Only one rank plans for a group that has grown.
+        return None
+    in_force: torch.Tensor = metadata.physical_to_logical_map
+    return in_force if in_force.shape[1] == num_physical_experts else None
+
+
+def _load_of(manager: Any, in_force: torch.Tensor, own: tuple[Any, ...]) -> ModelLoad | None:
+    """What the server is told; None if the engine keeps it elsewhere than is known."""
+    counts, slots, local, num_groups, num_nodes, algorithm = own
+    try:
+        weights = next(iter(manager._get_model().routed_experts_weights_of_layer.values()))  # noqa: SLF001
+        groups = num_groups or 1
+        hierarchical = algorithm.name.endswith("_hierarchical") and groups % num_nodes == 0
+        nodes = num_nodes if (slots // local) % num_nodes == 0 else 1
+        return ModelLoad(
+            key="",
+            model="",
+            topology=Topology(slots, slots // local, nodes, groups if hierarchical else 1),
+            bytes_per_expert=sum(each[0].numel() * each.element_size() for each in weights),
+            counts_LE=counts.sum(0).long().cpu().numpy(),
+            phy2log_LR=in_force.cpu().numpy(),
+            steps=max(1, int(manager._rebalance_num_iterations)),  # noqa: SLF001
+        )
+    except Exception:
+        logger.exception("trimtab-sglang cannot tell the server about this model")
+        return None
+
+
+def _maps_of(three: Any) -> Maps:
+    phy2log, log2phy, logcnt = three
+    return phy2log, log2phy, logcnt

@@ -1,0 +1,80 @@
+"""Makes a place where the engines' own code runs without a GPU.
+
+    python tests/engines/prepare.py FOLDER
+
+The folder gets a virtual environment with this project's client and plug-ins, and the Python files
+of the engines' wheels. Their machine code is left out: it needs an accelerator.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENGINES = {"vllm": "0.33.0", "sglang": "0.5.23"}
+
+
+def main() -> None:
+    """Make the folder."""
+    folder = Path(sys.argv[1])
+    venv.create(folder, with_pip=True, clear=True)
+    [torch] = re.findall("^torch==.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    pip(folder, "install", torch, "-r", *packages())
+    for name, version in ENGINES.items():
+        wheels = folder / "wheels"
+        pip(
+            folder,
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "-d",
+            wheels,
+            f"{name}=={version}",
+        )
+        [wheel] = wheels.glob(f"{name}-*.whl")
+        with zipfile.ZipFile(wheel) as files:
+            names = [each for each in files.namelist() if not each.endswith((".so", ".cubin"))]
+            files.extractall(folder / name, members=names)
+        wheel.unlink()
+    call_it_a_build_for_cpus(folder / "vllm", ENGINES["vllm"])
+    describe(folder / "sglang", "torchvision", "0.28.0")
+
+
+def packages() -> list[str | Path]:
+    """What is installed beside torch."""
+    plugins = [part for each in sorted((ROOT / "plugins").iterdir()) for part in ("-e", each)]
+    return [Path(__file__).with_name("requirements.txt"), "-e", ROOT, *plugins]
+
+
+def pip(folder: Path, *arguments: str | Path) -> None:
+    """Run pip in the environment."""
+    command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*command, *arguments], check=True)
+
+
+def call_it_a_build_for_cpus(folder: Path, version: str) -> None:
+    """Give vLLM the version of its build for CPUs, from which it takes its platform."""
+    described = (folder / f"vllm-{version}.dist-info").rename(
+        folder / f"vllm-{version}+cpu.dist-info"
+    )
+    metadata = described / "METADATA"
+    text = metadata.read_text()
+    metadata.write_text(text.replace(f"\nVersion: {version}\n", f"\nVersion: {version}+cpu\n"))
+
+
+def describe(folder: Path, name: str, version: str) -> None:
+    """Let SGLang find the version of a package that it imports and does not use here."""
+    described = folder / f"{name}-{version}.dist-info"
+    described.mkdir()
+    lines = ("Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "")
+    (described / "METADATA").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
