@@ -33,19 +33,19 @@ class Group:
         """Take steps on all ranks.
 
         Returns:
-            What the ranks have seen: `maps`, `switched` and `rebalances`, which have to be the same
-            on all of them, `wrong` slots, and the `slowest` step in seconds.
+            What the ranks have seen, the same on all of them: `maps`, `rebalances`, how many of
+            them `moved` an expert, and how many steps `switched` a layer. And the `wrong` slots.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"steps": steps, **how}) + "\n")
         self._process.stdin.flush()
         seen = self._answer()
-        alike = ("maps", "switched", "rebalances")
+        alike = ("maps", "rebalances", "moved", "switched")
         for name in alike:
             assert all(each[name] == seen[0][name] for each in seen), f"ranks differ in {name}"
         assert all(each["worker_lives"] for each in seen), self.log
-        wrong, slowest = sum(each["wrong"] for each in seen), max(each["slowest"] for each in seen)
-        return {**{name: seen[0][name] for name in alike}, "wrong": wrong, "slowest": slowest}
+        wrong = sum(each["wrong"] for each in seen)
+        return {**{name: seen[0][name] for name in alike}, "wrong": wrong}
 
     @property
     def log(self) -> str:

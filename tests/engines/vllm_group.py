@@ -23,7 +23,7 @@ import torch
 RANKS, LAYERS, EXPERTS, SPARE, WIDTH = 4, 6, 16, 4, 3
 SLOTS = EXPERTS + SPARE
 LOCAL = SLOTS // RANKS
-INTERVAL, WINDOW = 16, 8
+INTERVAL = WINDOW = 8
 TOKENS = 4096
 """Of one rank in one step and layer."""
 
@@ -134,13 +134,14 @@ class Rank:
         self.models = list(self.state.model_states.values())
         self.state.start_async_loop()
         self.maps = [each.physical_to_logical_map.clone() for each in self.models]
+        self.before = [each.tolist() for each in self.maps]
         self.rng = np.random.default_rng(5)
         self.steps = 0
         torch.distributed.barrier()
 
     def run(self, command: dict[str, Any]) -> dict[str, Any]:
         """Take steps, and say what happened in them."""
-        seen: dict[str, Any] = {"rebalances": 0, "switched": 0, "wrong": 0, "slowest": 0.0}
+        seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
         if self.rank == command.get("plant"):
             self.models[0].model.expert_weights[0][0][0] += 0.5
         for _ in range(command["steps"]):
@@ -150,11 +151,9 @@ class Rank:
                 time.sleep(0.2)
             if not command.get("idle"):
                 self.count_tokens()
-            counter, began = self.state.expert_rearrangement_step, time.monotonic()
+            counter = self.state.expert_rearrangement_step
             self.state.step()
-            seen["slowest"] = max(seen["slowest"], time.monotonic() - began)
-            seen["rebalances"] += self.state.expert_rearrangement_step < counter
-            self.look(seen)
+            self.look(seen, rebalanced=self.state.expert_rearrangement_step < counter)
             self.steps += 1
             if self.state.is_async:
                 time.sleep(command.get("pause", 0.002))
@@ -175,8 +174,13 @@ class Rank:
                 counts_R = self.rng.multinomial(TOKENS, share_R / share_R.sum())
                 model_state.expert_load_pass[layer] += torch.from_numpy(counts_R).int()
 
-    def look(self, seen: dict[str, Any]) -> None:
+    def look(self, seen: dict[str, Any], *, rebalanced: bool) -> None:
         """Compare the weights in each slot with those of the expert that the map has there."""
+        if rebalanced:
+            now = [each.physical_to_logical_map.tolist() for each in self.models]
+            seen["rebalances"] += 1
+            seen["moved"] += now != self.before
+            self.before = now
         for index, model_state in enumerate(self.models):
             now = model_state.physical_to_logical_map
             seen["switched"] += not torch.equal(now, self.maps[index])
