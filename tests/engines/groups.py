@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,69 @@ FOLDER = ROOT / ".venv-engines"
 """Made by `make engines`."""
 
 
-class Group:
-    """The ranks of an engine.
+class Host:
+    """The process that has imported an engine, and starts its groups.
 
-    Attributes:
-        log: what they have printed beside their answers.
+    Args:
+        engine: "vllm" or "sglang".
+        folder: where the logs go.
     """
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process = process
+    def __init__(self, engine: str, folder: Path) -> None:
+        self._folder = folder
+        self._groups = 0
+        paths = os.pathsep.join(map(str, (FOLDER / engine, ROOT)))
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+        self.log = folder / "host"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [FOLDER / "bin" / "python", "-m", f"tests.engines.{engine}_group"],
+                cwd=ROOT,
+                env={**os.environ, **threads, "PYTHONPATH": paths},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def start(self, options: dict[str, Any], **settings: str) -> Group:
+        """Start the ranks of a group; those of the group before end.
+
+        Args:
+            options: see the main module of the engine's ranks.
+            **settings: of the plug-in, without the TRIMTAB_ of their names.
+        """
+        self._groups += 1
+        log = self._folder / f"group{self._groups}"
+        environ = {f"TRIMTAB_{name}": value for name, value in settings.items()}
+        self.ask({"start": options, "environ": environ, "log": str(log)})
+        return Group(self, log)
+
+    def ask(self, command: dict[str, Any]) -> list[dict[str, Any]]:
+        """What all ranks answer to a command."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(command) + "\n")
+        stdin.flush()
+        line = stdout.readline()
+        assert line, self.log.read_text() + (self._folder / f"group{self._groups}").read_text()
+        answers: list[dict[str, Any]] = json.loads(line)
+        return answers
+
+    def close(self) -> None:
+        """End the process, and the ranks with it."""
+        with self._process as process:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+class Group:
+    """The ranks of an engine, until its host starts others."""
+
+    def __init__(self, host: Host, log: Path) -> None:
+        self._host = host
         self._log = log
-        self.ranks = len(self._answer())
 
     def run(self, steps: int, **how: Any) -> dict[str, Any]:
         """Take steps on all ranks.
@@ -36,10 +86,7 @@ class Group:
             What the ranks have seen, the same on all of them: `maps`, `rebalances`, how many of
             them `moved` an expert, and how many steps `switched` a layer. And the `wrong` slots.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"steps": steps, **how}) + "\n")
-        self._process.stdin.flush()
-        seen = self._answer()
+        seen = self._host.ask({"steps": steps, **how})
         alike = ("maps", "rebalances", "moved", "switched")
         for name in alike:
             assert all(each[name] == seen[0][name] for each in seen), f"ranks differ in {name}"
@@ -49,52 +96,33 @@ class Group:
 
     @property
     def log(self) -> str:
-        """What the ranks have printed beside their answers."""
+        """What the ranks have printed."""
         return self._log.read_text()
 
-    def _answer(self) -> list[dict[str, Any]]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, self.log
-        answer: list[dict[str, Any]] = json.loads(line)
-        return answer
+
+class Hosts:
+    """A host for each engine that is asked for."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+        self._hosts: dict[str, Host] = {}
+
+    def group(self, engine: str, options: dict[str, Any], **settings: str) -> Group:
+        """New ranks of an engine; see `Host.start`."""
+        if engine not in self._hosts:
+            self._hosts[engine] = Host(engine, self._folders.mktemp(engine))
+        return self._hosts[engine].start(options, **settings)
+
+    def close(self) -> None:
+        """End them."""
+        for host in self._hosts.values():
+            host.close()
 
 
-@contextmanager
-def group(
-    engine: str, folder: Path, options: dict[str, Any], **environment: str
-) -> Iterator[Group]:
-    """Start the ranks of an engine, with these variables in their environment.
-
-    Args:
-        engine: "vllm" or "sglang".
-        folder: where the log goes.
-        options: see the main module of the engine's ranks.
-        **environment: settings of the plug-in, without the TRIMTAB_ of their names.
-    """
-    python = FOLDER / "bin" / "python"
+def require_engines() -> None:
+    """Skip the test if the engines' code is not here. It fails where CI says so."""
     if not (FOLDER / ".ready").exists():
         reason = "the engines' code is not here: make engines"
-        if os.environ.get("TRIMTAB_REQUIRE_SERVICES"):
+        if os.environ.get("TRIMTAB_REQUIRE_ENGINES"):
             pytest.fail(reason)
         pytest.skip(reason)
-    variables = {f"TRIMTAB_{name}": value for name, value in environment.items()}
-    paths = os.pathsep.join(map(str, (FOLDER / engine, ROOT)))
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    command = [python, "-m", f"tests.engines.{engine}_group", json.dumps(options)]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **threads, **variables, "PYTHONPATH": paths},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Group(process, folder / "log")
-        finally:
-            process.kill()

