@@ -15,11 +15,15 @@ import trimtab_server
 import trimtab_tools
 
 ROOT = Path(__file__).parents[1]
+PLUGINS = {"vllm": "vllm.general_plugins", "sglang": "sglang.srt.plugins"}
+"""The engines that have a plug-in, and the group of entry points that each of them loads."""
 FOLDERS = {"client": ROOT, "server": ROOT / "server", "tools": ROOT / "tools"}
+FOLDERS |= {engine: ROOT / "plugins" / engine for engine in PLUGINS}
 PACKAGES = {
     "client": {"trimtab", "trimtab_protocol", "trimtab_client"},
     "server": {"trimtab_server"},
     "tools": {"trimtab_tools"},
+    **{engine: {f"trimtab_{engine}"} for engine in PLUGINS},
 }
 
 
@@ -47,9 +51,10 @@ def test_a_wheel_holds_its_packages_and_says_that_they_are_typed(wheels, name):
 def test_every_module_of_a_package_is_in_its_wheel(wheels, name):
     files = set(zipfile.ZipFile(wheels[name]).namelist())
 
-    folders = {"trimtab": "protos", "trimtab_protocol": "protocol"}
+    folders = {"trimtab": ROOT / "protos", "trimtab_protocol": ROOT / "protocol"}
+    folders["trimtab_client"] = ROOT / "client"
     for package in PACKAGES[name]:
-        folder = ROOT / folders.get(package, name)
+        folder = folders.get(package, FOLDERS[name])
         modules = {str(path.relative_to(folder)) for path in (folder / package).rglob("*.py")}
         assert modules
         assert modules <= files
@@ -62,6 +67,15 @@ def test_a_wheel_brings_its_licence(wheels, name):
     for file in ("LICENSE", "NOTICE"):
         (found,) = (path for path in wheel.namelist() if path.endswith(f"/licenses/{file}"))
         assert wheel.read(found) == (ROOT / file).read_bytes()
+
+
+@pytest.mark.parametrize("engine", PLUGINS)
+def test_an_engine_finds_its_plugin(wheels, engine):
+    wheel = zipfile.ZipFile(wheels[engine])
+
+    (found,) = (path for path in wheel.namelist() if path.endswith("entry_points.txt"))
+    lines = wheel.read(found).decode().split()
+    assert lines == [f"[{PLUGINS[engine]}]", "trimtab", "=", f"trimtab_{engine}:register"]
 
 
 @pytest.mark.slow
@@ -88,7 +102,10 @@ def test_the_clients_wheel_alone_has_no_command_and_runs(wheels, tmp_path):
 
 def test_all_distributions_have_one_version_and_depend_on_it():
     assert trimtab_client.__version__ == trimtab_server.__version__ == trimtab_tools.__version__
-    for name in ("server", "tools"):
+    for engine in PLUGINS:
+        source = (FOLDERS[engine] / f"trimtab_{engine}" / "__init__.py").read_text()
+        assert f'__version__ = "{trimtab_client.__version__}"' in source
+    for name in ("server", "tools", *PLUGINS):
         text = (FOLDERS[name] / "pyproject.toml").read_text()
         pins = re.findall(r"trimtab-[a-z]+==([0-9.]+)", text)
         assert pins
