@@ -5,13 +5,15 @@ Legend for all shapes: L layers, E logical experts, R expert slots.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from trimtab_client.channel import TlsOptions
 from trimtab_client.client import Client
 from trimtab_client.engine import EngineOptions, EngineSession
-from trimtab_client.exceptions import TrimtabError, invalid
+from trimtab_client.exceptions import InvalidArgumentError, TrimtabError, invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
@@ -100,9 +102,13 @@ class Leader:
     Args:
         settings: of the plug-in.
         logger: the engine's, which is told of switches and failures.
+
+    Attributes:
+        observes: whether the engine's own policy decides, and the server is only told.
     """
 
     def __init__(self, settings: PluginSettings, logger: logging.Logger) -> None:
+        self.observes = settings.observes
         self._settings = settings
         self._log = logger
         self._client: Client | None = None
@@ -181,6 +187,57 @@ class Leader:
             )
             session = self._sessions[load.key] = EngineSession(self._connected(), options)
         return session
+
+
+class Hooks(Protocol):
+    """The places where a plug-in changes its engine."""
+
+    def unknown_parts(self) -> str:
+        """Which parts of the engine are not as the plug-in knows them; empty if all are."""
+
+    def install(self, leader: Leader) -> None:
+        """Change the engine, in which the leader then asks the server."""
+
+
+def activate(plugin: str, logger: logging.Logger, load: Callable[[], Hooks]) -> None:
+    """Change an engine, if the environment asks for it.
+
+    If a setting is wrong, or the engine is none that the plug-in knows, a warning says so, and the
+    engine is left as it was.
+
+    Args:
+        plugin: name of the plug-in.
+        logger: the engine's.
+        load: imports the hooks, and with them parts of the engine.
+    """
+    try:
+        settings = PluginSettings.from_environ(os.environ)
+    except InvalidArgumentError as error:
+        logger.warning("%s is not active: %s", plugin, error)
+        return
+    if settings is None:
+        logger.debug("%s is not active: TRIMTAB_TARGET is not set", plugin)
+        return
+    hooks = load()
+    unknown = hooks.unknown_parts()
+    if unknown:
+        logger.warning("%s is not active: this engine is not known: %s", plugin, unknown)
+        return
+    hooks.install(Leader(settings, logger))
+    what = "reports to" if settings.observes else "asks"
+    logger.info("%s: EPLB %s %s as %s", plugin, what, settings.target, settings.deployment)
+
+
+def changed_signatures(
+    known: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]],
+) -> list[str]:
+    """Functions of an engine, by name, whose parameters are not those that a plug-in knows."""
+    seen = {name: tuple(inspect.signature(each).parameters) for name, (each, _) in known.items()}
+    return [
+        f"{name}({', '.join(seen[name])}) is not {name}({', '.join(expected)})"
+        for name, (_, expected) in known.items()
+        if seen[name] != expected
+    ]
 
 
 def agreed(

@@ -21,7 +21,14 @@ from trimtab_client import (
     TlsOptions,
     Topology,
 )
-from trimtab_client.plugin import Leader, ModelLoad, PluginSettings, agreed
+from trimtab_client.plugin import (
+    Leader,
+    ModelLoad,
+    PluginSettings,
+    activate,
+    agreed,
+    changed_signatures,
+)
 
 NEEDED = {"TRIMTAB_TARGET": "host:1", "TRIMTAB_DEPLOYMENT": "prod"}
 TOPOLOGY = Topology(num_replicas=12, num_gpus=4)
@@ -59,6 +66,64 @@ def test_settings_are_read_from_the_environment() -> None:
 def test_a_wrong_setting_is_named(variable: str, value: str, complaint: str) -> None:
     with pytest.raises(InvalidArgumentError, match=complaint):
         PluginSettings.from_environ({**NEEDED, variable: value})
+
+
+# Active or not.
+
+
+class Engine:
+    """Hooks of an engine that has these unknown parts."""
+
+    def __init__(self, unknown: str = "") -> None:
+        self.unknown = unknown
+        self.leader: Leader | None = None
+
+    def unknown_parts(self) -> str:
+        return self.unknown
+
+    def install(self, leader: Leader) -> None:
+        self.leader = leader
+
+
+@pytest.mark.parametrize(
+    ("environ", "unknown", "said"),
+    [
+        ({}, "", "trimtab-x is not active: TRIMTAB_TARGET is not set"),
+        ({**NEEDED, "TRIMTAB_MODE": "lead"}, "", "trimtab-x is not active: TRIMTAB_MODE: 'lead'"),
+        (NEEDED, "step(a)", "trimtab-x is not active: this engine is not known: step(a)"),
+    ],
+)
+def test_an_engine_is_left_as_it_was(environ, unknown, said, monkeypatch, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    engine = Engine(unknown)
+    for name in NEEDED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    activate("trimtab-x", logger, lambda: engine)
+    assert engine.leader is None
+    assert [record.message for record in caplog.records if said in record.message]
+    assert len(caplog.records) == 1
+
+
+def test_an_engine_that_is_known_gets_a_leader(monkeypatch, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    engine = Engine()
+    for name, value in {**NEEDED, "TRIMTAB_MODE": "observe"}.items():
+        monkeypatch.setenv(name, value)
+    activate("trimtab-x", logger, lambda: engine)
+    assert engine.leader is not None
+    assert engine.leader.observes
+    assert "trimtab-x: EPLB reports to host:1 as prod" in caplog.text
+
+
+def test_parameters_that_changed_are_named() -> None:
+    def step(state: object, more: object) -> None:
+        """A function of an engine."""
+
+    assert changed_signatures({"step": (step, ("state", "more"))}) == []
+    [found] = changed_signatures({"step": (step, ("state",))})
+    assert found == "step(state, more) is not step(state)"
 
 
 # One answer for all ranks.

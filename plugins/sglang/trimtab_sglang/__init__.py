@@ -7,10 +7,8 @@ processes. Without TRIMTAB_TARGET in the environment it does nothing.
 from __future__ import annotations
 
 import logging
-import os
 
-from trimtab_client import InvalidArgumentError
-from trimtab_client.plugin import Leader, PluginSettings
+from trimtab_client import plugin
 
 __version__ = "0.1.0"
 
@@ -19,26 +17,11 @@ logger = logging.getLogger("sglang.trimtab")
 
 
 def register() -> None:
-    """Register hooks with SGLang, if the environment asks for it.
+    """Let SGLang's EPLB ask Trimtab, if the environment says so: see `plugin.activate`."""
+    plugin.activate("trimtab-sglang", logger, _hooks)
 
-    If a setting is wrong, or the engine is none that this version knows, a warning says so, and the
-    engine is left as it was.
-    """
-    try:
-        settings = PluginSettings.from_environ(os.environ)
-    except InvalidArgumentError as error:
-        logger.warning("trimtab-sglang is not active: %s", error)
-        return
-    if settings is None:
-        logger.debug("trimtab-sglang is not active: TRIMTAB_TARGET is not set")
-        return
-    # Only now: this imports parts of the engine.
+
+def _hooks() -> plugin.Hooks:
     from trimtab_sglang import hooks
 
-    unknown = hooks.unknown_parts()
-    if unknown:
-        logger.warning("trimtab-sglang is not active: this SGLang is not known: %s", unknown)
-        return
-    hooks.install(Leader(settings, logger), observes=settings.observes)
-    what = "reports to" if settings.observes else "asks"
-    logger.info("trimtab-sglang: EPLB %s %s as %s", what, settings.target, settings.deployment)
+    return hooks

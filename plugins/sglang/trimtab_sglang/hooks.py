@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import Any
 
@@ -14,7 +13,7 @@ from sglang.srt.eplb.expert_location import get_global_expert_location_metadata
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from trimtab_client import Placement, Topology
-from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed
+from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed, changed_signatures
 
 logger = logging.getLogger("sglang.trimtab")
 
@@ -36,30 +35,19 @@ _KNOWN = {
 
 def unknown_parts() -> str:
     """Which parts of this SGLang are not as this plug-in knows them; empty if all are."""
-    found = []
-    for name, (function, expected) in _KNOWN.items():
-        names = tuple(inspect.signature(function).parameters)
-        if names != expected:
-            found.append(f"{name}{names} is not {name}{expected}".replace("'", ""))
-    return "; ".join(found)
+    return "; ".join(changed_signatures(_KNOWN))
 
 
-def install(leader: Leader, *, observes: bool) -> None:
-    """Register the hooks.
-
-    Args:
-        leader: asks the server; used on rank 0.
-        observes: whether SGLang's own algorithm decides, and the server is only told.
-    """
-    hooks = _Hooks(leader, observes=observes)
+def install(leader: Leader) -> None:
+    """Register the hooks, in which the leader asks the server, on rank 0."""
+    hooks = _Hooks(leader)
     HookRegistry.register(_PLAN, hooks.plan, HookType.AROUND)
     HookRegistry.register(_REBALANCE, hooks.rebalance, HookType.AROUND)
 
 
 class _Hooks:
-    def __init__(self, leader: Leader, *, observes: bool) -> None:
+    def __init__(self, leader: Leader) -> None:
         self._leader = leader
-        self._observes = observes
         self._manager: Any = None
 
     def rebalance(self, original: Any, manager: Any) -> Any:
@@ -86,7 +74,7 @@ class _Hooks:
         load = None
         if torch.distributed.get_rank() == 0:
             load = _load_of(self._manager, in_force, own)
-        if self._observes:
+        if self._leader.observes:
             if load is not None:
                 self._leader.tell(load)
             return _maps_of(original(*own))

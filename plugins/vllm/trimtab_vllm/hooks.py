@@ -7,7 +7,6 @@ before they go on as they were.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -16,6 +15,9 @@ from typing import Any
 from vllm.distributed.eplb import async_worker, policy
 from vllm.distributed.eplb.eplb_state import EplbState
 from vllm.distributed.eplb.policy.default import DefaultEplbPolicy
+
+from trimtab_client.plugin import Leader, changed_signatures
+from trimtab_vllm.policy import make_policy
 
 _POLICY = "default"
 """The only name that vLLM's configuration allows; the policy under it is replaced."""
@@ -69,19 +71,15 @@ def next_model() -> tuple[Any, Any] | None:
 
 def unknown_parts() -> str:
     """Which parts of this vLLM are not as this plug-in knows them; empty if all are."""
-    found = []
-    for name, (function, expected) in _KNOWN.items():
-        names = tuple(inspect.signature(function).parameters)
-        if names != expected:
-            found.append(f"{name}{names} is not {name}{expected}".replace("'", ""))
+    found = changed_signatures(_KNOWN)
     if policy.EPLB_POLICIES.get(_POLICY) is not DefaultEplbPolicy:
         found.append(f"the policy {_POLICY!r} is not DefaultEplbPolicy")
     return "; ".join(found)
 
 
-def install(new_policy: type) -> None:
+def install(leader: Leader) -> None:
     """Replace vLLM's policy, and note what its calls are about."""
-    policy.EPLB_POLICIES[_POLICY] = new_policy
+    policy.EPLB_POLICIES[_POLICY] = make_policy(leader, next_model)
     rearrange, run = EplbState.rearrange, async_worker.run_rebalance_experts
 
     @wraps(rearrange)

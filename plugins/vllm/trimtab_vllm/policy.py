@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,17 +13,18 @@ from vllm.distributed.parallel_state import get_eplb_group, get_pp_group
 
 from trimtab_client import Topology
 from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed
-from trimtab_vllm import hooks
 
 logger = logging.getLogger("vllm.trimtab")
 
 
-def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
+def make_policy(
+    leader: Leader, next_model: Callable[[], tuple[Any, Any] | None]
+) -> type[AbstractEplbPolicy]:
     """A policy of vLLM's kind, which is a class without instances.
 
     Args:
         leader: asks the server; used on rank 0 of the group that vLLM balances.
-        observes: whether vLLM's own policy decides, and the server is only told.
+        next_model: returns what a call is about: see `hooks.next_model`.
     """
 
     class TrimtabPolicy(AbstractEplbPolicy):  # type: ignore[misc]  # vLLM is not installed here
@@ -41,7 +43,7 @@ def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
             """See `AbstractEplbPolicy.rebalance_experts`."""
             old = old_global_expert_indices
             own = weight, num_replicas, num_groups, num_nodes, num_ranks, old
-            asked = hooks.next_model()
+            asked = next_model()
             if asked is None or old is None or not _fits(old, num_replicas):
                 # A rehearsal, or a group that grows or shrinks: the map cannot stay as it is.
                 _warm(leader)
@@ -49,7 +51,7 @@ def make_policy(leader: Leader, *, observes: bool) -> type[AbstractEplbPolicy]:
             load = None
             if get_eplb_group().rank_in_group == 0:
                 load = _load_of(*asked, own)
-            if observes:
+            if leader.observes:
                 if load is not None:
                     leader.tell(load)
                 return DefaultEplbPolicy.rebalance_experts(*own)
