@@ -233,6 +233,16 @@ async def test_a_new_process_replaces_the_old_one(tmp_path):
         assert len(new.deployment.status.workers) == 1
 
 
+async def test_a_call_that_does_not_belong_here_harms_nobody(tmp_path):
+    async with scene.recorded(tmp_path, balance="active") as deployments:
+        engine = Engine(deployments)
+        await engine.obeys()
+        smaller = replace(BY_ENGINE, topology=Topology(12, 2))
+        with pytest.raises(FailedPreconditionError, match="num_gpus: 2 is not 4"):
+            await Engine(deployments, spec=smaller, incarnation=2).asks()
+        assert (await engine.asks()).in_force == Version(1, 1)
+
+
 async def test_each_kind_refuses_the_other(tmp_path):
     async with scene.recorded(tmp_path) as deployments:
         engine = Engine(deployments)

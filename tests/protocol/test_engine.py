@@ -85,6 +85,15 @@ def test_everything_wrong_with_a_call_is_named_at_once() -> None:
     assert fields == {"deployment", "placement", "report"}
 
 
+@given(calls())
+def test_counts_have_the_shape_of_the_placement(call: EngineCall) -> None:
+    said = engine.encode_call(call)
+    said.report.counts.CopyFrom(encode_tensor(np.zeros((9, 9), np.int64)))
+
+    with pytest.raises(MalformedError, match=r"report\.counts\.shape: \[9, 9\] is not \[L, E\]"):
+        engine.decode_call(said)
+
+
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
 def test_a_step_takes_a_finite_time(seconds: float) -> None:
     with pytest.raises(MalformedError, match=f"step_seconds: {seconds} is not a duration"):

@@ -56,7 +56,11 @@ def _require_name_and_numbers(message: pb.RebalanceRequest) -> None:
 
 def _report(message: pb.RebalanceRequest) -> Report:
     require(message.HasField("report"), "report", "is required")
-    return requests.decode_report(message.report)
+    report = requests.decode_report(message.report)
+    shape = list(report.counts_LE.shape)
+    wanted = [*message.placement.phy2log.shape[:1], message.num_experts]
+    require(shape == wanted, "report.counts.shape", f"{shape} is not [L, E] = {wanted}")
+    return report
 
 
 def encode_layers(switched: SwitchedLayers) -> pb.ReportLayersRequest:

@@ -158,4 +158,5 @@ class Deployment:
 
     async def close(self) -> None:
         """Finish all changes, and refuse further ones."""
+        await self.engine.wait_idle()
         await self._core.close()

@@ -68,6 +68,12 @@ class DeploymentSpec:
             if value != theirs[name] and not (name == "model" and "" in (value, theirs[name]))
         )
 
+    def require_agreement(self, other: DeploymentSpec, deployment: str) -> None:
+        """Raise FailedPreconditionError if a worker says another spec than this."""
+        differences = self.differences(other)
+        if differences:
+            raise FailedPreconditionError(f"deployment {deployment!r} differs in {differences}")
+
     def require_same_sizes(self, record: Record, deployment: str) -> None:
         """Raise FailedPreconditionError if the stored record is of other sizes."""
         placement = record.placement

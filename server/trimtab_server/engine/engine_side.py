@@ -117,6 +117,10 @@ class EngineSide:
         """
         return await self._executor.run(self._switched(switched))
 
+    async def wait_idle(self) -> None:
+        """Return once all calls have been answered, also those whose callers have given up."""
+        await self._executor.wait_idle()
+
     def leave(self) -> None:
         """End the engine's session. Its next call begins another one."""
         session, self._session = self._session, None
@@ -198,9 +202,12 @@ class EngineSide:
     async def _join(self, request: EngineRequest, number: int) -> None:
         """Begin a session: of the group that serves if nothing has changed, or of a new one."""
         setup, placement = request.call.setup, request.call.placement
+        core = self._core
+        # A call that does not belong here must not end the session of the engine that does.
+        core.spec.updated_from(request.spec).require_agreement(request.spec, core.name)
         # After a failure of the store the rollout is ahead of it: any change brings it back.
-        await self._core.apply(list)
-        record = self._core.rollout.record
+        await core.apply(list)
+        record = core.rollout.record
         member = None if record.epoch is None else record.epoch.members.get(WORKER)
         if member is not None and member.incarnation > setup.incarnation:
             raise FailedPreconditionError(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from trimtab_protocol.messages import Answer, Report, Transfers
 from trimtab_protocol.version import Version
-from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
+from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.automation import Automation
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.events import RETRY_AFTER_S
@@ -112,9 +112,7 @@ class WorkerSide:
         """A worker joins. The first one that is admitted says how their engine counts."""
         core, number, request = self._core, session.number, session.request
         spec = core.spec if self._admitted else core.spec.updated_from(request.spec)
-        differences = spec.differences(request.spec)
-        if differences:
-            raise FailedPreconditionError(f"deployment {core.name!r} differs in {differences}")
+        spec.require_agreement(request.spec, core.name)
         effects = core.rollout.joined(number, request.hello)
         refused = any(isinstance(each, Close) and each.session == number for each in effects)
         if not refused:
