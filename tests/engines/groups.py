@@ -94,6 +94,10 @@ class Group:
         wrong = sum(each["wrong"] for each in seen)
         return {**{name: seen[0][name] for name in alike}, "wrong": wrong}
 
+    def resize(self) -> list[bool]:
+        """For each rank, whether the engine's own policy decides where a group grows or shrinks."""
+        return [each["own"] for each in self._host.ask({"resize": True})]
+
     @property
     def log(self) -> str:
         """What the ranks have printed."""

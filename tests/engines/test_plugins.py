@@ -181,6 +181,13 @@ def test_an_engine_that_observes_follows_its_own_policy(kind, name, server, host
         assert client.get_deployment(name).status.in_force.epoch > 1
 
 
+def test_where_a_group_grows_or_shrinks_the_engines_own_policy_decides(name, server, hosts):
+    create(server.address, name, SYNC)
+    ranks = hosts.group(*SYNC, TARGET=server.address, DEPLOYMENT=name)
+    assert ranks.resize() == [True] * vllm_group.RANKS
+    assert ranks.run(3 * INTERVAL)["wrong"] == 0
+
+
 @EACH_ENGINE
 def test_a_wrong_setting_leaves_the_engine_as_it_was(kind, hosts):
     settings = {"TARGET": "127.0.0.1:1", "DEPLOYMENT": "m", "MODE": "lead"}

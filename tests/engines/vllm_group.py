@@ -136,8 +136,28 @@ class Rank:
         self.steps = 0
         torch.distributed.barrier()
 
+    def resized(self) -> bool:
+        """Whether vLLM's own policy answers where a group grows or shrinks."""
+        from trimtab_vllm import hooks
+        from vllm.distributed.eplb.policy.default import DefaultEplbPolicy
+
+        weight = torch.from_numpy(self.rng.integers(0, 100, (LAYERS, EXPERTS)))
+        in_force = self.models[0].physical_to_logical_map
+        new_slots = torch.full((LAYERS, LOCAL), -1)
+        grown = (torch.cat([in_force, new_slots], 1), SLOTS + LOCAL, RANKS + 1)
+        shrunk = (torch.cat([in_force, in_force[:, :LOCAL]], 1), SLOTS, RANKS)
+        alike = []
+        for old, slots, ranks in (grown, shrunk):
+            asked = weight, slots, 1, 1, ranks, old
+            with hooks._noted(self.state, self.models, is_traffic=True):
+                answer = self.state.policy.rebalance_experts(*asked)
+            alike.append(torch.equal(answer, DefaultEplbPolicy.rebalance_experts(*asked)))
+        return all(alike)
+
     def run(self, command: dict[str, Any]) -> dict[str, Any]:
         """Take steps, and say what happened in them."""
+        if command.get("resize"):
+            return {"own": self.resized()}
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
         if self.rank == command.get("plant"):
             self.models[0].model.expert_weights[0][0][0] += 0.5
