@@ -147,6 +147,13 @@ def test_all_errors_of_a_topology_are_named_at_once():
     assert {v.field for v in error.value.violations} == {"num_replicas", "num_gpus"}
 
 
+def test_a_model_without_groups_is_placed_as_if_it_had_one():
+    load = LOADS["lognormal"](np.random.default_rng(0), (3, 16))
+    for nodes in (1, 2):
+        without = rebalance_phy2log(load, 20, 0, nodes, 4)
+        assert without.equal(rebalance_phy2log(load, 20, 1, 1, 4))
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "said"),
     [

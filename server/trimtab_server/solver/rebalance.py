@@ -33,7 +33,8 @@ def rebalance_experts(
     Args:
         weight: [L, E], load of each logical expert; finite, >= 0.
         num_replicas: R, slots of a layer; a multiple of `num_gpus`, >= E.
-        num_groups: router groups of consecutive experts.
+        num_groups: router groups of consecutive experts; 0 is read as 1, since engines say so of
+            models without groups.
         num_nodes: N.
         num_gpus: G; a multiple of `num_nodes`.
         effort: "fast" or "balanced".
@@ -88,6 +89,6 @@ def rebalance_phy2log(
 def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int) -> Topology:
     """The topology; global if the nodes do not divide the groups, as in EPLB."""
     require_integers(num_groups=num_groups, num_nodes=num_nodes)
-    if num_nodes >= 1 and num_groups % num_nodes:
+    if num_groups == 0 or (num_nodes >= 1 and num_groups % num_nodes):
         return Topology(num_replicas, num_gpus)
     return Topology(num_replicas, num_gpus, num_nodes, num_groups)
