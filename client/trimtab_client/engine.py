@@ -134,8 +134,7 @@ class _SessionBase:
         if step_seconds is None and before is not None:
             step_seconds = (now - before) / number
         self._called_at = now
-        options = {name: getattr(self.options, name) for name in vars(self.options)}
-        setup = EngineSetup(**options, num_experts=placement.num_experts)
+        setup = EngineSetup(**vars(self.options), num_experts=placement.num_experts)
         seconds = None if step_seconds is None else real(step_seconds, "step_seconds")
         return encode_call(EngineCall(setup, placement, counters.snapshot(), seconds))
 

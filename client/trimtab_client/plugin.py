@@ -121,7 +121,7 @@ class Leader:
 
         Takes as long as the timeout at most.
         """
-        name = load.key or self._settings.deployment
+        name = self._name(load)
         try:
             answer = self._session(load).rebalance(
                 load.counts_LE, _placement(load), load.steps, timeout=self._settings.timeout
@@ -173,13 +173,17 @@ class Leader:
             self._client = Client(settings.target, tls=settings.tls, retry=_RETRY)
         return self._client
 
+    def _name(self, load: ModelLoad) -> str:
+        """The deployment of a model."""
+        name = self._settings.deployment
+        return f"{name}/{load.key}" if load.key else name
+
     def _session(self, load: ModelLoad) -> EngineSession:
         """The session of a model. A model that has another shape than before gets a new one."""
         settings, session = self._settings, self._sessions.get(load.key)
         if session is None or session.options.topology != load.topology:
-            name = f"{settings.deployment}{load.key and '/'}{load.key}"
             options = EngineOptions(
-                deployment=name,
+                deployment=self._name(load),
                 topology=load.topology,
                 bytes_per_expert=load.bytes_per_expert,
                 model=load.model,

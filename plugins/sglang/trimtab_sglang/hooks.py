@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class _Hooks:
 
     def plan(
         self,
-        original: Any,
+        original: Callable[..., Maps],
         tokens_per_expert: torch.Tensor,
         num_physical_experts: int,
         num_local_physical_experts: int,
@@ -70,14 +71,14 @@ class _Hooks:
         own = tokens_per_expert, *sizes, num_groups, num_nodes, algorithm
         in_force = _in_force(num_physical_experts, algorithm)
         if in_force is None or self._manager is None:
-            return _maps_of(original(*own))
+            return original(*own)
         load = None
         if torch.distributed.get_rank() == 0:
             load = _load_of(self._manager, in_force, own)
         if self._leader.observes:
             if load is not None:
                 self._leader.tell(load)
-            return _maps_of(original(*own))
+            return original(*own)
         # From here on, all ranks do the same, and only the broadcast waits for another.
         target = None if load is None else self._leader.ask(load)
         device, experts = in_force.device, tokens_per_expert.shape[-1]
@@ -88,10 +89,11 @@ class _Hooks:
             torch.distributed.broadcast(there, src=0)
             message[:] = there.cpu().numpy()
 
-        phy2log = agreed(target, in_force.cpu().numpy(), broadcast)
-        maps = Placement.of(phy2log, experts, num_physical_experts // num_local_physical_experts)
+        agreed_LR = agreed(target, in_force.cpu().numpy(), broadcast)
+        maps = Placement.of(agreed_LR, experts, num_physical_experts // num_local_physical_experts)
         three = (maps.phy2log, maps.log2phy, maps.logcnt)
-        return _maps_of(tuple(torch.tensor(each, dtype=torch.int64) for each in three))
+        phy2log, log2phy, logcnt = (torch.tensor(each, dtype=torch.int64) for each in three)
+        return phy2log, log2phy, logcnt
 
 
 def _in_force(num_physical_experts: int, algorithm: Any) -> torch.Tensor | None:
@@ -127,8 +129,3 @@ def _load_of(manager: Any, in_force: torch.Tensor, own: tuple[Any, ...]) -> Mode
     except Exception:
         logger.exception("trimtab-sglang cannot tell the server about this model")
         return None
-
-
-def _maps_of(three: Any) -> Maps:
-    phy2log, log2phy, logcnt = three
-    return phy2log, log2phy, logcnt

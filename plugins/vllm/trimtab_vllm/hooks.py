@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -102,14 +103,11 @@ def install(leader: Leader) -> None:
     async_worker.run_rebalance_experts = noted_run
 
 
-class _noted:  # noqa: N801 - used as a function
+@contextmanager
+def _noted(state: Any, models: list[Any], is_traffic: bool) -> Iterator[None]:
     """Note what this thread rebalances, until the end of the block."""
-
-    def __init__(self, state: Any, models: list[Any], is_traffic: bool) -> None:
-        self._noting = state, iter(models), is_traffic
-
-    def __enter__(self) -> None:
-        _current.state, _current.models, _current.is_traffic = self._noting
-
-    def __exit__(self, *_: object) -> None:
+    _current.state, _current.models, _current.is_traffic = state, iter(models), is_traffic
+    try:
+        yield
+    finally:
         _current.state, _current.models, _current.is_traffic = None, iter(()), False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import FailedPreconditionError
@@ -75,7 +74,7 @@ class Automation:
         """
         core, served = self._core, self._core.rollout.record.placement
         self._backoff.update(core.rollout.record, self._now)
-        snapshot, mode = replace(self._snapshot(), step_seconds=step_seconds), core.mode
+        snapshot, mode = self._snapshot(step_seconds), core.mode
         self.refresh_status()
         began = time.perf_counter()
         result = await self._rebalancer.decide(snapshot, core.loads)
@@ -114,7 +113,7 @@ class Automation:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _snapshot(self) -> DeploymentSnapshot:
+    def _snapshot(self, step_seconds: float | None = None) -> DeploymentSnapshot:
         core, now = self._core, self._now
         record = core.rollout.record
         planned_from = record.placement
@@ -131,6 +130,7 @@ class Automation:
             # An engine that switches by itself asks at intervals, which are delay enough.
             backoff=None if core.spec.by_engine else self._backoff.blocked_reason(now),
             missing_report=core.missing_report,
+            step_seconds=step_seconds,
         )
 
     async def _start_rollout(
