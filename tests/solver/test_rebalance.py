@@ -126,21 +126,6 @@ def test_only_the_seed_changes_the_plan(backend):
     assert not torch.equal(plans[0], plans[2])
 
 
-def test_the_policy_aligns_with_the_placement_in_force(backend):
-    rng = np.random.default_rng(4)
-    load = np.exp(rng.normal(size=(3, 16)))
-    new = np.exp(rng.normal(size=(3, 16)))
-    old = rebalance_phy2log(load, 20, 1, 1, 4, backend=backend)
-    anew = rebalance_phy2log(new, 20, 1, 1, 4, backend=backend)
-    aligned = rebalance_phy2log(new, 20, 1, 1, 4, old, backend=backend)
-    before, after = (
-        evaluate(plan, new, 4, current=old, backend=backend) for plan in (anew, aligned)
-    )
-    torch.testing.assert_close(before.gpu_load.sort(1).values, after.gpu_load.sort(1).values)
-    assert after.moves.sum() < before.moves.sum()
-    assert torch.equal(rebalance_phy2log(load, 20, 1, 1, 4, old, backend=backend), old)
-
-
 def test_all_errors_of_a_topology_are_named_at_once():
     with pytest.raises(InvalidArgumentError) as error:
         rebalance_experts(torch.ones(1, 8), 21, 3, 3, 4)

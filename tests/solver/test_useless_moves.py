@@ -48,7 +48,7 @@ def test_if_one_layer_has_shifted_the_others_stay(backend):
 
 
 def test_the_engines_policy_does_the_same(backend):
-    kept = rebalance_phy2log([[0.0] * 8] * 3, 12, 1, 1, 4, UNTOUCHED, backend=backend)
+    kept = rebalance_phy2log([[0.0] * 8] * 3, 12, 1, 1, 4, UNTOUCHED, budget=None, backend=backend)
     assert torch.equal(kept, UNTOUCHED)
 
 

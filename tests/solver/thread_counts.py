@@ -57,6 +57,9 @@ def calls() -> dict[str, Callable[[], object]]:
         "rebalance_experts": lambda: rebalance_experts(tensor, *sizes),
         "rebalance_experts on nodes": lambda: rebalance_experts(load, *nodes, effort="fast"),
         "rebalance_phy2log": lambda: rebalance_phy2log(tensor, *sizes, start),
+        "rebalance_phy2log of groups astray": lambda: rebalance_phy2log(load, *nodes, new),
+        "rebalance_phy2log anew": lambda: rebalance_phy2log(half, *sizes, start, budget=None),
+        "rebalance_phy2log of survivors": lambda: rebalance_phy2log(load, *sizes, start[:, 2:]),
         CONTROL: lambda: torch.zeros(1 << 20).exp(),
     }
 

@@ -47,10 +47,10 @@ def as_amounts(value: Any, name: str) -> Tensor:
         total = numbers.sum(1)[:, None]
     # If the sum of non-negative terms is finite, so is each term.
     if not (numbers.min() >= 0 and (total < np.inf).all()):
-        _require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
-        _require_all(numbers >= 0, amounts, name, "is negative")
+        require_all((numbers > -np.inf) & (numbers < np.inf), amounts, name, "is not finite")
+        require_all(numbers >= 0, amounts, name, "is negative")
         sums = torch.as_tensor(total)
-        _require_all(total < np.inf, sums, f"sum of {name}", "is not finite")
+        require_all(total < np.inf, sums, f"sum of {name}", "is not finite")
     return amounts
 
 
@@ -81,7 +81,7 @@ def check_phy2log(
     require(num_replicas is None or slots == num_replicas, name, other_slots)
     experts = unthreaded(phy2log_LR)
     inside = (experts >= 0) & (experts < num_experts)
-    _require_all(inside, phy2log_LR, name, f"is not an expert in [0, {num_experts})")
+    require_all(inside, phy2log_LR, name, f"is not an expert in [0, {num_experts})")
     missing = _first_false(unthreaded(replica_counts(phy2log_LR, num_experts)) > 0)
     if missing is not None:
         layer, expert = missing
@@ -108,6 +108,14 @@ def require_shape(tensor: Tensor, name: str, like: Tensor, like_name: str) -> No
     """Raise InvalidArgumentError unless `tensor` has the shape of `like`."""
     found, expected = tuple(tensor.shape), tuple(like.shape)
     require(found == expected, name, f"shape {found} differs from {like_name}'s {expected}")
+
+
+def require_all(holds: Tensor | npt.NDArray[Any], values: Tensor, name: str, rule: str) -> None:
+    """Raise InvalidArgumentError for the first element of `values` for which it does not hold."""
+    where = _first_false(holds)
+    if where is not None:
+        row, column = where
+        require(False, f"{name}[{row}, {column}]", f"{values[row, column].item()} {rule}")
 
 
 def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
@@ -150,13 +158,6 @@ def _converted(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         for part, source in zip(to.split(columns, 1), whole.split(columns, 1), strict=True):
             part.copy_(source)
     return converted
-
-
-def _require_all(holds: Tensor | npt.NDArray[Any], values: Tensor, name: str, rule: str) -> None:
-    where = _first_false(holds)
-    if where is not None:
-        row, column = where
-        require(False, f"{name}[{row}, {column}]", f"{values[row, column].item()} {rule}")
 
 
 def _first_false(holds: Tensor | npt.NDArray[Any]) -> tuple[int, int] | None:

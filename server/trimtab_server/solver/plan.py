@@ -103,13 +103,14 @@ def phy2log_for(
     topology: Topology,
     *,
     current: Any = None,
+    budget: Budget | None = None,
     effort: Effort,
     seed: int,
     backend: BackendName | Backend,
 ) -> tuple[Tensor, Backend]:
     """`place` for checked loads, without evaluation: int64 [L, R], and the backend used."""
     settings = settings_for(effort, seed=seed)
-    problem = _checked(load_LE, topology, current, None, settings, backend)
+    problem = _checked(load_LE, topology, current, budget, settings, backend)
     return _solved(problem, untimed).phy2log_LR, problem.backend
 
 
@@ -157,13 +158,13 @@ def _without_useless_moves(new_LR: Tensor, current_LR: Tensor, problem: _Problem
     )
     stays_L = after_L >= before_L * _NO_BETTER
     if topology.num_parts > 1:
-        stays_L = stays_L & unthreaded(_keeps_groups(current_LR, topology, load_LE.shape[1]))
+        stays_L = stays_L & unthreaded(keeps_groups(current_LR, topology, load_LE.shape[1]))
     if isinstance(stays_L, Tensor):
         return torch.where(stays_L.unsqueeze(1), current_LR, new_LR)
     return torch.from_numpy(np.where(stays_L[:, None], current_LR.numpy(), new_LR.numpy()))
 
 
-def _keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
+def keeps_groups(phy2log_LR: Tensor, topology: Topology, num_experts: int) -> Tensor:
     """The layers in which each router group lies on one node, bool [L]; for several nodes."""
     groups, nodes = topology.num_groups, topology.num_parts
     experts_LR = unthreaded(phy2log_LR)

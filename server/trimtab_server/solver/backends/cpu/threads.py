@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import count
 
 import torch
 
+from trimtab_server.domain.errors import require, require_integers
 from trimtab_server.solver.backends.cpu.cores import FreeCores, quota_cores
 
 _PARTS_PER_THREAD = 4
@@ -27,8 +30,33 @@ one took 1.15 times as long for plans of 0.29 ms, and 0.93 times as long for pla
 _ROUNDED_UP = 0.25
 """A core counts as free if other processes use it for at most a quarter of the time."""
 
+_limit: ContextVar[float] = ContextVar("limit", default=math.inf)
+"""Threads that a call may use; see `at_most_threads`."""
+
 _free_cores: Callable[[], float] = FreeCores()
 _quota_cores = quota_cores()
+
+
+@contextmanager
+def at_most_threads(threads: int | None) -> Iterator[None]:
+    """Within it, `for_parts` uses at most so many threads, the calling one included.
+
+    It holds for the calling thread, or asyncio task, alone, unlike `torch.set_num_threads`.
+
+    Args:
+        threads: None for no limit but that of `for_parts`.
+
+    Raises:
+        InvalidArgumentError: `threads` is no integer, or below 1.
+    """
+    if threads is not None:
+        require_integers(threads=threads)
+        require(threads >= 1, "threads", f"{threads} is below 1")
+    token = _limit.set(math.inf if threads is None else threads)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 def for_parts(
@@ -73,7 +101,7 @@ def for_parts(
 
 def _useful_threads(batch: int, nanoseconds: float) -> int:
     useful = min(batch, batch * nanoseconds / _WORTH_NS)
-    allowed = min(torch.get_num_threads(), _quota_cores + _ROUNDED_UP, useful)
+    allowed = min(torch.get_num_threads(), _limit.get(), _quota_cores + _ROUNDED_UP, useful)
     if allowed < 2:
         return 1
     return max(1, int(min(allowed, _free_cores() + _ROUNDED_UP)))
