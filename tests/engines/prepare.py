@@ -8,14 +8,17 @@ of the engines' wheels. Their machine code is left out: it needs an accelerator.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TESTS = "tests/distributed/test_eplb_algo.py"
 ENGINES = {"vllm": "0.33.0", "sglang": "0.5.23"}
 
 
@@ -33,16 +36,17 @@ def main() -> None:
             "--no-deps",
             "--only-binary",
             ":all:",
-            "-d",
+            "--dest",
             wheels,
             f"{name}=={version}",
         )
         [wheel] = wheels.glob(f"{name}-*.whl")
         with zipfile.ZipFile(wheel) as files:
             names = [each for each in files.namelist() if not each.endswith((".so", ".cubin"))]
-            files.extractall(folder / name, members=names)
+            files.extractall(folder / name, members=names)  # noqa: S202 - a ZipFile keeps inside
         wheel.unlink()
     call_it_a_build_for_cpus(folder / "vllm", ENGINES["vllm"])
+    fetch_tests(folder, "vllm", ENGINES["vllm"])
     describe(folder / "sglang", "torchvision", "0.28.0")
 
 
@@ -52,10 +56,10 @@ def packages() -> list[str | Path]:
     return [Path(__file__).with_name("requirements.txt"), "-e", ROOT, *plugins]
 
 
-def pip(folder: Path, *arguments: str | Path) -> None:
+def pip(folder: Path, *arguments: str | Path, **environ: str) -> None:
     """Run pip in the environment."""
     command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*command, *arguments], check=True)
+    subprocess.run([*command, *arguments], check=True, env={**os.environ, **environ})
 
 
 def call_it_a_build_for_cpus(folder: Path, version: str) -> None:
@@ -66,6 +70,21 @@ def call_it_a_build_for_cpus(folder: Path, version: str) -> None:
     metadata = described / "METADATA"
     text = metadata.read_text()
     metadata.write_text(text.replace(f"\nVersion: {version}\n", f"\nVersion: {version}+cpu\n"))
+
+
+def fetch_tests(folder: Path, name: str, version: str) -> None:
+    """Unpack vLLM's own tests of its policy; only the source distribution has them."""
+    # pip asks the package for its version, which names the platform unless it is told.
+    as_it_is = {"VLLM_TARGET_DEVICE": "empty", "VLLM_VERSION_OVERRIDE": version}
+    source = folder / "source"
+    options = ("--no-deps", "--no-binary", name, "--no-build-isolation", "--dest", source)
+    pip(folder, "download", *options, f"{name}=={version}", **as_it_is)
+    [archive] = source.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        member = files.getmember(f"{name}-{version}/{TESTS}")
+        member.name = f"{name}-tests/{TESTS}"
+        files.extract(member, folder, filter="data")
+    archive.unlink()
 
 
 def describe(folder: Path, name: str, version: str) -> None:

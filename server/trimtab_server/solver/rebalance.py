@@ -148,7 +148,8 @@ def _placed(
         if len(astray):
             load, old = (torch.as_tensor(unthreaded(each)[astray]) for each in (load_LE, old_LQ))
             anew, _ = phy2log_for(load, topology, current=old, **how._asdict())
-            unthreaded(new_LR)[astray] = unthreaded(anew)
+            new: Any = unthreaded(new_LR)
+            new[astray] = unthreaded(anew)
     return new_LR, planner
 
 
