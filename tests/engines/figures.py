@@ -63,8 +63,8 @@ def _print_times(address: str, repeats: int) -> None:
     ]
     caption = (
         f"{LAYERS} layers of {EXPERTS} experts, 288 slots, 32 GPUs; 30 % of a realistic load is "
-        f"new. Median of {repeats} calls in turns, in one process with one thread; the server, where it "
-        "is asked, is a process on the same cores."
+        f"new. Median of {repeats} calls in turns, in one process with one thread; the server, "
+        "where it is asked, is a process on the same cores."
     )
     columns = ["policy", "ms", "of vLLM's", "of SGLang's"]
     print_table("A policy call in the engine's process", columns, rows, caption)

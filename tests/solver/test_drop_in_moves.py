@@ -19,6 +19,7 @@ from trimtab_server.solver import (
     rebalance_phy2log,
 )
 from trimtab_server.solver.backends.cpu.threads import at_most_threads, for_parts
+from trimtab_server.solver.rebalance import DEFAULT_BUDGET
 
 LAYERS, EXPERTS, SLOTS, GPUS = 3, 16, 20, 4
 SIZES = SLOTS, 1, 1, GPUS
@@ -48,7 +49,7 @@ def test_the_placement_in_force_is_improved_by_a_few_moves(backend):
     old = rebalance_phy2log(LOAD, *SIZES, backend=backend)
     for budget in (None, Budget(max_moves_per_layer=1), Budget(max_moves=5, min_gain=0.01)):
         given = {} if budget is None else {"budget": budget}
-        limits = vars(budget or Budget(max_moves_per_layer=4))
+        limits = vars(budget or DEFAULT_BUDGET)
         expected, _ = improve(old, NEXT, GPUS, backend=backend, **limits)
         new = rebalance_phy2log(NEXT, *SIZES, old, backend=backend, **given)
         assert torch.equal(new, expected)
@@ -127,7 +128,7 @@ def test_a_layer_whose_group_lies_on_two_nodes_is_planned_anew(backend):
     old = torch.stack([hierarchical[0], spread, hierarchical[2]])
     new = rebalance_phy2log(NEXT, *sizes, old, backend=backend)
     improved, _ = improve(
-        hierarchical, NEXT, GPUS, num_nodes=2, num_groups=2, max_moves_per_layer=4, backend=backend
+        hierarchical, NEXT, GPUS, num_nodes=2, num_groups=2, **vars(DEFAULT_BUDGET), backend=backend
     )
     topology = Topology(SLOTS, GPUS, 2, 2)
     anew = place(NEXT[1:2], topology, current=old[1:2], backend=backend).phy2log

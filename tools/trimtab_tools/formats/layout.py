@@ -1,0 +1,89 @@
+"""What a layout is: how a load or a placement lies in the content of a file.
+
+Legend for all shapes: T windows, L layers, E logical experts, R slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab_client.exceptions import invalid
+from trimtab_client.placement import Placement
+
+Array = npt.NDArray[Any]
+
+
+class SavedPlacement(NamedTuple):
+    """What is written of a placement; each format takes what it has a place for.
+
+    Attributes:
+        placement: the placement.
+        document: the JSON document of Trimtab's own .json files, which has the placement too.
+        arrays: what Trimtab's own .npz files have beside the placement.
+        first_layer: number of its first layer in the model, for formats that name layers.
+    """
+
+    placement: Placement
+    document: str
+    arrays: Mapping[str, Any]
+    first_layer: int = 0
+
+
+class Layout(Protocol):
+    """The names under which a load and a placement are found in a file, and their shapes."""
+
+    def fits(self, content: Any) -> bool:
+        """Whether content is of this layout, by its names."""
+
+    def load(self, content: Any, path: Path, key: str | None) -> Array:
+        """The load [L, E], or loads [T, L, E] in their order of time."""
+
+    def placement(self, content: Any, path: Path) -> Array:
+        """`phy2log` [L, R]."""
+
+    def content(self, saved: SavedPlacement, path: Path) -> Any:
+        """What a file of this layout says of a placement."""
+
+
+def has(content: Any, *names: str) -> bool:
+    """Whether content is a mapping that has one of these names."""
+    return isinstance(content, Mapping) and any(name in content for name in names)
+
+
+def entry(content: Any, name: str, path: Path, hint: str = "") -> Any:
+    """What content has under a name.
+
+    Raises:
+        InvalidArgumentError: it has no such name; the error says which names it has.
+    """
+    if not isinstance(content, Mapping):
+        raise invalid(str(path), f"has no names, such as {name!r}")
+    if name not in content:
+        names = ", ".join(map(str, content)) or "nothing"
+        raise invalid(str(path), f"holds no {name!r}, but {names}{hint}")
+    return content[name]
+
+
+def array(value: Any, path: Path, name: str) -> Array:
+    """A value as an array.
+
+    Raises:
+        InvalidArgumentError: its rows differ in length, or it is not made of numbers.
+    """
+    try:
+        numbers = np.asarray(value)
+    except ValueError as error:
+        raise invalid(str(path), f"{name} is not an array: {error}") from error
+    if numbers.dtype.kind not in "iufb":
+        raise invalid(str(path), f"{name} is not an array of numbers")
+    return numbers
+
+
+def refuse_load(path: Path, format_name: str) -> NoReturn:
+    """Raise InvalidArgumentError: files of this format hold no loads."""
+    raise invalid(str(path), f"is of the format {format_name}, which holds placements, not loads")

@@ -1,0 +1,66 @@
+"""The layout of Trimtab's own files: named arrays, or one array without a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab_client.exceptions import invalid
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has
+
+
+class Plain:
+    """`load` and `phy2log`, or whatever array the user names."""
+
+    def fits(self, content: Any) -> bool:
+        """Any content."""
+        del content
+        return True
+
+    def load(self, content: Any, path: Path, key: str | None) -> Array:
+        """See `Layout.load`. The only array needs no name."""
+        if not isinstance(content, Mapping):
+            if key is not None:
+                raise invalid(str(path), f"has one array, without names: it has no {key!r}")
+            return array(content, path, "the load")
+        if key is None:
+            key = next(iter(content)) if len(content) == 1 else "load"
+        return array(entry(content, key, path, _hint(content)), path, key)
+
+    def placement(self, content: Any, path: Path) -> Array:
+        """See `Layout.placement`. `trimtab place` writes more beside the placement."""
+        if has(content, "placement") and isinstance(content["placement"], Mapping):
+            content = content["placement"]
+        if isinstance(content, Mapping):
+            content = entry(content, "phy2log", path)
+        return array(content, path, "phy2log")
+
+    def content(self, saved: SavedPlacement, path: Path) -> Any:
+        """See `Layout.content`: for .json a document, for the others arrays."""
+        placement = saved.placement
+        match path.suffix:
+            case ".json":
+                return saved.document
+            case ".npz":
+                return {**placement_arrays(saved), **saved.arrays}
+        return placement.phy2log
+
+
+def placement_arrays(saved: SavedPlacement) -> dict[str, Any]:
+    """The arrays of a placement in an .npz file."""
+    placement = saved.placement
+    return {
+        "phy2log": placement.phy2log,
+        "log2phy": placement.log2phy,
+        "logcnt": placement.logcnt,
+        "num_experts": placement.num_experts,
+        "num_gpus": placement.num_gpus,
+        "digest": np.frombuffer(placement.digest, np.uint8),
+    }
+
+
+def _hint(content: Mapping[str, Any]) -> str:
+    return ": name one of them" if content else ""

@@ -1,0 +1,49 @@
+"""TensorRT-LLM: the YAML file of its static MoE load balancer, by the numbers of model layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trimtab_client.exceptions import invalid
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has, refuse_load
+
+_SLOTS = "num_slots"
+_LAYERS = "initial_global_assignments"
+
+
+class TensorRtLlm:
+    """See the module."""
+
+    def fits(self, content: Any) -> bool:
+        """Whether it has the assignments, or says of how many slots they would be."""
+        return has(content, _LAYERS, _SLOTS)
+
+    def load(self, content: Any, path: Path, key: str | None) -> Array:
+        """There is none."""
+        del content, key
+        refuse_load(path, "tensorrt-llm")
+
+    def placement(self, content: Any, path: Path) -> Array:
+        """See `Layout.placement`: the layers in ascending order of their numbers."""
+        layers = entry(content, _LAYERS, path)
+        try:
+            rows = [layers[number] for number in sorted(layers)]
+        except (TypeError, KeyError) as error:
+            raise invalid(str(path), f"{_LAYERS} is not a list of experts by layer") from error
+        phy2log_LR = array(rows, path, _LAYERS)
+        slots = content.get(_SLOTS, phy2log_LR.shape[-1])
+        if phy2log_LR.ndim != 2 or phy2log_LR.shape[1] != slots:
+            found = list(phy2log_LR.shape)
+            raise invalid(str(path), f"{_LAYERS} is {found}, but {_SLOTS} is {slots}")
+        return phy2log_LR
+
+    def content(self, saved: SavedPlacement, path: Path) -> Any:
+        """See `Layout.content`. With 0 updates, the engine leaves the placement as it is."""
+        del path
+        rows = enumerate(saved.placement.phy2log.tolist(), saved.first_layer)
+        return {
+            _SLOTS: saved.placement.phy2log.shape[1],
+            _LAYERS: dict(rows),
+            "layer_updates_per_iter": 0,
+        }

@@ -1,0 +1,66 @@
+"""vllm-ascend: the JSON file of its static expert map.
+
+It reads layers and devices by their positions, the same number of slots on each device.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trimtab_client.exceptions import invalid
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has, refuse_load
+
+_LAYERS = "layer_list"
+_DEVICES = "device_list"
+_EXPERTS = "device_expert"
+
+
+class VllmAscend:
+    """See the module."""
+
+    def fits(self, content: Any) -> bool:
+        """Whether it has a list of layers."""
+        return has(content, _LAYERS)
+
+    def load(self, content: Any, path: Path, key: str | None) -> Array:
+        """There is none."""
+        del content, key
+        refuse_load(path, "vllm-ascend")
+
+    def placement(self, content: Any, path: Path) -> Array:
+        """See `Layout.placement`."""
+        layers = [
+            [entry(device, _EXPERTS, path) for device in entry(layer, _DEVICES, path)]
+            for layer in entry(content, _LAYERS, path)
+        ]
+        phy2log_LGS = array(layers, path, _EXPERTS)
+        if phy2log_LGS.ndim != 3:
+            raise invalid(str(path), "devices do not all have the same number of experts")
+        return phy2log_LGS.reshape(len(phy2log_LGS), -1)
+
+    def content(self, saved: SavedPlacement, path: Path) -> Any:
+        """See `Layout.content`.
+
+        Raises:
+            InvalidArgumentError: a device has an expert twice; vllm-ascend would lose a slot.
+        """
+        placement = saved.placement
+        layers, slots = placement.phy2log.shape
+        per_gpu = slots // placement.num_gpus
+        listed = []
+        for layer, phy2log_GS in enumerate(
+            placement.phy2log.reshape(layers, placement.num_gpus, per_gpu).tolist()
+        ):
+            for gpu, experts in enumerate(phy2log_GS):
+                twice = next((each for each in experts if experts.count(each) > 1), None)
+                if twice is not None:
+                    where = f"expert {twice} is twice on GPU {gpu} in layer {layer}"
+                    raise invalid(str(path), f"{where}, and vllm-ascend would lose a slot")
+            devices = [
+                {"device_id": gpu, _EXPERTS: experts} for gpu, experts in enumerate(phy2log_GS)
+            ]
+            named = {"layer_id": layer, "device_count": placement.num_gpus, _DEVICES: devices}
+            listed.append(named)
+        return json.dumps({"moe_layer_count": layers, _LAYERS: listed}) + "\n"
