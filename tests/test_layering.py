@@ -88,7 +88,7 @@ PACKAGES = {
     "protocol": {"trimtab_protocol", "numpy"},
     "client": {"trimtab_client", "trimtab_protocol", "trimtab", "google.protobuf", "grpc", "numpy"},
     "tools": {"trimtab_server", "trimtab_tools", "trimtab_client", "trimtab_protocol", "trimtab"}
-    | {"grpc", "numpy"},
+    | {"grpc", "numpy", "yaml"},
 }
 """What each package may import beside the standard library: itself, packages, libraries."""
 
@@ -117,7 +117,7 @@ def test_importing_the_command_line_loads_no_heavy_library():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    heavy = {"torch", "scipy", "prometheus_client", "structlog", "uvloop", "google.rpc"}
+    heavy = {"torch", "pyarrow", "scipy", "prometheus_client", "structlog", "uvloop", "google.rpc"}
     assert not heavy & set(loaded)
     assert not [name for name in loaded if name.startswith("trimtab_server")]
 

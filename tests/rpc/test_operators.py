@@ -354,13 +354,23 @@ async def run(address: str, *arguments: str) -> int:
     return await asyncio.to_thread(main, [*arguments, "--server", address])
 
 
-@pytest.mark.parametrize("suffix", ["npz", "json"])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("placement.npz", []),
+        ("placement.json", []),
+        ("placement.json", ["--format", "sglang"]),
+        ("placement.json", ["--format", "vllm-ascend"]),
+        ("placement.yaml", []),
+        ("placement.pt", []),
+    ],
+)
 async def test_a_placement_is_exported_to_a_file_and_imported(
-    endpoint, client, capsys, tmp_path, suffix
+    endpoint, client, capsys, tmp_path, name, flags
 ):
-    path = str(tmp_path / f"placement.{suffix}")
+    path = str(tmp_path / name)
     peers = await group(endpoint.channel)
-    assert await run(endpoint.address, "deployments", "export", "d", path) == 0
+    assert await run(endpoint.address, "deployments", "export", "d", path, *flags) == 0
     await switch(client, peers, AFTER)
 
     assert await run(endpoint.address, "deployments", "import", "d", path) == 0

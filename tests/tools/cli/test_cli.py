@@ -16,6 +16,7 @@ from tests.servers import ServerProcess
 from tests.tools.cli.conftest import Cli
 from trimtab_client import Placement
 from trimtab_server.solver import evaluate
+from trimtab_tools.formats import read_placement
 
 TOPOLOGY = ["--gpus", "4", "--replicas", "12"]
 LOAD = np.random.default_rng(5).lognormal(sigma=0.8, size=(2, 8)).round(3)
@@ -148,17 +149,68 @@ def test_a_named_array_is_read(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=LOAD, b=LOAD)
     command = ["place", tmp_path / "two.npz", *TOPOLOGY, "--local"]
 
-    assert "holds no 'load', but a, b: choose by --key" in cli.err(*command)
+    assert "holds no 'load', but a, b: name one of them by --key" in cli.err(*command)
     assert "placed" in cli.out(*command, "--key", "b")
+
+
+def test_the_loads_of_several_files_are_added_up(cli: Cli, tmp_path: Path) -> None:
+    """As the ranks of a group write them, each in its own file."""
+    counts = np.random.default_rng(0).integers(0, 100, (3, 2, 8)).astype(np.int32)
+    paths = [tmp_path / f"{rank}.npy" for rank in range(3)]
+    for path, load in zip(paths, counts, strict=True):
+        np.save(path, load)
+    document = cli.json("place", *paths, *TOPOLOGY, "--local")
+    placement = Placement.of(document["placement"]["phy2log"], 8, 4)
+    imbalance = placement.balance(counts.sum(0)).imbalance.tolist()
+    assert imbalance == pytest.approx(document["after"]["imbalance"])
+
+    np.save(paths[2], counts[2, :1])
+    err = cli.err("place", *paths, *TOPOLOGY, "--local")
+    assert f"{paths[2]}: the load is [1, 8], but {paths[0]} has [2, 8]" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("map.json", ["--output-format", "sglang"]),
+        ("map.json", ["--output-format", "vllm-ascend"]),
+        ("map.yaml", ["--first-layer", "3"]),
+        ("map.pt", []),
+        ("map.csv", []),
+        ("map.parquet", []),
+        ("map.npy", []),
+    ],
+)
+def test_a_placement_for_an_engine_is_written_and_can_be_the_current_one(
+    cli: Cli, load_file: Path, tmp_path: Path, name: str, flags: list[str]
+) -> None:
+    path = tmp_path / name
+    place = ["place", load_file, *TOPOLOGY, "--local"]
+    placed = cli.json(*place, "--output", path, *flags)["placement"]["phy2log"]
+    assert read_placement(path).tolist() == placed
+    again = cli.json(*place, "--current", path, "--max-moves", "0")
+    assert again["placement"]["phy2log"] == placed
+    if name == "map.yaml":
+        assert "3: [" in path.read_text()
+
+
+def test_a_format_that_does_not_fit_is_refused(cli: Cli, load_file: Path, tmp_path: Path) -> None:
+    place = ["place", load_file, *TOPOLOGY, "--local"]
+    err = cli.err(*place, "--format", "sglang")
+    assert f"{load_file}: a file of the format sglang ends in .pt or .json" in err
+    assert "invalid choice: 'onnx'" in cli.err(*place, "--format", "onnx", code=2)
+    path = tmp_path / "map.bin"
+    assert "placed" in cli.out(*place, "--output", path, "--output-format", "npz")
+    assert "placed" in cli.out(*place, "--current", path, "--current-format", "npz")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("load.txt", b"1 2", "must be an .npz or a .json file"),
+        ("load.txt", b"1 2", "ends in none of .npz, "),
         ("load.json", b"[1, ", "is not JSON"),
         ("load.json", b"[[1, 2], [3]]", "is not an array"),
-        ("load.json", b"[1, 2]", "has rank 1, not 2"),
+        ("load.json", b"[1, 2]", "the load is [2], not [layers, experts]"),
         ("load.npz", b"no zip", "is not an .npz file"),
     ],
 )
@@ -216,7 +268,7 @@ def test_an_imbalance_that_is_not_finite_is_null_in_json(
         ([*TOPOLOGY, "--effort", "heroic"], "invalid choice: 'heroic'"),
         ([*TOPOLOGY, "--max-moves", "3"], "a move budget needs --current"),
         ([*TOPOLOGY, "--index", "0", "--sum"], "not allowed with"),
-        ([*TOPOLOGY, "--output", "placement.txt"], "must end in .npz or .json"),
+        ([*TOPOLOGY, "--output", "placement.txt"], "ends in none of .npz, "),
         ([*TOPOLOGY, "--timeout", "0"], "timeout: 0.0 is not above 0"),
         ([*TOPOLOGY, "--tls-cert", "c.pem"], "cert and key belong together"),
         ([*TOPOLOGY, "--tls-key", "c.key"], "cert and key belong together"),

@@ -14,7 +14,7 @@ from trimtab_tools.cli.files import read_load
 def summed(path: Path, trace: np.ndarray) -> np.ndarray:
     file = path / "trace.npz"
     np.savez(file, load=trace)
-    return read_load(file, None, None, total=True)
+    return read_load([file], None, None, None, total=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.uint16, np.int32])

@@ -358,7 +358,9 @@ def test_without_a_file_export_prints_json_that_can_be_read_again(
 
 def test_impossible_files_are_refused_before_any_call(cli: Cli, scripted: Scripted) -> None:
     err = cli.err("deployments", "export", "d", "placement.txt", code=2)
-    assert "FILE placement.txt: must end in .npz or .json" in err
+    assert "FILE placement.txt: ends in none of .npz, " in err
+    err = cli.err("deployments", "export", "d", "--format", "sglang", code=2)
+    assert "--format is for a FILE; standard output is JSON" in err
     for command in ("import", "pin"):
         assert "nowhere.npz" in cli.err("deployments", command, "d", "nowhere.npz")
     assert scripted.requests == []

@@ -25,8 +25,13 @@ WAIT = 600
 
 
 def simulated(*arguments: str) -> tuple[int, str, str]:
+    """The exit code, output and errors of the command, with a small fleet."""
+    return run(*SMALL, *arguments)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
     """The exit code, output and errors of the command."""
-    command = [Path(sys.executable).with_name("trimtab"), "simulate", *SMALL, *arguments]
+    command = [Path(sys.executable).with_name("trimtab"), "simulate", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -49,6 +54,21 @@ def test_a_run_with_faults_prints_a_report_and_keeps_the_rules(tmp_path: Path) -
         *("kill-rank:2@armed", "refuse:1@prepared", "slow:0@prepared", "stop-rank:0")
     ]
     assert main(["check-history", str(history), "--complete"]) == 0
+
+
+@pytest.mark.concurrent
+def test_counts_of_a_trace_that_are_too_many_are_scaled_down_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("layer,expert,load\n3,0,10000000000\n3,1,20000000000\n4,1,7\n")
+    sizes = ("--ranks", "2", "--hidden", "8", "--steps-per-window", "64")
+
+    code, out, err = run(*sizes, "--trace", str(trace))
+
+    assert code == 0, err
+    assert f"the counts of {trace} are divided by 28611, and rounded" in err
+    assert "none wrong" in out
 
 
 @pytest.mark.concurrent

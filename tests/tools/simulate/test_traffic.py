@@ -9,6 +9,7 @@ import pytest
 
 from trimtab_client import InvalidArgumentError
 from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.trace import MAX_TOKENS
 from trimtab_tools.simulate.traffic import RoutedTokens, TraceReplay, make_traffic, token_values
 
 WINDOWS, LAYERS, EXPERTS = 3, 4, 6
@@ -125,8 +126,9 @@ def test_windows_without_a_trace_are_refused():
 @pytest.mark.parametrize(
     ("load", "complaint"),
     [
-        (np.ones((2, 3, 4)), r"float64 \[2, 3, 4\], is not int64"),
-        (np.ones((3, 4), np.int64), r"int64 \[3, 4\], is not int64 \[windows"),
+        (np.ones((2, 3, 4)), r"float64 \[2, 3, 4\], is not made of integers"),
+        (np.ones(3, np.int64), r"the load is \[3\], not \[layers, experts\]"),
+        (np.array([[[2**63]]], np.uint64), "beyond int64, 9223372036854775808"),
         (np.full((1, 2, 3), -1), "negative count, -1"),
     ],
 )
@@ -139,11 +141,43 @@ def test_an_array_that_is_not_a_trace_is_refused(tmp_path, load, complaint):
 
 
 def test_a_file_that_is_missing_or_has_no_load_is_refused(tmp_path):
-    np.savez(tmp_path / "other.npz", counts=np.ones((1, 1, 1), np.int64))
+    np.savez(tmp_path / "other.npz", counts=np.ones((1, 1, 1), np.int64), more=1)
     (tmp_path / "text.npz").write_text("load")
-
-    for name, complaint in (("other", "holds no 'load'"), ("text", "cannot"), ("no", "cannot")):
-        with pytest.raises(
-            InvalidArgumentError, match="trace: .*" + complaint.replace("cannot", "is not an")
-        ):
+    complaints = {
+        "other": "holds no 'load', but counts, more",
+        "text": "is not an .npz file",
+        "no": "No such file",
+    }
+    for name, complaint in complaints.items():
+        with pytest.raises(InvalidArgumentError, match=f"trace: .*{complaint}"):
             FleetOptions(trace=tmp_path / f"{name}.npz")
+
+
+def test_one_load_is_a_trace_of_one_window(tmp_path):
+    load_LE = np.arange(8).reshape(2, 4)
+    options = FleetOptions(trace=write(tmp_path / "load.npz", load_LE))
+    assert options.num_windows == 1
+    np.testing.assert_array_equal(options.loads(), load_LE[None])
+
+
+def test_counts_that_are_too_many_are_scaled_down(tmp_path):
+    """Each token is an element of arrays: ten billion would take hundreds of gigabytes."""
+    load_TLE = np.array([[[10**10, 0, 3 * 10**10], [2 * 10**10] * 3], [[5, 6, 7], [2**55] * 3]])
+    trace = write(tmp_path / "huge.npz", load_TLE)
+    options = FleetOptions(trace=trace, ranks=2)
+    scaled_TLE = options.loads()
+
+    assert scaled_TLE.sum(axis=(1, 2)).max() <= MAX_TOKENS + scaled_TLE[0].size
+    divided_TLE = load_TLE / options.trace_divisor
+    assert np.abs(scaled_TLE - divided_TLE).max() <= 0.5
+    first = FleetOptions(trace=trace, ranks=2, windows=(0, 1))
+    assert first.loads()[0, 0].tolist() == pytest.approx(
+        [MAX_TOKENS / 10, 0, MAX_TOKENS * 3 / 10], rel=1e-3
+    )
+    routed = [len(make_traffic(first, rank).routed(0).layer_N) for rank in range(2)]
+    assert sum(routed) == pytest.approx(MAX_TOKENS / first.steps_per_window, rel=1e-3)
+
+
+def test_counts_that_are_few_enough_are_as_they_are(trace):
+    assert FleetOptions(trace=trace).trace_divisor == 1
+    assert FleetOptions().trace_divisor == 1

@@ -1,37 +1,68 @@
-"""Loads and placements in .npz and .json files."""
+"""Loads and placements in files, as commands take them."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Mapping
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_client.placement import Placement
+from trimtab_client.exceptions import InvalidArgumentError
+from trimtab_tools import formats
 from trimtab_tools.cli.errors import CommandError, UsageError
 
 Array = npt.NDArray[Any]
 
 
-def read_load(path: Path, key: str | None, index: int | None, *, total: bool) -> Array:
-    """Read a load [L, E] from a file that holds a load, or a trace of loads [T, L, E].
+def add_format(parser: Any, flag: str = "--format", of: str = "FILE") -> None:
+    """Add the option that says which format a file has."""
+    about = f"format of {of} (default: by its name and content)"
+    parser.add_argument(flag, choices=formats.FORMATS, help=about)
+
+
+def read_load(
+    paths: Sequence[Path],
+    format_name: str | None,
+    key: str | None,
+    index: int | None,
+    *,
+    total: bool,
+) -> Array:
+    """Read a load [L, E] from files that hold a load, or a trace of loads [T, L, E], each.
 
     Args:
-        path: an .npz or .json file.
-        key: name of the array in the file; None for "load", or for the only one.
+        paths: of the files; their loads are added up.
+        format_name: see `formats.read_load`.
+        key: see `formats.read_load`.
         index: number of the load in a trace; negative numbers count from its end.
         total: take the sum over the trace instead.
 
     Raises:
-        CommandError: the file holds no such array.
-        UsageError: the file holds a trace, and neither `index` nor `total` is given; or it
+        CommandError: the files hold no such load.
+        InvalidArgumentError: see `formats.read_load`.
+        UsageError: a file holds a trace, and neither `index` nor `total` is given; or it
             holds no trace, and one of them is given.
     """
-    load = _pick(_read(path), key, path)
+    loads = [_chosen(_read(path, format_name, key), path, index, total) for path in paths]
+    first, *others = loads
+    for path, load in zip(paths[1:], others, strict=True):
+        if load.shape != first.shape:
+            sizes = f"{list(load.shape)}, but {paths[0]} has {list(first.shape)}"
+            raise CommandError(f"{path}: the load is {sizes}")
+    return first if not others else _summed(np.stack(loads), paths[0])
+
+
+def _read(path: Path, format_name: str | None, key: str | None) -> Array:
+    try:
+        return formats.read_load(path, format_name, key)
+    except formats.NoSuchArrayError as error:
+        raise CommandError(f"{error}: name one of them by --key") from error
+
+
+def _chosen(load: Array, path: Path, index: int | None, total: bool) -> Array:
     if load.ndim != 3:
         if total or index is not None:
             raise UsageError(f"{path} holds one load, not a trace: leave out --index and --sum")
@@ -58,76 +89,25 @@ def _summed(load_TLE: Array, path: Path) -> Array:
     return np.asarray(load_TLE.sum(axis=0))
 
 
-def read_placement(path: Path) -> Array:
-    """Read `phy2log` [L, R] from a file of `trimtab place --output`, or of the same format.
-
-    Raises:
-        CommandError: the file holds no such array.
-    """
-    arrays = _read(path)
-    if isinstance(arrays, Mapping) and isinstance(arrays.get("placement"), Mapping):
-        arrays = arrays["placement"]
-    return _pick(arrays, "phy2log" if isinstance(arrays, Mapping) else None, path)
-
-
-def check_output(path: Path | None, option: str) -> None:
-    """Refuse a file name of unknown format before any work is done.
+def check_output(path: Path | None, format_name: str | None, option: str) -> None:
+    """Refuse a file of unknown format before any work is done.
 
     Args:
         path: of the file; None for no file.
+        format_name: see `formats.read_load`.
         option: that named the file, for the message.
 
     Raises:
-        UsageError: the name ends neither in .npz nor in .json.
+        UsageError: nothing says which format it is to have.
     """
-    if path is not None and path.suffix not in (".npz", ".json"):
-        raise UsageError(f"{option} {path}: must end in .npz or .json")
-
-
-def placement_arrays(placement: Placement) -> dict[str, Any]:
-    """The arrays of a placement for an .npz file."""
-    return {
-        "phy2log": placement.phy2log,
-        "log2phy": placement.log2phy,
-        "logcnt": placement.logcnt,
-        "num_experts": placement.num_experts,
-        "num_gpus": placement.num_gpus,
-        "digest": np.frombuffer(placement.digest, np.uint8),
-    }
-
-
-def _read(path: Path) -> Any:
-    match path.suffix:
-        case ".npz":
-            try:
-                with np.load(path) as arrays:
-                    return dict(arrays)
-            except (ValueError, zipfile.BadZipFile) as error:
-                why = f"is not an .npz file of plain arrays: {error}"
-                raise CommandError(f"{path}: {why}") from error
-        case ".json":
-            try:
-                return json.loads(path.read_text())
-            except ValueError as error:
-                raise CommandError(f"{path}: is not JSON: {error}") from error
-    raise CommandError(f"{path}: must be an .npz or a .json file")
-
-
-def _pick(content: Any, key: str | None, path: Path) -> Array:
-    if not isinstance(content, Mapping):
-        if key is not None:
-            raise CommandError(f"{path}: holds one array, without names: leave out --key")
-        return _array(content, path)
-    names = list(content)
-    if key is None:
-        key = names[0] if len(names) == 1 else "load"
-    if key not in content:
-        raise CommandError(f"{path}: holds no {key!r}, but {', '.join(names)}: choose by --key")
-    return _array(content[key], path)
-
-
-def _array(value: Any, path: Path) -> Array:
+    if path is None:
+        return
     try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise CommandError(f"{path}: is not an array: {error}") from error
+        formats.check_output(path, format_name)
+    except InvalidArgumentError as error:
+        raise UsageError(f"{option} {error}") from error
+
+
+def read_placement(arguments: argparse.Namespace, path: Path | None) -> Array | None:
+    """Read `phy2log` [L, R] from a file, whose format --format may name; None without one."""
+    return None if path is None else formats.read_placement(path, arguments.format)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import PlaceResult
+from trimtab_tools import formats
 from trimtab_tools.cli import files, place_report
 from trimtab_tools.cli.command import (
     add_command,
@@ -44,6 +45,13 @@ examples:
 
   # without a server, as JSON
   trimtab place loads.json --gpus 8 --replicas 40 --local --json
+
+  # from what SGLang's recorder has written, for SGLang's --init-expert-location
+  trimtab place expert_distribution_recorder_*.pt --gpus 32 --replicas 288 \\
+      --output location.json --output-format sglang
+
+formats: npz, npy, json, csv, parquet; sglang (.pt, .json), vllm-ascend (.json) and tensorrt-llm
+(.yaml). A .csv or .parquet file has the columns layer, expert, load (and window).
 """
 
 
@@ -51,7 +59,7 @@ def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Place the experts of a load on GPUs so that all GPUs carry about the same load."
     parser = add_command(commands, "place", run, about, _EPILOG)
-    parser.usage = "trimtab place LOAD --gpus G --replicas R [options]"
+    parser.usage = "trimtab place LOAD [LOAD ...] --gpus G --replicas R [options]"
     _add_input(parser.add_argument_group("load"))
     _add_topology(parser.add_argument_group("topology"))
     _add_current(parser.add_argument_group("placement in force"))
@@ -62,15 +70,21 @@ def add_to(commands: Any) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    about = "write the placement to an .npz or .json file"
-    add_option(output, "--output", "FILE", Path, about)
+    add_option(output, "--output", "FILE", Path, "write the placement to a file")
+    files.add_format(output, "--output-format", "--output")
+    about = "number of the load's first layer in the model, for formats that name layers"
+    add_option(output, "--first-layer", "N", int, f"{about} (default: 0)", default=0)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan the placement, and print the report."""
-    files.check_output(arguments.output, "--output")
-    load = files.read_load(arguments.load, arguments.key, arguments.index, total=arguments.sum)
-    current = None if arguments.current is None else files.read_placement(arguments.current)
+    output, output_format = arguments.output, arguments.output_format
+    files.check_output(output, output_format, "--output")
+    choice = arguments.format, arguments.key, arguments.index
+    load = files.read_load(arguments.load, *choice, total=arguments.sum)
+    current = None
+    if arguments.current is not None:
+        current = formats.read_placement(arguments.current, arguments.current_format)
     topology = from_arguments(Topology, arguments)
     budget, options = _budget(arguments), from_arguments(SolverOptions, arguments)
     solver, place = _solver(arguments)
@@ -80,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     before = result.before or _untouched(result, topology, load)
     layout = "untouched" if current is None else "current"
     report = place_report.Report(result, topology, before, layout, seconds, solver)
-    if arguments.output is not None:
-        place_report.write(report, arguments.output)
+    if output is not None:
+        saved = place_report.saved(report, arguments.first_layer)
+        formats.write_placement(saved, output, output_format)
     sys.stdout.write((place_report.as_json if arguments.json else place_report.as_text)(report))
     return 0
 
@@ -114,9 +129,10 @@ def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
-    about = ".npz or .json with tokens per expert, [layers, experts]"
-    add_option(group, "load", "LOAD", Path, about)
-    about = "name of the array in the file (default: 'load', or the only one)"
+    about = "file with tokens per expert, [layers, experts]; several are added up"
+    add_option(group, "load", "LOAD", Path, about, nargs="+")
+    files.add_format(group, of="LOAD")
+    about = "name of the array or column in the file (default: 'load', or what its format has)"
     add_option(group, "--key", "NAME", str, about)
     choice = group.add_mutually_exclusive_group()
     about = "take load I of a trace [time, layers, experts]"
@@ -134,6 +150,7 @@ def _add_topology(group: argparse._ArgumentGroup) -> None:
 def _add_current(group: argparse._ArgumentGroup) -> None:
     about = "placement in force: move few experts away from it"
     add_option(group, "--current", "FILE", Path, about)
+    files.add_format(group, "--current-format", "--current")
     about = "improve it by at most N moves in each layer"
     add_option(group, "--max-moves-per-layer", "N", int, about)
     about = "improve it by at most N moves over all layers"

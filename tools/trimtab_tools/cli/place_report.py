@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,8 @@ from trimtab_client.options import Topology
 from trimtab_client.placement import Balance
 from trimtab_client.results import Moves, PlaceResult
 from trimtab_tools.cli import json_output
-from trimtab_tools.cli.files import placement_arrays
 from trimtab_tools.cli.tables import table
+from trimtab_tools.formats import SavedPlacement
 
 
 class Report(NamedTuple):
@@ -65,23 +64,19 @@ def as_json(report: Report) -> str:
     return json_output.as_json(document, indent=None)
 
 
-def write(report: Report, path: Path) -> None:
-    """Write the result to an .npz or .json file; the name of the file decides which."""
-    if path.suffix == ".json":
-        path.write_text(as_json(report))
-        return
+def saved(report: Report, first_layer: int) -> SavedPlacement:
+    """The result, to be written to a file."""
     result = report.result
-    np.savez_compressed(
-        path,
-        **placement_arrays(result.placement),
-        move_layer=result.moves.layer,
-        move_slot=result.moves.slot,
-        move_expert=result.moves.expert,
-        move_source_gpus=result.moves.source_gpus,
-        imbalance_before=report.before.imbalance,
-        imbalance_after=result.after.imbalance,
-        imbalance_bound=result.after.bound,
-    )
+    arrays = {
+        "move_layer": result.moves.layer,
+        "move_slot": result.moves.slot,
+        "move_expert": result.moves.expert,
+        "move_source_gpus": result.moves.source_gpus,
+        "imbalance_before": report.before.imbalance,
+        "imbalance_after": result.after.imbalance,
+        "imbalance_bound": result.after.bound,
+    }
+    return SavedPlacement(result.placement, as_json(report), arrays, first_layer)
 
 
 def _imbalance(balance: Balance) -> dict[str, float]:

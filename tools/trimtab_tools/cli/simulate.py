@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools.cli.command import add_command, add_option
 from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.files import add_format
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
 from trimtab_tools.simulate.faults import GRAMMAR, parse_fault
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, since no other command needs what starts processes.
     from trimtab_tools.simulate.fleet import Fleet
     from trimtab_tools.simulate.scenario_runner import run_scenario
+    from trimtab_tools.simulate.trace import MAX_TOKENS
 
     try:
         options = _options(arguments)
@@ -80,6 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except InvalidArgumentError as error:
         raise UsageError(str(error)) from error
+    divisor = options.trace_divisor
+    if divisor > 1:
+        said = f"the counts of {options.trace} are divided by {divisor}, and rounded"
+        sys.stderr.write(f"trimtab: {said}: more than {MAX_TOKENS} tokens would be in a window\n")
     try:
         with _interrupts_kept(fleet), fleet, progress(fleet):
             report = fleet.finish(trouble=run_scenario(fleet, scenario))
@@ -137,10 +143,11 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
 
 def _add_files_and_server(group: argparse._ArgumentGroup) -> None:
     about = (
-        "an .npz file of loads to replay, `load` int64 [windows, layers, experts]; it makes "
-        "balance the default of --plan"
+        "a file of loads to replay, [windows, layers, experts], as `trimtab place` reads it; it "
+        "makes balance the default of --plan"
     )
     add_option(group, "--trace", "FILE", Path, about)
+    add_format(group, of="--trace")
     about = "the windows of the trace to replay, from A to B - 1 (default: all)"
     add_option(group, "--windows", "A:B", parse_windows, about)
     about = "host:port of a server without TLS (default: the command starts one, and ends it)"

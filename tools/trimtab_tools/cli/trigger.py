@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtab_tools.cli.command import add_option, server_command
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.files import read_placement
+from trimtab_tools.cli.files import add_format, read_placement
 
 _EPILOG = """\
 examples:
@@ -26,16 +26,16 @@ def add_to(commands: Any) -> None:
     with server_command(commands, "trigger", run, about, _EPILOG, json="") as parser:
         add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
         about = (
-            "the placement, from place --output or phy2log in an .npz or .json file (default: "
-            "planned from what the workers have reported)"
+            "the placement, of any format that place --output writes (default: planned from what "
+            "the workers have reported)"
         )
         add_option(parser, "--placement", "FILE", Path, about)
+        add_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trigger the switch, and print the version in force and the target."""
-    path = arguments.placement
-    placement = None if path is None else read_placement(path)
+    placement = read_placement(arguments, arguments.placement)
     with connect(arguments) as client:
         result = client.trigger(arguments.deployment, placement=placement)
     digest = result.target.digest.hex()

@@ -7,16 +7,19 @@ the names in the file: `read_load`, `read_placement` and `write_placement` know 
 from trimtab_tools.formats.files import (
     FORMATS,
     check_output,
+    names_layers,
     read_load,
     read_placement,
     write_placement,
 )
-from trimtab_tools.formats.layout import SavedPlacement
+from trimtab_tools.formats.layout import NoSuchArrayError, SavedPlacement
 
 __all__ = [
     "FORMATS",
+    "NoSuchArrayError",
     "SavedPlacement",
     "check_output",
+    "names_layers",
     "read_load",
     "read_placement",
     "write_placement",

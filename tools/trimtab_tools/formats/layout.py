@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_client.exceptions import invalid
+from trimtab_client.exceptions import InvalidArgumentError, invalid
 from trimtab_client.placement import Placement
 
 Array = npt.NDArray[Any]
@@ -55,7 +55,11 @@ def has(content: Any, *names: str) -> bool:
     return isinstance(content, Mapping) and any(name in content for name in names)
 
 
-def entry(content: Any, name: str, path: Path, hint: str = "") -> Any:
+class NoSuchArrayError(InvalidArgumentError):
+    """The file has no array or column of the name by which its format finds a load."""
+
+
+def entry(content: Any, name: str, path: Path) -> Any:
     """What content has under a name.
 
     Raises:
@@ -64,9 +68,20 @@ def entry(content: Any, name: str, path: Path, hint: str = "") -> Any:
     if not isinstance(content, Mapping):
         raise invalid(str(path), f"has no names, such as {name!r}")
     if name not in content:
-        names = ", ".join(map(str, content)) or "nothing"
-        raise invalid(str(path), f"holds no {name!r}, but {names}{hint}")
+        raise invalid(str(path), _missing(content, name))
     return content[name]
+
+
+def chosen(content: Mapping[str, Any], key: str, path: Path) -> Array:
+    """The array under a name that the user may choose.
+
+    Raises:
+        NoSuchArrayError: there is none; the error says which names there are.
+        InvalidArgumentError: see `array`.
+    """
+    if key not in content:
+        raise NoSuchArrayError(f"{path}: {_missing(content, key)}")
+    return array(content[key], path, key)
 
 
 def array(value: Any, path: Path, name: str) -> Array:
@@ -82,6 +97,10 @@ def array(value: Any, path: Path, name: str) -> Array:
     if numbers.dtype.kind not in "iufb":
         raise invalid(str(path), f"{name} is not an array of numbers")
     return numbers
+
+
+def _missing(content: Mapping[str, Any], name: str) -> str:
+    return f"holds no {name!r}, but {', '.join(map(str, content)) or 'nothing'}"
 
 
 def refuse_load(path: Path, format_name: str) -> NoReturn:

@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has
+from trimtab_client.placement import Placement
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, has
 
 
 class Plain:
-    """`load` and `phy2log`, or whatever array the user names."""
+    """`load` and `phy2log`, or whatever array the user names.
+
+    Args:
+        kind: of the files: "npz", "npy" or "json".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
 
     def fits(self, content: Any) -> bool:
         """Any content."""
@@ -28,7 +36,7 @@ class Plain:
             return array(content, path, "the load")
         if key is None:
             key = next(iter(content)) if len(content) == 1 else "load"
-        return array(entry(content, key, path, _hint(content)), path, key)
+        return chosen(content, key, path)
 
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`. `trimtab place` writes more beside the placement."""
@@ -40,18 +48,17 @@ class Plain:
 
     def content(self, saved: SavedPlacement, path: Path) -> Any:
         """See `Layout.content`: for .json a document, for the others arrays."""
-        placement = saved.placement
-        match path.suffix:
-            case ".json":
+        del path
+        match self._kind:
+            case "json":
                 return saved.document
-            case ".npz":
-                return {**placement_arrays(saved), **saved.arrays}
-        return placement.phy2log
+            case "npz":
+                return {**_arrays(saved.placement), **saved.arrays}
+        return saved.placement.phy2log
 
 
-def placement_arrays(saved: SavedPlacement) -> dict[str, Any]:
+def _arrays(placement: Placement) -> dict[str, Any]:
     """The arrays of a placement in an .npz file."""
-    placement = saved.placement
     return {
         "phy2log": placement.phy2log,
         "log2phy": placement.log2phy,
@@ -60,7 +67,3 @@ def placement_arrays(saved: SavedPlacement) -> dict[str, Any]:
         "num_gpus": placement.num_gpus,
         "digest": np.frombuffer(placement.digest, np.uint8),
     }
-
-
-def _hint(content: Mapping[str, Any]) -> str:
-    return ": name one of them" if content else ""

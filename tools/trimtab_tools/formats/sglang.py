@@ -8,15 +8,14 @@ that rank's tokens in each forward pass: add the files of all ranks up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trimtab_client.exceptions import invalid
-from trimtab_client.placement import Placement
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, has
 
 _COUNT = "logical_count"
 _MAP = "physical_to_logical_map"
@@ -33,14 +32,13 @@ class Sglang:
 
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`: the counts of logical experts."""
-        if key is not None:
-            return array(entry(content, key, path), path, key)
-        if has(content, "records"):
+        if not isinstance(content, Mapping):
+            raise invalid(str(path), f"has no names, such as {_COUNT!r}")
+        if key is None and "records" in content:
             return _by_pass(content, path)
-        counts = array(entry(content, _COUNT, path), path, _COUNT)
-        if _OF_A_RING in content:
-            return counts.sum(axis=0, dtype=np.int64) if counts.ndim == 3 else counts
-        return counts
+        counts = chosen(content, key or _COUNT, path)
+        is_ring = key in (None, _COUNT) and _OF_A_RING in content and counts.ndim == 3
+        return counts.sum(axis=0, dtype=np.int64) if is_ring else counts
 
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`: the map, or the last one that was in force in a recording."""
@@ -50,14 +48,9 @@ class Sglang:
     def content(self, saved: SavedPlacement, path: Path) -> Any:
         """See `Layout.content`. SGLang accepts no other key, and counts dense layers too."""
         del path
-        placement = saved.placement
-        dense = Placement.untouched(
-            max(1, saved.first_layer),
-            placement.num_experts,
-            placement.phy2log.shape[1],
-            placement.num_gpus,
-        ).phy2log[: saved.first_layer]
-        return {_MAP: np.concatenate([dense, placement.phy2log])}
+        phy2log_LR, experts = saved.placement.phy2log, saved.placement.num_experts
+        dense_R = np.arange(phy2log_LR.shape[1]) % experts
+        return {_MAP: np.concatenate([np.tile(dense_R, (saved.first_layer, 1)), phy2log_LR])}
 
 
 def _by_pass(content: Any, path: Path) -> Array:

@@ -7,6 +7,7 @@ and windows may have any numbers; they are taken in ascending order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import numpy as np
 
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry
+
+_MAX_CELLS = 1 << 28
+"""More would be a wrong column rather than a model: a number of an expert decides the size."""
 
 _PLACED = ("layer", "slot", "expert")
 
@@ -37,12 +41,12 @@ class Table:
         key = key or "load"
         where = ("window", "layer", "expert") if "window" in content else ("layer", "expert")
         cells = [_column(content, name, path) for name in where]
-        numbers = array(entry(content, key, path), path, key)
+        numbers = chosen(content, key, path)
         # Experts are numbered from 0; an expert without a row has no load.
         bounds = [_ranked(cell) for cell in cells[:-1]]
         indices = [*(index for _, index in bounds), cells[-1]]
         shape = [*(size for size, _ in bounds), int(cells[-1].max()) + 1]
-        return _filled(np.zeros(shape, numbers.dtype), indices, numbers, path, where)
+        return _filled(_cells(shape, 0, numbers.dtype, path), indices, numbers, path)
 
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`."""
@@ -50,8 +54,9 @@ class Table:
             return array(content, path, "phy2log")
         layer, slot, expert = (_column(content, name, path) for name in _PLACED)
         layers, row = _ranked(layer)
-        empty = np.full((layers, int(slot.max()) + 1), -1, np.int64)
-        phy2log_LR = _filled(empty, [row, slot], expert, path, _PLACED[:2])
+        phy2log_LR = _filled(
+            _cells([layers, int(slot.max()) + 1], -1, np.int64, path), [row, slot], expert, path
+        )
         missing = np.argwhere(phy2log_LR < 0)
         if len(missing):
             at = f"layer {np.unique(layer)[missing[0, 0]]}, slot {missing[0, 1]}"
@@ -66,9 +71,9 @@ class Table:
 
 def placement_columns(placement: Placement, first_layer: int) -> dict[str, Array]:
     """The columns of a placement."""
-    layer, slot = np.indices(placement.phy2log.shape)
-    columns = (layer + first_layer, slot, placement.phy2log)
-    return {name: column.ravel() for name, column in zip(_PLACED, columns, strict=True)}
+    layer, slot = np.indices(placement.phy2log.shape).reshape(2, -1)
+    columns = layer + first_layer, slot, placement.phy2log.ravel()
+    return dict(zip(_PLACED, columns, strict=True))
 
 
 def _column(content: Mapping[str, Any], name: str, path: Path) -> Array:
@@ -80,21 +85,25 @@ def _column(content: Mapping[str, Any], name: str, path: Path) -> Array:
     return numbers
 
 
+def _cells(shape: Sequence[int], value: int, dtype: Any, path: Path) -> Array:
+    """An array that has this value everywhere."""
+    if math.prod(shape) > _MAX_CELLS:
+        raise invalid(str(path), f"has numbers for {' x '.join(map(str, shape))} cells")
+    return np.full(shape, value, dtype)
+
+
 def _ranked(numbers: Array) -> tuple[int, Array]:
     """How many distinct numbers there are, and the place of each among them."""
     distinct, place = np.unique(numbers, return_inverse=True)
     return len(distinct), place
 
 
-def _filled(
-    cells: Array, indices: Sequence[Array], numbers: Array, path: Path, names: Sequence[str]
-) -> Array:
+def _filled(cells: Array, indices: Sequence[Array], numbers: Array, path: Path) -> Array:
     """The cells, with the numbers at the indices; refused if a cell gets two."""
     flat = np.ravel_multi_index(tuple(indices), cells.shape)
     first = np.unique(flat, return_index=True)[1]
     if len(first) != len(flat):
         again = np.setdiff1d(np.arange(len(flat)), first)[0]
-        row = ", ".join(f"{name} {index[again]}" for name, index in zip(names, indices, strict=True))
-        raise invalid(str(path), f"has two rows for one cell; the second is row {again + 1} ({row})")
+        raise invalid(str(path), f"row {again + 1} is for the same cell as a row before it")
     cells.reshape(-1)[flat] = numbers
     return cells

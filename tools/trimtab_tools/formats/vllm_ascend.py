@@ -5,7 +5,6 @@ It reads layers and devices by their positions, the same number of slots on each
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -63,4 +62,4 @@ class VllmAscend:
             ]
             named = {"layer_id": layer, "device_count": placement.num_gpus, _DEVICES: devices}
             listed.append(named)
-        return json.dumps({"moe_layer_count": layers, _LAYERS: listed}) + "\n"
+        return {"moe_layer_count": layers, _LAYERS: listed}

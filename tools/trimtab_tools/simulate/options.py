@@ -10,7 +10,7 @@ from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_protocol.messages import Transfer
-from trimtab_tools.simulate.trace import Counts, read_trace
+from trimtab_tools.simulate.trace import Counts, Trace, read_trace
 
 _MAX_HIDDEN = 1 << 14
 
@@ -33,8 +33,9 @@ class FleetOptions:
         hidden: H; an expert is one float32 matrix [H, H]; 0 for 64, or for 8 with a trace.
         tokens: number of tokens that a rank routes in a layer of a step; 0 for 16. With a trace
             it must be 0: the trace gives the number.
-        trace: an .npz file with real loads to replay, `load` int64 [T, L, E]; None for
-            synthetic traffic.
+        trace: a file with real loads to replay, [T, L, E]; None for synthetic traffic. Its
+            counts are scaled down if they are too many: see `trace_divisor`.
+        format: of the trace: one of `formats.FORMATS`; None to see by the file what it is.
         windows: the first window of the trace to replay, and the one after the last; None for
             all windows.
         steps_per_window: number of steps over which a window of the trace is spread.
@@ -57,6 +58,7 @@ class FleetOptions:
     hidden: int = 0
     tokens: int = 0
     trace: Path | None = None
+    format: str | None = None
     windows: tuple[int, int] | None = None
     steps_per_window: int = 16
     transfer: Transfer = Transfer.PULL
@@ -110,9 +112,17 @@ class FleetOptions:
         Raises:
             InvalidArgumentError: there is no trace, or it cannot be read.
         """
+        return self._read_trace().load_TLE
+
+    @property
+    def trace_divisor(self) -> int:
+        """By what the counts of the trace are divided; 1 without a trace."""
+        return 1 if self.trace is None else self._read_trace().divisor
+
+    def _read_trace(self) -> Trace:
         if self.trace is None:
             raise invalid("trace", "None has no loads: the traffic is synthetic")
-        return read_trace(self.trace, self.windows, self.layers)
+        return read_trace(self.trace, self.format, self.windows, self.layers)
 
     @property
     def num_windows(self) -> int:

@@ -11,10 +11,13 @@ import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
 from trimtab_client.results import TriggerResult
+from trimtab_tools import formats
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.files import check_output, placement_arrays, read_placement
+from trimtab_tools.cli.errors import UsageError
+from trimtab_tools.cli.files import add_format, check_output, read_placement
 from trimtab_tools.cli.json_output import as_document, as_json, show
+from trimtab_tools.formats import SavedPlacement
 
 _PIN = """\
 examples:
@@ -43,8 +46,11 @@ examples:
   trimtab deployments export prod placement.npz
   trimtab deployments export prod --version 2.3 > placement.json
 
-The commands import, pin, `trimtab trigger --placement` and `trimtab place --current` read both
-kinds of files. For numpy.load, an .npz file has phy2log [layers, slots] and the sizes.
+  trimtab deployments export prod location.json --format sglang
+  trimtab deployments export prod balancer.yaml
+
+The commands import, pin, `trimtab trigger --placement` and `trimtab place --current` read all
+these files. For numpy.load, an .npz file has phy2log [layers, slots] and the sizes.
 """
 
 _IMPORT = """\
@@ -63,6 +69,7 @@ def add_to(commands: Any) -> None:
         add_name(parser)
         about = "the placement (default: the one in force)"
         add_option(parser, "file", "FILE", Path, about, nargs="?")
+        add_format(parser)
     about = "Let a deployment's policy decide again."
     with server_command(commands, "unpin", run_unpin, about, _UNPIN) as parser:
         add_name(parser)
@@ -74,20 +81,22 @@ def add_to(commands: Any) -> None:
     about = "Write a placement to a file."
     with server_command(commands, "export", run_export, about, _EXPORT) as parser:
         add_name(parser)
-        about = "an .npz or .json file (default: JSON to standard output)"
+        about = "the file (default: JSON to standard output)"
         add_option(parser, "file", "FILE", Path, about, nargs="?")
+        add_format(parser)
         about = "the version to export (default: the one in force)"
         add_option(parser, "--version", "V", str, about)
     about = "Switch a deployment to the placement in a file."
     with server_command(commands, "import", run_import, about, _IMPORT) as parser:
         add_name(parser)
         add_option(parser, "file", "FILE", Path, "the placement")
+        add_format(parser)
         parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
 
 
 def run_pin(arguments: argparse.Namespace) -> int:
     """Pin a deployment, and print the target."""
-    placement = None if arguments.file is None else read_placement(arguments.file)
+    placement = read_placement(arguments, arguments.file)
     with connect(arguments) as client:
         result = client.pin(arguments.deployment, placement)
     return _print(arguments, result, "is pinned to")
@@ -111,25 +120,30 @@ def run_roll_back(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write a placement to a file or to standard output."""
-    check_output(arguments.file, "FILE")
+    path, format_name, name = arguments.file, arguments.format, arguments.deployment
+    check_output(path, format_name, "FILE")
+    if path is None and format_name is not None:
+        raise UsageError("--format is for a FILE; standard output is JSON")
+    first_layer = 0
     with connect(arguments) as client:
-        served = client.get_placement(arguments.deployment, arguments.version)
-    document = {"deployment": arguments.deployment, **as_document(served)}
-    if arguments.file is None:
-        sys.stdout.write(as_json(document, indent=None))
+        served = client.get_placement(name, arguments.version)
+        if path is not None and formats.names_layers(path, format_name):
+            first_layer = client.get_deployment(name).spec.first_layer
+    document = {"deployment": name, **as_document(served)}
+    text = as_json(document, indent=None)
+    if path is None:
+        sys.stdout.write(text)
         return 0
-    if arguments.file.suffix == ".json":
-        arguments.file.write_text(as_json(document, indent=None))
-    else:
-        _write_npz(served, arguments.file)
-    summary = {**document, "placement": served.placement.digest, "file": str(arguments.file)}
-    line = f"{arguments.deployment} {served.version} is in {arguments.file}\n"
+    saved = SavedPlacement(served.placement, text, _arrays(served), first_layer)
+    formats.write_placement(saved, path, format_name)
+    summary = {**document, "placement": served.placement.digest, "file": str(path)}
+    line = f"{name} {served.version} is in {path}\n"
     return show(arguments, summary, line)
 
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Switch to the placement of a file, and print the target."""
-    placement = read_placement(arguments.file)
+    placement = read_placement(arguments, arguments.file)
     with connect(arguments) as client:
         if arguments.pin:
             return _print(arguments, client.pin(arguments.deployment, placement), "is pinned to")
@@ -137,14 +151,13 @@ def run_import(arguments: argparse.Namespace) -> int:
     return _print(arguments, result, "goes to")
 
 
-def _write_npz(served: ServedPlacement, path: Path) -> None:
-    np.savez_compressed(
-        path,
-        **placement_arrays(served.placement),
-        num_nodes=served.topology.num_nodes,
-        num_groups=served.topology.num_groups,
-        version=np.array(served.version, np.uint64),
-    )
+def _arrays(served: ServedPlacement) -> dict[str, Any]:
+    """What an .npz file says beside the placement."""
+    return {
+        "num_nodes": served.topology.num_nodes,
+        "num_groups": served.topology.num_groups,
+        "version": np.array(served.version, np.uint64),
+    }
 
 
 def _print(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> int:
