@@ -98,6 +98,10 @@ class Group:
         """For each rank, whether the engine's own policy decides where a group grows or shrinks."""
         return [each["own"] for each in self._host.ask({"resize": True})]
 
+    def dump(self, folder: Path) -> list[Any]:
+        """Let SGLang's recorder write there; returns what each rank routed, [L, E]."""
+        return [each["routed"] for each in self._host.ask({"dump": str(folder)})]
+
     @property
     def log(self) -> str:
         """What the ranks have printed."""

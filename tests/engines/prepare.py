@@ -19,7 +19,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TESTS = "tests/distributed/test_eplb_algo.py"
-ENGINES = {"vllm": "0.33.0", "sglang": "0.5.23"}
+ENGINES = {"vllm": "0.33.0", "sglang": "0.5.23", "vllm-ascend": "0.26.0rc1"}
+
+ONLY_PYTHON = (
+    *("--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64"),
+    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
+    *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3"),
+)
+"""Wheels of one kind of machine, whatever this one is: nothing but their Python files is run."""
 
 
 def main() -> None:
@@ -30,17 +37,9 @@ def main() -> None:
     pip(folder, "install", torch, "-r", *packages())
     for name, version in ENGINES.items():
         wheels = folder / "wheels"
-        pip(
-            folder,
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            wheels,
-            f"{name}=={version}",
-        )
-        [wheel] = wheels.glob(f"{name}-*.whl")
+        which = *ONLY_PYTHON, "--no-deps", "--dest", wheels
+        pip(folder, "download", *which, f"{name}=={version}")
+        [wheel] = wheels.glob("*.whl")
         with zipfile.ZipFile(wheel) as files:
             names = [each for each in files.namelist() if not each.endswith((".so", ".cubin"))]
             files.extractall(folder / name, members=names)  # noqa: S202 - a ZipFile keeps inside

@@ -2,7 +2,9 @@
 
     python -m tests.engines.sglang_group
 
-`ranks.py` says what it reads; a group starts with {"chunk": 2}. The settings that SGLang keeps
+`ranks.py` says what it reads; a group starts with {"chunk": 2}, and may have the "location" that
+SGLang starts from and the "recorder" mode. {"dump": FOLDER} lets the recorder write there. The
+settings that SGLang keeps
 globally are replaced, and torchvision; nothing of its balancer is. The weights of expert e of layer
 l are all 1000 l + e, so that a slot with wrong weights is seen.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import os
 import sys
 import time
 import types
@@ -37,13 +40,14 @@ class _Anything(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _stand_in(f"{self.__name__}.{name}")
+        return stand_in(f"{self.__name__}.{name}")
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         return self
 
 
-def _stand_in(name: str) -> _Anything:
+def stand_in(name: str) -> _Anything:
+    """Put a module there that can be imported, and not used."""
     module = sys.modules[name] = _Anything(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     module.__path__ = []
@@ -54,10 +58,10 @@ def stand_in_for_what_is_not_installed() -> None:
     """Let SGLang's utilities import torchvision and datasets."""
     inside = ("io", "transforms", "transforms.v2", "transforms.functional")
     for name in ("datasets", "torchvision", *(f"torchvision.{each}" for each in inside)):
-        _stand_in(name)
+        stand_in(name)
 
 
-def configure(rank: int, chunk: int | None) -> None:
+def configure(rank: int, chunk: int | None, location: str, recorder: str) -> None:
     """Replace what SGLang's processes keep globally: settings, sizes and the device."""
     from sglang.srt import runtime_context
     from sglang.srt.eplb import eplb_manager, expert_distribution, expert_location
@@ -67,7 +71,7 @@ def configure(rank: int, chunk: int | None) -> None:
         eplb_rebalance_layers_per_chunk=chunk,
         eplb_rebalance_num_iterations=INTERVAL,
         expert_distribution_recorder_buffer_size=INTERVAL,
-        expert_distribution_recorder_mode="stat",
+        expert_distribution_recorder_mode=recorder,
         moe_a2a_backend="deepep",
         deepep_mode="normal",
         ep_dispatch_algorithm="dynamic",
@@ -77,7 +81,7 @@ def configure(rank: int, chunk: int | None) -> None:
         ep_join_mode=None,
         elastic_ep_backend=None,
         expert_balancedness_report_mode="off",
-        init_expert_location="trivial",
+        init_expert_location=location,
     )
     parallel = types.SimpleNamespace(
         ep_size=RANKS,
@@ -131,12 +135,20 @@ def weights(layer: int, expert: int) -> torch.Tensor:
 class Rank:
     """One rank: its recorder, its manager, and what it has seen."""
 
-    def __init__(self, rank: int, port: int, *, chunk: int | None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        port: int,
+        *,
+        chunk: int | None,
+        location: str = "trivial",
+        recorder: str = "stat",
+    ) -> None:
         address = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group(
             "gloo", init_method=address, rank=rank, world_size=RANKS
         )
-        configure(rank, chunk)
+        configure(rank, chunk, location, recorder)
         from sglang.srt.eplb import expert_distribution, expert_location
         from sglang.srt.eplb.eplb_manager import EPLBManager
         from sglang.srt.eplb.expert_location_updater import ExpertLocationUpdater
@@ -172,6 +184,7 @@ class Rank:
 
         self.manager.rebalance = counted
         self.before = self.map.tolist()
+        self.routed = np.zeros((LAYERS, EXPERTS), np.int64)
         self.rng = np.random.default_rng(7 + rank)
         self.shared = np.random.default_rng(5)
         self.steps = 0
@@ -184,7 +197,11 @@ class Rank:
         return experts
 
     def run(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Take steps, and say what happened in them."""
+        """Take steps, and say what happened in them; or let the recorder write."""
+        if "dump" in command:
+            os.environ["SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR"] = command["dump"]
+            self.recorder.dump_record(output_mode="file")
+            return {"routed": self.routed.tolist()}
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
         if self.rank == command.get("plant"):
             self.held[DENSE][0][0] += 0.5
@@ -210,6 +227,7 @@ class Rank:
                 tokens = torch.from_numpy(
                     self.rng.choice(EXPERTS, 0 if idle else TOKENS, p=share_E)
                 )
+                self.routed[layer] += np.bincount(tokens, minlength=EXPERTS)
                 replicas = self.metadata.logical_to_all_physical_map_num_valid[layer][tokens]
                 turn = torch.arange(len(tokens)) % replicas
                 slots = self.metadata.logical_to_all_physical_map[layer][tokens, turn]

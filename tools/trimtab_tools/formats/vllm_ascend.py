@@ -45,21 +45,26 @@ class VllmAscend:
         Raises:
             InvalidArgumentError: a device has an expert twice; vllm-ascend would lose a slot.
         """
-        placement = saved.placement
-        layers, slots = placement.phy2log.shape
-        per_gpu = slots // placement.num_gpus
-        listed = []
-        for layer, phy2log_GS in enumerate(
-            placement.phy2log.reshape(layers, placement.num_gpus, per_gpu).tolist()
-        ):
-            for gpu, experts in enumerate(phy2log_GS):
-                twice = next((each for each in experts if experts.count(each) > 1), None)
-                if twice is not None:
-                    where = f"expert {twice} is twice on GPU {gpu} in layer {layer}"
-                    raise invalid(str(path), f"{where}, and vllm-ascend would lose a slot")
-            devices = [
-                {"device_id": gpu, _EXPERTS: experts} for gpu, experts in enumerate(phy2log_GS)
-            ]
-            named = {"layer_id": layer, "device_count": placement.num_gpus, _DEVICES: devices}
-            listed.append(named)
+        layers, gpus = len(saved.placement.phy2log), saved.placement.num_gpus
+        phy2log_LGS = saved.placement.phy2log.reshape(layers, gpus, -1).tolist()
+        for layer, devices in enumerate(phy2log_LGS):
+            for gpu, experts in enumerate(devices):
+                _check_distinct(experts, f"on GPU {gpu} in layer {layer}", path)
+        listed = [
+            {
+                "layer_id": layer,
+                "device_count": gpus,
+                _DEVICES: [
+                    {"device_id": gpu, _EXPERTS: experts} for gpu, experts in enumerate(devices)
+                ],
+            }
+            for layer, devices in enumerate(phy2log_LGS)
+        ]
         return {"moe_layer_count": layers, _LAYERS: listed}
+
+
+def _check_distinct(experts: list[int], where: str, path: Path) -> None:
+    twice = next((each for each in experts if experts.count(each) > 1), None)
+    if twice is not None:
+        why = f"expert {twice} is twice {where}, and vllm-ascend would lose a slot"
+        raise invalid(str(path), why)
