@@ -21,6 +21,7 @@ from tests.engines.sglang_group import stand_in
 
 def main() -> None:
     """Write and read."""
+    stand_in("torch_npu")
     path = sys.argv[1]
     given = sys.stdin.read()
     if given:
@@ -30,7 +31,6 @@ def main() -> None:
 
 def write(map_LGS: list[list[list[int]]], path: str) -> None:
     """Write a map by vllm-ascend's recorder."""
-    stand_in("torch_npu")
     from vllm_ascend.eplb.adaptor.vllm_adaptor import VllmEplbAdaptor
 
     experts = 1 + max(expert for layer in map_LGS for device in layer for expert in device)
