@@ -10,10 +10,10 @@ ARGS   ?=
 OUT    ?= protos
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check compat engines bench plot protos format clean
+.PHONY: help setup demo demo-vllm serve test check compat engines bench plot protos format clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 $(VENV)/.server: pyproject.toml server/pyproject.toml tools/pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; torch makes it take a minute or two)"
@@ -62,12 +62,15 @@ compat:  ## Run the client alone on the oldest and newest versions of its depend
 	done
 
 $(VENV)-engines/.ready: tests/engines/prepare.py tests/engines/requirements.txt constraints.txt
-	@echo "fetching the engines' code into $(VENV)-engines (once; 400 MB)"
+	@echo "fetching the engines' code into $(VENV)-engines (once; about 1 GB)"
 	@$(PYTHON) tests/engines/prepare.py $(VENV)-engines
 	@touch $@
 
 engines: $(VENV)/.dev $(VENV)-engines/.ready  ## Run the engines' own load balancers with the plug-ins
 	$(BIN)/python -m pytest tests/engines $(ARGS)
+
+demo-vllm: $(VENV)/.dev $(VENV)-engines/.ready  ## Watch vLLM's own load balancer follow Trimtab, on four CPU ranks
+	@$(BIN)/python -m tests.engines.demo
 
 bench: $(VENV)/.dev  ## Measure balance, moves and the overhead of RPCs (ARGS=--help)
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,8 @@ class Group:
 
         Returns:
             What the ranks have seen, the same on all of them: `maps`, `rebalances`, how many of
-            them `moved` an expert, and how many steps `switched` a layer. And the `wrong` slots.
+            them `moved` an expert, and how many steps `switched` a layer. Over all ranks: the
+            `wrong` slots, and of vLLM, the tokens that each slot has `processed`, [L, R].
         """
         seen = self._host.ask({"steps": steps, **how})
         alike = ("maps", "rebalances", "moved", "switched")
@@ -92,7 +94,9 @@ class Group:
             assert all(each[name] == seen[0][name] for each in seen), f"ranks differ in {name}"
         assert all(each["worker_lives"] for each in seen), self.log
         wrong = sum(each["wrong"] for each in seen)
-        return {**{name: seen[0][name] for name in alike}, "wrong": wrong}
+        processed_LR = sum(np.array(each["processed"]) for each in seen if "processed" in each)
+        same = {name: seen[0][name] for name in alike}
+        return {**same, "wrong": wrong, "processed": processed_LR}
 
     def resize(self) -> list[bool]:
         """For each rank, whether the engine's own policy decides where a group grows or shrinks."""

@@ -132,6 +132,7 @@ class Rank:
         self.state.start_async_loop()
         self.maps = [each.physical_to_logical_map.clone() for each in self.models]
         self.before = [each.tolist() for each in self.maps]
+        self.processed_LR = np.zeros((LAYERS, SLOTS), np.int64)
         self.rng = np.random.default_rng(5)
         self.steps = 0
         torch.distributed.barrier()
@@ -161,8 +162,9 @@ class Rank:
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
         if self.rank == command.get("plant"):
             self.models[0].model.expert_weights[0][0][0] += 0.5
+        self.processed_LR[:] = 0
         for _ in range(command["steps"]):
-            if self.steps % INTERVAL == 0:
+            if self.steps % (INTERVAL * command.get("every", 1)) == 0:
                 self.popularity = self.rng.random((len(self.models), LAYERS, EXPERTS)) ** 4 + 0.01
             if self.rank == command.get("late") and self.steps % INTERVAL == INTERVAL - 1:
                 time.sleep(0.2)
@@ -175,6 +177,7 @@ class Rank:
             if self.state.is_async:
                 time.sleep(command.get("pause", 0.002))
         seen["maps"] = [each.physical_to_logical_map.tolist() for each in self.models]
+        seen["processed"] = self.processed_LR.tolist()
         worker = self.state.async_worker
         seen["worker_lives"] = worker is None or worker.is_alive()
         return seen
@@ -190,6 +193,7 @@ class Rank:
                 share_R = share_E[expert_R] / np.bincount(expert_R, minlength=EXPERTS)[expert_R]
                 counts_R = self.rng.multinomial(TOKENS, share_R / share_R.sum())
                 model_state.expert_load_pass[layer] += torch.from_numpy(counts_R).int()
+                self.processed_LR[layer] += counts_R
 
     def look(self, seen: dict[str, Any], *, rebalanced: bool) -> None:
         """Compare the weights in each slot with those of the expert that the map has there."""
