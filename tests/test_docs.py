@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.servers import ServerProcess
 from trimtab_server.config import sections
@@ -85,7 +87,10 @@ TO_A_SERVER = [each for each in COMMANDS if each not in ALONE]
 
 
 def run_command(command: str, folder: Path, server: str) -> None:
-    program, *arguments = shlex.split(command, comments=True)
+    program, *words = shlex.split(command, comments=True)
+    arguments = [
+        each for word in words for each in (sorted(folder.glob(word)) if "*" in word else [word])
+    ]
     done = subprocess.run(
         [Path(sys.executable).with_name(program), *arguments],
         capture_output=True,
@@ -117,9 +122,14 @@ def test_the_commands_for_engines_run(tmp_path: Path) -> None:
         "from trimtab_tools.conformance.inprocess import make_group as make_group\n"
     )
     (tmp_path / "history.jsonl").write_text('{"kind": "started", "term": 1}\n')
+    load = np.random.default_rng(0).integers(0, 1000, (2, 256))
+    np.savez(tmp_path / "loads.npz", load=load)
+    for rank in range(2):
+        dump = {"logical_count": torch.from_numpy(load), "rank": rank}
+        torch.save(dump, tmp_path / f"expert_distribution_recorder_1.5_{rank}.pt")
     lines = [line for block in blocks("sh", ENGINES) for line in block.splitlines()]
     ours = [line for line in lines if line.startswith("trimtab ")]
-    assert len(ours) == 4
+    assert len(ours) == 7
     for line in ours:
         run_command(line, tmp_path, "nowhere:1")
 
@@ -141,7 +151,7 @@ def test_the_engines_own_test_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
+    "target", sorted(set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)))
 )
 def test_every_make_target_that_is_named_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
