@@ -50,15 +50,12 @@ def with_layers(
 
 def count_moves(current: Placement, new: Placement) -> int:
     """Net moves from one placement to another of the same shape; see `moves_between`."""
-    differ_L = (current.phy2log != new.phy2log).any(1)
-    return int(np.setdiff1d(_held(new, differ_L), _held(current, differ_L)).size)
-
-
-def _held(placement: Placement, layers_L: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """A number for each expert on each GPU in each of these layers; twice where it lies twice."""
-    rows_KR = placement.phy2log[layers_L].astype(np.int64)
-    layers, slots = rows_KR.shape
-    gpu_R = np.arange(slots) // (slots // placement.num_gpus)
-    place_KR = np.arange(layers)[:, None] * placement.num_gpus + gpu_R
-    held_KR: npt.NDArray[np.int64] = place_KR * placement.num_experts + rows_KR
-    return held_KR
+    layers, slots = new.phy2log.shape
+    per_gpu = slots // new.num_gpus
+    layer_C, slot_C = np.nonzero(current.phy2log != new.phy2log)
+    expert_C, gpu_C = new.phy2log[layer_C, slot_C], slot_C // per_gpu
+    # An expert that lay in another slot of its GPU does not move, and one that arrives twice, once.
+    held_CS = current.phy2log.reshape(layers, -1, per_gpu)[layer_C, gpu_C]
+    arrives_C = (held_CS != expert_C[:, None]).all(1)
+    cell_C = (layer_C * new.num_gpus + gpu_C) * new.num_experts + expert_C
+    return int(np.unique(cell_C[arrives_C]).size)
