@@ -18,7 +18,7 @@ def pytest_configure() -> None:
     tested = {"drop-in": _drop_in, "plug-in": _plug_in}[os.environ["TESTED_POLICY"]]()
     from vllm.distributed.eplb.policy import default
 
-    class Tested(default.DefaultEplbPolicy):  # type: ignore[misc]  # vLLM is not installed here
+    class Tested(default.DefaultEplbPolicy):
         rebalance_experts = staticmethod(tested)
 
     default.DefaultEplbPolicy = Tested

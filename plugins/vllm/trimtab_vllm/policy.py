@@ -47,19 +47,24 @@ def make_policy(
             if asked is None or old is None or not _fits(old, num_replicas):
                 # A rehearsal, or a group that grows or shrinks: the map cannot stay as it is.
                 _warm(leader)
-                return DefaultEplbPolicy.rebalance_experts(*own)
+                return _vllms_own(*own)
             load = None
             if get_eplb_group().rank_in_group == 0:
                 load = _load_of(*asked, own)
             if leader.observes:
                 if load is not None:
                     leader.tell(load)
-                return DefaultEplbPolicy.rebalance_experts(*own)
+                return _vllms_own(*own)
             # From here on, all ranks do the same, and only the broadcast waits for another.
             target = None if load is None else leader.ask(load)
             return torch.from_numpy(agreed(target, old.numpy(), _broadcast))
 
     return TrimtabPolicy
+
+
+def _vllms_own(*own: Any) -> torch.Tensor:
+    answer: torch.Tensor = DefaultEplbPolicy.rebalance_experts(*own)
+    return answer
 
 
 def _fits(old: torch.Tensor, num_replicas: int) -> bool:
