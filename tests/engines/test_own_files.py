@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.engines.groups import FOLDER, ROOT, Hosts, require_engines
+from tests.engines.groups import FOLDER, ROOT, require_engines
 from tests.engines.sglang_group import EXPERTS, INTERVAL, LAYERS, RANKS, SLOTS
 from trimtab_client import Placement
 from trimtab_tools.formats import SavedPlacement, read_load, read_placement, write_placement
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def hosts(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """The process that has imported SGLang."""
-    require_engines()
-    hosts = Hosts(tmp_path_factory)
-    yield hosts
-    hosts.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.engines import sglang_group, vllm_group
-from tests.engines.groups import Group, Hosts, require_engines
+from tests.engines.groups import Group
 from tests.servers import ServerProcess, server_process
 from trimtab_client import Client, DeploymentSpec, Mode, Policy, SwitchedBy, Topology
 
@@ -40,15 +40,6 @@ CHUNKS = Kind("sglang", {"chunk": 2})
 NAMED = {"vLLM": SYNC, "vLLM, async": ASYNC, "SGLang": WHOLE, "SGLang, chunks": CHUNKS}
 EACH_KIND = pytest.mark.parametrize("kind", NAMED.values(), ids=NAMED)
 EACH_ENGINE = pytest.mark.parametrize("kind", [SYNC, WHOLE], ids=["vLLM", "SGLang"])
-
-
-@pytest.fixture(scope="module")
-def hosts(starts_processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """The processes that have imported the engines, each from its first group on."""
-    require_engines()
-    hosts = Hosts(tmp_path_factory)
-    yield hosts
-    hosts.close()
 
 
 @pytest.fixture(scope="module")

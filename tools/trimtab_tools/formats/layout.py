@@ -99,6 +99,17 @@ def array(value: Any, path: Path, name: str) -> Array:
     return numbers
 
 
+def unnamed(value: Any, key: str | None, path: Path, name: str) -> Array:
+    """The one array of a file without names.
+
+    Raises:
+        InvalidArgumentError: a name is asked for; or see `array`.
+    """
+    if key is not None:
+        raise invalid(str(path), f"has one array, without names: it has no {key!r}")
+    return array(value, path, name)
+
+
 def _missing(content: Mapping[str, Any], name: str) -> str:
     return f"holds no {name!r}, but {', '.join(map(str, content)) or 'nothing'}"
 

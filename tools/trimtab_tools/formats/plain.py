@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, has
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, has, unnamed
 
 
 class Plain:
@@ -31,9 +30,7 @@ class Plain:
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`. The only array needs no name."""
         if not isinstance(content, Mapping):
-            if key is not None:
-                raise invalid(str(path), f"has one array, without names: it has no {key!r}")
-            return array(content, path, "the load")
+            return unnamed(content, key, path, "the load")
         if key is None:
             key = next(iter(content)) if len(content) == 1 else "load"
         return chosen(content, key, path)

@@ -16,7 +16,7 @@ import numpy as np
 
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, unnamed
 
 _MAX_CELLS = 1 << 28
 """More would be a wrong column rather than a model: a number of an expert decides the size."""
@@ -35,9 +35,7 @@ class Table:
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`; the key is the name of the column with the numbers."""
         if not isinstance(content, Mapping):
-            if key is not None:
-                raise invalid(str(path), f"has no names of columns: it has no {key!r}")
-            return array(content, path, "the load")
+            return unnamed(content, key, path, "the load")
         key = key or "load"
         where = ("window", "layer", "expert") if "window" in content else ("layer", "expert")
         cells = [_column(content, name, path) for name in where]
