@@ -17,6 +17,7 @@ from trimtab_server.solver.plan import Plan, place
 from trimtab_server.solver.rebalance import rebalance_experts, rebalance_phy2log
 from trimtab_server.solver.replication import replicate_experts
 from trimtab_server.solver.settings import DEFAULT_EFFORT, Effort, Objective, Settings, settings_for
+from trimtab_server.solver.split import best_split_loads
 
 __all__ = [
     "DEFAULT_EFFORT",
@@ -34,6 +35,7 @@ __all__ = [
     "align",
     "backend_for",
     "balanced_packing",
+    "best_split_loads",
     "evaluate",
     "improve",
     "pack",
