@@ -57,7 +57,7 @@ from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy
 from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, TriggerResult
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
-from trimtab_protocol.messages import Scope, SwitchedBy, Transfer, Transfers
+from trimtab_protocol.messages import Scope, Split, SwitchedBy, Transfer, Transfers
 from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ __all__ = [
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
     "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
     "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
-    "SolverOptions", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions",
+    "SolverOptions", "Split", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions",
     "Topology", "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
     "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]

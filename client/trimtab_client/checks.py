@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, SupportsFloat, SupportsIndex
+from enum import Enum
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 
 from trimtab_client.exceptions import invalid
+
+EnumT = TypeVar("EnumT", bound=Enum)
 
 
 def integer(
@@ -44,6 +47,13 @@ def text(value: str, field: str) -> str:
     except (AttributeError, UnicodeEncodeError) as error:
         raise invalid(field, f"{value!r} is not a string of Unicode") from error
     return value
+
+
+def one_of(kind: type[EnumT], value: object, field: str) -> EnumT:
+    """The member of an enum that `value` is, or whose value it is."""
+    if value not in [each.value for each in kind]:
+        raise invalid(field, f"{value!r} is not one of {[each.value for each in kind]}")
+    return kind(value)
 
 
 def named(value: object, field: str) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trimtab.v1alpha1 import engine_service_pb2 as pb
 from trimtab_client.arrays import as_indices
 from trimtab_client.calling import ClientBase, T, awaited
-from trimtab_client.checks import integer, named, real, text
+from trimtab_client.checks import integer, named, one_of, real, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
@@ -27,6 +27,7 @@ from trimtab_client.wire_values import checked_placement, uint32, version_value
 from trimtab_client.worker.counters import Counters
 from trimtab_client.worker.options import check_placement
 from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
+from trimtab_protocol.messages import Split
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.engine import encode_call, encode_layers
 from trimtab_protocol.wire.values import optional
@@ -48,6 +49,8 @@ class EngineOptions:
             pipeline stage is a deployment of its own.
         observes: whether the engine only reports, and switches as its own policy says. Then
             Trimtab decides as in shadow mode.
+        split: how the engine divides the tokens of an expert over its replicas. Balance is
+            predicted accordingly, so that nothing moves for what the best split evens out.
 
     Raises:
         InvalidArgumentError: a value is out of its range.
@@ -60,6 +63,7 @@ class EngineOptions:
     model: str = ""
     first_layer: int = 0
     observes: bool = False
+    split: Split = Split.EVEN
 
     def __post_init__(self) -> None:
         named(self.deployment, "deployment")
@@ -67,6 +71,7 @@ class EngineOptions:
         integer(self.bytes_per_expert, "bytes_per_expert", 1, _UINT64_MAX)
         uint32(self.first_layer, "first_layer")
         integer(self.incarnation, "incarnation", 0, _UINT64_MAX)
+        object.__setattr__(self, "split", one_of(Split, self.split, "split"))
         object.__setattr__(self, "incarnation", self.incarnation or time.time_ns())
 
 

@@ -25,6 +25,7 @@ from trimtab_client.exceptions import InvalidArgumentError, TrimtabError, invali
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
 from trimtab_client.retry import RetryPolicy
+from trimtab_protocol.messages import Split
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class ModelLoad(NamedTuple):
         counts_LE: int [L, E], the tokens that all ranks together have routed to each expert.
         phy2log_LR: int [L, R], the placement in force.
         steps: number of steps since its last rebalance.
+        split: how the engine divides the tokens of an expert over its replicas.
     """
 
     key: str
@@ -92,6 +94,7 @@ class ModelLoad(NamedTuple):
     counts_LE: npt.NDArray[np.integer]
     phy2log_LR: npt.NDArray[np.integer]
     steps: int
+    split: Split = Split.EVEN
 
 
 class Leader:
@@ -188,6 +191,7 @@ class Leader:
                 bytes_per_expert=load.bytes_per_expert,
                 model=load.model,
                 observes=settings.observes,
+                split=load.split,
             )
             session = self._sessions[load.key] = EngineSession(self._connected(), options)
         return session

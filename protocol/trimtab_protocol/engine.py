@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trimtab_protocol.messages import Report, Topology
+from trimtab_protocol.messages import Report, Split, Topology
 from trimtab_protocol.placement import IntArray, Placement
 
 
@@ -26,6 +26,7 @@ class EngineSetup(NamedTuple):
     model: str = ""
     first_layer: int = 0
     observes: bool = False
+    split: Split = Split.EVEN
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,6 +98,17 @@ class SwitchedBy(StrEnum):
     ENGINE = "engine"
 
 
+class Split(StrEnum):
+    """How an engine divides the tokens of an expert over its replicas.
+
+    EVEN: each replica gets the same share. BEST: each batch is divided so that the heaviest GPU
+    gets as little as it can.
+    """
+
+    EVEN = "even"
+    BEST = "best"
+
+
 @dataclass(frozen=True)
 class Topology:
     """The slots, GPUs and nodes of one model instance.

@@ -80,7 +80,7 @@ def test_everything_public_is_exported_once_and_sorted() -> None:
     }
 
     elsewhere = {"Effort", "FieldViolation", "Objective", "ServingStatus"}
-    elsewhere |= {"Scope", "SwitchedBy", "Topology", "Transfer", "Transfers", "Version"}
+    elsewhere |= {"Scope", "Split", "SwitchedBy", "Topology", "Transfer", "Transfers", "Version"}
     assert public | elsewhere == set(trimtab_client.__all__)
     assert list(trimtab_client.__all__) == sorted(set(trimtab_client.__all__))
 

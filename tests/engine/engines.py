@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.engine.scene import SKEWED, SPEC, UNTOUCHED
 from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
-from trimtab_protocol.messages import Report
+from trimtab_protocol.messages import Report, Split
 from trimtab_protocol.placement import Placement
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
@@ -39,13 +39,14 @@ class Engine:
         incarnation: int = 1,
         placement: Placement = UNTOUCHED,
         observes: bool = False,
+        split: Split = Split.EVEN,
         spec: DeploymentSpec = BY_ENGINE,
     ) -> None:
         topology = spec.topology
         self.deployments = deployments
         self.placement = placement
         self.setup = EngineSetup(
-            name, incarnation, topology, spec.num_experts, 100, observes=observes
+            *(name, incarnation, topology, spec.num_experts, 100), observes=observes, split=split
         )
         self._spec = spec
         self._intervals = 0

@@ -102,6 +102,10 @@ class Group:
         """For each rank, whether the engine's own policy decides where a group grows or shrinks."""
         return [each["own"] for each in self._host.ask({"resize": True})]
 
+    def split(self) -> list[str]:
+        """How each rank of SGLang says that tokens are divided over the replicas of an expert."""
+        return [each["split"] for each in self._host.ask({"split": True})]
+
     def dump(self, folder: Path) -> list[Any]:
         """Let SGLang's recorder write there; returns what each rank routed, [L, E]."""
         return [each["routed"] for each in self._host.ask({"dump": str(folder)})]

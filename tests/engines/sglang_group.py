@@ -3,10 +3,10 @@
     python -m tests.engines.sglang_group
 
 `ranks.py` says what it reads; a group starts with {"chunk": 2}, and may have the "location" that
-SGLang starts from and the "recorder" mode. {"dump": FOLDER} lets the recorder write there. The
-settings that SGLang keeps
-globally are replaced, and torchvision; nothing of its balancer is. The weights of expert e of layer
-l are all 1000 l + e, so that a slot with wrong weights is seen.
+SGLang starts from, the "recorder" mode and the "dispatch" algorithm. {"dump": FOLDER} lets the
+recorder write there. The settings that SGLang keeps globally are replaced, and torchvision; nothing
+of its balancer is. The weights of expert e of layer l are all 1000 l + e, so that a slot with wrong
+weights is seen.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def stand_in_for_what_is_not_installed() -> None:
         stand_in(name)
 
 
-def configure(rank: int, chunk: int | None, location: str, recorder: str) -> None:
+def configure(rank: int, chunk: int | None, location: str, recorder: str, dispatch: str) -> None:
     """Replace what SGLang's processes keep globally: settings, sizes and the device."""
     from sglang.srt import runtime_context
     from sglang.srt.eplb import eplb_manager, expert_distribution, expert_location
@@ -74,7 +74,7 @@ def configure(rank: int, chunk: int | None, location: str, recorder: str) -> Non
         expert_distribution_recorder_mode=recorder,
         moe_a2a_backend="deepep",
         deepep_mode="normal",
-        ep_dispatch_algorithm="dynamic",
+        ep_dispatch_algorithm=dispatch,
         ep_num_redundant_experts=SPARE,
         eplb_algorithm="auto",
         eplb_min_rebalancing_utilization_threshold=1.0,
@@ -143,12 +143,13 @@ class Rank:
         chunk: int | None,
         location: str = "trivial",
         recorder: str = "stat",
+        dispatch: str = "dynamic",
     ) -> None:
         address = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group(
             "gloo", init_method=address, rank=rank, world_size=RANKS
         )
-        configure(rank, chunk, location, recorder)
+        configure(rank, chunk, location, recorder, dispatch)
         from sglang.srt.eplb import expert_distribution, expert_location
         from sglang.srt.eplb.eplb_manager import EPLBManager
         from sglang.srt.eplb.expert_location_updater import ExpertLocationUpdater
@@ -202,6 +203,8 @@ class Rank:
             os.environ["SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR"] = command["dump"]
             self.recorder.dump_record(output_mode="file")
             return {"routed": self.routed.tolist()}
+        if "split" in command:
+            return {"split": self.told().split}
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
         if self.rank == command.get("plant"):
             self.held[DENSE][0][0] += 0.5
@@ -218,6 +221,14 @@ class Rank:
         seen["maps"] = self.map.tolist()
         seen["worker_lives"] = True
         return seen
+
+    def told(self) -> Any:
+        """What the server would be told of this model."""
+        from trimtab_sglang import hooks
+
+        algorithm = types.SimpleNamespace(name="deepseek")
+        load = torch.zeros((1, LAYERS, EXPERTS), dtype=torch.int32)
+        return hooks._load_of(self.manager, self.map, (load, SLOTS, LOCAL, None, 1, algorithm))
 
     def route(self, *, idle: bool) -> None:
         """One forward pass: each token goes to a replica of its expert."""

@@ -197,3 +197,14 @@ def keeps_its_maps(ranks: Group) -> None:
     ranks.run(2 * INTERVAL)
     seen = ranks.run(4 * INTERVAL)
     assert (seen["wrong"], seen["moved"], seen["rebalances"] > 0) == (0, 0, True)
+
+
+def test_sglang_says_how_it_divides_tokens_over_replicas(hosts, name, server):
+    for dispatch, split in (("dynamic", "even"), ("lp", "best")):
+        create(server.address, f"{name}/{dispatch}", WHOLE)
+        options = {"chunk": None, "dispatch": dispatch}
+        where = {"TARGET": server.address, "DEPLOYMENT": f"{name}/{dispatch}"}
+        ranks = hosts.group("sglang", options, **where)
+        assert ranks.split() == [split] * 4
+        seen = ranks.run(6 * INTERVAL)
+        assert (seen["wrong"], seen["moved"] > 0) == (0, True)

@@ -14,7 +14,7 @@ from tests.layouts import layouts
 from trimtab.v1alpha1 import engine_service_pb2 as pb
 from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
 from trimtab_protocol.errors import MalformedError
-from trimtab_protocol.messages import Report, Topology
+from trimtab_protocol.messages import Report, Split, Topology
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.wire import engine
 from trimtab_protocol.wire.tensors import encode_tensor
@@ -36,6 +36,7 @@ def calls(draw: st.DrawFn) -> EngineCall:
         draw(st.text(max_size=200)),
         draw(st.integers(0, 2**32 - 1)),
         draw(st.booleans()),
+        draw(st.sampled_from(Split)),
     )
     counts_LE = draw(
         arrays.arrays(

@@ -49,7 +49,7 @@ def test_the_sum_of_squares_is_never_above_that_of_the_even_split(problem):
 
 
 def test_what_is_left_of_a_chain_is_passed_on():
-    """GPU 0 has the hot expert, and shares one with GPU 1, which shares one with GPU 2, and so on."""
+    """GPU 0 has the hot expert, and shares one with GPU 1, which shares one with GPU 2, ..."""
     gpus = 8
     chain = [[(gpu - 1) % gpus if gpu else gpus, gpu] for gpu in range(gpus)]
     phy2log = np.array(chain)

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trimtab_client.checks import integer, named, text
+from trimtab_client.checks import integer, named, one_of, text
 from trimtab_client.exceptions import invalid
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
@@ -66,10 +66,7 @@ class WorkerOptions:
         named(self.deployment, "deployment")
         named(self.worker, "worker")
         for name, kind in (("scope", Scope), ("transfer", Transfer)):
-            value = getattr(self, name)
-            if value not in tuple(kind):
-                raise invalid(name, f"{value!r} is not one of {[each.value for each in kind]}")
-            self._set(name, kind(value))
+            self._set(name, one_of(kind, getattr(self, name), name))
         integer(self.bytes_per_expert, "bytes_per_expert", 1, _UINT64_MAX)
         integer(self.staging_slots, "staging_slots", 1, _UINT32_MAX)
         integer(self.max_layers_per_switch, "max_layers_per_switch", 0, _UINT32_MAX)

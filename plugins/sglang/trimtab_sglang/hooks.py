@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sglang.srt import runtime_context
 from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
 from sglang.srt.eplb import eplb_algorithms
 from sglang.srt.eplb.eplb_manager import EPLBManager
 from sglang.srt.eplb.expert_location import get_global_expert_location_metadata
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-from trimtab_client import Placement, Topology
+from trimtab_client import Placement, Split, Topology
 from trimtab_client.plugin import IntArray, Leader, ModelLoad, agreed, changed_signatures
 
 logger = logging.getLogger("sglang.trimtab")
@@ -114,6 +115,7 @@ def _load_of(manager: Any, in_force: torch.Tensor, own: tuple[Any, ...]) -> Mode
     counts, slots, local, num_groups, num_nodes, algorithm = own
     try:
         weights = next(iter(manager._get_model().routed_experts_weights_of_layer.values()))  # noqa: SLF001
+        dispatch = runtime_context.get_exec().moe.ep_dispatch_algorithm
         groups = num_groups or 1
         hierarchical = algorithm.name.endswith("_hierarchical") and groups % num_nodes == 0
         nodes = num_nodes if (slots // local) % num_nodes == 0 else 1
@@ -125,6 +127,8 @@ def _load_of(manager: Any, in_force: torch.Tensor, own: tuple[Any, ...]) -> Mode
             counts_LE=counts.sum(0).long().cpu().numpy(),
             phy2log_LR=in_force.cpu().numpy(),
             steps=max(1, int(manager._rebalance_num_iterations)),  # noqa: SLF001
+            # "lp" solves for each batch how the replicas share it.
+            split=Split.BEST if dispatch == "lp" else Split.EVEN,
         )
     except Exception:
         logger.exception("trimtab-sglang cannot tell the server about this model")

@@ -10,10 +10,15 @@ from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import engine_service_pb2 as pb
 from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
 from trimtab_protocol.errors import gather, require, require_all
-from trimtab_protocol.messages import Report
+from trimtab_protocol.messages import Report, Split
 from trimtab_protocol.wire import requests, values
 from trimtab_protocol.wire.requests import MAX_NAME
 from trimtab_protocol.wire.tensors import decode_tensor, encode_tensor
+
+_SPLITS = values.numbers_of(Split, pb.Split, "SPLIT")
+_SPLIT_OF = {number: split for split, number in _SPLITS.items()} | {
+    pb.SPLIT_UNSPECIFIED: Split.EVEN
+}
 
 
 def encode_call(call: EngineCall) -> pb.RebalanceRequest:
@@ -21,7 +26,7 @@ def encode_call(call: EngineCall) -> pb.RebalanceRequest:
     said = call.setup._asdict()
     topology = topology_pb2.Topology(**vars(said.pop("topology")))
     return pb.RebalanceRequest(
-        **said,
+        **said | {"split": _SPLITS[call.setup.split]},
         topology=topology,
         placement=values.encode_placement(call.placement),
         report=requests.encode_report(call.report).report,
@@ -40,15 +45,17 @@ def decode_call(message: pb.RebalanceRequest) -> EngineCall:
         lambda: _report(message),
     )
     topology = values.decode_topology(message.topology)
-    setup = values.value_of(EngineSetup, message, topology=topology)
+    split = _SPLIT_OF[message.split]
+    setup = values.value_of(EngineSetup, message, topology=topology, split=split)
     converted = {"setup": setup, "placement": placement, "report": report}
     return values.value_of(EngineCall, message, **converted)
 
 
 def _require_name_and_numbers(message: pb.RebalanceRequest) -> None:
     _require_name(message.deployment)
-    length, seconds = len(message.model), message.step_seconds
+    length, seconds, split = len(message.model), message.step_seconds, message.split
     require_all(
+        (split in _SPLIT_OF, "split", f"{split} is not a known value"),
         (length <= MAX_NAME, "model", f"{length} characters are more than {MAX_NAME}"),
         (0 <= seconds < math.inf, "step_seconds", f"{seconds} is not a duration"),
     )

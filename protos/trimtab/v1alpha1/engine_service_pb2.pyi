@@ -4,14 +4,24 @@ from trimtab.v1 import topology_pb2 as _topology_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as _deployment_service_pb2
 from trimtab.v1alpha1 import session_service_pb2 as _session_service_pb2
 from trimtab.v1alpha1 import switch_pb2 as _switch_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Split(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLIT_UNSPECIFIED: _ClassVar[Split]
+    SPLIT_EVEN: _ClassVar[Split]
+    SPLIT_BEST: _ClassVar[Split]
+SPLIT_UNSPECIFIED: Split
+SPLIT_EVEN: Split
+SPLIT_BEST: Split
+
 class RebalanceRequest(_message.Message):
-    __slots__ = ("deployment", "incarnation", "topology", "num_experts", "placement", "report", "step_seconds", "bytes_per_expert", "model", "first_layer", "observes")
+    __slots__ = ("deployment", "incarnation", "topology", "num_experts", "placement", "report", "step_seconds", "bytes_per_expert", "model", "first_layer", "observes", "split")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +33,7 @@ class RebalanceRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FIRST_LAYER_FIELD_NUMBER: _ClassVar[int]
     OBSERVES_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     incarnation: int
     topology: _topology_pb2.Topology
@@ -34,7 +45,8 @@ class RebalanceRequest(_message.Message):
     model: str
     first_layer: int
     observes: bool
-    def __init__(self, deployment: _Optional[str] = ..., incarnation: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., report: _Optional[_Union[_session_service_pb2.Report, _Mapping]] = ..., step_seconds: _Optional[float] = ..., bytes_per_expert: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., observes: bool = ...) -> None: ...
+    split: Split
+    def __init__(self, deployment: _Optional[str] = ..., incarnation: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., report: _Optional[_Union[_session_service_pb2.Report, _Mapping]] = ..., step_seconds: _Optional[float] = ..., bytes_per_expert: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., observes: bool = ..., split: _Optional[_Union[Split, str]] = ...) -> None: ...
 
 class RebalanceResponse(_message.Message):
     __slots__ = ("in_force", "version", "placement", "moves", "decision", "kept_because")

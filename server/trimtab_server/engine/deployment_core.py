@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from trimtab_protocol.messages import Split
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
@@ -55,6 +56,7 @@ class DeploymentCore:
         sessions: the open sessions.
         loads: what the workers have reported.
         is_observed: whether its engine only reports, and switches as its own policy says.
+        split: how its engine divides the tokens of an expert over its replicas.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
     """
@@ -72,6 +74,7 @@ class DeploymentCore:
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
         self.is_observed = False
+        self.split = Split.EVEN
         self.is_deleted = False
         self._offer_seconds = offer_seconds
         self._executor = SerialExecutor()

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_protocol.placement import Placement
-from trimtab_server.domain.balance import loads_with
 from trimtab_server.domain.placement import count_moves, of_layers
 from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.gpu_loads import GpuLoads
 from trimtab_server.engine.load_aggregator import TotalCounts
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence
@@ -42,11 +42,11 @@ class Promise(NamedTuple):
     load_LE: Loads
     counted: TotalCounts
 
-    def gain(self, load_LE: Loads) -> float:
+    def gain(self, load_LE: Loads, gpu_loads: GpuLoads) -> float:
         """The gain of the switch for a load, over the layers that it changes."""
         load_AE = load_LE[self.layer_A]
         placements = (of_layers(each, self.layer_A) for each in (self.before, self.after))
-        return squared_fall(*(loads_with(each, load_AE).numpy() for each in placements))
+        return squared_fall(*(gpu_loads(each, load_AE).numpy() for each in placements))
 
 
 class Promises:
@@ -70,7 +70,11 @@ class Promises:
         self._open.clear()
 
     def judge_oldest(
-        self, step: int, total_counts: Callable[[], TotalCounts], overdispersion: float
+        self,
+        step: int,
+        total_counts: Callable[[], TotalCounts],
+        overdispersion: float,
+        gpu_loads: GpuLoads,
     ) -> Judgement | None:
         """Judge the oldest switch; returns None if it is too early.
 
@@ -80,6 +84,7 @@ class Promises:
             step: the last step that all workers have reported.
             total_counts: returns all tokens that were counted.
             overdispersion: of the counts.
+            gpu_loads: predicts the load of each GPU.
         """
         if not self._open or step < self._open[0].step + _JUDGED_AFTER:
             return None
@@ -90,7 +95,8 @@ class Promises:
         fresh_A = fresh_LE[promise.layer_A].sum(1)
         if not fresh_A.all():
             return None
-        gains = promise.gain(promise.load_LE), promise.gain(fresh_LE)
+        loads = promise.load_LE, fresh_LE
+        gains = tuple(promise.gain(each_LE, gpu_loads) for each_LE in loads)
         judgement = Judgement(promise.step, step - promise.step, *gains)
         each_move = floor_of(Evidence(fresh_A, overdispersion), self._topology).gain_L.mean()
         moves = count_moves(promise.before, promise.after) / len(promise.layer_A)

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_protocol.placement import Placement
-from trimtab_server.domain.balance import imbalance, loads_with
+from trimtab_server.domain.balance import imbalance
 from trimtab_server.domain.moves import Moves
 from trimtab_server.domain.placement import of_layers, with_layers
 from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.gpu_loads import GpuLoads
 from trimtab_server.engine.plan_request import Options, Terms
 from trimtab_server.engine.plan_result import Placed
 from trimtab_server.engine.planner import Planner
@@ -136,6 +137,7 @@ class Proposer:
         served: Placement,
         floor: Floor,
         policy: Policy,
+        gpu_loads: GpuLoads,
     ) -> Layers:
         """Rows of a proposal that independent halves of the load confirm.
 
@@ -156,7 +158,8 @@ class Proposer:
             few = Budget(policy.max_moves_per_layer, None, _min_gains(floor.of(layer_2B), policy))
             other = await self._plan(plan_2BE, served_2B, few, _QUICK_TOP_K)
             before_2B, after_2B = (
-                _imbalance(placement, judge_2BE) for placement in (served_2B, other.placement)
+                imbalance(gpu_loads(placement, judge_2BE)).numpy()
+                for placement in (served_2B, other.placement)
             )
             gain_B = (1.0 - after_2B / before_2B).reshape(2, -1).sum(0)
             kept_A[row_B[gain_B > 0]] = True
@@ -179,8 +182,26 @@ class Proposer:
         return shifted_layers(after.imbalance.numpy(), after.bound.numpy(), floor, policy)
 
 
-def _imbalance(placement: Placement, load_LE: Loads) -> npt.NDArray[np.float64]:
-    return np.asarray(imbalance(loads_with(placement, load_LE)).numpy())
+def gaining_rows(
+    proposal: Proposal,
+    load_LE: Loads,
+    served: Placement,
+    floor: Floor,
+    policy: Policy,
+    gpu_loads: GpuLoads,
+) -> Layers:
+    """Rows of a proposal whose moves gain enough if load is split as the engine splits it."""
+    layer_A, load_AE = proposal.layer_A, load_LE[proposal.layer_A]
+    placements = of_layers(served, layer_A), proposal.placed.placement
+    before_A, after_A = (_squares(gpu_loads(each, load_AE).numpy()) for each in placements)
+    least_A = np.array(_min_gains(floor.of(layer_A), policy)) * proposal.moves_of_layers
+    return np.asarray((before_A - after_A >= least_A).nonzero()[0])
+
+
+def _squares(gpu_load_LG: Loads) -> Loads:
+    """The sum of squared GPU loads of each layer, where the mean is 1."""
+    mean_L1 = gpu_load_LG.mean(1, keepdims=True)
+    return np.asarray(np.square(gpu_load_LG / mean_L1).sum(1))
 
 
 def _min_gains(floor: Floor, policy: Policy) -> tuple[float, ...]:

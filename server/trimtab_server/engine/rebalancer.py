@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from trimtab_protocol.placement import Placement
-from trimtab_server.domain.balance import imbalance, loads_with
+from trimtab_server.domain.balance import imbalance
 from trimtab_server.domain.topology import Topology
+from trimtab_server.engine.gpu_loads import GpuLoads, even_loads
 from trimtab_server.engine.load_aggregator import TotalCounts
 from trimtab_server.engine.next_action import (
     DeploymentSnapshot,
@@ -27,7 +28,7 @@ from trimtab_server.engine.next_action import (
 from trimtab_server.engine.plan_result import largest_first
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.promises import Promise, Promises
-from trimtab_server.engine.proposal import Layers, Proposal, Proposer
+from trimtab_server.engine.proposal import Layers, Proposal, Proposer, gaining_rows
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.loads.evidence import Evidence, Known
 from trimtab_server.policy.cost import busiest_seconds
@@ -71,6 +72,9 @@ class Rebalancer:
         topology: of the deployment.
         bytes_per_expert: size of one expert's weights in one layer. May be changed later.
         policy: what the operators want. May be changed later.
+
+    Attributes:
+        gpu_loads: predicts the load of each GPU. May be changed.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Rebalancer:
     ) -> None:
         self.policy = policy
         self.bytes_per_expert = bytes_per_expert
+        self.gpu_loads: GpuLoads = even_loads
         self._proposer = None if planner is None else Proposer(planner, topology)
         self._topology = topology
         self._history = StepHistory()
@@ -129,21 +134,23 @@ class Rebalancer:
         if not known.load_LE.any():
             return RebalancePlan(Decision(Reason.NO_LOAD))
         self._history, evidence = replace(self._history, decided_at=step), known.evidence
-        judged = self._promises.judge_oldest(step, loads.total_counts, evidence.overdispersion)
+        terms = step, loads.total_counts, evidence.overdispersion, self.gpu_loads
+        judged = self._promises.judge_oldest(*terms)
         floor = floor_of(evidence, self._topology, self._promises.trust.distrust)
-        loads_LG = loads_with(start, known.load_LE).numpy()
+        loads_LG = self.gpu_loads(start, known.load_LE).numpy()
         certainty = self._certainty(evidence, floor)
         layer_A = self._layers_to_plan(floor, loads_LG)
         if not len(layer_A):
             reason = Reason.BALANCED if self._settled else Reason.NOT_ENOUGH_EVIDENCE
-            unchanged = self._candidate(None, loads_LG)
+            unchanged = self._candidate(None, known.load_LE, loads_LG)
             return RebalancePlan(Decision(reason, unchanged, certainty), judged=judged)
         promises = self._promises
         proposal = await self._confirmed(proposer, known, start, floor, layer_A)
         if promises is not self._promises:
             # The load was reset while the plan was made.
             return RebalancePlan(Decision(Reason.NO_LOAD))
-        candidate, planned = self._candidate(proposal, loads_LG), bool(proposal.planned_A.any())
+        candidate = self._candidate(proposal, known.load_LE, loads_LG)
+        planned = bool(proposal.planned_A.any())
         reason = decide(
             candidate,
             planned=planned,
@@ -165,9 +172,13 @@ class Rebalancer:
         """A proposal for these layers, as far as independent halves of the load confirm it."""
         terms, halves_HLE = (start, floor, self.policy), known.evidence.halves_HLE
         proposal = await proposer.propose(known.load_LE, *terms, layer_A)
-        if halves_HLE is None:
+        if halves_HLE is not None:
+            confirmed = proposer.confirmed_rows(proposal, halves_HLE, *terms, self.gpu_loads)
+            proposal = proposal.select(await confirmed)
+        if self.gpu_loads is even_loads or not len(proposal.layer_A):
             return proposal
-        return proposal.select(await proposer.confirmed_rows(proposal, halves_HLE, *terms))
+        # The solver counts on even shares.
+        return proposal.select(gaining_rows(proposal, known.load_LE, *terms, self.gpu_loads))
 
     def _layers_to_plan(self, floor: Floor, loads_LG: Loads) -> Layers:
         """Layers whose imbalance noise does not explain; at first, only the obvious ones."""
@@ -190,12 +201,13 @@ class Rebalancer:
             distrust=self._promises.trust.distrust,
         )
 
-    def _candidate(self, proposal: Proposal | None, loads_LG: Loads) -> Candidate:
+    def _candidate(self, proposal: Proposal | None, load_LE: Loads, loads_LG: Loads) -> Candidate:
         """The placement that a proposal leads to; the unchanged one for None."""
         loaded_L, before_L = loads_LG.any(1), _imbalance(loads_LG)
         after_L, moves, seconds = before_L.copy(), 0, 0.0
-        if proposal is not None:
-            after_L[proposal.layer_A] = proposal.placed.after.imbalance.numpy()
+        if proposal is not None and len(proposal.layer_A):
+            after_AG = self.gpu_loads(proposal.placed.placement, load_LE[proposal.layer_A])
+            after_L[proposal.layer_A] = _imbalance(after_AG.numpy())
             to_make, policy = proposal.moves(), self.policy
             bandwidths = policy.node_bandwidth, policy.cross_node_bandwidth
             moves = len(to_make)
