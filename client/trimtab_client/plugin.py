@@ -115,6 +115,7 @@ class Leader:
         self._settings = settings
         self._log = logger
         self._client: Client | None = None
+        self._connecting = threading.Lock()
         self._sessions: dict[str, EngineSession] = {}
         self._last_failure = ""
         self._reports: queue.SimpleQueue[ModelLoad] | None = None
@@ -172,9 +173,11 @@ class Leader:
 
     def _connected(self) -> Client:
         settings = self._settings
-        if self._client is None:
-            self._client = Client(settings.target, tls=settings.tls, retry=_RETRY)
-        return self._client
+        # The first question may come while the plug-in still warms up, on another thread.
+        with self._connecting:
+            if self._client is None:
+                self._client = Client(settings.target, tls=settings.tls, retry=_RETRY)
+            return self._client
 
     def _name(self, load: ModelLoad) -> str:
         """The deployment of a model."""
