@@ -141,7 +141,10 @@ class _SessionBase:
         self._called_at = now
         setup = EngineSetup(**vars(self.options), num_experts=placement.num_experts)
         seconds = None if step_seconds is None else real(step_seconds, "step_seconds")
-        return encode_call(EngineCall(setup, placement, counters.snapshot(), seconds))
+        # The report has the load of experts; how replicas shared it is told beside it.
+        slot_counts_LR = as_indices(counts, "counts") if per_slot else None
+        report = counters.snapshot()
+        return encode_call(EngineCall(setup, placement, report, seconds, slot_counts_LR))
 
     def _counters_for(self, placement: Placement) -> Counters:
         """The counters, where slots are those of this placement."""
@@ -208,7 +211,8 @@ class EngineSession(_SessionBase):
                 the last call. With `per_slot` [L, R], those that each slot has processed.
             placement: the placement in force, whoever planned it.
             steps: number of steps since the last call, at least 1.
-            per_slot: whether `counts` has slots of `placement`.
+            per_slot: whether `counts` has slots of `placement`. If so, the server also learns how
+                the replicas of an expert share its tokens, and predicts balance accordingly.
             step_seconds: mean duration of these steps; None for the time since the last call
                 divided by their number, which is unknown at the first call.
             timeout: in seconds; None for the client's, `math.inf` for no limit.

@@ -81,20 +81,25 @@ class ModelLoad(NamedTuple):
         model: its name, for people.
         topology: its slots, GPUs, nodes and groups.
         bytes_per_expert: size of the weights of one expert in one layer.
-        counts_LE: int [L, E], the tokens that all ranks together have routed to each expert.
+        counts: int [L, E], the tokens that all ranks together have routed to each expert; with
+            `per_slot` [L, R], those that each slot has processed.
         phy2log_LR: int [L, R], the placement in force.
         steps: number of steps since its last rebalance.
+        num_experts: E.
         split: how the engine divides the tokens of an expert over its replicas.
+        per_slot: whether `counts` has slots.
     """
 
     key: str
     model: str
     topology: Topology
     bytes_per_expert: int
-    counts_LE: npt.NDArray[np.integer]
+    counts: npt.NDArray[np.integer]
     phy2log_LR: npt.NDArray[np.integer]
     steps: int
+    num_experts: int
     split: Split = Split.EVEN
+    per_slot: bool = False
 
 
 class Leader:
@@ -128,7 +133,11 @@ class Leader:
         name = self._name(load)
         try:
             answer = self._session(load).rebalance(
-                load.counts_LE, _placement(load), load.steps, timeout=self._settings.timeout
+                load.counts,
+                _placement(load),
+                load.steps,
+                per_slot=load.per_slot,
+                timeout=self._settings.timeout,
             )
         except TrimtabError as error:
             # A failure that lasts is told once.
@@ -283,7 +292,7 @@ def agreed(
 
 
 def _placement(load: ModelLoad) -> Placement:
-    return Placement.of(load.phy2log_LR, load.counts_LE.shape[1], load.topology.num_gpus)
+    return Placement.of(load.phy2log_LR, load.num_experts, load.topology.num_gpus)
 
 
 def _timeout(environ: Mapping[str, str]) -> float:

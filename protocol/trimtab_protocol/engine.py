@@ -37,12 +37,15 @@ class EngineCall:
         placement: the one in force.
         report: the tokens that all ranks together have counted since the process began.
         step_seconds: mean duration of a step since the last report; None if it is unknown.
+        slot_counts_LR: int64 [L, R], the tokens that each slot has processed since the last call;
+            None if they were not counted.
     """
 
     setup: EngineSetup
     placement: Placement
     report: Report
     step_seconds: float | None = None
+    slot_counts_LR: npt.NDArray[np.int64] | None = None
 
 
 class SwitchedLayers(NamedTuple):

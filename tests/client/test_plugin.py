@@ -35,7 +35,7 @@ TOPOLOGY = Topology(num_replicas=12, num_gpus=4)
 FIRST = Placement.untouched(3, 8, 12, 4)
 OTHER = Placement.of(FIRST.phy2log[:, ::-1], 8, 4)
 COUNTS = np.random.default_rng(0).gamma(0.5, 1000.0, (3, 8)).astype(np.int64)
-LOAD = ModelLoad("", "tiny", TOPOLOGY, 100, COUNTS, FIRST.phy2log, 100)
+LOAD = ModelLoad("", "tiny", TOPOLOGY, 100, COUNTS, FIRST.phy2log, 100, COUNTS.shape[1])
 
 logger = logging.getLogger("engine")
 

@@ -57,13 +57,13 @@ class Engine:
         """Its deployment, which has to exist."""
         return self.deployments.find(self.setup.deployment)
 
-    async def asks(self, counts_LE=SKEWED) -> EngineAnswer:
+    async def asks(self, counts_LE=SKEWED, slot_counts_LR=None) -> EngineAnswer:
         """Call after another interval, but do nothing."""
         self._intervals += 1
         self._counts_LE = self._counts_LE + counts_LE
         last = 100 * self._intervals - 1
         report = Report(self._intervals, last - 99, last, self._counts_LE)
-        self.call = EngineCall(self.setup, self.placement, report, 0.05)
+        self.call = EngineCall(self.setup, self.placement, report, 0.05, slot_counts_LR)
         return await self.repeats()
 
     async def repeats(self) -> EngineAnswer:

@@ -142,7 +142,8 @@ def _plug_in(address: str, deployment: str) -> Policy:
             model="",
             topology=ClientTopology(topology.num_replicas, topology.num_gpus),
             bytes_per_expert=1 << 20,
-            counts_LE=counts_LE.numpy(),
+            counts=counts_LE.numpy(),
+            num_experts=counts_LE.shape[1],
             phy2log_LR=in_force_LR.numpy(),
             steps=STEPS,
         )

@@ -86,7 +86,7 @@ class Group:
         Returns:
             What the ranks have seen, the same on all of them: `maps`, `rebalances`, how many of
             them `moved` an expert, and how many steps `switched` a layer. Over all ranks: the
-            `wrong` slots, and of vLLM, the tokens that each slot has `processed`, [L, R].
+            `wrong` slots, and the tokens that each slot has `processed`, [L, R].
         """
         seen = self._host.ask({"steps": steps, **how})
         alike = ("maps", "rebalances", "moved", "switched")
@@ -94,7 +94,7 @@ class Group:
             assert all(each[name] == seen[0][name] for each in seen), f"ranks differ in {name}"
         assert all(each["worker_lives"] for each in seen), self.log
         wrong = sum(each["wrong"] for each in seen)
-        processed_LR = sum(np.array(each["processed"]) for each in seen if "processed" in each)
+        processed_LR = sum(np.array(each["processed"]) for each in seen)
         same = {name: seen[0][name] for name in alike}
         return {**same, "wrong": wrong, "processed": processed_LR}
 

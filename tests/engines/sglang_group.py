@@ -156,7 +156,7 @@ class Rank:
 
         first = expert_location.compute_initial_expert_location_metadata(None, rank)
         expert_location.set_global_expert_location_metadata(first)
-        self.rank = rank
+        self.rank, self.dispatch = rank, dispatch
         self.metadata = expert_location.get_global_expert_location_metadata()
         self.recorder = expert_distribution.ExpertDistributionRecorder.init_new(
             self.metadata, rank=rank
@@ -185,6 +185,7 @@ class Rank:
 
         self.manager.rebalance = counted
         self.before = self.map.tolist()
+        self.processed_LR = np.zeros((LAYERS, SLOTS), np.int64)
         self.routed = np.zeros((LAYERS, EXPERTS), np.int64)
         self.rng = np.random.default_rng(7 + rank)
         self.shared = np.random.default_rng(5)
@@ -206,6 +207,7 @@ class Rank:
         if "split" in command:
             return {"split": self.told().split}
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
+        self.processed_LR[:] = 0
         if self.rank == command.get("plant"):
             self.held[DENSE][0][0] += 0.5
         for _ in range(command["steps"]):
@@ -219,8 +221,18 @@ class Rank:
             self.steps += 1
             self.look(seen, rebalanced=self.begun > begun)
         seen["maps"] = self.map.tolist()
+        seen["processed"] = self.processed_LR.tolist()
         seen["worker_lives"] = True
         return seen
+
+    def slots_of(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+        """The slot to which each token goes."""
+        near = self.metadata.logical_to_rank_dispatch_physical_map
+        if self.dispatch == "static":
+            return near[layer][tokens].long()
+        replicas = self.metadata.logical_to_all_physical_map_num_valid[layer][tokens]
+        turn = torch.arange(len(tokens)) % replicas
+        return self.metadata.logical_to_all_physical_map[layer][tokens, turn]
 
     def told(self) -> Any:
         """What the server would be told of this model."""
@@ -228,7 +240,8 @@ class Rank:
 
         algorithm = types.SimpleNamespace(name="deepseek")
         load = torch.zeros((1, LAYERS, EXPERTS), dtype=torch.int32)
-        return hooks._load_of(self.manager, self.map, (load, SLOTS, LOCAL, None, 1, algorithm))
+        own = load, SLOTS, LOCAL, None, 1, algorithm
+        return hooks._load_of(self.manager, self.map, own, None)
 
     def route(self, *, idle: bool) -> None:
         """One forward pass: each token goes to a replica of its expert."""
@@ -239,9 +252,8 @@ class Rank:
                     self.rng.choice(EXPERTS, 0 if idle else TOKENS, p=share_E)
                 )
                 self.routed[layer] += np.bincount(tokens, minlength=EXPERTS)
-                replicas = self.metadata.logical_to_all_physical_map_num_valid[layer][tokens]
-                turn = torch.arange(len(tokens)) % replicas
-                slots = self.metadata.logical_to_all_physical_map[layer][tokens, turn]
+                slots = self.slots_of(layer, tokens)
+                self.processed_LR[layer] += np.bincount(slots, minlength=SLOTS)
                 with self.recorder.with_current_layer(layer):
                     self.recorder.on_select_experts(slots)
 

@@ -12,6 +12,7 @@ from tests.engines import sglang_group, vllm_group
 from tests.engines.groups import Group
 from tests.servers import ServerProcess, server_process
 from trimtab_client import Client, DeploymentSpec, Mode, Policy, SwitchedBy, Topology
+from trimtab_tools.simulate.windows import imbalance_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -208,3 +209,22 @@ def test_sglang_says_how_it_divides_tokens_over_replicas(hosts, name, server):
         assert ranks.split() == [split] * 4
         seen = ranks.run(6 * INTERVAL)
         assert (seen["wrong"], seen["moved"] > 0) == (0, True)
+
+
+def test_near_replicas_that_sglang_prefers_are_judged_by_what_they_process(hosts, name, server):
+    """What the server predicts for the placement in force is what the GPUs have processed."""
+    create(server.address, name, WHOLE)
+    where = {"TARGET": server.address, "DEPLOYMENT": name}
+    ranks = hosts.group("sglang", {"chunk": None, "dispatch": "static"}, **where)
+    moved = 0
+    ranks.run(1)  # SGLang rebalances in the first pass after an interval
+    with Client(server.address) as client:
+        for _ in range(6):
+            seen = ranks.run(INTERVAL)
+            assert seen["wrong"] == 0
+            moved += seen["moved"]
+            loads_LG = seen["processed"].reshape(sglang_group.LAYERS, sglang_group.RANKS, -1).sum(2)
+            ratio_L = imbalance_of(loads_LG[sglang_group.DENSE :])
+            predicted = client.get_deployment(name).status.balance.predicted
+            assert predicted.mean == pytest.approx(ratio_L.mean())
+    assert moved > 0

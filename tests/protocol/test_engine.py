@@ -45,7 +45,10 @@ def calls(draw: st.DrawFn) -> EngineCall:
     )
     step = draw(st.integers(0, 2**40))
     report = Report(draw(st.integers(1, 2**40)), step, step + 9, counts_LE, draw(st.booleans()))
-    return EngineCall(setup, placement, report, draw(st.none() | st.floats(0, 1e6)))
+    elements = {"min_value": 0, "max_value": 2**40}
+    slot_counts_LR = draw(st.none() | arrays.arrays("<i8", (layers, slots), elements=elements))
+    seconds = draw(st.none() | st.floats(0, 1e6))
+    return EngineCall(setup, placement, report, seconds, slot_counts_LR)
 
 
 def sent(message: Any) -> Any:
@@ -59,6 +62,7 @@ def test_a_call_survives_the_wire(call: EngineCall) -> None:
 
     assert there.report._replace(counts_LE=None) == call.report._replace(counts_LE=None)
     assert there.report.counts_LE.tolist() == call.report.counts_LE.tolist()
+    assert np.array_equal(there.slot_counts_LR, call.slot_counts_LR)
     assert (there.setup, there.placement, there.step_seconds) == (
         call.setup,
         call.placement,
@@ -93,6 +97,23 @@ def test_counts_have_the_shape_of_the_placement(call: EngineCall) -> None:
 
     with pytest.raises(MalformedError, match=r"report\.counts\.shape: \[9, 9\] is not \[L, E\]"):
         engine.decode_call(said)
+
+
+@given(calls())
+def test_slots_have_the_shape_of_the_placement_and_no_negative_counts(call: EngineCall) -> None:
+    said = engine.encode_call(call)
+    said.slot_counts.CopyFrom(encode_tensor(np.zeros((9, 99), np.int64)))
+    with pytest.raises(MalformedError, match=r"slot_counts\.shape: \[9, 99\] is not \[L, R\]"):
+        engine.decode_call(said)
+    below = np.full(call.placement.phy2log.shape, -1, np.int64)
+    said.slot_counts.CopyFrom(encode_tensor(below))
+    with pytest.raises(MalformedError, match="slot_counts: -1 is negative"):
+        engine.decode_call(said)
+
+
+def test_a_split_that_is_not_known_is_refused() -> None:
+    with pytest.raises(MalformedError, match="split: 7 is not a known value"):
+        engine.decode_call(pb.RebalanceRequest(deployment="d", split=7))
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])

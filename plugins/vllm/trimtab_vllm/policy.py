@@ -98,7 +98,8 @@ def _load_of(state: Any, model_state: Any, own: tuple[Any, ...]) -> ModelLoad | 
             model=str(model_state.model_name),
             topology=Topology(num_replicas, num_ranks, num_nodes, groups),
             bytes_per_expert=sum(each[0].numel() * each.element_size() for each in weights),
-            counts_LE=weight.long().numpy(),
+            counts=weight.long().numpy(),
+            num_experts=weight.shape[1],
             phy2log_LR=old.numpy(),
             steps=max(1, int(state.expert_rearrangement_step_interval)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import engine_service_pb2 as pb
@@ -25,12 +26,14 @@ def encode_call(call: EngineCall) -> pb.RebalanceRequest:
     """The request that asks for a placement."""
     said = call.setup._asdict()
     topology = topology_pb2.Topology(**vars(said.pop("topology")))
+    counts_LR = call.slot_counts_LR
     return pb.RebalanceRequest(
         **said | {"split": _SPLITS[call.setup.split]},
         topology=topology,
         placement=values.encode_placement(call.placement),
         report=requests.encode_report(call.report).report,
         step_seconds=call.step_seconds,
+        slot_counts=None if counts_LR is None else encode_tensor(counts_LR, np.int64),
     )
 
 
@@ -39,16 +42,17 @@ def decode_call(message: pb.RebalanceRequest) -> EngineCall:
 
     Whether the sizes of the topology fit each other is for the caller to check.
     """
-    _, placement, report = gather(
+    _, placement, report, counts_LR = gather(
         lambda: _require_name_and_numbers(message),
         lambda: requests.decode_placement(message, ""),
         lambda: _report(message),
+        lambda: _slot_counts(message),
     )
     topology = values.decode_topology(message.topology)
     split = _SPLIT_OF[message.split]
     setup = values.value_of(EngineSetup, message, topology=topology, split=split)
     converted = {"setup": setup, "placement": placement, "report": report}
-    return values.value_of(EngineCall, message, **converted)
+    return values.value_of(EngineCall, message, **converted, slot_counts_LR=counts_LR)
 
 
 def _require_name_and_numbers(message: pb.RebalanceRequest) -> None:
@@ -68,6 +72,16 @@ def _report(message: pb.RebalanceRequest) -> Report:
     wanted = [*message.placement.phy2log.shape[:1], message.num_experts]
     require(shape == wanted, "report.counts.shape", f"{shape} is not [L, E] = {wanted}")
     return report
+
+
+def _slot_counts(message: pb.RebalanceRequest) -> npt.NDArray[np.int64] | None:
+    if not message.HasField("slot_counts"):
+        return None
+    counts_LR = decode_tensor(message.slot_counts, "slot_counts", rank=2, dtype="int64")
+    shape, wanted = list(counts_LR.shape), list(message.placement.phy2log.shape)
+    require(shape == wanted, "slot_counts.shape", f"{shape} is not [L, R] = {wanted}")
+    require(int(counts_LR.min()) >= 0, "slot_counts", f"{counts_LR.min()} is negative")
+    return counts_LR
 
 
 def encode_layers(switched: SwitchedLayers) -> pb.ReportLayersRequest:

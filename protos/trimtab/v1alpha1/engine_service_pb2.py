@@ -20,23 +20,23 @@ from trimtab.v1alpha1 import session_service_pb2 as trimtab_dot_v1alpha1_dot_ses
 from trimtab.v1alpha1 import switch_pb2 as trimtab_dot_v1alpha1_dot_switch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trimtab/v1alpha1/engine_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x17trimtab/v1/tensor.proto\x1a\x19trimtab/v1/topology.proto\x1a)trimtab/v1alpha1/deployment_service.proto\x1a&trimtab/v1alpha1/session_service.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"\xf0\x02\n\x10RebalanceRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12&\n\x08topology\x18\x03 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\x12(\n\tplacement\x18\x05 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12(\n\x06report\x18\x06 \x01(\x0b\x32\x18.trimtab.v1alpha1.Report\x12\x19\n\x0cstep_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x62ytes_per_expert\x18\x08 \x01(\x04\x12\r\n\x05model\x18\t \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\n \x01(\r\x12\x10\n\x08observes\x18\x0b \x01(\x08\x12&\n\x05split\x18\x0c \x01(\x0e\x32\x17.trimtab.v1alpha1.SplitB\x0f\n\r_step_seconds\"\xe9\x01\n\x11RebalanceResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12*\n\x07version\x18\x02 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12(\n\tplacement\x18\x03 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12\r\n\x05moves\x18\x04 \x01(\x04\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0b\x32\x1a.trimtab.v1alpha1.Decision\x12\x14\n\x0ckept_because\x18\x06 \x01(\t\"\x87\x01\n\x13ReportLayersRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\"\n\x06layers\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12#\n\x07phy2log\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"C\n\x14ReportLayersResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version*>\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0e\n\nSPLIT_EVEN\x10\x01\x12\x0e\n\nSPLIT_BEST\x10\x02\x32\xc4\x01\n\rEngineService\x12T\n\tRebalance\x12\".trimtab.v1alpha1.RebalanceRequest\x1a#.trimtab.v1alpha1.RebalanceResponse\x12]\n\x0cReportLayers\x12%.trimtab.v1alpha1.ReportLayersRequest\x1a&.trimtab.v1alpha1.ReportLayersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trimtab/v1alpha1/engine_service.proto\x12\x10trimtab.v1alpha1\x1a\x1atrimtab/v1/placement.proto\x1a\x17trimtab/v1/tensor.proto\x1a\x19trimtab/v1/topology.proto\x1a)trimtab/v1alpha1/deployment_service.proto\x1a&trimtab/v1alpha1/session_service.proto\x1a\x1dtrimtab/v1alpha1/switch.proto\"\x99\x03\n\x10RebalanceRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12&\n\x08topology\x18\x03 \x01(\x0b\x32\x14.trimtab.v1.Topology\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\x12(\n\tplacement\x18\x05 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12(\n\x06report\x18\x06 \x01(\x0b\x32\x18.trimtab.v1alpha1.Report\x12\x19\n\x0cstep_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x62ytes_per_expert\x18\x08 \x01(\x04\x12\r\n\x05model\x18\t \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\n \x01(\r\x12\x10\n\x08observes\x18\x0b \x01(\x08\x12&\n\x05split\x18\x0c \x01(\x0e\x32\x17.trimtab.v1alpha1.Split\x12\'\n\x0bslot_counts\x18\r \x01(\x0b\x32\x12.trimtab.v1.TensorB\x0f\n\r_step_seconds\"\xe9\x01\n\x11RebalanceResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12*\n\x07version\x18\x02 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version\x12(\n\tplacement\x18\x03 \x01(\x0b\x32\x15.trimtab.v1.Placement\x12\r\n\x05moves\x18\x04 \x01(\x04\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0b\x32\x1a.trimtab.v1alpha1.Decision\x12\x14\n\x0ckept_because\x18\x06 \x01(\t\"\x87\x01\n\x13ReportLayersRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\"\n\x06layers\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Tensor\x12#\n\x07phy2log\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.Tensor\"C\n\x14ReportLayersResponse\x12+\n\x08in_force\x18\x01 \x01(\x0b\x32\x19.trimtab.v1alpha1.Version*>\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0e\n\nSPLIT_EVEN\x10\x01\x12\x0e\n\nSPLIT_BEST\x10\x02\x32\xc4\x01\n\rEngineService\x12T\n\tRebalance\x12\".trimtab.v1alpha1.RebalanceRequest\x1a#.trimtab.v1alpha1.RebalanceResponse\x12]\n\x0cReportLayers\x12%.trimtab.v1alpha1.ReportLayersRequest\x1a&.trimtab.v1alpha1.ReportLayersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1alpha1.engine_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SPLIT']._serialized_start=1067
-  _globals['_SPLIT']._serialized_end=1129
+  _globals['_SPLIT']._serialized_start=1108
+  _globals['_SPLIT']._serialized_end=1170
   _globals['_REBALANCEREQUEST']._serialized_start=254
-  _globals['_REBALANCEREQUEST']._serialized_end=622
-  _globals['_REBALANCERESPONSE']._serialized_start=625
-  _globals['_REBALANCERESPONSE']._serialized_end=858
-  _globals['_REPORTLAYERSREQUEST']._serialized_start=861
-  _globals['_REPORTLAYERSREQUEST']._serialized_end=996
-  _globals['_REPORTLAYERSRESPONSE']._serialized_start=998
-  _globals['_REPORTLAYERSRESPONSE']._serialized_end=1065
-  _globals['_ENGINESERVICE']._serialized_start=1132
-  _globals['_ENGINESERVICE']._serialized_end=1328
+  _globals['_REBALANCEREQUEST']._serialized_end=663
+  _globals['_REBALANCERESPONSE']._serialized_start=666
+  _globals['_REBALANCERESPONSE']._serialized_end=899
+  _globals['_REPORTLAYERSREQUEST']._serialized_start=902
+  _globals['_REPORTLAYERSREQUEST']._serialized_end=1037
+  _globals['_REPORTLAYERSRESPONSE']._serialized_start=1039
+  _globals['_REPORTLAYERSRESPONSE']._serialized_end=1106
+  _globals['_ENGINESERVICE']._serialized_start=1173
+  _globals['_ENGINESERVICE']._serialized_end=1369
 # @@protoc_insertion_point(module_scope)

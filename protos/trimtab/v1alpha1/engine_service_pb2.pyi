@@ -21,7 +21,7 @@ SPLIT_EVEN: Split
 SPLIT_BEST: Split
 
 class RebalanceRequest(_message.Message):
-    __slots__ = ("deployment", "incarnation", "topology", "num_experts", "placement", "report", "step_seconds", "bytes_per_expert", "model", "first_layer", "observes", "split")
+    __slots__ = ("deployment", "incarnation", "topology", "num_experts", "placement", "report", "step_seconds", "bytes_per_expert", "model", "first_layer", "observes", "split", "slot_counts")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class RebalanceRequest(_message.Message):
     FIRST_LAYER_FIELD_NUMBER: _ClassVar[int]
     OBSERVES_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SLOT_COUNTS_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     incarnation: int
     topology: _topology_pb2.Topology
@@ -46,7 +47,8 @@ class RebalanceRequest(_message.Message):
     first_layer: int
     observes: bool
     split: Split
-    def __init__(self, deployment: _Optional[str] = ..., incarnation: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., report: _Optional[_Union[_session_service_pb2.Report, _Mapping]] = ..., step_seconds: _Optional[float] = ..., bytes_per_expert: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., observes: bool = ..., split: _Optional[_Union[Split, str]] = ...) -> None: ...
+    slot_counts: _tensor_pb2.Tensor
+    def __init__(self, deployment: _Optional[str] = ..., incarnation: _Optional[int] = ..., topology: _Optional[_Union[_topology_pb2.Topology, _Mapping]] = ..., num_experts: _Optional[int] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., report: _Optional[_Union[_session_service_pb2.Report, _Mapping]] = ..., step_seconds: _Optional[float] = ..., bytes_per_expert: _Optional[int] = ..., model: _Optional[str] = ..., first_layer: _Optional[int] = ..., observes: bool = ..., split: _Optional[_Union[Split, str]] = ..., slot_counts: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class RebalanceResponse(_message.Message):
     __slots__ = ("in_force", "version", "placement", "moves", "decision", "kept_because")

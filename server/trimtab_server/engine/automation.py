@@ -12,7 +12,6 @@ from trimtab_server.engine.backoff import Backoff
 from trimtab_server.engine.balance_monitor import BalanceMonitor
 from trimtab_server.engine.decision_log import DecisionLog, LoggedDecision
 from trimtab_server.engine.deployment_core import DeploymentCore
-from trimtab_server.engine.gpu_loads import GPU_LOADS
 from trimtab_server.engine.next_action import DeploymentSnapshot, GoToPin, Idle, next_action
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.rebalancer import RebalancePlan, Rebalancer
@@ -76,7 +75,7 @@ class Automation:
         core, served = self._core, self._core.rollout.record.placement
         self._backoff.update(core.rollout.record, self._now)
         snapshot, mode = self._snapshot(step_seconds), core.mode
-        self._rebalancer.gpu_loads = GPU_LOADS[core.split]
+        self._rebalancer.gpu_loads = core.gpu_loads
         self.refresh_status()
         began = time.perf_counter()
         result = await self._rebalancer.decide(snapshot, core.loads)
@@ -172,8 +171,8 @@ class Automation:
         if record.placement is not None and record.epoch is not None:
             members = record.epoch.members if core.spec.scope == "local" else {}
             owners = {worker: member.gpus for worker, member in members.items()}
-            gpu_loads = GPU_LOADS[core.split]
-            self._monitor.refresh(record.placement, self._shadow.placement, owners, gpu_loads)
+            shadow = self._shadow.placement
+            self._monitor.refresh(record.placement, shadow, owners, core.gpu_loads)
         core.events.observer.status_refreshed(core.name, self.status)
 
     def _log(

@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from trimtab_protocol.messages import Split
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
@@ -20,6 +19,7 @@ from trimtab_server.domain.placement import count_moves
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
+from trimtab_server.engine.gpu_loads import GpuLoads, even_loads
 from trimtab_server.engine.load_aggregator import LoadAggregator, ReportingGroup
 from trimtab_server.engine.rollout_driver import (
     DriverEvent,
@@ -56,7 +56,7 @@ class DeploymentCore:
         sessions: the open sessions.
         loads: what the workers have reported.
         is_observed: whether its engine only reports, and switches as its own policy says.
-        split: how its engine divides the tokens of an expert over its replicas.
+        gpu_loads: predicts the load of each GPU, by how the engine divides tokens over replicas.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
     """
@@ -74,7 +74,7 @@ class DeploymentCore:
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
         self.is_observed = False
-        self.split = Split.EVEN
+        self.gpu_loads: GpuLoads = even_loads
         self.is_deleted = False
         self._offer_seconds = offer_seconds
         self._executor = SerialExecutor()

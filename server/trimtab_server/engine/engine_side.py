@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trimtab_protocol.engine import EngineCall, EngineSetup, SwitchedLayers
+from trimtab_protocol.engine import EngineCall, SwitchedLayers
 from trimtab_protocol.history import Member
 from trimtab_protocol.messages import Abort, Applied, Discarded, Hello, Prepared, Refused
 from trimtab_protocol.placement import Placement
@@ -33,7 +33,7 @@ from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.events import RETRY_AFTER_S
-from trimtab_server.engine.gpu_loads import GPU_LOADS
+from trimtab_server.engine.gpu_loads import best_loads, gpu_loads_of
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.outbox import Outbox
 from trimtab_server.engine.serial_executor import SerialExecutor
@@ -140,7 +140,7 @@ class EngineSide:
             if not self._has_session_of(call.setup.incarnation):
                 await self._join(request, number)
             is_new = self._count(call)
-            await self._take_setup(call.setup)
+            await self._take_split(call)
             await self._follow(request, number)
             logged = None
             if is_new and self._offered is None:
@@ -149,15 +149,13 @@ class EngineSide:
             self._last = key, answer
             return answer
 
-    async def _take_setup(self, setup: EngineSetup) -> None:
-        core = self._core
-        core.is_observed = setup.observes
-        if core.split is not setup.split:
+    async def _take_split(self, call: EngineCall) -> None:
+        core, predict = self._core, gpu_loads_of(call)
+        core.is_observed = call.setup.observes
+        if predict is best_loads and core.gpu_loads is not best_loads:
             # The first prediction may compile, which takes seconds.
-            predict = GPU_LOADS[setup.split]
-            _, served = core.rollout.record.served
-            await asyncio.to_thread(predict, served, core.loads.load())
-            core.split = setup.split
+            await asyncio.to_thread(predict, call.placement, core.loads.load())
+        core.gpu_loads = predict
 
     async def _switched(self, switched: SwitchedLayers) -> Version:
         async with self._executor.exclusive():

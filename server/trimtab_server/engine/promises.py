@@ -46,7 +46,8 @@ class Promise(NamedTuple):
         """The gain of the switch for a load, over the layers that it changes."""
         load_AE = load_LE[self.layer_A]
         placements = (of_layers(each, self.layer_A) for each in (self.before, self.after))
-        return squared_fall(*(gpu_loads(each, load_AE).numpy() for each in placements))
+        loads = (gpu_loads(each, load_AE, self.layer_A).numpy() for each in placements)
+        return squared_fall(*loads)
 
 
 class Promises:

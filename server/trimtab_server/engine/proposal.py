@@ -158,7 +158,7 @@ class Proposer:
             few = Budget(policy.max_moves_per_layer, None, _min_gains(floor.of(layer_2B), policy))
             other = await self._plan(plan_2BE, served_2B, few, _QUICK_TOP_K)
             before_2B, after_2B = (
-                imbalance(gpu_loads(placement, judge_2BE)).numpy()
+                imbalance(gpu_loads(placement, judge_2BE, layer_2B)).numpy()
                 for placement in (served_2B, other.placement)
             )
             gain_B = (1.0 - after_2B / before_2B).reshape(2, -1).sum(0)
@@ -193,7 +193,7 @@ def gaining_rows(
     """Rows of a proposal whose moves gain enough if load is split as the engine splits it."""
     layer_A, load_AE = proposal.layer_A, load_LE[proposal.layer_A]
     placements = of_layers(served, layer_A), proposal.placed.placement
-    before_A, after_A = (_squares(gpu_loads(each, load_AE).numpy()) for each in placements)
+    before_A, after_A = (_squares(gpu_loads(each, load_AE, layer_A).numpy()) for each in placements)
     least_A = np.array(_min_gains(floor.of(layer_A), policy)) * proposal.moves_of_layers
     return np.asarray((before_A - after_A >= least_A).nonzero()[0])
 

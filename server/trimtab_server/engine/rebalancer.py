@@ -206,8 +206,10 @@ class Rebalancer:
         loaded_L, before_L = loads_LG.any(1), _imbalance(loads_LG)
         after_L, moves, seconds = before_L.copy(), 0, 0.0
         if proposal is not None and len(proposal.layer_A):
-            after_AG = self.gpu_loads(proposal.placed.placement, load_LE[proposal.layer_A])
-            after_L[proposal.layer_A] = _imbalance(after_AG.numpy())
+            placement, layer_A = proposal.placed.placement, proposal.layer_A
+            after_L[layer_A] = _imbalance(
+                self.gpu_loads(placement, load_LE[layer_A], layer_A).numpy()
+            )
             to_make, policy = proposal.moves(), self.policy
             bandwidths = policy.node_bandwidth, policy.cross_node_bandwidth
             moves = len(to_make)
