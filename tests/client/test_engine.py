@@ -95,15 +95,23 @@ def test_counts_of_slots_are_those_of_the_placement_given(connected, options):
     """Slots of either placement count for the experts that they had."""
     session = engine_session(connected, options)
     other = Placement.of(FIRST.phy2log[:, ::-1], 8, 4)
-    slots_LR = np.zeros((3, 12), np.int64)
-    slots_LR[:, 0] = 1000
     for placement in (FIRST, other):
-        session.rebalance(slots_LR, placement, 100, per_slot=True)
+        hot = placement.phy2log[0, 0]
+        session.rebalance(1000 * (placement.phy2log == hot), placement, 100, per_slot=True)
         hot_LE = np.zeros((3, 8))
-        hot_LE[:, placement.phy2log[0, 0]] = 1
+        hot_LE[:, hot] = 1
         status = connected.get_deployment(options.deployment).status
         expected = placement.balance(hot_LE).imbalance.mean()
         assert status.balance.predicted.mean == pytest.approx(expected)
+
+
+def test_counts_of_slots_tell_how_replicas_share_their_expert(connected, options):
+    session = engine_session(connected, options)
+    one_slot_LR = np.zeros((3, 12), np.int64)
+    one_slot_LR[:, 0] = 1000  # its expert has another slot, which gets nothing
+    session.rebalance(one_slot_LR, FIRST, 100, per_slot=True)
+    status = connected.get_deployment(options.deployment).status
+    assert status.balance.predicted.mean == pytest.approx(4.0)
 
 
 def test_a_call_that_failed_is_made_up_for_by_the_next(session, connect, options):
