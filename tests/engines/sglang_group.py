@@ -204,6 +204,8 @@ class Rank:
             os.environ["SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR"] = command["dump"]
             self.recorder.dump_record(output_mode="file")
             return {"routed": self.routed.tolist()}
+        if command.get("resize"):
+            return {"own": self.resized()}
         if "split" in command:
             return {"split": self.told().split}
         seen: dict[str, Any] = {"rebalances": 0, "moved": 0, "switched": 0, "wrong": 0}
@@ -224,6 +226,33 @@ class Rank:
         seen["processed"] = self.processed_LR.tolist()
         seen["worker_lives"] = True
         return seen
+
+    def resized(self) -> bool:
+        """Whether SGLang's own algorithms answer where ranks have come or died."""
+        from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
+        from sglang.srt.eplb import eplb_algorithms
+        from sglang.srt.eplb.eplb_algorithms import EplbAlgorithm, deepseek, elasticity_aware
+
+        load = torch.from_numpy(self.shared.integers(0, 100, (1, LAYERS, EXPERTS)))
+        sizes = SLOTS + LOCAL, None, 1, RANKS + 1
+        grown = eplb_algorithms.rebalance_experts(
+            load, SLOTS + LOCAL, LOCAL, None, 1, EplbAlgorithm.deepseek
+        )
+        theirs = deepseek.rebalance_experts(load.sum(0), *sizes, enable_hierarchical=False)
+        alive = torch.tensor([1, 1, 0, 1], dtype=torch.int32)
+        few = load[:, :, : (RANKS - 1) * LOCAL]  # experts for which three ranks have room
+        ElasticEPStateManager._instance = types.SimpleNamespace(
+            active_ranks=alive, has_scaled=False
+        )
+        shrunk = eplb_algorithms.rebalance_experts(
+            few, SLOTS, LOCAL, None, 1, EplbAlgorithm.elasticity_aware
+        )
+        ElasticEPStateManager._instance = None
+        left = elasticity_aware.rebalance_experts(
+            few.sum(0), SLOTS, None, 1, RANKS, enable_hierarchical=False, active_ranks=alive
+        )
+        pairs = [(grown[0], theirs[0]), (shrunk[0], left[0])]
+        return all(torch.equal(answer, own) for answer, own in pairs)
 
     def slots_of(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """The slot to which each token goes."""

@@ -173,9 +173,10 @@ def test_an_engine_that_observes_follows_its_own_policy(kind, name, server, host
         assert client.get_deployment(name).status.in_force.epoch > 1
 
 
-def test_where_a_group_grows_or_shrinks_the_engines_own_policy_decides(name, server, hosts):
-    create(server.address, name, SYNC)
-    ranks = hosts.group(*SYNC, TARGET=server.address, DEPLOYMENT=name)
+@EACH_ENGINE
+def test_where_a_group_grows_or_shrinks_the_engines_own_policy_decides(kind, name, server, hosts):
+    create(server.address, name, kind)
+    ranks = hosts.group(*kind, TARGET=server.address, DEPLOYMENT=name)
     assert ranks.resize() == [True] * vllm_group.RANKS
     assert ranks.run(3 * INTERVAL)["wrong"] == 0
 
