@@ -204,6 +204,8 @@ def test_a_limit_of_threads_holds_for_one_caller_alone():
         ({"old": [[0, 1, 2, 3, 4, 0]] * 2}, "old_global_expert_indices", "2 layers"),
         ({"old": [[0.0, 1, 2, 3, 4, 0]]}, "old_global_expert_indices", "float64"),
         ({"old": [[0, 1, 2, 3, 3, 0]]}, "old_global_expert_indices", "expert 4 has no slot"),
+        ({"old": [[0, 1, 2, 3, 4, 0]], "budget": 4}, "budget", "4 is neither a Budget nor None"),
+        ({"budget": 4}, "budget", "4 is neither a Budget nor None"),
         ({"threads": 0}, "threads", "0 is below 1"),
         ({"threads": 1.5}, "threads", "1.5"),
     ],

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
+import resource
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -167,11 +170,16 @@ def test_a_load_is_read(tmp_path, end, load):
     assert read.dtype == np.int64
 
 
-def test_a_table_may_begin_anywhere_and_leave_zeros_out(tmp_path):
+def test_a_table_may_begin_with_any_layer_and_have_any_order(tmp_path):
     path = tmp_path / "load.csv"
-    path.write_text("expert, layer, tokens\n\n4,7,2.5\n0,3,1\n")
-    load = read_load(path, key="tokens")
-    assert load.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 2.5]]
+    path.write_text("model, expert, layer, tokens\n\nm,1,4,2.5\nm,0,3,1\nm,1,3,0\nm,0,4,7\n")
+    assert read_load(path, key="tokens").tolist() == [[1, 0], [7, 2.5]]
+
+
+def test_a_table_as_excel_saves_it_is_read(tmp_path):
+    path = tmp_path / "load.csv"
+    path.write_text("layer,expert,load\n0,0,5\n0,1,6\n", encoding="utf-8-sig")
+    assert read_load(path).tolist() == [[5, 6]]
 
 
 def test_a_table_without_names_is_one_load(tmp_path):
@@ -207,6 +215,76 @@ def test_passes_of_sglang_are_a_trace_of_the_rank_that_wrote_it(tmp_path):
         [[0, 2 * (1 + 3), 2 * 2], [2 * (6 + 7), 2 * 5, 2 * 4]],
     ]
     assert read_placement(tmp_path / "dump.pt").tolist() == phy2log.tolist()
+
+
+def test_a_file_of_ones_own_is_read_whatever_else_is_in_it(tmp_path):
+    """Names of engines' files in it change nothing."""
+    np.savez(tmp_path / "a.npz", load=LOAD, num_slots=4, logical_count=LOAD + 1)
+    names = {"load": LOAD.tolist(), "num_slots": 4, "physical_to_logical_map": [[0]]}
+    (tmp_path / "a.json").write_text(json.dumps(names))
+    for name in ("a.npz", "a.json"):
+        assert read_load(tmp_path / name).tolist() == LOAD.tolist()
+
+
+def test_an_array_that_cannot_be_read_safely_hides_no_other(tmp_path):
+    np.savez(tmp_path / "a.npz", load=LOAD, about=np.array(["made today", None], object))
+    assert read_load(tmp_path / "a.npz").tolist() == LOAD.tolist()
+    with pytest.raises(InvalidArgumentError, match="about is not an array of numbers"):
+        read_load(tmp_path / "a.npz", key="about")
+
+
+def test_precise_numbers_of_torch_stay_precise(tmp_path):
+    load = torch.full((2, 3), 2.0**24 + 1, dtype=torch.float64)
+    torch.save({"logical_count": load, "bfloat": load.bfloat16()}, tmp_path / "a.pt")
+    assert read_load(tmp_path / "a.pt").tolist() == load.tolist()
+    assert read_load(tmp_path / "a.pt", key="bfloat").tolist() == [[2.0**24] * 3] * 2
+
+
+def test_damaged_files_are_refused_by_name(tmp_path):
+    """Whatever the libraries that read them raise."""
+    rng = np.random.default_rng(0)
+    for end in (".npz", ".npy", ".pt", ".parquet"):
+        whole = write_load(tmp_path / f"whole{end}", LOAD).read_bytes()
+        path = tmp_path / f"damaged{end}"
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 4):
+                damaged[at] = int(rng.integers(256))
+            path.write_bytes(damaged[: int(rng.integers(1, len(whole) + 1))])
+            try:
+                read_load(path)
+            except InvalidArgumentError as refused:
+                assert str(path) in str(refused)  # noqa: PT017 - some damage does not matter
+
+
+def test_a_placement_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    twice = saved(Placement.of([[0, 1, 2, 2, 3, 4]], 5, 3))
+    path = tmp_path / "map.json"
+    write_placement(saved(), path, "vllm-ascend")
+    before = path.read_bytes()
+    with pytest.raises(InvalidArgumentError):
+        write_placement(twice, path, "vllm-ascend")
+    npz = tmp_path / "map.npz"
+    write_placement(saved(), npz)
+    kept = npz.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_placement(saved(), npz)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (path.read_bytes(), npz.read_bytes()) == (before, kept)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["map.json", "map.npz"]
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(pipe.read_text)
+        write_placement(saved(), pipe)
+        assert json.loads(reading.result()) == json.loads(saved().document)
 
 
 class Trap:
@@ -277,8 +355,27 @@ def torch_bytes(content: object) -> bytes:
         ("a.csv", b"layer,load\n1,2\n", "holds no 'expert', but layer, load"),
         ("a.csv", b"layer,expert,load\n1,-2,3\n", "expert is not a column of integers >= 0"),
         ("a.csv", b"layer,expert,load\n1,0.5,3\n", "expert is not a column of integers >= 0"),
-        ("a.csv", b"layer,expert,load\n1,2,3\n1,2,4\n", "row 2 is for the same cell"),
-        ("a.csv", b"layer,expert,load\n1,9999999999,3\n", "numbers for 1 x 10000000000 cells"),
+        ("a.csv", b"layer,expert,load\n1,0,3\n1,0,4\n", "2 rows for 1 x 1 layers x experts"),
+        ("a.csv", b"layer,expert,load\n1,1,3\n", "1 rows, not one for each of 1 x 2 layers x exp"),
+        ("a.csv", b"layer,expert,load\n1,0,3\n3,0,3\n", "not one for each of 3 x 1 layers"),
+        (
+            "a.csv",
+            b"layer,expert,load\n4,0,3\n4,0,4\n4,2,3\n",
+            "no row for layer 4, expert 1, and two for another",
+        ),
+        ("a.csv", b"layer,expert,load\n1,9999999999,3\n", "1 x 10000000000 layers x experts"),
+        ("a.csv", b"layer,expert,load,load\n1,0,3,4\n", "has 2 columns 'load'"),
+        ("a.csv", b"0,1,2\n5,6,7\n", "begins with 0, 1, 2, …, which looks like a header"),
+        ("a.csv", b"layer,expert,load\n1,0,some\n", "load is not an array of numbers"),
+        ("a.csv", "läyer,expert,load\n1,0,3\n".encode("latin-1"), "is damaged, or no .csv file"),
+        ("a.npz", b"", "a.npz: "),
+        (
+            "a.npy",
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9, 9)",
+            "a.npy: ",
+        ),
+        ("a.json", b"[" * 100_000, "is damaged, or no .json file"),
+        ("a.json", b'{"layer_list": 3}', "of the format vllm-ascend"),
     ],
 )
 def test_a_file_that_is_nearly_right_says_what_it_has(tmp_path, name, content, complaint):
@@ -307,8 +404,12 @@ def test_a_file_that_is_nearly_right_says_what_it_has(tmp_path, name, content, c
             b"num_slots: 3\ninitial_global_assignments: {0: [1, 2]}",
             r"initial_global_assignments is \[1, 2\], but num_slots is 3",
         ),
-        ("a.yaml", b"initial_global_assignments: 3", "is not a list of experts by layer"),
-        ("a.csv", b"layer,slot,expert\n3,0,1\n3,2,1\n", "has no row for layer 3, slot 1"),
+        ("a.yaml", b"initial_global_assignments: 3", "is not a list of experts by the number of"),
+        ("a.yaml", b'initial_global_assignments: {"9": [0], "10": [0]}', "by the number of each"),
+        ("a.yaml", b"initial_global_assignments: {0: [[0], [0]]}", "is not a list of experts by"),
+        ("a.csv", b"layer,slot,expert\n3,0,1\n3,2,1\n", "2 rows, not one for each of 1 x 3 layers"),
+        ("a.csv", b"layer,slot,expert\n0,268435454,1\n", "not one for each of 1 x 268435455"),
+        ("a.json", b'{"layer_list": 3}', "is damaged, or no .json file"),
     ],
 )
 def test_a_placement_that_is_nearly_right_says_what_it_has(tmp_path, name, content, complaint):

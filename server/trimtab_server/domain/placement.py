@@ -50,12 +50,14 @@ def with_layers(
 
 def count_moves(current: Placement, new: Placement) -> int:
     """Net moves from one placement to another of the same shape; see `moves_between`."""
-    layers, slots = new.phy2log.shape
-    per_gpu = slots // new.num_gpus
-    layer_C, slot_C = np.nonzero(current.phy2log != new.phy2log)
-    expert_C, gpu_C = new.phy2log[layer_C, slot_C], slot_C // per_gpu
-    # An expert that lay in another slot of its GPU does not move, and one that arrives twice, once.
-    held_CS = current.phy2log.reshape(layers, -1, per_gpu)[layer_C, gpu_C]
-    arrives_C = (held_CS != expert_C[:, None]).all(1)
-    cell_C = (layer_C * new.num_gpus + gpu_C) * new.num_experts + expert_C
-    return int(np.unique(cell_C[arrives_C]).size)
+    gpus = new.num_gpus
+    moves = 0
+    for layer in np.flatnonzero((current.phy2log != new.phy2log).any(1)):
+        held_GS = current.phy2log[layer].reshape(gpus, -1)
+        wanted_GS = new.phy2log[layer].reshape(gpus, -1)
+        gpu_C, slot_C = np.nonzero(held_GS != wanted_GS)
+        expert_C = wanted_GS[gpu_C, slot_C]
+        # An expert that lay in another slot of its GPU does not move; one that arrives twice, once.
+        arrives_C = (held_GS[gpu_C] != expert_C[:, None]).all(1)
+        moves += np.unique((gpu_C * new.num_experts + expert_C)[arrives_C]).size
+    return moves

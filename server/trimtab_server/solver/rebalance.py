@@ -71,7 +71,7 @@ def rebalance_experts(
         num_groups: router groups of consecutive experts; 0 is read as 1, since engines say so of
             models without groups.
         num_nodes: N.
-        num_gpus: G; a multiple of `num_nodes`.
+        num_gpus: G; of a hierarchical plan, a multiple of `num_nodes`.
         old_global_expert_indices: int [L, any number of slots], the `phy2log` in force, with -1 for
             a slot without an expert. GPU g has the slots from `g * R / G` on, there as here:
             if GPUs leave, those with the highest numbers do.
@@ -130,7 +130,8 @@ def rebalance_phy2log(
 def _topology(num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int) -> Topology:
     """The topology; global if the nodes do not divide the groups, as in EPLB."""
     require_integers(num_groups=num_groups, num_nodes=num_nodes)
-    if num_groups == 0 or (num_nodes >= 1 and num_groups % num_nodes):
+    require(num_nodes >= 1, "num_nodes", f"{num_nodes} is below 1")
+    if num_groups == 0 or num_groups % num_nodes:
         return Topology(num_replicas, num_gpus)
     return Topology(num_replicas, num_gpus, num_nodes, num_groups)
 
@@ -139,6 +140,8 @@ def _placed(
     load_LE: Tensor, topology: Topology, old: Any, budget: Budget | None, how: _How
 ) -> tuple[Tensor, Backend]:
     """The new placement, and the backend that planned it."""
+    known = budget is None or isinstance(budget, Budget)
+    require(known, "budget", f"{budget!r} is neither a Budget nor None")
     if old is None:
         return phy2log_for(load_LE, topology, **how._asdict())
     old_LQ = _checked_old(old, load_LE)

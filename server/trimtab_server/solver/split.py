@@ -23,7 +23,8 @@ def best_split_loads(phy2log: Any, load: Any, num_gpus: int) -> Tensor:
     of a polymatroid, and one of its vectors is least majorised (Fujishige, "Lexicographically
     optimal base of a polymatroid with respect to a weight vector", 1980). It is found by block
     coordinate descent: the tokens of one expert after another fill up the lightest of its GPUs,
-    until that changes nothing. The heaviest GPU that is found is never lighter than the best.
+    until that changes nothing, or 300 times. The heaviest GPU that is found is never lighter than
+    the best, and heavier by less than a thousandth unless hundreds of GPUs form a chain.
 
     Args:
         phy2log: int [L, R], the placement.

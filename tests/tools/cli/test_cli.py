@@ -199,6 +199,12 @@ def test_a_format_that_does_not_fit_is_refused(cli: Cli, load_file: Path, tmp_pa
     err = cli.err(*place, "--format", "sglang")
     assert f"{load_file}: a file of the format sglang ends in .pt or .json" in err
     assert "invalid choice: 'onnx'" in cli.err(*place, "--format", "onnx", code=2)
+    for flag in (["--output-format", "npz"], ["--first-layer", "1"], ["--current-format", "npz"]):
+        assert f"{flag[0]} needs --" in cli.err(*place, *flag, code=2)
+    for number in ("-1", str(10**9)):
+        out = ["--output", tmp_path / "map.yaml", "--first-layer", number]
+        assert f"--first-layer {number} is not in [0, " in cli.err(*place, *out, code=2)
+    assert "No such file" in cli.err(*place, "--output", tmp_path / "no" / "map.pt")
     path = tmp_path / "map.bin"
     assert "placed" in cli.out(*place, "--output", path, "--output-format", "npz")
     assert "placed" in cli.out(*place, "--current", path, "--current-format", "npz")

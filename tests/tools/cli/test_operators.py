@@ -360,7 +360,9 @@ def test_impossible_files_are_refused_before_any_call(cli: Cli, scripted: Script
     err = cli.err("deployments", "export", "d", "placement.txt", code=2)
     assert "FILE placement.txt: ends in none of .npz, " in err
     err = cli.err("deployments", "export", "d", "--format", "sglang", code=2)
-    assert "--format is for a FILE; standard output is JSON" in err
+    assert "--format needs a FILE; standard output is JSON" in err
+    assert "--format needs a file" in cli.err("deployments", "pin", "d", "--format", "npz", code=2)
+    assert "--format needs a file" in cli.err("trigger", "d", "--format", "npz", code=2)
     for command in ("import", "pin"):
         assert "nowhere.npz" in cli.err("deployments", command, "d", "nowhere.npz")
     assert scripted.requests == []

@@ -61,7 +61,7 @@ def test_counts_of_a_trace_that_are_too_many_are_scaled_down_and_that_is_said(
     tmp_path: Path,
 ) -> None:
     trace = tmp_path / "trace.csv"
-    trace.write_text("layer,expert,load\n3,0,10000000000\n3,1,20000000000\n4,1,7\n")
+    trace.write_text("layer,expert,load\n3,0,10000000000\n3,1,20000000000\n4,0,0\n4,1,7\n")
     sizes = ("--ranks", "2", "--hidden", "8", "--steps-per-window", "64")
 
     code, out, err = run(*sizes, "--trace", str(trace))

@@ -110,4 +110,13 @@ def check_output(path: Path | None, format_name: str | None, option: str) -> Non
 
 def read_placement(arguments: argparse.Namespace, path: Path | None) -> Array | None:
     """Read `phy2log` [L, R] from a file, whose format --format may name; None without one."""
-    return None if path is None else formats.read_placement(path, arguments.format)
+    if path is None:
+        refuse_alone(arguments.format, "--format", "a file")
+        return None
+    return formats.read_placement(path, arguments.format)
+
+
+def refuse_alone(value: object, option: str, needed: str) -> None:
+    """Refuse an option that says something of a file that is not given."""
+    if value is not None:
+        raise UsageError(f"{option} needs {needed}")

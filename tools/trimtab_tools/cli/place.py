@@ -29,6 +29,7 @@ from trimtab_tools.cli.errors import UsageError
 from trimtab_tools.cli.local_solver import local_solver
 
 _TIMEOUT_SECONDS = 60.0
+_MAX_LAYERS = 1 << 16
 
 _EPILOG = """\
 examples:
@@ -51,7 +52,8 @@ examples:
       --output location.json --output-format sglang
 
 formats: npz, npy, json, csv, parquet; sglang (.pt, .json), vllm-ascend (.json) and tensorrt-llm
-(.yaml). A .csv or .parquet file has the columns layer, expert, load (and window).
+(.yaml). A .csv or .parquet file has the columns layer, expert, load (and window), and a row for
+each expert of each layer.
 """
 
 
@@ -73,17 +75,25 @@ def add_to(commands: Any) -> None:
     add_option(output, "--output", "FILE", Path, "write the placement to a file")
     files.add_format(output, "--output-format", "--output")
     about = "number of the load's first layer in the model, for formats that name layers"
-    add_option(output, "--first-layer", "N", int, f"{about} (default: 0)", default=0)
+    add_option(output, "--first-layer", "N", int, f"{about} (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan the placement, and print the report."""
     output, output_format = arguments.output, arguments.output_format
+    if output is None:
+        files.refuse_alone(output_format, "--output-format", "--output")
+        files.refuse_alone(arguments.first_layer, "--first-layer", "--output")
+    first_layer = arguments.first_layer or 0
+    if not 0 <= first_layer < _MAX_LAYERS:
+        raise UsageError(f"--first-layer {first_layer} is not in [0, {_MAX_LAYERS})")
     files.check_output(output, output_format, "--output")
     choice = arguments.format, arguments.key, arguments.index
     load = files.read_load(arguments.load, *choice, total=arguments.sum)
     current = None
-    if arguments.current is not None:
+    if arguments.current is None:
+        files.refuse_alone(arguments.current_format, "--current-format", "--current")
+    else:
         current = formats.read_placement(arguments.current, arguments.current_format)
     topology = from_arguments(Topology, arguments)
     budget, options = _budget(arguments), from_arguments(SolverOptions, arguments)
@@ -95,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     layout = "untouched" if current is None else "current"
     report = place_report.Report(result, topology, before, layout, seconds, solver)
     if output is not None:
-        saved = place_report.saved(report, arguments.first_layer)
+        saved = place_report.saved(report, first_layer)
         formats.write_placement(saved, output, output_format)
     sys.stdout.write((place_report.as_json if arguments.json else place_report.as_text)(report))
     return 0

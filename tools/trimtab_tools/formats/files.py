@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from trimtab_client.exceptions import invalid
-from trimtab_tools.formats.layout import Array, Layout, SavedPlacement
-from trimtab_tools.formats.optional import load_parquet, load_torch, save_parquet, save_torch
+from trimtab_client.exceptions import InvalidArgumentError, invalid
+from trimtab_tools.formats.layout import Array, Layout, SavedPlacement, has, require_distinct
+from trimtab_tools.formats.optional import (
+    library,
+    load_parquet,
+    load_torch,
+    save_parquet,
+    save_torch,
+)
 from trimtab_tools.formats.plain import Plain
 from trimtab_tools.formats.sglang import Sglang
 from trimtab_tools.formats.table import Table
@@ -23,10 +31,17 @@ from trimtab_tools.formats.vllm_ascend import VllmAscend
 
 
 class _Kind(NamedTuple):
-    """How bytes become content, and content bytes; files of one kind end alike."""
+    """How bytes become content, and content bytes; files of one kind end alike.
+
+    Attributes:
+        load: reads.
+        save: writes.
+        library: what it needs and `trimtab-tools` does not install; None for nothing.
+    """
 
     load: Callable[[Path], Any]
     save: Callable[[Any, Path], None]
+    library: str | None = None
 
 
 class _Format(NamedTuple):
@@ -55,8 +70,7 @@ def read_load(path: Path, format_name: str | None = None, key: str | None = None
         InvalidArgumentError: it is no such file, or holds no load; the error says what it has.
         OSError: it cannot be read.
     """
-    content, layout = _read(path, format_name)
-    load = layout.load(content, path, key)
+    load = _read(path, format_name, lambda layout, content: layout.load(content, path, key))
     if load.ndim not in (2, 3) or not load.size:
         shape = list(load.shape)
         raise invalid(str(path), f"the load is {shape}, not [layers, experts], or with windows")
@@ -65,31 +79,42 @@ def read_load(path: Path, format_name: str | None = None, key: str | None = None
 
 def read_placement(path: Path, format_name: str | None = None) -> Array:
     """Read `phy2log` [L, R], the expert in each slot; see `read_load`."""
-    content, layout = _read(path, format_name)
-    phy2log = layout.placement(content, path)
+    phy2log = _read(path, format_name, lambda layout, content: layout.placement(content, path))
     if phy2log.ndim != 2 or not phy2log.size:
         raise invalid(str(path), f"the placement is {list(phy2log.shape)}, not [layers, slots]")
     return phy2log
 
 
 def write_placement(saved: SavedPlacement, path: Path, format_name: str | None = None) -> None:
-    """Write a placement.
+    """Write a placement. A file that was there is replaced only once the new one is complete.
 
     Raises:
         InvalidArgumentError: the format cannot hold it; the error says why.
         OSError: the file cannot be written.
     """
     chosen, kind = _chosen(path, format_name)
-    kind.save(chosen.layout.content(saved, path), path)
+    content = chosen.layout.content(saved, path)
+    if path.exists() and not path.is_file():
+        kind.save(content, path)  # such as /dev/stdout
+        return
+    complete = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        kind.save(content, complete)
+        complete.replace(path)
+    finally:
+        complete.unlink(missing_ok=True)
 
 
 def check_output(path: Path, format_name: str | None = None) -> None:
     """Refuse a file of unknown format before any work is done.
 
     Raises:
-        InvalidArgumentError: its name has none of the known ends, and no format is named.
+        InvalidArgumentError: its name has none of the known ends, and no format is named; or a
+            library is missing.
     """
-    _chosen(path, format_name)
+    _, kind = _chosen(path, format_name)
+    if kind.library is not None:
+        library(kind.library, path)
 
 
 def names_layers(path: Path, format_name: str | None = None) -> bool:
@@ -97,13 +122,29 @@ def names_layers(path: Path, format_name: str | None = None) -> bool:
     return _chosen(path, format_name)[0].names_layers
 
 
-def _read(path: Path, format_name: str | None) -> tuple[Any, Layout]:
+def _read(path: Path, format_name: str | None, find: Callable[[Layout, Any], Array]) -> Array:
+    """What is found in a file, by the layout that the user names, or that its content has."""
     chosen, kind = _chosen(path, format_name)
-    content = kind.load(path)
-    if format_name is not None:
-        return content, chosen.layout
-    fitting = (each.layout for each in _ENGINES.values() if each.layout.fits(content))
-    return content, next(fitting, chosen.layout)
+    try:
+        content = kind.load(path)
+        layout = chosen.layout if format_name else _layout_of(content, path, chosen)
+        return find(layout, content)
+    except (InvalidArgumentError, FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:
+        # Damaged files make the libraries that read them raise all kinds of errors.
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise invalid(
+            str(path), f"is damaged, or no {path.suffix or 'such'} file: {what}"
+        ) from error
+
+
+def _layout_of(content: Any, path: Path, chosen: _Format) -> Layout:
+    """The layout that content has by its names; that of files that end alike, if none."""
+    if has(content, "load", "phy2log"):
+        return _OWN["json"].layout if chosen.layout not in _OWN_LAYOUTS else chosen.layout
+    alike = (each.layout for each in _ENGINES.values() if path.suffix.lower() in each.suffixes)
+    return next((layout for layout in alike if layout.fits(content)), chosen.layout)
 
 
 def _chosen(path: Path, format_name: str | None) -> tuple[_Format, _Kind]:
@@ -127,10 +168,19 @@ def _chosen(path: Path, format_name: str | None) -> tuple[_Format, _Kind]:
 
 def _load_npz(path: Path) -> Any:
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
+        # NumPy would leave a file open that it cannot read.
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: _plain(arrays, name) for name in arrays.files}
     except (ValueError, zipfile.BadZipFile, TypeError, AttributeError) as error:
         raise invalid(str(path), f"is not an .npz file of plain arrays: {error}") from error
+
+
+def _plain(arrays: Any, name: str) -> Any:
+    """An array of the file; None if reading it would run code. It may not be the one wanted."""
+    try:
+        return arrays[name]
+    except ValueError:
+        return None
 
 
 def _save_npz(content: Mapping[str, Any], path: Path) -> None:
@@ -140,7 +190,8 @@ def _save_npz(content: Mapping[str, Any], path: Path) -> None:
 
 def _load_npy(path: Path) -> Any:
     try:
-        return np.asarray(np.load(path))
+        with path.open("rb") as file:
+            return np.asarray(np.load(file))
     except (ValueError, EOFError) as error:
         raise invalid(str(path), f"is not an .npy file of plain numbers: {error}") from error
 
@@ -176,7 +227,8 @@ def _save_yaml(content: Any, path: Path) -> None:
 
 
 def _load_csv(path: Path) -> Any:
-    with path.open(newline="") as file:
+    # With the mark that Excel begins files with, or without it.
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
         raise invalid(str(path), "has no rows")
@@ -185,8 +237,16 @@ def _load_csv(path: Path) -> Any:
     for index, row in enumerate(rows):
         if len(row) != width:
             raise invalid(str(path), f"row {index + 1} has {len(row)} numbers, not {width}")
-    columns = [_numbers([row[at] for row in rows], path) for at in range(width)]
-    return dict(zip(names, columns, strict=True)) if names else np.stack(columns, axis=1)
+    columns = [_numbers([row[at] for row in rows]) for at in range(width)]
+    if names:
+        require_distinct(names, path)
+        return dict(zip(names, columns, strict=True))
+    if any(column.dtype.kind not in "if" for column in columns):
+        raise invalid(str(path), "is not a table of numbers")
+    matrix = np.stack(columns, axis=1)
+    if width > 1 and matrix[0].tolist() == list(range(width)):
+        raise invalid(str(path), "begins with 0, 1, 2, …, which looks like a header: leave it out")
+    return matrix
 
 
 def _save_csv(content: Mapping[str, Array], path: Path) -> None:
@@ -204,14 +264,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(cells: list[str], path: Path) -> Array:
-    """The numbers of a column: integers, if all of them are."""
+def _numbers(cells: list[str]) -> Array:
+    """The numbers of a column: integers, if all of them are; text if it has no numbers."""
     for kind in (int, float):
-        try:
+        with suppress(ValueError, OverflowError):
             return np.array([kind(cell) for cell in cells])
-        except (ValueError, OverflowError) as error:
-            why = error
-    raise invalid(str(path), f"is not a table of numbers: {why}")
+    return np.array(cells)
 
 
 def _listed(value: Any) -> Any:
@@ -223,8 +281,8 @@ _KINDS = {
     ".npy": _Kind(_load_npy, _save_npy),
     ".json": _Kind(_load_json, _save_json),
     ".csv": _Kind(_load_csv, _save_csv),
-    ".parquet": _Kind(load_parquet, save_parquet),
-    ".pt": _Kind(load_torch, save_torch),
+    ".parquet": _Kind(load_parquet, save_parquet, "pyarrow"),
+    ".pt": _Kind(load_torch, save_torch, "torch"),
     ".yaml": _Kind(_load_yaml, _save_yaml),
     ".yml": _Kind(_load_yaml, _save_yaml),
 }
@@ -241,6 +299,7 @@ _ENGINES = {
     "tensorrt-llm": _Format(TensorRtLlm(), (".yaml", ".yml")),
 }
 _ALL = {**_OWN, **_ENGINES}
+_OWN_LAYOUTS = [each.layout for each in _OWN.values()]
 
 FORMATS = tuple(_ALL)
 """The names of the formats."""

@@ -5,7 +5,8 @@ Legend for all shapes: T windows, L layers, E logical experts, R slots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -97,6 +98,13 @@ def array(value: Any, path: Path, name: str) -> Array:
     if numbers.dtype.kind not in "iufb":
         raise invalid(str(path), f"{name} is not an array of numbers")
     return numbers
+
+
+def require_distinct(names: Sequence[str], path: Path) -> None:
+    """Raise InvalidArgumentError if two columns have one name."""
+    for name, number in Counter(names).items():
+        if number > 1:
+            raise invalid(str(path), f"has {number} columns {name!r}")
 
 
 def unnamed(value: Any, key: str | None, path: Path, name: str) -> Array:

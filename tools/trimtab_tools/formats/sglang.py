@@ -38,7 +38,9 @@ class Sglang:
             return _by_pass(content, path)
         counts = chosen(content, key or _COUNT, path)
         is_ring = key in (None, _COUNT) and _OF_A_RING in content and counts.ndim == 3
-        return counts.sum(axis=0, dtype=np.int64) if is_ring else counts
+        if not is_ring:
+            return counts
+        return np.asarray(counts.sum(axis=0, dtype=np.int64 if counts.dtype.kind in "iu" else None))
 
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`: the map, or the last one that was in force in a recording."""
@@ -59,6 +61,8 @@ def _by_pass(content: Any, path: Path) -> Array:
     if not isinstance(records, Sequence) or not records:
         raise invalid(str(path), "records is empty: nothing was recorded")
     phy2log_LR = array(entry(content, _LAST_MAP, path), path, _LAST_MAP).astype(np.int64)
+    if phy2log_LR.ndim != 2 or not phy2log_LR.size or phy2log_LR.min() < 0:
+        raise invalid(str(path), f"{_LAST_MAP} does not have an expert in each slot, [L, R]")
     layers, slots = phy2log_LR.shape
     passes: dict[int, Array] = {}
     for index, record in enumerate(records):

@@ -1,8 +1,9 @@
 """Loads and placements as tables, with one row for each number.
 
-A table of loads has the columns `layer`, `expert` and `load`, and `window` if it is a trace. Rows
-that are missing are 0. A table of a placement has the columns `layer`, `slot` and `expert`. Layers
-and windows may have any numbers; they are taken in ascending order.
+A table of loads has the columns `layer`, `expert` and `load`, and `window` if it is a trace. A
+table of a placement has the columns `layer`, `slot` and `expert`. Each layer (and window) needs all
+of its rows: zeros that were left out could not be told from experts that do not exist. Layers and
+windows may begin with any number.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ import numpy as np
 from trimtab_client.exceptions import invalid
 from trimtab_client.placement import Placement
 from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, unnamed
-
-_MAX_CELLS = 1 << 28
-"""More would be a wrong column rather than a model: a number of an expert decides the size."""
 
 _PLACED = ("layer", "slot", "expert")
 
@@ -38,28 +36,14 @@ class Table:
             return unnamed(content, key, path, "the load")
         key = key or "load"
         where = ("window", "layer", "expert") if "window" in content else ("layer", "expert")
-        cells = [_column(content, name, path) for name in where]
-        numbers = chosen(content, key, path)
-        # Experts are numbered from 0; an expert without a row has no load.
-        bounds = [_ranked(cell) for cell in cells[:-1]]
-        indices = [*(index for _, index in bounds), cells[-1]]
-        shape = [*(size for size, _ in bounds), int(cells[-1].max()) + 1]
-        return _filled(_cells(shape, 0, numbers.dtype, path), indices, numbers, path)
+        return _filled(content, where, chosen(content, key, path), path)
 
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`."""
         if not isinstance(content, Mapping):
             return array(content, path, "phy2log")
-        layer, slot, expert = (_column(content, name, path) for name in _PLACED)
-        layers, row = _ranked(layer)
-        phy2log_LR = _filled(
-            _cells([layers, int(slot.max()) + 1], -1, np.int64, path), [row, slot], expert, path
-        )
-        missing = np.argwhere(phy2log_LR < 0)
-        if len(missing):
-            at = f"layer {np.unique(layer)[missing[0, 0]]}, slot {missing[0, 1]}"
-            raise invalid(str(path), f"has no row for {at}")
-        return phy2log_LR
+        *where, expert = _PLACED
+        return _filled(content, where, _column(content, expert, path), path)
 
     def content(self, saved: SavedPlacement, path: Path) -> Any:
         """See `Layout.content`."""
@@ -83,25 +67,36 @@ def _column(content: Mapping[str, Any], name: str, path: Path) -> Array:
     return numbers
 
 
-def _cells(shape: Sequence[int], value: int, dtype: Any, path: Path) -> Array:
-    """An array that has this value everywhere."""
-    if math.prod(shape) > _MAX_CELLS:
-        raise invalid(str(path), f"has numbers for {' x '.join(map(str, shape))} cells")
-    return np.full(shape, value, dtype)
+def _filled(content: Mapping[str, Any], where: Sequence[str], numbers: Array, path: Path) -> Array:
+    """An array with a number for each row; `where` names the columns with its place.
 
-
-def _ranked(numbers: Array) -> tuple[int, Array]:
-    """How many distinct numbers there are, and the place of each among them."""
-    distinct, place = np.unique(numbers, return_inverse=True)
-    return len(distinct), place
-
-
-def _filled(cells: Array, indices: Sequence[Array], numbers: Array, path: Path) -> Array:
-    """The cells, with the numbers at the indices; refused if a cell gets two."""
-    flat = np.ravel_multi_index(tuple(indices), cells.shape)
-    first = np.unique(flat, return_index=True)[1]
-    if len(first) != len(flat):
-        again = np.setdiff1d(np.arange(len(flat)), first)[0]
-        raise invalid(str(path), f"row {again + 1} is for the same cell as a row before it")
-    cells.reshape(-1)[flat] = numbers
+    Raises:
+        InvalidArgumentError: a place has two rows, or none.
+    """
+    columns = [_column(content, name, path) for name in where]
+    lows = [*(int(column.min()) for column in columns[:-1]), 0]
+    shape = [int(column.max()) - low + 1 for column, low in zip(columns, lows, strict=True)]
+    # Before anything of that size is made: a wrong column may have huge numbers.
+    if math.prod(shape) < len(numbers):
+        raise invalid(str(path), f"has {len(numbers)} rows for {_by(shape)} {_names(where)}")
+    if math.prod(shape) > len(numbers):
+        why = f"has {len(numbers)} rows, not one for each of {_by(shape)} {_names(where)}"
+        raise invalid(str(path), f"{why}; rows of zeros are needed too")
+    places = tuple(column - low for column, low in zip(columns, lows, strict=True))
+    filled = np.zeros(shape, np.bool_)
+    filled[places] = True
+    if not filled.all():
+        gap = np.unravel_index(int(filled.argmin()), shape)
+        at = (f"{name} {low + int(x)}" for name, low, x in zip(where, lows, gap, strict=True))
+        raise invalid(str(path), f"has no row for {', '.join(at)}, and two for another")
+    cells = np.empty(shape, numbers.dtype)
+    cells[places] = numbers
     return cells
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _names(where: Sequence[str]) -> str:
+    return " x ".join(f"{name}s" for name in where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ class TensorRtLlm:
 
     def fits(self, content: Any) -> bool:
         """Whether it has the assignments, or says of how many slots they would be."""
-        return has(content, _LAYERS, _SLOTS)
+        return has(content, _LAYERS, _SLOTS)  # of YAML files only
 
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """There is none."""
@@ -27,11 +28,16 @@ class TensorRtLlm:
     def placement(self, content: Any, path: Path) -> Array:
         """See `Layout.placement`: the layers in ascending order of their numbers."""
         layers = entry(content, _LAYERS, path)
-        try:
-            rows = [layers[number] for number in sorted(layers)]
-        except (TypeError, KeyError) as error:
-            raise invalid(str(path), f"{_LAYERS} is not a list of experts by layer") from error
-        phy2log_LR = array(rows, path, _LAYERS)
+        # Checked one by one: YAML can repeat a list in itself, and arrays of that would be huge.
+        if not (
+            isinstance(layers, Mapping)
+            and all(isinstance(number, int) for number in layers)
+            and all(isinstance(row, list) for row in layers.values())
+            and all(isinstance(expert, int) for row in layers.values() for expert in row)
+        ):
+            why = f"{_LAYERS} is not a list of experts by the number of each layer"
+            raise invalid(str(path), why)
+        phy2log_LR = array([layers[number] for number in sorted(layers)], path, _LAYERS)
         slots = content.get(_SLOTS, phy2log_LR.shape[-1])
         if phy2log_LR.ndim != 2 or phy2log_LR.shape[1] != slots:
             found = list(phy2log_LR.shape)

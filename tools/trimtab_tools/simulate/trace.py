@@ -27,8 +27,8 @@ class Trace(NamedTuple):
 
     Attributes:
         load_TLE: tokens routed to each expert, int64 [T, L, E], read-only.
-        divisor: by what the counts of the file were divided, and rounded, so that no window has
-            more than `MAX_TOKENS`; 1 if they are as they were.
+        divisor: by what the counts of the file were divided, so that no window has more than
+            `MAX_TOKENS`, and then rounded; 1 if they are as they were.
     """
 
     load_TLE: Counts

@@ -14,8 +14,7 @@ from trimtab_client.results import TriggerResult
 from trimtab_tools import formats
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.files import add_format, check_output, read_placement
+from trimtab_tools.cli.files import add_format, check_output, read_placement, refuse_alone
 from trimtab_tools.cli.json_output import as_document, as_json, show
 from trimtab_tools.formats import SavedPlacement
 
@@ -50,7 +49,9 @@ examples:
   trimtab deployments export prod balancer.yaml
 
 The commands import, pin, `trimtab trigger --placement` and `trimtab place --current` read all
-these files. For numpy.load, an .npz file has phy2log [layers, slots] and the sizes.
+these files, but for those of SGLang if the deployment's first layer is above 0: they begin with the
+dense layers, which SGLang counts too. For numpy.load, an .npz file has phy2log [layers, slots] and
+the sizes.
 """
 
 _IMPORT = """\
@@ -122,8 +123,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Write a placement to a file or to standard output."""
     path, format_name, name = arguments.file, arguments.format, arguments.deployment
     check_output(path, format_name, "FILE")
-    if path is None and format_name is not None:
-        raise UsageError("--format is for a FILE; standard output is JSON")
+    if path is None:
+        refuse_alone(format_name, "--format", "a FILE; standard output is JSON")
     first_layer = 0
     with connect(arguments) as client:
         served = client.get_placement(name, arguments.version)
