@@ -278,6 +278,13 @@ def test_a_placement_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["map.json", "map.npz"]
 
 
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "now.npz").symlink_to("placement-7.npz")
+    write_placement(saved(), tmp_path / "now.npz")
+    assert (tmp_path / "now.npz").is_symlink()
+    assert read_placement(tmp_path / "placement-7.npz").tolist() == PLACEMENT.phy2log.tolist()
+
+
 def test_a_pipe_is_written_to(tmp_path):
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)

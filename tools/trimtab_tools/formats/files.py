@@ -97,10 +97,11 @@ def write_placement(saved: SavedPlacement, path: Path, format_name: str | None =
     if path.exists() and not path.is_file():
         kind.save(content, path)  # such as /dev/stdout
         return
-    complete = path.with_name(f".{path.name}.{os.getpid()}")
+    target = path.resolve()  # a link stays one
+    complete = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         kind.save(content, complete)
-        complete.replace(path)
+        complete.replace(target)
     finally:
         complete.unlink(missing_ok=True)
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from trimtab_client.exceptions import invalid
-from trimtab_client.placement import Placement
 from trimtab_tools.formats.layout import Array, SavedPlacement, array, chosen, entry, unnamed
 
 _PLACED = ("layer", "slot", "expert")
@@ -48,14 +47,10 @@ class Table:
     def content(self, saved: SavedPlacement, path: Path) -> Any:
         """See `Layout.content`."""
         del path
-        return placement_columns(saved.placement, saved.first_layer)
-
-
-def placement_columns(placement: Placement, first_layer: int) -> dict[str, Array]:
-    """The columns of a placement."""
-    layer, slot = np.indices(placement.phy2log.shape).reshape(2, -1)
-    columns = layer + first_layer, slot, placement.phy2log.ravel()
-    return dict(zip(_PLACED, columns, strict=True))
+        phy2log_LR = saved.placement.phy2log
+        layer, slot = np.indices(phy2log_LR.shape).reshape(2, -1)
+        columns = layer + saved.first_layer, slot, phy2log_LR.ravel()
+        return dict(zip(_PLACED, columns, strict=True))
 
 
 def _column(content: Mapping[str, Any], name: str, path: Path) -> Array:
