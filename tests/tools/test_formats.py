@@ -318,6 +318,13 @@ def test_no_code_of_a_file_runs(tmp_path):
     assert not trap.path.exists()
 
 
+def assert_refused(read, path: Path, content: bytes, complaint: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match=complaint) as refused:
+        read(path)
+    assert str(path) in str(refused.value)
+
+
 def torch_bytes(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -386,11 +393,7 @@ def torch_bytes(content: object) -> bytes:
     ],
 )
 def test_a_file_that_is_nearly_right_says_what_it_has(tmp_path, name, content, complaint):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(InvalidArgumentError, match=complaint) as refused:
-        read_load(path)
-    assert str(path) in str(refused.value)
+    assert_refused(read_load, tmp_path / name, content, complaint)
 
 
 @pytest.mark.parametrize(
@@ -420,11 +423,7 @@ def test_a_file_that_is_nearly_right_says_what_it_has(tmp_path, name, content, c
     ],
 )
 def test_a_placement_that_is_nearly_right_says_what_it_has(tmp_path, name, content, complaint):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(InvalidArgumentError, match=complaint) as refused:
-        read_placement(path)
-    assert str(path) in str(refused.value)
+    assert_refused(read_placement, tmp_path / name, content, complaint)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from trimtab_client.exceptions import InvalidArgumentError, invalid
+from trimtab_tools.formats import sglang, tensorrt_llm, vllm_ascend
 from trimtab_tools.formats.layout import Array, Layout, SavedPlacement, has, require_distinct
 from trimtab_tools.formats.optional import (
     library,
@@ -51,11 +52,13 @@ class _Format(NamedTuple):
         layout: of their content.
         suffixes: how their names end; the first if a name says nothing.
         names_layers: whether they say which layers of the model a placement is for.
+        marks: names of an engine by which their content is known.
     """
 
     layout: Layout
     suffixes: tuple[str, ...]
     names_layers: bool = True
+    marks: tuple[str, ...] = ()
 
 
 def read_load(path: Path, format_name: str | None = None, key: str | None = None) -> Array:
@@ -143,9 +146,9 @@ def _read(path: Path, format_name: str | None, find: Callable[[Layout, Any], Arr
 def _layout_of(content: Any, path: Path, chosen: _Format) -> Layout:
     """The layout that content has by its names; that of files that end alike, if none."""
     if has(content, "load", "phy2log"):
-        return _OWN["json"].layout if chosen.layout not in _OWN_LAYOUTS else chosen.layout
-    alike = (each.layout for each in _ENGINES.values() if path.suffix.lower() in each.suffixes)
-    return next((layout for layout in alike if layout.fits(content)), chosen.layout)
+        return _ALL["json"].layout if chosen.marks else chosen.layout
+    alike = (each for each in _ALL.values() if path.suffix.lower() in each.suffixes)
+    return next((each for each in alike if has(content, *each.marks)), chosen).layout
 
 
 def _chosen(path: Path, format_name: str | None) -> tuple[_Format, _Kind]:
@@ -287,20 +290,16 @@ _KINDS = {
     ".yaml": _Kind(_load_yaml, _save_yaml),
     ".yml": _Kind(_load_yaml, _save_yaml),
 }
-_OWN = {
+_ALL = {
     "npz": _Format(Plain("npz"), (".npz",), names_layers=False),
     "npy": _Format(Plain("npy"), (".npy",), names_layers=False),
     "json": _Format(Plain("json"), (".json",), names_layers=False),
     "csv": _Format(Table(), (".csv",)),
     "parquet": _Format(Table(), (".parquet",)),
+    "sglang": _Format(Sglang(), (".pt", ".json"), marks=sglang.MARKS),
+    "vllm-ascend": _Format(VllmAscend(), (".json",), names_layers=False, marks=vllm_ascend.MARKS),
+    "tensorrt-llm": _Format(TensorRtLlm(), (".yaml", ".yml"), marks=tensorrt_llm.MARKS),
 }
-_ENGINES = {
-    "sglang": _Format(Sglang(), (".pt", ".json")),
-    "vllm-ascend": _Format(VllmAscend(), (".json",), names_layers=False),
-    "tensorrt-llm": _Format(TensorRtLlm(), (".yaml", ".yml")),
-}
-_ALL = {**_OWN, **_ENGINES}
-_OWN_LAYOUTS = [each.layout for each in _OWN.values()]
 
 FORMATS = tuple(_ALL)
 """The names of the formats."""

@@ -38,9 +38,6 @@ class SavedPlacement(NamedTuple):
 class Layout(Protocol):
     """The names under which a load and a placement are found in a file, and their shapes."""
 
-    def fits(self, content: Any) -> bool:
-        """Whether content is of this layout, by its names."""
-
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """The load [L, E], or loads [T, L, E] in their order of time."""
 

@@ -22,11 +22,6 @@ class Plain:
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
-    def fits(self, content: Any) -> bool:
-        """Any content."""
-        del content
-        return True
-
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`. The only array needs no name."""
         if not isinstance(content, Mapping):

@@ -22,13 +22,12 @@ _MAP = "physical_to_logical_map"
 _LAST_MAP = "last_physical_to_logical_map"
 _OF_A_RING = "average_utilization_rate_over_window"
 
+MARKS = _COUNT, _MAP, _LAST_MAP
+"""Names by which its content is known."""
+
 
 class Sglang:
     """See the module."""
-
-    def fits(self, content: Any) -> bool:
-        """Whether it has one of SGLang's names."""
-        return has(content, _COUNT, _MAP, _LAST_MAP)
 
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`: the counts of logical experts."""

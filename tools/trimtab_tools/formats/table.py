@@ -24,11 +24,6 @@ _PLACED = ("layer", "slot", "expert")
 class Table:
     """See the module. A file without the names of columns is one array, as it stands."""
 
-    def fits(self, content: Any) -> bool:
-        """Any content: files of tables have nothing else."""
-        del content
-        return True
-
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """See `Layout.load`; the key is the name of the column with the numbers."""
         if not isinstance(content, Mapping):

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has, refuse_load
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, refuse_load
 
 _SLOTS = "num_slots"
 _LAYERS = "initial_global_assignments"
 
+MARKS = _LAYERS, _SLOTS
+"""Names by which its content is known."""
+
 
 class TensorRtLlm:
     """See the module."""
-
-    def fits(self, content: Any) -> bool:
-        """Whether it has the assignments, or says of how many slots they would be."""
-        return has(content, _LAYERS, _SLOTS)  # of YAML files only
 
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """There is none."""

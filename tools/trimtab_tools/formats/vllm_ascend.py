@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_client.exceptions import invalid
-from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, has, refuse_load
+from trimtab_tools.formats.layout import Array, SavedPlacement, array, entry, refuse_load
 
 _LAYERS = "layer_list"
 _DEVICES = "device_list"
 _EXPERTS = "device_expert"
 
+MARKS = (_LAYERS,)
+"""Names by which its content is known."""
+
 
 class VllmAscend:
     """See the module."""
-
-    def fits(self, content: Any) -> bool:
-        """Whether it has a list of layers."""
-        return has(content, _LAYERS)
 
     def load(self, content: Any, path: Path, key: str | None) -> Array:
         """There is none."""
