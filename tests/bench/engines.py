@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 from tests.bench.options import Options
-from tests.engines.groups import FOLDER, ROOT
+from tests.engines.groups import FOLDER, ROOT, environ_of
 from tests.servers import server_process
 
 
@@ -15,9 +14,7 @@ def run(options: Options) -> None:
     if not (FOLDER / ".ready").exists():
         print("\nNot measured: engines: their code is not here: make engines", flush=True)
         return
-    ours = (ROOT / part for part in ("", "server", "protos", "protocol", "client"))
-    paths = os.pathsep.join(map(str, (FOLDER / "vllm", FOLDER / "sglang", *ours)))
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    ours = "server", "protos", "protocol", "client"
     with server_process("--balance", "active") as server:
         subprocess.run(
             [
@@ -25,6 +22,6 @@ def run(options: Options) -> None:
                 *(["--quick"] if options.quick else []),
             ],
             cwd=ROOT,
-            env={**os.environ, **threads, "PYTHONPATH": paths},
+            env=environ_of("vllm", "sglang", ours=ours),
             check=True,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-engines"
 """Made by `make engines`."""
+
+
+def environ_of(*engines: str, ours: Iterable[str] = ()) -> dict[str, str]:
+    """The environment in which Python finds engines, the tests, and these parts of the project."""
+    parts = *(FOLDER / engine for engine in engines), ROOT, *(ROOT / part for part in ours)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(map(str, parts))}
 
 
 class Host:
@@ -27,14 +35,12 @@ class Host:
     def __init__(self, engine: str, folder: Path) -> None:
         self._folder = folder
         self._groups = 0
-        paths = os.pathsep.join(map(str, (FOLDER / engine, ROOT)))
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
         self.log = folder / "host"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [FOLDER / "bin" / "python", "-m", f"tests.engines.{engine}_group"],
                 cwd=ROOT,
-                env={**os.environ, **threads, "PYTHONPATH": paths},
+                env=environ_of(engine),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.engines.groups import FOLDER, ROOT, require_engines
+from tests.engines.groups import FOLDER, ROOT, environ_of, require_engines
 from tests.engines.sglang_group import EXPERTS, INTERVAL, LAYERS, RANKS, SLOTS
 from trimtab_client import Placement
 from trimtab_tools.formats import SavedPlacement, read_load, read_placement, write_placement
@@ -77,11 +76,10 @@ def test_what_vllm_ascend_reads_and_writes(tmp_path, placement):
 
 def ascend(path: Path, given: str) -> object:
     """What vllm-ascend reads, after it has written what is given."""
-    paths = os.pathsep.join(map(str, (FOLDER / "vllm", FOLDER / "vllm-ascend", ROOT)))
     done = subprocess.run(
         [FOLDER / "bin" / "python", "-m", "tests.engines.ascend_files", path],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=environ_of("vllm", "vllm-ascend"),
         input=given,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.engines.groups import FOLDER, ROOT, require_engines
+from tests.engines.groups import FOLDER, environ_of, require_engines
 from tests.engines.prepare import TESTS
 from tests.servers import server_process
 
@@ -33,8 +33,7 @@ def _engines(starts_processes: None) -> None:
 def ran(policy: str, folder: Path, **environ: str) -> dict[str, str]:
     """How each test ended: "passed", "skipped" or "failure"."""
     report = folder / "report.xml"
-    parts = FOLDER / "vllm", ROOT, *(ROOT / part for part in ("server", "protos", "protocol"))
-    paths = os.pathsep.join(map(str, parts))
+    parts = "server", "protos", "protocol"
     # Without the settings that pytest would find above the file.
     options = "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.engines.tested_policy"
     result = subprocess.run(
@@ -48,7 +47,7 @@ def ran(policy: str, folder: Path, **environ: str) -> dict[str, str]:
             FOLDER / "vllm-tests" / TESTS,
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "TESTED_POLICY": policy, **environ},
+        env={**environ_of("vllm", ours=parts), "TESTED_POLICY": policy, **environ},
         capture_output=True,
         text=True,
         check=False,

@@ -20,6 +20,7 @@ from trimtab_server.loads.estimates import Loads
 from trimtab_server.policy.decide import shifted_layers
 from trimtab_server.policy.floor import Floor
 from trimtab_server.policy.policy import Policy
+from trimtab_server.policy.trust import squared_falls
 from trimtab_server.solver.budget import Budget
 from trimtab_server.solver.improve import DEFAULT_TOP_K
 
@@ -193,15 +194,9 @@ def gaining_rows(
     """Rows of a proposal whose moves gain enough if load is split as the engine splits it."""
     layer_A, load_AE = proposal.layer_A, load_LE[proposal.layer_A]
     placements = of_layers(served, layer_A), proposal.placed.placement
-    before_A, after_A = (_squares(gpu_loads(each, load_AE, layer_A).numpy()) for each in placements)
+    loads = (gpu_loads(each, load_AE, layer_A).numpy() for each in placements)
     least_A = np.array(_min_gains(floor.of(layer_A), policy)) * proposal.moves_of_layers
-    return np.asarray((before_A - after_A >= least_A).nonzero()[0])
-
-
-def _squares(gpu_load_LG: Loads) -> Loads:
-    """The sum of squared GPU loads of each layer, where the mean is 1."""
-    mean_L1 = gpu_load_LG.mean(1, keepdims=True)
-    return np.asarray(np.square(gpu_load_LG / mean_L1).sum(1))
+    return np.asarray((squared_falls(*loads) >= least_A).nonzero()[0])
 
 
 def _min_gains(floor: Floor, policy: Policy) -> tuple[float, ...]:

@@ -74,10 +74,15 @@ def squared_fall(before_LG: npt.NDArray[np.float64], after_LG: npt.NDArray[np.fl
 
     Loads are divided by the mean load of their layer.
     """
+    loaded_L = before_LG.any(1)
+    return float(squared_falls(before_LG, after_LG)[loaded_L].mean()) if loaded_L.any() else 0.0
+
+
+def squared_falls(
+    before_LG: npt.NDArray[np.float64], after_LG: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """See `squared_fall`, for each layer, [L]; 0 without load."""
     mean_L1 = before_LG.mean(1, keepdims=True)
-    loaded_L = mean_L1[:, 0] > 0
-    if not loaded_L.any():
-        return 0.0
-    shares = (each_LG[loaded_L] / mean_L1[loaded_L] for each_LG in (before_LG, after_LG))
-    before, after = (np.square(each).sum(1).mean() for each in shares)
-    return float(before - after)
+    mean_L1 = np.where(mean_L1 > 0, mean_L1, 1.0)
+    before_L, after_L = (np.square(each / mean_L1).sum(1) for each in (before_LG, after_LG))
+    return np.asarray(before_L - after_L)
