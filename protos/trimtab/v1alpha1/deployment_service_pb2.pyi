@@ -36,6 +36,29 @@ class SwitchedBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SWITCHED_BY_UNSPECIFIED: _ClassVar[SwitchedBy]
     SWITCHED_BY_WORKERS: _ClassVar[SwitchedBy]
     SWITCHED_BY_ENGINE: _ClassVar[SwitchedBy]
+
+class PlacementCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PLACEMENT_CAUSE_UNSPECIFIED: _ClassVar[PlacementCause]
+    PLACEMENT_CAUSE_STARTED: _ClassVar[PlacementCause]
+    PLACEMENT_CAUSE_DECIDED: _ClassVar[PlacementCause]
+    PLACEMENT_CAUSE_TRIGGERED: _ClassVar[PlacementCause]
+    PLACEMENT_CAUSE_PINNED: _ClassVar[PlacementCause]
+    PLACEMENT_CAUSE_ROLLED_BACK: _ClassVar[PlacementCause]
+
+class OperationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPERATION_KIND_UNSPECIFIED: _ClassVar[OperationKind]
+    OPERATION_KIND_CREATE: _ClassVar[OperationKind]
+    OPERATION_KIND_UPDATE_POLICY: _ClassVar[OperationKind]
+    OPERATION_KIND_DELETE: _ClassVar[OperationKind]
+    OPERATION_KIND_TRIGGER: _ClassVar[OperationKind]
+    OPERATION_KIND_PAUSE: _ClassVar[OperationKind]
+    OPERATION_KIND_RESUME: _ClassVar[OperationKind]
+    OPERATION_KIND_FORGET_LOAD: _ClassVar[OperationKind]
+    OPERATION_KIND_PIN: _ClassVar[OperationKind]
+    OPERATION_KIND_UNPIN: _ClassVar[OperationKind]
+    OPERATION_KIND_ROLL_BACK: _ClassVar[OperationKind]
 MODE_UNSPECIFIED: Mode
 MODE_OFF: Mode
 MODE_SHADOW: Mode
@@ -54,6 +77,23 @@ REASON_NOT_ENOUGH_EVIDENCE: Reason
 SWITCHED_BY_UNSPECIFIED: SwitchedBy
 SWITCHED_BY_WORKERS: SwitchedBy
 SWITCHED_BY_ENGINE: SwitchedBy
+PLACEMENT_CAUSE_UNSPECIFIED: PlacementCause
+PLACEMENT_CAUSE_STARTED: PlacementCause
+PLACEMENT_CAUSE_DECIDED: PlacementCause
+PLACEMENT_CAUSE_TRIGGERED: PlacementCause
+PLACEMENT_CAUSE_PINNED: PlacementCause
+PLACEMENT_CAUSE_ROLLED_BACK: PlacementCause
+OPERATION_KIND_UNSPECIFIED: OperationKind
+OPERATION_KIND_CREATE: OperationKind
+OPERATION_KIND_UPDATE_POLICY: OperationKind
+OPERATION_KIND_DELETE: OperationKind
+OPERATION_KIND_TRIGGER: OperationKind
+OPERATION_KIND_PAUSE: OperationKind
+OPERATION_KIND_RESUME: OperationKind
+OPERATION_KIND_FORGET_LOAD: OperationKind
+OPERATION_KIND_PIN: OperationKind
+OPERATION_KIND_UNPIN: OperationKind
+OPERATION_KIND_ROLL_BACK: OperationKind
 
 class Policy(_message.Message):
     __slots__ = ("mode", "half_life_steps", "window_steps", "every_steps", "cooldown_steps", "start_above", "stop_below", "min_gain", "max_moves_per_layer", "max_moves", "replan_gap", "horizon_steps", "moe_share", "node_bandwidth", "cross_node_bandwidth", "least_gain")
@@ -155,8 +195,22 @@ class WorkerStatus(_message.Message):
     report_age_seconds: float
     def __init__(self, worker: _Optional[str] = ..., gpus: _Optional[_Iterable[int]] = ..., connected: bool = ..., incarnation: _Optional[int] = ..., last_step: _Optional[int] = ..., report_age_seconds: _Optional[float] = ...) -> None: ...
 
+class RollbackPoint(_message.Message):
+    __slots__ = ("version", "since", "until", "cause", "imbalance")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_FIELD_NUMBER: _ClassVar[int]
+    version: _switch_pb2.Version
+    since: _timestamp_pb2.Timestamp
+    until: _timestamp_pb2.Timestamp
+    cause: PlacementCause
+    imbalance: float
+    def __init__(self, version: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cause: _Optional[_Union[PlacementCause, str]] = ..., imbalance: _Optional[float] = ...) -> None: ...
+
 class DeploymentStatus(_message.Message):
-    __slots__ = ("in_force", "digest", "in_force_seconds", "phase", "switching_to", "not_ready", "paused_reason", "pinned_digest", "workers_connected", "workers_absent", "step", "estimate_age_seconds", "balance", "last_decision", "decisions", "past", "workers", "last_judged")
+    __slots__ = ("in_force", "digest", "in_force_seconds", "phase", "switching_to", "not_ready", "paused_reason", "pinned_digest", "workers_connected", "workers_absent", "step", "estimate_age_seconds", "balance", "last_decision", "decisions", "past", "workers", "last_judged", "points", "unused_seconds", "sessions_refused", "last_refusal")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +236,10 @@ class DeploymentStatus(_message.Message):
     PAST_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     LAST_JUDGED_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    LAST_REFUSAL_FIELD_NUMBER: _ClassVar[int]
     in_force: _switch_pb2.Version
     digest: bytes
     in_force_seconds: float
@@ -200,7 +258,11 @@ class DeploymentStatus(_message.Message):
     past: _containers.RepeatedCompositeFieldContainer[_switch_pb2.Version]
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
     last_judged: Judgement
-    def __init__(self, in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., digest: _Optional[bytes] = ..., in_force_seconds: _Optional[float] = ..., phase: _Optional[str] = ..., switching_to: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., not_ready: _Optional[str] = ..., paused_reason: _Optional[str] = ..., pinned_digest: _Optional[bytes] = ..., workers_connected: _Optional[int] = ..., workers_absent: _Optional[int] = ..., step: _Optional[int] = ..., estimate_age_seconds: _Optional[float] = ..., balance: _Optional[_Union[BalanceStatus, _Mapping]] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., decisions: _Optional[_Mapping[str, int]] = ..., past: _Optional[_Iterable[_Union[_switch_pb2.Version, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., last_judged: _Optional[_Union[Judgement, _Mapping]] = ...) -> None: ...
+    points: _containers.RepeatedCompositeFieldContainer[RollbackPoint]
+    unused_seconds: float
+    sessions_refused: int
+    last_refusal: str
+    def __init__(self, in_force: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., digest: _Optional[bytes] = ..., in_force_seconds: _Optional[float] = ..., phase: _Optional[str] = ..., switching_to: _Optional[_Union[_switch_pb2.Version, _Mapping]] = ..., not_ready: _Optional[str] = ..., paused_reason: _Optional[str] = ..., pinned_digest: _Optional[bytes] = ..., workers_connected: _Optional[int] = ..., workers_absent: _Optional[int] = ..., step: _Optional[int] = ..., estimate_age_seconds: _Optional[float] = ..., balance: _Optional[_Union[BalanceStatus, _Mapping]] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., decisions: _Optional[_Mapping[str, int]] = ..., past: _Optional[_Iterable[_Union[_switch_pb2.Version, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., last_judged: _Optional[_Union[Judgement, _Mapping]] = ..., points: _Optional[_Iterable[_Union[RollbackPoint, _Mapping]]] = ..., unused_seconds: _Optional[float] = ..., sessions_refused: _Optional[int] = ..., last_refusal: _Optional[str] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("spec", "policy", "status")
@@ -424,15 +486,65 @@ class ListDecisionsResponse(_message.Message):
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
+class Operation(_message.Message):
+    __slots__ = ("time", "kind", "peer", "before", "after")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    kind: OperationKind
+    peer: str
+    before: str
+    after: str
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[OperationKind, str]] = ..., peer: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ListOperationsRequest(_message.Message):
+    __slots__ = ("deployment", "limit")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    limit: int
+    def __init__(self, deployment: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListOperationsResponse(_message.Message):
+    __slots__ = ("operations",)
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    operations: _containers.RepeatedCompositeFieldContainer[Operation]
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
+
+class GetServerStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServerStatusResponse(_message.Message):
+    __slots__ = ("version", "term", "uptime_seconds", "store_failure", "deployments", "sessions")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    term: int
+    uptime_seconds: float
+    store_failure: str
+    deployments: int
+    sessions: int
+    def __init__(self, version: _Optional[str] = ..., term: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., store_failure: _Optional[str] = ..., deployments: _Optional[int] = ..., sessions: _Optional[int] = ...) -> None: ...
+
 class TriggerRequest(_message.Message):
-    __slots__ = ("deployment", "placement", "budget")
+    __slots__ = ("deployment", "placement", "budget", "wait")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     placement: _placement_pb2.Placement
     budget: _placement_pb2.MoveBudget
-    def __init__(self, deployment: _Optional[str] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., budget: _Optional[_Union[_placement_pb2.MoveBudget, _Mapping]] = ...) -> None: ...
+    wait: bool
+    def __init__(self, deployment: _Optional[str] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., budget: _Optional[_Union[_placement_pb2.MoveBudget, _Mapping]] = ..., wait: bool = ...) -> None: ...
 
 class TriggerResponse(_message.Message):
     __slots__ = ("in_force", "target")

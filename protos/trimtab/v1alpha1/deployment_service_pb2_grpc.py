@@ -8,7 +8,8 @@ from trimtab.v1alpha1 import deployment_service_pb2 as trimtab_dot_v1alpha1_dot_
 class DeploymentServiceStub(object):
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     def __init__(self, channel):
@@ -92,12 +93,23 @@ class DeploymentServiceStub(object):
                 request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.FromString,
                 )
+        self.ListOperations = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/ListOperations',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsResponse.FromString,
+                )
+        self.GetServerStatus = channel.unary_unary(
+                '/trimtab.v1alpha1.DeploymentService/GetServerStatus',
+                request_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusResponse.FromString,
+                )
 
 
 class DeploymentServiceServicer(object):
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     def CreateDeployment(self, request, context):
@@ -192,8 +204,9 @@ class DeploymentServiceServicer(object):
 
     def RollBack(self, request, context):
         """Pins a deployment to an earlier placement, which becomes a new generation.
-        The server remembers the last 16 placements of a deployment. The placement
-        that the group started with is always one of them.
+        The server remembers the placements that were in force when a rollout began,
+        fewer the older they are, as many as its setting rollback_points says. The
+        placement that the group started with is always one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +230,21 @@ class DeploymentServiceServicer(object):
     def ListDecisions(self, request, context):
         """Reads the latest decisions with their reasons: up to 256 since the server
         started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperations(self, request, context):
+        """Reads what operators have done to a deployment, also one that has been
+        deleted. The server keeps this over restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServerStatus(self, request, context):
+        """Reads the status of the server itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -300,6 +328,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.FromString,
                     response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.SerializeToString,
             ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsResponse.SerializeToString,
+            ),
+            'GetServerStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerStatus,
+                    request_deserializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusRequest.FromString,
+                    response_serializer=trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trimtab.v1alpha1.DeploymentService', rpc_method_handlers)
@@ -310,7 +348,8 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 class DeploymentService(object):
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     @staticmethod
@@ -565,5 +604,39 @@ class DeploymentService(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/ListDecisions',
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsRequest.SerializeToString,
             trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListDecisionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/ListOperations',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.ListOperationsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetServerStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1alpha1.DeploymentService/GetServerStatus',
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusRequest.SerializeToString,
+            trimtab_dot_v1alpha1_dot_deployment__service__pb2.GetServerStatusResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

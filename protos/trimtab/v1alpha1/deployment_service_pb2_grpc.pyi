@@ -20,7 +20,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 class DeploymentServiceStub:
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -115,8 +116,9 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
     """Pins a deployment to an earlier placement, which becomes a new generation.
-    The server remembers the last 16 placements of a deployment. The placement
-    that the group started with is always one of them.
+    The server remembers the placements that were in force when a rollout began,
+    fewer the older they are, as many as its setting rollback_points says. The
+    placement that the group started with is always one of them.
     """
 
     GetPlacement: grpc.UnaryUnaryMultiCallable[
@@ -141,10 +143,25 @@ class DeploymentServiceStub:
     started.
     """
 
+    ListOperations: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListOperationsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListOperationsResponse,
+    ]
+    """Reads what operators have done to a deployment, also one that has been
+    deleted. The server keeps this over restarts.
+    """
+
+    GetServerStatus: grpc.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetServerStatusRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetServerStatusResponse,
+    ]
+    """Reads the status of the server itself."""
+
 class DeploymentServiceAsyncStub:
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     CreateDeployment: grpc.aio.UnaryUnaryMultiCallable[
@@ -238,8 +255,9 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.RollBackResponse,
     ]
     """Pins a deployment to an earlier placement, which becomes a new generation.
-    The server remembers the last 16 placements of a deployment. The placement
-    that the group started with is always one of them.
+    The server remembers the placements that were in force when a rollout began,
+    fewer the older they are, as many as its setting rollback_points says. The
+    placement that the group started with is always one of them.
     """
 
     GetPlacement: grpc.aio.UnaryUnaryMultiCallable[
@@ -264,10 +282,25 @@ class DeploymentServiceAsyncStub:
     started.
     """
 
+    ListOperations: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.ListOperationsRequest,
+        trimtab.v1alpha1.deployment_service_pb2.ListOperationsResponse,
+    ]
+    """Reads what operators have done to a deployment, also one that has been
+    deleted. The server keeps this over restarts.
+    """
+
+    GetServerStatus: grpc.aio.UnaryUnaryMultiCallable[
+        trimtab.v1alpha1.deployment_service_pb2.GetServerStatusRequest,
+        trimtab.v1alpha1.deployment_service_pb2.GetServerStatusResponse,
+    ]
+    """Reads the status of the server itself."""
+
 class DeploymentServiceServicer(metaclass=abc.ABCMeta):
     """Deployments, for operators, and their placements, for any reader.
 
-    Every call fails with NOT_FOUND if the deployment does not exist.
+    Every call fails with NOT_FOUND if the deployment does not exist, except
+    ListOperations.
     """
 
     @abc.abstractmethod
@@ -385,8 +418,9 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.RollBackResponse]]:
         """Pins a deployment to an earlier placement, which becomes a new generation.
-        The server remembers the last 16 placements of a deployment. The placement
-        that the group started with is always one of them.
+        The server remembers the placements that were in force when a rollout began,
+        fewer the older they are, as many as its setting rollback_points says. The
+        placement that the group started with is always one of them.
         """
 
     @abc.abstractmethod
@@ -416,5 +450,23 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         """Reads the latest decisions with their reasons: up to 256 since the server
         started.
         """
+
+    @abc.abstractmethod
+    def ListOperations(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.ListOperationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.ListOperationsResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.ListOperationsResponse]]:
+        """Reads what operators have done to a deployment, also one that has been
+        deleted. The server keeps this over restarts.
+        """
+
+    @abc.abstractmethod
+    def GetServerStatus(
+        self,
+        request: trimtab.v1alpha1.deployment_service_pb2.GetServerStatusRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.GetServerStatusResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.GetServerStatusResponse]]:
+        """Reads the status of the server itself."""
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
