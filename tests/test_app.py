@@ -25,7 +25,7 @@ from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.app import App
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.rpc.server import SERVICE
+from trimtab_server.rpc.admission import SOLVER
 
 
 def scrape(address: str | None) -> str:
@@ -149,7 +149,7 @@ async def test_an_app_does_not_serve_until_its_solver_is_warm(tmp_path: Path) ->
             request = HealthCheckRequest(service=name)
             return (await stub.Check(request, wait_for_ready=True)).status
 
-        names = ("", SERVICE)
+        names = ("", SOLVER)
         assert [await status(name) for name in names] == [HealthCheckResponse.NOT_SERVING] * 2
         assert not entering.done()
         release.set()

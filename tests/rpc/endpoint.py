@@ -37,6 +37,9 @@ PKI = Path(__file__).parents[1] / "client" / "tls"
 TLS = {"tls_cert": str(PKI / "server.pem"), "tls_key": str(PKI / "server.key")}
 """Settings of a server with TLS."""
 
+NO_ROOM = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
+"""Options of a channel, so that a peer that does not read soon holds up who writes to it."""
+
 Stub = Any  # SolverServiceAsyncStub, a name that exists for type checkers only
 
 

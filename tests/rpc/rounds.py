@@ -18,6 +18,7 @@ from tests.rpc.placements import AFTER
 from tests.rpc.relay import Relay
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_server.rpc.admission import SESSIONS
 
 WAYS = ("goodbye", "cancel", "half-close", "nonsense")
 """In which a session ends. Others are: deadline, vanish, displaced, refused, drained."""
@@ -50,7 +51,7 @@ class Rounds:
         for each in gc.get_objects():
             if str(type(each).__module__).startswith("trimtab_server"):
                 counts["object", type(each).__qualname__] += 1
-        counts["stream", "admitted"] = endpoint.server._session_gate._running
+        counts["stream", "admitted"] = endpoint.server.admission.running(SESSIONS)
         for event, sign in (("call_started", 1), ("call_ended", -1)):
             counts["stream", "handled"] += sign * len(endpoint.observer.named(event))
         if not counts["stream", "handled"]:

@@ -39,7 +39,6 @@ from trimtab_client import (
 )
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.app import App
-from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
 from trimtab_tools.cli import main
 
@@ -469,11 +468,11 @@ async def test_a_slow_reader_never_misses_the_latest_placement(endpoint, client)
 
 async def test_a_reader_that_stops_misses_placements_and_delays_nobody(endpoint, client):
     """At the server, where nothing between it and the reader keeps what is not read."""
-    gate, peers = Gate(1), await group(endpoint.channel)
+    draining, peers = endpoint.server.admission.draining, await group(endpoint.channel)
     deployment = endpoint.deployments.find("d")
     async with (
-        aclosing(placements(deployment, None, gate)) as slow,
-        aclosing(placements(deployment, None, gate)) as quick,
+        aclosing(placements(deployment, None, draining)) as slow,
+        aclosing(placements(deployment, None, draining)) as quick,
     ):
         assert (await anext(slow)).version == (await anext(quick)).version
         read = []

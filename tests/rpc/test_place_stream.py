@@ -53,7 +53,9 @@ async def exchange(endpoint: Endpoint, *requests: pb.PlaceStreamRequest) -> list
 def leftovers() -> list[str]:
     """Tasks of streams that still exist."""
     running = {str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks()}
-    return [name for name in running if name.endswith(("Gate.draining", "_ServicerContext.read"))]
+    return [
+        name for name in running if name.endswith(("Admission.draining", "_ServicerContext.read"))
+    ]
 
 
 def in_force(fill: int) -> placement_pb2.Placement:

@@ -22,7 +22,7 @@ from tests.rpc.endpoint import (
 )
 from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.rpc.server import SERVICE
+from trimtab_server.rpc.admission import SOLVER
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -105,7 +105,7 @@ async def services(channel: grpc.aio.Channel) -> set[str]:
 
 
 async def test_reflection_lists_the_services(endpoint: Endpoint) -> None:
-    assert {SERVICE, "grpc.health.v1.Health"} <= await services(endpoint.channel)
+    assert {SOLVER, "grpc.health.v1.Health"} <= await services(endpoint.channel)
 
 
 async def test_reflection_can_be_off() -> None:

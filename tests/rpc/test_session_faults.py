@@ -21,6 +21,7 @@ from tests.servers import server_process
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.open_switch import Phase
+from trimtab_server.rpc.admission import SESSIONS
 
 STATES = ("idle", "mid-report", "offered", "prepared", "committed", "armed", "applied by the other")
 """Of the first of two workers, which is the one that fails."""
@@ -223,7 +224,7 @@ async def test_a_worker_that_cancels_while_its_session_begins_leaves_no_session(
         deployment = deployments.find("d")
         await until(lambda: len(deployment.sessions) == 2)
     given_up.call.cancel()
-    await until(lambda: endpoint.server._session_gate._running == (first is not None))
+    await until(lambda: endpoint.server.admission.running(SESSIONS) == (first is not None))
     release.set()
     await blocking
     if first is None:

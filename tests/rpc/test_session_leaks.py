@@ -108,16 +108,16 @@ def never_cancel_the_writer(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> Non
 
 
 def never_leave_the_gate(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
-    gate = endpoint.server._session_gate
-    admitted = gate.admitted
+    admission = endpoint.server.admission
+    admitted = admission.admitted
 
     @contextmanager
-    def stay():
-        _kept.append(inside := admitted())
+    def stay(*call):
+        _kept.append(inside := admitted(*call))
         inside.__enter__()
         yield
 
-    monkeypatch.setattr(gate, "admitted", stay)
+    monkeypatch.setattr(admission, "admitted", stay)
 
 
 def never_forget_deployments(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:

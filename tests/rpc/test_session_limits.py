@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import structlog
 
-from tests.rpc.endpoint import endpoint_of, failure, retry_seconds
+from tests.rpc.endpoint import NO_ROOM, endpoint_of, failure, retry_seconds
 from tests.rpc.peers import Peer, carry_out, counted, group, hello, joined, refused, report, until
 from tests.rpc.placements import AFTER, EXPERTS, LARGE_AFTER, LARGE_BEFORE
 from trimtab.v1alpha1 import session_service_pb2 as pb
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.rollout.open_switch import Phase
-
-NO_ROOM = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
-"""Options of a channel, so that a peer that does not read soon holds up who writes to it."""
+from trimtab_server.rpc.admission import SESSIONS
 
 SILENT = ("ABORTED", "no message came from the worker for 0.2 s")
 
@@ -93,12 +91,12 @@ async def test_sessions_over_the_limit_are_refused_until_one_ends():
         first = await joined(endpoint.channel, hello(0, 2))
         peer = Peer(endpoint.channel)
         await peer.say(hello=hello(1, 2))
-        limit = "1 such calls are running, which is the limit of this server"
+        limit = "1 such calls are running, which is the limit of this server (setting max_sessions)"
         assert await peer.end() == ("RESOURCE_EXHAUSTED", limit)
         assert retry_seconds(await failure(peer.call.read(), "RESOURCE_EXHAUSTED")) > 0
         await first.leave()
         # The worker hears of the end before the server has counted it.
-        await until(lambda: endpoint.server._session_gate._running == 0)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
         await joined(endpoint.channel, hello(1, 2))
 
 
@@ -133,7 +131,7 @@ async def test_a_message_over_the_limit_ends_the_session(kind):
         code, details = await peer.end()
         assert code == "RESOURCE_EXHAUSTED"
         assert "larger than max" in details
-        await until(lambda: endpoint.server._session_gate._running == 0)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
         assert all(not each.sessions for each in endpoint.deployments._by_name.values())
 
 
@@ -148,13 +146,13 @@ async def test_a_silent_worker_loses_its_session_after_a_lease(joins):
             await peer.say(hello=hello())
         assert await peer.end() == SILENT
         assert ("welcome" in peer.seen) == joins
-        await until(lambda: endpoint.server._session_gate._running == 0)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
 
 
 async def test_a_drain_does_not_wait_for_a_hello():
     async with endpoint_of(lease_seconds=3600) as endpoint:
         peer = Peer(endpoint.channel)
-        await until(lambda: endpoint.server._session_gate._running == 1)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 1)
         async with asyncio.timeout(20):
             await endpoint.server.drain()
         assert (await peer.end())[0] == "UNAVAILABLE"
@@ -252,7 +250,7 @@ async def test_a_newer_session_replaces_one_that_does_not_read():
         await joined(endpoint.channel, hello(0, 2, stream=2, **LARGE))
         deployment = endpoint.deployments.find("d")
         await until(lambda: len(deployment.sessions) == 2)
-        await until(lambda: endpoint.server._session_gate._running == 2)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 2)
         # When it reads on, it reads why.
         assert await first.end() == ("FAILED_PRECONDITION", "a newer session of this worker began")
 

@@ -33,7 +33,6 @@ from trimtab_server.domain.topology import Topology
 from trimtab_server.engine.config import Limits
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.decode import decode_tensor
-from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.servicer import SolverServicer
 from trimtab_server.solver.backends.reference.backend import Reference
 from trimtab_server.solver.evaluate import evaluate
@@ -348,12 +347,12 @@ async def test_a_call_that_is_out_of_time_is_not_started_although_nothing_cancel
             return 0.0
 
     # gRPC cancels such a call as well, but only when the event loop gets to it.
-    gate = Gate(1)
-    gate.open()
     planner = Planner(
         endpoint.queue, Reference(), torch.device("cpu"), Limits(), "fast", endpoint.observer
     )
-    servicer = SolverServicer(planner, gate, endpoint.observer)
+    servicer = SolverServicer(
+        planner, endpoint.server.admission, endpoint.observer, idle_seconds=60
+    )
     request = place_request() if method == "Place" else pack_request()
     with pytest.raises(DeadlineExceededError):
         await getattr(servicer, method)(request, OutOfTime())

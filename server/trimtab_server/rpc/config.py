@@ -45,8 +45,14 @@ class RpcConfig:
     )
     max_concurrent_rpcs: int = setting(
         256,
-        "Calls carried out at once; a stream of loads is one call. Health checks, sessions and "
-        "watches are not counted.",
+        "Solver calls carried out at once, and as many calls of engines that switch by "
+        "themselves. A stream of loads is one call.",
+        unit="calls",
+        rule=between(1, 1 << 20),
+    )
+    max_operator_rpcs: int = setting(
+        64,
+        "Calls of operators carried out at once, such as those of trimtab deployments.",
         unit="calls",
         rule=between(1, 1 << 20),
     )
@@ -55,6 +61,21 @@ class RpcConfig:
         "Watches of placements at a time, over all deployments.",
         unit="watches",
         rule=between(1, 1 << 20),
+    )
+    peer_share: float = setting(
+        0.5,
+        "Share of each limit of calls, sessions and watches that one peer may use, but at least "
+        "one: a host, or on the server's own host a connection. 1: no such limit, as is needed "
+        "where all clients come through one proxy.",
+        unit="share",
+        rule=between(0, 1),
+    )
+    idle_stream_seconds: float = setting(
+        900.0,
+        "Time after which a stream of loads ends if its client sends no load, or does not read "
+        "the answers. A watch ends as well if its client does not read.",
+        unit="seconds",
+        rule=between(0.1, 86400),
     )
     drain_seconds: float = setting(
         30.0,

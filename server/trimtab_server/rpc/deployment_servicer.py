@@ -22,6 +22,7 @@ from trimtab_server.engine.plan_result import urgent_first
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc import deployment_encode as encode
+from trimtab_server.rpc.admission import Admission
 from trimtab_server.rpc.decode import decode_budget
 from trimtab_server.rpc.deployment_decode import (
     decode_policy,
@@ -31,7 +32,6 @@ from trimtab_server.rpc.deployment_decode import (
     require_reason,
 )
 from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
-from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.watch import placements
 
 _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
@@ -40,62 +40,54 @@ _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     """Raises the server's own errors, which the interceptor converts to statuses."""
 
-    def __init__(
-        self, deployments: Deployments, planner: Planner, gate: Gate, watch_gate: Gate
-    ) -> None:
+    def __init__(self, deployments: Deployments, planner: Planner, admission: Admission) -> None:
         self._deployments = deployments
         self._planner = planner
-        self._gate = gate
-        self._watch_gate = watch_gate
+        self._admission = admission
 
     async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Any
     ) -> pb.CreateDeploymentResponse:
         """Creates a deployment before its workers connect."""
-        with self._gate.admitted():
-            name, spec = decode_spec(request.spec)
-            policy = decode_policy(request.policy)
-            deployment = await self._deployments.create(name, spec, policy)
-            return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
+        name, spec = decode_spec(request.spec)
+        policy = decode_policy(request.policy)
+        deployment = await self._deployments.create(name, spec, policy)
+        return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
     async def GetDeployment(
         self, request: pb.GetDeploymentRequest, context: Any
     ) -> pb.GetDeploymentResponse:
         """Reads one deployment."""
-        with self._gate.admitted():
-            deployment = self._deployments.find(request.deployment)
-            return pb.GetDeploymentResponse(deployment=encode.encode_deployment(deployment))
+        deployment = self._deployments.find(request.deployment)
+        return pb.GetDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
     async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, context: Any
     ) -> pb.ListDeploymentsResponse:
         """Reads all deployments, without their workers."""
-        with self._gate.admitted():
-            known = self._deployments.all()
-            listed = [encode.encode_deployment(each, workers=False) for each in known]
-            return pb.ListDeploymentsResponse(deployments=listed)
+        known = self._deployments.all()
+        listed = [encode.encode_deployment(each, workers=False) for each in known]
+        return pb.ListDeploymentsResponse(deployments=listed)
 
     async def UpdatePolicy(
         self, request: pb.UpdatePolicyRequest, context: Any
     ) -> pb.UpdatePolicyResponse:
         """Changes the policy of a deployment."""
-        with self._gate.admitted():
-            deployment = self._deployments.find(request.deployment)
-            changed = decode_policy(request.policy)
-            await deployment.operators.update_policy(changed)
-            return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
+        deployment = self._deployments.find(request.deployment)
+        changed = decode_policy(request.policy)
+        await deployment.operators.update_policy(changed)
+        return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
 
     async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
         """Deletes a deployment."""
-        with self._gate.admitted():
-            await self._deployments.delete(request.deployment)
-            return pb.DeleteDeploymentResponse()
+        await self._deployments.delete(request.deployment)
+        return pb.DeleteDeploymentResponse()
 
     async def Trigger(self, request: pb.TriggerRequest, context: Any) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the reported load."""
-        with self._gate.admitted(), named_as(_FIELDS):
+        with named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             target, order = await self._target(request, deployment)
             await deployment.operators.move_to(target, order)
@@ -106,29 +98,26 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
     async def Pause(self, request: pb.PauseRequest, context: Any) -> pb.PauseResponse:
         """Offers nothing until Resume."""
-        with self._gate.admitted():
-            require_reason(request.reason)
-            deployment = self._deployments.find(request.deployment)
-            before = await deployment.operators.pause(request.reason)
-            return pb.PauseResponse(previous_reason=before or "")
+        require_reason(request.reason)
+        deployment = self._deployments.find(request.deployment)
+        before = await deployment.operators.pause(request.reason)
+        return pb.PauseResponse(previous_reason=before or "")
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Allows offers again."""
-        with self._gate.admitted():
-            before = await self._deployments.find(request.deployment).operators.resume()
-            return pb.ResumeResponse(previous_reason=before or "")
+        before = await self._deployments.find(request.deployment).operators.resume()
+        return pb.ResumeResponse(previous_reason=before or "")
 
     async def ForgetLoad(
         self, request: pb.ForgetLoadRequest, context: Any
     ) -> pb.ForgetLoadResponse:
         """Discards the load that workers have reported so far."""
-        with self._gate.admitted():
-            await self._deployments.find(request.deployment).operators.forget_load()
-            return pb.ForgetLoadResponse()
+        await self._deployments.find(request.deployment).operators.forget_load()
+        return pb.ForgetLoadResponse()
 
     async def Pin(self, request: pb.PinRequest, context: Any) -> pb.PinResponse:
         """Keeps a deployment at one placement."""
-        with self._gate.admitted(), named_as(_FIELDS):
+        with named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             if request.HasField("placement"):
                 target = await asyncio.to_thread(decode_target, request.placement, deployment.spec)
@@ -140,53 +129,48 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
     async def Unpin(self, request: pb.UnpinRequest, context: Any) -> pb.UnpinResponse:
         """Lets the policy decide again."""
-        with self._gate.admitted():
-            before = await self._deployments.find(request.deployment).operators.pin(None)
-            return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
+        before = await self._deployments.find(request.deployment).operators.pin(None)
+        return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
 
     async def RollBack(self, request: pb.RollBackRequest, context: Any) -> pb.RollBackResponse:
         """Pins a deployment to an earlier placement."""
-        with self._gate.admitted():
-            deployment = self._deployments.find(request.deployment)
-            require(request.HasField("version"), "version", "is required")
-            record = deployment.rollout.record
-            target = find_served(request.version, record, deployment.name).placement
-            await deployment.operators.pin(target)
-            in_force = encode.encode_version(deployment.rollout.record.in_force)
-            return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
+        deployment = self._deployments.find(request.deployment)
+        require(request.HasField("version"), "version", "is required")
+        record = deployment.rollout.record
+        target = find_served(request.version, record, deployment.name).placement
+        await deployment.operators.pin(target)
+        in_force = encode.encode_version(deployment.rollout.record.in_force)
+        return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
 
     async def GetPlacement(
         self, request: pb.GetPlacementRequest, context: Any
     ) -> pb.GetPlacementResponse:
         """Reads the current or an earlier placement."""
-        with self._gate.admitted():
-            deployment = self._deployments.find(request.deployment)
-            if request.HasField("version"):
-                served = find_served(request.version, deployment.durable, deployment.name)
-            else:
-                served = _current(deployment)
-            return pb.GetPlacementResponse(**encode.encode_served(served, deployment.spec))
+        deployment = self._deployments.find(request.deployment)
+        if request.HasField("version"):
+            served = find_served(request.version, deployment.durable, deployment.name)
+        else:
+            served = _current(deployment)
+        return pb.GetPlacementResponse(**encode.encode_served(served, deployment.spec))
 
     async def WatchPlacement(
         self, request: pb.WatchPlacementRequest, context: Any
     ) -> AsyncIterator[pb.WatchPlacementResponse]:
         """Streams the current placement, and each new one."""
-        with self._watch_gate.admitted():
-            deployment, known = self._deployments.find(request.deployment), None
-            if request.HasField("known"):
-                known = Version(request.known.epoch, request.known.generation)
-            async with aclosing(placements(deployment, known, self._watch_gate)) as changes:
-                async for served in changes:
-                    yield pb.WatchPlacementResponse(**encode.encode_served(served, deployment.spec))
+        deployment, known = self._deployments.find(request.deployment), None
+        if request.HasField("known"):
+            known = Version(request.known.epoch, request.known.generation)
+        async with aclosing(placements(deployment, known, self._admission.draining)) as changes:
+            async for served in changes:
+                yield pb.WatchPlacementResponse(**encode.encode_served(served, deployment.spec))
 
     async def ListDecisions(
         self, request: pb.ListDecisionsRequest, context: Any
     ) -> pb.ListDecisionsResponse:
         """Reads the latest decisions with their reasons."""
-        with self._gate.admitted():
-            log = self._deployments.find(request.deployment).decisions
-            decided = log.newest(request.limit)
-            return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
+        log = self._deployments.find(request.deployment).decisions
+        decided = log.newest(request.limit)
+        return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
 
     async def _target(
         self, request: pb.TriggerRequest, deployment: Deployment

@@ -1,19 +1,22 @@
-"""Wraps every call: converts errors to statuses, counts calls and logs them."""
+"""Wraps every call: admits it, converts errors to statuses, counts calls and logs them."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
 import structlog
 
-from trimtab_server.domain.errors import TrimtabError
+from trimtab_server.domain.errors import SessionClosedError, TrimtabError
 from trimtab_server.engine.observer import Observer
+from trimtab_server.rpc.admission import Admission
 from trimtab_server.rpc.status import status_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -22,6 +25,10 @@ Handler = Any  # grpc.RpcMethodHandler, whose type does not declare the behaviou
 Behaviour = Callable[[Any, Any], Any]
 
 _DEADLINE_SLACK_S = 0.1
+
+_ABORT_S = 0.5
+"""Time to send the status to a peer that may have stopped reading."""
+
 _CALLER_ERRORS = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -33,8 +40,10 @@ _CALLER_ERRORS = {
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of the server, unary or streaming."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, admission: Admission, idle_seconds: float) -> None:
         self._observer = observer
+        self._admission = admission
+        self._idle_seconds = idle_seconds
 
     async def intercept_service(
         self,
@@ -59,7 +68,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._observer.call_started(method)
             code = grpc.StatusCode.OK
             try:
-                return await _translated(method, behaviour, request, context)
+                admitted = partial(self._respond, method, behaviour)
+                return await _translated(method, admitted, request, context)
             except BaseException as error:
                 code = _code_of(error, context)
                 raise
@@ -70,32 +80,51 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
+    async def _respond(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+        with self._admission.admitted(method, context.peer()):
+            if not inspect.isasyncgenfunction(behaviour):
+                return await behaviour(request, context)
+            # The generator may own tasks, so it is closed at once, however the call ends.
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    await self._write(response, context)
+        return None
+
+    async def _write(self, response: Any, context: Any) -> None:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await context.write(response)
+        except TimeoutError:
+            raise SessionClosedError(
+                f"the client read no answer for {self._idle_seconds:g} s (setting "
+                "idle_stream_seconds)"
+            ) from None
+
 
 async def _translated(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
     """The answer of the behaviour. An error that it raises ends the call with its status."""
     try:
-        return await _respond(behaviour, request, context)
+        return await behaviour(request, context)
     except TrimtabError as error:
-        await context.abort(*status_of(error))
+        await _abort(context, *status_of(error))
     except grpc.aio.BaseError:
         raise
     except Exception:
         request_id = secrets.token_hex(8)
         log.exception("unexpected error", method=method, request_id=request_id)
-        await context.abort(
-            grpc.StatusCode.INTERNAL,
-            f"internal error; see the server's log for request_id {request_id}",
-        )
+        said = f"internal error; see the server's log for request_id {request_id}"
+        await _abort(context, grpc.StatusCode.INTERNAL, said)
 
 
-async def _respond(behaviour: Behaviour, request: Any, context: Any) -> Any:
-    if not inspect.isasyncgenfunction(behaviour):
-        return await behaviour(request, context)
-    # The generator may own tasks, so it is closed at once, however the call ends.
-    async with aclosing(behaviour(request, context)) as responses:
-        async for response in responses:
-            await context.write(response)
-    return None
+async def _abort(context: Any, *status: Any) -> NoReturn:
+    """End the call with this status, without waiting for a peer that does not read.
+
+    gRPC delivers the status when the peer reads again. Here the call counts as cancelled.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ABORT_S):
+            await context.abort(*status)
+    raise asyncio.CancelledError
 
 
 def _kind(handler: Handler) -> str:

@@ -7,13 +7,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from trimtab.v1 import solver_service_pb2, solver_service_pb2_grpc
+from trimtab.v1 import solver_service_pb2_grpc
 from trimtab.v1alpha1 import (
-    deployment_service_pb2,
     deployment_service_pb2_grpc,
-    engine_service_pb2,
     engine_service_pb2_grpc,
-    session_service_pb2,
     session_service_pb2_grpc,
 )
 from trimtab_server.domain.errors import invalid
@@ -21,23 +18,16 @@ from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.planner import Planner
+from trimtab_server.rpc.admission import ENGINES, HEALTH, OPERATORS, SESSIONS, SOLVER, Admission
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.deployment_servicer import DeploymentServicer
 from trimtab_server.rpc.engine_servicer import EngineServicer
-from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.interceptor import CallInterceptor
 from trimtab_server.rpc.servicer import SolverServicer
 from trimtab_server.rpc.session_servicer import SessionServicer
 from trimtab_server.rpc.tls import server_credentials
 
-SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
-SESSION_SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
-DEPLOYMENT_SERVICE = deployment_service_pb2.DESCRIPTOR.services_by_name[
-    "DeploymentService"
-].full_name
-ENGINE_SERVICE = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name
-SERVICES = (SERVICE, SESSION_SERVICE, DEPLOYMENT_SERVICE, ENGINE_SERVICE)
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+SERVICES = (SOLVER, SESSIONS, OPERATORS, ENGINES)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -46,7 +36,11 @@ _FLUSH_S = 0.5
 
 
 class RpcServer:
-    """Listens after `start`, accepts calls after `open`, refuses new calls after `drain`."""
+    """Listens after `start`, accepts calls after `open`, refuses new calls after `drain`.
+
+    Attributes:
+        admission: counts the calls that run, and limits them.
+    """
 
     def __init__(
         self,
@@ -58,30 +52,27 @@ class RpcServer:
     ) -> None:
         self._config = config
         self._deployments = deployments
-        # Sessions and watches run for long, so they have gates, and limits, of their own.
-        self._session_gate = Gate(sessions.max_sessions)
-        self._watch_gate = Gate(config.max_watches)
-        self._gate = Gate(config.max_concurrent_rpcs)
-        self._gates = (self._gate, self._session_gate, self._watch_gate)
+        self.admission = admission = Admission(config, sessions)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(observer)], options=_options(config)
+            interceptors=[CallInterceptor(observer, admission, config.idle_stream_seconds)],
+            options=_options(config),
         )
         solver_service_pb2_grpc.add_SolverServiceServicer_to_server(
-            SolverServicer(planner, self._gate, observer), self._server
+            SolverServicer(planner, admission, observer, config.idle_stream_seconds), self._server
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
-            SessionServicer(deployments, sessions, self._session_gate), self._server
+            SessionServicer(deployments, sessions, admission), self._server
         )
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(deployments, planner, self._gate, self._watch_gate), self._server
+            DeploymentServicer(deployments, planner, admission), self._server
         )
         engine_service_pb2_grpc.add_EngineServiceServicer_to_server(
-            EngineServicer(deployments, self._gate), self._server
+            EngineServicer(deployments), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
-            names = (*SERVICES, _HEALTH, reflection.SERVICE_NAME)
+            names = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
@@ -97,18 +88,15 @@ class RpcServer:
 
     async def open(self) -> None:
         """Accept calls, and report SERVING to health checks."""
-        for gate in self._gates:
-            gate.open()
+        self.admission.open()
         await self._set_health(_SERVING)
 
     async def drain(self) -> None:
         """Refuse new calls and messages. Returns when the running calls have ended."""
-        for gate in self._gates:
-            gate.drain()
+        self.admission.drain()
         await self._health.enter_graceful_shutdown()
         await self._deployments.drain()
-        for gate in self._gates:
-            await gate.empty()
+        await self.admission.empty()
 
     async def stop(self, *, at_once: bool) -> None:
         """Stop listening and end all calls, after a short time unless `at_once`."""

@@ -19,10 +19,10 @@ from trimtab_server.domain.errors import (
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.place_stream import PlaceStream
 from trimtab_server.engine.planner import Planner
+from trimtab_server.rpc.admission import Admission
 from trimtab_server.rpc.decode import decode_config, decode_load, decode_pack, decode_place
 from trimtab_server.rpc.encode import encode_packed, encode_placed
 from trimtab_server.rpc.fields import PACK_FIELDS, PLACE_FIELDS, named_as
-from trimtab_server.rpc.gate import Gate
 from trimtab_server.rpc.reader import Reader
 from trimtab_server.rpc.status import stream_error
 
@@ -33,16 +33,19 @@ Answer = solver_service_pb2.PlaceStreamResponse
 class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
     """Raises the server's own errors, which the interceptor converts to statuses."""
 
-    def __init__(self, planner: Planner, gate: Gate, observer: Observer) -> None:
+    def __init__(
+        self, planner: Planner, admission: Admission, observer: Observer, idle_seconds: float
+    ) -> None:
         self._planner = planner
-        self._gate = gate
+        self._admission = admission
         self._observer = observer
+        self._idle_seconds = idle_seconds
 
     async def Pack(  # noqa: N802
         self, request: solver_service_pb2.PackRequest, context: Context
     ) -> solver_service_pb2.PackResponse:
         """Packs weighted items."""
-        with self._gate.admitted(), named_as(PACK_FIELDS):
+        with named_as(PACK_FIELDS):
             packed = await self._planner.pack(*decode_pack(request), deadline=_deadline(context))
             return encode_packed(packed)
 
@@ -50,7 +53,7 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
         self, request: solver_service_pb2.PlaceRequest, context: Context
     ) -> solver_service_pb2.PlaceResponse:
         """Places one load."""
-        with self._gate.admitted(), named_as(PLACE_FIELDS):
+        with named_as(PLACE_FIELDS):
             placed = await self._planner.place(*decode_place(request), deadline=_deadline(context))
             return encode_placed(placed)
 
@@ -58,16 +61,15 @@ class SolverServicer(solver_service_pb2_grpc.SolverServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> AsyncIterator[Answer]:
         """Places one load after another."""
-        with self._gate.admitted():
-            async with Reader(context, self._gate) as reader:
-                first = await reader.read()
-                if first is None:
-                    return
-                stream = await _open(self._planner, first, _deadline(context))
-                while (request := await reader.read()) is not None:
-                    answer = await _answer(stream, request, _deadline(context))
-                    self._observer.load_answered(code_pb2.Code.Name(answer.error.code))
-                    yield answer
+        async with Reader(context, self._admission.draining, self._idle_seconds) as reader:
+            first = await reader.read()
+            if first is None:
+                return
+            stream = await _open(self._planner, first, _deadline(context))
+            while (request := await reader.read()) is not None:
+                answer = await _answer(stream, request, _deadline(context))
+                self._observer.load_answered(code_pb2.Code.Name(answer.error.code))
+                yield answer
 
 
 async def _open(

@@ -13,7 +13,6 @@ from trimtab_protocol.messages import Directive, Drain, ReportAck
 from trimtab_protocol.wire import requests
 from trimtab_protocol.wire.responses import encode_response
 from trimtab_server.domain.errors import (
-    TrimtabError,
     UnavailableError,
     invalid,
     malformed_as_invalid,
@@ -23,7 +22,7 @@ from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.rollout.effects import GroupOffer
-from trimtab_server.rpc.gate import Gate
+from trimtab_server.rpc.admission import Admission
 from trimtab_server.rpc.session_decode import decode_hello
 from trimtab_server.rpc.session_stream import SessionStream
 
@@ -40,10 +39,12 @@ Context = Any  # grpc.aio.ServicerContext of a stream
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     """Raises the server's own errors, which the interceptor converts to statuses."""
 
-    def __init__(self, deployments: Deployments, config: SessionConfig, gate: Gate) -> None:
+    def __init__(
+        self, deployments: Deployments, config: SessionConfig, admission: Admission
+    ) -> None:
         self._deployments = deployments
         self._config = config
-        self._gate = gate
+        self._admission = admission
 
     # The stub declares a generator. This method reads and writes at the same time instead.
     async def Session(  # type: ignore[override]  # noqa: N802
@@ -51,13 +52,6 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     ) -> None:
         """Serves one worker until either side ends the session."""
         stream = SessionStream(context, self._config)
-        try:
-            with self._gate.admitted():
-                await self._serve(stream)
-        except TrimtabError as error:
-            await stream.abort(error)
-
-    async def _serve(self, stream: SessionStream) -> None:
         hello = await self._hello(stream)
         if hello is None:
             return
@@ -73,7 +67,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     async def _hello(self, stream: SessionStream) -> session_service_pb2.Hello | None:
         """The first message; None if the stream ends before it. Does not delay a drain."""
         reading = asyncio.ensure_future(stream.read())
-        draining = asyncio.ensure_future(self._gate.draining())
+        draining = asyncio.ensure_future(self._admission.draining())
         try:
             await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
             first: Any = await (reading if reading.done() else draining)

@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
 
-from trimtab_server.domain.errors import SessionClosedError, TrimtabError
+from trimtab_server.domain.errors import SessionClosedError
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.rate_limit import RateLimit, RateLimiter
-from trimtab_server.rpc.status import status_of
 
 _T = TypeVar("_T")
 
 _BURST_SECONDS = 5
 _MIN_BURST = 10
 """Enough for the answers of two switches."""
-
-_ABORT_S = 0.5
-"""Time to send the status to a peer that may have stopped reading."""
 
 
 class SessionStream:
@@ -39,7 +34,6 @@ class SessionStream:
         self._limiter = RateLimiter(
             RateLimit(rate, max(_MIN_BURST, math.ceil(rate * _BURST_SECONDS)))
         )
-        self._writing = False
         self.delays = 0
 
     async def read(self) -> Any:
@@ -71,21 +65,7 @@ class SessionStream:
         Raises:
             SessionClosedError: the peer read nothing for the duration of a lease.
         """
-        self._writing = True
         await self._in_time(self._context.write(message), "the worker read nothing")
-        self._writing = False
-
-    async def abort(self, error: TrimtabError) -> None:
-        """End the call with this error, without waiting for a peer that does not read.
-
-        gRPC delivers the status when the peer reads again. Here the call counts as cancelled.
-        """
-        if not self._writing:
-            raise error
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ABORT_S):
-                await self._context.abort(*status_of(error))
-        raise asyncio.CancelledError
 
     async def _in_time(self, operation: Awaitable[_T], failure: str) -> _T:
         try:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NoReturn
 
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.rollout.record import Served
-from trimtab_server.rpc.gate import Gate
 
 
 async def placements(
-    deployment: Deployment, known: Version | None, gate: Gate
+    deployment: Deployment, known: Version | None, draining: Callable[[], Awaitable[NoReturn]]
 ) -> AsyncGenerator[Served]:
     """Yield the current placement, unless its version is `known`, and each new one.
 
     No queue is kept for a reader. A slow reader gets the placement that is current when it reads.
+    `draining` waits for the server to drain, then raises UnavailableError.
 
     Raises:
         NotFoundError: the deployment has been deleted.
         UnavailableError: the server drains.
     """
-    draining = asyncio.ensure_future(gate.draining())
+    drained = asyncio.ensure_future(draining())
     try:
         while not deployment.is_deleted:
             record = deployment.durable
@@ -31,13 +32,13 @@ async def placements(
                 known = record.in_force
                 yield Served(*record.served)
             else:
-                await _first(asyncio.ensure_future(deployment.changed()), draining)
+                await _first(asyncio.ensure_future(deployment.changed()), drained)
         raise NotFoundError(f"deployment {deployment.name!r} has been deleted")
     finally:
-        draining.cancel()
+        drained.cancel()
 
 
-async def _first(changed: asyncio.Future[object], draining: asyncio.Future[None]) -> None:
+async def _first(changed: asyncio.Future[object], draining: asyncio.Future[NoReturn]) -> None:
     """Return at the next change. Raises UnavailableError if the server drains."""
     try:
         await asyncio.wait((changed, draining), return_when=asyncio.FIRST_COMPLETED)

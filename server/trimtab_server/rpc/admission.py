@@ -1,0 +1,104 @@
+"""Which gate each call passes, so that no kind of call, and no peer, can shut out the others."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import NoReturn
+from urllib.parse import unquote
+
+from grpc_health.v1 import health_pb2
+
+from trimtab.v1 import solver_service_pb2
+from trimtab.v1alpha1 import deployment_service_pb2, engine_service_pb2, session_service_pb2
+from trimtab_server.domain.errors import UnavailableError
+from trimtab_server.engine.config import SessionConfig
+from trimtab_server.rpc.config import RpcConfig
+from trimtab_server.rpc.gate import Capacity, Gate
+
+SOLVER = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
+SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
+OPERATORS = deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name
+ENGINES = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_WATCH = f"{OPERATORS}/WatchPlacement"
+_HEALTH_CHECK = f"{HEALTH}/Check"
+
+_RETRY_AFTER_S = 1.0
+
+
+class Admission:
+    """Admits the calls of all services. All methods run on the event loop."""
+
+    def __init__(self, config: RpcConfig, sessions: SessionConfig) -> None:
+        capacity = partial(Capacity, peer_share=config.peer_share)
+        calls = capacity(config.max_concurrent_rpcs, "max_concurrent_rpcs")
+        operators = capacity(config.max_operator_rpcs, "max_operator_rpcs")
+        watches = capacity(config.max_watches, "max_watches")
+        self._gates = {
+            SOLVER: Gate(calls),
+            ENGINES: Gate(calls),
+            OPERATORS: Gate(operators),
+            SESSIONS: Gate(capacity(sessions.max_sessions, "max_sessions")),
+            _WATCH: Gate(watches),
+        }
+        # Watches of health, and reflection. These are admitted while the server warms up or
+        # drains too, and nobody waits for their end: only the server's end ends such a watch.
+        self._aside = Gate(watches)
+        self._aside.open()
+        self._draining = asyncio.Event()
+
+    def admitted(self, method: str, peer: str) -> AbstractContextManager[None]:
+        """A context in which one call runs. `method`: service/method; `peer`: as gRPC has it.
+
+        Raises:
+            UnavailableError: the server warms up or drains.
+            ResourceExhaustedError: too many calls of this kind are running, in all or of this peer.
+        """
+        if method == _HEALTH_CHECK:
+            return nullcontext()
+        return self._gate_of(method).admitted(_key(peer))
+
+    def running(self, method: str) -> int:
+        """Number of calls that run of this kind: of a service, but for its watches, or of these."""
+        return self._gate_of(method).running
+
+    def open(self) -> None:
+        """Admit calls, unless `drain` was called before."""
+        for gate in self._gates.values():
+            gate.open()
+
+    def drain(self) -> None:
+        """Admit no more calls, for good."""
+        for gate in self._gates.values():
+            gate.drain()
+        self._draining.set()
+
+    async def draining(self) -> NoReturn:
+        """Wait until the server drains, then raise UnavailableError to end the caller's call."""
+        await self._draining.wait()
+        raise UnavailableError("the server is shutting down", _RETRY_AFTER_S)
+
+    async def empty(self) -> None:
+        """Return once no call runs."""
+        for gate in self._gates.values():
+            await gate.empty()
+
+    def _gate_of(self, method: str) -> Gate:
+        service = method.partition("/")[0]
+        return self._gates.get(method) or self._gates.get(service, self._aside)
+
+
+def _key(peer: str) -> str | None:
+    """What tells peers apart: the host, or on this host the connection; None if nothing does.
+
+    All programs of this host have the same address, and those on a Unix socket have none.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    host = address.rpartition(":")[0].strip("[]")
+    return address if ipaddress.ip_address(host).is_loopback else host
