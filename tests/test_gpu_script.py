@@ -110,14 +110,14 @@ def test_a_section_that_takes_too_long_has_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sections.SECTIONS, "plans", sections.Section("plans", 0))
-    assert script._carried_out("plans", [])["outcome"] == "failed"
+    assert script._carried_out("plans", [], 1)["outcome"] == "failed"
     assert "plans was stopped after 0 s" in capsys.readouterr().out
 
 
 @pytest.mark.process
 def test_a_section_that_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.sys, "executable", "/bin/false")
-    assert script._carried_out("plans", [])["outcome"] == "failed"
+    assert script._carried_out("plans", [], 1)["outcome"] == "failed"
 
 
 def test_rows_are_kept_one_by_one(tmp_path: Path) -> None:
