@@ -30,6 +30,8 @@ from trimtab_client.deployments import (
     DeploymentSpec,
     DeploymentStatus,
     Imbalance,
+    PlacementCause,
+    RollbackPoint,
     ServedPlacement,
     WorkerStatus,
 )
@@ -96,11 +98,12 @@ __all__ = [
     "DeploymentStatus", "Effort", "EngineAnswer", "EngineOptions", "EngineSession",
     "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
-    "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
-    "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
-    "SolverOptions", "Split", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions",
-    "Topology", "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
-    "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
+    "Objective", "PackResult", "PlaceResult", "Placement", "PlacementCause", "Policy",
+    "ProtocolError", "Reason", "ResourceExhaustedError", "RetryPolicy", "RollbackPoint", "Scope",
+    "ServedPlacement", "ServingStatus", "SolverOptions", "Split", "StateEvent", "StreamItem",
+    "SwitchOffer", "SwitchedBy", "TlsOptions", "Topology", "Transfer", "Transfers", "TriggerResult",
+    "TrimtabError", "UnavailableError", "UnimplementedError", "Version", "WorkerOptions",
+    "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
 
 from trimtab_client.options import Topology
 from trimtab_client.placement import Placement
@@ -95,6 +97,42 @@ class WorkerStatus:
     report_age_seconds: float | None
 
 
+class PlacementCause(Enum):
+    """Why a placement came into force.
+
+    STARTED: the group started with it. DECIDED: by the policy. TRIGGERED, PINNED, ROLLED_BACK: by
+    an operator. UNKNOWN: an older server noted none, or a newer one has a cause that this client
+    does not know.
+    """
+
+    STARTED = "started"
+    DECIDED = "decided"
+    TRIGGERED = "triggered"
+    PINNED = "pinned"
+    ROLLED_BACK = "rolled_back"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackPoint:
+    """A placement that `roll_back` can return to: it was in force when a rollout began.
+
+    Attributes:
+        version: of the placement.
+        cause: why it came into force.
+        since: when it came into force; None if that is not known.
+        until: when the rollout began that replaced it; None if that is not known.
+        imbalance: predicted when it was replaced, smoothed, mean over layers; None if it is not
+            known.
+    """
+
+    version: Version
+    cause: PlacementCause
+    since: datetime | None
+    until: datetime | None
+    imbalance: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeploymentStatus:
     """The state of a deployment.
@@ -116,7 +154,7 @@ class DeploymentStatus:
         last_decision: the last decision, apart from "too soon"; None if there is none yet.
         decisions: number of decisions since the server's start, by their reason, such as
             "improved".
-        past: the versions that `roll_back` can return to, oldest first.
+        points: the placements that `roll_back` can return to, oldest first.
         workers: sorted by name. Empty in the result of `deployments`.
         last_judged: the gain of the last switch that could be judged; None if there is none.
     """
@@ -136,9 +174,14 @@ class DeploymentStatus:
     balance: BalanceStatus
     last_decision: Decision | None
     decisions: Mapping[str, int]
-    past: tuple[Version, ...]
+    points: tuple[RollbackPoint, ...]
     workers: tuple[WorkerStatus, ...]
     last_judged: Judgement | None = None
+
+    @property
+    def past(self) -> tuple[Version, ...]:
+        """The versions of `points`."""
+        return tuple(each.version for each in self.points)
 
 
 @dataclass(frozen=True)

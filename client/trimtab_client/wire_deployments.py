@@ -12,7 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client import deployments, wire_values
 from trimtab_client.checks import real, text
-from trimtab_client.deployments import BalanceStatus, Deployment, DeploymentSpec, ServedPlacement
+from trimtab_client.deployments import (
+    BalanceStatus,
+    Deployment,
+    DeploymentSpec,
+    PlacementCause,
+    ServedPlacement,
+)
 from trimtab_client.exceptions import ProtocolError, invalid
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
@@ -27,6 +33,11 @@ _REASONS = {
     pb.Reason.Value(f"REASON_{reason.name}"): reason
     for reason in Reason
     if reason is not Reason.UNKNOWN
+}
+_CAUSES = {
+    pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{cause.name}"): cause
+    for cause in PlacementCause
+    if cause is not PlacementCause.UNKNOWN
 }
 _SETTINGS: Mapping[str, Check] = {
     **dict.fromkeys(("half_life_steps", "window_steps", "least_gain", "replan_gap"), real),
@@ -107,9 +118,25 @@ def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:
         balance=_balance_value(message.balance),
         last_decision=optional(message, "last_decision", decision_value),
         decisions=dict(message.decisions),
-        past=tuple(map(version_value, message.past)),
+        points=_points(message),
         last_judged=optional(message, "last_judged", judgement_value),
         workers=tuple(map(_worker_value, message.workers)),
+    )
+
+
+def _points(message: pb.DeploymentStatus) -> tuple[deployments.RollbackPoint, ...]:
+    # Older servers tell only the versions.
+    told = message.points or (pb.RollbackPoint(version=version) for version in message.past)
+    return tuple(
+        value_of(
+            deployments.RollbackPoint,
+            point,
+            version=version_value(point.version),
+            cause=_CAUSES.get(point.cause, PlacementCause.UNKNOWN),
+            since=optional(point, "since", _time),
+            until=optional(point, "until", _time),
+        )
+        for point in told
     )
 
 
@@ -172,4 +199,4 @@ def _time(message: Timestamp) -> datetime:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise ProtocolError(f"the server sent a decision with an invalid time: {error}") from error
+        raise ProtocolError(f"the server sent an invalid time: {error}") from error

@@ -25,8 +25,10 @@ from trimtab_client import (
     Judgement,
     Mode,
     Placement,
+    PlacementCause,
     Policy,
     Reason,
+    RollbackPoint,
     SwitchedBy,
     Topology,
     Version,
@@ -85,6 +87,7 @@ DECISION_MESSAGE = pb.Decision(
     }
 )
 
+SINCE, UNTIL = datetime(2026, 11, 23, 15, tzinfo=UTC), datetime(2026, 11, 23, 16, tzinfo=UTC)
 STATUS = DeploymentStatus(
     in_force=Version(2, 7),
     digest=DIGEST,
@@ -109,7 +112,22 @@ STATUS = DeploymentStatus(
     ),
     last_decision=DECISION,
     decisions={"improved": 2, "of_the_future": 1},
-    past=(Version(1, 0), Version(2, 0)),
+    points=(
+        RollbackPoint(
+            version=Version(1, 0),
+            cause=PlacementCause.STARTED,
+            since=SINCE,
+            until=UNTIL,
+            imbalance=1.5,
+        ),
+        RollbackPoint(
+            version=Version(2, 0),
+            cause=PlacementCause.UNKNOWN,
+            since=None,
+            until=None,
+            imbalance=None,
+        ),
+    ),
     workers=(
         WorkerStatus(
             worker="w0",
@@ -136,6 +154,16 @@ STATUS_MESSAGE = pb.DeploymentStatus(
         "in_force": {"epoch": 2, "generation": 7},
         "switching_to": {"epoch": 2, "generation": 8},
         "past": [{"epoch": 1}, {"epoch": 2}],
+        "points": [
+            pb.RollbackPoint(
+                version={"epoch": 1},
+                cause=pb.PLACEMENT_CAUSE_STARTED,
+                since=Timestamp(seconds=int(SINCE.timestamp())),
+                until=Timestamp(seconds=int(UNTIL.timestamp())),
+                imbalance=1.5,
+            ),
+            pb.RollbackPoint(version={"epoch": 2}),
+        ],
         "last_decision": DECISION_MESSAGE,
         "workers": [
             pb.WorkerStatus(**asdict(STATUS.workers[0])),

@@ -10,7 +10,7 @@ from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.effects import Effect, GroupOffer, Note, Send
-from trimtab_server.rollout.record import Record, Stage, Switch
+from trimtab_server.rollout.record import Origin, Record, Served, Stage, Switch
 from trimtab_server.rollout.rollout import Rollout
 
 # One layer of three experts in four slots, two slots on each of two GPUs. Group "g1" is
@@ -22,6 +22,8 @@ BASE, FIRST, SECOND = (Version(1, generation) for generation in range(3))
 OFFER = GroupOffer(FIRST, BASE, OLD, NEW)
 COMMIT = messages.Commit(FIRST, NEW.digest)
 OPEN = Switch(FIRST, NEW, Stage.OFFERED)
+STARTED_WITH = Served(BASE, OLD, Origin.STARTED)
+PAST = (STARTED_WITH,)
 PREPARED, DISCARDED = messages.Prepared(FIRST, NEW.digest), messages.Discarded(FIRST)
 REFUSED = messages.Refused(FIRST, NEW.digest, "no room")
 APPLIED = messages.Applied(FIRST, NEW.digest, 8)

@@ -10,7 +10,7 @@ from trimtab_protocol import history, messages
 from trimtab_protocol.version import Version
 from trimtab_server.rollout.effects import Alarm, Close, Note, Save
 from trimtab_server.rollout.open_switch import Phase
-from trimtab_server.rollout.record import Epoch, Record, Served
+from trimtab_server.rollout.record import Epoch, Origin, Record, Served
 
 NEWER = "a newer session of this worker began"
 
@@ -48,7 +48,9 @@ def test_an_epoch_needs_all_gpus_at_once_and_is_durable_before_any_welcome():
     assert rollout.left(1) == []
     assert rollout.join(2, "b") == []
     assert rollout.record == Record()
-    record = Record(Epoch(1, "g1", scene.MEMBERS), BASE, OLD, last_generation=0)
+    record = Record(
+        Epoch(1, "g1", scene.MEMBERS), BASE, OLD, last_generation=0, origin=Origin.STARTED
+    )
     opened = Note(history.EpochOpened(1, "g1", scene.MEMBERS, OLD.digest, OLD))
     assert rollout.join(3, "a") == [Save(record), opened, scene.welcome(3), scene.welcome(2)]
     assert rollout.record == record
@@ -88,7 +90,8 @@ def test_the_next_group_gets_the_next_epoch_with_its_placement_as_generation_0()
         OTHER,
         last_generation=1,
         ended_groups=("g1",),
-        past=(Served(BASE, OLD), Served(FIRST, NEW)),
+        past=(scene.STARTED_WITH, Served(FIRST, NEW)),
+        origin=Origin.STARTED,
     )
 
 

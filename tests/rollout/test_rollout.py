@@ -11,10 +11,9 @@ from tests.rollout.scene import BASE, FIRST, FLIPPED, HELD, NEW, OLD, OTHER, SEC
 from trimtab_protocol import history, messages
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError
-from trimtab_server.domain.placement import placement_of
 from trimtab_server.rollout.effects import Alarm, Expire, GroupOffer, Note, Save, Send
 from trimtab_server.rollout.open_switch import Phase
-from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Origin, Record, Stage, Switch
 from trimtab_server.rollout.rollout import Rollout
 
 ACCEPTED = messages.Accepted(FIRST, NEW.digest)
@@ -25,7 +24,15 @@ ACCEPTED = messages.Accepted(FIRST, NEW.digest)
 def test_an_offer_is_durable_before_it_is_sent_and_has_a_time_limit():
     rollout = scene.serving()
     epoch = Epoch(1, "g1", scene.MEMBERS)
-    record = Record(epoch, BASE, OLD, last_generation=1, switch=scene.OPEN)
+    record = Record(
+        epoch,
+        BASE,
+        OLD,
+        last_generation=1,
+        switch=scene.OPEN,
+        past=scene.PAST,
+        origin=Origin.STARTED,
+    )
     assert rollout.propose(NEW) == [
         Save(record),
         scene.note_of("offered", digest=NEW.digest, base=BASE, placement=NEW),
@@ -181,7 +188,15 @@ def test_a_commit_waits_until_all_have_prepared_and_is_durable_before_it_is_sent
     assert rollout.phase is Phase.OFFERED
     assert rollout.waiting_for == ("a",)
     switch = Switch(FIRST, NEW, Stage.COMMITTED)
-    record = Record(Epoch(1, "g1", scene.MEMBERS), BASE, OLD, last_generation=1, switch=switch)
+    record = Record(
+        Epoch(1, "g1", scene.MEMBERS),
+        BASE,
+        OLD,
+        last_generation=1,
+        switch=switch,
+        past=scene.PAST,
+        origin=Origin.STARTED,
+    )
     assert rollout.answered(1, scene.PREPARED) == [
         scene.note_of("prepared", **said, worker="a"),
         Save(record),
@@ -220,8 +235,8 @@ def test_a_switch_ends_durably_when_all_have_applied_it():
     rollout = scene.committed()
     assert rollout.answered(2, scene.APPLIED) == []
     assert rollout.waiting_for == ("a",)
-    epoch, past = Epoch(1, "g1", scene.MEMBERS), (Served(BASE, OLD),)
-    record = Record(epoch, FIRST, NEW, last_generation=1, past=past)
+    epoch = Epoch(1, "g1", scene.MEMBERS)
+    record = Record(epoch, FIRST, NEW, last_generation=1, past=scene.PAST)
     noted = scene.note_of("applied", digest=NEW.digest)
     assert rollout.answered(1, scene.APPLIED) == [Save(record), noted]
     assert rollout.record == record
@@ -300,7 +315,14 @@ def test_an_abort_ends_durably_when_all_have_discarded():
     assert rollout.answered(1, scene.DISCARDED) == []
     assert rollout.answered(1, scene.DISCARDED) == []
     assert rollout.waiting_for == ("b",)
-    record = Record(Epoch(1, "g1", scene.MEMBERS), BASE, OLD, last_generation=1)
+    record = Record(
+        Epoch(1, "g1", scene.MEMBERS),
+        BASE,
+        OLD,
+        last_generation=1,
+        past=scene.PAST,
+        origin=Origin.STARTED,
+    )
     assert rollout.answered(2, scene.DISCARDED) == [Save(record), scene.note_of("aborted")]
     assert rollout.record == record
     assert rollout.blocked_reason() is None
@@ -349,37 +371,7 @@ def test_a_group_with_the_same_placement_adds_nothing_to_the_past():
     rollout = scene.applied()
     rollout.join_both(3, group_id="g2", stream=2, placement=NEW)
     assert rollout.record.in_force == Version(2, 0)
-    assert rollout.record.past == (Served(BASE, OLD),)
-
-
-def past_of(placements):
-    """The past of a group that began with OLD, and then served with these placements."""
-    record = Record(in_force=BASE, placement=OLD)
-    for generation, placement in enumerate(placements, start=1):
-        past = record.followed_by(placement)
-        record = replace(record, in_force=Version(1, generation), placement=placement, past=past)
-    return record.past
-
-
-def test_the_past_keeps_16_placements_and_the_first_of_the_group():
-    # Each another one: the bits of the generation say which expert has a second slot where.
-    slots = [[0, 1, *(generation >> bit & 1 for bit in range(5))] for generation in range(1, 31)]
-    first, *others = past_of([placement_of([row], 2, 1) for row in slots])
-    assert first == Served(BASE, OLD)
-    assert [served.version.generation for served in others] == list(range(15, 30))
-
-
-@pytest.mark.parametrize(
-    ("placements", "past"),
-    [
-        ((NEW, OTHER, NEW, OLD), ["1.0", "1.2", "1.3"]),
-        # The first placement of the group always keeps generation 0.
-        ((NEW, OLD, OTHER), ["1.0", "1.1"]),
-    ],
-)
-def test_a_placement_is_in_the_past_once(placements, past):
-    assert [str(served.version) for served in past_of(placements)] == past
-    assert past_of(placements)[0] == Served(BASE, OLD)
+    assert rollout.record.past == scene.PAST
 
 
 # P7: the flip.

@@ -11,7 +11,7 @@ import numpy as np
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Origin, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.store import Store
 
@@ -30,10 +30,15 @@ SERVING = Record(
 SWITCHING = replace(
     SERVING,
     last_generation=4,
-    switch=Switch(Version(1, 4), NEW, Stage.OFFERED),
+    switch=Switch(Version(1, 4), NEW, Stage.OFFERED, Origin.PINNED),
     paused="by hand",
     pinned=PINNED,
-    past=(Served(Version(1, 0), FIRST), Served(Version(1, 2), NEW)),
+    past=(
+        Served(Version(1, 0), FIRST),
+        Served(Version(1, 2), NEW, Origin.TRIGGERED, 1000.0, 2000.5, 1.25),
+    ),
+    origin=Origin.DECIDED,
+    since=2000.5,
 )
 SOMEWHERE_ELSE = replace(SERVING, placement=OTHER)
 
@@ -126,7 +131,10 @@ def plain(record: Record | None) -> str | None:
             placement=_plain_placement(record.placement),
             switch=switch and replace(switch, placement=_plain_placement(switch.placement)),
             pinned=_plain_placement(record.pinned),
-            past=tuple((version, _plain_placement(was)) for version, was in record.past),
+            past=tuple(
+                served._replace(placement=_plain_placement(served.placement))
+                for served in record.past
+            ),
         )
     )
 

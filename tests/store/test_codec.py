@@ -15,7 +15,7 @@ from tests.store.strategies import placements, records, saved_counters
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import InvalidArgumentError
-from trimtab_server.rollout.record import Epoch, Record, Switch
+from trimtab_server.rollout.record import Epoch, Record, Served, Switch
 from trimtab_server.store.codec import (
     decode_counters,
     decode_placement,
@@ -63,9 +63,20 @@ GOLDEN_RECORD_1 = (
     '"ended_groups": []}'
 )
 GOLDEN_RECORD_1 = GOLDEN_RECORD_1.replace("OLD", OLD.digest.hex()).replace("NEW", NEW.digest.hex())
-GOLDEN_RECORD = (
+GOLDEN_RECORD_2 = (
     f'{GOLDEN_RECORD_1[:-1]}, "pinned": "{PINNED.digest.hex()}", "past": '
     f'[[[1, 0], "{FIRST.digest.hex()}"], [[1, 2], "{NEW.digest.hex()}"]]}}'
+)
+GOLDEN_PAST = (
+    f'[{{"version": [1, 0], "placement": "{FIRST.digest.hex()}", "origin": "unknown", '
+    '"since": null, "until": null, "imbalance": null}, '
+    f'{{"version": [1, 2], "placement": "{NEW.digest.hex()}", "origin": "triggered", '
+    '"since": 1000.0, "until": 2000.5, "imbalance": 1.25}]'
+)
+GOLDEN_RECORD = GOLDEN_RECORD_1.replace('"offered"}', '"offered", "origin": "pinned"}')
+GOLDEN_RECORD = (
+    f'{GOLDEN_RECORD[:-1]}, "pinned": "{PINNED.digest.hex()}", "past": {GOLDEN_PAST}, '
+    '"origin": "decided", "since": 2000.5}'
 )
 GOLDEN_PLACEMENT = struct.pack("<12I", 2, 4, 3, 2, 0, 1, 2, 1, 2, 1, 0, 0)
 GOLDEN_COUNTERS = (
@@ -87,6 +98,7 @@ def test_every_field_of_a_record_is_stored() -> None:
     member = epoch["members"]["worker"]
     for kind, stored in [(Record, values), (Epoch, epoch), (Member, member), (Switch, switch)]:
         assert set(stored) == {field.name for field in fields(kind)}
+    assert all(set(each) == set(Served._fields) for each in values["past"])
 
 
 @pytest.mark.parametrize(

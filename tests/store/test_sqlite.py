@@ -30,8 +30,15 @@ from tests.store.scenes import (
     prepare,
     write,
 )
-from tests.store.test_codec import GOLDEN_COUNTERS, GOLDEN_RECORD_1, encoded_placements
+from tests.store.test_codec import (
+    GOLDEN_COUNTERS,
+    GOLDEN_RECORD_1,
+    GOLDEN_RECORD_2,
+    encoded_placements,
+)
 from trimtab_protocol.placement import Placement
+from trimtab_protocol.version import Version
+from trimtab_server.rollout.record import Origin, Record, Served, Stage, Switch
 from trimtab_server.store import sqlite
 from trimtab_server.store.errors import (
     StoreCorruptError,
@@ -221,13 +228,14 @@ def test_a_locked_file_is_an_error_after_a_timeout(
 # Versions.
 
 
-def test_a_file_of_version_1_is_migrated_once(path: Path) -> None:
-    made_by_hand(path)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_old_version_is_migrated_once(path: Path, version: int) -> None:
+    was = made_by_hand(path, version)
     more = (*MIGRATIONS, (MARK, "UPDATE server SET term = term + 100"))
     for term in (142, 143):
         with closing(SqliteStore(path, more)) as store:
             assert store.term == term
-            assert plain(store.load("a")) == plain(replace(IN_VERSION_1, paused="migrated"))
+            assert plain(store.load("a")) == plain(replace(was, paused="migrated"))
             assert store.load_counters("a")["worker"].seq == 5
     with raw(path) as file:
         assert file.execute("PRAGMA user_version").fetchone() == (len(more),)
@@ -258,22 +266,34 @@ def test_a_file_of_a_newer_server_is_refused_and_not_changed(path: Path) -> None
     refused(path, StoreSchemaError, newer)
 
 
-IN_VERSION_1 = replace(SWITCHING, pinned=None, past=())
+# What these versions could not say.
+IN_VERSION_2 = replace(
+    SWITCHING,
+    switch=Switch(Version(1, 4), NEW, Stage.OFFERED),
+    past=tuple(Served(*served[:2]) for served in SWITCHING.past),
+    origin=Origin.UNKNOWN,
+    since=None,
+)
+IN_VERSION_1 = replace(IN_VERSION_2, pinned=None, past=())
 MARK = """UPDATE records SET body = replace(body, 'by hand', 'migrated')"""
 
 
-def made_by_hand(path: Path) -> None:
-    """Write a file of version 1 that contains IN_VERSION_1 and was opened 41 times."""
+def made_by_hand(path: Path, version: int = 1) -> Record:
+    """Write a file of an old version that was opened 41 times; returns the record in it."""
+    texts = {1: (GOLDEN_RECORD_1, IN_VERSION_1), 2: (GOLDEN_RECORD_2, IN_VERSION_2)}
+    text, record = texts[version]
     with raw(path) as file:
-        for statement in MIGRATIONS[0]:
-            file.execute(statement)
-        file.execute("PRAGMA user_version = 1")
+        for migration in MIGRATIONS[:version]:
+            for statement in migration:
+                file.execute(statement)
+        file.execute(f"PRAGMA user_version = {version}")
         file.execute("UPDATE server SET term = 41")
-        file.execute("INSERT INTO records VALUES ('a', ?)", [GOLDEN_RECORD_1])
+        file.execute("INSERT INTO records VALUES ('a', ?)", [text])
         file.execute("INSERT INTO counters VALUES ('a', 'worker', ?)", [GOLDEN_COUNTERS])
-        for digest, body in encoded_placements(IN_VERSION_1).items():
+        for digest, body in encoded_placements(record).items():
             file.execute("INSERT INTO uses VALUES ('a', ?)", [digest])
             file.execute("INSERT INTO placements VALUES (?, ?)", [digest, body])
+    return record
 
 
 # Wrong and damaged files.

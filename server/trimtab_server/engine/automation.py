@@ -21,6 +21,7 @@ from trimtab_server.engine.status_builder import build_status
 from trimtab_server.engine.stored_deployment import StoredDeployment
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode
+from trimtab_server.rollout.record import Origin
 
 
 class Automation:
@@ -149,12 +150,14 @@ class Automation:
 
         with suppress(FailedPreconditionError):
             self._own_target = target
-            await core.start_rollout(target, order, blocked_reason)
+            await core.start_rollout(target, order, Origin.DECIDED, blocked_reason)
             self._rebalancer.rollout_started()
             self._backoff.record_offer(core.rollout.record)
 
     async def _start_pin(self, pinned: Placement) -> None:
         core = self._core
+        was = (served.placement.digest for served in core.rollout.record.past)
+        origin = Origin.ROLLED_BACK if pinned.digest in was else Origin.PINNED
 
         def blocked_reason() -> str | None:
             is_pinned = core.rollout.record.pinned is pinned
@@ -162,7 +165,7 @@ class Automation:
 
         # If no workers are connected or a switch is open, a later call will do.
         with suppress(FailedPreconditionError):
-            await core.start_rollout(pinned, (), blocked_reason)
+            await core.start_rollout(pinned, (), origin, blocked_reason)
             self._backoff.record_offer(core.rollout.record)
 
     def refresh_status(self) -> None:
@@ -173,6 +176,8 @@ class Automation:
             owners = {worker: member.gpus for worker, member in members.items()}
             shadow = self._shadow.placement
             self._monitor.refresh(record.placement, shadow, owners, core.gpu_loads)
+            predicted = self._monitor.balance.predicted_smoothed
+            core.driver.imbalance = None if predicted is None else predicted.mean
         core.events.observer.status_refreshed(core.name, self.status)
 
     def _log(

@@ -124,6 +124,13 @@ class SessionConfig:
         unit="messages",
         rule=between(0.01, 1e6),
     )
+    rollback_points: int = setting(
+        16,
+        "Placements of a deployment that can be gone back to: those that were in force when a "
+        "rollout began, fewer the older they are.",
+        unit="placements",
+        rule=between(2, 256),
+    )
     max_sessions: int = setting(
         4096,
         "Maximum number of sessions of all deployments.",

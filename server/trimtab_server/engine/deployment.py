@@ -8,6 +8,7 @@ from typing import Any
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import AlreadyExistsError
 from trimtab_server.engine.automation import Automation
+from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.decision_log import DecisionLog
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.deployment_spec import DeploymentSpec
@@ -30,7 +31,7 @@ class Deployment:
     """A deployment that its first worker or an operator created, or that the store had.
 
     Args:
-        store, record, events, offer_seconds: see `DeploymentCore`.
+        store, record, events, config: see `DeploymentCore`.
         planner: makes plans; None if this server makes none.
 
     Attributes:
@@ -46,11 +47,11 @@ class Deployment:
         store: DeploymentStore,
         record: Record,
         events: DeploymentEvents,
-        offer_seconds: float,
+        config: SessionConfig,
         planner: Planner | None = None,
     ) -> None:
         self.name, self.events = store.name, events
-        self._core = DeploymentCore(store, record, events, offer_seconds)
+        self._core = DeploymentCore(store, record, events, config)
         self._automation = Automation(self._core, planner)
         self.workers = WorkerSide(self._core, self._automation)
         self.operators = OperatorSide(self._core, self._automation)

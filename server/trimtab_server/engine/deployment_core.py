@@ -16,6 +16,7 @@ from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from trimtab_server.domain.placement import count_moves
+from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
@@ -32,7 +33,7 @@ from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.engine.sessions import Sessions
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.effects import Effect
-from trimtab_server.rollout.record import Record
+from trimtab_server.rollout.record import Origin, Record
 from trimtab_server.rollout.rollout import Rollout
 from trimtab_server.store.errors import StoreError
 
@@ -50,7 +51,7 @@ class DeploymentCore:
     Args:
         store: what the store keeps of the deployment.
         record: the record of the rollout that the store has.
-        offer_seconds: time in which workers have to prepare an offer.
+        config: settings of sessions and switches.
 
     Attributes:
         sessions: the open sessions.
@@ -62,21 +63,25 @@ class DeploymentCore:
     """
 
     def __init__(
-        self, store: DeploymentStore, record: Record, events: DeploymentEvents, offer_seconds: float
+        self,
+        store: DeploymentStore,
+        record: Record,
+        events: DeploymentEvents,
+        config: SessionConfig,
     ) -> None:
         self.name = store.name
         self.store = store
         self.events = events
         self.sessions = Sessions()
         spec, smoothing = self.spec, self.policy.smoothing
-        self.driver = RolloutDriver(record, store, self.sessions, events)
+        self.driver = RolloutDriver(record, store, self.sessions, events, config.rollback_points)
         self.loads = LoadAggregator(
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
         self.is_observed = False
         self.gpu_loads: GpuLoads = even_loads
         self.is_deleted = False
-        self._offer_seconds = offer_seconds
+        self._config = config
         self._executor = SerialExecutor()
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -134,13 +139,18 @@ class DeploymentCore:
         return await self._executor.run(self._run_exclusive(work))
 
     async def start_rollout(
-        self, target: Placement, order: Sequence[int], blocked_reason: Callable[[], str | None]
+        self,
+        target: Placement,
+        order: Sequence[int],
+        origin: Origin,
+        blocked_reason: Callable[[], str | None],
     ) -> None:
         """Begin a rollout. Returns once its first stage is offered.
 
         Args:
             target: the placement to reach.
             order: layers, the most urgent first.
+            origin: why it begins.
             blocked_reason: called when it is this change's turn, since others may have come
                 before it; returns why the rollout must not begin, or None.
 
@@ -152,7 +162,7 @@ class DeploymentCore:
             reason = _OBSERVED if self.is_observed else blocked_reason()
             if reason is not None:
                 raise FailedPreconditionError(reason)
-            return self.driver.staged.start(target, order, self.rollout, self.sessions)
+            return self.driver.staged.start(target, order, origin, self.rollout, self.sessions)
 
         await self.apply(start)
 
@@ -217,7 +227,7 @@ class DeploymentCore:
         if self._expiry is not None:
             self._expiry.cancel()
         expire = partial(self.submit, lambda: self.rollout.expired(version))
-        self._expiry = asyncio.get_running_loop().call_later(self._offer_seconds, expire)
+        self._expiry = asyncio.get_running_loop().call_later(self._config.offer_seconds, expire)
 
     # The load that workers report.
 

@@ -319,9 +319,7 @@ class Deployments:
     async def _start(self, store: DeploymentStore) -> Deployment:
         record, name = await store.load_record(), store.name
         store.definition.spec.require_same_sizes(record, name)
-        deployment = Deployment(
-            store, record, self._events(name), self._config.offer_seconds, self._planner
-        )
+        deployment = Deployment(store, record, self._events(name), self._config, self._planner)
         await deployment.start()
         self._by_name[name] = deployment
         return deployment

@@ -11,6 +11,7 @@ from trimtab_server.engine.automation import Automation
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.effects import Effect
+from trimtab_server.rollout.record import Origin
 
 
 class OperatorSide:
@@ -35,7 +36,9 @@ class OperatorSide:
         Raises:
             FailedPreconditionError: nothing can be offered now, or the deployment is pinned.
         """
-        await self._core.start_rollout(target, order, lambda: self._core.pinned_reason)
+        await self._core.start_rollout(
+            target, order, Origin.TRIGGERED, lambda: self._core.pinned_reason
+        )
 
     async def pin(self, placement: Placement | None) -> Placement | None:
         """Stay at this placement, or unpin for None; returns the placement pinned before."""

@@ -6,6 +6,7 @@ Lives on the event loop. Calls must not overlap: `DeploymentCore` makes them one
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.sessions import Sessions
 from trimtab_server.engine.staged_rollout import StagedRollout
 from trimtab_server.rollout.effects import Alarm, Close, Effect, Expire, Note, Save, Send
+from trimtab_server.rollout.points import Present
 from trimtab_server.rollout.record import Record
 from trimtab_server.rollout.rollout import Rollout
 
@@ -50,6 +52,7 @@ class RolloutDriver:
         record: the record of the rollout that the store has.
         store: of the deployment.
         events: told of notes and alarms.
+        max_points: maximum number of placements that it can go back to.
 
     Attributes:
         rollout: the state machine, to be read.
@@ -57,6 +60,8 @@ class RolloutDriver:
         durable: the record that the store has.
         in_force_since: when the placement in force was applied, on the event loop's clock; None
             if that was before the server's start.
+        imbalance: predicted for the placement in force, smoothed, mean over layers; None if it is
+            not known. The owner keeps it up to date.
     """
 
     def __init__(
@@ -65,11 +70,14 @@ class RolloutDriver:
         store: DeploymentStore,
         sessions: Sessions,
         events: DeploymentEvents,
+        max_points: int,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._events = events
         self._is_ahead = False
+        self._max_points = max_points
+        self.imbalance: float | None = None
         self.rollout = self._rollout_from(record)
         self.staged = StagedRollout()
         self.durable = record
@@ -91,6 +99,7 @@ class RolloutDriver:
         if self._is_ahead:
             await self._restore()
         before = self.rollout.record
+        self.rollout.present = Present(time.time(), self.imbalance, self._max_points)
         opened = await self._perform(change())
         return before, [*opened, *self._compare(before, self.rollout.record)]
 

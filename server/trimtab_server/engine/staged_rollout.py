@@ -12,6 +12,7 @@ from trimtab_server.engine.sessions import Sessions
 from trimtab_server.rollout.cutting import next_piece
 from trimtab_server.rollout.effects import Effect, Note
 from trimtab_server.rollout.open_switch import Phase
+from trimtab_server.rollout.record import Origin
 from trimtab_server.rollout.rollout import Rollout
 
 
@@ -25,25 +26,37 @@ class StagedRollout:
     def __init__(self) -> None:
         self.target: Placement | None = None
         self._order: Sequence[int] = ()
+        self._origin = Origin.UNKNOWN
         self._stage: Version | None = None
 
     def start(
-        self, target: Placement, order: Sequence[int], rollout: Rollout, sessions: Sessions
+        self,
+        target: Placement,
+        order: Sequence[int],
+        origin: Origin,
+        rollout: Rollout,
+        sessions: Sessions,
     ) -> list[Effect]:
         """Offer the first stage: the layers that come first in `order`.
 
         Raises:
             FailedPreconditionError: nothing can be offered now.
         """
+        self._order, self._origin = order, origin
+        return self._offer_next(target, rollout, sessions, begins=True)
+
+    def _offer_next(
+        self, target: Placement, rollout: Rollout, sessions: Sessions, *, begins: bool
+    ) -> list[Effect]:
         reason = rollout.blocked_reason()
         if reason is not None:
             raise FailedPreconditionError(reason)
         _, served = rollout.record.served
-        piece = next_piece(served, target, sessions.limits, order)
+        piece = next_piece(served, target, sessions.limits, self._order)
         if piece is None:
             return []
-        effects = rollout.propose(piece)
-        self.target, self._order = target, order
+        effects = rollout.propose(piece, self._origin, begins=begins)
+        self.target = target
         switch = rollout.record.switch
         self._stage = None if switch is None else switch.version
         return effects
@@ -58,7 +71,7 @@ class StagedRollout:
         if rollout.record.in_force != self._stage:
             return []
         try:
-            return self.start(target, self._order, rollout, sessions)
+            return self._offer_next(target, rollout, sessions, begins=False)
         except FailedPreconditionError as error:
             return [Note(Other("given_up", {"target": target.digest, "reason": str(error)}))]
 

@@ -10,6 +10,7 @@ from trimtab_protocol.version import Version
 from trimtab_server.domain.balance import OverLayers
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.policy.trust import Judgement
+from trimtab_server.rollout.record import Served
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Status:
         shadow_moves: net moves that shadow mode would have made.
         last_decision: None if there is none.
         decisions: number of decisions since the server's start, by reason.
-        past: versions to which it can be rolled back, the oldest first.
+        past: placements to which it can be rolled back, the oldest first.
         last_judgement: the result of the last switch that could be judged; None if there is none.
         switched_by: who moves the weights.
     """
@@ -99,7 +100,7 @@ class Status:
     shadow_moves: int
     last_decision: LoggedDecision | None
     decisions: Mapping[str, int]
-    past: tuple[Version, ...]
+    past: tuple[Served, ...]
     last_judgement: Judgement | None = None
     switched_by: str = SwitchedBy.WORKERS
 

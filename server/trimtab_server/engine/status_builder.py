@@ -42,7 +42,7 @@ def build_status(
         last_judgement=decisions.judged,
         decisions=dict(decisions.counts),
         switched_by=core.spec.switched_by,
-        past=tuple(served.version for served in record.past),
+        past=tuple(each for each in record.past if each.version != record.in_force),
     )
 
 

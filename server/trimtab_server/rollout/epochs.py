@@ -6,7 +6,8 @@ from trimtab_protocol.history import Member
 from trimtab_protocol.messages import Hello
 from trimtab_protocol.version import Version
 from trimtab_server.rollout.groups import highest_known
-from trimtab_server.rollout.record import Epoch, Record
+from trimtab_server.rollout.points import Present, remembered
+from trimtab_server.rollout.record import Epoch, Origin, Record
 from trimtab_server.rollout.sessions import is_member
 
 MAX_LOST = 1 << 32
@@ -38,7 +39,7 @@ def refusal_reason(record: Record, hello: Hello) -> str | None:
     return None
 
 
-def next_record(record: Record, hellos: list[Hello]) -> tuple[Epoch, Record]:
+def next_record(record: Record, hellos: list[Hello], present: Present) -> tuple[Epoch, Record]:
     """The epoch of a complete group whose workers have the same placement, and its record.
 
     Its numbers are above every number that a worker knows, since the store may have lost some.
@@ -49,13 +50,18 @@ def next_record(record: Record, hellos: list[Hello]) -> tuple[Epoch, Record]:
     members = {hello.worker: Member(hello.incarnation, hello.gpus) for hello in hellos}
     epoch = Epoch(number, hellos[0].group_id, members, generation)
     ended = (*record.ended_groups, *([old.group_id] if old else []))
+    placement = hellos[0].placement
+    if record.placement is not None and record.placement.digest != placement.digest:
+        record = remembered(record, present)
     return epoch, Record(
         epoch,
         Version(number, 0),
-        hellos[0].placement,
+        placement,
         last_generation=generation,
         paused=record.paused,
         ended_groups=ended[-_MAX_ENDED_GROUPS:],
         pinned=record.pinned,
-        past=record.followed_by(hellos[0].placement),
+        past=record.past,
+        origin=Origin.STARTED,
+        since=present.time,
     )

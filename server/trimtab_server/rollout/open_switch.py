@@ -13,7 +13,8 @@ from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.rollout import events
 from trimtab_server.rollout.effects import Alarm, Cause, Effect, Expire, GroupOffer, Save, Send
-from trimtab_server.rollout.record import Record, Stage, Switch
+from trimtab_server.rollout.points import Present, remembered
+from trimtab_server.rollout.record import Origin, Record, Stage, Switch
 from trimtab_server.rollout.sessions import Session, Sessions, is_member
 
 
@@ -33,10 +34,12 @@ class OpenSwitch:
 
     Attributes:
         record: the durable state, as of the last `Save` that was returned.
+        present: what placements are remembered with, kept up to date by the caller.
     """
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self.present = Present()
         self._sessions = Sessions()
         # Without a durable commit, a restarted server presumes that the offer was aborted (P8).
         self._aborting = record.switch is not None and record.switch.stage is Stage.OFFERED
@@ -70,10 +73,12 @@ class OpenSwitch:
 
     # Offer and commit.
 
-    def _offer(self, placement: Placement) -> list[Effect]:
+    def _offer(self, placement: Placement, origin: Origin, *, begins: bool) -> list[Effect]:
+        if begins:
+            self.record = remembered(self.record, self.present)
         base, base_placement = self.record.served
         version = Version(base.epoch, self.record.last_generation + 1)
-        switch = Switch(version, placement, Stage.OFFERED)
+        switch = Switch(version, placement, Stage.OFFERED, origin)
         note = events.offered(switch, self.record)
         self.record = replace(self.record, last_generation=version.generation, switch=switch)
         self._aborting = False
@@ -124,10 +129,14 @@ class OpenSwitch:
             self._steps[worker] = step
         if self.waiting_for:
             return []
-        version, placement = switch.version, switch.placement
-        past = self.record.followed_by(placement)
+        version = switch.version
         self.record = replace(
-            self.record, in_force=version, placement=placement, switch=None, past=past
+            self.record,
+            in_force=version,
+            placement=switch.placement,
+            switch=None,
+            origin=switch.origin,
+            since=self.present.time,
         )
         effects: list[Effect] = [Save(self.record), events.applied(switch)]
         if len(set(self._steps.values())) > 1:

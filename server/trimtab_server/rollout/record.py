@@ -36,6 +36,17 @@ class Stage(Enum):
     COMMITTED = "committed"
 
 
+class Origin(Enum):
+    """Why a placement came into force."""
+
+    UNKNOWN = "unknown"
+    STARTED = "started"
+    DECIDED = "decided"
+    TRIGGERED = "triggered"
+    PINNED = "pinned"
+    ROLLED_BACK = "rolled_back"
+
+
 @dataclass(frozen=True)
 class Switch:
     """An open switch: rule P4.
@@ -44,22 +55,32 @@ class Switch:
         version: the version that it leads to.
         placement: the placement of that version.
         stage: its durable stage.
+        origin: why the placement is to come into force.
     """
 
     version: Version
     placement: Placement
     stage: Stage
+    origin: Origin = Origin.UNKNOWN
 
 
 class Served(NamedTuple):
-    """A placement that is or was in force, and its version."""
+    """A placement that is or was in force, and what is known of it; None if it is not known.
+
+    Attributes:
+        version: of the placement.
+        origin: why it came into force.
+        since: when it came into force, in seconds since 1970.
+        until: when the rollout began that replaced it, in seconds since 1970.
+        imbalance: predicted when it was replaced, smoothed; mean over layers.
+    """
 
     version: Version
     placement: Placement
-
-
-_MAX_PAST = 16
-"""Number of earlier placements that an operator can go back to."""
+    origin: Origin = Origin.UNKNOWN
+    since: float | None = None
+    until: float | None = None
+    imbalance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +96,10 @@ class Record:
         switch: the open switch; None if no switch is open.
         paused: the reason why nothing is offered; None if offers are allowed.
         pinned: the placement that an operator has pinned; None if the policy decides.
-        past: earlier placements, oldest first, each once. A placement has its newest version, or
-            generation 0 if the group started with it, which is always kept.
+        past: placements to go back to, oldest first; see `points.py`.
         ended_groups: groups whose epochs have ended, oldest first.
+        origin: why the placement is in force.
+        since: when it came into force, in seconds since 1970; None if that is not known.
     """
 
     epoch: Epoch | None = None
@@ -89,6 +111,8 @@ class Record:
     ended_groups: tuple[str, ...] = field(default=())
     pinned: Placement | None = None
     past: tuple[Served, ...] = ()
+    origin: Origin = Origin.UNKNOWN
+    since: float | None = None
 
     @property
     def served(self) -> tuple[Version, Placement]:
@@ -96,20 +120,3 @@ class Record:
         if self.in_force is None or self.placement is None:
             raise LookupError("no epoch has been opened")
         return self.in_force, self.placement
-
-    def followed_by(self, placement: Placement) -> tuple[Served, ...]:
-        """`past` after `placement` has come into force. It does not change if that is the same."""
-        if self.in_force is None or self.placement is None:
-            return self.past
-        if self.placement.digest == placement.digest:
-            return self.past
-        digest, initial = self.placement.digest, Version(self.in_force.epoch, 0)
-        known = [served for served in self.past if served.placement.digest == digest]
-        if any(served.version == initial for served in known):
-            return self.past
-        others = (served for served in self.past if served not in known)
-        past = (*others, Served(self.in_force, self.placement))
-        if len(past) <= _MAX_PAST:
-            return past
-        oldest = next(served for served in past if served.version != initial)
-        return tuple(served for served in past if served is not oldest)

@@ -34,7 +34,7 @@ from trimtab_server.rollout.groups import (
     owned_twice,
 )
 from trimtab_server.rollout.open_switch import OpenSwitch, Phase
-from trimtab_server.rollout.record import Record, Stage
+from trimtab_server.rollout.record import Origin, Record, Stage
 from trimtab_server.rollout.sessions import Session, is_member
 
 _MAX_NEWEST = 10_000
@@ -148,8 +148,16 @@ class Rollout(OpenSwitch):
         self._draining = True
         return self._abort_offer(Cause.DRAIN, "the server is shutting down")
 
-    def propose(self, placement: Placement) -> list[Effect]:
+    def propose(
+        self, placement: Placement, origin: Origin = Origin.UNKNOWN, *, begins: bool = True
+    ) -> list[Effect]:
         """Offer a placement, of the same shape as the one in force.
+
+        Args:
+            placement: the placement.
+            origin: why it is offered.
+            begins: whether a rollout begins with it. The placement in force is then one to go back
+                to.
 
         Raises:
             FailedPreconditionError: see `blocked_reason`.
@@ -157,7 +165,7 @@ class Rollout(OpenSwitch):
         reason = self.blocked_reason()
         if reason is not None:
             raise FailedPreconditionError(reason)
-        return self._offer(placement)
+        return self._offer(placement, origin, begins=begins)
 
     def blocked_reason(self) -> str | None:
         """Why nothing can be offered now; None if it can."""
@@ -218,7 +226,7 @@ class Rollout(OpenSwitch):
         difference = differing_digests(hellos)
         if difference is not None:
             return [Alarm(f"group {group_id!r}: {difference}", mismatch=True)]
-        old, (epoch, self.record) = self.record, next_record(self.record, hellos)
+        old, (epoch, self.record) = self.record, next_record(self.record, hellos, self.present)
         version = Version(epoch.number, 0)
         return [
             Save(self.record),

@@ -19,13 +19,18 @@ from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.policy.trust import Judgement
-from trimtab_server.rollout.record import Served
+from trimtab_server.rollout.record import Origin, Served
 from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS, SWITCHED_BY
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _SWITCHED_BY: Mapping[str, Any] = {by: number for number, by in SWITCHED_BY.items()}
 _REASONS: Mapping[Reason, Any] = {
     reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
+}
+_CAUSES: Mapping[Origin, Any] = {
+    origin: pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{origin.name}")
+    for origin in Origin
+    if origin is not Origin.UNKNOWN
 }
 
 
@@ -66,11 +71,9 @@ def encode_served(served: Served, spec: DeploymentSpec) -> dict[str, Any]:
 
 def encode_decision(logged: LoggedDecision) -> pb.Decision:
     """A decision."""
-    time = Timestamp()
-    time.FromNanoseconds(round(logged.at * 1e9))
     candidate = logged.decision.candidate
     message = pb.Decision(
-        time=time,
+        time=_timestamp(logged.at),
         step=logged.step,
         reason=_REASONS[logged.decision.reason],
         detail=logged.detail,
@@ -126,9 +129,28 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         else encode_decision(status.last_decision),
         decisions=status.decisions,
         last_judged=None if status.last_judgement is None else _judgement(status.last_judgement),
-        past=[switch_pb2.Version(**version._asdict()) for version in status.past],
+        past=[switch_pb2.Version(**each.version._asdict()) for each in status.past],
+        points=[_point(each) for each in status.past],
         workers=[_worker(each) for each in status.workers] if workers else [],
     )
+
+
+def _point(served: Served) -> pb.RollbackPoint:
+    return pb.RollbackPoint(
+        version=encode_version(served.version),
+        since=_timestamp(served.since),
+        until=_timestamp(served.until),
+        cause=_CAUSES.get(served.origin),
+        imbalance=served.imbalance,
+    )
+
+
+def _timestamp(seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
+    time = Timestamp()
+    time.FromNanoseconds(round(seconds * 1e9))
+    return time
 
 
 def _balance(status: Status) -> pb.BalanceStatus:

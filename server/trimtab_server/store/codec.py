@@ -18,7 +18,7 @@ import numpy as np
 from trimtab_protocol.history import Member
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
-from trimtab_server.rollout.record import Epoch, Record, Served, Stage, Switch
+from trimtab_server.rollout.record import Epoch, Origin, Record, Served, Stage, Switch
 from trimtab_server.store.counters import SavedCounters
 from trimtab_server.store.errors import StoreCorruptError
 
@@ -47,7 +47,9 @@ def encode_record(record: Record) -> str:
             "paused": record.paused,
             "ended_groups": record.ended_groups,
             "pinned": record.pinned and record.pinned.digest.hex(),
-            "past": [(version, was.digest.hex()) for version, was in record.past],
+            "past": [_served_to_json(served) for served in record.past],
+            "origin": record.origin.value,
+            "since": record.since,
         }
     )
 
@@ -71,10 +73,9 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
             paused=values["paused"],
             ended_groups=tuple(values["ended_groups"]),
             pinned=pinned and found[bytes.fromhex(pinned)],
-            past=tuple(
-                Served(Version(*version), found[bytes.fromhex(digest)])
-                for version, digest in values["past"]
-            ),
+            past=tuple(_served_of(served, found) for served in values["past"]),
+            origin=Origin(values["origin"]),
+            since=values["since"],
         )
 
 
@@ -149,12 +150,32 @@ def _switch_to_json(switch: Switch) -> dict[str, Any]:
         "version": switch.version,
         "placement": switch.placement.digest.hex(),
         "stage": switch.stage.value,
+        "origin": switch.origin.value,
     }
 
 
 def _switch_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) -> Switch:
     placement = placements[bytes.fromhex(values["placement"])]
-    return Switch(Version(*values["version"]), placement, Stage(values["stage"]))
+    stage, origin = Stage(values["stage"]), Origin(values["origin"])
+    return Switch(Version(*values["version"]), placement, stage, origin)
+
+
+def _served_to_json(served: Served) -> dict[str, Any]:
+    return served._asdict() | {
+        "placement": served.placement.digest.hex(),
+        "origin": served.origin.value,
+    }
+
+
+def _served_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) -> Served:
+    return Served(
+        Version(*values["version"]),
+        placements[bytes.fromhex(values["placement"])],
+        Origin(values["origin"]),
+        values["since"],
+        values["until"],
+        values["imbalance"],
+    )
 
 
 @contextmanager

@@ -38,6 +38,24 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX users ON uses (digest)",
         "UPDATE records SET body = json_set(body, '$.pinned', NULL, '$.past', json('[]'))",
     ),
+    (
+        # What operators did, the newest last.
+        """CREATE TABLE operations (
+            id INTEGER PRIMARY KEY,
+            deployment TEXT NOT NULL,
+            body TEXT NOT NULL
+        )""",
+        "CREATE INDEX operated ON operations (deployment, id)",
+        # What is known of the placements that were in force: so far, nothing.
+        """UPDATE records SET body = json_set(body, '$.origin', 'unknown', '$.since', NULL,
+            '$.past', (SELECT json_group_array(json_object(
+                'version', json(json_extract(value, '$[0]')),
+                'placement', json_extract(value, '$[1]'),
+                'origin', 'unknown', 'since', NULL, 'until', NULL, 'imbalance', NULL))
+                FROM json_each(body, '$.past')))""",
+        """UPDATE records SET body = json_set(body, '$.switch.origin', 'unknown')
+            WHERE json_type(body, '$.switch') = 'object'""",
+    ),
 )
 """Migration n turns version n into version n + 1; version 0 is an empty file. Never change a
 migration that has been released: add another one."""

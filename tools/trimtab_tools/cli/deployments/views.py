@@ -7,7 +7,13 @@ from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 
-from trimtab_client.deployments import Deployment, DeploymentSpec, Imbalance, WorkerStatus
+from trimtab_client.deployments import (
+    Deployment,
+    DeploymentSpec,
+    Imbalance,
+    RollbackPoint,
+    WorkerStatus,
+)
 from trimtab_client.policies import Certainty, Decision, Judgement, Policy
 from trimtab_tools.cli.tables import table, table_of
 
@@ -25,7 +31,8 @@ def details(deployment: Deployment) -> str:
     title = f"{deployment.spec.name}: {shape(deployment.spec)}\n"
     workers = table_of(deployment.status.workers, _WORKER, left=["session", "GPUs"])
     pairs = _pairs(_status_pairs(deployment))
-    return "\n".join([title, pairs, policy_text(deployment.policy), workers])
+    points = table_of(deployment.status.points, _POINT, left=["cause"])
+    return "\n".join([title, pairs, policy_text(deployment.policy), points, workers])
 
 
 def policy_text(policy: Policy) -> str:
@@ -101,7 +108,6 @@ def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
         yield "last switch kept", f"{_kept(judged)}, of step {_shown(judged.step)}"
     often = sorted(status.decisions.items(), key=lambda each: (-each[1], each[0]))
     yield "decisions", ", ".join(f"{count} {reason}" for reason, count in often) or NONE
-    yield "can go back to", ", ".join(map(str, status.past)) or NONE
 
 
 def _if_known(cell: Callable[[Certainty], str]) -> Callable[[Decision], str]:
@@ -187,6 +193,14 @@ _WORKER: Mapping[str, Callable[[WorkerStatus], str]] = {
     "incarnation": lambda each: str(each.incarnation),
     "step": lambda each: _shown(each.last_step),
     "last report": lambda each: _seconds(each.report_age_seconds),
+}
+
+_POINT: Mapping[str, Callable[[RollbackPoint], str]] = {
+    "can go back to": lambda each: str(each.version),
+    "in force since": lambda each: NONE if each.since is None else moment(each.since),
+    "until": lambda each: NONE if each.until is None else moment(each.until),
+    "cause": lambda each: each.cause.value,
+    "imbalance": lambda each: _ratio(each.imbalance),
 }
 
 _DECISION: Mapping[str, Callable[[Decision], str]] = {
