@@ -129,6 +129,7 @@ STATUS = DeploymentStatus(
         ),
     ),
     last_judged=JUDGED,
+    unused_seconds=5400.0,
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
     **{

@@ -108,7 +108,8 @@ class EngineSide:
                 engine has called.
             ResourceExhaustedError: the solver has too much to do.
         """
-        return await self._executor.run(self._rebalance(request, number))
+        with self._core.usage.call():
+            return await self._executor.run(self._rebalance(request, number))
 
     async def switched(self, switched: SwitchedLayers) -> Version:
         """Note layers that the engine has switched; returns the version in force.
@@ -117,7 +118,8 @@ class EngineSide:
             InvalidArgumentError: the deployment has no such layers, slots or experts.
             FailedPreconditionError: no call of `rebalance` came from this process of the engine.
         """
-        return await self._executor.run(self._switched(switched))
+        with self._core.usage.call():
+            return await self._executor.run(self._switched(switched))
 
     async def wait_idle(self) -> None:
         """Return once all calls have been answered, also those whose callers have given up."""
@@ -136,9 +138,11 @@ class EngineSide:
             if self._session is not None and self._last is not None and self._last[0] == key:
                 answer = self._last[1]
                 if answer.switch == self._offered:
+                    self._core.usage.touch()
                     return answer
             if not self._has_session_of(call.setup.incarnation):
                 await self._join(request, number)
+            self._core.usage.touch()
             is_new = self._count(call)
             await self._take_split(call)
             await self._follow(request, number)
@@ -164,6 +168,7 @@ class EngineSide:
                 raise FailedPreconditionError(
                     f"incarnation: the last call of Rebalance was not of {switched.incarnation}"
                 )
+            self._core.usage.touch()
             layers_K, rows_KR = switched.layers_K, switched.phy2log_KR
             slots = spec.topology.num_replicas
             require_all(

@@ -80,6 +80,7 @@ class Status:
         past: versions to which it can be rolled back, the oldest first.
         last_judgement: the result of the last switch that could be judged; None if there is none.
         switched_by: who moves the weights.
+        unused_seconds: time since it had a session, or its engine called; 0 if it is in use.
     """
 
     in_force: Version | None
@@ -102,6 +103,7 @@ class Status:
     past: tuple[Version, ...]
     last_judgement: Judgement | None = None
     switched_by: str = SwitchedBy.WORKERS
+    unused_seconds: float = 0.0
 
     @property
     def absent(self) -> int:

@@ -42,6 +42,7 @@ def build_status(
         last_judgement=decisions.judged,
         decisions=dict(decisions.counts),
         switched_by=core.spec.switched_by,
+        unused_seconds=core.unused_seconds,
         past=tuple(served.version for served in record.past),
     )
 

@@ -30,6 +30,7 @@ from tests.tools.cli.conftest import Cli
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import Placement, Policy, Version
+from trimtab_tools.cli import main
 from trimtab_tools.cli.deployments import policy_flags
 
 V27, V7 = switch_pb2.Version(epoch=2, generation=7), switch_pb2.Version(generation=7)
@@ -64,13 +65,15 @@ def test_a_list_has_a_line_for_each_deployment(cli: Cli, scripted: Scripted) -> 
     header, busy, bare = columns(out)
     assert header == [
         *("deployment", "mode", "workers", "absent", "in force", "predicted", "measured"),
-        *("switch", "last decision"),
+        *("unused", "switch", "last decision"),
     ]
-    assert busy == ["d", "paused", "1", "1", "2.7", "1.750", "2.250", "offered", "improved"]
+    assert busy == [
+        *("d", "paused", "1", "1", "2.7", "1.750", "2.250", "1.5 h", "offered", "improved"),
+    ]
     first, second, _ = out.splitlines()
     for name, words in (("mode", "paused"), ("last decision", "improved")):
         assert first.index(name) == second.index(words)
-    assert bare == ["d", "active", "0", "0", "-", "-", "-", "idle", "-"]
+    assert bare == ["d", "active", "0", "0", "-", "-", "-", "-", "idle", "-"]
 
 
 def test_a_deployment_is_shown_as_paused_or_pinned_if_it_is(cli: Cli, scripted: Scripted) -> None:
@@ -112,6 +115,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
         "switching to": "2.8",
         "not ready": "the switch to 2.8 is offered",
         "workers": "1 connected, 1 absent",
+        "unused for": "1.5 h",
         "step": "99",
         "oldest report": "1.5 s",
         "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer, of 7 with load",
@@ -252,8 +256,43 @@ def test_forget_load_says_so(cli: Cli, scripted: Scripted) -> None:
 def test_delete_says_so(cli: Cli, scripted: Scripted) -> None:
     scripted.answer = pb.DeleteDeploymentResponse()
     assert cli.out("deployments", "delete", "d") == "d is deleted\n"
-    assert cli.json("deployments", "delete", "d") == {"deployment": "d", "deleted": True}
+    told = {"deployment": "d", "deleted": True, "error": None}
+    assert cli.json("deployments", "delete", "d") == [told]
     assert scripted.requests == [pb.DeleteDeploymentRequest(deployment="d")] * 2
+    # A name that is given twice is deleted once.
+    assert cli.out("deployments", "delete", "d", "d") == "d is deleted\n"
+
+
+def test_a_deployment_that_cannot_be_deleted_does_not_stop_the_others(
+    scripted: Scripted, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal, delete = Failure(grpc.StatusCode.NOT_FOUND, "there is no 'a'"), ["deployments", "delete"]
+    scripted.answer = pb.DeleteDeploymentResponse()
+    scripted.failures.append(refusal)
+    assert main([*delete, "a", "b", "c"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "b is deleted\nc is deleted\n"
+    assert err == "trimtab: a is not deleted: there is no 'a'\n"
+    scripted.failures.append(refusal)
+    assert main([*delete, "a", "b", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [(each["deleted"], each["error"]) for each in json.loads(out)] == [
+        (False, "there is no 'a'"),
+        (True, None),
+    ]
+    assert err == "trimtab: a is not deleted: there is no 'a'\n"
+
+
+def test_what_is_to_be_deleted_has_to_be_said_in_one_way(cli: Cli, scripted: Scripted) -> None:
+    delete = ["deployments", "delete"]
+    for wrong in ([], ["d", "--unused-for", "5"], ["--dry-run"]):
+        assert "either the names of deployments, or --unused-for" in cli.err(
+            *delete, *wrong, code=2
+        )
+    assert "--dry-run needs --unused-for" in cli.err(*delete, "d", "--dry-run", code=2)
+    for seconds, complaint in (("0", "0 is not above 0"), ("nan", "nan is not"), ("x", "invalid")):
+        assert complaint in cli.err(*delete, "--unused-for", seconds, code=2)
+    assert scripted.requests == []
 
 
 PINNED = {"in_force": V27, "target": placement_message(OTHER)}
@@ -451,7 +490,7 @@ def test_an_interrupt_ends_a_watch_silently(scripted: Scripted) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(f"deployments {each} d" for each in ("get", "forget-load", "delete", "unpin", "export")),
+        *(f"deployments {each} d" for each in ("get", "forget-load", "unpin", "export")),
         *("deployments pin d", "deployments rollback d 3", "deployments update d --mode off"),
         "history d",
     ],
