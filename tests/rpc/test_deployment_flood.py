@@ -21,10 +21,11 @@ from tests.rpc.placements import BEFORE, EXPERTS, GPUS, LAYERS, SLOTS
 from tests.servers import make_config
 from trimtab_client import (
     AsyncClient,
+    AsyncEngineSession,
     DeploymentSpec,
     EngineOptions,
-    EngineSession,
     FailedPreconditionError,
+    Placement,
     Topology,
 )
 from trimtab_server.app import App
@@ -84,7 +85,9 @@ async def trimtab(app: App, *words: str) -> str:
         with redirect_stdout(out):
             return main([*words, "--server", app.address])
 
-    assert await asyncio.to_thread(run) == 0, out.getvalue()
+    # The logs of a server in this process go to the same stream.
+    with structlog.testing.capture_logs():
+        assert await asyncio.to_thread(run) == 0, out.getvalue()
     return out.getvalue()
 
 
@@ -153,13 +156,12 @@ async def test_operators_see_a_flood_and_delete_it_and_metrics_stay_small(tmp_pa
 SPEC = DeploymentSpec("d", LAYERS, EXPERTS, Topology(SLOTS, GPUS))
 
 
-def ask(address: str, deployment: str) -> None:
+async def ask(client: AsyncClient, deployment: str) -> None:
     """A call of an engine that switches by itself."""
-    options = EngineOptions(
-        deployment, SPEC.topology, np.asarray(BEFORE.phy2log), bytes_per_expert=1
-    )
-    with EngineSession(address, options) as session:
-        session.rebalance(np.ones((LAYERS, EXPERTS), np.int64), step=1)
+    options = EngineOptions(deployment=deployment, topology=SPEC.topology, bytes_per_expert=1)
+    placement = Placement.of(BEFORE.phy2log, EXPERTS, GPUS)
+    session = AsyncEngineSession(client, options)
+    await session.rebalance(np.ones((LAYERS, EXPERTS), np.int64), placement, 1)
 
 
 async def test_the_server_says_who_may_create_deployments():
@@ -174,7 +176,7 @@ async def test_the_server_says_who_may_create_deployments():
         refusal = await refused(endpoint.channel, hello=hello())
         assert refusal == ("FAILED_PRECONDITION", only_operators)
         with pytest.raises(FailedPreconditionError, match="create_deployments: operators"):
-            await asyncio.to_thread(ask, endpoint.address, "e")
+            await ask(client, "e")
         assert names(endpoint) == []
         await client.create_deployment(SPEC)
         await group(endpoint.channel)
@@ -186,6 +188,6 @@ async def test_the_server_says_who_may_create_deployments():
             await client.create_deployment(SPEC)
         assert "start its workers, or set it to anyone" in str(failed.value)
         await group(endpoint.channel)
-        await asyncio.to_thread(ask, endpoint.address, "e")
+        await ask(client, "e")
         assert (await client.create_deployment(SPEC)).spec == SPEC, "it exists: nothing is created"
         assert names(endpoint) == ["d", "e"]

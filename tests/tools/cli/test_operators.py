@@ -266,7 +266,10 @@ def test_delete_says_so(cli: Cli, scripted: Scripted) -> None:
 def test_a_deployment_that_cannot_be_deleted_does_not_stop_the_others(
     scripted: Scripted, cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refusal, delete = Failure(grpc.StatusCode.NOT_FOUND, "there is no 'a'"), ["deployments", "delete"]
+    refusal, delete = (
+        Failure(grpc.StatusCode.NOT_FOUND, "there is no 'a'"),
+        ["deployments", "delete"],
+    )
     scripted.answer = pb.DeleteDeploymentResponse()
     scripted.failures.append(refusal)
     assert main([*delete, "a", "b", "c"]) == 1
