@@ -23,8 +23,8 @@ from trimtab_server.engine.expiry import reason_to_expire
 from trimtab_server.engine.usage import Unused, UsagePeriods
 
 LIMITS = SessionConfig(expire_seconds=1000.0, expire_new_seconds=100.0)
-LONG = "unused for 1e+03 s (setting expire_seconds: 1000 s)"
-SHORT = "unused for 100 s (setting expire_new_seconds: 100 s)"
+LONG = "unused for 1000.0 s (setting expire_seconds: 1000 s)"
+SHORT = "unused for 100.0 s (setting expire_new_seconds: 100 s)"
 
 CASES = {
     "in use": (Unused(0.0, is_new=True, is_wanted=False), ""),
@@ -224,22 +224,26 @@ async def test_an_operators_claim_outlives_the_workers(tmp_path):
 
 async def test_an_engine_uses_its_deployment_by_calling(tmp_path):
     async with server(tmp_path) as deployments:
-        engine = Engine(deployments)
-        await engine.asks()
+        await Engine(deployments).asks()
         await until(lambda: unused(deployments) > 0.0)
-        for call in (engine.asks, engine.repeats):
-            before = deployments.find("d")._core.usage._last
-            await call()
-            assert deployments.find("d")._core.usage._last > before
     let_time_pass(tmp_path, 10_000.0)
+    async with server(tmp_path) as deployments:
+        with pytest.raises(errors.FailedPreconditionError, match="a newer process"):
+            await Engine(deployments, incarnation=0).asks()
+        assert unused(deployments) > 5000.0
+        await Engine(deployments, incarnation=2).asks()
+        assert unused(deployments) < 5000.0
+
+
+async def test_the_deployment_of_an_engine_that_has_stopped_expires(tmp_path):
+    """Its session does not end with its process, and does not keep the deployment."""
     async with server(tmp_path, expire_seconds="0.2") as deployments:
-        await until(lambda: not deployments.all())
-        engine = Engine(deployments, incarnation=2)
-        await engine.asks()
-        assert engine.deployment.status.in_force == (1, 0), "it begins anew"
-        # Its session does not end with its process, and does not keep the deployment.
-        assert len(engine.deployment.sessions) == 1
-        await until(lambda: not deployments.all())
+        for incarnation in (1, 2):
+            engine = Engine(deployments, incarnation=incarnation)
+            answer = await engine.asks()
+            assert answer.in_force == (1, 0), "it begins anew"
+            await until(lambda: not deployments.all())
+            assert deployments._store.store.deployments() == []
 
 
 async def test_a_deployment_is_not_deleted_under_a_worker_or_an_engine_that_is_back(tmp_path):

@@ -141,8 +141,8 @@ class SessionConfig:
     )
     create_deployments: Creators = setting(
         "anyone",
-        "Who may create deployments: workers (the first worker or the engine of a deployment), "
-        "operators (trimtab deployments create), or anyone of them.",
+        "Who may create deployments: workers (the first worker or the engine of each), operators "
+        "(trimtab deployments create), or anyone.",
     )
     expire_seconds: float = setting(
         30 * 86400.0,

@@ -193,7 +193,7 @@ class Deployments:
             await self._executor.run(self._delete(name, self._expiry.reason))
 
     async def _delete(self, name: str, reason_of: Callable[[Deployment], str]) -> None:
-        """Delete a deployment, unless the reason is empty when no other can be created."""
+        """Delete a deployment if there is a reason, at a time when nobody can create another."""
         async with self._creating:
             if name not in self._by_name and await self._delete_unread(name):
                 return

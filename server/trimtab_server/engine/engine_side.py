@@ -138,10 +138,10 @@ class EngineSide:
             if self._session is not None and self._last is not None and self._last[0] == key:
                 answer = self._last[1]
                 if answer.switch == self._offered:
-                    self._core.usage.touch()
                     return answer
             if not self._has_session_of(call.setup.incarnation):
                 await self._join(request, number)
+            # The caller may have given up, but the call is the engine's.
             self._core.usage.touch()
             is_new = self._count(call)
             await self._take_split(call)
@@ -168,7 +168,6 @@ class EngineSide:
                 raise FailedPreconditionError(
                     f"incarnation: the last call of Rebalance was not of {switched.incarnation}"
                 )
-            self._core.usage.touch()
             layers_K, rows_KR = switched.layers_K, switched.phy2log_KR
             slots = spec.topology.num_replicas
             require_all(

@@ -32,7 +32,7 @@ def reason_to_expire(unused: Unused, config: SessionConfig, uptime: float) -> st
         limits["expire_new_seconds"] = config.expire_new_seconds
     for setting, limit in limits.items():
         if limit and unused.seconds >= limit and uptime >= min(limit, _MAX_RESPITE_S):
-            return f"unused for {unused.seconds:.3g} s (setting {setting}: {limit:g} s)"
+            return f"unused for {unused.seconds:.1f} s (setting {setting}: {limit:g} s)"
     return ""
 
 

@@ -97,10 +97,11 @@ class Usage:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A context in which a call of its engine runs. One that is accepted calls `touch` too."""
+        """A context in which a call of its engine runs. One that is refused does not use it."""
         self._calls += 1
         try:
             yield
+            self.touch()
         finally:
             self._calls -= 1
 

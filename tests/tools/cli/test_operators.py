@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,38 @@ def test_a_deployment_that_cannot_be_deleted_does_not_stop_the_others(
         (True, None),
     ]
     assert err == "trimtab: a is not deleted: there is no 'a'\n"
+
+
+def test_a_deployment_that_has_come_into_use_is_not_deleted(
+    scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle, used = deployment(unused_seconds=5400.0), deployment(unused_seconds=0.25)
+    names = []
+    for each, name in ((idle, "a"), (idle, "b"), (used, "c")):
+        names.append(pb.Deployment.FromString(each.SerializeToString()))
+        names[-1].spec.name = name
+    scripted.answer = deque(
+        [
+            pb.ListDeploymentsResponse(deployments=names),
+            # Between the list and its turn, a worker of the first has come and gone.
+            pb.GetDeploymentResponse(deployment=used),
+            pb.GetDeploymentResponse(deployment=idle),
+            pb.DeleteDeploymentResponse(),
+        ]
+    )
+    assert main(["deployments", "delete", "--unused-for", "60"]) == 1
+    out, err = capsys.readouterr()
+    assert columns(out)[:3] == [
+        ["deployment", "mode", "unused"],
+        ["a", "active", "1.5 h"],
+        ["b", "active", "1.5 h"],
+    ]
+    assert out.splitlines()[3:] == [
+        "2 deployments unused for at least 60 s to delete",
+        "b is deleted",
+    ]
+    assert err == "trimtab: a is not deleted: it is in use again\n"
+    assert scripted.requests[-1] == pb.DeleteDeploymentRequest(deployment="b")
 
 
 def test_what_is_to_be_deleted_has_to_be_said_in_one_way(cli: Cli, scripted: Scripted) -> None:
