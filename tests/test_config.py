@@ -63,6 +63,7 @@ BAD = [
     ("drain_seconds", "nan", "'nan' is not a number"),
     ("reflection", "maybe", "'maybe' is not true or false"),
     ("effort", "heroic", "'heroic' is not one of fast, balanced"),
+    ("create_deployments", "me", "'me' is not one of anyone, workers, operators"),
     ("log_level", "loud", "'loud' is not one of debug, info"),
     ("device", "tpu", "'tpu' is not auto, cpu, cuda"),
     ("listen", "nowhere", "'nowhere' is not host:port"),

@@ -34,7 +34,7 @@ def promtool(*arguments: str | Path) -> str:
 
 @pytest.mark.process
 def test_the_shipped_configuration_and_rules_are_valid():
-    assert "11 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
+    assert "12 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
 
 
 def test_the_rules_ask_for_metrics_that_there_are() -> None:
@@ -47,7 +47,7 @@ def test_the_rules_ask_for_metrics_that_there_are() -> None:
         r"expr: (.*?)^        (?:for|labels):", RULES.read_text(), re.MULTILINE | re.DOTALL
     )
     asked = {name for each in expressions for name in re.findall(r"trimtab_\w+", each)}
-    assert len(expressions) == 11
+    assert len(expressions) == 12
     assert asked
     assert asked <= shown
 
@@ -62,6 +62,7 @@ LIVE = (
 )
 MODE = 'trimtab_deployment_mode{instance="a",deployment="d",mode="%s"}'
 BY = 'trimtab_deployment_switched_by{instance="a",deployment="d",by="%s"}'
+WITHOUT_METRICS = 'trimtab_deployments_without_metrics{instance="a"}'
 WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
 
 
@@ -89,6 +90,8 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
         ({LIVE % "estimate": "1.5x20", MODE % "active": "0x20"}, None),
         ({LIVE % "reports": "1.5x20", MODE % "active": "1x20"}, None),
         ({LIVE % "estimate": "1.2x20", MODE % "active": "1x20"}, None),
+        ({WITHOUT_METRICS: "3x20"}, "TrimtabDeploymentsWithoutMetrics ticket"),
+        ({WITHOUT_METRICS: "0x20"}, None),
         ({WORKERS % "absent": "3x20"}, "TrimtabWorkersAbsent ticket"),
         ({WORKERS % "absent": "0x20", WORKERS % "connected": "3x20"}, None),
     ],
@@ -104,7 +107,7 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
             "in the shadow",
             "for a moment",
         ),
-        *("balanced", "absent workers", "none"),
+        *("balanced", "deployments without metrics", "none", "absent workers", "all are there"),
     ],
 )
 def test_an_alert_fires_where_somebody_has_to_look(

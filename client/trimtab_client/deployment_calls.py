@@ -36,11 +36,13 @@ class DeploymentCalls(ClientBase):
     ) -> Deployment:
         """Create a deployment before its workers connect, which then have to agree with it.
 
-        You need not call this: the first worker creates the deployment too. If the same deployment
-        exists already, it is returned. Without a `policy` it has the server's default.
+        You need not call this: the first worker creates the deployment too, unless the server's
+        setting create_deployments is "operators". If the same deployment exists already, it is
+        returned. Without a `policy` it has the server's default.
 
         Raises:
             AlreadyExistsError: a deployment of that name has another spec or policy.
+            FailedPreconditionError: the server's setting create_deployments is "workers".
         """
         request = pb.CreateDeploymentRequest(spec=wire.spec_message(spec))
         if policy is not None:
@@ -71,6 +73,8 @@ class DeploymentCalls(ClientBase):
 
     def delete_deployment(self, deployment: str, *, timeout: float | None = None) -> None:
         """Delete a deployment and all that the server remembers about it.
+
+        `DeploymentStatus.unused_seconds` tells which deployments nobody uses any more.
 
         Raises:
             NotFoundError: also if an earlier attempt of this call deleted it, and its answer was

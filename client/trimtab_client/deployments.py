@@ -157,6 +157,8 @@ class DeploymentStatus:
         points: the placements that `roll_back` can return to, oldest first.
         workers: sorted by name. Empty in the result of `deployments`.
         last_judged: the gain of the last switch that could be judged; None if there is none.
+        unused_seconds: time since it had a session, or its engine called. 0 if it is in use, or if
+            the server is too old to say.
     """
 
     in_force: Version | None
@@ -177,6 +179,7 @@ class DeploymentStatus:
     points: tuple[RollbackPoint, ...]
     workers: tuple[WorkerStatus, ...]
     last_judged: Judgement | None = None
+    unused_seconds: float = 0.0
 
     @property
     def past(self) -> tuple[Version, ...]:

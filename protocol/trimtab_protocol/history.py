@@ -81,7 +81,13 @@ class Started(Event, kind="started"):
 
 @dataclass(frozen=True)
 class Deleted(Event, kind="deleted"):
-    """A deployment was deleted. Another that gets its name begins anew."""
+    """A deployment was deleted. Another that gets its name begins anew.
+
+    Attributes:
+        reason: who or what deleted it, for people; empty if its server did not write it yet.
+    """
+
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ _OWN_FIELDS = {
     for kind in KINDS.values()
 }
 
+_LATER_KEYS = {"aborting": "cause", "deleted": "reason"}
+"""The key of a kind that older servers did not write: without it, the text is empty."""
+
 
 def kind_of(event: Event) -> str:
     """The kind of an event, as its line names it."""
@@ -98,6 +101,8 @@ def _event(number: int, values: Mapping[str, Any], where: str) -> Event:
     origin: dict[str, Any] = {"line": number, "deployment": deployment}
     if kind not in KINDS:
         return Other(kind, **origin)
+    if kind in _LATER_KEYS:
+        values = {_LATER_KEYS[kind]: "", **values}
     own = (_field(values, name, where) for name in _OWN_FIELDS[KINDS[kind]])
     event = KINDS[kind](*own, **origin)
     again = values.get("again", False)
@@ -112,8 +117,6 @@ def _field(values: Mapping[str, Any], name: str, where: str) -> Any:
         return Process(*(_field(values, part, where) for part in Process._fields))
     if name == "placement" and values.get(name) is None:
         return None
-    if name == "cause" and name not in values:
-        return ""  # histories of servers that did not write it yet
     return _read(values, name, where, _READERS[name])
 
 

@@ -64,7 +64,8 @@ class App:
         )
         use_threads = partial(_use_threads, config.solver.solver_threads)
         self.queue = SolverQueue(config.solver.queue_size, recorder, use_threads)
-        metrics, sessions = DeploymentMetrics(recorder.registry), config.sessions
+        sessions, max_shown = config.sessions, config.metrics.max_deployment_series
+        metrics = DeploymentMetrics(recorder.registry, max_shown=max_shown)
         self._history = History(config.history, metrics.history_lost)
         store = StoreThread(partial(_make_store, sessions.store), self._history.barrier)
         observers = Observers(self._history, metrics)

@@ -147,6 +147,7 @@ STATUS = DeploymentStatus(
         ),
     ),
     last_judged=JUDGED,
+    unused_seconds=5400.0,
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
     **{

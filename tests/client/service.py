@@ -181,7 +181,7 @@ HOLD = "hold"
 
 @dataclass
 class ScriptedDeployments(DeploymentServiceServicer):
-    """Fails as scripted, then answers with what is to be answered.
+    """Fails as scripted, then answers with what is to be answered: once each if that is a deque.
 
     `watches`: what the next watches do, one each: answers, then how they end, which is by
     themselves unless the last step is a failure or HOLD. `held`: released when one comes to
@@ -213,7 +213,7 @@ class ScriptedDeployments(DeploymentServiceServicer):
         self.requests.append(request)
         if self.failures:
             self.failures.popleft().abort(context)
-        return self.answer
+        return self.answer.popleft() if isinstance(self.answer, deque) else self.answer
 
     CreateDeployment = GetDeployment = ListDeployments = UpdatePolicy = _answer
     DeleteDeployment = ForgetLoad = GetPlacement = ListDecisions = _answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import urllib.request
 from dataclasses import replace
 
@@ -155,6 +156,89 @@ def test_a_deployment_has_all_its_series_from_the_start_and_none_after_its_end(
     for _ in range(2):  # harmless when repeated
         metrics.deployment_closed("d")
         assert lines(registry) == one
+
+
+def shown(registry: CollectorRegistry) -> set[str]:
+    """The deployments that have series."""
+    return {name for line in lines(registry) for name in re.findall(r'deployment="(.+?)"', line)}
+
+
+def without(registry: CollectorRegistry) -> float | None:
+    return registry.get_sample_value("trimtab_deployments_without_metrics")
+
+
+def tell_everything(metrics: DeploymentMetrics, deployment: str) -> None:
+    """Each event of a deployment once, but its end."""
+    metrics.rollout_changed(deployment, OFFERED._replace(paused="an operator asked"))
+    metrics.rollout_changed(deployment, IDLE)
+    metrics.switch_progressed(deployment, "aborted")
+    metrics.switch_aborted(deployment, Cause.LATE)
+    metrics.message_received("report")
+    metrics.message_delayed(deployment)
+    metrics.report_handled(deployment, "accepted", None)
+    metrics.answer_ignored(deployment)
+    metrics.status_refreshed(deployment, STATUS)
+    metrics.placement_applied(deployment, 3, 300)
+    metrics.decision_made(deployment, Decision(Reason.IMPROVED, CANDIDATE, CERTAINTY), 0.1, JUDGED)
+    metrics.alarm(deployment, "why", mismatch=True)
+
+
+def test_only_so_many_deployments_have_series(registry: CollectorRegistry, clock: Clock) -> None:
+    metrics, names = DeploymentMetrics(registry, clock, max_shown=2), ["a", "b", "c", "d"]
+    for count, name in enumerate(names, start=1):
+        metrics.rollout_changed(name, OFFERED)
+        tell_everything(metrics, name)
+        assert without(registry) == max(0, count - 2)
+    assert shown(registry) == {"a", "b"}
+    # What has no deployment as a label counts all of them.
+    for name, labels, times in (
+        ("trimtab_session_messages_total", {"kind": "report"}, 4),
+        ("trimtab_switch_phase_duration_seconds_count", {"phase": "offered"}, 4),
+        ("trimtab_decision_duration_seconds_count", {}, 4),
+    ):
+        assert registry.get_sample_value(name, labels) == times, name
+    # And nobody misses an alarm.
+    alarms = [
+        registry.get_sample_value("trimtab_alarms_total", {"deployment": name})
+        for name in ("a", "b", "", "c")
+    ]
+    assert alarms == [1, 1, 2, None]
+
+
+def test_a_deployment_that_goes_makes_room_for_another(
+    registry: CollectorRegistry, clock: Clock
+) -> None:
+    metrics = DeploymentMetrics(registry, clock, max_shown=2)
+    for name in ("a", "b", "c", "d"):
+        metrics.rollout_changed(name, OFFERED._replace(sessions=7, paused="an operator asked"))
+    metrics.deployment_closed("d")
+    assert (shown(registry), without(registry)) == ({"a", "b"}, 1)
+    metrics.deployment_closed("a")
+    assert (shown(registry), without(registry)) == ({"b"}, 1)
+    clock.now += 10
+    metrics.status_refreshed("c", STATUS)
+    assert (shown(registry), without(registry)) == ({"b", "c"}, 0)
+    # Its series are as if it had had them all the time, but for what happened meanwhile.
+    for name, labels, value in (
+        ("trimtab_sessions", {}, 7),
+        ("trimtab_switch_phase", {"phase": "offered"}, 1),
+        ("trimtab_switch_phase_age_seconds", {}, 10),
+        ("trimtab_deployment_paused", {}, 1),
+        ("trimtab_deployment_paused_info", {"reason": "an operator asked"}, 1),
+        ("trimtab_workers", {"state": "absent"}, 1),
+    ):
+        assert registry.get_sample_value(name, {"deployment": "c", **labels}) == value, name
+
+
+def test_an_event_of_a_deployment_that_there_is_not_creates_no_series(
+    registry: CollectorRegistry, clock: Clock
+) -> None:
+    metrics, before = DeploymentMetrics(registry, clock), lines(registry)
+    metrics.alarm("never-created", "the store failed", mismatch=False)
+    metrics.message_delayed("never-created")
+    assert [line.split()[0] for line in lines(registry)] == [line.split()[0] for line in before]
+    alarms = registry.get_sample_value("trimtab_alarms_total", {"deployment": ""})
+    assert alarms == 1
 
 
 def test_decisions_are_counted_by_reason_and_show_their_imbalance(

@@ -128,8 +128,10 @@ async def test_workers_have_to_agree_with_a_created_deployment(endpoint, client)
 
 async def test_creating_the_same_again_changes_nothing(client):
     created = await client.create_deployment(SPEC, Policy(mode="off"))
-    assert await client.create_deployment(SPEC, Policy(mode="off")) == created
-    assert await client.create_deployment(SPEC) == created
+    for policy in (Policy(mode="off"), None):
+        again = await client.create_deployment(SPEC, policy)
+        assert (again.spec, again.policy) == (created.spec, created.policy)
+        assert again.status.unused_seconds > created.status.unused_seconds, "nobody has used it"
     other = DeploymentSpec("d", LAYERS + 1, EXPERTS, Topology(SLOTS, GPUS), first_layer=3)
     with pytest.raises(AlreadyExistsError, match="num_layers"):
         await client.create_deployment(other)

@@ -19,7 +19,7 @@ from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.rpc.admission import SESSIONS
 
-SILENT = ("ABORTED", "no message came from the worker for 0.2 s")
+SILENT = ("ABORTED", "no message came from the worker for 0.2 s (setting lease_seconds)")
 
 
 # Floods.
@@ -76,7 +76,8 @@ async def test_a_worker_that_begins_too_many_sessions_is_told_when_to_retry():
         _, details = await over.end()
         assert details == (
             "worker 'w0' of 'd' begins sessions too often: "
-            "20 at once and then 1 a second are the limit"
+            "20 at once and then 1 a second are the limit, which no setting changes: "
+            "wait longer between two"
         )
         assert 0 < retry_seconds(await failure(over.call.read(), "RESOURCE_EXHAUSTED")) <= 1
         # Nobody else is kept out, and the session that there is goes on.
@@ -103,15 +104,20 @@ async def test_sessions_over_the_limit_are_refused_until_one_ends():
 async def test_deployments_over_the_limit_are_refused_until_one_is_unused():
     async with endpoint_of(max_deployments=1) as endpoint:
         first = await joined(endpoint.channel, hello(0, 2, deployment="one"))
-        limit = ("RESOURCE_EXHAUSTED", "1 deployments are this server's limit")
-        assert await refused(endpoint.channel, hello=hello(deployment="two")) == limit
+        code, details = await refused(endpoint.channel, hello=hello(deployment="two"))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert details.startswith(
+            "there is no room for deployment 'two': 1 deployments are the limit of this server "
+            "(setting max_deployments): delete some (trimtab deployments delete --unused-for "
+        )
         await first.leave()
         await until(lambda: not endpoint.deployments.all())
         # It has had a complete group, and is remembered.
         (last,) = await group(endpoint.channel, workers=1, deployment="three")
         await last.leave()
         await endpoint.deployments.find("three").wait_idle()
-        assert await refused(endpoint.channel, hello=hello(deployment="four")) == limit
+        code, details = await refused(endpoint.channel, hello=hello(deployment="four"))
+        assert (code, "(setting max_deployments)" in details) == ("RESOURCE_EXHAUSTED", True)
 
 
 # Sizes.
@@ -242,7 +248,8 @@ async def test_a_worker_that_does_not_read_for_a_lease_loses_its_session():
             await asyncio.gather(reporting, return_exceptions=True)
         (end,) = [entry for entry in logs if entry["event"] == "call ended"]
         # It has not read the status either.
-        assert (end["code"], end["reason"]) == ("CANCELLED", "the worker read nothing for 1 s")
+        read_nothing = "the worker read nothing for 1 s (setting lease_seconds)"
+        assert (end["code"], end["reason"]) == ("CANCELLED", read_nothing)
 
 
 async def test_a_newer_session_replaces_one_that_does_not_read():

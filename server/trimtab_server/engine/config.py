@@ -12,6 +12,9 @@ from trimtab_server.setting import between, device_spec, setting
 Effort = Literal["fast", "balanced"]
 BackendName = Literal["auto", "reference", "cpu", "cuda"]
 
+Creators = Literal["anyone", "workers", "operators"]
+"""Who may create deployments."""
+
 
 @dataclass(frozen=True)
 class SolverConfig:
@@ -71,6 +74,9 @@ class Limits:
     max_top_k: int = setting(
         64, "Largest top_k that a request may ask for.", unit="packs", rule=between(1, 1 << 16)
     )
+
+
+_CENTURY = 100 * 365 * 86400.0
 
 
 def _balances(value: str) -> str | None:
@@ -139,4 +145,24 @@ class SessionConfig:
     )
     max_deployments: int = setting(
         1024, "Maximum number of deployments.", unit="deployments", rule=between(1, 1 << 20)
+    )
+    create_deployments: Creators = setting(
+        "anyone",
+        "Who may create deployments: workers (the first worker or the engine of each), operators "
+        "(trimtab deployments create), or anyone.",
+    )
+    expire_seconds: float = setting(
+        30 * 86400.0,
+        "Time after which a deployment is deleted that has had no session, and no call of its "
+        "engine; 0 for never. One that is pinned or paused is not deleted, since an operator "
+        "wants it.",
+        unit="seconds",
+        rule=between(0, _CENTURY),
+    )
+    expire_new_seconds: float = setting(
+        3600.0,
+        "The same for a deployment that a worker or an engine created, and that never had a "
+        "complete group; 0 for never. One that an operator created waits for its workers.",
+        unit="seconds",
+        rule=between(0, _CENTURY),
     )

@@ -19,6 +19,7 @@ from trimtab_server.engine.operator_side import OperatorSide
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.status import Status
+from trimtab_server.engine.usage import Unused, UsagePeriods
 from trimtab_server.engine.worker_side import WorkerSide
 from trimtab_server.loads.estimates import Loads
 from trimtab_server.policy.decide import Decision
@@ -107,6 +108,16 @@ class Deployment:
         """Whether it has no session, and the store has nothing of it."""
         return not self._core.sessions and not self._core.store.has_definition
 
+    @property
+    def unused(self) -> Unused:
+        """What says whether it has expired."""
+        record, by_operator = self.durable, self._core.store.definition.by_operator
+        return Unused(
+            seconds=self._core.unused_seconds,
+            is_new=record.epoch is None and not by_operator,
+            is_wanted=record.pinned is not None or record.paused is not None,
+        )
+
     def load(self) -> Loads:
         """Tokens of each expert a step, as all workers have reported, float64 [L, E]."""
         return self._core.loads.load()
@@ -128,6 +139,10 @@ class Deployment:
             StoreError: the counters cannot be loaded.
         """
         await self._core.start()
+
+    async def save_usage(self, periods: UsagePeriods) -> None:
+        """See `DeploymentCore.save_usage`."""
+        await self._core.save_usage(periods)
 
     async def save_counters(self) -> None:
         """Save what the workers have counted, if they have reported since the last time.

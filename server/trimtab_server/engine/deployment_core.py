@@ -7,8 +7,10 @@ the call that asked for it is cancelled: whatever was made durable must have its
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from trimtab_server.engine.rollout_driver import (
 )
 from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.engine.sessions import Sessions
+from trimtab_server.engine.usage import Usage, UsagePeriods
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Origin, Record
@@ -57,6 +60,7 @@ class DeploymentCore:
         sessions: the open sessions.
         loads: what the workers have reported.
         is_observed: whether its engine only reports, and switches as its own policy says.
+        usage: when it was used last.
         gpu_loads: predicts the load of each GPU, by how the engine divides tokens over replicas.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
@@ -78,6 +82,7 @@ class DeploymentCore:
         self.loads = LoadAggregator(
             spec.num_layers, spec.num_experts, smoothing, events, self._reporting_group
         )
+        self.usage = Usage(store.definition.used_until)
         self.is_observed = False
         self.gpu_loads: GpuLoads = even_loads
         self.is_deleted = False
@@ -113,6 +118,14 @@ class DeploymentCore:
         if pinned is None:
             return None
         return f"the deployment is pinned to {pinned.digest.hex()[:12]}: unpin it first"
+
+    @property
+    def unused_seconds(self) -> float:
+        """Seconds since it had a session, or its engine called; 0 if it is in use."""
+        # The session of an engine that switches by itself does not end with its process.
+        if self.sessions and not self.spec.by_engine:
+            return 0.0
+        return self.usage.unused_seconds
 
     async def start(self) -> None:
         """Restore what the workers had counted. Call this once, before all else.
@@ -273,3 +286,22 @@ class DeploymentCore:
         if self.rollout.record.epoch is not None:
             await self.store.save_counters(unsaved)
             self.loads.mark_saved(unsaved)
+
+    async def save_usage(self, periods: UsagePeriods) -> None:
+        """Store until when the deployment counts as used, if the store has to be told.
+
+        Raises:
+            StoreError: it was not stored; the next call tries again.
+        """
+        stored = self.store.definition.used_until
+        used_until = periods.to_store(stored, self.unused_seconds, time.time())
+        if used_until is not None:
+            with suppress(NotFoundError):
+                await self.run_exclusive(partial(self._save_usage, used_until))
+
+    async def _save_usage(self, used_until: float) -> None:
+        definition = replace(self.store.definition, used_until=used_until)
+        # What never had a complete group, and what no operator has changed, is not stored.
+        if self.store.has_definition:
+            await self.store.save_definition(definition)
+        self.store.definition = definition

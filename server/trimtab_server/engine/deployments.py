@@ -10,21 +10,22 @@ from trimtab_protocol.history import Deleted
 from trimtab_server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
-    ResourceExhaustedError,
     UnavailableError,
     require,
 )
+from trimtab_server.engine import creation
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.engine_side import EngineAnswer, EngineRequest
 from trimtab_server.engine.events import RETRY_AFTER_S, DeploymentEvents
+from trimtab_server.engine.expiry import Expiry
+from trimtab_server.engine.hello_limit import HelloLimit
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.periodic_tasks import PeriodicTasks
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.rate_limit import KeyedRateLimiter, RateLimit
 from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.store_thread import StoreThread
@@ -32,12 +33,6 @@ from trimtab_server.engine.stored_deployment import StoredDeployment
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.epochs import MAX_LOST
 from trimtab_server.store.errors import StoreError
-
-_MAX_NAME_SHOWN = 200
-
-_HELLO_LIMIT = RateLimit(per_second=1.0, burst=20)
-"""Of one worker. Our client waits 0.2 to 10 s before it tries again, and a Hello costs the server
-about a millisecond."""
 
 
 class Deployments:
@@ -63,8 +58,9 @@ class Deployments:
         self._store = store
         self._by_name: dict[str, Deployment] = {}
         self._periodic = PeriodicTasks(config, self._by_name)
+        self._expiry = Expiry(config, self._by_name, self._delete_expired)
         self._numbers = itertools.count(1)
-        self._hello_limiter = KeyedRateLimiter(_HELLO_LIMIT)
+        self._hellos = HelloLimit()
         self._creating = asyncio.Lock()
         self._executor = SerialExecutor()
         self._draining = False
@@ -88,29 +84,18 @@ class Deployments:
             await self._store.close()
             raise
         self._periodic.start()
+        self._expiry.start()
 
     def admit(self, deployment: str, worker: str) -> None:
-        """Count a worker's Hello.
-
-        Raises:
-            ResourceExhaustedError: the worker sends too many.
-        """
-        now = asyncio.get_running_loop().time()
-        delay = self._hello_limiter.acquire((deployment, worker), now)
-        if delay:
-            limit = _HELLO_LIMIT
-            raise ResourceExhaustedError(
-                f"worker {worker!r} of {deployment!r} begins sessions too often: "
-                f"{limit.burst} at once and then {limit.per_second:g} a second are the limit",
-                delay,
-            )
+        """See `HelloLimit`."""
+        self._hellos.admit(deployment, worker)
 
     async def rebalance(self, request: EngineRequest) -> EngineAnswer:
         """Answer an engine that switches by itself. The first call creates the deployment.
 
         Raises:
             InvalidArgumentError: the report has fallen, or is of another shape.
-            FailedPreconditionError: the call does not fit the deployment.
+            FailedPreconditionError: the call does not fit the deployment, or may not create it.
             ResourceExhaustedError: the server has its largest number of deployments, or the solver
                 has too much to do.
             UnavailableError: the store failed, or the server drains.
@@ -126,7 +111,7 @@ class Deployments:
 
         Raises:
             InvalidArgumentError: the worker names a term that cannot exist.
-            FailedPreconditionError: the worker does not fit its deployment.
+            FailedPreconditionError: the worker does not fit its deployment, or may not create it.
             SessionClosedError: the worker cannot join now.
             ResourceExhaustedError: the server has its largest number of deployments.
             UnavailableError: the store failed, or the server drains.
@@ -151,7 +136,7 @@ class Deployments:
             NotFoundError: there is none of this name.
         """
         if name not in self._by_name:
-            raise NotFoundError(f"there is no deployment {name[:_MAX_NAME_SHOWN]!r}")
+            raise NotFoundError(f"there is no deployment {creation.shown(name)}")
         return self._by_name[name]
 
     def all(self) -> list[Deployment]:
@@ -171,6 +156,7 @@ class Deployments:
         Raises:
             InvalidArgumentError: the policy is invalid.
             AlreadyExistsError: a deployment of this name exists and differs.
+            FailedPreconditionError: only workers and engines may create deployments.
             ResourceExhaustedError: the server has its largest number of deployments.
             UnavailableError: the store failed.
         """
@@ -183,13 +169,13 @@ class Deployments:
             known = self._by_name.get(name)
             if known is not None:
                 known.require_same(spec, policy)
+                await known.operators.claim()
                 return known
-            definition = StoredDeployment(spec, policy(self._default_policy))
-            store = DeploymentStore(name, definition, self._store)
-            self._require_room()
+            creation.require_operator_may_create(self._config, name)
+            store = self._new(name, spec, policy(self._default_policy), by_operator=True)
             with self._events(name).reporting_store_errors():
                 spec.require_same_sizes(await store.load_record(), name)
-                await store.save_definition(definition)
+                await store.save_definition(store.definition)
                 return await self._start(store)
 
     async def delete(self, name: str) -> None:
@@ -200,13 +186,21 @@ class Deployments:
             FailedPreconditionError: it has sessions.
             UnavailableError: the store failed, and the deployment still exists.
         """
-        await self._executor.run(self._delete(name))
+        await self._executor.run(self._delete(name, lambda _: "an operator deleted it"))
 
-    async def _delete(self, name: str) -> None:
+    async def _delete_expired(self, name: str) -> None:
+        if name in self._by_name and not self._draining:
+            await self._executor.run(self._delete(name, self._expiry.reason))
+
+    async def _delete(self, name: str, reason_of: Callable[[Deployment], str]) -> None:
+        """Delete a deployment if there is a reason, at a time when nobody can create another."""
         async with self._creating:
             if name not in self._by_name and await self._delete_unread(name):
                 return
             deployment = self.find(name)
+            reason = reason_of(deployment)
+            if not reason:
+                return
             if deployment.spec.by_engine:
                 # Its session has no stream that could end. The next call makes it anew.
                 deployment.engine.leave()
@@ -222,7 +216,7 @@ class Deployments:
                 await deployment.wait_idle()
                 with self._events(name).reporting_store_errors():
                     await self._store.call(self._store.store.delete, name)
-                deployment.events.note(Deleted())
+                deployment.events.note(Deleted(reason))
             except UnavailableError:
                 self._by_name[name] = deployment
                 deployment.mark_deleted(False)
@@ -249,6 +243,7 @@ class Deployments:
 
     async def close(self) -> None:
         """Finish what has begun, and close the store. Repeated calls do nothing."""
+        await self._expiry.stop()
         if await self._periodic.stop():
             await self._executor.wait_idle()
             await self._periodic.save_all()
@@ -311,10 +306,18 @@ class Deployments:
         return deployment
 
     async def _create_for_worker(self, name: str, spec: DeploymentSpec) -> Deployment:
-        self._require_room()
-        definition = StoredDeployment(spec, self._default_policy)
+        creation.require_worker_may_create(self._config, name)
+        store = self._new(name, spec, self._default_policy, by_operator=False)
         with self._events(name).reporting_store_errors():
-            return await self._start(DeploymentStore(name, definition, self._store))
+            return await self._start(store)
+
+    def _new(
+        self, name: str, spec: DeploymentSpec, policy: Policy, *, by_operator: bool
+    ) -> DeploymentStore:
+        """The store of a deployment that is to be created, if there is room for it."""
+        creation.require_room(self._config, name, len(self._by_name))
+        definition = StoredDeployment(spec, policy, by_operator, self._expiry.used_until())
+        return DeploymentStore(name, definition, self._store)
 
     async def _start(self, store: DeploymentStore) -> Deployment:
         record, name = await store.load_record(), store.name
@@ -327,11 +330,6 @@ class Deployments:
     @property
     def _default_policy(self) -> Policy:
         return Policy(mode=Mode(self._config.balance))
-
-    def _require_room(self) -> None:
-        limit = self._config.max_deployments
-        if len(self._by_name) >= limit:
-            raise ResourceExhaustedError(f"{limit} deployments are this server's limit")
 
     def _events(self, name: str) -> DeploymentEvents:
         return DeploymentEvents(name, self.observer)

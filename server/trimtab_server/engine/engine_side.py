@@ -108,7 +108,8 @@ class EngineSide:
                 engine has called.
             ResourceExhaustedError: the solver has too much to do.
         """
-        return await self._executor.run(self._rebalance(request, number))
+        with self._core.usage.call():
+            return await self._executor.run(self._rebalance(request, number))
 
     async def switched(self, switched: SwitchedLayers) -> Version:
         """Note layers that the engine has switched; returns the version in force.
@@ -117,7 +118,8 @@ class EngineSide:
             InvalidArgumentError: the deployment has no such layers, slots or experts.
             FailedPreconditionError: no call of `rebalance` came from this process of the engine.
         """
-        return await self._executor.run(self._switched(switched))
+        with self._core.usage.call():
+            return await self._executor.run(self._switched(switched))
 
     async def wait_idle(self) -> None:
         """Return once all calls have been answered, also those whose callers have given up."""
@@ -139,6 +141,8 @@ class EngineSide:
                     return answer
             if not self._has_session_of(call.setup.incarnation):
                 await self._join(request, number)
+            # The caller may have given up, but the call is the engine's.
+            self._core.usage.touch()
             is_new = self._count(call)
             await self._take_split(call)
             await self._follow(request, number)

@@ -24,6 +24,22 @@ class OperatorSide:
         self._core = core
         self._automation = automation
 
+    async def claim(self) -> None:
+        """Keep the deployment as one that an operator has created.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        core = self._core
+
+        async def claim() -> None:
+            claimed = replace(core.store.definition, by_operator=True)
+            with core.events.reporting_store_errors():
+                await core.store.save_definition(claimed)
+            core.store.definition = claimed
+
+        await core.run_exclusive(claim)
+
     async def move_to(self, target: Placement, order: Sequence[int] = ()) -> None:
         """Begin a rollout to a placement, in switches that the workers have room for.
 

@@ -134,7 +134,8 @@ class SolverQueue:
         if self._turn.locked() and self._waiting >= self._size:
             self._observer.queue_rejected("full")
             raise ResourceExhaustedError(
-                f"the solver's queue is full ({self._size} jobs)", self.retry_after()
+                f"the solver's queue is full: {self._size} jobs wait (setting queue_size)",
+                self.retry_after(),
             )
 
     def _count_waiting(self, change: int) -> None:

@@ -81,6 +81,7 @@ class Status:
         past: placements to which it can be rolled back, the oldest first.
         last_judgement: the result of the last switch that could be judged; None if there is none.
         switched_by: who moves the weights.
+        unused_seconds: time since it had a session, or its engine called; 0 if it is in use.
     """
 
     in_force: Version | None
@@ -103,6 +104,7 @@ class Status:
     past: tuple[Served, ...]
     last_judgement: Judgement | None = None
     switched_by: str = SwitchedBy.WORKERS
+    unused_seconds: float = 0.0
 
     @property
     def absent(self) -> int:

@@ -43,6 +43,7 @@ def build_status(
         decisions=dict(decisions.counts),
         switched_by=core.spec.switched_by,
         past=tuple(each for each in record.past if each.version != record.in_force),
+        unused_seconds=core.unused_seconds,
     )
 
 

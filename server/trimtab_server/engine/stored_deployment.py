@@ -14,16 +14,25 @@ from trimtab_server.store.errors import StoreCorruptError
 
 @dataclass(frozen=True)
 class StoredDeployment:
-    """A deployment's spec, from its first worker or an operator, and its policy."""
+    """A deployment's spec, from its first worker or an operator, and its policy.
+
+    Attributes:
+        by_operator: whether an operator created it, or it is unknown who did.
+        used_until: until when it counts as used, in seconds on the wall clock: see `UsagePeriods`.
+            None if that is unknown.
+    """
 
     spec: DeploymentSpec
     policy: Policy
+    by_operator: bool = True
+    used_until: float | None = None
 
     def encode(self) -> str:
         """This as JSON, which later versions can read too."""
         # The store's format calls the spec "facts".
         values: dict[str, Any] = {"facts": asdict(self.spec), "policy": asdict(self.policy)}
         values["policy"]["mode"] = self.policy.mode.value
+        values |= {"by_operator": self.by_operator, "used_until": self.used_until}
         return json.dumps(values)
 
     @classmethod
@@ -38,8 +47,12 @@ class StoredDeployment:
             spec, policy = values["facts"], values["policy"]
             topology, mode = Topology(**spec["topology"]), Mode(policy["mode"])
             kept = _migrated(policy)
+            used_until = values.get("used_until")
             return cls(
-                DeploymentSpec(**{**spec, "topology": topology}), Policy(**{**kept, "mode": mode})
+                DeploymentSpec(**{**spec, "topology": topology}),
+                Policy(**{**kept, "mode": mode}),
+                bool(values.get("by_operator", True)),
+                None if used_until is None else float(used_until),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StoreCorruptError(f"a spec cannot be read: {error!r}") from error

@@ -59,6 +59,8 @@ class WorkerSide:
 
     def leave(self, session: WorkerSession) -> None:
         """End a session. Returns at once, so that a cancelled call can still do it."""
+        if session.number in self._admitted and not self._core.spec.by_engine:
+            self._core.usage.touch()
         self._admitted.discard(session.number)
         if self._core.sessions.remove(session.number):
             self._core.submit(lambda: self._left(session))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_server.setting import host_and_port, setting
+from trimtab_server.setting import between, host_and_port, setting
 
 OFF = "off"
 
@@ -24,4 +24,11 @@ class MetricsConfig:
         "chooses the port.",
         unit="address",
         rule=_rule,
+    )
+    max_deployment_series: int = setting(
+        256,
+        "Maximum number of deployments that have series of their own in /metrics. The others are "
+        "only counted, by trimtab_deployments_without_metrics, until one that has series is gone.",
+        unit="deployments",
+        rule=between(0, 1 << 20),
     )

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from trimtab_server.metrics.family import SECONDS, Family, defined_in
 
+WITHOUT_METRICS = Family(
+    "trimtab_deployments_without_metrics",
+    "Deployments without series of their own, since others have as many as the setting "
+    "max_deployment_series allows. Metrics without the label deployment still count them.",
+)
 SESSIONS = Family("trimtab_sessions{deployment}", "Open sessions of workers.")
 MESSAGES = Family(
     "trimtab_session_messages_total{kind}",
@@ -51,7 +56,8 @@ PAUSED = Family(
 )
 ALARMS = Family(
     "trimtab_alarms_total{deployment}",
-    "Alarms: events that an operator should look at. The server's log has the reason of each.",
+    "Alarms: events that an operator should look at. The server's log has the reason of each. "
+    "Those of deployments without series of their own have an empty deployment.",
 )
 DECISIONS = Family(
     "trimtab_decisions_total{deployment,reason}",

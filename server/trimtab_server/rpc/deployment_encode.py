@@ -131,6 +131,7 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         last_judged=None if status.last_judgement is None else _judgement(status.last_judgement),
         past=[switch_pb2.Version(**each.version._asdict()) for each in status.past],
         points=[_point(each) for each in status.past],
+        unused_seconds=status.unused_seconds,
         workers=[_worker(each) for each in status.workers] if workers else [],
     )
 

@@ -156,8 +156,13 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     ) -> None:
         self._deployments.observer.message_delayed(deployment.name)
         if stream.delays == 1:
-            worker, limit = session.request.hello.worker, self._config.messages_per_second
-            log.warning("too many messages", deployment=deployment.name, worker=worker, most=limit)
+            log.warning(
+                "too many messages",
+                deployment=deployment.name,
+                worker=session.request.hello.worker,
+                setting="messages_per_second",
+                most=self._config.messages_per_second,
+            )
 
     def _count(self, message: session_service_pb2.SessionRequest) -> None:
         self._deployments.observer.message_received(message.WhichOneof("message") or "none")

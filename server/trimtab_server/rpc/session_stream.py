@@ -72,4 +72,6 @@ class SessionStream:
             async with asyncio.timeout(self._lease):
                 return await operation
         except TimeoutError:
-            raise SessionClosedError(f"{failure} for {self._lease:g} s") from None
+            raise SessionClosedError(
+                f"{failure} for {self._lease:g} s (setting lease_seconds)"
+            ) from None

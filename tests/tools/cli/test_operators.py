@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.tools.cli.conftest import Cli
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import Placement, Policy, Version
+from trimtab_tools.cli import main
 from trimtab_tools.cli.deployments import policy_flags
 
 V27, V7 = switch_pb2.Version(epoch=2, generation=7), switch_pb2.Version(generation=7)
@@ -64,13 +66,15 @@ def test_a_list_has_a_line_for_each_deployment(cli: Cli, scripted: Scripted) -> 
     header, busy, bare = columns(out)
     assert header == [
         *("deployment", "mode", "workers", "absent", "in force", "predicted", "measured"),
-        *("switch", "last decision"),
+        *("unused", "switch", "last decision"),
     ]
-    assert busy == ["d", "paused", "1", "1", "2.7", "1.750", "2.250", "offered", "improved"]
+    assert busy == [
+        *("d", "paused", "1", "1", "2.7", "1.750", "2.250", "1.5 h", "offered", "improved"),
+    ]
     first, second, _ = out.splitlines()
     for name, words in (("mode", "paused"), ("last decision", "improved")):
         assert first.index(name) == second.index(words)
-    assert bare == ["d", "active", "0", "0", "-", "-", "-", "idle", "-"]
+    assert bare == ["d", "active", "0", "0", "-", "-", "-", "-", "idle", "-"]
 
 
 def test_a_deployment_is_shown_as_paused_or_pinned_if_it_is(cli: Cli, scripted: Scripted) -> None:
@@ -93,7 +97,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
     scripted.answer = pb.GetDeploymentResponse(deployment=DEPLOYMENT_MESSAGE)
     out = cli.out("deployments", "get", "d")
 
-    head, status, policy, workers = out.split("\n\n")
+    head, status, policy, points, workers = out.split("\n\n")
     assert head == (
         "d: 3 layers of 4 experts in 6 slots on 2 GPUs, 2 nodes, 2 router groups, of m, "
         "from its layer 5 on"
@@ -112,6 +116,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
         "switching to": "2.8",
         "not ready": "the switch to 2.8 is offered",
         "workers": "1 connected, 1 absent",
+        "unused for": "1.5 h",
         "step": "99",
         "oldest report": "1.5 s",
         "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer, of 7 with load",
@@ -120,7 +125,6 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
         "last decision": "improved, step 90, 2026-11-23 15:04:05Z",
         "last switch kept": "75%, of step 26",
         "decisions": "2 improved, 1 of_the_future",
-        "can go back to": "1.0, 2.0",
     }
     (known,) = (line for line in status.splitlines() if line.startswith("  known"))
     assert known.split("  ")[-1].strip() == (
@@ -131,6 +135,11 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
         ["mode", "shadow"],
         ["half_life_steps", "16"],
         ["window_steps", "0"],
+    ]
+    assert columns(points) == [
+        ["can go back to", "in force since", "until", "cause", "imbalance"],
+        ["1.0", "2026-11-23 15:00:00Z", "2026-11-23 16:00:00Z", "started", "1.500"],
+        ["2.0", "-", "-", "unknown", "-"],
     ]
     assert [line.split() for line in workers.splitlines()[1:]] == [
         ["w0", "connected", "0", "5", "99", "0.5", "s"],
@@ -260,8 +269,78 @@ def test_forget_load_says_so(cli: Cli, scripted: Scripted) -> None:
 def test_delete_says_so(cli: Cli, scripted: Scripted) -> None:
     scripted.answer = pb.DeleteDeploymentResponse()
     assert cli.out("deployments", "delete", "d") == "d is deleted\n"
-    assert cli.json("deployments", "delete", "d") == {"deployment": "d", "deleted": True}
+    told = {"deployment": "d", "deleted": True, "error": None}
+    assert cli.json("deployments", "delete", "d") == [told]
     assert scripted.requests == [pb.DeleteDeploymentRequest(deployment="d")] * 2
+    # A name that is given twice is deleted once.
+    assert cli.out("deployments", "delete", "d", "d") == "d is deleted\n"
+
+
+def test_a_deployment_that_cannot_be_deleted_does_not_stop_the_others(
+    scripted: Scripted, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal, delete = (
+        Failure(grpc.StatusCode.NOT_FOUND, "there is no 'a'"),
+        ["deployments", "delete"],
+    )
+    scripted.answer = pb.DeleteDeploymentResponse()
+    scripted.failures.append(refusal)
+    assert main([*delete, "a", "b", "c"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "b is deleted\nc is deleted\n"
+    assert err == "trimtab: a is not deleted: there is no 'a'\n"
+    scripted.failures.append(refusal)
+    assert main([*delete, "a", "b", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [(each["deleted"], each["error"]) for each in json.loads(out)] == [
+        (False, "there is no 'a'"),
+        (True, None),
+    ]
+    assert err == "trimtab: a is not deleted: there is no 'a'\n"
+
+
+def test_a_deployment_that_has_come_into_use_is_not_deleted(
+    scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle, used = deployment(unused_seconds=5400.0), deployment(unused_seconds=0.25)
+    names = []
+    for each, name in ((idle, "a"), (idle, "b"), (used, "c")):
+        names.append(pb.Deployment.FromString(each.SerializeToString()))
+        names[-1].spec.name = name
+    scripted.answer = deque(
+        [
+            pb.ListDeploymentsResponse(deployments=names),
+            # Between the list and its turn, a worker of the first has come and gone.
+            pb.GetDeploymentResponse(deployment=used),
+            pb.GetDeploymentResponse(deployment=idle),
+            pb.DeleteDeploymentResponse(),
+        ]
+    )
+    assert main(["deployments", "delete", "--unused-for", "60"]) == 1
+    out, err = capsys.readouterr()
+    assert columns(out)[:3] == [
+        ["deployment", "mode", "unused"],
+        ["a", "active", "1.5 h"],
+        ["b", "active", "1.5 h"],
+    ]
+    assert out.splitlines()[3:] == [
+        "2 deployments unused for at least 60 s to delete",
+        "b is deleted",
+    ]
+    assert err == "trimtab: a is not deleted: it is in use again\n"
+    assert scripted.requests[-1] == pb.DeleteDeploymentRequest(deployment="b")
+
+
+def test_what_is_to_be_deleted_has_to_be_said_in_one_way(cli: Cli, scripted: Scripted) -> None:
+    delete = ["deployments", "delete"]
+    for wrong in ([], ["d", "--unused-for", "5"], ["--dry-run"]):
+        assert "either the names of deployments, or --unused-for" in cli.err(
+            *delete, *wrong, code=2
+        )
+    assert "--dry-run needs --unused-for" in cli.err(*delete, "d", "--dry-run", code=2)
+    for seconds, complaint in (("0", "0 is not above 0"), ("nan", "nan is not"), ("x", "invalid")):
+        assert complaint in cli.err(*delete, "--unused-for", seconds, code=2)
+    assert scripted.requests == []
 
 
 PINNED = {"in_force": V27, "target": placement_message(OTHER)}
@@ -459,7 +538,7 @@ def test_an_interrupt_ends_a_watch_silently(scripted: Scripted) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(f"deployments {each} d" for each in ("get", "forget-load", "delete", "unpin", "export")),
+        *(f"deployments {each} d" for each in ("get", "forget-load", "unpin", "export")),
         *("deployments pin d", "deployments rollback d 3", "deployments update d --mode off"),
         "history d",
     ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab_tools.cli.command import add_command
-from trimtab_tools.cli.deployments import change, placements, show
+from trimtab_tools.cli.deployments import change, delete, placements, show
 
 _NAME = "deployments"
 
@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
     about = "Show, create, change, pin and delete deployments."
     parser = add_command(commands, _NAME, show.run_list, about, _EPILOG)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (show, change, placements):
+    for family in (show, change, delete, placements):
         family.add_to(subcommands)
 
 

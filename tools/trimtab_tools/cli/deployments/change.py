@@ -1,4 +1,4 @@
-"""`trimtab deployments create`, `update`, `forget-load` and `delete`."""
+"""`trimtab deployments create`, `update` and `forget-load`."""
 
 from __future__ import annotations
 
@@ -43,14 +43,6 @@ examples:
 For use after a warm-up or a benchmark: what the workers have reported so far is not used.
 """
 
-_DELETE = """\
-examples:
-  trimtab deployments delete prod
-
-No worker may be connected. A deployment that its engine switches by itself can be deleted at any
-time; the engine's next call creates it again.
-"""
-
 
 def add_to(commands: Any) -> None:
     """Add the commands."""
@@ -68,9 +60,6 @@ def add_to(commands: Any) -> None:
         add_policy_flags(parser, "does not change")
     about = "Forget a deployment's load, and nothing else."
     with server_command(commands, "forget-load", run_forget_load, about, _FORGET_LOAD) as parser:
-        add_name(parser)
-    about = "Delete a deployment."
-    with server_command(commands, "delete", run_delete, about, _DELETE) as parser:
         add_name(parser)
 
 
@@ -123,11 +112,3 @@ def run_forget_load(arguments: argparse.Namespace) -> int:
         client.forget_load(arguments.deployment)
     document = {"deployment": arguments.deployment, "load_forgotten": True}
     return show(arguments, document, f"{arguments.deployment}: its load is forgotten\n")
-
-
-def run_delete(arguments: argparse.Namespace) -> int:
-    """Delete a deployment."""
-    with connect(arguments) as client:
-        client.delete_deployment(arguments.deployment)
-    document = {"deployment": arguments.deployment, "deleted": True}
-    return show(arguments, document, f"{arguments.deployment} is deleted\n")

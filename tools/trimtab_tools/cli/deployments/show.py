@@ -19,6 +19,7 @@ columns:
   mode                 paused, pinned, or the mode of the policy
   workers, absent      workers with and without a session
   predicted, measured  smoothed imbalance, mean over layers
+  unused               time since it had a session, or its engine called
 """
 
 _GET = """\

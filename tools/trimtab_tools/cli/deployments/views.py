@@ -68,6 +68,14 @@ def mode_of(deployment: Deployment) -> str:
     return _shown(deployment.policy.mode)
 
 
+def duration(seconds: float) -> str:
+    """A time of any length, in the largest unit that it has at least one of; "-" for 0."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds else NONE
+
+
 def moment(time: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{time:%Y-%m-%d %H:%M:%SZ}"
@@ -90,6 +98,7 @@ def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
     if status.not_ready is not None:
         yield "not ready", status.not_ready
     yield "workers", f"{status.workers_connected} connected, {status.workers_absent} absent"
+    yield "unused for", duration(status.unused_seconds)
     yield "step", _shown(status.step)
     yield "oldest report", _seconds(status.estimate_age_seconds)
     yield "imbalance predicted", _imbalance(balance.predicted)
@@ -180,6 +189,7 @@ _OVERVIEW: Mapping[str, Callable[[Deployment], str]] = {
     "in force": lambda each: _shown(each.status.in_force),
     "predicted": lambda each: _mean(each.status.balance.predicted_smoothed),
     "measured": lambda each: _mean(each.status.balance.measured_smoothed),
+    "unused": lambda each: duration(each.status.unused_seconds),
     "switch": lambda each: each.status.phase,
     "last decision": lambda each: (
         NONE if (last := each.status.last_decision) is None else last.reason.value
