@@ -26,7 +26,7 @@ from trimtab_tools.cli.command import (
 )
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.local_solver import local_solver
+from trimtab_tools.local_solver import local_solver
 
 _TIMEOUT_SECONDS = 60.0
 _MAX_LAYERS = 1 << 16
