@@ -13,6 +13,7 @@ import numpy.typing as npt
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools import formats
 from trimtab_tools.cli.errors import CommandError, UsageError
+from trimtab_tools.formats.entries import require_amounts
 
 Array = npt.NDArray[Any]
 
@@ -66,14 +67,18 @@ def _chosen(load: Array, path: Path, index: int | None, total: bool) -> Array:
     if load.ndim != 3:
         if total or index is not None:
             raise UsageError(f"{path} holds one load, not a trace: leave out --index and --sum")
+        require_amounts(load, path)
         return load
     if total:
+        require_amounts(load, path)
         return _summed(load, path)
     if index is None:
         raise UsageError(f"{path} holds {len(load)} loads: choose one by --index, or --sum them")
     if not -len(load) <= index < len(load):
         raise CommandError(f"--index {index}: {path} holds {len(load)} loads")
-    return np.asarray(load[index])
+    chosen = np.asarray(load[index])
+    require_amounts(chosen, path, [index % len(load)])
+    return chosen
 
 
 def _summed(load_TLE: Array, path: Path) -> Array:
