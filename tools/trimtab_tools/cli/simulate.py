@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools.cli.command import add_command, add_option
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.files import add_format
+from trimtab_tools.cli.files import add_format, refuse_standard
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
 from trimtab_tools.simulate.faults import GRAMMAR, parse_fault
@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     from trimtab_tools.simulate.scenario_runner import run_scenario
     from trimtab_tools.simulate.trace import MAX_TOKENS
 
+    refuse_standard(arguments.trace, "--trace", "each rank reads it: name a file")
+    refuse_standard(arguments.history, "--history", "several processes write it: name a file")
     try:
         options = _options(arguments)
         scenario = _scenario(arguments, options)
