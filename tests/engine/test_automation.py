@@ -49,7 +49,7 @@ async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
 
 async def test_the_history_has_each_placement_of_shadow_mode(tmp_path):
     async with scene.recorded(tmp_path, balance="shadow") as deployments:
-        deployment, worker = await scene.loaded(deployments)
+        deployment, _ = await scene.loaded(deployments)
         assert (await deployment.rebalance_once()).moves
         await deployment.rebalance_once()
         moves = deployment.status.shadow_moves

@@ -16,8 +16,11 @@ from trimtab_tools.cli.fleet_report import as_text
 from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.history_tail import HistoryTail
+from trimtab_tools.simulate.messages import WindowCounts
 from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.report import make_report
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.scenario_runner import run_scenario
 
@@ -113,6 +116,27 @@ def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(
     shown = as_text(report)
     assert f"shadow                     {replayed.shadow:.3f}" in shown
     assert f"moves in shadow: {replayed.shadow_moves} experts, " in shown
+
+
+def test_without_the_solver_the_report_says_why_it_has_no_static_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FleetOptions(trace=write_trace(tmp_path), ranks=4, slots=12)
+    state = FleetState(options)
+    for rank in range(4):
+        state.window_counted(rank, WindowCounts(0, 16, options.loads()[0]))
+    monkeypatch.setitem(sys.modules, "trimtab_server.solver", None)
+
+    report = make_report(state, options, None, [], "")
+
+    assert report.ok
+    assert report.replayed is not None
+    assert (report.replayed.static_plan, report.replayed.served) == (None, 1.0)
+    shown = as_text(report)
+    assert "no static plan: the solver is not installed: pip install 'trimtab-tools" in shown
+    assert "\nserved                     1.000         1.000\n" in shown
+    assert "\nstatic plan" not in shown
+    assert "history: none\n" in shown
 
 
 @pytest.mark.concurrent

@@ -51,7 +51,8 @@ With --trace the report shows imbalance, heaviest GPU / mean GPU, mean over laye
                  it knows what is still to come; `trimtab place --local` makes the same
   served         the tokens that the GPUs have really processed
   shadow         with --balance shadow: the placements to which the server would have moved, each
-                 from the step after the last that its decision knew of, at no cost
+                 from the step after the last that its decision knew of, at no cost; from the
+                 history, so that with --server it takes --history
 
 For all but served, the replicas of an expert share its tokens evenly.
 
