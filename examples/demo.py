@@ -19,12 +19,13 @@ import numpy as np
 
 from trimtab_client import TrimtabError
 from trimtab_tools.cli.fleet_progress import progress
-from trimtab_tools.cli.fleet_report import as_json, decisions, faults
+from trimtab_tools.cli.fleet_report import as_json, decisions, faults, imbalances
 from trimtab_tools.cli.simulate import parse_windows
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.report import ReplayReport, Report
+from trimtab_tools.simulate.replay_report import ReplayReport
+from trimtab_tools.simulate.report import Report
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.scenario_runner import run_scenario
 
@@ -33,7 +34,7 @@ SLOTS = {"esft_dsv2lite": 80, "gptoss20b_phases": 40, "gptoss20b_mixed": 40}
 ROWS = 16
 METRICS = ("trimtab_decisions_total", "trimtab_switches_total", "trimtab_reports_total")
 LEGEND = """
-untouched  heaviest GPU / mean GPU, mean over layers, had no expert moved
+one slot   heaviest GPU / mean GPU, mean over layers, if each expert had one slot: no redundancy
 served     heaviest GPU / mean GPU, mean over layers, by the tokens that each GPU has processed
 switches   switches from one placement to the next so far, each by all ranks at the same step
 moved      expert weights that have moved to another GPU so far
@@ -179,20 +180,21 @@ class News:
         every = max(1, windows // ROWS)
         while ended >= (end := min(self._shown + every, windows)) > self._shown:
             if not self._shown:
-                yield row("windows", "traffic", "untouched", "served", "switches", "moved")
+                yield row("windows", "traffic", "one slot", "served", "switches", "moved")
             yield self._row(self._shown, end)
             self._shown = end
         yield from (f"{ended:<7}  * {what}" for what in self._happened())
 
     def _row(self, first: int, end: int) -> str:
         state = self._fleet.state
-        judged = [each for each in state.windows.complete if first <= each.number < end]
-        untouched, served = (
+        complete = [each.window for each in state.windows.complete]
+        judged = [each for each in complete if first <= each.number < end]
+        one_slot, served = (
             f"{np.mean(values):.3f}" if values else "-"
-            for values in ([w.untouched for w in judged], [w.served for w in judged])
+            for values in ([w.no_redundancy for w in judged], [w.served for w in judged])
         )
         switches = len(state.switches_completed())
-        figures = (untouched, served, str(switches), str(state.total().moves))
+        figures = (one_slot, served, str(switches), str(state.total().moves))
         name = f"{first}-{end - 1}" if end - 1 > first else str(first)
         return row(name, self._traffic[first], *figures)
 
@@ -240,6 +242,7 @@ def summary(report: Report, options: FleetOptions) -> str:
         f"history    {judged(report)}",
         *(f"wrong      {each}" for each in report.examples[:10]),
         *(f"alarm      {each}" for each in report.alarms),
+        *(f"unreadable {each}" for each in report.unreadable),
         *(f"broken     {each}" for each in (report.verdict.violations if report.verdict else ())),
         *([f"trouble    {report.trouble}"] if report.trouble else []),
     ]
@@ -250,21 +253,25 @@ def summary(report: Report, options: FleetOptions) -> str:
 def balance_lines(report: Report, replayed: ReplayReport, options: FleetOptions) -> list[str]:
     """How balanced the fleet was, and how many moves it took."""
     left_out = f", {replayed.left_out} not judged: a rank died" if replayed.left_out else ""
-    less = 1 - replayed.served / replayed.untouched
-    worst = f"{replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
+    less = 1 - replayed.served / replayed.no_redundancy
+    change = f"{abs(less):.0%} {'less' if less >= 0 else 'longer'}"
     a_layer = f"{replayed.moves_per_layer:.2f} a layer and window"
-    return [
+    lines = [
         f"replayed   {replayed.windows} windows in {report.seconds:.0f} s{left_out}",
-        f"imbalance  {replayed.untouched:.3f} untouched, {replayed.served:.3f} served:",
-        f"           a step that waits for the busiest GPU has {less:.0%} less to wait for;",
-        f"           in the worst windows {worst}",
+        *(f"           {line}" for line in imbalances(replayed).splitlines()),
+        f"           so a step waits {change} for the busiest GPU than without redundancy",
         f"moves      {report.moves} expert weights, {a_layer},",
         f"           in {report.applied} switches, each by all {options.ranks} ranks at one step",
     ]
+    if replayed.shadow_moves is not None:
+        lines.append(f"in shadow  {replayed.shadow_moves} expert weights would have moved")
+    return lines
 
 
 def judged(report: Report) -> str:
     """The verdict of the history checker."""
+    if report.verdict is None and report.unreadable:
+        return "not checked: it cannot be read"
     if report.verdict is None:
         return "not checked: the server is not the demo's own"
     broken = len(report.verdict.violations) or "none"
@@ -285,11 +292,13 @@ def metrics_at(address: str) -> str:
 
 
 def is_right(report: Report, arguments: argparse.Namespace) -> bool:
-    """Whether nothing was wrong, and the server improved the balance if it could."""
+    """Whether nothing was wrong, and the server moved experts if it could.
+
+    How much that gains depends on the windows: in a few of them, two deaths are dear.
+    """
     if not report.ok or report.replayed is None:
         return False
-    balanced = report.replayed.served < report.replayed.untouched
-    return balanced or arguments.balance != "active" or arguments.server is not None
+    return report.moves > 0 or arguments.balance != "active" or arguments.server is not None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from trimtab.wire.v1 import standard_pb2
 from trimtab_client import channel, health, wire
 from trimtab_client.exceptions import ClientClosedError
 from trimtab_client.retry import DEFAULT_RETRY, Attempts, Deadline, RetryPolicy, check_timeout
+from trimtab_client.status import CALL, Advice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,9 +70,11 @@ class ClientBase:
         timeout: float | None,
         *,
         idempotent: bool = True,
+        advice: Advice = CALL,
     ) -> T:
         """Call `method` of a stub, repeat that if it may help, and decode the answer."""
-        attempts = Attempts(self._retry, self._deadline(timeout), idempotent=idempotent)
+        deadline = self._deadline(timeout)
+        attempts = Attempts(self._retry, deadline, idempotent=idempotent, advice=advice)
         return self._repeat(method, request, decode, attempts)
 
     def _health(self, service: str, timeout: float | None) -> wire.ServingStatus:

@@ -19,6 +19,7 @@ from trimtab_client.exceptions import NotFoundError
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Placement
 from trimtab_client.results import PackResult, PlaceResult, StreamItem
+from trimtab_client.status import SOLVING
 from trimtab_client.wire import ServingStatus
 
 
@@ -64,7 +65,7 @@ class Client(DeploymentCalls):
             timeout: in seconds; None for the client's, `math.inf` for no limit.
         """
         request = wire.pack_request(weight, num_packs, item_group, options)
-        return self._call(self._solver.Pack, request, wire.pack_result, timeout)
+        return self._call(self._solver.Pack, request, wire.pack_result, timeout, advice=SOLVING)
 
     def place(
         self,
@@ -92,7 +93,7 @@ class Client(DeploymentCalls):
         request = wire.place_request(load, topology, current, budget, options)
         num_experts, num_gpus = request.load.shape[1], topology.num_gpus
         decode = partial(wire.place_result, num_experts=num_experts, num_gpus=num_gpus)
-        return self._call(self._solver.Place, request, decode, timeout)
+        return self._call(self._solver.Place, request, decode, timeout, advice=SOLVING)
 
     def place_stream(
         self,

@@ -19,6 +19,7 @@ from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
+from trimtab_client.status import SWITCHING
 from trimtab_client.wire_deployments import decision_values, policy_message, policy_value
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
@@ -169,7 +170,7 @@ class DeploymentCalls(ClientBase):
             budget=budget_message(budget),
         )
         method, decode = self._service.Trigger, wire.trigger_result
-        return self._call(method, request, decode, timeout, idempotent=False)
+        return self._call(method, request, decode, timeout, idempotent=False, advice=SWITCHING)
 
     def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
         """Offer a deployment no switch until `resume`, even if the server restarts.

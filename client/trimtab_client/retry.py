@@ -16,7 +16,7 @@ from trimtab_client.exceptions import (
     UnavailableError,
     invalid,
 )
-from trimtab_client.status import error_of_call
+from trimtab_client.status import CALL, Advice, error_of_call
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,18 @@ class Attempts:
     then is it certain that the server did nothing. A broken connection tells nothing about that.
     """
 
-    def __init__(self, policy: RetryPolicy, deadline: Deadline, *, idempotent: bool = True) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        deadline: Deadline,
+        *,
+        idempotent: bool = True,
+        advice: Advice = CALL,
+    ) -> None:
         self._policy = policy
         self._deadline = deadline
         self._idempotent = idempotent
+        self._advice = advice
         self.failed = 0
         self.timeout = deadline.grpc_timeout
 
@@ -121,7 +129,7 @@ class Attempts:
         Raises:
             TrimtabError: there is no next attempt.
         """
-        error = error_of_call(failure)
+        error = error_of_call(failure, self._advice)
         delay = self.delay(error)
         turned_away = getattr(error, "retry_after", None) is not None
         if delay is None or not (self._idempotent or turned_away):

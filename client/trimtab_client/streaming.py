@@ -37,7 +37,7 @@ from trimtab_client.checks import integer
 from trimtab_client.exceptions import ProtocolError, TrimtabError
 from trimtab_client.results import StreamItem
 from trimtab_client.retry import check_timeout
-from trimtab_client.status import error_of_call, error_of_message
+from trimtab_client.status import SOLVING, error_of_call, error_of_message
 
 Request = solver_service_pb2.PlaceStreamRequest
 AioLoads = AsyncIterable[npt.ArrayLike] | Iterable[npt.ArrayLike]
@@ -138,7 +138,7 @@ def _next(call: Any) -> Any:
     try:
         return next(call, None)
     except grpc.RpcError as failure:
-        raise error_of_call(failure) from failure
+        raise error_of_call(failure, SOLVING) from failure
 
 
 class AioPump:
@@ -205,7 +205,7 @@ async def _aio_next(call: Any, responses: AsyncIterator[Any]) -> Any:
     try:
         return await next_response(responses)
     except grpc.RpcError as failure:
-        raise error_of_call(await reveal(call, failure)) from failure
+        raise error_of_call(await reveal(call, failure), SOLVING) from failure
 
 
 async def _aiter(loads: Any) -> AsyncIterator[npt.ArrayLike]:

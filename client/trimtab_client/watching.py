@@ -22,7 +22,7 @@ from trimtab_client.exceptions import (
     UnavailableError,
 )
 from trimtab_client.retry import Attempts, Deadline, RetryPolicy
-from trimtab_client.status import error_of_call
+from trimtab_client.status import WATCHING, error_of_call
 from trimtab_client.wire_deployments import served_placement
 from trimtab_client.wire_values import version_message
 from trimtab_protocol.version import Version
@@ -66,7 +66,7 @@ class Watch(Attempts):
         """
         error: TrimtabError = UnavailableError("the server ended the watch")
         if failure is not None:
-            error = error_of_call(failure)
+            error = error_of_call(failure, WATCHING)
         # A server that stops aborts or cancels, which is as if it was absent. The callers know
         # whether the call was cancelled on this side.
         stopped = isinstance(error, AbortedError | CallCancelledError)

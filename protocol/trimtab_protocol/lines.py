@@ -185,8 +185,12 @@ def _member(value: Any, field: str) -> Member:
     return Member(incarnation, _read(values, "gpus", field, _naturals))
 
 
-def _placement(value: Any, field: str) -> Placement:
-    """A placement as it was written, whether experts lack a slot or not."""
+def read_placement(value: Any, field: str) -> Placement:
+    """A placement as it was written, whether experts lack a slot or not.
+
+    Raises:
+        MalformedError: it is none; the message names the field and the value.
+    """
     values = _mapping(value, field)
     experts, gpus = (_read(values, key, field, _size) for key in ("experts", "gpus"))
     shape = _read(values, "shape", field, _naturals)
@@ -218,5 +222,5 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("epoch", "incarnation", "seq", "term"), _natural),
     "digest": _digest,
     "members": _members,
-    "placement": _placement,
+    "placement": read_placement,
 }

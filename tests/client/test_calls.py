@@ -25,6 +25,7 @@ from trimtab_client import (
     RetryPolicy,
     SolverOptions,
     Topology,
+    TrimtabError,
     UnavailableError,
 )
 
@@ -416,3 +417,34 @@ def test_closing_cancels_a_call_under_way(service: RunningService, client: Any) 
         client.close()
         with pytest.raises(CallCancelledError):
             call.result()
+
+
+def follow(client: Any) -> None:
+    next(client.watch_placement("d"))
+
+
+LIMITS: dict[str, tuple[str, Callable[[Any], object], str, str]] = {
+    "place": ("solver", lambda client: client.place(LOAD, TOPOLOGY), "less effort", "Send less"),
+    "pack": ("solver", lambda client: client.pack(LOAD, 2), "less effort", "Send less"),
+    "get": ("deployments", lambda c: c.get_deployment("d"), "a longer timeout.)", "(Ask the"),
+    "trigger": ("deployments", lambda c: c.trigger("d"), "may have begun", "(Ask the"),
+    "watch": ("deployments", follow, "The watch has lasted as long as", "(Ask the"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_an_error_advises_fits_the_call(
+    service: RunningService, client: Any, name: str
+) -> None:
+    part, call, too_slow, too_much = LIMITS[name]
+    scripted = getattr(service, part)
+    for code, advice in (("DEADLINE_EXCEEDED", too_slow), ("RESOURCE_EXHAUSTED", too_much)):
+        failure = Failure(grpc.StatusCode[code])
+        if name == "watch":
+            scripted.watches.append([failure])
+        else:
+            scripted.failures.append(failure)
+        with pytest.raises(TrimtabError) as caught:
+            call(client)
+        assert advice in str(caught.value)
+        assert ("effort" in str(caught.value)) == (advice == "less effort")

@@ -92,7 +92,8 @@ def test_field_violations_are_read_from_the_status_details() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "advice"), [("RESOURCE_EXHAUSTED", "Send less"), ("UNAVAILABLE", "Check the address")]
+    ("code", "advice"),
+    [("RESOURCE_EXHAUSTED", "higher limits"), ("UNAVAILABLE", "Check the address")],
 )
 def test_only_an_error_with_a_retry_delay_advises_waiting(code: str, advice: str) -> None:
     full, other = (

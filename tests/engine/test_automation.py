@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 
 from tests.engine import scene
 from tests.engine.scene import OTHER, SKEWED, SPEC, UNTOUCHED, W0, W1
+from trimtab_protocol.lines import read_placement
 from trimtab_protocol.messages import Report
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, UnavailableError
 from trimtab_server.domain.placement import count_moves
+from trimtab_server.engine import load_aggregator
+from trimtab_server.engine.load_aggregator import LoadAggregator
+from trimtab_server.loads.adaptive import AdaptiveLoad
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.store.memory import MemoryDisk
@@ -40,6 +45,21 @@ async def test_shadow_mode_follows_its_own_decisions_and_offers_nothing():
         assert await deployment.rebalance_once() is None
         assert deployment.status.balance.shadow is None
         assert deployment.status.shadow_moves == 0
+
+
+async def test_the_history_has_each_placement_of_shadow_mode(tmp_path):
+    async with scene.recorded(tmp_path, balance="shadow") as deployments:
+        deployment, _ = await scene.loaded(deployments)
+        assert (await deployment.rebalance_once()).moves
+        await deployment.rebalance_once()
+        moves = deployment.status.shadow_moves
+    lines = map(json.loads, (tmp_path / "history.jsonl").read_text().splitlines())
+    first, second = (line for line in lines if line["kind"] == "shadow")
+    assert (first["step"], first["moves"]) == (99, 0)
+    assert read_placement(first["placement"], "") == UNTOUCHED
+    assert (second["step"], second["moves"]) == (99, moves)
+    shadow = read_placement(second["placement"], "")
+    assert count_moves(UNTOUCHED, shadow) == moves > 0
 
 
 async def test_a_policy_that_becomes_active_moves_experts_at_its_next_decision():
@@ -193,3 +213,36 @@ async def test_a_deleted_deployment_leaves_nothing_in_the_store():
         assert deployment.is_deleted
     kept = {name: value for name, value in vars(disk.contents).items() if name != "term"}
     assert not any(kept.values()), kept
+
+
+class Counted:
+    """Counts the calls of a function of a module or class."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self.calls = 0
+        call = getattr(owner, name)
+
+        def counted(*args: object, **options: object) -> object:
+            self.calls += 1
+            return call(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize("smoothing", [{"half_life_steps": 400.0}, {"window_steps": 400.0}, {}])
+async def test_a_load_is_added_up_once_for_each_report_whoever_asks_for_it(monkeypatch, smoothing):
+    async with scene.serving(scene.server(balance="shadow")) as (deployment, worker):
+        await deployment.operators.update_policy(lambda policy: replace(policy, **smoothing))
+        await deployment.rebalance_once()
+        known = Counted(monkeypatch, load_aggregator, "from_rates")
+        sums = Counted(monkeypatch, LoadAggregator, "sum")
+        updates = Counted(monkeypatch, AdaptiveLoad, "update")
+        for seq in (1, 2):
+            scene.reported(deployment, worker, seq)
+            assert (await deployment.rebalance_once()).reason is not Reason.TOO_SOON
+            before = known.calls, sums.calls, updates.calls
+            assert deployment.load().any()
+            await deployment.rebalance_once()
+            assert (known.calls, sums.calls, updates.calls) == before, "nothing was reported"
+        # Of the smoothed load, and of that of the last reports.
+        assert (known.calls, sums.calls, updates.calls) == ((2, 4, 0) if smoothing else (0, 2, 2))

@@ -141,7 +141,7 @@ def test_a_layer_whose_group_lies_on_two_nodes_is_planned_anew(backend):
     "dtype",
     [
         *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-        *(torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.bool),
+        *(torch.bfloat16, torch.float16, torch.float32, torch.float64),
     ],
 )
 def test_any_dtype_of_an_engine_gives_int64_on_the_cpu_in_one_piece(backend, dtype):

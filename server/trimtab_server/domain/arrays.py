@@ -15,7 +15,11 @@ from torch import Tensor
 
 from trimtab_server.domain.errors import invalid, require
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_INTEGERS = (
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+)
+_INT64_MAX = torch.iinfo(torch.int64).max
 
 _SERIAL = 1 << 14
 """Elements that torch converts at once on the host: with 2**15 it would wake its threads."""
@@ -31,16 +35,17 @@ def unthreaded(tensor: Tensor) -> Tensor | npt.NDArray[Any]:
 
 
 def as_amounts(value: Any, name: str) -> Tensor:
-    """Loads or weights as float64 [rows, columns], on the device of the input.
+    """Loads or weights of any integer or floating type as float64 [rows, columns].
 
-    Integers up to 2**53 stay exact.
+    They are on the device of the input. Integers up to 2**53 stay exact. The client takes and
+    refuses the same types.
 
     Raises:
-        InvalidArgumentError: the rank is not 2, there are no elements, or an element or the
-            sum of a row is NaN, infinite or negative; the message names its index and value.
+        InvalidArgumentError: the rank is not 2, there are no elements, the dtype is another one,
+            such as bool, an integer is beyond int64, or an element or the sum of a row is NaN,
+            infinite or negative; the message names its index and value.
     """
-    amounts = _as_matrix(value, name)
-    require(not amounts.is_complex(), name, f"dtype {amounts.dtype} is not a real number")
+    amounts = _as_matrix(value, name, "is not a real number type")
     amounts = _converted(amounts, torch.float64)
     numbers = unthreaded(amounts)
     with np.errstate(over="ignore", invalid="ignore"):  # errors are reported below
@@ -58,11 +63,12 @@ def as_indices(value: Any, name: str) -> Tensor:
     """Integers as int64 [rows, columns], on the device of the input.
 
     Raises:
-        InvalidArgumentError: the rank is not 2, there are no elements, or the dtype is not an
-            integer type.
+        InvalidArgumentError: the rank is not 2, there are no elements, the dtype is not an
+            integer type, or an integer is beyond int64.
     """
-    indices = _as_matrix(value, name)
-    require(indices.dtype in _INTEGERS, name, f"dtype {indices.dtype} is not an integer type")
+    indices = _as_matrix(value, name, "is not an integer type")
+    integers = indices.dtype in _INTEGERS
+    require(integers, name, f"dtype {_shown(indices.dtype)} is not an integer type")
     return _converted(indices, torch.int64)
 
 
@@ -129,22 +135,36 @@ def replica_counts(phy2log_LR: Tensor, num_experts: int) -> Tensor:
     return torch.from_numpy(counts.reshape(layers, num_experts))
 
 
-def _as_matrix(value: Any, name: str) -> Tensor:
-    matrix = value if isinstance(value, Tensor) else _copied(value, name)
-    shape = tuple(matrix.shape)
+def _as_matrix(value: Any, name: str, complaint: str) -> Tensor:
+    """A dense matrix of integers or floating-point numbers; of others the complaint is raised."""
+    matrix = value if isinstance(value, Tensor) else _copied(value, name, complaint)
+    shape, dtype = tuple(matrix.shape), matrix.dtype
     require(matrix.layout == torch.strided, name, f"layout {matrix.layout} is not dense")
     require(matrix.ndim == 2, name, f"shape {shape} has rank {matrix.ndim}, not 2")
     require(matrix.numel() > 0, name, f"shape {shape} has no elements")
+    is_real = dtype.is_floating_point or dtype in _INTEGERS
+    require(is_real, name, f"dtype {_shown(dtype)} {complaint}")
+    if dtype == torch.uint64:
+        highest = int(matrix.cpu().numpy().max())
+        require(highest <= _INT64_MAX, name, f"{highest} is beyond int64")
     return matrix.detach().resolve_neg()
 
 
-def _copied(value: Any, name: str) -> Tensor:
+def _copied(value: Any, name: str, complaint: str) -> Tensor:
     """A tensor of a list or an array, made by NumPy, which reads Python's floats as float64."""
     try:
-        array = np.ascontiguousarray(value)
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+        array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise invalid(name, f"is not an array of numbers: {error}") from error
+    require(array.dtype.kind in "iuf", name, f"dtype {array.dtype} {complaint}")
+    # Torch has no wider floats.
+    wide = array.dtype.kind == "f" and array.itemsize > np.dtype(np.float64).itemsize
+    kind = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, kind, order="C"))
+
+
+def _shown(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _converted(matrix: Tensor, dtype: torch.dtype) -> Tensor:

@@ -90,6 +90,7 @@ class Automation:
             if mode is Mode.SHADOW:
                 candidate = result.decision.candidate
                 self._shadow.move_to(result.target, candidate.moves if candidate else 0)
+                self._note_shadow(snapshot.step)
                 self._rebalancer.rollout_started()
             else:
                 await self._start_rollout(result.target, result.order, served)
@@ -121,6 +122,7 @@ class Automation:
         planned_from = record.placement
         if core.mode is Mode.SHADOW:
             planned_from = self._shadow.follow(record.placement)
+            self._note_shadow(core.step)
         return DeploymentSnapshot(
             at=now,
             step=core.step,
@@ -134,6 +136,15 @@ class Automation:
             missing_report=core.missing_report,
             step_seconds=step_seconds,
         )
+
+    def _note_shadow(self, step: int) -> None:
+        """Write the placement of shadow mode to the history if it is another one than before.
+
+        Not before the first report: nobody could tell from when on it would have served.
+        """
+        if step >= 0 and (changed := self._shadow.unnoted()) is not None:
+            placement, moves = changed
+            self._core.events.shadow_moved(placement, moves, step)
 
     async def _start_rollout(
         self, target: Placement, order: tuple[int, ...], planned_from: Placement | None

@@ -41,8 +41,8 @@ class BalanceMonitor:
         if key == self._computed_for:
             return
         self._computed_for, loads = key, self._loads
-        latest, smoothed = loads.latest_rates(), loads.rates()
-        latest_LE, smoothed_LE = loads.sum(latest), loads.load()
+        latest, smoothed = (loads.latest_rates(), loads.rates()) if owners else ({}, {})
+        latest_LE, smoothed_LE = loads.latest_load(), loads.load()
         self.balance = BalanceStatus(
             predicted=_predicted(served, latest_LE, gpu_loads),
             predicted_smoothed=_predicted(served, smoothed_LE, gpu_loads),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from trimtab_protocol import history
+from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.observer import Observer, Outcome, ReportResult, RolloutSummary
@@ -86,6 +87,11 @@ class DeploymentEvents:
                 "judged": judged and vars(judged),
             }
             self.note(history.Other("decided", values))
+
+    def shadow_moved(self, placement: Placement, moves: int, step: int) -> None:
+        """Another placement would be in force after this step if shadow mode moved experts."""
+        values = {"step": step, "moves": moves, "placement": placement}
+        self.note(history.Other("shadow", values))
 
     def alarm(self, reason: str, *, mismatch: bool = False) -> None:
         """An operator should look. `mismatch`: workers serve with an unexpected placement."""

@@ -75,6 +75,8 @@ class LoadAggregator:
         self._adaptive: AdaptiveLoad | None = None
         self._start_adaptive()
         self.changes = 0
+        self._known: tuple[object, Known] | None = None
+        self._latest: tuple[int, Loads] | None = None
         self._saved: Mapping[str, tuple[int, int]] = {}
 
     def restore(self, saved: Mapping[str, SavedCounters]) -> None:
@@ -124,9 +126,18 @@ class LoadAggregator:
         return self.known_load().load_LE
 
     def known_load(self) -> Known:
-        """The load, and the evidence that it rests on."""
+        """The load, and the evidence that it rests on.
+
+        It is added up once for each change: those who ask get the same arrays.
+        """
+        group = self._group()
+        key = self.changes, frozenset(group.awaited), group.apart
+        if self._known is None or self._known[0] != key:
+            self._known = key, self._add_up(group)
+        return self._known[1]
+
+    def _add_up(self, group: ReportingGroup) -> Known:
         if self._adaptive is not None:
-            group = self._group()
             self._adaptive.update(group.awaited, self._rates_with_steps, self._halves_of(group))
             known = self._adaptive.known()
             if known is not None:
@@ -135,7 +146,8 @@ class LoadAggregator:
         if not rates:
             return Known(np.zeros(self._shape), Evidence(np.zeros(self._shape[0]), 1.0))
         steps = {worker: self._workers[worker].estimate.effective_steps for worker in rates}
-        return Known(self.sum(rates), from_rates(rates, steps, self._halves_of(self._group())))
+        load_LE = self.sum(rates)
+        return Known(load_LE, from_rates(load_LE, rates, steps, self._halves_of(group)))
 
     def total_counts(self) -> TotalCounts:
         """All tokens that the workers' processes have counted."""
@@ -154,6 +166,12 @@ class LoadAggregator:
         """The same by each worker's last report; without those that have not reported yet."""
         latest = {worker: load.latest for worker, load in self._workers.items()}
         return {worker: each.tokens_LE / each.steps for worker, each in latest.items() if each}
+
+    def latest_load(self) -> Loads:
+        """The sum of `latest_rates`, float64 [L, E], added up once for each change."""
+        if self._latest is None or self._latest[0] != self.changes:
+            self._latest = self.changes, self.sum(self.latest_rates())
+        return self._latest[1]
 
     def last_step_of(self, worker: str) -> int:
         """The last step that a worker has counted; -1 before the first."""
@@ -286,6 +304,7 @@ class LoadAggregator:
     def _count_from(self, worker: str, load: WorkerLoad) -> None:
         """Count a worker's reports from these counters on, and note them in the history."""
         self._workers[worker] = load
+        self.changes += 1
         counters = load.counters
         process = Process(worker, counters.incarnation)
         self._events.note(Restored(process, int(counters.counts_LE.sum())))

@@ -17,6 +17,7 @@ class ShadowPlacement:
         self.placement: Placement | None = None
         self.moves = 0
         self._in_force: Placement | None = None
+        self._noted: Placement | None = None
 
     def follow(self, in_force: Placement | None) -> Placement | None:
         """The shadow placement. It starts again whenever another placement is in force."""
@@ -30,7 +31,14 @@ class ShadowPlacement:
         self.placement = placement
         self.moves += moves
 
+    def unnoted(self) -> tuple[Placement, int] | None:
+        """The placement and `moves` if they were not returned before, else None."""
+        if self.placement is None or self.placement is self._noted:
+            return None
+        self._noted = self.placement
+        return self.placement, self.moves
+
     def reset(self) -> None:
         """End shadow mode."""
-        self.placement = self._in_force = None
+        self.placement = self._in_force = self._noted = None
         self.moves = 0

@@ -15,7 +15,7 @@ from trimtab_server.policy.decide import MOVES
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_QUIET = {"prepared", "commit_sent", "ignored"}
+_QUIET = {"prepared", "commit_sent", "ignored", "shadow"}
 _MOVES = {reason.value for reason in MOVES}
 _SHOWN = (
     *("version", "base", "epoch", "group", "worker", "cause", "reason", "answer"),

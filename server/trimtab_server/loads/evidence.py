@@ -51,16 +51,19 @@ class Known(NamedTuple):
 
 
 def from_rates(
-    rates: Mapping[str, Loads], steps: Mapping[str, float], halves: Mapping[str, int] | None
+    total_LE: Loads,
+    rates: Mapping[str, Loads],
+    steps: Mapping[str, float],
+    halves: Mapping[str, int] | None,
 ) -> Evidence:
     """The evidence for a sum of workers' rates.
 
     Args:
+        total_LE: the sum, float64 [L, E].
         rates: tokens per step of each worker, float64 [L, E]; at least one worker.
         steps: the effective steps of each rate, above 0; see `Estimate.effective_steps`.
         halves: 0 or 1 for each worker; None if two workers may count the same requests.
     """
-    total_LE = np.sum([rates[worker] for worker in sorted(rates)], axis=0)
     total_L = total_LE.sum(1)
     # The rate of n independent tokens in s steps has the variance rate / s; variances add up.
     variance_L = sum(rates[worker].sum(1) / steps[worker] for worker in sorted(rates))

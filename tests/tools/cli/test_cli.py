@@ -215,7 +215,7 @@ def test_a_format_that_does_not_fit_is_refused(cli: Cli, load_file: Path, tmp_pa
     [
         ("load.txt", b"1 2", "ends in none of .npz, "),
         ("load.json", b"[1, ", "is not JSON"),
-        ("load.json", b"[[1, 2], [3]]", "is not an array"),
+        ("load.json", b"[[1, 2], [3]]", "load[1]: has 1 entries, but"),
         ("load.json", b"[1, 2]", "the load is [2], not [layers, experts]"),
         ("load.npz", b"no zip", "is not an .npz file"),
     ],
@@ -352,16 +352,16 @@ def test_without_the_solver_local_says_how_to_get_it(load_file: Path) -> None:
         ("deployments get", "required: NAME"),
         ("deployments create d", "required: --layers, --experts, --slots, --gpus"),
         ("deployments update d --mode on", "invalid choice: 'on'"),
-        ("deployments rollback d", "required: VERSION"),
+        ("deployments roll-back d", "required: VERSION"),
         ("deployments import d", "required: FILE"),
         ("deployments frobnicate", "invalid choice: 'frobnicate'"),
         ("deployments --json list", "unrecognized arguments: list"),
         ("history", "required: NAME"),
         ("watch", "required: NAME"),
-        ("trigger", "required: DEPLOYMENT"),
-        ("pause", "required: DEPLOYMENT"),
+        ("trigger", "required: NAME"),
+        ("pause", "required: NAME"),
         ("pause d", "required: REASON"),
-        ("resume", "required: DEPLOYMENT"),
+        ("resume", "required: NAME"),
         ("check-history", "required: FILE"),
     ],
 )
@@ -371,10 +371,11 @@ def test_a_wrong_command_line_is_a_usage_error(cli: Cli, command: str, complaint
 
 def test_help_has_examples_and_exit_codes(cli: Cli) -> None:
     assert "exit codes:" in cli.out("--help")
-    commands = "place status trigger pause resume check-history"
+    commands = "place status history decisions watch trigger pause resume check-history"
     for command in commands.split():
         assert "examples:\n" in cli.out(command, "--help"), command
-    of_deployments = "list get create update forget-load delete pin unpin rollback export import"
+    of_deployments = "list get create update forget-load delete pin unpin roll-back rollback export"
+    of_deployments += " import"
     for words in ([], *([command] for command in of_deployments.split())):
         assert "examples:\n  trimtab deployments" in cli.out("deployments", *words, "--help"), words
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 import subprocess
 import sys
 from collections import deque
@@ -31,6 +33,8 @@ from tests.tools.cli.conftest import Cli
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_client import Placement, Policy, Version
+from trimtab_server.engine.config import SessionConfig
+from trimtab_server.policy.policy import Policy as ServerPolicy
 from trimtab_tools.cli import main
 from trimtab_tools.cli.deployments import policy_flags
 
@@ -65,26 +69,34 @@ def test_a_list_has_a_line_for_each_deployment(cli: Cli, scripted: Scripted) -> 
     assert out == cli.out("deployments", "list")
     header, busy, bare = columns(out)
     assert header == [
-        *("deployment", "mode", "workers", "absent", "in force", "predicted", "measured"),
+        *("deployment", "mode", "held", "workers", "absent", "in force", "predicted", "measured"),
         *("unused", "switch", "last decision"),
     ]
     assert busy == [
-        *("d", "paused", "1", "1", "2.7", "1.750", "2.250", "1.5 h", "offered", "improved"),
+        *("d", "shadow", "paused, pinned", "1", "1", "2.7", "1.750", "2.250", "1.5 h", "offered"),
+        "improved",
     ]
     first, second, _ = out.splitlines()
-    for name, words in (("mode", "paused"), ("last decision", "improved")):
+    for name, words in (("mode", "shadow"), ("held", "paused"), ("last decision", "improved")):
         assert first.index(name) == second.index(words)
-    assert bare == ["d", "active", "0", "0", "-", "-", "-", "-", "idle", "-"]
+    assert bare == ["d", "active", "-", "0", "0", "-", "-", "-", "-", "idle", "-"]
 
 
-def test_a_deployment_is_shown_as_paused_or_pinned_if_it_is(cli: Cli, scripted: Scripted) -> None:
+def test_a_deployment_that_is_paused_or_pinned_shows_its_mode_too(
+    cli: Cli, scripted: Scripted
+) -> None:
     paused = {"paused_reason": "maintenance"}
     pinned = {"pinned_digest": OTHER.digest}
     modes = [deployment(**status) for status in ({**paused, **pinned}, pinned, paused, {})]
     scripted.answer = pb.ListDeploymentsResponse(deployments=modes)
 
-    rows = cli.out("deployments").splitlines()[1:]
-    assert [row.split()[1] for row in rows] == ["paused", "pinned", "paused", "active"]
+    rows = columns(cli.out("deployments"))[1:]
+    assert [row[1:3] for row in rows] == [
+        ["active", "paused, pinned"],
+        ["active", "pinned"],
+        ["active", "paused"],
+        ["active", "-"],
+    ]
 
 
 def test_without_deployments_only_a_header_is_printed(cli: Cli, scripted: Scripted) -> None:
@@ -105,7 +117,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
     shown = dict(line.split("  ", 1) for line in status.splitlines() if not line.startswith(" "))
     shown = {name: value.strip() for name, value in shown.items()}
     assert shown == {
-        "mode": "paused",
+        "mode": "shadow, paused, pinned",
         "switched by": "engine",
         "paused": "maintenance",
         "pinned to": OTHER.digest.hex(),
@@ -351,11 +363,11 @@ TOLD = {"deployment": "d", "in_force": "2.7", "target": OTHER.digest.hex()}
     ("command", "request_sent", "response"),
     [
         ("pin d", pb.PinRequest(deployment="d"), pb.PinResponse),
-        ("rollback d 2.7", pb.RollBackRequest(deployment="d", version=V27), pb.RollBackResponse),
+        ("roll-back d 2.7", pb.RollBackRequest(deployment="d", version=V27), pb.RollBackResponse),
         ("rollback d 7", pb.RollBackRequest(deployment="d", version=V7), pb.RollBackResponse),
     ],
 )
-def test_pin_and_rollback_print_the_target(
+def test_pin_and_roll_back_print_the_target(
     cli: Cli, scripted: Scripted, command: str, request_sent: Any, response: Any
 ) -> None:
     scripted.answer = response(**PINNED)
@@ -443,11 +455,63 @@ def test_without_a_file_export_prints_json_that_can_be_read_again(
     assert answer["before"]["layout"] == "current"
 
 
+def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """The command's standard input has this content."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_dash_is_standard_output_for_export(
+    scripted: Scripted, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    export(scripted)
+    assert main(["deployments", "export", "d"]) == 0
+    document = capsysbinary.readouterr().out
+    assert main(["deployments", "export", "d", "-"]) == 0
+    assert capsysbinary.readouterr() == (document, b"")
+    assert main(["deployments", "export", "d", "-", "--format", "json"]) == 0
+    assert capsysbinary.readouterr() == (document, b"")
+    assert main(["deployments", "export", "d", "-", "--format", "npy"]) == 0
+    binary = capsysbinary.readouterr().out
+    assert np.load(io.BytesIO(binary)).tolist() == PLACEMENT.phy2log.tolist()
+
+
+@pytest.mark.parametrize("end", ["json", "npz"])
+def test_a_dash_is_standard_input_where_a_placement_is_read(
+    cli: Cli, scripted: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    export(scripted)
+    path = tmp_path / f"placement.{end}"
+    cli.out("deployments", "export", "d", path)
+    scripted.requests.clear()
+    flags = ["--format", "npz"] if end == "npz" else []
+    for command, answer in (
+        (["deployments", "pin", "d", "-"], pb.PinResponse(**PINNED)),
+        (["deployments", "import", "d", "-"], pb.TriggerResponse(**PINNED)),
+        (["trigger", "d", "--placement", "-"], pb.TriggerResponse(**PINNED)),
+    ):
+        typed(monkeypatch, path.read_bytes())
+        scripted.answer = answer
+        assert cli.json(*command, *flags) == TOLD
+    sent = [array_of(request.placement.phy2log).tolist() for request in scripted.requests]
+    assert sent == [PLACEMENT.phy2log.tolist()] * 3
+
+
+def test_a_wrong_standard_input_is_named(
+    cli: Cli, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(monkeypatch, b"[[0, 1], [null, 2]]")
+    err = cli.err("deployments", "pin", "d", "-")
+    assert err == "trimtab: standard input: phy2log[1, 0]: null is not a number\n"
+    typed(monkeypatch, b"[")
+    assert "trimtab: standard input: is not JSON" in cli.err("trigger", "d", "--placement", "-")
+    assert scripted.requests == []
+
+
 def test_impossible_files_are_refused_before_any_call(cli: Cli, scripted: Scripted) -> None:
     err = cli.err("deployments", "export", "d", "placement.txt", code=2)
     assert "FILE placement.txt: ends in none of .npz, " in err
     err = cli.err("deployments", "export", "d", "--format", "sglang", code=2)
-    assert "--format needs a FILE; standard output is JSON" in err
+    assert "--format needs a FILE, or - for standard output" in err
     assert "--format needs a file" in cli.err("deployments", "pin", "d", "--format", "npz", code=2)
     assert "--format needs a file" in cli.err("trigger", "d", "--format", "npz", code=2)
     for command in ("import", "pin"):
@@ -486,6 +550,54 @@ def test_history_is_a_table_with_the_newest_last(cli: Cli, scripted: Scripted) -
     assert (first["reason"], first["moves"], first["imbalance_after"]) == ("improved", 7, 1.125)
     assert (second["imbalance_before"], second["times"]) == (None, 12)
     assert scripted.requests[-1].limit == 0
+
+
+def test_decisions_are_those_of_the_client(cli: Cli, scripted: Scripted) -> None:
+    scripted.answer = pb.ListDecisionsResponse(decisions=[DECISION_MESSAGE])
+    header, row = columns(cli.out("decisions", "d", "--limit", "2"))
+
+    assert (header[2], row[2]) == ("reason", "improved")
+    assert scripted.requests == [pb.ListDecisionsRequest(deployment="d", limit=2)]
+    (decision,) = cli.json("decisions", "d")
+    assert decision["moves"] == 7
+
+
+def test_trigger_pause_and_resume_print_json(cli: Cli, scripted: Scripted) -> None:
+    scripted.answer = pb.TriggerResponse(**PINNED)
+    assert cli.json("trigger", "d") == TOLD
+    scripted.answer = pb.PauseResponse(previous_reason="before")
+    paused = {"deployment": "d", "paused_reason": "now", "previous_reason": "before"}
+    assert cli.json("pause", "d", "now") == paused
+    scripted.answer = pb.ResumeResponse(previous_reason="now")
+    resumed = {"deployment": "d", "paused_reason": None, "previous_reason": "now"}
+    assert cli.json("resume", "d") == resumed
+    scripted.answer = pb.ResumeResponse()
+    assert cli.json("resume", "d") == {**resumed, "previous_reason": None}
+
+
+def test_the_help_of_a_policys_flags_has_the_servers_defaults(cli: Cli) -> None:
+    for command in ("create", "update"):
+        text = " ".join(cli.out("deployments", command, "--help").split("policy:\n")[1].split())
+        for field in dataclasses.fields(ServerPolicy):
+            flag = f"--{field.name.replace('_', '-')} "
+            _, _, about = text.partition(flag)
+            if field.name == "mode":
+                assert "setting balance, active unless" in about
+                assert SessionConfig().balance == "active"
+                continue
+            found = re.search(r"\(server's default: ([^)]*)\)", about)
+            assert found is not None, flag
+            assert float(found[1]) == field.default, flag
+
+
+def test_a_watch_that_has_lasted_long_enough_says_so(cli: Cli, scripted: Scripted) -> None:
+    scripted.watches.append([Failure(grpc.StatusCode.DEADLINE_EXCEEDED)])
+    err = cli.err("watch", "d", "--timeout", "1000")
+
+    assert "The watch has lasted as long as its timeout: give a longer one, or none." in err
+    assert "effort" not in err
+    help_text = " ".join(cli.out("watch", "--help").split())
+    assert "--timeout SECONDS end after this time" in help_text
 
 
 def test_watch_prints_a_line_for_each_placement(cli: Cli, scripted: Scripted) -> None:
@@ -539,8 +651,8 @@ def test_an_interrupt_ends_a_watch_silently(scripted: Scripted) -> None:
     "command",
     [
         *(f"deployments {each} d" for each in ("get", "forget-load", "unpin", "export")),
-        *("deployments pin d", "deployments rollback d 3", "deployments update d --mode off"),
-        "history d",
+        *("deployments pin d", "deployments roll-back d 3", "deployments update d --mode off"),
+        *("history d", "decisions d", "trigger d", "resume d"),
     ],
 )
 def test_a_refusal_is_a_failure_with_the_servers_message(

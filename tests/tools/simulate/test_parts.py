@@ -13,10 +13,12 @@ from trimtab_protocol.version import Version
 from trimtab_tools.simulate.checkpoint import Checkpoint
 from trimtab_tools.simulate.encoding import decode, encode
 from trimtab_tools.simulate.errors import FleetError
+from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.history_tail import HistoryTail
 from trimtab_tools.simulate.messages import LeftGroup
 from trimtab_tools.simulate.options import FleetOptions
 from trimtab_tools.simulate.rank import append_line
+from trimtab_tools.simulate.report import make_report
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.supervisor import group_start
 from trimtab_tools.simulate.targets import RandomTargets
@@ -112,6 +114,47 @@ def test_a_history_is_read_as_it_grows_and_half_a_line_is_left_for_later(tmp_pat
     assert [line["version"] for line in tail.lines("offered")] == [[1, 1], [1, 2]]
     assert tail.lines("offered", version=[1, 1]) == [json.loads(path.read_text().split("\n")[0])]
     assert tail.lines("offered", version=[1, 1], digest="ff") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"), [("missing", "No such file"), ("folder", "Is a directory")]
+)
+def test_a_report_without_a_readable_history_has_all_the_rest(tmp_path, kind, complaint):
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    options = FleetOptions(ranks=2)
+
+    report = make_report(FleetState(options), options, HistoryTail(path), ["look"], "")
+
+    assert not report.ok
+    (unreadable,) = report.unreadable
+    assert unreadable.startswith("history: ")
+    assert complaint in unreadable
+    assert str(path) in unreadable
+    assert (report.verdict, report.alarms, report.trouble) == (None, ("look",), "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "shadow"},
+        {"kind": "shadow", "step": 1, "moves": 0, "placement": {"experts": 1}},
+        {"kind": "shadow", "step": "x", "moves": 0, "placement": None},
+    ],
+)
+def test_a_wrong_line_of_shadow_mode_loses_its_figure_only(tmp_path, line):
+    path = tmp_path / "history.jsonl"
+    append_line(path, line)
+    append_line(path, {"kind": "decided", "reason": "improved"})
+    append_line(path, {"kind": "decided"})
+    options = FleetOptions(ranks=2)
+
+    report = make_report(FleetState(options), options, HistoryTail(path), [], "")
+
+    assert report.unreadable[0].startswith("history: a line of the kind 'shadow' cannot be read: ")
+    assert report.decisions == {"improved": 1, "None": 1}
+    assert report.verdict is not None
 
 
 def test_lines_of_many_writers_do_not_mix(tmp_path):

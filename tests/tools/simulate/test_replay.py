@@ -12,11 +12,15 @@ import pytest
 
 from tests.tools.simulate.small import small_fleet
 from trimtab_client import InvalidArgumentError
+from trimtab_tools.cli.fleet_report import as_text
 from trimtab_tools.simulate.fault_schedule import FaultSchedule
 from trimtab_tools.simulate.faults import parse_fault
 from trimtab_tools.simulate.fleet import Fleet
+from trimtab_tools.simulate.fleet_state import FleetState
 from trimtab_tools.simulate.history_tail import HistoryTail
+from trimtab_tools.simulate.messages import WindowCounts
 from trimtab_tools.simulate.options import FleetOptions
+from trimtab_tools.simulate.report import make_report
 from trimtab_tools.simulate.scenario import Scenario
 from trimtab_tools.simulate.scenario_runner import run_scenario
 
@@ -60,11 +64,18 @@ def test_the_server_balances_a_trace_through_deaths(tmp_path: Path) -> None:
     assert replayed["left_out"] in (0, 1), "the rank may have died between two windows"
     assert len(replayed["by_window"]) == WINDOWS - replayed["left_out"]
     assert replayed["moves_per_layer"] == report["moves"] / 3 / WINDOWS
-    # By hand: the hot experts' GPU has 100 + 200 + 200 of 700, and the mean is 175.
-    assert replayed["untouched"] == pytest.approx(500 / 175)
-    assert replayed["worst_untouched"] == pytest.approx(500 / 175)
-    assert replayed["by_window"][-1]["served"] < 0.6 * replayed["untouched"]
-    assert replayed["served"] < replayed["untouched"]
+    # By hand: with two experts each, a GPU has two of the three hot ones, 400 of 700.
+    assert replayed["no_redundancy"] == pytest.approx(400 / 175)
+    assert replayed["worst_no_redundancy"] == pytest.approx(400 / 175)
+    # The load never changes, so that the best plan for its mean is the best for each window: two
+    # hot experts have a replica, and 200 + 20 / 2 is a GPU's most, at least.
+    assert 1.0 <= replayed["static_plan"] < 1.2
+    assert replayed["worst_static_plan"] == pytest.approx(replayed["static_plan"])
+    assert replayed["no_static_plan"] == ""
+    assert replayed["by_window"][-1]["static_plan"] == pytest.approx(replayed["static_plan"])
+    assert replayed["by_window"][-1]["served"] < 0.8 * replayed["no_redundancy"]
+    assert replayed["served"] < replayed["worst_served"]
+    assert (replayed["shadow"], replayed["shadow_moves"]) == (None, None)
     assert [each["fault"] for each in report["faults"]] == ["kill-rank:2", "kill-server"]
     assert report["faults"][0]["served_after"] > 0
 
@@ -88,8 +99,44 @@ def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(
     assert step >= 5 * 16 - 1
     assert report.replayed is not None
     assert report.replayed.windows == 8
-    # Replicas take turns, so the balance is nearly that of even shares.
-    assert report.replayed.served == pytest.approx(report.replayed.untouched, rel=0.02)
+    # Replicas take turns, so the balance is nearly that of even shares: by hand, the hot experts'
+    # GPU has 100 + 200 + 200 of 700, and the mean is 175.
+    replayed = report.replayed
+    assert replayed.served == pytest.approx(500 / 175, rel=0.02)
+    # What would have been served: until the first decision the same, and at last much less.
+    assert replayed.worst_shadow is not None
+    assert replayed.worst_shadow <= replayed.worst_served
+    last = replayed.by_window[-1].shadow
+    assert last is not None
+    assert last < 0.6 * replayed.served
+    assert replayed.shadow == np.mean([window.shadow for window in replayed.by_window])
+    assert replayed.shadow_moves is not None
+    assert replayed.shadow_moves > 0
+    assert replayed.shadow_moves_per_layer == replayed.shadow_moves / 8
+    shown = as_text(report)
+    assert f"shadow                     {replayed.shadow:.3f}" in shown
+    assert f"moves in shadow: {replayed.shadow_moves} experts, " in shown
+
+
+def test_without_the_solver_the_report_says_why_it_has_no_static_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FleetOptions(trace=write_trace(tmp_path), ranks=4, slots=12)
+    state = FleetState(options)
+    for rank in range(4):
+        state.window_counted(rank, WindowCounts(0, 16, options.loads()[0]))
+    monkeypatch.setitem(sys.modules, "trimtab_server.solver", None)
+
+    report = make_report(state, options, None, [], "")
+
+    assert report.ok
+    assert report.replayed is not None
+    assert (report.replayed.static_plan, report.replayed.served) == (None, 1.0)
+    shown = as_text(report)
+    assert "no static plan: the solver is not installed: pip install 'trimtab-tools" in shown
+    assert "\nserved                     1.000         1.000\n" in shown
+    assert "\nstatic plan" not in shown
+    assert "history: none\n" in shown
 
 
 @pytest.mark.concurrent
@@ -105,6 +152,8 @@ def test_the_demo_shows_the_progress_and_the_result() -> None:
         "* the group has formed again",
         "* kill-server",
         "replayed   8 windows",
+        "no redundancy",
+        "static plan",
         "own maps said: none wrong",
         "rules of PROTOCOL.md: none broken",
         "since the server's last start:",

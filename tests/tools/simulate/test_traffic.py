@@ -129,7 +129,7 @@ def test_windows_without_a_trace_are_refused():
         (np.ones((2, 3, 4)), r"float64 \[2, 3, 4\], is not made of integers"),
         (np.ones(3, np.int64), r"the load is \[3\], not \[layers, experts\]"),
         (np.array([[[2**63]]], np.uint64), "beyond int64, 9223372036854775808"),
-        (np.full((1, 2, 3), -1), "negative count, -1"),
+        (np.full((1, 2, 3), -1), "load\\[0, 0, 0\\]: -1 is negative"),
     ],
 )
 def test_an_array_that_is_not_a_trace_is_refused(tmp_path, load, complaint):

@@ -11,6 +11,7 @@ from trimtab_tools import __version__
 from trimtab_tools.cli import (
     check_engine,
     check_history,
+    decisions,
     deployments,
     history,
     pause,
@@ -24,7 +25,7 @@ from trimtab_tools.cli.command import SERVER_VARIABLE
 from trimtab_tools.cli.errors import CommandError, UsageError
 
 _FAMILIES = (
-    *(place, status, deployments, watch, history, trigger, pause),
+    *(place, status, deployments, watch, history, decisions, trigger, pause),
     *(check_history, check_engine, simulate),
 )
 """What adds the commands, in the order of `--help`."""

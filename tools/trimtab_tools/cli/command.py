@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -13,19 +13,30 @@ from trimtab_client.channel import DEFAULT_TARGET, DEFAULT_TIMEOUT
 
 SERVER_VARIABLE = "TRIMTAB_SERVER"
 
+_LONGEST_WAIT = "longest wait for an answer"
+
 Run = Callable[[argparse.Namespace], int]
 """Runs a command, and returns the exit code."""
 
 
 def add_command(
-    commands: Any, name: str, run: Run, about: str, epilog: str, *, summary: str = ""
+    commands: Any,
+    name: str,
+    run: Run,
+    about: str,
+    epilog: str,
+    *,
+    summary: str = "",
+    aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add a command, with its description and the end of its help; returns its parser.
 
-    The summary is its line in the list of commands, by default the description.
+    The summary is its line in the list of commands, by default the description. The aliases are
+    other names of the command.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
+        aliases=aliases,
         help=summary or about[0].lower() + about[1:].rstrip("."),
         description=about,
         epilog=epilog,
@@ -45,17 +56,17 @@ def server_command(
     *,
     json: str = "print JSON for scripts",
     timeout: float = DEFAULT_TIMEOUT,
+    timeout_about: str = _LONGEST_WAIT,
+    aliases: Sequence[str] = (),
 ) -> Iterator[argparse.ArgumentParser]:
     """Add a command that calls the server, with its own arguments from the `with` block.
 
-    Its last options are --json, with `json` as its help unless that is empty, and those of the
-    connection.
+    Its last options are --json, with `json` as its help, and those of the connection.
     """
-    parser = add_command(commands, name, run, about, epilog)
+    parser = add_command(commands, name, run, about, epilog, aliases=aliases)
     yield parser
-    if json:
-        parser.add_argument("--json", action="store_true", help=json)
-    add_server_options(parser, timeout)
+    parser.add_argument("--json", action="store_true", help=json)
+    add_server_options(parser, timeout, timeout_about)
 
 
 def add_option(
@@ -78,13 +89,15 @@ def add_name(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "deployment", "NAME", str, "the deployment")
 
 
-def add_server_options(parser: argparse.ArgumentParser, timeout: float) -> argparse._ArgumentGroup:
+def add_server_options(
+    parser: argparse.ArgumentParser, timeout: float, timeout_about: str = _LONGEST_WAIT
+) -> argparse._ArgumentGroup:
     """Add the options of the connection; returns their group."""
     group = parser.add_argument_group("server")
     server = os.environ.get(SERVER_VARIABLE, DEFAULT_TARGET)
     about = "host:port or unix:path (default: %(default)s)"
     add_option(group, "--server", "ADDRESS", str, about, default=server)
-    about = "longest wait for an answer (default: %(default)g)"
+    about = f"{timeout_about} (default: %(default)g)"
     add_option(group, "--timeout", "SECONDS", float, about, default=timeout)
     group.add_argument("--tls", action="store_true", help="use TLS, trusting the system's CAs")
     add_option(group, "--tls-ca", "FILE", str, "use TLS, trusting the CAs in this PEM")

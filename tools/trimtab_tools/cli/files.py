@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,14 @@ import numpy.typing as npt
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools import formats
 from trimtab_tools.cli.errors import CommandError, UsageError
+from trimtab_tools.formats.entries import require_amounts
 
 Array = npt.NDArray[Any]
+
+STANDARD = Path("-")
+"""Stands for standard input where a file is read, and for standard output where one is written."""
+
+_STANDARD_INPUT = Path("standard input")
 
 
 def add_format(parser: Any, flag: str = "--format", of: str = "FILE") -> None:
@@ -46,18 +55,77 @@ def read_load(
         UsageError: a file holds a trace, and neither `index` nor `total` is given; or it
             holds no trace, and one of them is given.
     """
-    loads = [_chosen(_read(path, format_name, key), path, index, total) for path in paths]
+    names = [_STANDARD_INPUT if path == STANDARD else path for path in paths]
+    read = [_read(path, format_name, key) for path in paths]
+    chosen = zip(read, names, strict=True)
+    loads = [_chosen(load, name, index, total) for load, name in chosen]
     first, *others = loads
-    for path, load in zip(paths[1:], others, strict=True):
+    for name, load in zip(names[1:], others, strict=True):
         if load.shape != first.shape:
-            sizes = f"{list(load.shape)}, but {paths[0]} has {list(first.shape)}"
-            raise CommandError(f"{path}: the load is {sizes}")
-    return first if not others else _summed(np.stack(loads), paths[0])
+            sizes = f"{list(load.shape)}, but {names[0]} has {list(first.shape)}"
+            raise CommandError(f"{name}: the load is {sizes}")
+    return first if not others else _summed(np.stack(loads), names[0])
+
+
+def refuse_twice(*paths: Path | None) -> None:
+    """Refuse to read standard input more than once.
+
+    Raises:
+        UsageError: more than one of these files is `-`.
+    """
+    if paths.count(STANDARD) > 1:
+        raise UsageError("- stands for standard input, which can be read once: name other files")
+
+
+def refuse_standard(path: Path | None, option: str, why: str) -> None:
+    """Refuse `-` where a real file is needed.
+
+    Raises:
+        UsageError: the file is `-`.
+    """
+    if path == STANDARD:
+        raise UsageError(f"{option} cannot be -: {why}")
+
+
+@contextmanager
+def _on_disk(path: Path, format_name: str | None) -> Iterator[Path]:
+    """The file, or one with all of standard input: JSON, unless a format is named.
+
+    Errors name standard input instead of that file.
+    """
+    if path != STANDARD:
+        yield path
+        return
+    with TemporaryDirectory(prefix="trimtab-") as folder:
+        copy = Path(folder) / ("input.json" if format_name is None else "input")
+        copy.write_bytes(sys.stdin.buffer.read())
+        try:
+            yield copy
+        except InvalidArgumentError as error:
+            raise type(error)(str(error).replace(str(copy), str(_STANDARD_INPUT))) from error
+
+
+def write_to_standard_output(saved: formats.SavedPlacement, format_name: str) -> None:
+    """Write a placement as a file of this format to standard output.
+
+    Raises:
+        InvalidArgumentError: the format cannot hold it; the error says why.
+    """
+    with TemporaryDirectory(prefix="trimtab-") as folder:
+        copy = Path(folder) / "output"
+        try:
+            formats.write_placement(saved, copy, format_name)
+        except InvalidArgumentError as error:
+            raise type(error)(str(error).replace(str(copy), "standard output")) from error
+        sys.stdout.flush()
+        sys.stdout.buffer.write(copy.read_bytes())
+        sys.stdout.buffer.flush()
 
 
 def _read(path: Path, format_name: str | None, key: str | None) -> Array:
     try:
-        return formats.read_load(path, format_name, key)
+        with _on_disk(path, format_name) as file:
+            return formats.read_load(file, format_name, key)
     except formats.NoSuchArrayError as error:
         raise CommandError(f"{error}: name one of them by --key") from error
 
@@ -66,14 +134,18 @@ def _chosen(load: Array, path: Path, index: int | None, total: bool) -> Array:
     if load.ndim != 3:
         if total or index is not None:
             raise UsageError(f"{path} holds one load, not a trace: leave out --index and --sum")
+        require_amounts(load, path)
         return load
     if total:
+        require_amounts(load, path)
         return _summed(load, path)
     if index is None:
         raise UsageError(f"{path} holds {len(load)} loads: choose one by --index, or --sum them")
     if not -len(load) <= index < len(load):
         raise CommandError(f"--index {index}: {path} holds {len(load)} loads")
-    return np.asarray(load[index])
+    chosen = np.asarray(load[index])
+    require_amounts(chosen, path, [index % len(load)])
+    return chosen
 
 
 def _summed(load_TLE: Array, path: Path) -> Array:
@@ -113,7 +185,13 @@ def read_placement(arguments: argparse.Namespace, path: Path | None) -> Array | 
     if path is None:
         refuse_alone(arguments.format, "--format", "a file")
         return None
-    return formats.read_placement(path, arguments.format)
+    return placement_of(path, arguments.format)
+
+
+def placement_of(path: Path, format_name: str | None) -> Array:
+    """Read `phy2log` [L, R] from a file or standard input; see `formats.read_placement`."""
+    with _on_disk(path, format_name) as file:
+        return formats.read_placement(file, format_name)
 
 
 def refuse_alone(value: object, option: str, needed: str) -> None:

@@ -9,6 +9,7 @@ from trimtab_tools.cli import json_output
 from trimtab_tools.cli.tables import counted, table
 
 if TYPE_CHECKING:
+    from trimtab_tools.simulate.replay_report import ReplayReport
     from trimtab_tools.simulate.report import Report
 
 
@@ -31,8 +32,9 @@ def as_text(report: Report) -> str:
         lines.append(f"from asked for to served by all: {_spread(report.target_seconds)}")
     lines += [f"alarm: {alarm}" for alarm in report.alarms]
     lines += [f"complaint: {complaint}" for complaint in report.complaints]
+    lines += [f"cannot be read: {reason}" for reason in report.unreadable]
     if report.verdict is None:
-        lines.append("history: none")
+        lines.append("history: not checked" if report.unreadable else "history: none")
     else:
         violations = report.verdict.violations
         number = counted(len(violations), "violation")
@@ -47,12 +49,36 @@ def _replayed(report: Report) -> list[str]:
     if replayed is None:
         return []
     left_out = f", {replayed.left_out} of them not judged: a rank died" if replayed.left_out else ""
-    worst = f"in the worst windows {replayed.worst_untouched:.3f} and {replayed.worst_served:.3f}"
-    return [
+    lines = [
         f"replayed: {replayed.windows} windows{left_out}",
-        f"imbalance: untouched {replayed.untouched:.3f}, served {replayed.served:.3f}; {worst}",
+        *imbalances(replayed).splitlines(),
         f"moves: {report.moves} experts, {replayed.moves_per_layer:.2f} a layer and window",
     ]
+    if replayed.shadow_moves is not None:
+        per_layer = f"{replayed.shadow_moves_per_layer:.2f} a layer and window"
+        lines.append(f"moves in shadow: {replayed.shadow_moves} experts, {per_layer}")
+    if replayed.no_static_plan:
+        lines.append(f"no static plan: {replayed.no_static_plan}")
+    return lines
+
+
+def imbalances(replayed: ReplayReport) -> str:
+    """A table of how balanced the windows were, and how they would have been else."""
+    rows = [
+        ("no redundancy", replayed.no_redundancy, replayed.worst_no_redundancy),
+        ("static plan", replayed.static_plan, replayed.worst_static_plan),
+        ("served", replayed.served, replayed.worst_served),
+        ("shadow", replayed.shadow, replayed.worst_shadow),
+    ]
+    header = ["imbalance", "mean over windows", "worst window"]
+    return table(
+        header,
+        [
+            [name, f"{mean:.3f}", f"{worst:.3f}"]
+            for name, mean, worst in rows
+            if mean is not None and worst is not None
+        ],
+    )
 
 
 def decisions(number: Mapping[str, int]) -> str:

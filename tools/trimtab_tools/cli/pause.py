@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from trimtab_tools.cli.command import add_option, server_command
+from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
+from trimtab_tools.cli.json_output import show
 
 _PAUSE = """\
 examples:
@@ -25,13 +25,13 @@ If the server has paused it, remove the cause first; the server's log has it as 
 def add_to(commands: Any) -> None:
     """Add the commands."""
     about = "Abort a deployment's open switch, and offer none until it is resumed."
-    with server_command(commands, "pause", run_pause, about, _PAUSE, json="") as parser:
-        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
+    with server_command(commands, "pause", run_pause, about, _PAUSE) as parser:
+        add_name(parser)
         about = "the reason, for people; at most 1000 characters"
         add_option(parser, "reason", "REASON", str, about)
     about = "Allow a paused deployment to switch again."
-    with server_command(commands, "resume", run_resume, about, _RESUME, json="") as parser:
-        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
+    with server_command(commands, "resume", run_resume, about, _RESUME) as parser:
+        add_name(parser)
 
 
 def run_pause(arguments: argparse.Namespace) -> int:
@@ -39,8 +39,7 @@ def run_pause(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         before = client.pause(arguments.deployment, arguments.reason)
     was = "" if before is None else f", and was before: {before}"
-    sys.stdout.write(f"{arguments.deployment} is paused{was}\n")
-    return 0
+    return _show(arguments, arguments.reason, before, f"is paused{was}")
 
 
 def run_resume(arguments: argparse.Namespace) -> int:
@@ -48,5 +47,11 @@ def run_resume(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         before = client.resume(arguments.deployment)
     was = "was not paused" if before is None else f"is resumed; it was paused: {before}"
-    sys.stdout.write(f"{arguments.deployment} {was}\n")
-    return 0
+    return _show(arguments, None, before, was)
+
+
+def _show(arguments: argparse.Namespace, now: str | None, before: str | None, said: str) -> int:
+    """Print the reason for which a deployment is paused now, and the one before."""
+    name = arguments.deployment
+    document = {"deployment": name, "paused_reason": now, "previous_reason": before}
+    return show(arguments, document, f"{name} {said}\n")

@@ -26,7 +26,7 @@ from trimtab_tools.cli.command import (
 )
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.local_solver import local_solver
+from trimtab_tools.local_solver import local_solver
 
 _TIMEOUT_SECONDS = 60.0
 _MAX_LAYERS = 1 << 16
@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     first_layer = arguments.first_layer or 0
     if not 0 <= first_layer < _MAX_LAYERS:
         raise UsageError(f"--first-layer {first_layer} is not in [0, {_MAX_LAYERS})")
+    why = "the report is there, and --json gives it with the placement"
+    files.refuse_standard(output, "--output", why)
+    files.refuse_twice(*arguments.load, arguments.current)
     files.check_output(output, output_format, "--output")
     choice = arguments.format, arguments.key, arguments.index
     load = files.read_load(arguments.load, *choice, total=arguments.sum)
@@ -94,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.current is None:
         files.refuse_alone(arguments.current_format, "--current-format", "--current")
     else:
-        current = formats.read_placement(arguments.current, arguments.current_format)
+        current = files.placement_of(arguments.current, arguments.current_format)
     topology = from_arguments(Topology, arguments)
     budget, options = _budget(arguments), from_arguments(SolverOptions, arguments)
     solver, place = _solver(arguments)
@@ -139,7 +142,10 @@ def _budget(arguments: argparse.Namespace) -> MoveBudget | None:
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
-    about = "file with tokens per expert, [layers, experts]; several are added up"
+    about = (
+        "file with tokens per expert, [layers, experts]; several are added up; - for standard "
+        "input, which is JSON unless --format says otherwise"
+    )
     add_option(group, "load", "LOAD", Path, about, nargs="+")
     files.add_format(group, of="LOAD")
     about = "name of the array or column in the file (default: 'load', or what its format has)"
@@ -158,7 +164,7 @@ def _add_topology(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_current(group: argparse._ArgumentGroup) -> None:
-    about = "placement in force: move few experts away from it"
+    about = "placement in force: move few experts away from it; - for standard input"
     add_option(group, "--current", "FILE", Path, about)
     files.add_format(group, "--current-format", "--current")
     about = "improve it by at most N moves in each layer"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools.cli.command import add_command, add_option
 from trimtab_tools.cli.errors import UsageError
-from trimtab_tools.cli.files import add_format
+from trimtab_tools.cli.files import add_format, refuse_standard
 from trimtab_tools.cli.fleet_progress import progress
 from trimtab_tools.cli.fleet_report import as_json, as_text
 from trimtab_tools.simulate.faults import GRAMMAR, parse_fault
@@ -43,8 +43,24 @@ examples:
   trimtab simulate --seconds 30 --plan server --history run.jsonl --json
   trimtab simulate --trace loads.npz --slots 80 --fault kill-rank:3@w20 --fault kill-server@w40
 
+With --trace the report shows imbalance, heaviest GPU / mean GPU, mean over layers, of:
+
+  no redundancy  each expert in one slot, in order: experts / ranks on each GPU, or one more on some
+                 if the ranks do not divide the experts
+  static plan    a full plan, made once for the mean load of all windows that are replayed, so that
+                 it knows what is still to come; `trimtab place --local` makes the same
+  served         the tokens that the GPUs have really processed
+  shadow         with --balance shadow: the placements to which the server would have moved, each
+                 from the step after the last that its decision knew of, at no cost; from the
+                 history, so that with --server it takes --history
+
+For all but served, the replicas of an expert share its tokens evenly.
+
+While it runs, the progress is on standard error: a line that changes on a terminal; elsewhere, or
+with NO_COLOR or TERM=dumb, a line each 10 seconds and for each fault.
+
 The exit code is 0 if no token was wrong, no rule of the protocol was violated, and the fleet came
-to rest at the end; else 1.
+to rest at the end; else 1, also if the history cannot be read.
 """
 
 _INTERRUPTED = 130
@@ -69,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     from trimtab_tools.simulate.scenario_runner import run_scenario
     from trimtab_tools.simulate.trace import MAX_TOKENS
 
+    refuse_standard(arguments.trace, "--trace", "each rank reads it: name a file")
+    refuse_standard(arguments.history, "--history", "several processes write it: name a file")
     try:
         options = _options(arguments)
         scenario = _scenario(arguments, options)
@@ -87,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         said = f"the counts of {options.trace} are divided by {divisor}, and rounded"
         sys.stderr.write(f"trimtab: {said}: more than {MAX_TOKENS} tokens would be in a window\n")
     try:
-        with _interrupts_kept(fleet), fleet, progress(fleet):
+        with _interrupts_kept(fleet), progress(fleet), fleet:
             report = fleet.finish(trouble=run_scenario(fleet, scenario))
     except KeyboardInterrupt:
         sys.stderr.write("trimtab: interrupted\n")

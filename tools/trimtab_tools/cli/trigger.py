@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from trimtab_tools.cli.command import add_option, server_command
+from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.files import add_format, read_placement
+from trimtab_tools.cli.json_output import show
 
 _EPILOG = """\
 examples:
@@ -23,11 +23,12 @@ The command returns once the first switch is offered. Workers may still refuse i
 def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Switch a deployment to another placement, in as many switches as it takes."
-    with server_command(commands, "trigger", run, about, _EPILOG, json="") as parser:
-        add_option(parser, "deployment", "DEPLOYMENT", str, "name of the deployment")
+    with server_command(commands, "trigger", run, about, _EPILOG) as parser:
+        add_name(parser)
         about = (
-            "the placement, of any format that place --output writes (default: planned from what "
-            "the workers have reported)"
+            "the placement, of any format that place --output writes; - for standard input, which "
+            "is JSON unless --format says otherwise (default: planned from what the workers have "
+            "reported)"
         )
         add_option(parser, "--placement", "FILE", Path, about)
         add_format(parser)
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     placement = read_placement(arguments, arguments.placement)
     with connect(arguments) as client:
         result = client.trigger(arguments.deployment, placement=placement)
-    digest = result.target.digest.hex()
-    sys.stdout.write(f"{arguments.deployment} serves by {result.in_force}, target {digest}\n")
-    return 0
+    name, digest = arguments.deployment, result.target.digest
+    document = {"deployment": name, "in_force": result.in_force, "target": digest}
+    line = f"{name} serves by {result.in_force}, target {digest.hex()}\n"
+    return show(arguments, document, line)

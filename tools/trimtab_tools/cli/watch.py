@@ -32,8 +32,12 @@ def add_to(commands: Any) -> None:
     """Add the command."""
     about = "Show the placement in force, and each that comes into force after it."
     json = "print JSON, one document on each line"
+    timeout_about = "end after this time, with exit code 1"
     with server_command(
-        commands, "watch", run, about, _EPILOG, json=json, timeout=math.inf
+        *(commands, "watch", run, about, _EPILOG),
+        json=json,
+        timeout=math.inf,
+        timeout_about=timeout_about,
     ) as parser:
         add_name(parser)
         add_option(parser, "--count", "N", _count, "end after N placements")

@@ -16,6 +16,7 @@ import yaml
 
 from trimtab_client.exceptions import InvalidArgumentError, invalid
 from trimtab_tools.formats import sglang, tensorrt_llm, vllm_ascend
+from trimtab_tools.formats.entries import is_number, require_integers
 from trimtab_tools.formats.layout import Array, Layout, SavedPlacement, has, require_distinct
 from trimtab_tools.formats.optional import (
     library,
@@ -85,6 +86,7 @@ def read_placement(path: Path, format_name: str | None = None) -> Array:
     phy2log = _read(path, format_name, lambda layout, content: layout.placement(content, path))
     if phy2log.ndim != 2 or not phy2log.size:
         raise invalid(str(path), f"the placement is {list(phy2log.shape)}, not [layers, slots]")
+    require_integers(phy2log, path)
     return phy2log
 
 
@@ -236,7 +238,7 @@ def _load_csv(path: Path) -> Any:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
         raise invalid(str(path), "has no rows")
-    names = [] if _is_number(rows[0][0]) else [name.strip() for name in rows.pop(0)]
+    names = [] if is_number(rows[0][0]) else [name.strip() for name in rows.pop(0)]
     width = len(names or rows[0])
     for index, row in enumerate(rows):
         if len(row) != width:
@@ -245,8 +247,11 @@ def _load_csv(path: Path) -> Any:
     if names:
         require_distinct(names, path)
         return dict(zip(names, columns, strict=True))
-    if any(column.dtype.kind not in "if" for column in columns):
-        raise invalid(str(path), "is not a table of numbers")
+    for at, column in enumerate(columns):
+        if column.dtype.kind not in "if":
+            line = next(line for line, cell in enumerate(column.tolist()) if not is_number(cell))
+            where = f"row {line + 1}, column {at + 1}"
+            raise invalid(str(path), f"{where}: {str(column[line])!r} is not a number")
     matrix = np.stack(columns, axis=1)
     if width > 1 and matrix[0].tolist() == list(range(width)):
         raise invalid(str(path), "begins with 0, 1, 2, …, which looks like a header: leave it out")
@@ -258,14 +263,6 @@ def _save_csv(content: Mapping[str, Array], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(content)
         writer.writerows(zip(*(column.tolist() for column in content.values()), strict=True))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _numbers(cells: list[str]) -> Array:

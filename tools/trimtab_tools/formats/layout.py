@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import InvalidArgumentError, invalid
 from trimtab_client.placement import Placement
+from trimtab_tools.formats.entries import first_fault, is_number, position
 
 Array = npt.NDArray[Any]
 
@@ -86,15 +87,31 @@ def array(value: Any, path: Path, name: str) -> Array:
     """A value as an array.
 
     Raises:
-        InvalidArgumentError: its rows differ in length, or it is not made of numbers.
+        InvalidArgumentError: its rows differ in length, or an entry is not a number. The error
+            names the position of the first one, if there is one.
     """
     try:
         numbers = np.asarray(value)
     except ValueError as error:
-        raise invalid(str(path), f"{name} is not an array: {error}") from error
-    if numbers.dtype.kind not in "iufb":
-        raise invalid(str(path), f"{name} is not an array of numbers")
+        raise _refusal(value, path, name, f"is not an array: {error}") from error
+    if numbers.dtype.kind not in "iuf":
+        raise _refusal(value, path, name, "is not an array of numbers")
     return numbers
+
+
+def _refusal(value: Any, path: Path, name: str, otherwise: str) -> InvalidArgumentError:
+    fault = first_fault(_cells(value) if isinstance(value, np.ndarray) else value)
+    if fault is None:
+        return invalid(str(path), f"{name} {otherwise}")
+    where, complaint = fault
+    return invalid(str(path), f"{position(name, where)}: {complaint}")
+
+
+def _cells(value: Array) -> Any:
+    """The entries of an array. In a column of text, those that are numbers are not the fault."""
+    if value.dtype.kind != "U" or value.ndim != 1:
+        return value.tolist()
+    return [0 if is_number(cell) else cell for cell in value.tolist()]
 
 
 def require_distinct(names: Sequence[str], path: Path) -> None:

@@ -32,10 +32,16 @@ class TensorRtLlm:
             isinstance(layers, Mapping)
             and all(isinstance(number, int) for number in layers)
             and all(isinstance(row, list) for row in layers.values())
-            and all(isinstance(expert, int) for row in layers.values() for expert in row)
         ):
             why = f"{_LAYERS} is not a list of experts by the number of each layer"
             raise invalid(str(path), why)
+        for number, row in layers.items():
+            for slot, expert in enumerate(row):
+                if not isinstance(expert, int) or isinstance(expert, bool):
+                    kind = type(expert).__name__
+                    shown = kind if isinstance(expert, list | dict) else f"{expert!r:.60}"
+                    where = f"{_LAYERS}: layer {number}, slot {slot}"
+                    raise invalid(str(path), f"{where}: {shown} is not an integer")
         phy2log_LR = array([layers[number] for number in sorted(layers)], path, _LAYERS)
         slots = content.get(_SLOTS, phy2log_LR.shape[-1])
         if phy2log_LR.ndim != 2 or phy2log_LR.shape[1] != slots:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self
 
+from trimtab_client.exceptions import TrimtabError
 from trimtab_tools.simulate.faults import Fault
 from trimtab_tools.simulate.fleet import Fleet
 from trimtab_tools.simulate.messages import Action, SwitchPoint
@@ -52,6 +53,12 @@ class FaultSchedule:
         return not self._waiting and len(self._fleet.state.faults) >= len(self._faults)
 
     def _run(self) -> None:
+        try:
+            self._cause_when_due()
+        except TrimtabError as error:
+            self._fleet.state.fail(f"no further fault can be caused: {error}")
+
+    def _cause_when_due(self) -> None:
         while not self._ended.wait(_POLL_S):
             for waiting in list(self._waiting):
                 is_due, task = waiting

@@ -249,8 +249,8 @@ class Fleet:
             trouble = f"not all ranks have left: {self.state.summary()}"
         if server is None and self.balance is not None and not trouble:
             trouble = self._resume()
-        if server is not None:
-            server.terminate(_LEAVE_S)
+        if server is not None and not server.terminate(_LEAVE_S) and not trouble:
+            trouble = "the server cannot be killed"
         alarms = [] if server is None else server.alarms
         return make_report(self.state, self.options, self._history, alarms, trouble)
 

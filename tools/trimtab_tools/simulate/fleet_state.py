@@ -105,7 +105,7 @@ class FleetState:
     def __init__(self, options: FleetOptions) -> None:
         self.began = time.monotonic()
         self.ranks = [RankState() for _ in range(options.ranks)]
-        self.windows = Windows(options.untouched, options.steps_per_window)
+        self.windows = Windows(options.ranks, options.steps_per_window)
         self.group = ""
         self.groups_formed = 0
         self.switches: dict[Version, Switch] = {}

@@ -9,13 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab_client.exceptions import InvalidArgumentError
 from trimtab_tools.history import Report, check_history, read_history
+from trimtab_tools.simulate.errors import FleetError
 
 Line = Mapping[str, Any]
 
 
 class HistoryTail:
-    """The lines so far of a history, which need not exist yet. Any thread may use it."""
+    """The lines so far of a history, which need not exist yet. Any thread may use it.
+
+    Lines that cannot be read are passed over: `verdict` names the first of them.
+
+    Raises:
+        FleetError: by all methods, if the file cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,30 +44,55 @@ class HistoryTail:
             found = list(self._by_kind[kind])
         return [line for line in found if all(line.get(k) == v for k, v in values.items())]
 
-    def verdict(self, *, complete: bool) -> Report | None:
-        """What the history checker finds; None if nothing was ever written.
+    def verdict(self, *, complete: bool) -> Report:
+        """What the history checker finds.
 
         The run has come to rest if it is `complete`, so that every switch must have ended.
+
+        Raises:
+            FleetError: the file cannot be read, or a line of it. The message names both.
         """
-        if not self._path.exists():
-            return None
-        with self._path.open("rb") as lines:
-            return check_history(read_history(lines), complete=complete)
+        try:
+            with self._path.open("rb") as lines:
+                return check_history(read_history(lines), complete=complete)
+        except InvalidArgumentError as error:
+            raise FleetError(f"{self._path}: {error}") from error
+        except OSError as error:
+            raise FleetError(str(error)) from error
 
     def open_switches(self) -> list[Any]:
         """The versions, as [4, 7], that were offered in the newest epoch and have not ended."""
-        newest = max((line["epoch"] for line in self.lines("epoch")), default=0)
-        ended = [line["version"] for kind in ("applied", "aborted") for line in self.lines(kind)]
-        offered = [line["version"] for line in self.lines("offered")]
+        epochs = [line.get("epoch") for line in self.lines("epoch")]
+        newest = max((epoch for epoch in epochs if isinstance(epoch, int)), default=0)
+        ended = [*self._versions("applied"), *self._versions("aborted")]
+        offered = self._versions("offered")
         return [version for version in offered if version[0] == newest and version not in ended]
 
+    def _versions(self, kind: str) -> list[list[Any]]:
+        versions = [line.get("version") for line in self.lines(kind)]
+        return [each for each in versions if isinstance(each, list) and each]
+
     def _read_on(self) -> None:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            # The last line is still being written, or empty.
-            *whole, _ = file.read().split(b"\n")
+        try:
+            if not self._path.exists():
+                return
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                # The last line is still being written, or empty.
+                *whole, _ = file.read().split(b"\n")
+        except OSError as error:
+            raise FleetError(str(error)) from error
         self._offset += sum(len(line) + 1 for line in whole)
-        for line in map(json.loads, filter(None, whole)):
-            self._by_kind[line["kind"]].append(line)
+        for line in map(_object, whole):
+            kind = line.get("kind")
+            if isinstance(kind, str):
+                self._by_kind[kind].append(line)
+
+
+def _object(text: bytes) -> Line:
+    """The JSON object of a line; an empty one if it has none."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -59,6 +59,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 text=True,
+                errors="replace",
                 **{"stderr": errors, **options},
             )
             self._logs[process.pid] = log

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from typing import NamedTuple, TypeVar
 
 from trimtab_tools.history import Report as Verdict
+from trimtab_tools.simulate.errors import FleetError
 from trimtab_tools.simulate.fleet_state import FleetState, InjectedFault, Switch
-from trimtab_tools.simulate.history_tail import HistoryTail
+from trimtab_tools.simulate.history_tail import HistoryTail, Line
 from trimtab_tools.simulate.options import FleetOptions
-from trimtab_tools.simulate.windows import Window
+from trimtab_tools.simulate.replay_report import ReplayReport, replay_report
+from trimtab_tools.simulate.shadow import ShadowPlacements, shadow_placements
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,6 @@ class FaultReport:
     at: float
     served_after: float | None
     flipped_after: float | None
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """How balanced the fleet was while it replayed a trace. Imbalance is that of a `Window`.
-
-    Attributes:
-        windows: number of windows that were replayed to their end.
-        left_out: number of these that are not judged, since a rank died and its counts were lost.
-        untouched: mean imbalance of the other windows, had no expert moved.
-        served: mean imbalance of the other windows as they were served.
-        worst_untouched: highest imbalance of a window, had no expert moved.
-        worst_served: highest imbalance of a window as it was served.
-        moves_per_layer: expert weights that were new to a GPU, per layer and window.
-        by_window: all windows that are judged.
-    """
-
-    windows: int
-    left_out: int
-    untouched: float
-    served: float
-    worst_untouched: float
-    worst_served: float
-    moves_per_layer: float
-    by_window: tuple[Window, ...]
 
 
 @dataclass(frozen=True)
@@ -82,8 +61,9 @@ class Report:
         faults: that have happened.
         complaints: breaches of the protocol that ranks have reported, and that had no effect.
         alarms: of the fleet's own server.
+        unreadable: what could not be read for this report, and why. Other parts are not affected.
         trouble: why the fleet could not go on or did not come to rest; empty if it did.
-        verdict: of the history checker; None if there is no history.
+        verdict: of the history checker; None if there is no history, or it cannot be read.
         decisions: number of the server's decisions in the history, by their reason.
         replayed: None without a trace, and if no window of it can be judged.
     """
@@ -104,6 +84,7 @@ class Report:
     faults: tuple[FaultReport, ...]
     complaints: tuple[str, ...]
     alarms: tuple[str, ...]
+    unreadable: tuple[str, ...]
     trouble: str
     verdict: Verdict | None
     decisions: Mapping[str, int]
@@ -111,9 +92,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no token was wrong, no rule was violated, and the fleet came to rest."""
+        """Whether no token was wrong, no rule was violated, and the fleet came to rest.
+
+        False too if that could not be found out.
+        """
         violated = self.verdict is not None and self.verdict.violations
-        return not (self.wrong or self.trouble or violated)
+        return not (self.wrong or self.trouble or self.unreadable or violated)
 
 
 def make_report(
@@ -127,7 +111,7 @@ def make_report(
     total = state.total()
     switches = list(state.switches.values())
     applied = state.switches_completed()
-    decided = [] if history is None else history.lines("decided")
+    read = _read(history, complete=not trouble)
     return Report(
         seconds=time.monotonic() - state.began,
         steps=total.step + 1,
@@ -145,27 +129,41 @@ def make_report(
         faults=tuple(_fault(state, fault, applied) for fault in state.faults),
         complaints=tuple(state.complaints),
         alarms=tuple(alarms),
+        unreadable=read.unreadable,
         trouble=trouble,
-        verdict=None if history is None else history.verdict(complete=not trouble),
-        decisions=dict(Counter(line["reason"] for line in decided)),
-        replayed=_replayed(state, options, total.moves),
+        verdict=read.verdict,
+        decisions=read.decisions,
+        replayed=replay_report(state.windows, options, total.moves, read.shadow),
     )
 
 
-def _replayed(state: FleetState, options: FleetOptions, moves: int) -> ReplayReport | None:
-    windows, ended = state.windows.complete, state.windows.ended
-    if not windows:
-        return None
-    return ReplayReport(
-        windows=ended,
-        left_out=ended - len(windows),
-        untouched=fmean(window.untouched for window in windows),
-        served=fmean(window.served for window in windows),
-        worst_untouched=max(window.untouched for window in windows),
-        worst_served=max(window.served for window in windows),
-        moves_per_layer=moves / options.layers / ended,
-        by_window=tuple(windows),
-    )
+class _History(NamedTuple):
+    """What the report takes from the history; see `Report`."""
+
+    verdict: Verdict | None = None
+    decisions: Mapping[str, int] = {}
+    shadow: ShadowPlacements | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+def _read(history: HistoryTail | None, *, complete: bool) -> _History:
+    """Read what can be read of the history: the report must come, whatever is wrong with it."""
+    if history is None:
+        return _History()
+    unreadable: list[str] = []
+
+    def tried(read: Callable[[], _T], default: _T) -> _T:
+        try:
+            return read()
+        except FleetError as error:
+            unreadable.append(f"history: {error}")
+            return default
+
+    verdict = tried(lambda: history.verdict(complete=complete), None)
+    decided = tried(lambda: history.lines("decided"), list[Line]())
+    shadow = tried(lambda: shadow_placements(history.lines("shadow")), None)
+    decisions = Counter(str(line.get("reason")) for line in decided)
+    return _History(verdict, dict(decisions), shadow, tuple(dict.fromkeys(unreadable)))
 
 
 def _fault(state: FleetState, fault: InjectedFault, applied: list[Switch]) -> FaultReport:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from signal import Signals
@@ -104,18 +105,23 @@ class ServerProcess:
         if self._process is not None:
             send_signal(self._process, number)
 
-    def terminate(self, timeout: float) -> None:
-        """Have the server drain and end, by SIGTERM; kill it if that takes too long."""
+    def terminate(self, timeout: float) -> bool:
+        """Have the server drain and end, by SIGTERM; kill it if that takes too long.
+
+        Returns whether it has ended. Not even SIGKILL ends a process at once that waits for a disk.
+        """
         process = self._process
         if process is None:
-            return
+            return True
         self._terminating = True
         send_signal(process, Signals.SIGCONT)
         send_signal(process, Signals.SIGTERM)
         try:
             self._processes.wait(process, timeout)
         except subprocess.TimeoutExpired:
-            self.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self.kill()
+        return process.poll() is not None
 
     def _read(self, process: Process) -> None:
         """Read the log all the time, since a server blocks on a full pipe."""
@@ -134,9 +140,12 @@ class ServerProcess:
             event: Any = json.loads(line)
         except ValueError:
             return  # A traceback, or the message of a library.
+        if not isinstance(event, dict):
+            return
         if event.get("event") == "alarm":
             self.alarms.append(str(event.get("reason", "")))
         elif event.get("event") == "ready" and process is self._process:
-            self.address, self.metrics = event["address"], event.get("metrics") or ""
+            self.address = event.get("address", self.address)
+            self.metrics = event.get("metrics") or ""
             self._ready.set()
             self._state.notify()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from trimtab_client.exceptions import InvalidArgumentError, invalid
 from trimtab_tools import formats
+from trimtab_tools.formats.entries import require_amounts
 
 Counts = npt.NDArray[np.int64]
 
@@ -64,13 +65,12 @@ def read_trace(
 def _read(path: Path, format_name: str | None) -> Counts:
     try:
         load = formats.read_load(path, format_name)
+        require_amounts(load, path)
     except (OSError, InvalidArgumentError) as error:
         raise invalid("trace", str(error)) from error
     shape = f"{load.dtype} {list(load.shape)}"
     if load.dtype.kind not in "iu":
         raise invalid("trace", f"{path}: load, {shape}, is not made of integers")
-    if load.min() < 0:
-        raise invalid("trace", f"{path}: load has a negative count, {load.min()}")
     if load.max() > np.iinfo(np.int64).max:
         raise invalid("trace", f"{path}: load has a count beyond int64, {load.max()}")
     return load.reshape(-1, *load.shape[-2:]).astype(np.int64, copy=False)

@@ -6,10 +6,11 @@ Legend for all shapes: L layers, E logical experts, S slots of a rank, G GPUs, o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from trimtab_client.placement import FloatArray, IntArray, Placement
+from trimtab_client.placement import FloatArray, IntArray
 from trimtab_tools.simulate.messages import WindowCounts
 from trimtab_tools.simulate.trace import Counts
 
@@ -20,14 +21,26 @@ class Window:
 
     Attributes:
         number: of the window, from 0.
-        untouched: under the placement that the ranks load at first, if the replicas of an expert
-            shared its tokens evenly.
+        no_redundancy: see `no_redundancy_imbalance`.
         served: by what the GPUs have really processed.
+        static_plan: under the static plan, if the replicas of an expert shared its tokens evenly.
+            None while the fleet works, and if there is no such plan.
+        shadow: the same under the placements of shadow mode. None while the fleet works, and if
+            these are unknown.
     """
 
     number: int
-    untouched: float
+    no_redundancy: float
     served: float
+    static_plan: float | None = None
+    shadow: float | None = None
+
+
+class ServedWindow(NamedTuple):
+    """A window whose every step was counted by all ranks, and its load, int64 [L, E]."""
+
+    window: Window
+    load_LE: Counts
 
 
 class WindowCounter:
@@ -73,7 +86,7 @@ class Windows:
     """The windows that a fleet has served, put together from the counts of its ranks.
 
     Args:
-        untouched: the placement that the ranks load at first.
+        num_gpus: G.
         steps: number of steps in a window.
 
     Attributes:
@@ -82,10 +95,10 @@ class Windows:
         ended: number of windows that have come to their end.
     """
 
-    def __init__(self, untouched: Placement, steps: int) -> None:
-        self.complete: list[Window] = []
+    def __init__(self, num_gpus: int, steps: int) -> None:
+        self.complete: list[ServedWindow] = []
         self.ended = 0
-        self._untouched = untouched
+        self._num_gpus = num_gpus
         self._steps = steps
         self._parts: dict[int, dict[int, WindowCounts]] = {}
 
@@ -94,7 +107,7 @@ class Windows:
         self.ended = max(self.ended, counts.window + 1)
         parts = self._parts.setdefault(counts.window, {})
         parts[rank] = counts
-        if len(parts) < self._untouched.num_gpus:
+        if len(parts) < self._num_gpus:
             return
         del self._parts[counts.window]
         if all(part.steps == self._steps for part in parts.values()):
@@ -102,14 +115,26 @@ class Windows:
             self._add_complete(counts.window, by_rank_GLE)
 
     def _add_complete(self, number: int, by_rank_GLE: Counts) -> None:
-        untouched_L = self._untouched.balance(by_rank_GLE.sum(axis=0)).imbalance
-        served_L = imbalance_of(by_rank_GLE.sum(axis=2).T)
+        load_LE = by_rank_GLE.sum(axis=0)
+        served = imbalance_of(by_rank_GLE.sum(axis=2).T).mean().item()
+        window = Window(number, no_redundancy_imbalance(load_LE, self._num_gpus), served)
         # All ranks may have died and begun anew, and then come to the same window again.
-        kept = [window for window in self.complete if window.number < number]
-        self.complete = [*kept, Window(number, untouched_L.mean().item(), served_L.mean().item())]
+        kept = [each for each in self.complete if each.window.number < number]
+        self.complete = [*kept, ServedWindow(window, load_LE)]
 
 
-def imbalance_of(gpu_load_LG: Counts) -> FloatArray:
+def no_redundancy_imbalance(load_LE: Counts, num_gpus: int) -> float:
+    """The imbalance of a load if each expert had one slot, in order: E / G experts on a GPU.
+
+    If G does not divide E, some GPUs have one expert more than others. Mean over layers.
+    """
+    experts = load_LE.shape[1]
+    gpu_E = np.arange(experts) * num_gpus // experts
+    lies_EG = np.equal.outer(gpu_E, np.arange(num_gpus)).astype(np.int64)
+    return float(imbalance_of(load_LE @ lies_EG).mean())
+
+
+def imbalance_of(gpu_load_LG: Counts | FloatArray) -> FloatArray:
     """Heaviest GPU / mean GPU of each layer, float64 [L]; 1 for a layer without load."""
     mean_L = gpu_load_LG.mean(axis=1)
     ratio_L: FloatArray = np.ones_like(mean_L)

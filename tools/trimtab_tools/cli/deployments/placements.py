@@ -1,4 +1,4 @@
-"""`trimtab deployments pin`, `unpin`, `rollback`, `export` and `import`."""
+"""`trimtab deployments pin`, `unpin`, `roll-back`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from trimtab_client.results import TriggerResult
 from trimtab_tools import formats
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.files import add_format, check_output, read_placement, refuse_alone
+from trimtab_tools.cli.files import (
+    STANDARD,
+    add_format,
+    check_output,
+    read_placement,
+    refuse_alone,
+    write_to_standard_output,
+)
 from trimtab_tools.cli.json_output import as_document, as_json, show
 from trimtab_tools.formats import SavedPlacement
 
@@ -31,10 +38,10 @@ examples:
   trimtab deployments unpin prod
 """
 
-_ROLLBACK = """\
+_ROLL_BACK = """\
 examples:
-  trimtab deployments rollback prod 2.3
-  trimtab deployments rollback prod 3
+  trimtab deployments roll-back prod 2.3
+  trimtab deployments roll-back prod 3
 
 `trimtab deployments get` shows the versions that it can go back to. The deployment stays pinned
 until it is unpinned.
@@ -44,6 +51,7 @@ _EXPORT = """\
 examples:
   trimtab deployments export prod placement.npz
   trimtab deployments export prod --version 2.3 > placement.json
+  trimtab deployments export prod - --format csv | head
 
   trimtab deployments export prod location.json --format sglang
   trimtab deployments export prod balancer.yaml
@@ -62,27 +70,31 @@ examples:
 Without --pin the policy may move experts again later.
 """
 
+_PLACEMENT = "the placement; - for standard input, which is JSON unless --format says otherwise"
+
 
 def add_to(commands: Any) -> None:
     """Add the commands."""
     about = "Pin a deployment to one placement, whatever its loads are."
     with server_command(commands, "pin", run_pin, about, _PIN) as parser:
         add_name(parser)
-        about = "the placement (default: the one in force)"
+        about = f"{_PLACEMENT} (default: the one in force)"
         add_option(parser, "file", "FILE", Path, about, nargs="?")
         add_format(parser)
     about = "Let a deployment's policy decide again."
     with server_command(commands, "unpin", run_unpin, about, _UNPIN) as parser:
         add_name(parser)
     about = "Pin a deployment to a placement that was in force before."
-    with server_command(commands, "rollback", run_roll_back, about, _ROLLBACK) as parser:
+    with server_command(
+        commands, "roll-back", run_roll_back, about, _ROLL_BACK, aliases=["rollback"]
+    ) as parser:
         add_name(parser)
         about = "a version such as 2.3, or only its generation: 3"
         add_option(parser, "version", "VERSION", str, about)
     about = "Write a placement to a file."
     with server_command(commands, "export", run_export, about, _EXPORT) as parser:
         add_name(parser)
-        about = "the file (default: JSON to standard output)"
+        about = "the file; - for standard output (default: JSON to standard output)"
         add_option(parser, "file", "FILE", Path, about, nargs="?")
         add_format(parser)
         about = "the version to export (default: the one in force)"
@@ -90,7 +102,7 @@ def add_to(commands: Any) -> None:
     about = "Switch a deployment to the placement in a file."
     with server_command(commands, "import", run_import, about, _IMPORT) as parser:
         add_name(parser)
-        add_option(parser, "file", "FILE", Path, "the placement")
+        add_option(parser, "file", "FILE", Path, _PLACEMENT)
         add_format(parser)
         parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
 
@@ -122,9 +134,11 @@ def run_roll_back(arguments: argparse.Namespace) -> int:
 def run_export(arguments: argparse.Namespace) -> int:
     """Write a placement to a file or to standard output."""
     path, format_name, name = arguments.file, arguments.format, arguments.deployment
-    check_output(path, format_name, "FILE")
     if path is None:
-        refuse_alone(format_name, "--format", "a FILE; standard output is JSON")
+        refuse_alone(format_name, "--format", "a FILE, or - for standard output")
+    if path == STANDARD and format_name is None:
+        path = None
+    check_output(path, format_name, "FILE")
     first_layer = 0
     with connect(arguments) as client:
         served = client.get_placement(name, arguments.version)
@@ -136,6 +150,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     saved = SavedPlacement(served.placement, text, _arrays(served), first_layer)
+    if path == STANDARD:
+        write_to_standard_output(saved, format_name)
+        return 0
     formats.write_placement(saved, path, format_name)
     summary = {**document, "placement": served.placement.digest, "file": str(path)}
     line = f"{name} {served.version} is in {path}\n"

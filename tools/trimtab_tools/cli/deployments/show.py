@@ -16,7 +16,8 @@ examples:
   trimtab deployments list --json
 
 columns:
-  mode                 paused, pinned, or the mode of the policy
+  mode                 of the policy
+  held                 paused, pinned, or both: the policy moves nothing meanwhile
   workers, absent      workers with and without a session
   predicted, measured  smoothed imbalance, mean over layers
   unused               time since it had a session, or its engine called

@@ -23,7 +23,7 @@ NONE = "-"
 
 def overview(deployments: Sequence[Deployment]) -> str:
     """A table with a line for each deployment."""
-    return table_of(deployments, _OVERVIEW, left=["mode", "switch", "last decision"])
+    return table_of(deployments, _OVERVIEW, left=["mode", "held", "switch", "last decision"])
 
 
 def details(deployment: Deployment) -> str:
@@ -60,12 +60,16 @@ def shape(spec: DeploymentSpec) -> str:
 
 
 def mode_of(deployment: Deployment) -> str:
-    """Paused or pinned if it is, else the mode of the policy."""
-    if deployment.status.paused_reason is not None:
-        return "paused"
-    if deployment.status.pinned_digest is not None:
-        return "pinned"
-    return _shown(deployment.policy.mode)
+    """The mode of the policy, and what keeps it from deciding."""
+    held = _held(deployment)
+    return _shown(deployment.policy.mode) + (f", {held}" if held != NONE else "")
+
+
+def _held(deployment: Deployment) -> str:
+    """Paused, pinned, both or neither: the policy decides nothing then."""
+    status = deployment.status
+    held = {"paused": status.paused_reason, "pinned": status.pinned_digest}
+    return ", ".join(name for name, why in held.items() if why is not None) or NONE
 
 
 def duration(seconds: float) -> str:
@@ -183,7 +187,8 @@ def _seconds(value: float | None) -> str:
 
 _OVERVIEW: Mapping[str, Callable[[Deployment], str]] = {
     "deployment": lambda each: each.spec.name,
-    "mode": mode_of,
+    "mode": lambda each: _shown(each.policy.mode),
+    "held": _held,
     "workers": lambda each: str(each.status.workers_connected),
     "absent": lambda each: str(each.status.workers_absent),
     "in force": lambda each: _shown(each.status.in_force),

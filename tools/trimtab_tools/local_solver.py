@@ -1,4 +1,4 @@
-"""The solver in this process, for `trimtab place --local`. It needs the server's packages."""
+"""The solver in this process. It needs the server's packages."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab_client.arrays import as_amounts, as_indices
-from trimtab_client.exceptions import invalid_as
+from trimtab_client.exceptions import TrimtabError, invalid_as
 from trimtab_client.options import MoveBudget, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.results import Moves, PlaceResult
-from trimtab_tools.cli.errors import CommandError
 
 _TO_CONVERGENCE = -1
+
+
+class SolverMissingError(TrimtabError):
+    """The server's packages, which have the solver, are not installed."""
 
 
 def local_solver() -> Callable[..., PlaceResult]:
     """A function like `Client.place` that calls the solver in this process.
 
     Raises:
-        CommandError: the server's packages are not installed.
+        SolverMissingError: the server's packages are not installed.
     """
     try:
         import_module("trimtab_server.solver")
     except ImportError as error:
-        hint = "--local needs the solver: pip install 'trimtab-tools[server]'"
-        raise CommandError(f"{hint} ({error})") from error
+        hint = "the solver is not installed: pip install 'trimtab-tools[server]'"
+        raise SolverMissingError(f"{hint} ({error})") from error
     return _place
 
 
@@ -38,16 +41,16 @@ def _place(
     load: npt.ArrayLike,
     topology: Topology,
     *,
-    current: npt.ArrayLike | None,
-    budget: MoveBudget | None,
-    options: SolverOptions,
+    current: npt.ArrayLike | None = None,
+    budget: MoveBudget | None = None,
+    options: SolverOptions | None = None,
 ) -> PlaceResult:
     # Imported here: the other commands run without the server's packages.
     from trimtab_server import solver
     from trimtab_server.domain import errors
     from trimtab_server.domain import topology as domain
 
-    load_LE = as_amounts(load, "load")
+    load_LE, options = as_amounts(load, "load"), options or SolverOptions()
     try:
         plan = solver.place(
             load_LE.copy(),
