@@ -31,6 +31,7 @@ from trimtab_client.deployments import (
     DeploymentStatus,
     Imbalance,
     ServedPlacement,
+    ServerStatus,
     WorkerStatus,
 )
 from trimtab_client.exceptions import (
@@ -97,10 +98,11 @@ __all__ = [
     "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
     "Objective", "PackResult", "PlaceResult", "Placement", "Policy", "ProtocolError", "Reason",
-    "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServingStatus",
-    "SolverOptions", "Split", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions",
-    "Topology", "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
-    "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
+    "ResourceExhaustedError", "RetryPolicy", "Scope", "ServedPlacement", "ServerStatus",
+    "ServingStatus", "SolverOptions", "Split", "StateEvent", "StreamItem", "SwitchOffer",
+    "SwitchedBy", "TlsOptions", "Topology", "Transfer", "Transfers", "TriggerResult",
+    "TrimtabError", "UnavailableError", "UnimplementedError", "Version", "WorkerOptions",
+    "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
 

@@ -66,7 +66,9 @@ class App:
         self.queue = SolverQueue(config.solver.queue_size, recorder, use_threads)
         metrics, sessions = DeploymentMetrics(recorder.registry), config.sessions
         self._history = History(config.history, metrics.history_lost)
-        store = StoreThread(partial(_make_store, sessions.store), self._history.barrier)
+        store = StoreThread(
+            partial(_make_store, sessions.store), self._history.barrier, sessions.save_seconds
+        )
         observers = Observers(self._history, metrics)
         self._deployments = Deployments(sessions, store, observers, self._planner(recorder))
         self._rpc = RpcServer(

@@ -46,9 +46,13 @@ class Command:
         return self
 
     def files(self) -> dict[str, bytes]:
-        """All files, but the empty one that is locked."""
+        """All files and what is in them, but the one that is locked. What SQLite shares changes."""
         files = [each for each in self.store.parent.rglob("*") if each.is_file()]
-        return {each.name: each.read_bytes() for each in files if each.suffix != ".lock"}
+        return {
+            each.name: b"" if each.name.endswith("-shm") else each.read_bytes()
+            for each in files
+            if each.suffix != ".lock"
+        }
 
 
 @pytest.fixture

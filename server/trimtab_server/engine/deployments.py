@@ -48,6 +48,9 @@ class Deployments:
         store: calls the store, which `open` opens.
         observer: told of everything that happens in the deployments.
         planner: makes plans; None if this server makes none.
+
+    Attributes:
+        store_health: whether the store fails.
     """
 
     def __init__(
@@ -61,6 +64,10 @@ class Deployments:
         self._config = config
         self._planner = planner
         self._store = store
+        self.store_health = store.health
+        self.store_health.subscribe(
+            lambda: self.observer.store_health_changed(self.store_health.failure)
+        )
         self._by_name: dict[str, Deployment] = {}
         self._periodic = PeriodicTasks(config, self._by_name)
         self._numbers = itertools.count(1)

@@ -71,6 +71,7 @@ class DeploymentMetrics(Observer):
         self._bytes = series.counter(families.APPLIED_BYTES, registry)
         self._phase_duration = series.histogram(families.PHASE_DURATION, registry)
         self._store_failures = series.counter(families.STORE_FAILURES, registry)
+        self._store_failing = series.gauge(families.STORE_FAILING, registry)
         self._history_lost = series.counter(families.HISTORY_LOST, registry)
         # All values of the label that each metric has beside the deployment.
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
@@ -184,6 +185,10 @@ class DeploymentMetrics(Observer):
     def store_failed(self) -> None:
         """See `Observer`."""
         self._store_failures.inc()
+
+    def store_health_changed(self, failure: str | None) -> None:
+        """See `Observer`."""
+        self._store_failing.set(failure is not None)
 
     def _series(self, deployment: str) -> Iterator[tuple[Counter | Gauge, tuple[str, ...]]]:
         """All series of a deployment, each of which is created if it does not exist."""
