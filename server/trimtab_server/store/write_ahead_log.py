@@ -10,7 +10,7 @@ from trimtab_server.store.errors import StoreError
 
 _CHECKPOINT_PAGES = 256
 """Pages of 4 KiB in the log at which SQLite copies them to the file. In 300 switches of 58 layers
-of 256 experts, the log takes 1.1 MiB instead of 4.8 with SQLite's 1000 pages, and a save takes
+of 256 experts, the log takes 1.1 MiB instead of 4.0 with SQLite's 1000 pages, and a save takes
 as long: `python -m tests.bench store`."""
 
 _KEPT_BYTES = 1 << 20
