@@ -51,6 +51,7 @@ examples:
   trimtab-server serve --listen 0.0.0.0:50051 --device cuda:0
   trimtab-server serve --print-config > trimtab.toml
   trimtab-server serve --config trimtab.toml
+  trimtab-server backup --config trimtab.toml backup.db
 
 `trimtab-server serve --help` shows every setting.
 """

@@ -183,6 +183,7 @@ def assert_told(
     shown = cli.out("deployments", "get", "d", "--server", server.address)
     [line] = [line for line in shown.splitlines() if line.startswith("not ready")]
     assert "the store fails: store " in line
+    assert "the store fails: store " in cli.out("deployments", "--server", server.address)
     assert re.search(disk.why, line)
     with pytest.raises(TrimtabError, match=r"store fail(s|ed): store .*trimtab\.db"):
         client.trigger("d", placement=FIRST)
