@@ -64,10 +64,8 @@ class Deployments:
         self._config = config
         self._planner = planner
         self._store = store
-        self.store_health = store.health
-        self.store_health.subscribe(
-            lambda: self.observer.store_health_changed(self.store_health.failure)
-        )
+        self.store_health = health = store.health
+        health.subscribe(lambda: observer.store_health_changed(health.failure))
         self._by_name: dict[str, Deployment] = {}
         self._periodic = PeriodicTasks(config, self._by_name)
         self._numbers = itertools.count(1)
