@@ -71,8 +71,10 @@ ENV PATH=/opt/trimtab/bin:$PATH \
     TRIMTAB_LOG_FORMAT=json
 USER 10001
 EXPOSE 50051 9464
+# Orchestrators restart what is not healthy. That cannot mend a store that fails, and would take
+# the solver away: so the check leaves the store out, and trimtab_store_failing and /readyz tell.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["trimtab-server", "healthcheck"]
+    CMD ["trimtab-server", "healthcheck", "--liveness"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["trimtab-server"]
 CMD ["serve"]

@@ -45,7 +45,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         | {"logs", "device", "config"},
         {"torch", "structlog"},
     ),
-    "cli": ({"app", "warming", "config", "domain", "logs", "rpc", "store"}, {"uvloop"}),
+    "store_commands": ({"config", "domain", "store"}, set()),
+    "cli": (
+        {"app", "warming", "store_commands", "config", "domain", "logs", "rpc", "store"},
+        {"uvloop"},
+    ),
 }
 
 

@@ -77,6 +77,8 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
         ({f"trimtab_alarms_total{DEPLOYMENT}": "1x20"}, None),
         ({'trimtab_store_failures_total{instance="a"}': "0x9 1x10"}, "TrimtabStoreFailing page"),
         ({'trimtab_store_failures_total{instance="a"}': "1x20"}, None),
+        ({'trimtab_store_failing{instance="a"}': "0x9 1x10"}, "TrimtabStoreFailing page"),
+        ({'trimtab_store_failing{instance="a"}': "1x5 0x15"}, None),
         ({PHASE % "offered": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
         ({PHASE % "aborting": "1x20", AGE: RISING}, "TrimtabSwitchStuck ticket"),
         (
@@ -97,7 +99,8 @@ WORKERS = 'trimtab_workers{instance="a",deployment="d",state="%s"}'
     ],
     ids=[
         *("paused", "not paused", "an alarm", "the first alarm of a new series", "an old alarm"),
-        *("a failure of the store", "an old one", "offered for long", "aborting for long"),
+        *("a failure of the store", "an old one", "a store that fails", "one that works again"),
+        *("offered for long", "aborting for long"),
         *(
             "offered to workers",
             "offered to an engine",

@@ -33,6 +33,7 @@ from trimtab_client.deployments import (
     PlacementCause,
     RollbackPoint,
     ServedPlacement,
+    ServerStatus,
     WorkerStatus,
 )
 from trimtab_client.exceptions import (
@@ -100,10 +101,10 @@ __all__ = [
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
     "Objective", "PackResult", "PlaceResult", "Placement", "PlacementCause", "Policy",
     "ProtocolError", "Reason", "ResourceExhaustedError", "RetryPolicy", "RollbackPoint", "Scope",
-    "ServedPlacement", "ServingStatus", "SolverOptions", "Split", "StateEvent", "StreamItem",
-    "SwitchOffer", "SwitchedBy", "TlsOptions", "Topology", "Transfer", "Transfers", "TriggerResult",
-    "TrimtabError", "UnavailableError", "UnimplementedError", "Version", "WorkerOptions",
-    "WorkerSession", "WorkerStatus",
+    "ServedPlacement", "ServerStatus", "ServingStatus", "SolverOptions", "Split", "StateEvent",
+    "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions", "Topology", "Transfer", "Transfers",
+    "TriggerResult", "TrimtabError", "UnavailableError", "UnimplementedError", "Version",
+    "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
 

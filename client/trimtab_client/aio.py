@@ -37,6 +37,7 @@ class AsyncClient(ClientBase):
     place = awaited(Client.place)
     wait_ready = awaited(Client.wait_ready)
 
+    server_status = awaited(Client.server_status)
     create_deployment = awaited(Client.create_deployment)
     get_deployment = awaited(Client.get_deployment)
     deployments = awaited(Client.deployments)

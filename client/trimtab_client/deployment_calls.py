@@ -14,7 +14,12 @@ from trimtab_client import watching
 from trimtab_client import wire_deployments as wire
 from trimtab_client.calling import ClientBase
 from trimtab_client.checks import text
-from trimtab_client.deployments import Deployment, DeploymentSpec, ServedPlacement
+from trimtab_client.deployments import (
+    Deployment,
+    DeploymentSpec,
+    ServedPlacement,
+    ServerStatus,
+)
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
@@ -31,6 +36,15 @@ class DeploymentCalls(ClientBase):
     `AsyncClient` makes its methods of these by `calling.awaited`. All calls but `trigger` are
     idempotent.
     """
+
+    def server_status(self, *, timeout: float | None = None) -> ServerStatus:
+        """The state of the server itself: its version, and whether its store works.
+
+        Raises:
+            UnimplementedError: the server is too old to say.
+        """
+        request = pb.GetServerStatusRequest()
+        return self._call(self._service.GetServerStatus, request, wire.server_status, timeout)
 
     def create_deployment(
         self, spec: DeploymentSpec, policy: Policy | None = None, *, timeout: float | None = None

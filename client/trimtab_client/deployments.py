@@ -196,6 +196,28 @@ class Deployment:
     status: DeploymentStatus
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerStatus:
+    """The state of the server itself.
+
+    Attributes:
+        version: of the server.
+        term: rises with each start of the server.
+        uptime_seconds: time since its start.
+        store_failure: why its store fails; None if it works. While it fails, the server refuses
+            sessions and changes of deployments, and its health is NOT_SERVING.
+        deployments: number of deployments.
+        sessions: number of open sessions.
+    """
+
+    version: str
+    term: int
+    uptime_seconds: float
+    store_failure: str | None
+    deployments: int
+    sessions: int
+
+
 @dataclass(frozen=True)
 class ServedPlacement:
     """The current placement of a deployment, or an earlier one."""

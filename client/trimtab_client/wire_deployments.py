@@ -59,6 +59,12 @@ def deployment_values(response: pb.ListDeploymentsResponse) -> list[Deployment]:
     return [deployment_value(message) for message in response.deployments]
 
 
+def server_status(response: pb.GetServerStatusResponse) -> deployments.ServerStatus:
+    """The answer of `server_status`."""
+    failure = response.store_failure or None
+    return value_of(deployments.ServerStatus, response, store_failure=failure)
+
+
 def trigger_result(
     response: pb.TriggerResponse | pb.PinResponse | pb.RollBackResponse,
 ) -> TriggerResult:

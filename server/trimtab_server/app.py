@@ -67,7 +67,9 @@ class App:
         sessions, max_shown = config.sessions, config.metrics.max_deployment_series
         metrics = DeploymentMetrics(recorder.registry, max_shown=max_shown)
         self._history = History(config.history, metrics.history_lost)
-        store = StoreThread(partial(_make_store, sessions.store), self._history.barrier)
+        store = StoreThread(
+            partial(_make_store, sessions.store), self._history.barrier, sessions.save_seconds
+        )
         observers = Observers(self._history, metrics)
         self._deployments = Deployments(sessions, store, observers, self._planner(recorder))
         self._rpc = RpcServer(

@@ -6,7 +6,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,19 @@ from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.logs import configure_logs
 from trimtab_server.rpc.healthcheck import health_complaint
 from trimtab_server.store import failpoints
+from trimtab_server.store.errors import StoreError
+from trimtab_server.store_commands import (
+    BACKUP_DESCRIPTION,
+    RESTORE_DESCRIPTION,
+    back_up,
+    put_back,
+)
 
 _Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=96)
 _FAILPOINTS = "failpoints"
 _UNHEALTHY = 1
 _NOT_COMPILED = 1
+_NOT_COPIED = 1
 _USAGE_ERROR = 2
 
 _DESCRIPTION = """\
@@ -43,6 +51,7 @@ examples:
   trimtab-server serve --listen 0.0.0.0:50051 --device cuda:0
   trimtab-server serve --print-config > trimtab.toml
   trimtab-server serve --config trimtab.toml
+  trimtab-server backup --config trimtab.toml backup.db
 
 `trimtab-server serve --help` shows every setting.
 """
@@ -59,6 +68,9 @@ TRIMTAB_QUEUE_SIZE in the environment, queue_size in the TOML file of --config
 _HEALTHCHECK_DESCRIPTION = """\
 Asks the server that runs on this machine with the same configuration whether it
 serves. Exits with 0 if it does, else with 1 and the reason.
+
+With --liveness a store that fails is no reason: a restart cannot mend it, and would take the
+solver away, which needs no store. Use it where a failed check restarts the server.
 
 With TLS, the check trusts only the certificate in tls_cert. With tls_client_ca, it also
 presents that certificate, which those authorities must then have signed.
@@ -83,27 +95,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. `serve` ends the process once the server has ended.
 
     Returns:
-        The exit code: 0; 1 if a health check fails or kernels could not be compiled; 2 if the
-        configuration is wrong.
+        The exit code: 0; 1 if a health check fails, kernels could not be compiled or a store could
+        not be copied; 2 if the configuration is wrong.
     """
     given = vars(_parser().parse_args(arguments))
     command, shapes = given.pop("command"), given.pop("shapes", [])
     file, print_only = given.pop("config"), given.pop("print_config", False)
+    own = {name: given.pop(name) for name in _OWN_ARGUMENTS if name in given}
     try:
         failpoints.configure(given.pop(_FAILPOINTS, ""))
         config = load_config(given, os.environ, file)
         if print_only:
             print(to_toml(config), end="")
             return 0
-        return _warm(config, shapes) if command == "warm" else _COMMANDS[command](config)
+        return _warm(config, shapes) if command == "warm" else _COMMANDS[command](config, **own)
+    except StoreError as error:
+        print(f"trimtab-server: {error}", file=sys.stderr)
+        return _NOT_COPIED
     except InvalidArgumentError as error:
         for violation in error.violations:
             print(f"trimtab-server: {violation.field}: {violation.description}", file=sys.stderr)
         return _UNHEALTHY if command == "healthcheck" else _USAGE_ERROR
 
 
-def _check_health(config: ServerConfig) -> int:
-    complaint = health_complaint(config.rpc)
+def _check_health(config: ServerConfig, *, liveness: bool) -> int:
+    complaint = health_complaint(config.rpc, needs_store=not liveness)
     if complaint is None:
         return 0
     print(f"trimtab-server: not serving: {complaint}", file=sys.stderr)
@@ -140,7 +156,15 @@ def _warm(config: ServerConfig, shapes: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS = {"serve": _serve, "healthcheck": _check_health}
+_COMMANDS: Mapping[str, Callable[..., int]] = {
+    "serve": _serve,
+    "healthcheck": _check_health,
+    "backup": back_up,
+    "restore": put_back,
+}
+
+_OWN_ARGUMENTS = ("liveness", "copy", "replace")
+"""Arguments of these commands that are no settings."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +186,15 @@ def _parser() -> argparse.ArgumentParser:
         help="print the configuration in effect as TOML, and exit",
     )
     checks = "exit with 0 if the server of this configuration serves, else with 1"
-    checking = _add_command(commands, "healthcheck", checks, _HEALTHCHECK_DESCRIPTION)
+    checking = _add_command(
+        commands, "healthcheck", checks, _HEALTHCHECK_DESCRIPTION, "[--liveness] "
+    )
+    checking.add_argument(
+        "--liveness",
+        action="store_true",
+        default=False,
+        help="ask for what a restart could mend: a store that fails is no reason to exit with 1",
+    )
     compiles = "compile the kernels before the first start"
     warming = _add_command(commands, "warm", compiles, _WARM_DESCRIPTION, "[--shape SHAPE ...] ")
     warming.add_argument(
@@ -174,9 +206,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     # Not a setting: only tests of this project let a server die, or its store fail, at will.
     serving.add_argument(f"--{_FAILPOINTS}", help=argparse.SUPPRESS)
-    for command in (serving, checking, warming):
+    copying = _add_copying(commands)
+    for command in (serving, checking, warming, *copying):
         _add_settings(command)
     return parser
+
+
+def _add_copying(commands: Any) -> Iterator[argparse.ArgumentParser]:
+    about = "copy the store to a file, also while a server uses it"
+    backing = _add_command(commands, "backup", about, BACKUP_DESCRIPTION, "[--replace] FILE ")
+    backing.add_argument("copy", metavar="FILE", type=Path, help="the file to write")
+    about = "put such a copy in the place of the store, while no server uses it"
+    restoring = _add_command(commands, "restore", about, RESTORE_DESCRIPTION, "[--replace] FILE ")
+    restoring.add_argument("copy", metavar="FILE", type=Path, help="a file made by backup")
+    replaces = {
+        backing: "replace FILE if it exists",
+        restoring: "replace the store if it exists; it is kept under another name",
+    }
+    for command, about in replaces.items():
+        command.add_argument("--replace", action="store_true", default=False, help=about)
+        yield command
 
 
 def _add_command(

@@ -29,6 +29,7 @@ from tests.bench import (
     served,
     sessions,
     start,
+    storing,
     switching,
 )
 from tests.bench.options import LimitError, Options, Section
@@ -50,6 +51,7 @@ SECTIONS: dict[str, list[Section]] = {
     "rpc": [rpc.run, concurrency.run, start.run],
     "sessions": [engine_calls.run, sessions.run, switching.run],
     "crowd": [crowd.run],
+    "store": [storing.run],
     "engines": [engines.run],
     "leak": [leak.run],
     "constants": [replay.constants],

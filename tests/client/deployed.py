@@ -31,6 +31,7 @@ class Worker:
 
     Attributes:
         aborted: set once an offer was aborted.
+        events: what the session says of its state.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Worker:
         on_offer: Callable[[SwitchOffer], Any] = lambda _: None,
     ) -> None:
         self.deployment = deployment
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.aborted = threading.Event()
         self._step = 0
         self.session = WorkerSession(
@@ -56,9 +57,9 @@ class Worker:
             ),
             on_offer=on_offer,
             on_abort=lambda _: self.aborted.set(),
-            on_state=self._events.put,
+            on_state=self.events.put,
         )
-        while self._events.get(timeout=WAIT).kind != "in_force":
+        while self.events.get(timeout=WAIT).kind != "in_force":
             pass
 
     def flip(self) -> None:

@@ -217,7 +217,7 @@ class ScriptedDeployments(DeploymentServiceServicer):
 
     CreateDeployment = GetDeployment = ListDeployments = UpdatePolicy = _answer
     DeleteDeployment = ForgetLoad = GetPlacement = ListDecisions = _answer
-    Trigger = Pause = Resume = Pin = Unpin = RollBack = _answer
+    Trigger = Pause = Resume = Pin = Unpin = RollBack = GetServerStatus = _answer
 
 
 class WatchedHealth(health.HealthServicer):

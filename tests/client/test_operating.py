@@ -41,6 +41,7 @@ from trimtab_client import (
     ProtocolError,
     Reason,
     ServedPlacement,
+    ServerStatus,
     Topology,
     TriggerResult,
     TrimtabError,
@@ -60,7 +61,27 @@ def served(**changes: Any) -> pb.GetPlacementResponse:
 
 
 SERVED = ServedPlacement(V27, PLACEMENT, Topology(6, 2, 1, 1))
+SERVER: dict[str, Any] = {
+    "version": "1.2",
+    "term": 3,
+    "uptime_seconds": 4.5,
+    "store_failure": "the disk is full",
+    "deployments": 6,
+    "sessions": 7,
+}
 CALLS = {
+    "the server's status": (
+        ("server_status",),
+        pb.GetServerStatusRequest(),
+        pb.GetServerStatusResponse(**SERVER),
+        ServerStatus(**SERVER),
+    ),
+    "the status of one whose store works": (
+        ("server_status",),
+        pb.GetServerStatusRequest(),
+        pb.GetServerStatusResponse(**{**SERVER, "store_failure": ""}),
+        ServerStatus(**{**SERVER, "store_failure": None}),
+    ),
     "create": (
         ("create_deployment", SPEC, POLICY),
         pb.CreateDeploymentRequest(spec=SPEC_MESSAGE, policy=POLICY_MESSAGE),

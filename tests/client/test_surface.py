@@ -43,7 +43,7 @@ def test_both_clients_have_the_same_methods() -> None:
     policy = {"update_policy", "decisions"}
     placements = {"get_placement", "watch_placement", "pin", "unpin", "roll_back"}
     switches = {"trigger", "pause", "resume", "forget_load"}
-    server = {"health", "wait_ready", "close"}
+    server = {"health", "server_status", "wait_ready", "close"}
     assert set(METHODS) == solver | deployments | policy | placements | switches | server
 
 

@@ -65,6 +65,7 @@ def busy_recorder() -> Recorder:
     deployments.switch_aborted("d", Cause.LATE)
     deployments.alarm("d", "why", mismatch=False)
     deployments.store_failed()
+    deployments.store_health_changed("the disk is full")
     return recorder
 
 
@@ -107,6 +108,7 @@ EXPECTED = {
     ("trimtab_deployment_paused", "d"): 1,
     ("trimtab_alarms_total", "d"): 1,
     ("trimtab_store_failures_total",): 1,
+    ("trimtab_store_failing",): 1,
 }
 
 

@@ -164,7 +164,10 @@ def holding() -> Rollout:
         (scene.aborting, "the switch to 1.1 is aborting: waiting for a, b"),
         (scene.half_applied, "the switch to 1.1 is committed: waiting for b"),
         (lambda: scene.serving().without(2), "'b' has no session"),
-        (diverged, "'a' serves with None, not 1.0"),
+        (
+            diverged,
+            "'a' serves with another placement than 1.0: its engine has to form a new group",
+        ),
         (holding, "'a' still holds 1.1"),
     ],
 )

@@ -70,9 +70,8 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     observer = Recording()
     queue = SolverQueue(config.solver.queue_size, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
-    deployments = Deployments(
-        config.sessions, StoreThread(MemoryStore), History(HistoryConfig()), planner=planner
-    )
+    store = StoreThread(MemoryStore, probe_seconds=config.sessions.save_seconds)
+    deployments = Deployments(config.sessions, store, History(HistoryConfig()), planner=planner)
     await deployments.open()
     server = RpcServer(config.rpc, planner, config.sessions, deployments, observer)
     address = await server.start()

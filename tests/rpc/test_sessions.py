@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.rpc.endpoint import endpoint_of
+from tests.rpc.endpoint import Endpoint, endpoint_of
 from tests.rpc.peers import (
     Peer,
     about,
@@ -240,7 +240,12 @@ async def test_an_offer_that_is_not_prepared_in_time_is_aborted():
 
 
 @pytest.mark.parametrize("stage", ["before", "written", "durable"])
-async def test_after_a_failed_save_the_server_continues_from_the_durable_state(endpoint, stage):
+async def test_after_a_failed_save_the_server_continues_from_the_durable_state(stage):
+    async with endpoint_of(save_seconds=0.1) as endpoint:
+        await continues_after_a_failed_save(endpoint, stage)
+
+
+async def continues_after_a_failed_save(endpoint: Endpoint, stage: str) -> None:
     peers = await group(endpoint.channel)
     deployment = endpoint.deployments.find("d")
     configure(f"save:{stage}=error")
@@ -253,14 +258,15 @@ async def test_after_a_failed_save_the_server_continues_from_the_durable_state(e
     finally:
         configure("")
     for peer in peers:
-        assert await peer.end() == ("UNAVAILABLE", "the server's store failed")
+        code, said = await peer.end()
+        assert (code, said) == ("UNAVAILABLE", f"the server's store failed: failpoint save:{stage}")
     assert not deployment.sessions
     peers = [
         await joined(endpoint.channel, hello(each, 2, stream=2, in_force=version(1, 0)))
         for each in range(2)
     ]
     await deployment.operators.resume()
-    assert deployment.rollout.blocked_reason() is None
+    await until(lambda: deployment.blocked_reason is None)
     await deployment.operators.move_to(AFTER)
     generation = 2 if stage == "durable" else 1
     assert (await peers[0].hear("offer")).version == version(1, generation)

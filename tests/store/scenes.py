@@ -70,6 +70,8 @@ def write(store: Store, operation: str) -> None:
             store.save_spec("a", "otherwise")
         case "delete":
             store.delete("a")
+        case "probe":
+            store.probe()
         case _:
             raise AssertionError(operation)
 
@@ -85,6 +87,7 @@ AFTER: Mapping[str, State] = {
     "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}, _A[2]), "b": _B},
     "save_spec": {"a": (*_A[:2], "otherwise"), "b": _B},
     "delete": {"a": (None, {}, None), "b": _B},
+    "probe": BEFORE,
 }
 
 

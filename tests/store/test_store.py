@@ -58,6 +58,7 @@ def test_a_write_that_fails_has_happened_completely_or_not_at_all(
         ("load_spec", "a"),
         ("save_spec", "a", "spec"),
         ("delete", "a"),
+        ("probe",),
     ],
     ids=lambda call: call[0],
 )

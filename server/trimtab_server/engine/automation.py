@@ -130,7 +130,7 @@ class Automation:
             served=record.placement,
             planned_from=planned_from,
             pinned=record.pinned,
-            offer_blocked=core.rollout.blocked_reason(),
+            offer_blocked=core.blocked_reason,
             # An engine that switches by itself asks at intervals, which are delay enough.
             backoff=None if core.spec.by_engine else self._backoff.blocked_reason(now),
             missing_report=core.missing_report,

@@ -119,7 +119,8 @@ class SessionConfig:
     )
     save_seconds: float = setting(
         5.0,
-        "Time between two writes of the workers' counters to the store.",
+        "Time between two writes of the workers' counters to the store, and between two attempts "
+        "to write while it fails.",
         unit="seconds",
         rule=between(0.1, 3600),
     )

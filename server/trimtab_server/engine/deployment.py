@@ -74,6 +74,11 @@ class Deployment:
         return self._core.rollout
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why nothing can be offered now; None if it can."""
+        return self._core.blocked_reason
+
+    @property
     def durable(self) -> Record:
         """The record of the rollout that the store has."""
         return self._core.driver.durable

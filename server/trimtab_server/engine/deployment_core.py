@@ -112,6 +112,14 @@ class DeploymentCore:
         return self.driver.rollout
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why nothing can be offered now; None if it can.
+
+        While the store fails, an offer would only end all sessions.
+        """
+        return self.store.blocked_reason or self.rollout.blocked_reason()
+
+    @property
     def pinned_reason(self) -> str | None:
         """Why an operator or a decision cannot start a rollout; None if there is no pin."""
         pinned = self.rollout.record.pinned
@@ -172,7 +180,9 @@ class DeploymentCore:
         """
 
         def start() -> list[Effect]:
-            reason = _OBSERVED if self.is_observed else blocked_reason()
+            reason = self.store.blocked_reason or blocked_reason()
+            if self.is_observed:
+                reason = _OBSERVED
             if reason is not None:
                 raise FailedPreconditionError(reason)
             return self.driver.staged.start(target, order, origin, self.rollout, self.sessions)

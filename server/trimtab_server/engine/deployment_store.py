@@ -34,6 +34,11 @@ class DeploymentStore:
         """Whether a definition of this deployment was ever stored."""
         return self._stored is not None
 
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why nothing can be saved now; None if it can."""
+        return self._thread.health.blocked_reason
+
     async def save_definition(self, definition: StoredDeployment) -> None:
         """Save a definition, unless the store has it."""
         if definition != self._stored or self._uncertain:
@@ -47,6 +52,7 @@ class DeploymentStore:
         """Save the definition in use, then the record of the rollout."""
         await self.save_definition(self.definition)
         await self._thread.call(self._thread.store.save, self.name, record)
+        self._thread.health.works()
 
     async def wait_for_history(self) -> None:
         """Return once the history has all events so far."""

@@ -43,6 +43,9 @@ class Deployments:
         store: calls the store, which `open` opens.
         observer: told of everything that happens in the deployments.
         planner: makes plans; None if this server makes none.
+
+    Attributes:
+        store_health: whether the store fails.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Deployments:
         self._config = config
         self._planner = planner
         self._store = store
+        self.store_health = health = store.health
+        health.subscribe(lambda: observer.store_health_changed(health.failure))
         self._by_name: dict[str, Deployment] = {}
         self._periodic = PeriodicTasks(config, self._by_name)
         self._expiry = Expiry(config, self._by_name, self._delete_expired)

@@ -272,7 +272,7 @@ class EngineSide:
 
     def _kept_because(self, logged: LoggedDecision | None) -> str:
         rollout = self._core.rollout
-        blocked = rollout.blocked_reason()
+        blocked = self._core.blocked_reason
         if logged is not None:
             decision, detail = logged.decision, logged.detail
             if decision.moves:

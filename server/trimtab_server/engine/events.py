@@ -105,7 +105,7 @@ class DeploymentEvents:
     def store_unavailable(self, error: StoreError) -> UnavailableError:
         """Report an error of the store; returns the error for callers."""
         self.store_failed(f"the store failed: {error}")
-        return UnavailableError("the server's store failed", RETRY_AFTER_S)
+        return UnavailableError(f"the server's store failed: {error}", RETRY_AFTER_S)
 
     @contextmanager
     def reporting_store_errors(self) -> Iterator[None]:

@@ -136,6 +136,9 @@ class Observer:
     def store_failed(self) -> None:
         """An operation of the store failed."""
 
+    def store_health_changed(self, failure: str | None) -> None:
+        """The store began to fail, for this reason, or works again: None."""
+
 
 class Observers(Observer):
     """Passes each event on to several observers, in order."""

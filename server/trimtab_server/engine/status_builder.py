@@ -28,7 +28,7 @@ def build_status(
         in_force_seconds=_age(since, now),
         phase=rollout.phase.value,
         switching_to=record.switch.version if record.switch else None,
-        not_ready=rollout.blocked_reason(),
+        not_ready=core.blocked_reason,
         mode="pinned" if record.pinned else core.mode.value,
         paused=record.paused,
         pinned=record.pinned.digest if record.pinned else None,

@@ -61,6 +61,13 @@ class History(Observer):
         """See `Observer`."""
         log.error("alarm", deployment=deployment, reason=reason)
 
+    def store_health_changed(self, failure: str | None) -> None:
+        """See `Observer`."""
+        if failure is None:
+            log.info("store_works_again")
+        else:
+            log.error("store_fails", reason=failure)
+
     def barrier(self) -> Callable[[], None] | None:
         """A function that returns once the file has all events so far. None if it has them.
 

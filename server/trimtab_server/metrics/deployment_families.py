@@ -177,6 +177,11 @@ STORE_FAILURES = Family(
     "Failed operations of the store. A failure ends the sessions concerned, unless only counts "
     "could not be saved.",
 )
+STORE_FAILING = Family(
+    "trimtab_store_failing",
+    "1 while the store fails, else 0. While it is 1, sessions and changes of deployments are "
+    "refused, and health checks answer NOT_SERVING.",
+)
 HISTORY_LOST = Family(
     "trimtab_history_lines_lost_total",
     "Lines of the history (setting history) that could not be written: the disk was full, or too "

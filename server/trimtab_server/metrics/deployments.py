@@ -81,6 +81,7 @@ class DeploymentMetrics(Observer):
         self._bytes = series.counter(families.APPLIED_BYTES, registry)
         self._phase_duration = series.histogram(families.PHASE_DURATION, registry)
         self._store_failures = series.counter(families.STORE_FAILURES, registry)
+        self._store_failing = series.gauge(families.STORE_FAILING, registry)
         self._history_lost = series.counter(families.HISTORY_LOST, registry)
         # All values of the label that each metric has beside the deployment.
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
@@ -216,6 +217,10 @@ class DeploymentMetrics(Observer):
     def store_failed(self) -> None:
         """See `Observer`."""
         self._store_failures.inc()
+
+    def store_health_changed(self, failure: str | None) -> None:
+        """See `Observer`."""
+        self._store_failing.set(failure is not None)
 
     def _count(self, counter: Counter, deployment: str, *labels: str, by: float = 1) -> None:
         """Count an event of a deployment, if it has series."""

@@ -187,6 +187,11 @@ class Rollout(OpenSwitch):
         session = self._sessions.of(worker)
         if session is None:
             return f"{worker!r} has no session"
+        if session.in_force is None:
+            return (
+                f"{worker!r} serves with another placement than {self.record.in_force}: its engine "
+                "has to form a new group"
+            )
         if session.in_force != self.record.in_force:
             return f"{worker!r} serves with {session.in_force}, not {self.record.in_force}"
         if session.held is not None:
@@ -262,7 +267,7 @@ class Rollout(OpenSwitch):
         effects = self._check_generation(session.hello)
         version, switch = self._version_of(session.hello), self.record.switch
         if version is None:
-            return [*effects, *self._diverged(session.hello)]
+            return [*effects, *self._diverged(session.hello, is_old=bool(effects))]
         effects += self._welcome(session, version)
         if session.held is not None and (switch is None or session.held != switch.version):
             effects += [Send(session.number, Abort(session.held))]
@@ -302,10 +307,11 @@ class Rollout(OpenSwitch):
             f"{record.last_generation}, so the store is an old copy"
         )
 
-    def _diverged(self, hello: Hello) -> list[Effect]:
+    def _diverged(self, hello: Hello, *, is_old: bool) -> list[Effect]:
+        because = ", since the store is an old copy" if is_old else ""
         return self._pause_for(
             f"{hello.worker!r} serves with {hello.in_force}, digest "
             f"{hello.placement.digest.hex()[:12]}, which is neither {self.record.in_force} "
-            "nor a committed version",
+            f"nor a committed version{because}",
             mismatch=True,
         )

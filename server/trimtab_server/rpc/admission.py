@@ -25,7 +25,8 @@ ENGINES = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_n
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _WATCH = f"{OPERATORS}/WatchPlacement"
-_HEALTH_CHECK = f"{HEALTH}/Check"
+_UNCOUNTED = {f"{HEALTH}/Check", f"{OPERATORS}/GetServerStatus"}
+"""These are answered at once, and have to be, whatever the server is busy with."""
 
 _RETRY_AFTER_S = 1.0
 
@@ -58,7 +59,7 @@ class Admission:
             UnavailableError: the server warms up or drains.
             ResourceExhaustedError: too many calls of this kind are running, in all or of this peer.
         """
-        if method == _HEALTH_CHECK:
+        if method in _UNCOUNTED:
             return nullcontext()
         return self._gate_of(method).admitted(_key(peer))
 

@@ -12,9 +12,11 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.values import encode_placement
+from trimtab_server import __version__
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
+from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
@@ -40,6 +42,19 @@ def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Dep
         spec=_spec(deployment.name, deployment.spec),
         policy=encode_policy(deployment.policy),
         status=_status(deployment.status, workers=workers),
+    )
+
+
+def encode_server_status(deployments: Deployments, uptime: float) -> pb.GetServerStatusResponse:
+    """The status of the server, which has run for `uptime` seconds."""
+    known = deployments.all()
+    return pb.GetServerStatusResponse(
+        version=__version__,
+        term=deployments.term,
+        uptime_seconds=uptime,
+        store_failure=deployments.store_health.failure or "",
+        deployments=len(known),
+        sessions=sum(len(each.sessions) for each in known),
     )
 
 

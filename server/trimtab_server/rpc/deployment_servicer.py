@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -44,6 +45,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._deployments = deployments
         self._planner = planner
         self._admission = admission
+        self._began = time.monotonic()
 
     async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Any
@@ -172,6 +174,12 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         decided = log.newest(request.limit)
         return pb.ListDecisionsResponse(decisions=map(encode.encode_decision, decided))
 
+    async def GetServerStatus(
+        self, request: pb.GetServerStatusRequest, context: Any
+    ) -> pb.GetServerStatusResponse:
+        """Reads the status of the server itself, also while it warms up or drains."""
+        return encode.encode_server_status(self._deployments, time.monotonic() - self._began)
+
     async def _target(
         self, request: pb.TriggerRequest, deployment: Deployment
     ) -> tuple[Placement, tuple[int, ...]]:
@@ -180,7 +188,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         if request.HasField("placement"):
             require(not request.HasField("budget"), "budget", "may not be set if placement is")
             return await asyncio.to_thread(decode_target, request.placement, spec), ()
-        reason = deployment.rollout.blocked_reason()
+        reason = deployment.blocked_reason
         if reason is not None:
             raise FailedPreconditionError(reason)
         load_LE = deployment.load()

@@ -11,26 +11,51 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from trimtab.v1 import solver_service_pb2
+from trimtab.v1alpha1 import deployment_service_pb2, deployment_service_pb2_grpc
 from trimtab_server.rpc.config import RpcConfig
 
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 _TIMEOUT_S = 3.0
+_SOLVER_SERVICE = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
 
 
-def health_complaint(config: RpcConfig) -> str | None:
-    """Why the server with this configuration is not healthy; None if it is."""
+def health_complaint(config: RpcConfig, *, needs_store: bool = True) -> str | None:
+    """Why the server with this configuration is not healthy; None if it is.
+
+    Args:
+        config: says where the server listens, and how.
+        needs_store: whether it is unhealthy while its store fails.
+    """
     target = _target(config.listen)
     try:
         with _channel(config, target) as channel:
-            request = health_pb2.HealthCheckRequest()
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
+            complaint = _complaint(channel, "" if needs_store else _SOLVER_SERVICE)
     except grpc.RpcError as error:
-        return f"{target}: {error.details()}"
+        complaint = error.details()
     except OSError as error:
-        return f"{target}: {error}"
+        complaint = str(error)
+    return None if complaint is None else f"{target}: {complaint}"
+
+
+def _complaint(channel: grpc.Channel, service: str) -> str | None:
+    request = health_pb2.HealthCheckRequest(service=service)
+    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
     if answer.status == health_pb2.HealthCheckResponse.SERVING:
         return None
-    return f"{target}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    failure = _store_failure(channel)
+    return f"{status}: the store fails: {failure}" if failure else status
+
+
+def _store_failure(channel: grpc.Channel) -> str:
+    """Why the store fails; empty if it does not, or if the server does not tell."""
+    ask = deployment_service_pb2_grpc.DeploymentServiceStub(channel).GetServerStatus
+    try:
+        answer = ask(deployment_service_pb2.GetServerStatusRequest(), timeout=_TIMEOUT_S)
+    except grpc.RpcError:
+        return ""
+    return str(answer.store_failure)
 
 
 def _target(listen: str) -> str:

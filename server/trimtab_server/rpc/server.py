@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
@@ -54,6 +56,9 @@ class RpcServer:
         self._deployments = deployments
         self.admission = admission = Admission(config, sessions)
         self._health = health_aio.HealthServicer()
+        self._is_open = False
+        self._store_changed = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(observer, admission, config.idle_stream_seconds)],
             options=_options(config),
@@ -81,15 +86,18 @@ class RpcServer:
         Raises:
             InvalidArgumentError: the address or the TLS files cannot be used.
         """
-        await self._set_health(_NOT_SERVING)
+        await self._set_health()
         address = self._bind()
         await self._server.start()
+        self._deployments.store_health.subscribe(self._store_changed.set)
+        self._following = asyncio.create_task(self._follow_store())
         return address
 
     async def open(self) -> None:
         """Accept calls, and report SERVING to health checks."""
         self.admission.open()
-        await self._set_health(_SERVING)
+        self._is_open = True
+        await self._set_health()
 
     async def drain(self) -> None:
         """Refuse new calls and messages. Returns when the running calls have ended."""
@@ -101,10 +109,21 @@ class RpcServer:
     async def stop(self, *, at_once: bool) -> None:
         """Stop listening and end all calls, after a short time unless `at_once`."""
         await self._server.stop(None if at_once else _FLUSH_S)
+        if self._following is not None:
+            self._following.cancel()
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _follow_store(self) -> None:
+        while True:
+            await self._store_changed.wait()
+            self._store_changed.clear()
+            await self._set_health()
+
+    async def _set_health(self) -> None:
+        """Once the server drains, this does nothing."""
+        fails = self._deployments.store_health.failure is not None
         for name in ("", *SERVICES):
-            await self._health.set(name, status)
+            serves = self._is_open and (name == SOLVER or not fails)
+            await self._health.set(name, _SERVING if serves else _NOT_SERVING)
 
     def _bind(self) -> str:
         listen = self._config.listen

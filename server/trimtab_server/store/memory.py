@@ -142,6 +142,11 @@ class MemoryStore:
             contents.specs.pop(deployment, None)
             contents.drop_unused()
 
+    def probe(self) -> None:
+        """See `Store`."""
+        with self._transaction("probe"):
+            pass
+
     def close(self) -> None:
         """See `Store`."""
         if self._disk.owner is self:

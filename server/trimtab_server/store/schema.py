@@ -73,11 +73,11 @@ def check_file(connection: sqlite3.Connection, newest: int) -> None:
     if (owner, version, tables) == (0, 0, 0):
         return
     if owner != APPLICATION_ID:
-        raise StoreSchemaError("this file belongs to another program; give the store another path")
+        raise StoreSchemaError("this file belongs to another program")
     if version > newest:
         raise StoreSchemaError(
-            f"its schema has version {version}, and this server supports up to {newest}; start the "
-            "newer server that wrote it, or give this one another path"
+            f"its schema has version {version}, and this server supports up to {newest}: use the "
+            "newer one that wrote it"
         )
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":

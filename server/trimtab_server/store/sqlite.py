@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -10,15 +11,24 @@ from pathlib import Path
 from trimtab_server.rollout.record import Record
 from trimtab_server.store import codec
 from trimtab_server.store.counters import SavedCounters
-from trimtab_server.store.errors import StoreCorruptError, StoreError
+from trimtab_server.store.errors import StoreCorruptError, StoreError, StoreSchemaError
 from trimtab_server.store.failpoints import hit
 from trimtab_server.store.lock import lock
 from trimtab_server.store.schema import MIGRATIONS, Migration, check_file, migrate
+from trimtab_server.store.write_ahead_log import WriteAheadLog
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
+_ADVICE = {
+    StoreCorruptError: "; move it away to start with an empty one",
+    StoreSchemaError: "; give the store another path",
+}
+
 _TIMEOUT_S = 5.0
 """How long a call waits for another program that has locked the file, such as sqlite3."""
+
+_ROOM_BYTES = 1 << 20
+"""Room on the disk that a probe asks for: more than a save takes, and as much as the log does."""
 
 
 class SqliteStore:
@@ -34,6 +44,7 @@ class SqliteStore:
         # Resolved, so that two names of one file have the same lock.
         self._path = path.resolve()
         self._migrations = migrations
+        self._log = WriteAheadLog(self._path, _TIMEOUT_S)
         self._connection: sqlite3.Connection | None = None
         with self._translate_errors():
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +143,14 @@ class SqliteStore:
             connection.execute("DELETE FROM specs WHERE deployment = ?", (deployment,))
             _drop(connection, deployment, _used_by(connection, deployment))
 
+    def probe(self) -> None:
+        """See `Store`."""
+        with self._translate_errors():
+            _require_room(self._path)
+        with self._transaction("probe") as connection:
+            # Unlike an UPDATE that changes no value, this writes a page.
+            connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+
     def close(self) -> None:
         """See `Store`."""
         self._disconnect()
@@ -149,6 +168,7 @@ class SqliteStore:
                 hit(f"{operation}:written")
                 connection.execute("COMMIT")
                 hit(f"{operation}:durable")
+                self._log.keep_small(connection)
             except BaseException:
                 # If a commit failed, nobody knows how much of it reached the disk. The next
                 # call connects again, which finds out, and makes the result durable.
@@ -175,7 +195,7 @@ class SqliteStore:
             check_file(connection, len(self._migrations))
         connection = self._open()
         try:
-            _make_durable(connection)
+            self._log.turn_on(connection)
         except BaseException:
             connection.close()
             raise
@@ -213,27 +233,25 @@ class SqliteStore:
             raise self._error(StoreError, error) from error
 
     def _error(self, kind: type[StoreError], cause: Exception) -> StoreError:
-        advice = "; move it away to start with an empty one" if kind is StoreCorruptError else ""
-        return kind(f"store {self._path}: {cause}{advice}")
+        return kind(f"store {self._path}: {cause}{_ADVICE.get(kind, '')}")
 
 
-def _make_durable(connection: sqlite3.Connection) -> None:
-    """Make each commit durable before it returns, and all earlier ones now.
+def _require_room(path: Path) -> None:
+    """Write a file beside the store, durably, and remove it.
 
-    With a write-ahead log, each commit costs one sync.
+    On a disk that is almost full, a small write succeeds where a save fails.
 
     Raises:
-        StoreError: the file system does not support it, or another program uses the file.
+        OSError: the disk has no room for it.
     """
-    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise StoreError(f"its file system allows journal mode {mode} only; put it on a local disk")
-    connection.execute("PRAGMA synchronous = FULL")
-    # On macOS a plain fsync stops at the drive's cache.
-    connection.execute("PRAGMA fullfsync = ON")
-    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise StoreError("another program reads or writes it; stop that program")
+    file = path.with_name(path.name + ".probe")
+    try:
+        with file.open("wb") as probe:
+            probe.write(bytes(_ROOM_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _used_by(connection: sqlite3.Connection, deployment: str) -> set[bytes]:

@@ -27,8 +27,8 @@ class Store(Protocol):
     **Concurrency.** Calls block, and may take as long as a disk or a network. Any thread may
     call, but only one at a time.
 
-    **Durability.** Each write (`outrank`, `save`, `save_counters`, `save_spec`, `delete`) is
-    atomic, and durable when it returns: it survives the loss of the process and of power.
+    **Durability.** Each write (`outrank`, `save`, `save_counters`, `save_spec`, `delete`, `probe`)
+    is atomic, and durable when it returns: it survives the loss of the process and of power.
 
     **Errors.** A store raises only `StoreError`. A write that raises has happened either
     completely or not at all; `load` and `load_counters` tell which, and what they return is
@@ -71,6 +71,9 @@ class Store(Protocol):
 
     def delete(self, deployment: str) -> None:
         """Delete the deployment's record, counters and spec, as far as they exist."""
+
+    def probe(self) -> None:
+        """Write, durably, and change nothing: raises StoreError if the next save would fail too."""
 
     def close(self) -> None:
         """Release the store. Only `close` may be called after that."""

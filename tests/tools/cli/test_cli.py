@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from tests.client.service import RunningService
+from tests.client.service import Failure, RunningService
 from tests.servers import ServerProcess
 from tests.tools.cli.conftest import Cli
+from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client import Placement
+from trimtab_client.health import SOLVER_SERVICE
 from trimtab_server.solver import evaluate
 from trimtab_tools.formats import read_placement
 
@@ -294,7 +297,40 @@ def test_status_is_a_table_or_json(cli: Cli, server: ServerProcess) -> None:
     assert out.count("SERVING") == 2
     assert document["serving"] is True
     assert [s["status"] for s in document["services"]] == ["SERVING", "SERVING"]
+    assert "\nstore        works\n" in out
+    assert document["status"]["version"] in out
+    assert document["status"]["store_failure"] is None
     assert all(s["latency_seconds"] > 0 for s in document["services"])
+
+
+def test_status_says_whether_the_store_works(cli: Cli, service: Any) -> None:
+    for name in ("", SOLVER_SERVICE):
+        service.health.set(name, 2 if name == "" else 1)
+    failure = "store /var/t.db: database or disk is full"
+    service.deployments.answer = pb.GetServerStatusResponse(
+        version="1.2", term=3, uptime_seconds=61.4, store_failure=failure, sessions=8
+    )
+    out = cli.out("status", "--server", service.target, code=1)
+    health, server = out.split("\n\n")
+    assert [line.split()[-3] for line in health.splitlines()[1:]] == ["NOT_SERVING", "SERVING"]
+    assert dict(line.split(None, 1) for line in server.splitlines()[1:4]) == {
+        "store": f"FAILS: {failure}",
+        "version": "1.2",
+        "term": "3",
+    }
+    document = cli.json("status", "--server", service.target, code=1)
+    assert document["serving"] is False
+    assert document["status"]["store_failure"] == failure
+    assert document["status"]["sessions"] == 8
+
+
+def test_status_of_a_server_too_old_to_tell_its_own_is_its_health(cli: Cli, service: Any) -> None:
+    for name in ("", SOLVER_SERVICE):
+        service.health.set(name, 1)
+    unknown = Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    service.deployments.failures.extend([unknown, unknown])
+    assert len(cli.out("status", "--server", service.target).splitlines()) == 3
+    assert cli.json("status", "--server", service.target)["status"] is None
 
 
 def test_status_of_a_server_that_is_not_ready_is_a_failure(cli: Cli, service: Any) -> None:

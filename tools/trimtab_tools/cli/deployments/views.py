@@ -22,8 +22,11 @@ NONE = "-"
 
 
 def overview(deployments: Sequence[Deployment]) -> str:
-    """A table with a line for each deployment."""
-    return table_of(deployments, _OVERVIEW, left=["mode", "held", "switch", "last decision"])
+    """A table with a line for each deployment, and why none is ready if they share one reason."""
+    lines = table_of(deployments, _OVERVIEW, left=["mode", "held", "switch", "last decision"])
+    reasons = {each.status.not_ready for each in deployments}
+    reason = reasons.pop() if len(reasons) == 1 else None
+    return lines if reason is None else f"{lines}\nnot ready  {reason}\n"
 
 
 def details(deployment: Deployment) -> str:
