@@ -54,6 +54,7 @@ from trimtab_client.exceptions import (
     UnavailableError,
     UnimplementedError,
 )
+from trimtab_client.operations import Operation, OperationKind
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
@@ -99,12 +100,12 @@ __all__ = [
     "DeploymentStatus", "Effort", "EngineAnswer", "EngineOptions", "EngineSession",
     "FailedPreconditionError", "FieldViolation", "Flip", "Imbalance", "InternalError",
     "InvalidArgumentError", "Judgement", "Mode", "MoveBudget", "Moves", "NotFoundError",
-    "Objective", "PackResult", "PlaceResult", "Placement", "PlacementCause", "Policy",
-    "ProtocolError", "Reason", "ResourceExhaustedError", "RetryPolicy", "RollbackPoint", "Scope",
-    "ServedPlacement", "ServerStatus", "ServingStatus", "SolverOptions", "Split", "StateEvent",
-    "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions", "Topology", "Transfer", "Transfers",
-    "TriggerResult", "TrimtabError", "UnavailableError", "UnimplementedError", "Version",
-    "WorkerOptions", "WorkerSession", "WorkerStatus",
+    "Objective", "Operation", "OperationKind", "PackResult", "PlaceResult", "Placement",
+    "PlacementCause", "Policy", "ProtocolError", "Reason", "ResourceExhaustedError", "RetryPolicy",
+    "RollbackPoint", "Scope", "ServedPlacement", "ServerStatus", "ServingStatus", "SolverOptions",
+    "Split", "StateEvent", "StreamItem", "SwitchOffer", "SwitchedBy", "TlsOptions", "Topology",
+    "Transfer", "Transfers", "TriggerResult", "TrimtabError", "UnavailableError",
+    "UnimplementedError", "Version", "WorkerOptions", "WorkerSession", "WorkerStatus",
 ]
 # fmt: on
 

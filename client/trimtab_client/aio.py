@@ -44,6 +44,7 @@ class AsyncClient(ClientBase):
     update_policy = awaited(Client.update_policy)
     delete_deployment = awaited(Client.delete_deployment)
     decisions = awaited(Client.decisions)
+    operations = awaited(Client.operations)
     get_placement = awaited(Client.get_placement)
     trigger = awaited(Client.trigger)
     pause = awaited(Client.pause)

@@ -13,19 +13,26 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab_client import watching
 from trimtab_client import wire_deployments as wire
 from trimtab_client.calling import ClientBase
-from trimtab_client.checks import text
+from trimtab_client.checks import real, text
 from trimtab_client.deployments import (
     Deployment,
     DeploymentSpec,
     ServedPlacement,
     ServerStatus,
 )
+from trimtab_client.operations import Operation
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
 from trimtab_client.policies import Decision, Policy
 from trimtab_client.results import TriggerResult
+from trimtab_client.retry import check_timeout
 from trimtab_client.status import SWITCHING
-from trimtab_client.wire_deployments import decision_values, policy_message, policy_value
+from trimtab_client.wire_deployments import (
+    decision_values,
+    operation_values,
+    policy_message,
+    policy_value,
+)
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
 
@@ -111,6 +118,18 @@ class DeploymentCalls(ClientBase):
         request = pb.ListDecisionsRequest(deployment=name, limit=limit)
         return self._call(self._service.ListDecisions, request, decision_values, timeout)
 
+    def operations(
+        self, deployment: str, limit: int = 0, *, timeout: float | None = None
+    ) -> list[Operation]:
+        """What operators have done to a deployment, oldest first, also one that was deleted.
+
+        The server keeps this over restarts: over all deployments, as many operations as its setting
+        `max_operations` says. At most `limit` are returned, the newest; with 0, all.
+        """
+        name, limit = _name(deployment), uint32(limit, "limit")
+        request = pb.ListOperationsRequest(deployment=name, limit=limit)
+        return self._call(self._service.ListOperations, request, operation_values, timeout)
+
     def get_placement(
         self,
         deployment: str,
@@ -158,6 +177,7 @@ class DeploymentCalls(ClientBase):
         *,
         placement: Placement | npt.ArrayLike | None = None,
         budget: MoveBudget | None = None,
+        wait: float = 0.0,
         timeout: float | None = None,
     ) -> TriggerResult:
         """Switch a deployment to another placement, in as many switches as that takes.
@@ -170,21 +190,29 @@ class DeploymentCalls(ClientBase):
         the loads that the workers have reported. With a `budget`, but no `placement`, the current
         placement is improved by the best few moves instead of being planned anew.
 
+        If nothing can be offered now, since a switch is open or workers are missing, the server
+        waits for at most `wait` seconds, in which its policy begins no rollout; the timeout is
+        meant in addition. Afterwards the policy may move experts again: see `pin`.
+
         This call is not idempotent. So it is tried again only if the server turned it away and said
         when to come back. After an UnavailableError or a DeadlineExceededError the switch may have
         begun all the same.
 
         Raises:
-            FailedPreconditionError: nothing can be offered now: the deployment has no complete
-                group, is paused or pinned, another switch is open, or no load has been reported.
+            FailedPreconditionError: nothing can be offered, even after the wait: the deployment
+                has no complete group, is paused or pinned, another switch is open, or no load has
+                been reported.
         """
+        wait = real(wait, "wait")
+        limit = self._timeout if timeout is None else check_timeout(timeout)
         request = pb.TriggerRequest(
             deployment=_name(deployment),
             placement=placement_message(placement, "placement"),
             budget=budget_message(budget),
+            wait_seconds=wait,
         )
         method, decode = self._service.Trigger, wire.trigger_result
-        return self._call(method, request, decode, timeout, idempotent=False, advice=SWITCHING)
+        return self._call(method, request, decode, limit + wait, idempotent=False, advice=SWITCHING)
 
     def pause(self, deployment: str, reason: str, *, timeout: float | None = None) -> str | None:
         """Offer a deployment no switch until `resume`, even if the server restarts.
@@ -260,8 +288,9 @@ class DeploymentCalls(ClientBase):
         """Pin a deployment to an earlier placement, which becomes a new generation.
 
         The call may be repeated: the deployment is then pinned to the same placement, and switched
-        once. The server remembers 16 versions. If the answer of an attempt is lost and that attempt
-        pushed the version out of these, the next attempt raises NotFoundError.
+        once. The server remembers as many versions as its setting `rollback_points` says. If the
+        answer of an attempt is lost and that attempt pushed the version out of these, the next
+        attempt raises NotFoundError.
 
         `version` is one of `DeploymentStatus.past`: a Version, a generation, or either as text,
         such as "2.3" or "3". A generation alone means the newest version with it.

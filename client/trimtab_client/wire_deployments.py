@@ -20,6 +20,7 @@ from trimtab_client.deployments import (
     ServedPlacement,
 )
 from trimtab_client.exceptions import ProtocolError, invalid
+from trimtab_client.operations import Operation, OperationKind
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
 from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
@@ -33,6 +34,11 @@ _REASONS = {
     pb.Reason.Value(f"REASON_{reason.name}"): reason
     for reason in Reason
     if reason is not Reason.UNKNOWN
+}
+_OPERATIONS = {
+    pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}"): kind
+    for kind in OperationKind
+    if kind is not OperationKind.UNKNOWN
 }
 _CAUSES = {
     pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{cause.name}"): cause
@@ -190,6 +196,19 @@ def decision_value(message: pb.Decision) -> Decision:
 def decision_values(response: pb.ListDecisionsResponse) -> list[Decision]:
     """The answer of `decisions`."""
     return [decision_value(message) for message in response.decisions]
+
+
+def operation_values(response: pb.ListOperationsResponse) -> list[Operation]:
+    """The answer of `operations`."""
+    return [
+        value_of(
+            Operation,
+            message,
+            time=_time(message.time),
+            kind=_OPERATIONS.get(message.kind, OperationKind.UNKNOWN),
+        )
+        for message in response.operations
+    ]
 
 
 def judgement_value(message: pb.Judgement) -> Judgement:

@@ -20,6 +20,7 @@ from trimtab_server.device import device_name, resolve_device
 from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer, Observers
+from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
@@ -72,8 +73,10 @@ class App:
         )
         observers = Observers(self._history, metrics)
         self._deployments = Deployments(sessions, store, observers, self._planner(recorder))
+        operations = Operations(store, observers, sessions.max_operations)
+        planner = self._planner(recorder)
         self._rpc = RpcServer(
-            config.rpc, self._planner(recorder), sessions, self._deployments, recorder
+            config.rpc, planner, sessions, self._deployments, operations, recorder
         )
         self._endpoints = AsyncExitStack()
 

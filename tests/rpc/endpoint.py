@@ -22,6 +22,7 @@ from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1 import solver_service_pb2_grpc, topology_pb2
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
@@ -71,9 +72,11 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     queue = SolverQueue(config.solver.queue_size, observer)
     planner = Planner(queue, Reference(), torch.device("cpu"), config.limits, "fast", observer)
     store = StoreThread(MemoryStore, probe_seconds=config.sessions.save_seconds)
-    deployments = Deployments(config.sessions, store, History(HistoryConfig()), planner=planner)
+    history = History(HistoryConfig())
+    deployments = Deployments(config.sessions, store, history, planner=planner)
     await deployments.open()
-    server = RpcServer(config.rpc, planner, config.sessions, deployments, observer)
+    operations = Operations(store, history, config.sessions.max_operations)
+    server = RpcServer(config.rpc, planner, config.sessions, deployments, operations, observer)
     address = await server.start()
     if opened:
         await server.open()

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from tests.rpc.endpoint import Endpoint, endpoint_of, failure, violations
-from tests.rpc.peers import Peer, about, carry_out, group, hello, joined, refused, until, version
+from tests.rpc.endpoint import endpoint_of, failure, violations
+from tests.rpc.operating import (
+    SAID,
+    SPEC,
+    V10,
+    V11,
+    V12,
+    V13,
+    client_of,
+    in_force,
+    once,
+    run,
+    status,
+    switch,
+    value,
+)
+from tests.rpc.peers import about, carry_out, group, hello, joined, refused, until, version
 from tests.rpc.placements import AFTER, BEFORE, EXPERTS, GPUS, LAST, LAYERS, SLOTS
 from tests.servers import make_config
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
@@ -40,64 +53,8 @@ from trimtab_client import (
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.app import App
 from trimtab_server.rpc.watch import placements
-from trimtab_tools.cli import main
-
-SPEC = DeploymentSpec("d", LAYERS, EXPERTS, Topology(SLOTS, GPUS), model="deepseek", first_layer=3)
-SAID = {"model": "deepseek", "first_layer": 3}
-"""What a worker's Hello says of `SPEC` beside its sizes."""
 
 DEEPER = Placement.of(np.repeat(BEFORE.phy2log[:1], 3, axis=0), EXPERTS, GPUS)
-
-V10, V11, V12, V13 = (Version(1, generation) for generation in range(4))
-
-
-def value(placement: Any) -> Placement:
-    """A placement of the server as one of the client."""
-    return Placement.of(placement.phy2log, EXPERTS, GPUS)
-
-
-@asynccontextmanager
-async def client_of(address: str) -> AsyncIterator[AsyncClient]:
-    retry = RetryPolicy(initial_backoff=0.001, max_backoff=0.01)
-    async with AsyncClient(address, retry=retry) as client:
-        yield client
-
-
-@pytest.fixture
-async def client(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
-    async with client_of(endpoint.address) as connected:
-        yield connected
-
-
-async def status(client: AsyncClient, name: str = "d") -> Any:
-    return (await client.get_deployment(name)).status
-
-
-async def once(ask: Callable[[], Awaitable[Any]], wanted: Callable[[Any], Any]) -> Any:
-    """The first answer that is as wanted."""
-    async with asyncio.timeout(20):
-        while not wanted(answer := await ask()):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
-        return answer
-
-
-async def in_force(client: AsyncClient, wanted: Version) -> Any:
-    """The deployment, once it serves by a version."""
-    return await once(
-        lambda: client.get_deployment("d"),
-        lambda each: (each.status.in_force, each.status.phase) == (wanted, "idle"),
-    )
-
-
-async def switch(client: AsyncClient, peers: Sequence[Peer], placement: Any) -> Version:
-    """Go to a placement, and return its version once it is in force, and that is durable."""
-    await client.trigger("d", placement=value(placement))
-    offered = await carry_out(peers)
-    reached = Version(offered.epoch, offered.generation)
-    await in_force(client, reached)
-    # A status says so a moment earlier than placements can be read: those are what is durable.
-    await once(lambda: client.get_placement("d"), lambda each: each.version == reached)
-    return reached
 
 
 async def test_workers_have_to_agree_with_a_created_deployment(endpoint, client):
@@ -348,11 +305,6 @@ async def test_placements_can_be_read_also_those_that_were(endpoint, client):
         assert await client.get_placement("d", name) == was
     with pytest.raises(NotFoundError):
         await client.get_placement("d", 7)
-
-
-async def run(address: str, *arguments: str) -> int:
-    """The command, on a thread of its own; returns the exit code."""
-    return await asyncio.to_thread(main, [*arguments, "--server", address])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from tests.servers import make_config
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab_protocol.wire.values import encode_placement
+from trimtab_server.rpc.admission import SOLVER
 from trimtab_server.rpc.healthcheck import health_complaint
-from trimtab_server.rpc.server import SERVICE, SERVICES
+from trimtab_server.rpc.server import SERVICES
 from trimtab_server.store.failpoints import configure
 
 WHY = "failpoint save:before"
@@ -49,7 +50,7 @@ async def test_health_is_that_of_the_store_but_for_the_solver() -> None:
         assert (await watch.read()).status == NOT_SERVING
         await until(lambda: not endpoint.server._store_changed.is_set())
         said = {name: await health(endpoint.channel, name) for name in ("", *SERVICES)}
-        assert said.pop(SERVICE) == SERVING
+        assert said.pop(SOLVER) == SERVING
         assert set(said.values()) == {NOT_SERVING}
         assert (await endpoint.stub.Place(place_request())).placement.digest
         configure("")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound=Enum)
 
 
-def value_of(kind: Callable[..., T], message: Any, **converted: Any) -> T:
+def value_of(kind: Callable[..., T], message: Any, /, **converted: Any) -> T:
     """A dataclass or a named tuple, made of the fields of a message that have the same names.
 
     An optional field that is not set becomes None. `converted` are those that are not read as they

@@ -535,16 +535,16 @@ class GetServerStatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., term: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., store_failure: _Optional[str] = ..., deployments: _Optional[int] = ..., sessions: _Optional[int] = ...) -> None: ...
 
 class TriggerRequest(_message.Message):
-    __slots__ = ("deployment", "placement", "budget", "wait")
+    __slots__ = ("deployment", "placement", "budget", "wait_seconds")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
-    WAIT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     placement: _placement_pb2.Placement
     budget: _placement_pb2.MoveBudget
-    wait: bool
-    def __init__(self, deployment: _Optional[str] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., budget: _Optional[_Union[_placement_pb2.MoveBudget, _Mapping]] = ..., wait: bool = ...) -> None: ...
+    wait_seconds: float
+    def __init__(self, deployment: _Optional[str] = ..., placement: _Optional[_Union[_placement_pb2.Placement, _Mapping]] = ..., budget: _Optional[_Union[_placement_pb2.MoveBudget, _Mapping]] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
 
 class TriggerResponse(_message.Message):
     __slots__ = ("in_force", "target")

@@ -154,7 +154,8 @@ class DeploymentServiceServicer(object):
 
     def Trigger(self, request, context):
         """Switches a deployment to another placement, in as many switches as its
-        workers have room for. Returns once the first one is offered.
+        workers have room for. Returns once the first one is offered. If nothing can
+        be offered, it fails with FAILED_PRECONDITION, after `wait_seconds`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

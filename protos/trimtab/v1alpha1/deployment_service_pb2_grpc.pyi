@@ -67,7 +67,8 @@ class DeploymentServiceStub:
         trimtab.v1alpha1.deployment_service_pb2.TriggerResponse,
     ]
     """Switches a deployment to another placement, in as many switches as its
-    workers have room for. Returns once the first one is offered.
+    workers have room for. Returns once the first one is offered. If nothing can
+    be offered, it fails with FAILED_PRECONDITION, after `wait_seconds`.
     """
 
     Pause: grpc.UnaryUnaryMultiCallable[
@@ -206,7 +207,8 @@ class DeploymentServiceAsyncStub:
         trimtab.v1alpha1.deployment_service_pb2.TriggerResponse,
     ]
     """Switches a deployment to another placement, in as many switches as its
-    workers have room for. Returns once the first one is offered.
+    workers have room for. Returns once the first one is offered. If nothing can
+    be offered, it fails with FAILED_PRECONDITION, after `wait_seconds`.
     """
 
     Pause: grpc.aio.UnaryUnaryMultiCallable[
@@ -357,7 +359,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[trimtab.v1alpha1.deployment_service_pb2.TriggerResponse, collections.abc.Awaitable[trimtab.v1alpha1.deployment_service_pb2.TriggerResponse]]:
         """Switches a deployment to another placement, in as many switches as its
-        workers have room for. Returns once the first one is offered.
+        workers have room for. Returns once the first one is offered. If nothing can
+        be offered, it fails with FAILED_PRECONDITION, after `wait_seconds`.
         """
 
     @abc.abstractmethod

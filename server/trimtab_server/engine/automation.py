@@ -130,7 +130,7 @@ class Automation:
             served=record.placement,
             planned_from=planned_from,
             pinned=record.pinned,
-            offer_blocked=core.blocked_reason,
+            offer_blocked=core.blocked_reason or core.precedence_reason,
             # An engine that switches by itself asks at intervals, which are delay enough.
             backoff=None if core.spec.by_engine else self._backoff.blocked_reason(now),
             missing_report=core.missing_report,
@@ -157,7 +157,7 @@ class Automation:
                 return "another placement has come into force"
             if core.mode is not Mode.ACTIVE:
                 return f"the deployment is {core.mode.value}"
-            return core.pinned_reason
+            return core.pinned_reason or core.precedence_reason
 
         with suppress(FailedPreconditionError):
             self._own_target = target

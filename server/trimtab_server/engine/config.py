@@ -138,6 +138,13 @@ class SessionConfig:
         unit="placements",
         rule=between(2, 256),
     )
+    max_operations: int = setting(
+        10_000,
+        "Maximum number of operators' operations that are kept for trimtab history, over all "
+        "deployments. The oldest are dropped.",
+        unit="operations",
+        rule=between(1, 1 << 24),
+    )
     max_sessions: int = setting(
         4096,
         "Maximum number of sessions of all deployments.",

@@ -62,6 +62,7 @@ class DeploymentCore:
         is_observed: whether its engine only reports, and switches as its own policy says.
         usage: when it was used last.
         gpu_loads: predicts the load of each GPU, by how the engine divides tokens over replicas.
+        operators_waiting: number of operators whose switches come before those of the policy.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
     """
@@ -85,6 +86,7 @@ class DeploymentCore:
         self.usage = Usage(store.definition.used_until)
         self.is_observed = False
         self.gpu_loads: GpuLoads = even_loads
+        self.operators_waiting = 0
         self.is_deleted = False
         self._config = config
         self._executor = SerialExecutor()
@@ -134,6 +136,11 @@ class DeploymentCore:
         if self.sessions and not self.spec.by_engine:
             return 0.0
         return self.usage.unused_seconds
+
+    @property
+    def precedence_reason(self) -> str | None:
+        """Why the policy cannot start a rollout although one could begin; None if it can."""
+        return "an operator's switch comes first" if self.operators_waiting else None
 
     async def start(self) -> None:
         """Restore what the workers had counted. Call this once, before all else.

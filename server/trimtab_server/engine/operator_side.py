@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from trimtab_protocol.history import Other
 from trimtab_protocol.placement import Placement
+from trimtab_server.domain.errors import FailedPreconditionError
 from trimtab_server.engine.automation import Automation
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.policy.policy import Mode, Policy
 from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Origin
+
+_WHAT_TO_DO = (
+    "give it time to end (wait_seconds; --wait), or pin the placement (--pin), which is then "
+    "switched to as soon as possible"
+)
+
+_LOOK_AGAIN_S = 1.0
 
 
 class OperatorSide:
@@ -40,6 +50,34 @@ class OperatorSide:
 
         await core.run_exclusive(claim)
 
+    @asynccontextmanager
+    async def turn(self, wait_seconds: float = 0.0) -> AsyncIterator[None]:
+        """A context for `move_to`: entered once a switch can be offered, or after `wait_seconds`.
+
+        In it, and while it is waited for, the policy begins no rollout. If there is anything to
+        wait for, a rollout of the policy goes no further than its open switch. A pause or a pin is
+        not waited for.
+
+        Raises:
+            FailedPreconditionError: what the block raises, with what to do about it.
+        """
+        core = self._core
+        core.operators_waiting += 1
+        try:
+            if wait_seconds > 0 and self._may_end_by_itself:
+                await core.run_exclusive(self._abandon_own_target)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_seconds):
+                        await self._until_ready()
+            yield
+        except FailedPreconditionError as error:
+            if not self._may_end_by_itself:
+                raise
+            waited = f" after {wait_seconds:g} s" if wait_seconds > 0 else ""
+            raise FailedPreconditionError(f"{error}{waited}; {_WHAT_TO_DO}") from error
+        finally:
+            core.operators_waiting -= 1
+
     async def move_to(self, target: Placement, order: Sequence[int] = ()) -> None:
         """Begin a rollout to a placement, in switches that the workers have room for.
 
@@ -67,12 +105,11 @@ class OperatorSide:
             return core.rollout.pin(placement)
 
         before = await core.apply(pin)
-        core.events.note(Other("pinned", {"digest": placement.digest if placement else None}))
         await self._automation.go_to_pin()
         return before.pinned
 
-    async def update_policy(self, changed: Callable[[Policy], Policy]) -> None:
-        """Change the policy, from the next decision on.
+    async def update_policy(self, changed: Callable[[Policy], Policy]) -> Policy:
+        """Change the policy, from the next decision on; returns the policy before.
 
         Args:
             changed: returns the new policy for the current one.
@@ -83,16 +120,17 @@ class OperatorSide:
         """
         core = self._core
 
-        async def update() -> None:
-            policy = changed(core.policy)
+        async def update() -> Policy:
+            before, policy = core.policy, changed(core.policy)
             with core.events.reporting_store_errors():
                 await core.store.save_definition(replace(core.store.definition, policy=policy))
             # A worker that joined meanwhile may have changed the spec.
             self._automation.adopt(replace(core.store.definition, policy=policy))
             if policy.mode is not Mode.ACTIVE:
                 self._automation.abandon_own_target()
+            return before
 
-        await core.run_exclusive(update)
+        return await core.run_exclusive(update)
 
     async def forget_load(self) -> None:
         """Forget the load, since nothing that was reported so far was traffic.
@@ -110,11 +148,26 @@ class OperatorSide:
     async def pause(self, reason: str) -> str | None:
         """Offer nothing until `resume`; returns why it was paused before, if it was."""
         before = await self._core.apply(lambda: self._core.rollout.pause(reason))
-        self._core.events.note(Other("paused", {"reason": reason}))
         return before.paused
 
     async def resume(self) -> str | None:
         """Allow offers again; returns why it was paused, if it was."""
         before = await self._core.apply(lambda: self._core.rollout.resume())
-        self._core.events.note(Other("resumed", {"reason": before.paused or ""}))
         return before.paused
+
+    @property
+    def _may_end_by_itself(self) -> bool:
+        """Whether what blocks a switch now, if anything does, may end without an operator."""
+        record = self._core.rollout.record
+        held = record.paused is not None or record.pinned is not None
+        return self._core.blocked_reason is not None and not held
+
+    async def _until_ready(self) -> None:
+        while self._may_end_by_itself:
+            # The store's failures end without a change of the rollout.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._core.changed()
+
+    async def _abandon_own_target(self) -> None:
+        self._automation.abandon_own_target()

@@ -42,7 +42,7 @@ def build_status(
         last_judgement=decisions.judged,
         decisions=dict(decisions.counts),
         switched_by=core.spec.switched_by,
-        past=tuple(each for each in record.past if each.version != record.in_force),
+        past=tuple(each for each in record.past if each.placement != record.placement),
         unused_seconds=core.unused_seconds,
     )
 

@@ -19,6 +19,7 @@ _QUIET = {"prepared", "commit_sent", "ignored", "shadow"}
 _MOVES = {reason.value for reason in MOVES}
 _SHOWN = (
     *("version", "base", "epoch", "group", "worker", "cause", "reason", "answer"),
+    *("operation", "peer"),
     *("mode", "step", "before", "after", "moves"),
 )
 

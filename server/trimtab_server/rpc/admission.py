@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NoReturn
-from urllib.parse import unquote
 
 from grpc_health.v1 import health_pb2
 
@@ -17,6 +15,7 @@ from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.gate import Capacity, Gate
+from trimtab_server.rpc.peers import peer_key
 
 SOLVER = solver_service_pb2.DESCRIPTOR.services_by_name["SolverService"].full_name
 SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
@@ -61,7 +60,7 @@ class Admission:
         """
         if method in _UNCOUNTED:
             return nullcontext()
-        return self._gate_of(method).admitted(_key(peer))
+        return self._gate_of(method).admitted(peer_key(peer))
 
     def running(self, method: str) -> int:
         """Number of calls that run of this kind: of a service, but for its watches, or of these."""
@@ -91,15 +90,3 @@ class Admission:
     def _gate_of(self, method: str) -> Gate:
         service = method.partition("/")[0]
         return self._gates.get(method) or self._gates.get(service, self._aside)
-
-
-def _key(peer: str) -> str | None:
-    """What tells peers apart: the host, or on this host the connection; None if nothing does.
-
-    All programs of this host have the same address, and those on a Unix socket have none.
-    """
-    kind, _, address = unquote(peer).partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return None
-    host = address.rpartition(":")[0].strip("[]")
-    return address if ipaddress.ip_address(host).is_loopback else host

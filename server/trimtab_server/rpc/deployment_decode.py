@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -138,6 +139,13 @@ def find_served(message: switch_pb2.Version, record: Record, deployment: str) ->
     raise NotFoundError(
         f"deployment {deployment!r} has no version {wanted}; the versions that it has are {kept}"
     )
+
+
+def decode_wait(seconds: float) -> float:
+    """How long to wait. Raises InvalidArgumentError if that is no time."""
+    good = 0 <= seconds < math.inf
+    require(good, "wait_seconds", f"{seconds:g} is not a time of 0 seconds or more")
+    return seconds
 
 
 def require_reason(reason: str) -> None:

@@ -17,6 +17,7 @@ from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.operations import Operation, OperationKind
 from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
@@ -28,6 +29,9 @@ _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _SWITCHED_BY: Mapping[str, Any] = {by: number for number, by in SWITCHED_BY.items()}
 _REASONS: Mapping[Reason, Any] = {
     reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
+}
+_OPERATIONS: Mapping[OperationKind, Any] = {
+    kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}") for kind in OperationKind
 }
 _CAUSES: Mapping[Origin, Any] = {
     origin: pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{origin.name}")
@@ -106,6 +110,17 @@ def encode_decision(logged: LoggedDecision) -> pb.Decision:
     if logged.judged is not None:
         message.judged.CopyFrom(_judgement(logged.judged))
     return message
+
+
+def encode_operation(operation: Operation) -> pb.Operation:
+    """An operation of an operator."""
+    return pb.Operation(
+        time=_timestamp(operation.at),
+        kind=_OPERATIONS[operation.kind],
+        peer=operation.peer,
+        before=operation.before,
+        after=operation.after,
+    )
 
 
 def _judgement(judgement: Judgement) -> pb.Judgement:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
@@ -15,9 +15,11 @@ from trimtab.v1alpha1 import deployment_service_pb2_grpc
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.values import encode_placement
-from trimtab_server.domain.errors import FailedPreconditionError, require
+from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, require
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
+from trimtab_server.engine.operations import OperationKind as Kind
+from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.plan_request import Terms
 from trimtab_server.engine.plan_result import urgent_first
 from trimtab_server.engine.planner import Planner
@@ -29,10 +31,18 @@ from trimtab_server.rpc.deployment_decode import (
     decode_policy,
     decode_spec,
     decode_target,
+    decode_wait,
     find_served,
     require_reason,
 )
 from trimtab_server.rpc.fields import PLACE_FIELDS, named_as
+from trimtab_server.rpc.operation_text import (
+    deployment_text,
+    placement_text,
+    policy_texts,
+    served_text,
+)
+from trimtab_server.rpc.peers import peer_name
 from trimtab_server.rpc.watch import placements
 
 _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
@@ -41,8 +51,15 @@ _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     """Raises the server's own errors, which the interceptor converts to statuses."""
 
-    def __init__(self, deployments: Deployments, planner: Planner, admission: Admission) -> None:
+    def __init__(
+        self,
+        deployments: Deployments,
+        operations: Operations,
+        planner: Planner,
+        admission: Admission,
+    ) -> None:
         self._deployments = deployments
+        self._operations = operations
         self._planner = planner
         self._admission = admission
         self._began = time.monotonic()
@@ -53,7 +70,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Creates a deployment before its workers connect."""
         name, spec = decode_spec(request.spec)
         policy = decode_policy(request.policy)
+        known = self._known(name)
         deployment = await self._deployments.create(name, spec, policy)
+        if known is None:
+            await self._record(context, name, Kind.CREATE, after=deployment_text(deployment))
         return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
     async def GetDeployment(
@@ -77,22 +97,33 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Changes the policy of a deployment."""
         deployment = self._deployments.find(request.deployment)
         changed = decode_policy(request.policy)
-        await deployment.operators.update_policy(changed)
+        before = await deployment.operators.update_policy(changed)
+        texts = policy_texts(before, deployment.policy)
+        await self._record(context, deployment.name, Kind.UPDATE_POLICY, *texts)
         return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
 
     async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
         """Deletes a deployment."""
-        await self._deployments.delete(request.deployment)
+        name = request.deployment
+        known = self._known(name)
+        before = "" if known is None else deployment_text(known)
+        await self._deployments.delete(name)
+        await self._record(context, name, Kind.DELETE, before)
         return pb.DeleteDeploymentResponse()
 
     async def Trigger(self, request: pb.TriggerRequest, context: Any) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the reported load."""
         with named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
-            target, order = await self._target(request, deployment)
-            await deployment.operators.move_to(target, order)
+            wait = decode_wait(request.wait_seconds)
+            async with deployment.operators.turn(wait):
+                target, order = await self._target(request, deployment)
+                before = _current(deployment)
+                await deployment.operators.move_to(target, order)
+            texts = served_text(before), placement_text(target)
+            await self._record(context, deployment.name, Kind.TRIGGER, *texts)
             in_force, _ = deployment.rollout.record.served
             return pb.TriggerResponse(
                 in_force=encode.encode_version(in_force), target=encode_placement(target)
@@ -102,19 +133,24 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Offers nothing until Resume."""
         require_reason(request.reason)
         deployment = self._deployments.find(request.deployment)
-        before = await deployment.operators.pause(request.reason)
-        return pb.PauseResponse(previous_reason=before or "")
+        before = await deployment.operators.pause(request.reason) or ""
+        await self._record(context, deployment.name, Kind.PAUSE, before, request.reason)
+        return pb.PauseResponse(previous_reason=before)
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Allows offers again."""
-        before = await self._deployments.find(request.deployment).operators.resume()
-        return pb.ResumeResponse(previous_reason=before or "")
+        deployment = self._deployments.find(request.deployment)
+        before = await deployment.operators.resume() or ""
+        await self._record(context, deployment.name, Kind.RESUME, before)
+        return pb.ResumeResponse(previous_reason=before)
 
     async def ForgetLoad(
         self, request: pb.ForgetLoadRequest, context: Any
     ) -> pb.ForgetLoadResponse:
         """Discards the load that workers have reported so far."""
-        await self._deployments.find(request.deployment).operators.forget_load()
+        deployment = self._deployments.find(request.deployment)
+        await deployment.operators.forget_load()
+        await self._record(context, deployment.name, Kind.FORGET_LOAD)
         return pb.ForgetLoadResponse()
 
     async def Pin(self, request: pb.PinRequest, context: Any) -> pb.PinResponse:
@@ -125,13 +161,17 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 target = await asyncio.to_thread(decode_target, request.placement, deployment.spec)
             else:
                 target = _current(deployment).placement
-            await deployment.operators.pin(target)
+            before = await deployment.operators.pin(target)
+            texts = placement_text(before), placement_text(target)
+            await self._record(context, deployment.name, Kind.PIN, *texts)
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.PinResponse(in_force=in_force, target=encode_placement(target))
 
     async def Unpin(self, request: pb.UnpinRequest, context: Any) -> pb.UnpinResponse:
         """Lets the policy decide again."""
-        before = await self._deployments.find(request.deployment).operators.pin(None)
+        deployment = self._deployments.find(request.deployment)
+        before = await deployment.operators.pin(None)
+        await self._record(context, deployment.name, Kind.UNPIN, placement_text(before))
         return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
 
     async def RollBack(self, request: pb.RollBackRequest, context: Any) -> pb.RollBackResponse:
@@ -139,8 +179,11 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         deployment = self._deployments.find(request.deployment)
         require(request.HasField("version"), "version", "is required")
         record = deployment.rollout.record
-        target = find_served(request.version, record, deployment.name).placement
+        served = find_served(request.version, record, deployment.name)
+        before, target = _current(deployment), served.placement
         await deployment.operators.pin(target)
+        texts = served_text(before), served_text(served)
+        await self._record(context, deployment.name, Kind.ROLL_BACK, *texts)
         in_force = encode.encode_version(deployment.rollout.record.in_force)
         return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
 
@@ -179,6 +222,23 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.GetServerStatusResponse:
         """Reads the status of the server itself, also while it warms up or drains."""
         return encode.encode_server_status(self._deployments, time.monotonic() - self._began)
+
+    async def ListOperations(
+        self, request: pb.ListOperationsRequest, context: Any
+    ) -> pb.ListOperationsResponse:
+        """Reads what operators have done to a deployment."""
+        done = await self._operations.newest(request.deployment, request.limit)
+        return pb.ListOperationsResponse(operations=map(encode.encode_operation, done))
+
+    def _known(self, name: str) -> Deployment | None:
+        with suppress(NotFoundError):
+            return self._deployments.find(name)
+        return None
+
+    async def _record(
+        self, context: Any, deployment: str, kind: Kind, before: str = "", after: str = ""
+    ) -> None:
+        await self._operations.record(deployment, kind, peer_name(context), before, after)
 
     async def _target(
         self, request: pb.TriggerRequest, deployment: Deployment

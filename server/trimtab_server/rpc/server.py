@@ -19,6 +19,7 @@ from trimtab_server.domain.errors import invalid
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer
+from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.planner import Planner
 from trimtab_server.rpc.admission import ENGINES, HEALTH, OPERATORS, SESSIONS, SOLVER, Admission
 from trimtab_server.rpc.config import RpcConfig
@@ -50,6 +51,7 @@ class RpcServer:
         planner: Planner,
         sessions: SessionConfig,
         deployments: Deployments,
+        operations: Operations,
         observer: Observer,
     ) -> None:
         self._config = config
@@ -70,7 +72,7 @@ class RpcServer:
             SessionServicer(deployments, sessions, admission), self._server
         )
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(deployments, planner, admission), self._server
+            DeploymentServicer(deployments, operations, planner, admission), self._server
         )
         engine_service_pb2_grpc.add_EngineServiceServicer_to_server(
             EngineServicer(deployments), self._server

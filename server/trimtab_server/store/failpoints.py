@@ -13,7 +13,9 @@ from itertools import count
 from trimtab_server.domain.errors import require
 from trimtab_server.store.errors import StoreError
 
-OPERATIONS = ("open", "outrank", "save", "save_counters", "save_spec", "delete", "probe")
+OPERATIONS = (
+    *("open", "outrank", "save", "save_counters", "save_spec", "delete", "add_operation", "probe"),
+)
 
 STAGES = ("before", "written", "durable")
 """Before anything is written; before the commit; once it is durable, and not yet known to be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trimtab_server.rollout.record import Record
 from trimtab_server.store import codec
@@ -30,11 +30,17 @@ class _Contents:
     placements: dict[bytes, bytes] = field(default_factory=dict)
     counters: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     specs: dict[str, str] = field(default_factory=dict)
+    operations: tuple[tuple[str, str], ...] = ()
 
     def copied(self) -> _Contents:
         """A copy whose tables can be changed."""
-        records, placements = dict(self.records), dict(self.placements)
-        return _Contents(self.term, records, placements, dict(self.counters), dict(self.specs))
+        return replace(
+            self,
+            records=dict(self.records),
+            placements=dict(self.placements),
+            counters=dict(self.counters),
+            specs=dict(self.specs),
+        )
 
     def drop_unused(self) -> None:
         """Drop the placements that no record refers to."""
@@ -141,6 +147,16 @@ class MemoryStore:
             contents.counters.pop(deployment, None)
             contents.specs.pop(deployment, None)
             contents.drop_unused()
+
+    def add_operation(self, deployment: str, operation: str, keep: int) -> None:
+        """See `Store`."""
+        with self._transaction("add_operation") as contents:
+            contents.operations = (*contents.operations, (deployment, operation))[-keep:]
+
+    def operations(self, deployment: str, limit: int) -> list[str]:
+        """See `Store`."""
+        found = [text for name, text in self._contents().operations if name == deployment]
+        return found[-limit:]
 
     def probe(self) -> None:
         """See `Store`."""

@@ -143,6 +143,25 @@ class SqliteStore:
             connection.execute("DELETE FROM specs WHERE deployment = ?", (deployment,))
             _drop(connection, deployment, _used_by(connection, deployment))
 
+    def add_operation(self, deployment: str, operation: str, keep: int) -> None:
+        """See `Store`."""
+        with self._transaction("add_operation") as connection:
+            connection.execute(
+                "INSERT INTO operations (deployment, body) VALUES (?, ?)", (deployment, operation)
+            )
+            connection.execute(
+                "DELETE FROM operations WHERE id <= (SELECT max(id) FROM operations) - ?", (keep,)
+            )
+
+    def operations(self, deployment: str, limit: int) -> list[str]:
+        """See `Store`."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT body FROM operations WHERE deployment = ? ORDER BY id DESC LIMIT ?",
+                (deployment, limit or -1),
+            )
+            return [body for (body,) in rows][::-1]
+
     def probe(self) -> None:
         """See `Store`."""
         with self._translate_errors():

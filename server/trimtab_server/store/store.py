@@ -72,6 +72,15 @@ class Store(Protocol):
     def delete(self, deployment: str) -> None:
         """Delete the deployment's record, counters and spec, as far as they exist."""
 
+    def add_operation(self, deployment: str, operation: str, keep: int) -> None:
+        """Append what an operator did, in a format that only the owner knows.
+
+        Of all deployments together, the newest `keep` are kept, also those of deleted ones.
+        """
+
+    def operations(self, deployment: str, limit: int) -> list[str]:
+        """The newest `limit` operations on a deployment, the oldest first; 0 for all."""
+
     def probe(self) -> None:
         """Write, durably, and change nothing: raises StoreError if the next save would fail too."""
 

@@ -84,6 +84,15 @@ def add_option(
     group.add_argument(name, metavar=unit, type=kind, help=about, **more)
 
 
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Add the option to wait until a deployment can switch."""
+    about = (
+        "wait at most this long until the deployment can switch, beside --timeout; meanwhile the "
+        "policy begins no rollout (default: %(default)g)"
+    )
+    add_option(parser, "--wait", "SECONDS", float, about, default=0.0)
+
+
 def add_name(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a deployment."""
     add_option(parser, "deployment", "NAME", str, "the deployment")

@@ -1,13 +1,14 @@
-"""`trimtab history`: the decisions about a deployment, and their reasons."""
+"""`trimtab history`: the decisions about a deployment, and what operators have done to it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from trimtab_client.exceptions import NotFoundError
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
-from trimtab_tools.cli.deployments.views import decisions_text
+from trimtab_tools.cli.deployments.views import decisions_text, operations_text
 from trimtab_tools.cli.json_output import show
 
 _EPILOG = """\
@@ -26,20 +27,36 @@ columns:
   kept           realised part of the gain that an earlier switch promised, if this decision
                  judged it
   times          number of equal decisions in a row
+
+  operation      what an operator did, who, and what it changed
+
+The server keeps operations over restarts, also those on a deployment that was deleted, and the
+last 256 decisions since it started.
 """
 
 
 def add_to(commands: Any) -> None:
     """Add the command."""
-    about = "Show the decisions about a deployment and their reasons, the newest last."
-    json = "print JSON instead of a table"
+    about = (
+        "Show the decisions about a deployment with their reasons, and what operators have done to "
+        "it, the newest last."
+    )
+    json = "print JSON instead of tables"
     with server_command(commands, "history", run, about, _EPILOG, json=json) as parser:
         add_name(parser)
         add_option(parser, "--limit", "N", int, "only the newest N (default: all)", default=0)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the decisions."""
+    """Print decisions and operations."""
+    name, limit = arguments.deployment, arguments.limit
     with connect(arguments) as client:
-        found = client.decisions(arguments.deployment, arguments.limit)
-    return show(arguments, found, decisions_text(found))
+        operations = client.operations(name, limit)
+        try:
+            decisions = client.decisions(name, limit)
+        except NotFoundError:
+            if not operations:
+                raise
+            decisions = []  # It was deleted.
+    document = {"decisions": decisions, "operations": operations}
+    return show(arguments, document, f"{decisions_text(decisions)}\n{operations_text(operations)}")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trimtab_tools.cli.command import add_name, add_option, server_command
+from trimtab_tools.cli.command import add_name, add_option, add_wait, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.files import add_format, read_placement
 from trimtab_tools.cli.json_output import show
@@ -16,7 +16,10 @@ examples:
   trimtab trigger prod
   trimtab trigger prod --placement placement.npz
 
-The command returns once the first switch is offered. Workers may still refuse it.
+  trimtab trigger prod --wait 600
+
+The command returns once the first switch is offered. Workers may still refuse it. In mode active
+the policy may move experts again later: trimtab deployments pin keeps a placement.
 """
 
 
@@ -32,13 +35,14 @@ def add_to(commands: Any) -> None:
         )
         add_option(parser, "--placement", "FILE", Path, about)
         add_format(parser)
+        add_wait(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trigger the switch, and print the version in force and the target."""
     placement = read_placement(arguments, arguments.placement)
     with connect(arguments) as client:
-        result = client.trigger(arguments.deployment, placement=placement)
+        result = client.trigger(arguments.deployment, placement=placement, wait=arguments.wait)
     name, digest = arguments.deployment, result.target.digest
     document = {"deployment": name, "in_force": result.in_force, "target": digest}
     line = f"{name} serves by {result.in_force}, target {digest.hex()}\n"

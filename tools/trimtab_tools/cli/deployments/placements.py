@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
+from trimtab_client.policies import Mode
 from trimtab_client.results import TriggerResult
 from trimtab_tools import formats
-from trimtab_tools.cli.command import add_name, add_option, server_command
+from trimtab_tools.cli.command import add_name, add_option, add_wait, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.files import (
     STANDARD,
@@ -67,8 +68,15 @@ examples:
   trimtab deployments import prod placement.npz
   trimtab deployments import prod placement.npz --pin
 
-Without --pin the policy may move experts again later.
+If a switch is open or workers are missing, it is refused: --wait SECONDS gives that time to end.
+With --pin it is not refused: the server switches as soon as it can, and stays there. Without --pin
+the policy may move experts again later.
 """
+
+_MAY_MOVE_ON = (
+    "its policy is active, and may move experts again: with --pin it would stay there, until "
+    "trimtab deployments unpin"
+)
 
 _PLACEMENT = "the placement; - for standard input, which is JSON unless --format says otherwise"
 
@@ -105,6 +113,7 @@ def add_to(commands: Any) -> None:
         add_option(parser, "file", "FILE", Path, _PLACEMENT)
         add_format(parser)
         parser.add_argument("--pin", action="store_true", help="pin the deployment to it")
+        add_wait(parser)
 
 
 def run_pin(arguments: argparse.Namespace) -> int:
@@ -165,8 +174,10 @@ def run_import(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         if arguments.pin:
             return _print(arguments, client.pin(arguments.deployment, placement), "is pinned to")
-        result = client.trigger(arguments.deployment, placement=placement)
-    return _print(arguments, result, "goes to")
+        result = client.trigger(arguments.deployment, placement=placement, wait=arguments.wait)
+        mode = client.get_deployment(arguments.deployment).policy.mode
+    note = f"\n{_MAY_MOVE_ON}" if mode is Mode.ACTIVE else ""
+    return _print(arguments, result, "goes to", note)
 
 
 def _arrays(served: ServedPlacement) -> dict[str, Any]:
@@ -178,8 +189,8 @@ def _arrays(served: ServedPlacement) -> dict[str, Any]:
     }
 
 
-def _print(arguments: argparse.Namespace, result: TriggerResult, verb: str) -> int:
+def _print(arguments: argparse.Namespace, result: TriggerResult, verb: str, note: str = "") -> int:
     name, digest = arguments.deployment, result.target.digest
     document = {"deployment": name, "in_force": result.in_force, "target": digest}
-    line = f"{name} {verb} {digest.hex()}, and serves by {result.in_force}\n"
+    line = f"{name} {verb} {digest.hex()}, and serves by {result.in_force}{note}\n"
     return show(arguments, document, line)

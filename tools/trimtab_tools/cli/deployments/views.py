@@ -14,6 +14,7 @@ from trimtab_client.deployments import (
     RollbackPoint,
     WorkerStatus,
 )
+from trimtab_client.operations import Operation
 from trimtab_client.policies import Certainty, Decision, Judgement, Policy
 from trimtab_tools.cli.tables import table, table_of
 
@@ -47,6 +48,11 @@ def policy_text(policy: Policy) -> str:
 def decisions_text(decisions: Sequence[Decision]) -> str:
     """A table with a line for each decision."""
     return table_of(decisions, _DECISION, left=["reason", "mode", "detail"])
+
+
+def operations_text(operations: Sequence[Operation]) -> str:
+    """A table with a line for each operation."""
+    return table_of(operations, _OPERATION, left=["operation", "peer", "before", "after"])
 
 
 def shape(spec: DeploymentSpec) -> str:
@@ -219,6 +225,14 @@ _POINT: Mapping[str, Callable[[RollbackPoint], str]] = {
     "until": lambda each: NONE if each.until is None else moment(each.until),
     "cause": lambda each: each.cause.value,
     "imbalance": lambda each: _ratio(each.imbalance),
+}
+
+_OPERATION: Mapping[str, Callable[[Operation], str]] = {
+    "time": lambda each: moment(each.time),
+    "operation": lambda each: each.kind.value,
+    "peer": lambda each: each.peer,
+    "before": lambda each: each.before or NONE,
+    "after": lambda each: each.after or NONE,
 }
 
 _DECISION: Mapping[str, Callable[[Decision], str]] = {
