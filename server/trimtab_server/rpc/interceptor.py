@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 import time
@@ -73,6 +74,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 async def _translated(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
     """The answer of the behaviour. An error that it raises ends the call with its status."""
+    try:
+        return await _with_status(method, behaviour, request, context)
+    except grpc.aio.InternalError as error:
+        # The peer has gone, so nothing can be sent, and there is nobody to tell. gRPC would log a
+        # traceback for each such call.
+        log.debug("call ended early", method=method, reason=str(error))
+        raise asyncio.CancelledError from error
+
+
+async def _with_status(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
     try:
         return await _respond(behaviour, request, context)
     except TrimtabError as error:

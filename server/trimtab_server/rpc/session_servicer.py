@@ -66,6 +66,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         request = await asyncio.to_thread(decode_hello, hello)
         deployment, session = await self._deployments.join(request)
         try:
+            await stream.open()
             await self._converse(deployment, session, stream)
         finally:
             self._deployments.leave(deployment, session)

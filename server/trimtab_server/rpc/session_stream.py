@@ -42,6 +42,18 @@ class SessionStream:
         self._writing = False
         self.delays = 0
 
+    async def open(self) -> None:
+        """Send the headers of the call. Await this before anything that may be cancelled writes.
+
+        The first message or the end of a call sends them otherwise. gRPC notes that they are sent
+        once that write is complete: after a write that was cancelled, the end would send them
+        again, which fails, and the call would never end.
+
+        Raises:
+            SessionClosedError: the peer took nothing for the duration of a lease.
+        """
+        await self._send(self._context.send_initial_metadata(()))
+
     async def read(self) -> Any:
         """The next message; None at the end of the stream.
 
@@ -71,9 +83,7 @@ class SessionStream:
         Raises:
             SessionClosedError: the peer read nothing for the duration of a lease.
         """
-        self._writing = True
-        await self._in_time(self._context.write(message), "the worker read nothing")
-        self._writing = False
+        await self._send(self._context.write(message))
 
     async def abort(self, error: TrimtabError) -> None:
         """End the call with this error, without waiting for a peer that does not read.
@@ -86,6 +96,11 @@ class SessionStream:
             async with asyncio.timeout(_ABORT_S):
                 await self._context.abort(*status_of(error))
         raise asyncio.CancelledError
+
+    async def _send(self, operation: Awaitable[None]) -> None:
+        self._writing = True
+        await self._in_time(operation, "the worker read nothing")
+        self._writing = False
 
     async def _in_time(self, operation: Awaitable[_T], failure: str) -> _T:
         try:
