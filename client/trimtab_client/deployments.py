@@ -119,6 +119,8 @@ class DeploymentStatus:
         past: the versions that `roll_back` can return to, oldest first.
         workers: sorted by name. Empty in the result of `deployments`.
         last_judged: the gain of the last switch that could be judged; None if there is none.
+        sessions_refused: number of workers' sessions that were refused since the server's start.
+        last_refusal: why, and to which worker, the last of these; None if there is none.
     """
 
     in_force: Version | None
@@ -139,6 +141,8 @@ class DeploymentStatus:
     past: tuple[Version, ...]
     workers: tuple[WorkerStatus, ...]
     last_judged: Judgement | None = None
+    sessions_refused: int = 0
+    last_refusal: str | None = None
 
 
 @dataclass(frozen=True)

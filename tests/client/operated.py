@@ -129,6 +129,8 @@ STATUS = DeploymentStatus(
         ),
     ),
     last_judged=JUDGED,
+    sessions_refused=3,
+    last_refusal="'w2': it does not fit",
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
     **{

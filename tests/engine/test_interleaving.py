@@ -14,6 +14,7 @@ from tests.engine.scene import OTHER, SPEC, UNTOUCHED, W0, W1
 from trimtab_protocol.messages import Refused
 from trimtab_protocol.version import Version
 from trimtab_server.domain import errors
+from trimtab_server.engine.departure import BROKEN
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.planner import Planner
@@ -98,7 +99,7 @@ async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
     disk = MemoryDisk()
     async with scene.server(disk) as deployments:
         deployment, worker = await scene.joined(deployments)
-        deployments.leave(deployment, worker)
+        deployments.leave(deployment, worker, BROKEN)
         await deployments.delete("d")
         ask = deployment.operators
         wishes = ask.pin(OTHER), ask.pause("why"), ask.move_to(OTHER), WISHES["off"](deployment)
@@ -115,7 +116,7 @@ async def test_a_cancelled_call_is_carried_out_all_the_same(what):
     async with scene.server(disk) as deployments:
         if what == "delete":
             deployment, worker = await scene.joined(deployments)
-            deployments.leave(deployment, worker)
+            deployments.leave(deployment, worker, BROKEN)
             call = deployments.delete("d")
             gone = asyncio.ensure_future(deployment.changed())
         else:
@@ -134,7 +135,7 @@ async def test_counts_do_not_outlive_their_deployment():
     async with scene.server(disk) as deployments:
         deployment, worker = await scene.joined(deployments)
         scene.reported(deployment, worker)
-        deployments.leave(deployment, worker)
+        deployments.leave(deployment, worker, BROKEN)
         deleting = asyncio.ensure_future(deployments.delete("d"))
         async with asyncio.timeout(20):
             while not deployment.is_deleted:  # noqa: ASYNC110 - one turn of the loop at a time
@@ -147,7 +148,7 @@ async def test_counts_do_not_outlive_their_deployment():
 async def test_a_refused_worker_does_not_change_the_spec():
     async with scene.server() as deployments:
         deployment, worker = await scene.joined(deployments)
-        deployments.leave(deployment, worker)
+        deployments.leave(deployment, worker, BROKEN)
         await deployment.wait_idle()
         with pytest.raises((errors.FailedPreconditionError, errors.SessionClosedError)):
             await scene.joined(deployments, worker="stranger", spec=replace(SPEC, model="wrong"))

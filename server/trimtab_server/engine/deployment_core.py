@@ -16,6 +16,7 @@ from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from trimtab_server.domain.placement import count_moves
+from trimtab_server.engine.departure import absent_of
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
@@ -59,6 +60,8 @@ class DeploymentCore:
         gpu_loads: predicts the load of each GPU, by how the engine divides tokens over replicas.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
+        sessions_refused: number of workers' sessions that were refused since the server started.
+        last_refusal: the last of these, with the worker's name; empty if there is none.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class DeploymentCore:
         self.is_observed = False
         self.gpu_loads: GpuLoads = even_loads
         self.is_deleted = False
+        self.sessions_refused = 0
+        self.last_refusal = ""
         self._offer_seconds = offer_seconds
         self._executor = SerialExecutor()
         self._expiry: asyncio.TimerHandle | None = None
@@ -100,6 +105,11 @@ class DeploymentCore:
     def rollout(self) -> Rollout:
         """The state machine of the rollout, to be read."""
         return self.driver.rollout
+
+    @property
+    def absent(self) -> int | None:
+        """Number of workers of the group without a session; None before the first group."""
+        return absent_of(self.rollout.record.epoch, self.sessions.workers)
 
     @property
     def pinned_reason(self) -> str | None:

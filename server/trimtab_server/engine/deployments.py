@@ -15,16 +15,17 @@ from trimtab_server.domain.errors import (
     require,
 )
 from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.departure import DRAINED, Departure
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.engine_side import EngineAnswer, EngineRequest
 from trimtab_server.engine.events import RETRY_AFTER_S, DeploymentEvents
+from trimtab_server.engine.hellos import Hellos
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.periodic_tasks import PeriodicTasks
 from trimtab_server.engine.planner import Planner
-from trimtab_server.engine.rate_limit import KeyedRateLimiter, RateLimit
 from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.store_thread import StoreThread
@@ -35,10 +36,6 @@ from trimtab_server.store.errors import StoreError
 
 _MAX_NAME_SHOWN = 200
 
-_HELLO_LIMIT = RateLimit(per_second=1.0, burst=20)
-"""Of one worker. Our client waits 0.2 to 10 s before it tries again, and a Hello costs the server
-about a millisecond."""
-
 
 class Deployments:
     """Lives on the event loop.
@@ -48,6 +45,9 @@ class Deployments:
         store: calls the store, which `open` opens.
         observer: told of everything that happens in the deployments.
         planner: makes plans; None if this server makes none.
+
+    Attributes:
+        hellos: of workers, by which they begin sessions.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Deployments:
         self._planner = planner
         self._store = store
         self._by_name: dict[str, Deployment] = {}
+        self.hellos = Hellos(self._by_name, observer)
         self._periodic = PeriodicTasks(config, self._by_name)
         self._numbers = itertools.count(1)
-        self._hello_limiter = KeyedRateLimiter(_HELLO_LIMIT)
         self._creating = asyncio.Lock()
         self._executor = SerialExecutor()
         self._draining = False
@@ -88,22 +88,6 @@ class Deployments:
             await self._store.close()
             raise
         self._periodic.start()
-
-    def admit(self, deployment: str, worker: str) -> None:
-        """Count a worker's Hello.
-
-        Raises:
-            ResourceExhaustedError: the worker sends too many.
-        """
-        now = asyncio.get_running_loop().time()
-        delay = self._hello_limiter.acquire((deployment, worker), now)
-        if delay:
-            limit = _HELLO_LIMIT
-            raise ResourceExhaustedError(
-                f"worker {worker!r} of {deployment!r} begins sessions too often: "
-                f"{limit.burst} at once and then {limit.per_second:g} a second are the limit",
-                delay,
-            )
 
     async def rebalance(self, request: EngineRequest) -> EngineAnswer:
         """Answer an engine that switches by itself. The first call creates the deployment.
@@ -139,9 +123,11 @@ class Deployments:
             self._drop_if_unused(deployment)
             raise
 
-    def leave(self, deployment: Deployment, session: WorkerSession) -> None:
+    def leave(self, deployment: Deployment, session: WorkerSession, departure: Departure) -> None:
         """End a session. Returns at once, so that a cancelled call can still do it."""
-        deployment.workers.leave(session)
+        if self._draining and departure.is_lost:
+            departure = DRAINED
+        deployment.workers.leave(session, departure)
         self._drop_if_unused(deployment)
 
     def find(self, name: str) -> Deployment:

@@ -80,6 +80,8 @@ class Status:
         past: versions to which it can be rolled back, the oldest first.
         last_judgement: the result of the last switch that could be judged; None if there is none.
         switched_by: who moves the weights.
+        sessions_refused: number of workers' sessions that were refused since the server's start.
+        last_refusal: the last of these, with the worker's name; empty if there is none.
     """
 
     in_force: Version | None
@@ -102,6 +104,8 @@ class Status:
     past: tuple[Version, ...]
     last_judgement: Judgement | None = None
     switched_by: str = SwitchedBy.WORKERS
+    sessions_refused: int = 0
+    last_refusal: str = ""
 
     @property
     def absent(self) -> int:

@@ -42,6 +42,8 @@ def build_status(
         last_judgement=decisions.judged,
         decisions=dict(decisions.counts),
         switched_by=core.spec.switched_by,
+        sessions_refused=core.sessions_refused,
+        last_refusal=core.last_refusal,
         past=tuple(served.version for served in record.past),
     )
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from trimtab_server.metrics.family import SECONDS, Family, defined_in
 
 SESSIONS = Family("trimtab_sessions{deployment}", "Open sessions of workers.")
+SESSIONS_REFUSED = Family(
+    "trimtab_sessions_refused_total{deployment}",
+    "Sessions that were refused to workers. The server's log has the reason. The deployment is "
+    "empty if it does not exist, or if the worker had not named it yet.",
+)
 MESSAGES = Family(
     "trimtab_session_messages_total{kind}",
     "Messages received from workers, by kind.",

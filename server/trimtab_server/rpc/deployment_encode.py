@@ -126,6 +126,8 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         else encode_decision(status.last_decision),
         decisions=status.decisions,
         last_judged=None if status.last_judgement is None else _judgement(status.last_judgement),
+        sessions_refused=status.sessions_refused,
+        last_refusal=status.last_refusal,
         past=[switch_pb2.Version(**version._asdict()) for version in status.past],
         workers=[_worker(each) for each in status.workers] if workers else [],
     )

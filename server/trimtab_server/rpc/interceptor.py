@@ -23,6 +23,9 @@ Handler = Any  # grpc.RpcMethodHandler, whose type does not declare the behaviou
 Behaviour = Callable[[Any, Any], Any]
 
 _DEADLINE_SLACK_S = 0.1
+_TOLD_ELSEWHERE = {"trimtab.v1alpha1.SessionService/Session"}
+"""Methods of which each end is logged by its name: a worker joined, left, was lost or refused."""
+
 _CALLER_ERRORS = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -129,7 +132,7 @@ def _code_of(error: BaseException, context: Any) -> grpc.StatusCode:
 
 def _log_end(method: str, code: grpc.StatusCode, seconds: float, context: Any) -> None:
     emit = log.warning
-    if code is grpc.StatusCode.OK:
+    if code is grpc.StatusCode.OK or method in _TOLD_ELSEWHERE:
         emit = log.debug
     elif code in _CALLER_ERRORS:
         emit = log.info
