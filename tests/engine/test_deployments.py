@@ -24,7 +24,6 @@ from trimtab_server.domain import errors
 from trimtab_server.domain.moves import moves_between
 from trimtab_server.domain.placement import placement_of, tensor_of
 from trimtab_server.domain.topology import Topology
-from trimtab_server.engine.departure import BROKEN
 from trimtab_server.rollout.open_switch import Phase
 from trimtab_server.store.errors import StoreCorruptError, StoreError
 from trimtab_server.store.sqlite import SqliteStore
@@ -115,7 +114,7 @@ async def test_a_session_that_begins_while_the_store_fails_leaves_nothing_behind
             with pytest.raises(errors.UnavailableError):
                 await each
         for session in deployment.sessions:
-            deployments.leave(deployment, session, BROKEN)
+            deployments.leave(deployment, session)
         await deployment.wait_idle()
         assert list(deployment.rollout._sessions) == []
 
@@ -266,7 +265,7 @@ async def test_a_deployment_without_a_complete_group_is_dropped_and_leaves_nothi
         deployment.workers.report(worker, report(1, 10))
         await deployment.save_counters()
         assert not deployments._store.store.load_counters("half")
-        deployments.leave(deployment, worker, BROKEN)
+        deployments.leave(deployment, worker)
         await until(lambda: not deployments.all())
         with pytest.raises(errors.NotFoundError, match="there is no deployment 'half'"):
             deployments.find("half")
@@ -279,7 +278,7 @@ async def test_counts_are_kept_of_members_and_of_connected_workers(tmp_path):
             said = {"group_id": f"g{group}", "worker": f"w{group}"}
             deployment, worker = await scene.joined(deployments, **said)
             deployment.workers.report(worker, report(1, 10 + group))
-            deployments.leave(deployment, worker, BROKEN)
+            deployments.leave(deployment, worker)
             await deployment.wait_idle()
         # Of the last group, though it is not here.
         assert counted(deployment) == [[12] * 8] * 3

@@ -14,7 +14,6 @@ from tests.engine.scene import OTHER, SPEC, UNTOUCHED, W0, W1
 from trimtab_protocol.messages import Refused
 from trimtab_protocol.version import Version
 from trimtab_server.domain import errors
-from trimtab_server.engine.departure import BROKEN
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.planner import Planner
@@ -99,7 +98,7 @@ async def test_calls_to_a_deployment_that_was_deleted_meanwhile_are_not_found():
     disk = MemoryDisk()
     async with scene.server(disk) as deployments:
         deployment, worker = await scene.joined(deployments)
-        deployments.leave(deployment, worker, BROKEN)
+        deployments.leave(deployment, worker)
         await deployments.delete("d")
         ask = deployment.operators
         wishes = ask.pin(OTHER), ask.pause("why"), ask.move_to(OTHER), WISHES["off"](deployment)
@@ -116,7 +115,7 @@ async def test_a_cancelled_call_is_carried_out_all_the_same(what):
     async with scene.server(disk) as deployments:
         if what == "delete":
             deployment, worker = await scene.joined(deployments)
-            deployments.leave(deployment, worker, BROKEN)
+            deployments.leave(deployment, worker)
             call = deployments.delete("d")
             gone = asyncio.ensure_future(deployment.changed())
         else:
@@ -135,7 +134,7 @@ async def test_counts_do_not_outlive_their_deployment():
     async with scene.server(disk) as deployments:
         deployment, worker = await scene.joined(deployments)
         scene.reported(deployment, worker)
-        deployments.leave(deployment, worker, BROKEN)
+        deployments.leave(deployment, worker)
         deleting = asyncio.ensure_future(deployments.delete("d"))
         async with asyncio.timeout(20):
             while not deployment.is_deleted:  # noqa: ASYNC110 - one turn of the loop at a time
@@ -148,7 +147,7 @@ async def test_counts_do_not_outlive_their_deployment():
 async def test_a_refused_worker_does_not_change_the_spec():
     async with scene.server() as deployments:
         deployment, worker = await scene.joined(deployments)
-        deployments.leave(deployment, worker, BROKEN)
+        deployments.leave(deployment, worker)
         await deployment.wait_idle()
         with pytest.raises((errors.FailedPreconditionError, errors.SessionClosedError)):
             await scene.joined(deployments, worker="stranger", spec=replace(SPEC, model="wrong"))

@@ -15,7 +15,7 @@ from trimtab_server.domain.errors import (
     require,
 )
 from trimtab_server.engine.config import SessionConfig
-from trimtab_server.engine.departure import DRAINED, Departure
+from trimtab_server.engine.departure import BROKEN, DRAINED, Departure
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
@@ -123,7 +123,9 @@ class Deployments:
             self._drop_if_unused(deployment)
             raise
 
-    def leave(self, deployment: Deployment, session: WorkerSession, departure: Departure) -> None:
+    def leave(
+        self, deployment: Deployment, session: WorkerSession, departure: Departure = BROKEN
+    ) -> None:
         """End a session. Returns at once, so that a cancelled call can still do it."""
         if self._draining and departure.is_lost:
             departure = DRAINED
