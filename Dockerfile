@@ -1,13 +1,13 @@
 # syntax=docker/dockerfile:1
 # The Trimtab server.
 #
-#   docker build -t trimtab .                                     CPU
+#   docker build -t trimtab --build-arg TORCH_CPU_INDEX=... .     CPU
 #   docker build -t trimtab --build-arg VARIANT=cuda .            NVIDIA GPUs
 #
-# The standard torch wheel contains the CUDA libraries. So the cuda variant has the same
-# base image, and its host needs the NVIDIA driver and the container toolkit. The cpu
-# variant also works with the standard wheel, but is some gigabytes smaller if
-# TORCH_CPU_INDEX names PyTorch's index of CPU builds (see PyTorch's installation page).
+# TORCH_CPU_INDEX is PyTorch's index of CPU builds (see PyTorch's install page, "Compute
+# platform: CPU"). Without it the cpu variant works too, with the standard wheel, which
+# contains 3 GB of CUDA libraries. The cuda variant always has that wheel, so it has the
+# same base image, and its host needs the NVIDIA driver and the container toolkit.
 ARG PYTHON=3.12
 ARG VARIANT=cpu
 
@@ -22,8 +22,11 @@ RUN pip install -c /src/constraints.txt torch
 
 FROM base AS torch-cpu
 ARG TORCH_CPU_INDEX=
-COPY constraints.txt /src/
-RUN pip install -c /src/constraints.txt ${TORCH_CPU_INDEX:+--index-url "$TORCH_CPU_INDEX"} torch
+COPY constraints.txt deploy/torch_build.py /src/
+# The build ends here if the index was given, and torch has been built for CUDA nevertheless.
+RUN python /src/torch_build.py announce "$TORCH_CPU_INDEX" \
+    && pip install -c /src/constraints.txt ${TORCH_CPU_INDEX:+--index-url "$TORCH_CPU_INDEX"} torch \
+    && python /src/torch_build.py check "$TORCH_CPU_INDEX"
 
 # hadolint ignore=DL3006
 FROM torch-${VARIANT} AS build

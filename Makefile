@@ -1,9 +1,17 @@
 # `make demo` and `make test` install what they need into .venv. They require
 # Python 3.11+, git and make.
+#
+# On Linux the standard build of PyTorch brings 3 GB of CUDA libraries. Without an NVIDIA GPU, give
+# PyTorch's index of CPU builds (see PyTorch's install page, "Compute platform: CPU"):
+#
+#   make demo INDEX=...
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Not from the environment, where the name may mean anything; pip reads PIP_EXTRA_INDEX_URL there.
+INDEX  :=
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	$(if $(INDEX),--extra-index-url "$(INDEX)")
 EDITABLE := -e . -e ./server -e ./tools
 PROTOS := $(shell find protos -name '*.proto')
 ARGS   ?=
@@ -19,8 +27,10 @@ $(VENV)/.server: pyproject.toml server/pyproject.toml tools/pyproject.toml const
 	@echo "setting up $(VENV) (once; torch makes it take a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) deploy/torch_build.py announce "$(INDEX)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) $(EDITABLE)
+	@$(BIN)/python deploy/torch_build.py check "$(INDEX)"
 	@echo "compiling the solver for this machine (once)"
 	@$(BIN)/trimtab-server warm --device cpu
 	@touch $@

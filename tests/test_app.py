@@ -18,12 +18,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.recording import Recording
-from tests.rpc.endpoint import pack_request, place_request
+from tests.rpc.endpoint import TLS, pack_request, place_request
 from tests.servers import ServerProcess, busy, make_config, next_event, server_process
 from trimtab.v1 import solver_service_pb2 as pb
 from trimtab.v1.solver_service_pb2_grpc import SolverServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
-from trimtab_server.app import App
+from trimtab_server.app import App, serve
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.rpc.admission import SOLVER
 
@@ -164,6 +164,34 @@ async def test_an_address_in_use_ends_the_start_and_leaves_nothing_open(app: App
         for setting in ("metrics_listen", "listen"):
             with pytest.raises(InvalidArgumentError, match=f"^{setting}: .*{listen}"):
                 await App(make_config(**{setting: listen})).__aenter__()
+
+
+@pytest.mark.parametrize("setting", ["store", "history", "listen", "tls_cert", "tls_key"])
+async def test_a_file_in_a_folder_that_does_not_exist_is_refused_and_none_is_made(
+    setting: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "none"
+    named = f"unix:{folder}/x" if setting == "listen" else f"{folder}/x"
+    tls = {**TLS, setting: named} if setting.startswith("tls") else {setting: named}
+    with pytest.raises(InvalidArgumentError, match=rf"^{setting}: .*{folder}/x"):
+        await App(make_config(**tls)).__aenter__()
+    assert not folder.exists()
+
+
+async def test_the_server_says_at_start_which_files_it_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        serving = asyncio.create_task(serve(make_config(store="a.db", history="b.jsonl")))
+        async with asyncio.timeout(180):
+            while not (ready := [each for each in logs if each["event"] == "ready"]):
+                assert not serving.done()
+                await asyncio.sleep(0.01)  # the log has no event to wait for
+        signal.raise_signal(signal.SIGTERM)
+        await serving
+    (line,) = ready
+    assert (line["store"], line["history"]) == (str(tmp_path / "a.db"), str(tmp_path / "b.jsonl"))
 
 
 def test_the_process_says_where_it_listens(server: ServerProcess) -> None:

@@ -123,6 +123,20 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         assert f"{name}: " in said
 
 
+def test_settings_that_contradict_each_other_are_both_named() -> None:
+    for report, lease in (("20", "15"), ("15", "15")):
+        said = complaints({"report_seconds": report, "lease_seconds": lease}, {})
+        assert said.startswith(
+            f"report_seconds: {report} is not below lease_seconds, which is {lease}: "
+        )
+    # 0.5 messages a second, and a report each second.
+    said = complaints({"messages_per_second": "0.5"}, {})
+    assert said.startswith("messages_per_second: 0.5 is below the rate of a worker's reports, ")
+    assert "one in 1 seconds (report_seconds)" in said
+    config = load_config({"report_seconds": "2", "messages_per_second": "0.5"}, {})
+    assert config.sessions.report_seconds == 2
+
+
 @pytest.mark.parametrize("name", ["tls_cert", "tls_key", "tls_client_ca"])
 def test_tls_files_need_each_other(name: str) -> None:
     assert "tls" in complaints({name: "file.pem"}, {})

@@ -18,6 +18,7 @@ STDLIB = set(sys.stdlib_module_names)
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
     "setting": (set(), set()),
+    "environment": (set(), set()),
     "device": ({"domain", "setting"}, {"torch"}),
     "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "llvmlite", "triton"}),
     "rollout": ({"domain"}, {"numpy"}),
@@ -36,13 +37,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "logs": ({"domain", "setting"}, {"structlog"}),
     "config": (
-        {"domain", "engine", "history", "metrics", "rpc", "logs", "device", "setting"},
+        {"domain", "engine", "history", "metrics", "rpc", "logs", "device", "setting"}
+        | {"environment"},
         set(),
     ),
     "warming": ({"domain", "solver"}, {"torch"}),
     "app": (
         {"warming", "domain", "solver", "engine", "store", "history", "metrics", "rpc"}
-        | {"logs", "device", "config"},
+        | {"logs", "device", "config", "environment"},
         {"torch", "structlog"},
     ),
     "store_commands": ({"config", "domain", "store"}, set()),

@@ -159,6 +159,8 @@ class DeploymentStatus:
         last_judged: the gain of the last switch that could be judged; None if there is none.
         unused_seconds: time since it had a session, or its engine called. 0 if it is in use, or if
             the server is too old to say.
+        sessions_refused: number of workers' sessions that were refused since the server's start.
+        last_refusal: why, and to which worker, the last of these; None if there is none.
     """
 
     in_force: Version | None
@@ -180,6 +182,8 @@ class DeploymentStatus:
     workers: tuple[WorkerStatus, ...]
     last_judged: Judgement | None = None
     unused_seconds: float = 0.0
+    sessions_refused: int = 0
+    last_refusal: str | None = None
 
     @property
     def past(self) -> tuple[Version, ...]:

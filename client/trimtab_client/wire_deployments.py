@@ -132,6 +132,7 @@ def _status_value(message: pb.DeploymentStatus) -> deployments.DeploymentStatus:
         decisions=dict(message.decisions),
         points=_points(message),
         last_judged=optional(message, "last_judged", judgement_value),
+        last_refusal=message.last_refusal or None,
         workers=tuple(map(_worker_value, message.workers)),
     )
 

@@ -18,13 +18,17 @@ from trimtab_server import __version__
 from trimtab_server.config import ServerConfig
 from trimtab_server.device import device_name, resolve_device
 from trimtab_server.domain.errors import invalid
+from trimtab_server.engine.config import MEMORY
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer, Observers
 from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.queue import SolverQueue
 from trimtab_server.engine.store_thread import StoreThread
+from trimtab_server.environment import UnknownVariable
+from trimtab_server.history.config import NONE
 from trimtab_server.history.history import History
+from trimtab_server.memory import give_back_forever
 from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
@@ -78,19 +82,28 @@ class App:
         self._rpc = RpcServer(
             config.rpc, planner, sessions, self._deployments, operations, recorder
         )
+        self._giving_back: asyncio.Task[None] | None = None
+        self._phase: str | None = "the server is warming up"
         self._endpoints = AsyncExitStack()
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why the server does not serve now; None if it does."""
+        return self._phase or self._deployments.store_health.blocked_reason
 
     async def __aenter__(self) -> Self:
         self._describe()
         try:
             listen = self._config.metrics.metrics_listen
             if listen != OFF:
-                endpoint = serve_metrics(listen, self._recorder.registry)
+                endpoint = serve_metrics(listen, self._recorder.registry, lambda: self.not_ready)
                 self.metrics_address = self._endpoints.enter_context(endpoint)
             await self._open_store()
             self.address = await self._rpc.start()
             await self.warm()
             await self._rpc.open()
+            self._phase = None
+            self._giving_back = asyncio.create_task(give_back_forever())
         except BaseException:
             await self._end(finished=False)
             raise
@@ -115,6 +128,7 @@ class App:
         Returns:
             Whether all work was finished.
         """
+        self._phase = "the server is shutting down"
         finished = await self._drain(hurry or asyncio.Event())
         await self._end(finished=finished)
         return finished
@@ -144,6 +158,8 @@ class App:
             self.queue.abandon()
         await self._deployments.close()
         self._history.close()
+        if self._giving_back is not None:
+            self._giving_back.cancel()
         await self._endpoints.aclose()
 
     async def _open_store(self) -> None:
@@ -174,15 +190,24 @@ class App:
         self._recorder.built_from(__version__, torch.__version__)
 
 
-async def serve(config: ServerConfig) -> None:
-    """Run a server until SIGTERM or SIGINT. A second signal stops it at once."""
+async def serve(config: ServerConfig, unknown: Sequence[UnknownVariable] = ()) -> None:
+    """Run a server until SIGTERM or SIGINT. A second signal stops it at once.
+
+    Args:
+        config: of the server.
+        unknown: variables of the environment that the log warns of.
+    """
     stop, hurry = asyncio.Event(), asyncio.Event()
+    for variable in unknown:
+        log.warning("no such setting", variable=variable.name, nearest=variable.nearest)
     with _signals_set(stop, hurry):
         app = await App(config).__aenter__()
         log.info(
             "ready",
             address=app.address,
             metrics=app.metrics_address or OFF,
+            store=_absolute(config.sessions.store, MEMORY),
+            history=_absolute(config.history.history, NONE),
             device=str(resolve_device(config.solver.device)),
             version=__version__,
         )
@@ -233,13 +258,18 @@ def _signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _absolute(path: str, no_file: str) -> str:
+    """The absolute path that a setting names; what it says if that is no file."""
+    return path if path == no_file else str(Path(path).resolve())
+
+
 def _make_store(where: str) -> Store:
     """Opens the store that the setting `store` names.
 
     Raises:
         StoreError: the store cannot be opened.
     """
-    return MemoryStore() if where == "memory" else SqliteStore(Path(where))
+    return MemoryStore() if where == MEMORY else SqliteStore(Path(where))
 
 
 def _use_threads(threads: int) -> None:

@@ -21,6 +21,7 @@ from trimtab_server.config import (
     load_config,
     sections,
     to_toml,
+    unknown_in,
 )
 from trimtab_server.domain.errors import InvalidArgumentError
 from trimtab_server.logs import configure_logs
@@ -135,8 +136,8 @@ def _serve(config: ServerConfig) -> int:
 
     gc.freeze()
     gc.enable()
-    configure_logs(config.logs)
-    uvloop.run(serve(config))
+    configure_logs(config.logs, os.environ)
+    uvloop.run(serve(config, [each for each in unknown_in(os.environ) if not each.is_misspelt]))
     # All is closed. A normal exit would wait for a solver job that still runs and cannot be
     # stopped, and would take torch and its 200,000 objects apart.
     sys.stderr.flush()
@@ -147,7 +148,7 @@ def _warm(config: ServerConfig, shapes: Sequence[str]) -> int:
     from trimtab_server.app import warm
     from trimtab_server.warming import CannotWarmError, Shape
 
-    configure_logs(config.logs)
+    configure_logs(config.logs, os.environ)
     try:
         uvloop.run(warm(config, [Shape.parse(text) for text in shapes]))
     except CannotWarmError as error:

@@ -18,14 +18,14 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from trimtab_protocol.errors import Violation
 from trimtab_server.domain.errors import InvalidArgumentError, invalid
 from trimtab_server.engine.config import Limits, SessionConfig, SolverConfig
+from trimtab_server.environment import PREFIX, UnknownVariable, unknown_variables
 from trimtab_server.history.config import HistoryConfig
 from trimtab_server.logs import LogConfig
 from trimtab_server.metrics.config import MetricsConfig
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.setting import KEY, Setting
 
-ENV_PREFIX = "TRIMTAB_"
-FILE_VARIABLE = "TRIMTAB_CONFIG"
+FILE_VARIABLE = f"{PREFIX}CONFIG"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Option(NamedTuple):
     @property
     def env(self) -> str:
         """Its name in the environment."""
-        return ENV_PREFIX + self.name.upper()
+        return PREFIX + self.name.upper()
 
     @property
     def flag(self) -> str:
@@ -87,7 +87,8 @@ def load_config(
 
     Args:
         flags: values of the flags that were given, by name of the setting.
-        environment: variables by name; those that name no setting are ignored.
+        environment: variables by name. One that is one edit away from that of a setting is
+            refused; see `unknown_in` for others.
         file: TOML file; None to use the file named by TRIMTAB_CONFIG, if any.
 
     Raises:
@@ -101,12 +102,22 @@ def load_config(
         ("in the environment", _of_environment(environment)),
         ("on the command line", flags),
     ]
-    found: list[Violation] = []
+    found = [
+        Violation(each.name, f"no such setting: it is spelt {each.nearest} (in the environment)")
+        for each in unknown_in(environment)
+        if each.is_misspelt
+    ]
     values = _merge(sources, found)
     made = {section.name: _make(section, values, found) for section in sections()}
     if found:
         raise InvalidArgumentError(*found)
     return ServerConfig(**made)
+
+
+def unknown_in(environment: Mapping[str, str]) -> list[UnknownVariable]:
+    """The variables that look like settings, and are neither settings nor known otherwise."""
+    names = [option.env for section in sections() for option in section.options]
+    return unknown_variables(environment, [*names, FILE_VARIABLE])
 
 
 def to_toml(config: ServerConfig) -> str:
@@ -134,8 +145,8 @@ def _section(name: str, owner: type) -> Section:
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    names = (option.name for section in sections() for option in section.options)
-    given = {name: environment.get(ENV_PREFIX + name.upper()) for name in names}
+    options = [option for section in sections() for option in section.options]
+    given = {option.name: environment.get(option.env) for option in options}
     return {name: value for name, value in given.items() if value is not None}
 
 

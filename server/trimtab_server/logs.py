@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,8 +26,13 @@ class LogConfig:
     )
 
 
-def configure_logs(config: LogConfig) -> None:
-    """Write the events of structlog and of the standard library to stderr, in one format."""
+def configure_logs(config: LogConfig, environment: Mapping[str, str]) -> None:
+    """Write the events of structlog and of the standard library to stderr, in one format.
+
+    Args:
+        config: which events, and how.
+        environment: variables by name. If NO_COLOR is set, a terminal gets no colours.
+    """
     shared: list[Any] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -38,7 +44,7 @@ def configure_logs(config: LogConfig) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(config.log_format),
+                *_renderers(config.log_format, colors=not environment.get("NO_COLOR")),
             ],
         )
     )
@@ -54,7 +60,7 @@ def configure_logs(config: LogConfig) -> None:
     )
 
 
-def _renderers(log_format: LogFormat) -> list[Any]:
+def _renderers(log_format: LogFormat, *, colors: bool) -> list[Any]:
     if log_format == "json":
         return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [structlog.dev.ConsoleRenderer(colors=colors and sys.stderr.isatty())]

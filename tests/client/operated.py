@@ -148,6 +148,8 @@ STATUS = DeploymentStatus(
     ),
     last_judged=JUDGED,
     unused_seconds=5400.0,
+    sessions_refused=3,
+    last_refusal="'w2': it does not fit",
 )
 STATUS_MESSAGE = pb.DeploymentStatus(
     **{

@@ -250,7 +250,7 @@ def test_absent_fields_are_none(service: RunningService, client: Any) -> None:
     assert absent == {
         *("in_force", "in_force_seconds", "switching_to", "not_ready", "paused_reason"),
         *("pinned_digest", "step", "estimate_age_seconds", "last_decision"),
-        "last_judged",
+        *("last_judged", "last_refusal"),
     }
     balance = dataclasses.asdict(found.status.balance)
     assert {name for name, value in balance.items() if value is not None} == {"shadow_moves"}

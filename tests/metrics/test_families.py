@@ -157,22 +157,25 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/"])
-def test_the_endpoint_serves_the_registry_and_closes(path: str) -> None:
+def ready() -> None:
+    """The readiness of a server that serves."""
+
+
+def test_the_endpoint_serves_the_registry_and_closes() -> None:
     with (
-        serve_metrics("127.0.0.1:0", busy_recorder().registry) as address,
-        urllib.request.urlopen(f"http://{address}{path}") as answer,
+        serve_metrics("127.0.0.1:0", busy_recorder().registry, ready) as address,
+        urllib.request.urlopen(f"http://{address}/metrics") as answer,
     ):
         assert b"trimtab_moves_total 4.0" in answer.read()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://{address}{path}")
+        urllib.request.urlopen(f"http://{address}/metrics")
 
 
 def test_an_address_in_use_is_an_error_that_names_it() -> None:
     registry = Recorder().registry
     with (
-        serve_metrics("127.0.0.1:0", registry) as address,
+        serve_metrics("127.0.0.1:0", registry, ready) as address,
         pytest.raises(InvalidArgumentError, match=f"metrics_listen: .*{address}"),
-        serve_metrics(address, registry),
+        serve_metrics(address, registry, ready),
     ):
         pass

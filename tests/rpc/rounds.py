@@ -44,7 +44,7 @@ class Rounds:
     def look(self) -> Counts:
         """Count tasks, streams, threads, files and the server's own objects."""
         endpoint, counts = self._endpoint, Counts()
-        endpoint.deployments._hellos._limiter._drop_idle(math.inf)
+        endpoint.deployments.hellos._limiter._drop_idle(math.inf)
         gc.collect()
         for task in asyncio.all_tasks():
             counts["task", getattr(task.get_coro(), "__qualname__", "?")] += 1

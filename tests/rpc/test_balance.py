@@ -43,7 +43,8 @@ async def test_shadow_mode_offers_nothing(balance):
 
 
 async def test_a_failing_decision_raises_one_alarm_until_it_works_again(capsys):
-    async with endpoint_of(balance="active", report_seconds=3600, max_slots=4) as endpoint:
+    quiet = {"report_seconds": 3000, "lease_seconds": 3600}
+    async with endpoint_of(balance="active", max_slots=4, **quiet) as endpoint:
         peers = await group(endpoint.channel)
         deployments = endpoint.deployments
         await say_load(peers)

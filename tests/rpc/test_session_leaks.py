@@ -80,9 +80,9 @@ _kept: list[Any] = []
 def keep_connections(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
     leave = WorkerSide.leave
 
-    def keep(self, session):
+    def keep(self, session, *why):
         _kept.append(session)
-        leave(self, session)
+        leave(self, session, *why)
 
     monkeypatch.setattr(WorkerSide, "leave", keep)
 
@@ -90,9 +90,9 @@ def keep_connections(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
 def never_end_the_sessions_of_some(monkeypatch: pytest.MonkeyPatch, _: Endpoint) -> None:
     leave = WorkerSide.leave
 
-    def stay(self, session):
+    def stay(self, session, *why):
         if not self._core.store.name.startswith("cancel"):
-            leave(self, session)
+            leave(self, session, *why)
 
     monkeypatch.setattr(WorkerSide, "leave", stay)
 

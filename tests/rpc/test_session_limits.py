@@ -27,7 +27,8 @@ SILENT = ("ABORTED", "no message came from the worker for 0.2 s (setting lease_s
 
 async def test_a_worker_over_its_rate_is_delayed_and_no_other_worker_is():
     # Ten at once, and then one in a hundred seconds.
-    async with endpoint_of(messages_per_second=0.01) as endpoint:
+    slow = {"messages_per_second": 0.01, "report_seconds": 100, "lease_seconds": 3600}
+    async with endpoint_of(**slow) as endpoint:
         delayed: list[str] = []
         endpoint.deployments.observer.message_delayed = delayed.append
         with structlog.testing.capture_logs() as logs:

@@ -48,6 +48,7 @@ class SqliteBench:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._crashes = 0
+        self.path.parent.mkdir()
         self._opened: list[SqliteStore] = []
 
     @property

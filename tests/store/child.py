@@ -18,6 +18,7 @@ def die_at_every_point(folder: Path) -> None:
     """Run one process on one file for each point, and print how each process ended."""
     for point in sorted(POINTS):
         path = folder / point / "store.db"
+        path.parent.mkdir()
         with closing(SqliteStore(path)) as store:
             prepare(store)
         pid = os.fork()

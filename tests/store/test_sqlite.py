@@ -365,9 +365,11 @@ def test_a_damaged_value_is_refused(
             load(store, "a")
 
 
-def test_missing_folders_are_created(tmp_path: Path) -> None:
-    SqliteStore(tmp_path / "a" / "b" / "store.db").close()
-    assert (tmp_path / "a" / "b" / "store.db").exists()
+def test_a_missing_folder_is_named_and_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "store.db"
+    with pytest.raises(StoreError, match=f"store {path}: there is no folder {path.parent}: "):
+        SqliteStore(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trimtab_server.domain.errors import require_all
 from trimtab_server.setting import between, device_spec, setting
+
+MEMORY = "memory"
+"""The setting `store` of a server whose deployments are lost when it ends."""
 
 # Copies of the solver's types. Importing those would load torch, which a program that only reads
 # the configuration does not need.
@@ -107,7 +111,7 @@ class SessionConfig:
     lease_seconds: float = setting(
         15.0,
         "Time after which a session is lost if its worker sends nothing, or does not read "
-        "what it is sent. Has to be longer than the time between reports.",
+        "what it is sent. Has to be longer than report_seconds.",
         unit="seconds",
         rule=between(0.1, 3600),
     )
@@ -174,3 +178,18 @@ class SessionConfig:
         unit="seconds",
         rule=between(0, _CENTURY),
     )
+
+    def __post_init__(self) -> None:
+        report, lease, rate = self.report_seconds, self.lease_seconds, self.messages_per_second
+        too_late = (
+            f"{report:g} is not below lease_seconds, which is {lease:g}: each session would be "
+            "lost before its worker reports"
+        )
+        too_slow = (
+            f"{rate:g} is below the rate of a worker's reports, which is one in {report:g} seconds "
+            "(report_seconds): its messages would be read ever later"
+        )
+        require_all(
+            (report < lease, "report_seconds", too_late),
+            (report * rate >= 1, "messages_per_second", too_slow),
+        )

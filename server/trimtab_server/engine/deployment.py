@@ -149,6 +149,11 @@ class Deployment:
         """See `DeploymentCore.save_usage`."""
         await self._core.save_usage(periods)
 
+    def note_refusal(self, worker: str, reason: str) -> None:
+        """Note that a worker of this name was refused a session."""
+        self._core.sessions_refused += 1
+        self._core.last_refusal = f"{worker!r}: {reason}"
+
     async def save_counters(self) -> None:
         """Save what the workers have counted, if they have reported since the last time.
 

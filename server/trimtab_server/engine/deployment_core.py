@@ -19,6 +19,7 @@ from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from trimtab_server.domain.placement import count_moves
 from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.departure import absent_of
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.events import DeploymentEvents
@@ -65,6 +66,8 @@ class DeploymentCore:
         operators_waiting: number of operators whose switches come before those of the policy.
         is_deleted: whether the deployment was deleted or is closed, so that every further change
             is refused with NotFoundError. Another may have its name.
+        sessions_refused: number of workers' sessions that were refused since the server started.
+        last_refusal: the last of these, with the worker's name; empty if there is none.
     """
 
     def __init__(
@@ -89,6 +92,8 @@ class DeploymentCore:
         self.operators_waiting = 0
         self.is_deleted = False
         self._config = config
+        self.sessions_refused = 0
+        self.last_refusal = ""
         self._executor = SerialExecutor()
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -120,6 +125,11 @@ class DeploymentCore:
         While the store fails, an offer would only end all sessions.
         """
         return self.store.blocked_reason or self.rollout.blocked_reason()
+
+    @property
+    def absent(self) -> int | None:
+        """Number of workers of the group without a session; None before the first group."""
+        return absent_of(self.rollout.record.epoch, self.sessions.workers)
 
     @property
     def pinned_reason(self) -> str | None:

@@ -15,13 +15,14 @@ from trimtab_server.domain.errors import (
 )
 from trimtab_server.engine import creation
 from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.departure import BROKEN, DRAINED, Departure
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployment_store import DeploymentStore
 from trimtab_server.engine.engine_side import EngineAnswer, EngineRequest
 from trimtab_server.engine.events import RETRY_AFTER_S, DeploymentEvents
 from trimtab_server.engine.expiry import Expiry
-from trimtab_server.engine.hello_limit import HelloLimit
+from trimtab_server.engine.hellos import Hellos
 from trimtab_server.engine.join_request import JoinRequest
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.periodic_tasks import PeriodicTasks
@@ -45,6 +46,7 @@ class Deployments:
         planner: makes plans; None if this server makes none.
 
     Attributes:
+        hellos: of workers, by which they begin sessions.
         store_health: whether the store fails.
     """
 
@@ -62,10 +64,10 @@ class Deployments:
         self.store_health = health = store.health
         health.subscribe(lambda: observer.store_health_changed(health.failure))
         self._by_name: dict[str, Deployment] = {}
+        self.hellos = Hellos(self._by_name, observer)
         self._periodic = PeriodicTasks(config, self._by_name)
         self._expiry = Expiry(config, self._by_name, self._delete_expired)
         self._numbers = itertools.count(1)
-        self._hellos = HelloLimit()
         self._creating = asyncio.Lock()
         self._executor = SerialExecutor()
         self._draining = False
@@ -90,10 +92,6 @@ class Deployments:
             raise
         self._periodic.start()
         self._expiry.start()
-
-    def admit(self, deployment: str, worker: str) -> None:
-        """See `HelloLimit`."""
-        self._hellos.admit(deployment, worker)
 
     async def rebalance(self, request: EngineRequest) -> EngineAnswer:
         """Answer an engine that switches by itself. The first call creates the deployment.
@@ -129,9 +127,13 @@ class Deployments:
             self._drop_if_unused(deployment)
             raise
 
-    def leave(self, deployment: Deployment, session: WorkerSession) -> None:
+    def leave(
+        self, deployment: Deployment, session: WorkerSession, departure: Departure = BROKEN
+    ) -> None:
         """End a session. Returns at once, so that a cancelled call can still do it."""
-        deployment.workers.leave(session)
+        if self._draining and departure.is_lost:
+            departure = DRAINED
+        deployment.workers.leave(session, departure)
         self._drop_if_unused(deployment)
 
     def find(self, name: str) -> Deployment:

@@ -10,6 +10,7 @@ from trimtab_protocol import history
 from trimtab_protocol.placement import Placement
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.decision_log import LoggedDecision
+from trimtab_server.engine.departure import Departure
 from trimtab_server.engine.observer import Observer, Outcome, ReportResult, RolloutSummary
 from trimtab_server.rollout.effects import Cause
 from trimtab_server.rollout.rollout import Rollout
@@ -92,6 +93,14 @@ class DeploymentEvents:
         """Another placement would be in force after this step if shadow mode moved experts."""
         values = {"step": step, "moves": moves, "placement": placement}
         self.note(history.Other("shadow", values))
+
+    def worker_joined(self, worker: str, absent: int | None) -> None:
+        """A worker's session has begun. `absent`: see `Observer.worker_joined`."""
+        self.observer.worker_joined(self.deployment, worker, absent)
+
+    def worker_left(self, worker: str, departure: Departure, absent: int | None) -> None:
+        """A worker's session has ended. `absent`: see `Observer.worker_joined`."""
+        self.observer.worker_left(self.deployment, worker, departure, absent)
 
     def alarm(self, reason: str, *, mismatch: bool = False) -> None:
         """An operator should look. `mismatch`: workers serve with an unexpected placement."""

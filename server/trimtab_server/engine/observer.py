@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from trimtab_protocol.history import Event, Reported
 from trimtab_protocol.version import Version
+from trimtab_server.engine.departure import Departure
 from trimtab_server.engine.status import Status
 from trimtab_server.policy.decide import Decision
 from trimtab_server.policy.trust import Judgement
@@ -104,6 +105,23 @@ class Observer:
 
     def switch_aborted(self, deployment: str, cause: Cause) -> None:
         """Why a switch was aborted: told in addition to `switch_progressed`."""
+
+    def worker_joined(self, deployment: str, worker: str, absent: int | None) -> None:
+        """A worker's session has begun. `absent`: workers of the group that now have none.
+
+        `absent` is None before the first complete group.
+        """
+
+    def worker_left(
+        self, deployment: str, worker: str, departure: Departure, absent: int | None
+    ) -> None:
+        """A worker's session has ended. `absent`: see `worker_joined`."""
+
+    def session_refused(self, deployment: str, worker: str, reason: str, times: int) -> None:
+        """A worker was refused a session, for the `times`-th time.
+
+        The names are empty if the worker had not said them yet.
+        """
 
     def message_received(self, kind: str) -> None:
         """A worker's message was read: "hello", "report", … or "none" if its kind is unknown."""

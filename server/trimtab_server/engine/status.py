@@ -82,6 +82,8 @@ class Status:
         last_judgement: the result of the last switch that could be judged; None if there is none.
         switched_by: who moves the weights.
         unused_seconds: time since it had a session, or its engine called; 0 if it is in use.
+        sessions_refused: number of workers' sessions that were refused since the server's start.
+        last_refusal: the last of these, with the worker's name; empty if there is none.
     """
 
     in_force: Version | None
@@ -105,6 +107,8 @@ class Status:
     last_judgement: Judgement | None = None
     switched_by: str = SwitchedBy.WORKERS
     unused_seconds: float = 0.0
+    sessions_refused: int = 0
+    last_refusal: str = ""
 
     @property
     def absent(self) -> int:

@@ -44,6 +44,8 @@ def build_status(
         switched_by=core.spec.switched_by,
         past=tuple(each for each in record.past if each.placement != record.placement),
         unused_seconds=core.unused_seconds,
+        sessions_refused=core.sessions_refused,
+        last_refusal=core.last_refusal,
     )
 
 

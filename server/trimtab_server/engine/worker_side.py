@@ -10,6 +10,7 @@ from trimtab_protocol.messages import Answer, Report, Transfers
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.automation import Automation
+from trimtab_server.engine.departure import Departure
 from trimtab_server.engine.deployment_core import DeploymentCore
 from trimtab_server.engine.events import RETRY_AFTER_S
 from trimtab_server.engine.join_request import JoinRequest
@@ -47,23 +48,34 @@ class WorkerSide:
             SessionClosedError: the worker cannot join now.
             UnavailableError: the store failed.
         """
+        core = self._core
         session = WorkerSession(number, request, outbox or Outbox())
-        self._core.sessions.add(session)
+        core.sessions.add(session)
         try:
-            await self._core.apply(lambda: self._joined(session))
+            await core.apply(lambda: self._joined(session))
             session.outbox.raise_if_closed()
         except BaseException:
             self.leave(session)
             raise
+        if not core.spec.by_engine:
+            core.events.worker_joined(session.request.hello.worker, core.absent)
         return session
 
-    def leave(self, session: WorkerSession) -> None:
-        """End a session. Returns at once, so that a cancelled call can still do it."""
-        if session.number in self._admitted and not self._core.spec.by_engine:
-            self._core.usage.touch()
+    def leave(self, session: WorkerSession, departure: Departure | None = None) -> None:
+        """End a session. Returns at once, so that a cancelled call can still do it.
+
+        Args:
+            session: the session.
+            departure: why it ends, which the log tells; None if there is nothing to tell.
+        """
+        core = self._core
+        if session.number in self._admitted and not core.spec.by_engine:
+            core.usage.touch()
         self._admitted.discard(session.number)
-        if self._core.sessions.remove(session.number):
-            self._core.submit(lambda: self._left(session))
+        if core.sessions.remove(session.number):
+            core.submit(lambda: self._left(session))
+            if departure is not None:
+                core.events.worker_left(session.request.hello.worker, departure, core.absent)
 
     async def answer(self, session: WorkerSession, answer: Answer) -> None:
         """Take a worker's answer to an offer or a commit.

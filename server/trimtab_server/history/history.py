@@ -8,6 +8,7 @@ import structlog
 
 from trimtab_protocol.history import Event, Reported, Started
 from trimtab_protocol.lines import kind_of, values_of
+from trimtab_server.engine.departure import Departure
 from trimtab_server.engine.observer import Observer, ReportResult
 from trimtab_server.history.config import NONE, HistoryConfig
 from trimtab_server.history.writer import HistoryWriter
@@ -58,6 +59,26 @@ class History(Observer):
         if reported is not None:
             self._write(reported)
 
+    def worker_joined(self, deployment: str, worker: str, absent: int | None) -> None:
+        """See `Observer`."""
+        log.info("worker joined", deployment=deployment, worker=worker, absent=_known(absent))
+
+    def worker_left(
+        self, deployment: str, worker: str, departure: Departure, absent: int | None
+    ) -> None:
+        """See `Observer`."""
+        emit, event = log.info, "worker left"
+        if departure.is_lost:
+            emit, event = log.warning, "worker lost"
+        reason, absent_now = departure.reason, _known(absent)
+        emit(event, deployment=deployment, worker=worker, reason=reason, absent=absent_now)
+
+    def session_refused(self, deployment: str, worker: str, reason: str, times: int) -> None:
+        """See `Observer`. Of each worker, the refusals 1, 10, 100 and so on are logged."""
+        if str(times).rstrip("0") == "1":
+            named = {"deployment": deployment, "worker": worker}
+            log.warning("worker refused", **named, reason=reason, times=times)
+
     def alarm(self, deployment: str, reason: str, *, mismatch: bool) -> None:
         """See `Observer`."""
         log.error("alarm", deployment=deployment, reason=reason)
@@ -86,6 +107,10 @@ class History(Observer):
     def _write(self, event: Event) -> None:
         if self._writer is not None:
             self._writer.put(event)
+
+
+def _known(absent: int | None) -> int | str:
+    return "unknown" if absent is None else absent
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ import structlog
 
 from trimtab_protocol.history import Event
 from trimtab_protocol.lines import encode_line, kind_of
-from trimtab_server.domain.errors import invalid
+from trimtab_server.domain.errors import invalid, require
 from trimtab_server.history.config import HistoryConfig
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -46,6 +46,8 @@ class HistoryWriter:
     def __init__(self, config: HistoryConfig, on_lost: Callable[[], None]) -> None:
         self._config = config
         self._on_lost = on_lost
+        folder = Path(config.history).resolve().parent
+        require(folder.is_dir(), "history", f"there is no folder {folder} for {config.history}")
         try:
             self._file = _open(config.history)
             status = os.fstat(self._file)

@@ -20,8 +20,8 @@ class MetricsConfig:
 
     metrics_listen: str = setting(
         "127.0.0.1:9464",
-        "Where /metrics is served over HTTP: host:port, or off. With port 0, the system "
-        "chooses the port.",
+        "Where /metrics, /healthz and /readyz are served over HTTP: host:port, or off. With port "
+        "0, the system chooses the port.",
         unit="address",
         rule=_rule,
     )

@@ -10,6 +10,11 @@ WITHOUT_METRICS = Family(
     "max_deployment_series allows. Metrics without the label deployment still count them.",
 )
 SESSIONS = Family("trimtab_sessions{deployment}", "Open sessions of workers.")
+SESSIONS_REFUSED = Family(
+    "trimtab_sessions_refused_total{deployment}",
+    "Sessions that were refused to workers. The server's log has the reason. The deployment is "
+    "empty if it does not exist, or if the worker had not named it yet.",
+)
 MESSAGES = Family(
     "trimtab_session_messages_total{kind}",
     "Messages received from workers, by kind.",

@@ -53,6 +53,7 @@ class DeploymentMetrics(Observer):
         self._max_shown = max_shown
         self._without = series.gauge(families.WITHOUT_METRICS, registry)
         self._sessions = series.gauge(families.SESSIONS, registry)
+        self._refused = series.counter(families.SESSIONS_REFUSED, registry)
         self._messages = series.counter(families.MESSAGES, registry)
         self._delayed = series.counter(families.DELAYED, registry)
         self._reports = series.counter(families.REPORTS, registry)
@@ -87,6 +88,7 @@ class DeploymentMetrics(Observer):
         self._labels: dict[Counter | Gauge, tuple[tuple[str, ...], ...]] = {
             **dict.fromkeys((self._sessions, self._age, self._paused), ((),)),
             **dict.fromkeys((self._delayed, self._ignored, self._alarms), ((),)),
+            self._refused: ((),),
             **dict.fromkeys((self._mismatches, self._moves, self._bytes), ((),)),
             self._reports: tuple((result,) for result in get_args(ReportResult)),
             self._switches: tuple((outcome,) for outcome in get_args(Outcome)),
@@ -155,6 +157,10 @@ class DeploymentMetrics(Observer):
     def switch_aborted(self, deployment: str, cause: Cause) -> None:
         """See `Observer`."""
         self._count(self._aborts, deployment, cause.value)
+
+    def session_refused(self, deployment: str, worker: str, reason: str, times: int) -> None:
+        """See `Observer`. Names of deployments that do not exist make no series."""
+        self._refused.labels(deployment if deployment in self._known else "").inc()
 
     def message_received(self, kind: str) -> None:
         """See `Observer`."""

@@ -1,4 +1,4 @@
-"""Serves /metrics over HTTP from its own threads, so that it answers even under load."""
+"""Serves metrics and health over HTTP from threads, so that they answer even under load."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from trimtab_server.domain.errors import invalid
+from trimtab_server.metrics.pages import Readiness, pages
 
 _CLOSES_WITHIN_S = 0.05
 """At most how long the end of a server waits for this endpoint, which looks that often."""
@@ -23,8 +24,14 @@ class _SilentHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def serve_metrics(listen: str, registry: CollectorRegistry) -> Iterator[str]:
-    """Serve `registry` at `listen` (host:port); yields the address, with the port in use.
+def serve_metrics(listen: str, registry: CollectorRegistry, readiness: Readiness) -> Iterator[str]:
+    """Serve `registry` and the server's health; yields the address, with the port in use.
+
+    Args:
+        listen: host:port.
+        registry: of the metrics.
+        readiness: returns why the server does not serve now, None if it does; called on other
+            threads.
 
     Raises:
         InvalidArgumentError: the server cannot listen at the address.
@@ -39,7 +46,7 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> Iterator[str]:
         class Server(ThreadingWSGIServer):
             address_family = family
 
-        app = make_wsgi_app(registry)
+        app = pages(registry, readiness)
         server = make_server(str(address), int(port), app, Server, _SilentHandler)
     except OSError as error:
         raise invalid("metrics_listen", f"cannot listen on {listen}: {error}") from error

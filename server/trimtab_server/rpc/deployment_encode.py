@@ -162,6 +162,8 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         past=[switch_pb2.Version(**each.version._asdict()) for each in status.past],
         points=[_point(each) for each in status.past],
         unused_seconds=status.unused_seconds,
+        sessions_refused=status.sessions_refused,
+        last_refusal=status.last_refusal,
         workers=[_worker(each) for each in status.workers] if workers else [],
     )
 

@@ -26,8 +26,12 @@ Behaviour = Callable[[Any, Any], Any]
 
 _DEADLINE_SLACK_S = 0.1
 
-_ABORT_S = 0.5
-"""Time to send the status to a peer that may have stopped reading."""
+_ABORT_S = 2.0
+"""Time to send the status to a peer that may have stopped reading. Others take it at once, but on
+a busy machine that may be late."""
+
+_TOLD_ELSEWHERE = {"trimtab.v1alpha1.SessionService/Session"}
+"""Methods of which each end is logged by its name: a worker joined, left, was lost or refused."""
 
 _CALLER_ERRORS = {
     grpc.StatusCode.CANCELLED,
@@ -104,6 +108,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 async def _translated(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
     """The answer of the behaviour. An error that it raises ends the call with its status."""
     try:
+        return await _with_status(method, behaviour, request, context)
+    except grpc.aio.InternalError as error:
+        # The peer has gone, so nothing can be sent, and there is nobody to tell. gRPC would log a
+        # traceback for each such call.
+        log.debug("call ended early", method=method, reason=str(error))
+        raise asyncio.CancelledError from error
+
+
+async def _with_status(method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+    try:
         return await behaviour(request, context)
     except TrimtabError as error:
         await _abort(context, *status_of(error))
@@ -147,7 +161,7 @@ def _code_of(error: BaseException, context: Any) -> grpc.StatusCode:
 
 def _log_end(method: str, code: grpc.StatusCode, seconds: float, context: Any) -> None:
     emit = log.warning
-    if code is grpc.StatusCode.OK:
+    if code is grpc.StatusCode.OK or method in _TOLD_ELSEWHERE:
         emit = log.debug
     elif code in _CALLER_ERRORS:
         emit = log.info

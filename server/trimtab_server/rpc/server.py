@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,7 +16,7 @@ from trimtab.v1alpha1 import (
     engine_service_pb2_grpc,
     session_service_pb2_grpc,
 )
-from trimtab_server.domain.errors import invalid
+from trimtab_server.domain.errors import invalid, require
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.observer import Observer
@@ -129,6 +130,9 @@ class RpcServer:
 
     def _bind(self) -> str:
         listen = self._config.listen
+        if listen.startswith("unix:"):
+            folder = Path(listen.removeprefix("unix:")).resolve().parent
+            require(folder.is_dir(), "listen", f"there is no folder {folder} for {listen}")
         credentials = server_credentials(self._config)
         try:
             if credentials is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,13 @@ from trimtab_protocol.messages import Directive, Drain, ReportAck
 from trimtab_protocol.wire import requests
 from trimtab_protocol.wire.responses import encode_response
 from trimtab_server.domain.errors import (
+    TrimtabError,
     UnavailableError,
     invalid,
     malformed_as_invalid,
 )
 from trimtab_server.engine.config import SessionConfig
+from trimtab_server.engine.departure import BROKEN, ENDED, Departure, printable
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
 from trimtab_server.engine.sessions import WorkerSession
@@ -28,12 +31,20 @@ from trimtab_server.rpc.session_stream import SessionStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_MAX_NAME = 200
-"""Longer names are refused later. Until then, only so many characters are kept."""
+_MAX_REASON = 500
 
 _RETRY_AFTER_S = 1.0
 
 Context = Any  # grpc.aio.ServicerContext of a stream
+
+
+@dataclass
+class _Caller:
+    """Who asks for a session, as far as it is known."""
+
+    deployment: str = ""
+    worker: str = ""
+    has_joined: bool = False
 
 
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
@@ -52,17 +63,44 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     ) -> None:
         """Serves one worker until either side ends the session."""
         stream = SessionStream(context, self._config)
+        caller = _Caller()
+        try:
+            joined = await self._join(stream, caller)
+            if joined is not None:
+                await self._serve(*joined, stream)
+        except TrimtabError as error:
+            if not caller.has_joined:
+                reason = str(error)[:_MAX_REASON]
+                self._deployments.hellos.refuse(caller.deployment, caller.worker, reason)
+            raise
+
+    async def _join(
+        self, stream: SessionStream, caller: _Caller
+    ) -> tuple[Deployment, WorkerSession] | None:
+        """Begin the session that a worker asks for; None if its stream ends before it asks."""
         hello = await self._hello(stream)
         if hello is None:
-            return
-        self._deployments.admit(hello.deployment[:_MAX_NAME], hello.worker[:_MAX_NAME])
+            return None
+        caller.deployment, caller.worker = printable(hello.deployment), printable(hello.worker)
+        self._deployments.hellos.admit(caller.deployment, caller.worker)
         # A Hello may be large, and checking it may take long, so a thread does it.
         request = await asyncio.to_thread(decode_hello, hello)
-        deployment, session = await self._deployments.join(request)
+        joined = await self._deployments.join(request)
+        caller.has_joined = True
+        return joined
+
+    async def _serve(
+        self, deployment: Deployment, session: WorkerSession, stream: SessionStream
+    ) -> None:
+        departure = BROKEN
         try:
-            await self._converse(deployment, session, stream)
+            await stream.open()
+            departure = await self._converse(deployment, session, stream)
+        except TrimtabError as error:
+            departure = Departure(str(error)[:_MAX_REASON])
+            raise
         finally:
-            self._deployments.leave(deployment, session)
+            self._deployments.leave(deployment, session, departure)
 
     async def _hello(self, stream: SessionStream) -> session_service_pb2.Hello | None:
         """The first message; None if the stream ends before it. Does not delay a drain."""
@@ -83,7 +121,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
 
     async def _converse(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream
-    ) -> None:
+    ) -> Departure:
         """Read and write at once, until one of them ends or somebody ends the session."""
         session.outbox.put("directive", None)
         loop = asyncio.get_running_loop()
@@ -99,17 +137,19 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        heard: Departure = results[0]
+        return heard
 
     async def _listen(
         self, deployment: Deployment, session: WorkerSession, stream: SessionStream
-    ) -> None:
+    ) -> Departure:
         """Process the worker's messages until its goodbye or the end of its stream."""
         delayed = partial(self._delayed, deployment, session, stream)
         while True:
             await stream.wait_for_rate(delayed)
             message = await stream.read()
             if message is None:
-                return
+                return ENDED
             self._count(message)
             match message.WhichOneof("message"):
                 case "report":
@@ -117,7 +157,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                         report = requests.decode_report(message.report)
                     session.outbox.put("ack", deployment.workers.report(session, report))
                 case "goodbye":
-                    return
+                    return Departure.goodbye(message.goodbye.reason)
                 case "hello":
                     raise invalid("hello", "may be sent only once, as the first message")
                 case _:

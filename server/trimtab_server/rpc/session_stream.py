@@ -36,6 +36,18 @@ class SessionStream:
         )
         self.delays = 0
 
+    async def open(self) -> None:
+        """Send the headers of the call. Await this before anything that may be cancelled writes.
+
+        The first message or the end of a call sends them otherwise. gRPC notes that they are sent
+        once that write is complete: after a write that was cancelled, the end would send them
+        again, which fails, and the call would never end.
+
+        Raises:
+            SessionClosedError: the peer took nothing for the duration of a lease.
+        """
+        await self._send(self._context.send_initial_metadata(()))
+
     async def read(self) -> Any:
         """The next message; None at the end of the stream.
 
@@ -65,7 +77,10 @@ class SessionStream:
         Raises:
             SessionClosedError: the peer read nothing for the duration of a lease.
         """
-        await self._in_time(self._context.write(message), "the worker read nothing")
+        await self._send(self._context.write(message))
+
+    async def _send(self, operation: Awaitable[None]) -> None:
+        await self._in_time(operation, "the worker read nothing")
 
     async def _in_time(self, operation: Awaitable[_T], failure: str) -> _T:
         try:

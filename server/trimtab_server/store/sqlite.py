@@ -47,7 +47,10 @@ class SqliteStore:
         self._log = WriteAheadLog(self._path, _TIMEOUT_S)
         self._connection: sqlite3.Connection | None = None
         with self._translate_errors():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._path.parent.is_dir():
+                raise StoreError(
+                    f"there is no folder {self._path.parent}: create it, or name another file"
+                )
             self._lock = lock(self._path)
         try:
             with self._transaction("open") as connection:

@@ -129,6 +129,7 @@ def test_get_shows_everything(cli: Cli, scripted: Scripted) -> None:
         "not ready": "the switch to 2.8 is offered",
         "workers": "1 connected, 1 absent",
         "unused for": "1.5 h",
+        "sessions refused": "3, the last to 'w2': it does not fit",
         "step": "99",
         "oldest report": "1.5 s",
         "imbalance predicted": "2.500 mean, 2.000 median, 3.000 worst layer, of 7 with load",

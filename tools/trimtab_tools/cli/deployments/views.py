@@ -112,6 +112,8 @@ def _status_pairs(deployment: Deployment) -> Iterable[tuple[str, str]]:
         yield "not ready", status.not_ready
     yield "workers", f"{status.workers_connected} connected, {status.workers_absent} absent"
     yield "unused for", duration(status.unused_seconds)
+    if status.sessions_refused:
+        yield "sessions refused", f"{status.sessions_refused}, the last to {status.last_refusal}"
     yield "step", _shown(status.step)
     yield "oldest report", _seconds(status.estimate_age_seconds)
     yield "imbalance predicted", _imbalance(balance.predicted)
