@@ -160,6 +160,7 @@ class App:
         self._history.close()
         if self._giving_back is not None:
             self._giving_back.cancel()
+            await asyncio.wait([self._giving_back])
         await self._endpoints.aclose()
 
     async def _open_store(self) -> None:

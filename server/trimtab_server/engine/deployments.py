@@ -11,7 +11,6 @@ from trimtab_server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
-    require,
 )
 from trimtab_server.engine import creation
 from trimtab_server.engine.config import SessionConfig
@@ -28,11 +27,11 @@ from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.periodic_tasks import PeriodicTasks
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.serial_executor import SerialExecutor
+from trimtab_server.engine.server_term import ServerTerm
 from trimtab_server.engine.sessions import WorkerSession
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.engine.stored_deployment import StoredDeployment
 from trimtab_server.policy.policy import Mode, Policy
-from trimtab_server.rollout.epochs import MAX_LOST
 from trimtab_server.store.errors import StoreError
 
 
@@ -61,6 +60,7 @@ class Deployments:
         self._config = config
         self._planner = planner
         self._store = store
+        self._term = ServerTerm(store, observer)
         self.store_health = health = store.health
         health.subscribe(lambda: observer.store_health_changed(health.failure))
         self._by_name: dict[str, Deployment] = {}
@@ -75,7 +75,7 @@ class Deployments:
     @property
     def term(self) -> int:
         """The term of this start of the server; known once it is open."""
-        return self._store.store.term
+        return self._term.now
 
     async def open(self) -> None:
         """Open the store, and go on with the deployments in it.
@@ -119,7 +119,7 @@ class Deployments:
             ResourceExhaustedError: the server has its largest number of deployments.
             UnavailableError: the store failed, or the server drains.
         """
-        await self._outrank(request)
+        await self._term.outrank(request)
         deployment = await self._find_or_create(request.deployment, request.spec)
         try:
             return deployment, await deployment.workers.join(next(self._numbers), request)
@@ -274,33 +274,6 @@ class Deployments:
                 await self._store.call(store.load_counters, name)
             except StoreError as error:
                 raise type(error)(f"deployment {name!r}: {error}") from error
-
-    async def _outrank(self, request: JoinRequest) -> None:
-        """Raise this server's term above the one that the worker knows, if that is higher.
-
-        Otherwise the worker would ignore this server.
-        """
-        heard = request.hello.term
-        if heard <= self.term:
-            return
-        highest = self.term + MAX_LOST
-        require(
-            heard <= highest,
-            "hello.term",
-            f"{heard} is above {highest}, the highest term that a lost store can have had",
-        )
-        async with self._creating:
-            before = self.term
-            if heard <= before:
-                return
-            events = self._events(request.deployment)
-            with events.reporting_store_errors():
-                await self._store.call(self._store.store.outrank, heard)
-            self.observer.term_started(self.term)
-            events.alarm(
-                f"worker {request.hello.worker!r} knows a server of term {heard}, but this one's "
-                f"term was {before}: its store was lost or replaced. It goes on in term {self.term}"
-            )
 
     async def _find_or_create(self, name: str, spec: DeploymentSpec) -> Deployment:
         """The deployment of this name. A worker or an engine that is the first creates it."""
