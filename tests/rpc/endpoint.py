@@ -80,12 +80,14 @@ async def endpoint_of(*, opened: bool = True, **settings: Any) -> AsyncIterator[
     address = await server.start()
     if opened:
         await server.open()
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = solver_service_pb2_grpc.SolverServiceStub(channel)
-        yield Endpoint(server, address, queue, observer, channel, stub, deployments)
-    await server.stop(at_once=True)
-    await queue.close()
-    await deployments.close()
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = solver_service_pb2_grpc.SolverServiceStub(channel)
+            yield Endpoint(server, address, queue, observer, channel, stub, deployments)
+    finally:
+        await server.stop(at_once=True)
+        await queue.close()
+        await deployments.close()
 
 
 def skewed_load(seed: int = 0, layers: int = 3, experts: int = 16) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ from tests.rpc.endpoint import endpoint_of, pack_request
 from tests.rpc.peers import Peer, hello, pb, until
 from trimtab.v1alpha1 import deployment_service_pb2 as operators_pb
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
+from trimtab_server.rpc.admission import SESSIONS
 
 _CALLS = 400
 _WAYS = ("half-close", "goodbye", "cancel")
@@ -53,7 +54,7 @@ async def test_sessions_that_end_while_they_begin_all_end_and_leave_no_error(way
         with structlog.testing.capture_logs():
             sessions = (session(endpoint.channel, number, way) for number in range(_CALLS))
             codes = Counter(await asyncio.gather(*sessions))
-            await until(lambda: endpoint.server._session_gate._running == 0)
+            await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
     assert errors_logged(caplog) == []
     assert codes.total() == _CALLS
     assert set(codes) <= {"CANCELLED"} if way == "cancel" else {"OK", "RESOURCE_EXHAUSTED"}

@@ -18,6 +18,7 @@ from tests.servers import make_config
 from trimtab_client import AsyncClient
 from trimtab_server.app import App
 from trimtab_server.engine.hellos import Hellos
+from trimtab_server.rpc.admission import SESSIONS
 from trimtab_tools.cli import main
 
 Lines = Sequence[Any]
@@ -35,7 +36,7 @@ def told(logs: Lines) -> list[dict[str, Any]]:
 
 
 async def until_left(endpoint: Endpoint) -> None:
-    await until(lambda: endpoint.server._session_gate._running == 1)
+    await until(lambda: endpoint.server.admission.running(SESSIONS) == 1)
 
 
 LEFT = {"event": "worker left", "log_level": "info", "worker": "w0", "absent": 1}
@@ -83,7 +84,7 @@ async def test_a_worker_that_joins_is_one_line_with_the_absent():
         ]
         for peer in (first, second):
             await peer.leave()
-        await until(lambda: endpoint.server._session_gate._running == 0)
+        await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
         with structlog.testing.capture_logs() as logs:
             await joined(endpoint.channel, hello(0, 2, stream=2))
         assert told(logs) == [{**line, "worker": "w0", "absent": 1}]
@@ -95,7 +96,7 @@ async def test_a_lease_that_is_over_and_a_newer_session_lose_a_worker():
             first = await joined(endpoint.channel, hello())
             await joined(endpoint.channel, hello(stream=2))
             await first.end()
-            await until(lambda: endpoint.server._session_gate._running == 0)
+            await until(lambda: endpoint.server.admission.running(SESSIONS) == 0)
     lost = {**LOST, "absent": 0}
     assert [each for each in told(logs) if each["event"] != "worker joined"] == [
         {**lost, "reason": "a newer session of this worker began"},

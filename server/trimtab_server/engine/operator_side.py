@@ -71,7 +71,8 @@ class OperatorSide:
                         await self._until_ready()
             yield
         except FailedPreconditionError as error:
-            if not self._may_end_by_itself or core.rollout.blocked_reason() is None:
+            # A pin, too, would have to be stored.
+            if not self._may_end_by_itself or core.store.blocked_reason is not None:
                 raise
             waited = f" after {wait_seconds:g} s" if wait_seconds > 0 else ""
             raise FailedPreconditionError(f"{error}{waited}; {_WHAT_TO_DO}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from trimtab.v1 import solver_service_pb2
 from trimtab.v1alpha1 import deployment_service_pb2, engine_service_pb2, session_service_pb2
-from trimtab_server.domain.errors import UnavailableError
+from trimtab_server.domain.errors import TrimtabError, UnavailableError
 from trimtab_server.engine.config import SessionConfig
 from trimtab_server.rpc.config import RpcConfig
 from trimtab_server.rpc.gate import Capacity, Gate
@@ -31,9 +32,21 @@ _RETRY_AFTER_S = 1.0
 
 
 class Admission:
-    """Admits the calls of all services. All methods run on the event loop."""
+    """Admits the calls of all services. All methods run on the event loop.
 
-    def __init__(self, config: RpcConfig, sessions: SessionConfig) -> None:
+    Args:
+        config: settings of the network.
+        sessions: settings of sessions.
+        session_refused: called with the reason when a call that would begin a session is refused.
+    """
+
+    def __init__(
+        self,
+        config: RpcConfig,
+        sessions: SessionConfig,
+        session_refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._session_refused = session_refused
         capacity = partial(Capacity, peer_share=config.peer_share)
         calls = capacity(config.max_concurrent_rpcs, "max_concurrent_rpcs")
         operators = capacity(config.max_operator_rpcs, "max_operator_rpcs")
@@ -60,7 +73,8 @@ class Admission:
         """
         if method in _UNCOUNTED:
             return nullcontext()
-        return self._gate_of(method).admitted(peer_key(peer))
+        admitted = self._gate_of(method).admitted(peer_key(peer))
+        return self._counted(admitted) if method.startswith(f"{SESSIONS}/") else admitted
 
     def running(self, method: str) -> int:
         """Number of calls that run of this kind: of a service, but for its watches, or of these."""
@@ -86,6 +100,16 @@ class Admission:
         """Return once no call runs."""
         for gate in self._gates.values():
             await gate.empty()
+
+    @contextmanager
+    def _counted(self, admitted: AbstractContextManager[None]) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(admitted)
+            except TrimtabError as error:
+                self._session_refused(str(error))
+                raise
+            yield
 
     def _gate_of(self, method: str) -> Gate:
         service = method.partition("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -57,7 +58,8 @@ class RpcServer:
     ) -> None:
         self._config = config
         self._deployments = deployments
-        self.admission = admission = Admission(config, sessions)
+        refused = partial(deployments.hellos.refuse, "", "")
+        self.admission = admission = Admission(config, sessions, refused)
         self._health = health_aio.HealthServicer()
         self._is_open = False
         self._store_changed = asyncio.Event()
