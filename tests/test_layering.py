@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "domain": (set(), {"numpy", "torch"}),
     "setting": (set(), set()),
     "environment": (set(), set()),
+    "memory": (set(), set()),
     "device": ({"domain", "setting"}, {"torch"}),
     "solver": ({"domain"}, {"numpy", "torch", "scipy", "numba", "llvmlite", "triton"}),
     "rollout": ({"domain"}, {"numpy"}),
@@ -44,7 +45,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "warming": ({"domain", "solver"}, {"torch"}),
     "app": (
         {"warming", "domain", "solver", "engine", "store", "history", "metrics", "rpc"}
-        | {"logs", "device", "config", "environment"},
+        | {"logs", "device", "config", "environment", "memory"},
         {"torch", "structlog"},
     ),
     "store_commands": ({"config", "domain", "store"}, set()),

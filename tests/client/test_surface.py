@@ -18,7 +18,7 @@ METHODS = sorted(
 )
 STREAMS = ("place_stream", "watch_placement")
 SUBMODULES = (
-    *("aio", "channel", "client", "deployments", "engine", "exceptions", "options"),
+    *("aio", "channel", "client", "deployments", "engine", "exceptions", "operations", "options"),
     *("placement", "policies", "results", "retry"),
     *("worker.aio", "worker.offer", "worker.options", "worker.session"),
 )
@@ -40,7 +40,7 @@ def test_both_clients_have_the_same_methods() -> None:
     )
     solver = {"pack", "place", "place_stream"}
     deployments = {"create_deployment", "get_deployment", "deployments", "delete_deployment"}
-    policy = {"update_policy", "decisions"}
+    policy = {"update_policy", "decisions", "operations"}
     placements = {"get_placement", "watch_placement", "pin", "unpin", "roll_back"}
     switches = {"trigger", "pause", "resume", "forget_load"}
     server = {"health", "server_status", "wait_ready", "close"}

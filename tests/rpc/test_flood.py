@@ -16,7 +16,7 @@ from tests.rpc.endpoint import endpoint_of, pack_request
 from tests.rpc.peers import Peer, hello, pb, until
 from trimtab.v1alpha1 import deployment_service_pb2 as operators_pb
 from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
-from trimtab_server.rpc.admission import SESSIONS
+from trimtab_server.rpc.admission import SESSIONS, SOLVER
 
 _CALLS = 400
 _WAYS = ("half-close", "goodbye", "cancel")
@@ -79,5 +79,5 @@ async def test_other_calls_that_are_refused_and_cancelled_leave_no_error(caplog)
                     call.cancel()
             with suppress(grpc.aio.AioRpcError):
                 await endpoint.stub.Pack(pack_request())
-            await until(lambda: endpoint.server._gate._running == 0)
+            await until(lambda: endpoint.server.admission.running(SOLVER) == 0)
     assert errors_logged(caplog) == []

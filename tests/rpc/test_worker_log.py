@@ -90,6 +90,9 @@ async def test_a_worker_that_joins_is_one_line_with_the_absent():
         assert told(logs) == [{**line, "worker": "w0", "absent": 1}]
 
 
+SILENT = "no message came from the worker for 0.5 s"
+
+
 async def test_a_lease_that_is_over_and_a_newer_session_lose_a_worker():
     async with endpoint_of(lease_seconds=0.5, report_seconds=0.1) as endpoint:
         with structlog.testing.capture_logs() as logs:
@@ -100,7 +103,7 @@ async def test_a_lease_that_is_over_and_a_newer_session_lose_a_worker():
     lost = {**LOST, "absent": 0}
     assert [each for each in told(logs) if each["event"] != "worker joined"] == [
         {**lost, "reason": "a newer session of this worker began"},
-        {**lost, "reason": "no message came from the worker for 0.5 s", "absent": 1},
+        {**lost, "reason": f"{SILENT} (setting lease_seconds)", "absent": 1},
     ]
 
 

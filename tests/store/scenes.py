@@ -70,6 +70,8 @@ def write(store: Store, operation: str) -> None:
             store.save_spec("a", "otherwise")
         case "delete":
             store.delete("a")
+        case "add_operation":
+            store.add_operation("a", "what was done", 3)
         case "probe":
             store.probe()
         case _:
@@ -87,6 +89,7 @@ AFTER: Mapping[str, State] = {
     "save_counters": {"a": (SERVING, {"worker": 2, "new": 3}, _A[2]), "b": _B},
     "save_spec": {"a": (*_A[:2], "otherwise"), "b": _B},
     "delete": {"a": (None, {}, None), "b": _B},
+    "add_operation": BEFORE,
     "probe": BEFORE,
 }
 

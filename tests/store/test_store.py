@@ -58,6 +58,8 @@ def test_a_write_that_fails_has_happened_completely_or_not_at_all(
         ("load_spec", "a"),
         ("save_spec", "a", "spec"),
         ("delete", "a"),
+        ("add_operation", "a", "what was done", 3),
+        ("operations", "a", 0),
         ("probe",),
     ],
     ids=lambda call: call[0],
@@ -113,3 +115,16 @@ def test_a_store_copies_its_arguments(bench: Bench) -> None:
     counts_LE[0, 0] = 5
     by_worker.clear()
     assert store.load_counters("a")["worker"].counts_LE.tolist() == [[1] * 3] * 2
+
+
+def test_the_newest_operations_are_kept_whatever_happens_to_their_deployment(bench: Bench) -> None:
+    store = bench.open()
+    for number in range(5):
+        store.add_operation("ab"[number % 2], f"operation {number}", 4)
+    store.delete("a")
+    bench.crash()
+    store = bench.open()
+    assert store.operations("a", 0) == ["operation 2", "operation 4"]
+    assert store.operations("b", 0) == ["operation 1", "operation 3"]
+    assert store.operations("b", 1) == ["operation 3"]
+    assert store.operations("never", 0) == []

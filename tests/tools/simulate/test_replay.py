@@ -55,7 +55,7 @@ def test_the_server_balances_a_trace_through_deaths(tmp_path: Path) -> None:
     assert report["groups"] == 2
     assert report["applied"] > 0
     # The fleet has paused the server, so that no switch is open when the ranks leave.
-    assert HistoryTail(history).count("paused") == 1
+    assert len(HistoryTail(history).lines("operated", operation="pause")) == 1
     assert report["moves"] > 0
     # Decisions that move experts are in the history.
     assert {"improved", "replanned"} & set(report["decisions"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from trimtab_client.exceptions import NotFoundError
+from trimtab_client.client import Client
+from trimtab_client.exceptions import NotFoundError, UnimplementedError
+from trimtab_client.operations import Operation
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.deployments.views import decisions_text, operations_text
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print decisions and operations."""
     name, limit = arguments.deployment, arguments.limit
     with connect(arguments) as client:
-        operations = client.operations(name, limit)
+        operations = _operations(client, name, limit)
         try:
             decisions = client.decisions(name, limit)
         except NotFoundError:
@@ -59,4 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             decisions = []  # It was deleted.
     document = {"decisions": decisions, "operations": operations}
-    return show(arguments, document, f"{decisions_text(decisions)}\n{operations_text(operations)}")
+    more = f"\n{operations_text(operations)}" if operations else ""
+    return show(arguments, document, decisions_text(decisions) + more)
+
+
+def _operations(client: Client, name: str, limit: int) -> list[Operation]:
+    try:
+        return client.operations(name, limit)
+    except UnimplementedError:
+        return []  # Older servers keep none.

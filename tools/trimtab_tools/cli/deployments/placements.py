@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from trimtab_client.deployments import ServedPlacement
-from trimtab_client.policies import Mode
 from trimtab_client.results import TriggerResult
 from trimtab_tools import formats
 from trimtab_tools.cli.command import add_name, add_option, add_wait, server_command
@@ -73,10 +72,7 @@ With --pin it is not refused: the server switches as soon as it can, and stays t
 the policy may move experts again later.
 """
 
-_MAY_MOVE_ON = (
-    "its policy is active, and may move experts again: with --pin it would stay there, until "
-    "trimtab deployments unpin"
-)
+_MAY_MOVE_ON = "in mode active, its policy may move experts again: --pin keeps it there"
 
 _PLACEMENT = "the placement; - for standard input, which is JSON unless --format says otherwise"
 
@@ -175,9 +171,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         if arguments.pin:
             return _print(arguments, client.pin(arguments.deployment, placement), "is pinned to")
         result = client.trigger(arguments.deployment, placement=placement, wait=arguments.wait)
-        mode = client.get_deployment(arguments.deployment).policy.mode
-    note = f"\n{_MAY_MOVE_ON}" if mode is Mode.ACTIVE else ""
-    return _print(arguments, result, "goes to", note)
+    return _print(arguments, result, "goes to", f"\n{_MAY_MOVE_ON}")
 
 
 def _arrays(served: ServedPlacement) -> dict[str, Any]:
