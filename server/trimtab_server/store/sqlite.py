@@ -97,7 +97,7 @@ class SqliteStore:
                 "INSERT OR REPLACE INTO records VALUES (?, ?)",
                 (deployment, codec.encode_record(record)),
             )
-            # Most placements are stored already: of 18, a switch adds one and removes one.
+            # Most placements are stored already: a rollout adds one, and may remove one.
             used = _used_by(connection, deployment)
             for digest in placements.keys() - used:
                 connection.execute("INSERT INTO uses VALUES (?, ?)", (deployment, digest))
