@@ -44,7 +44,9 @@ def run(options: Options) -> None:
             left.append(settled)
             yield [number, f"{full:.0f}", f"{empty:.0f}", f"{settled:.0f}"]
 
-    with server_process(*limits, "--peer-share", "1") as server:
+    # Else the first sessions would be over before the last ones have begun.
+    limits += "--lease-seconds", "600", "--peer-share", "1"
+    with server_process(*limits) as server:
         columns = ["flood", "MB with all sessions", "without", "settled"]
         print_table(f"Floods of {sessions} sessions", columns, rows(server), CAPTION)
     growth = max(left) - left[0]
