@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
 import structlog
 
 from tests.rpc.endpoint import PKI, TLS, Endpoint, endpoint_of
-from tests.rpc.operating import SAID, SPEC, V11, client_of, in_force, run, switch, value
-from tests.rpc.peers import carry_out, group
+from tests.rpc.operating import SAID, SPEC, V11, client_of, in_force, once, run, switch, value
+from tests.rpc.peers import carry_out, group, until
 from tests.rpc.placements import AFTER, BEFORE
 from tests.servers import make_config
 from trimtab_client import AsyncClient, Operation, OperationKind, Policy, TlsOptions
@@ -67,6 +70,44 @@ async def test_each_operation_says_what_it_changed(endpoint: Endpoint, client: A
     logged = [entry for entry in logs if entry["event"] == "operated"]
     assert [(e["operation"], e["before"], e["after"]) for e in logged] == texts(done)
     assert {(e["deployment"], e["peer"]) for e in logged} == {("d", done[0].peer)}
+
+
+async def test_what_is_done_after_its_caller_gave_up_is_recorded(
+    endpoint: Endpoint, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    await group(endpoint.channel)
+    store = endpoint.deployments.find("d")._core.store
+    saving, saved, save = asyncio.Event(), asyncio.Event(), store.save_record
+
+    async def save_slowly(record: Any) -> None:
+        saving.set()
+        await saved.wait()
+        await save(record)
+
+    monkeypatch.setattr(store, "save_record", save_slowly)
+    pausing = asyncio.ensure_future(client.pause("d", "maintenance"))
+    await saving.wait()
+    pausing.cancel()
+    await until(
+        lambda: (
+            "trimtab.v1alpha1.DeploymentService/Pause" in str(endpoint.observer.named("call_ended"))
+        )
+    )
+    saved.set()
+    done = await once(lambda: client.operations("d"), bool)
+    assert texts(done) == [("pause", "", "maintenance")]
+    assert done[0].peer.startswith("ipv4:127.0.0.1:")
+    assert (await client.get_deployment("d")).status.paused_reason == "maintenance"
+
+
+async def test_a_reason_cannot_draw_lines_of_its_own_or_reach_the_terminal(
+    endpoint: Endpoint, client: AsyncClient, capsys: pytest.CaptureFixture[str]
+):
+    await client.create_deployment(SPEC)
+    await client.pause("d", "maintenance\n2027-01-01 \x1b[31m")
+    for command in (["history"], ["deployments", "get"], ["resume"]):
+        assert await run(endpoint.address, *command, "d") == 0
+        assert r"maintenance\n2027-01-01 \x1b[31m" in capsys.readouterr().out
 
 
 async def test_operations_outlive_the_server_and_the_deployment(tmp_path: Path):

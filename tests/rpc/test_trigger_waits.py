@@ -10,7 +10,13 @@ from tests.rpc.endpoint import Endpoint, endpoint_of
 from tests.rpc.operating import V11, V12, client_of, in_force, run, switch, value
 from tests.rpc.peers import carry_out, group, until
 from tests.rpc.placements import AFTER, BEFORE, LAST
-from trimtab_client import AsyncClient, FailedPreconditionError, InvalidArgumentError, Policy
+from trimtab_client import (
+    AsyncClient,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    Policy,
+)
 from trimtab_server.policy.decide import Reason
 
 
@@ -51,6 +57,42 @@ async def test_a_switch_waits_for_workers(endpoint: Endpoint, client: AsyncClien
     await carry_out(peers)
 
 
+async def test_each_of_two_that_wait_gets_its_turn(endpoint: Endpoint, client: AsyncClient):
+    peers = await group(endpoint.channel)
+    await client.trigger("d", placement=value(AFTER))
+    asking = [client.trigger("d", placement=value(each), wait=600) for each in (LAST, BEFORE)]
+    waiting = [asyncio.ensure_future(each) for each in asking]
+    core = endpoint.deployments.find("d")._core
+    await until(lambda: core.operators_waiting == 2)
+    for _ in range(3):
+        await carry_out(peers)
+    assert {(await each).target.digest for each in waiting} == {LAST.digest, BEFORE.digest}
+    await in_force(client, V12._replace(generation=3))
+    assert core.operators_waiting == 0
+
+
+async def test_a_wait_ends_with_its_deployment(endpoint: Endpoint, client: AsyncClient):
+    for peer in await group(endpoint.channel):
+        await peer.leave()
+    waiting = asyncio.ensure_future(client.trigger("d", placement=value(AFTER), wait=600))
+    core = endpoint.deployments.find("d")._core
+    await until(lambda: core.operators_waiting == 1)
+    await client.delete_deployment("d")
+    with pytest.raises(NotFoundError):
+        await asyncio.wait_for(waiting, 300)
+
+
+async def test_the_end_of_the_server_is_not_waited_for(endpoint: Endpoint, client: AsyncClient):
+    for peer in await group(endpoint.channel):
+        await peer.leave()
+    waiting = asyncio.ensure_future(client.trigger("d", placement=value(AFTER), wait=600))
+    deployment = endpoint.deployments.find("d")
+    await until(lambda: deployment._core.operators_waiting == 1)
+    await deployment._core.apply(deployment.rollout.drain)
+    with pytest.raises(FailedPreconditionError, match=r"the server is shutting down$"):
+        await asyncio.wait_for(waiting, 300)
+
+
 async def test_a_wait_that_ends_in_vain_is_refused_with_the_reason(
     endpoint: Endpoint, client: AsyncClient
 ):
@@ -88,8 +130,7 @@ async def test_an_operators_turn_comes_before_decisions_of_the_policy():
             for peer in peers:
                 await peer.report(seq, counts=1000 * seq)
         deployment = endpoint.deployments.find("d")
-        async with deployment.operators.turn():
-            decision = await deployment.rebalance_once()
+        decision = await deployment.operators.in_turn(deployment.rebalance_once)
         assert decision is not None
         assert decision.reason is Reason.NOT_READY
         assert deployment.decisions.newest()[-1].detail == "an operator's switch comes first"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from trimtab_protocol.history import Other
 from trimtab_protocol.placement import Placement
@@ -22,6 +23,8 @@ _WHAT_TO_DO = (
 )
 
 _LOOK_AGAIN_S = 1.0
+
+_T = TypeVar("_T")
 
 
 class OperatorSide:
@@ -50,32 +53,32 @@ class OperatorSide:
 
         await core.run_exclusive(claim)
 
-    @asynccontextmanager
-    async def turn(self, wait_seconds: float = 0.0) -> AsyncIterator[None]:
-        """A context for `move_to`: entered once a switch can be offered, or after `wait_seconds`.
+    async def in_turn(self, attempt: Callable[[], Awaitable[_T]], wait_seconds: float = 0.0) -> _T:
+        """Make an attempt to begin a rollout, and repeat it until it succeeds or the time is over.
 
-        In it, and while it is waited for, the policy begins no rollout. If there is anything to
-        wait for, a rollout of the policy goes no further than its open switch. A pause or a pin is
-        not waited for.
+        Meanwhile the policy begins no rollout. If there is anything to wait for, a rollout of the
+        policy goes no further than its open switch. A pause or a pin is not waited for, nor is
+        the server's end.
+
+        Args:
+            attempt: calls `move_to`; others may do so first.
+            wait_seconds: how long to wait, in all, until a switch can be offered.
 
         Raises:
-            FailedPreconditionError: what the block raises, with what to do about it.
+            FailedPreconditionError: what the last attempt raised, with what to do about it.
+            NotFoundError: the deployment was deleted meanwhile.
         """
-        core = self._core
+        core, end = self._core, asyncio.get_running_loop().time() + wait_seconds
         core.operators_waiting += 1
         try:
-            if wait_seconds > 0 and self._may_end_by_itself:
-                await core.run_exclusive(self._abandon_own_target)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_seconds):
-                        await self._until_ready()
-            yield
-        except FailedPreconditionError as error:
-            # A pin, too, would have to be stored.
-            if not self._may_end_by_itself or core.store.blocked_reason is not None:
-                raise
-            waited = f" after {wait_seconds:g} s" if wait_seconds > 0 else ""
-            raise FailedPreconditionError(f"{error}{waited}; {_WHAT_TO_DO}") from error
+            while True:
+                await self._wait_until(end)
+                try:
+                    return await attempt()
+                except FailedPreconditionError as error:
+                    left = end - asyncio.get_running_loop().time()
+                    if not self._may_end_by_itself or left <= 0:
+                        raise self._advised(error, wait_seconds) from error
         finally:
             core.operators_waiting -= 1
 
@@ -159,9 +162,21 @@ class OperatorSide:
     @property
     def _may_end_by_itself(self) -> bool:
         """Whether what blocks a switch now, if anything does, may end without an operator."""
-        record = self._core.rollout.record
-        held = record.paused is not None or record.pinned is not None
-        return self._core.blocked_reason is not None and not held
+        rollout = self._core.rollout
+        held = rollout.record.paused is not None or rollout.record.pinned is not None
+        over = rollout.is_draining or self._core.is_deleted
+        return self._core.blocked_reason is not None and not held and not over
+
+    async def _wait_until(self, end: float) -> None:
+        """Return once a switch can be offered, nothing can be waited for, or the time is over."""
+        if end <= asyncio.get_running_loop().time() or not self._may_end_by_itself:
+            return
+        await self._core.run_exclusive(self._abandon_own_target)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._until_ready()
+        # Raises NotFoundError if the deployment was deleted meanwhile.
+        await self._core.run_exclusive(self._abandon_own_target)
 
     async def _until_ready(self) -> None:
         while self._may_end_by_itself:
@@ -169,6 +184,14 @@ class OperatorSide:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._core.changed()
+
+    def _advised(self, error: FailedPreconditionError, waited: float) -> FailedPreconditionError:
+        """The error, with what to do about it if that may help."""
+        # A pin, too, would have to be stored.
+        if not self._may_end_by_itself or self._core.store.blocked_reason is not None:
+            return error
+        after = f" after {waited:g} s" if waited > 0 else ""
+        return FailedPreconditionError(f"{error}{after}; {_WHAT_TO_DO}")
 
     async def _abandon_own_target(self) -> None:
         self._automation.abandon_own_target()

@@ -143,6 +143,11 @@ class Rollout(OpenSwitch):
         self.record = replace(self.record, pinned=placement)
         return [Save(self.record)]
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing is offered any more, since the server is about to stop."""
+        return self._draining
+
     def drain(self) -> list[Effect]:
         """Offer nothing any more, since the server is about to stop."""
         self._draining = True

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
@@ -23,6 +23,7 @@ from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.plan_request import Terms
 from trimtab_server.engine.plan_result import urgent_first
 from trimtab_server.engine.planner import Planner
+from trimtab_server.engine.serial_executor import SerialExecutor
 from trimtab_server.rollout.record import Served
 from trimtab_server.rpc import deployment_encode as encode
 from trimtab_server.rpc.admission import Admission
@@ -45,6 +46,8 @@ from trimtab_server.rpc.operation_text import (
 from trimtab_server.rpc.peers import peer_name
 from trimtab_server.rpc.watch import placements
 
+_T = TypeVar("_T")
+
 _FIELDS = {**PLACE_FIELDS, "phy2log": "placement.phy2log"}
 
 
@@ -63,17 +66,28 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._planner = planner
         self._admission = admission
         self._began = time.monotonic()
+        self._executor = SerialExecutor()
+
+    async def wait_idle(self) -> None:
+        """Return once all operations that have begun are done and recorded."""
+        await self._executor.wait_idle()
 
     async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Any
     ) -> pb.CreateDeploymentResponse:
         """Creates a deployment before its workers connect."""
+        peer = peer_name(context)
         name, spec = decode_spec(request.spec)
         policy = decode_policy(request.policy)
         known = self._known(name)
-        deployment = await self._deployments.create(name, spec, policy)
-        if known is None:
-            await self._record(context, name, Kind.CREATE, after=deployment_text(deployment))
+
+        async def create() -> Deployment:
+            created = await self._deployments.create(name, spec, policy)
+            if known is None:
+                await self._record(peer, name, Kind.CREATE, after=deployment_text(created))
+            return created
+
+        deployment = await self._to_its_end(create())
         return pb.CreateDeploymentResponse(deployment=encode.encode_deployment(deployment))
 
     async def GetDeployment(
@@ -95,35 +109,53 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.UpdatePolicyRequest, context: Any
     ) -> pb.UpdatePolicyResponse:
         """Changes the policy of a deployment."""
+        peer = peer_name(context)
         deployment = self._deployments.find(request.deployment)
         changed = decode_policy(request.policy)
-        before = await deployment.operators.update_policy(changed)
-        texts = policy_texts(before, deployment.policy)
-        await self._record(context, deployment.name, Kind.UPDATE_POLICY, *texts)
+
+        async def update() -> None:
+            before = await deployment.operators.update_policy(changed)
+            texts = policy_texts(before, deployment.policy)
+            await self._record(peer, deployment.name, Kind.UPDATE_POLICY, *texts)
+
+        await self._to_its_end(update())
         return pb.UpdatePolicyResponse(policy=encode.encode_policy(deployment.policy))
 
     async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
         """Deletes a deployment."""
+        peer = peer_name(context)
         name = request.deployment
         known = self._known(name)
         before = "" if known is None else deployment_text(known)
-        await self._deployments.delete(name)
-        await self._record(context, name, Kind.DELETE, before)
+
+        async def delete() -> None:
+            await self._deployments.delete(name)
+            await self._record(peer, name, Kind.DELETE, before)
+
+        await self._to_its_end(delete())
         return pb.DeleteDeploymentResponse()
 
     async def Trigger(self, request: pb.TriggerRequest, context: Any) -> pb.TriggerResponse:
         """Switches to a placement that is given, or planned from the reported load."""
+        peer = peer_name(context)
         with named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             wait = decode_wait(request.wait_seconds)
-            async with deployment.operators.turn(wait):
-                target, order = await self._target(request, deployment)
+
+            async def begin(target: Placement, order: tuple[int, ...]) -> None:
                 before = _current(deployment)
                 await deployment.operators.move_to(target, order)
-            texts = served_text(before), placement_text(target)
-            await self._record(context, deployment.name, Kind.TRIGGER, *texts)
+                texts = served_text(before), placement_text(target)
+                await self._record(peer, deployment.name, Kind.TRIGGER, *texts)
+
+            async def attempt() -> Placement:
+                target, order = await self._target(request, deployment)
+                await self._to_its_end(begin(target, order))
+                return target
+
+            target = await deployment.operators.in_turn(attempt, wait)
             in_force, _ = deployment.rollout.record.served
             return pb.TriggerResponse(
                 in_force=encode.encode_version(in_force), target=encode_placement(target)
@@ -131,59 +163,90 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
     async def Pause(self, request: pb.PauseRequest, context: Any) -> pb.PauseResponse:
         """Offers nothing until Resume."""
+        peer = peer_name(context)
         require_reason(request.reason)
         deployment = self._deployments.find(request.deployment)
-        before = await deployment.operators.pause(request.reason) or ""
-        await self._record(context, deployment.name, Kind.PAUSE, before, request.reason)
-        return pb.PauseResponse(previous_reason=before)
+
+        async def pause() -> str:
+            before = await deployment.operators.pause(request.reason) or ""
+            await self._record(peer, deployment.name, Kind.PAUSE, before, request.reason)
+            return before
+
+        return pb.PauseResponse(previous_reason=await self._to_its_end(pause()))
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Allows offers again."""
+        peer = peer_name(context)
         deployment = self._deployments.find(request.deployment)
-        before = await deployment.operators.resume() or ""
-        await self._record(context, deployment.name, Kind.RESUME, before)
-        return pb.ResumeResponse(previous_reason=before)
+
+        async def resume() -> str:
+            before = await deployment.operators.resume() or ""
+            await self._record(peer, deployment.name, Kind.RESUME, before)
+            return before
+
+        return pb.ResumeResponse(previous_reason=await self._to_its_end(resume()))
 
     async def ForgetLoad(
         self, request: pb.ForgetLoadRequest, context: Any
     ) -> pb.ForgetLoadResponse:
         """Discards the load that workers have reported so far."""
+        peer = peer_name(context)
         deployment = self._deployments.find(request.deployment)
-        await deployment.operators.forget_load()
-        await self._record(context, deployment.name, Kind.FORGET_LOAD)
+
+        async def forget() -> None:
+            await deployment.operators.forget_load()
+            await self._record(peer, deployment.name, Kind.FORGET_LOAD)
+
+        await self._to_its_end(forget())
         return pb.ForgetLoadResponse()
 
     async def Pin(self, request: pb.PinRequest, context: Any) -> pb.PinResponse:
         """Keeps a deployment at one placement."""
+        peer = peer_name(context)
         with named_as(_FIELDS):
             deployment = self._deployments.find(request.deployment)
             if request.HasField("placement"):
                 target = await asyncio.to_thread(decode_target, request.placement, deployment.spec)
             else:
                 target = _current(deployment).placement
-            before = await deployment.operators.pin(target)
-            texts = placement_text(before), placement_text(target)
-            await self._record(context, deployment.name, Kind.PIN, *texts)
+
+            async def pin() -> None:
+                before = await deployment.operators.pin(target)
+                texts = placement_text(before), placement_text(target)
+                await self._record(peer, deployment.name, Kind.PIN, *texts)
+
+            await self._to_its_end(pin())
             in_force = encode.encode_version(deployment.rollout.record.in_force)
             return pb.PinResponse(in_force=in_force, target=encode_placement(target))
 
     async def Unpin(self, request: pb.UnpinRequest, context: Any) -> pb.UnpinResponse:
         """Lets the policy decide again."""
+        peer = peer_name(context)
         deployment = self._deployments.find(request.deployment)
-        before = await deployment.operators.pin(None)
-        await self._record(context, deployment.name, Kind.UNPIN, placement_text(before))
+
+        async def unpin() -> Placement | None:
+            before = await deployment.operators.pin(None)
+            await self._record(peer, deployment.name, Kind.UNPIN, placement_text(before))
+            return before
+
+        before = await self._to_its_end(unpin())
         return pb.UnpinResponse(previous_digest=b"" if before is None else before.digest)
 
     async def RollBack(self, request: pb.RollBackRequest, context: Any) -> pb.RollBackResponse:
         """Pins a deployment to an earlier placement."""
+        peer = peer_name(context)
         deployment = self._deployments.find(request.deployment)
         require(request.HasField("version"), "version", "is required")
         record = deployment.rollout.record
         served = find_served(request.version, record, deployment.name)
         before, target = _current(deployment), served.placement
-        await deployment.operators.pin(target)
-        texts = served_text(before), served_text(served)
-        await self._record(context, deployment.name, Kind.ROLL_BACK, *texts)
+
+        async def roll_back() -> None:
+            await deployment.operators.pin(target)
+            texts = served_text(before), served_text(served)
+            await self._record(peer, deployment.name, Kind.ROLL_BACK, *texts)
+
+        await self._to_its_end(roll_back())
         in_force = encode.encode_version(deployment.rollout.record.in_force)
         return pb.RollBackResponse(in_force=in_force, target=encode_placement(target))
 
@@ -235,10 +298,17 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             return self._deployments.find(name)
         return None
 
+    async def _to_its_end(self, operation: Coroutine[Any, Any, _T]) -> _T:
+        """Do it and record it even if its caller gives up: nothing is done without a trace.
+
+        It may not use the context of the call, which may have ended.
+        """
+        return await self._executor.run(operation)
+
     async def _record(
-        self, context: Any, deployment: str, kind: Kind, before: str = "", after: str = ""
+        self, peer: str, deployment: str, kind: Kind, before: str = "", after: str = ""
     ) -> None:
-        await self._operations.record(deployment, kind, peer_name(context), before, after)
+        await self._operations.record(deployment, kind, peer, before, after)
 
     async def _target(
         self, request: pb.TriggerRequest, deployment: Deployment

@@ -74,8 +74,9 @@ class RpcServer:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionServicer(deployments, sessions, admission), self._server
         )
+        self._operators = DeploymentServicer(deployments, operations, planner, admission)
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(deployments, operations, planner, admission), self._server
+            self._operators, self._server
         )
         engine_service_pb2_grpc.add_EngineServiceServicer_to_server(
             EngineServicer(deployments), self._server
@@ -114,6 +115,7 @@ class RpcServer:
     async def stop(self, *, at_once: bool) -> None:
         """Stop listening and end all calls, after a short time unless `at_once`."""
         await self._server.stop(None if at_once else _FLUSH_S)
+        await self._operators.wait_idle()
         if self._following is not None:
             self._following.cancel()
 

@@ -635,6 +635,19 @@ def test_watch_ends_with_the_error_that_ends_it(cli: Cli, scripted: Scripted) ->
 
 
 @pytest.mark.process
+def test_a_reader_that_has_had_enough_is_no_error(scripted: Scripted) -> None:
+    export(scripted)
+    code = "import sys; from trimtab_tools.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "deployments", "export", "d", "-", "--format", "csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.process
 def test_an_interrupt_ends_a_watch_silently(scripted: Scripted) -> None:
     scripted.watches.append([served_message(Version(2, 7)), "hold"])
     # As in a terminal, since processes in the background of a shell ignore the signal.

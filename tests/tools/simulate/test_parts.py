@@ -145,16 +145,33 @@ def test_a_report_without_a_readable_history_has_all_the_rest(tmp_path, kind, co
 )
 def test_a_wrong_line_of_shadow_mode_loses_its_figure_only(tmp_path, line):
     path = tmp_path / "history.jsonl"
-    append_line(path, line)
-    append_line(path, {"kind": "decided", "reason": "improved"})
-    append_line(path, {"kind": "decided"})
     options = FleetOptions(ranks=2)
+    of_fleet = {"deployment": options.deployment}
+    append_line(path, {**line, **of_fleet})
+    append_line(path, {"kind": "decided", "reason": "improved", **of_fleet})
+    append_line(path, {"kind": "decided", **of_fleet})
 
     report = make_report(FleetState(options), options, HistoryTail(path), [], "")
 
     assert report.unreadable[0].startswith("history: a line of the kind 'shadow' cannot be read: ")
     assert report.decisions == {"improved": 1, "None": 1}
     assert report.verdict is not None
+
+
+def test_a_report_has_nothing_of_other_deployments_and_of_earlier_runs(tmp_path):
+    """A server that the fleet has not started may have others, and one history for all."""
+    path = tmp_path / "history.jsonl"
+    options = FleetOptions(ranks=2)
+    of_fleet = {"deployment": options.deployment}
+    append_line(path, {"kind": "decided", "reason": "replanned", **of_fleet})
+    tail = HistoryTail(path, only_new=True)
+    append_line(path, {"kind": "decided", "reason": "improved", **of_fleet})
+    append_line(path, {"kind": "decided", "reason": "balanced", "deployment": "another"})
+    append_line(path, {"kind": "shadow", "deployment": "another"})
+
+    report = make_report(FleetState(options), options, tail, [], "")
+
+    assert (report.decisions, report.unreadable) == ({"improved": 1}, ())
 
 
 def test_lines_of_many_writers_do_not_mix(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -57,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(deployments.with_default_command(words))
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
     except UsageError as error:
         arguments.parser.error(str(error))
+    except BrokenPipeError:
+        # Whoever read the output has had enough, such as `head`. Python would flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (CommandError, TrimtabError, OSError) as error:
         sys.stderr.write(f"trimtab: {error}\n")
         return 1

@@ -8,6 +8,7 @@ from typing import Any
 from trimtab_tools.cli.command import add_name, add_option, server_command
 from trimtab_tools.cli.connection import connect
 from trimtab_tools.cli.json_output import show
+from trimtab_tools.cli.tables import one_line
 
 _PAUSE = """\
 examples:
@@ -38,7 +39,7 @@ def run_pause(arguments: argparse.Namespace) -> int:
     """Pause the deployment, and print the earlier reason if it was paused before."""
     with connect(arguments) as client:
         before = client.pause(arguments.deployment, arguments.reason)
-    was = "" if before is None else f", and was before: {before}"
+    was = "" if before is None else f", and was before: {one_line(before)}"
     return _show(arguments, arguments.reason, before, f"is paused{was}")
 
 
@@ -46,7 +47,7 @@ def run_resume(arguments: argparse.Namespace) -> int:
     """Resume the deployment, and print the reason for which it was paused."""
     with connect(arguments) as client:
         before = client.resume(arguments.deployment)
-    was = "was not paused" if before is None else f"is resumed; it was paused: {before}"
+    was = "was not paused" if before is None else f"is resumed; it was paused: {one_line(before)}"
     return _show(arguments, None, before, was)
 
 

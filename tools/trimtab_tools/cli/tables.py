@@ -18,10 +18,17 @@ def table(
         rows: the cells below it.
         left: names of columns to align to the left, since they hold words, beside the first.
     """
-    lines = [header, *rows]
+    lines = [header, *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     words = [not index or name in left for index, name in enumerate(header)]
     return "".join(_line(line, widths, words) for line in lines)
+
+
+def one_line(text: str) -> str:
+    r"""The text with escapes such as \n for what is not printable: others may have chosen it."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def table_of(

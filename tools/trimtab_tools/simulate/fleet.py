@@ -110,7 +110,8 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self._processes = running = self._exit.enter_context(self._launch())
-        self._history = None if running.history is None else HistoryTail(running.history)
+        path, is_shared = running.history, running.server is None
+        self._history = None if path is None else HistoryTail(path, only_new=is_shared)
         self._operator = OperatorClient(running.address, self.options.deployment, self.state)
         self.faults = FaultInjector(running, self.state)
         return self

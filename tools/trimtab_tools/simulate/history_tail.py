@@ -21,14 +21,19 @@ class HistoryTail:
 
     Lines that cannot be read are passed over: `verdict` names the first of them.
 
+    Args:
+        path: of the history.
+        only_new: leave out what it has already, such as an earlier run on the same server.
+            `verdict` reads that, too.
+
     Raises:
         FleetError: by all methods, if the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, only_new: bool = False) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._offset = 0
+        self._offset = path.stat().st_size if only_new and path.exists() else 0
         self._by_kind: defaultdict[str, list[Line]] = defaultdict(list)
 
     def count(self, kind: str) -> int:

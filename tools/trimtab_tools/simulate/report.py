@@ -111,7 +111,7 @@ def make_report(
     total = state.total()
     switches = list(state.switches.values())
     applied = state.switches_completed()
-    read = _read(history, complete=not trouble)
+    read = _read(history, options.deployment, complete=not trouble)
     return Report(
         seconds=time.monotonic() - state.began,
         steps=total.step + 1,
@@ -146,8 +146,11 @@ class _History(NamedTuple):
     unreadable: tuple[str, ...] = ()
 
 
-def _read(history: HistoryTail | None, *, complete: bool) -> _History:
-    """Read what can be read of the history: the report must come, whatever is wrong with it."""
+def _read(history: HistoryTail | None, deployment: str, *, complete: bool) -> _History:
+    """Read what can be read of the history: the report must come, whatever is wrong with it.
+
+    The server of --server may write lines of other deployments, too.
+    """
     if history is None:
         return _History()
     unreadable: list[str] = []
@@ -160,8 +163,8 @@ def _read(history: HistoryTail | None, *, complete: bool) -> _History:
             return default
 
     verdict = tried(lambda: history.verdict(complete=complete), None)
-    decided = tried(lambda: history.lines("decided"), list[Line]())
-    shadow = tried(lambda: shadow_placements(history.lines("shadow")), None)
+    decided = tried(lambda: history.lines("decided", deployment=deployment), list[Line]())
+    shadow = tried(lambda: shadow_placements(history.lines("shadow", deployment=deployment)), None)
     decisions = Counter(str(line.get("reason")) for line in decided)
     return _History(verdict, dict(decisions), shadow, tuple(dict.fromkeys(unreadable)))
 

@@ -73,5 +73,5 @@ def _read(line: Line) -> tuple[int, int, Placement]:
         read = read_placement(line["placement"], "placement")
         placement = Placement.of(read.phy2log, read.num_experts, read.num_gpus)
         return int(line["step"]) + 1, int(line["moves"]), placement
-    except (InvalidArgumentError, KeyError, TypeError, ValueError) as error:
+    except (InvalidArgumentError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise FleetError(f"a line of the kind 'shadow' cannot be read: {error}") from error

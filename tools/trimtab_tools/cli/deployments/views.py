@@ -16,7 +16,7 @@ from trimtab_client.deployments import (
 )
 from trimtab_client.operations import Operation
 from trimtab_client.policies import Certainty, Decision, Judgement, Policy
-from trimtab_tools.cli.tables import table, table_of
+from trimtab_tools.cli.tables import one_line, table, table_of
 
 NONE = "-"
 """What a table shows for a missing value."""
@@ -165,7 +165,7 @@ def _kept(judged: Judgement) -> str:
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     lines = list(pairs)
     width = max(len(name) for name, _ in lines)
-    return "".join(f"{name.ljust(width)}  {value}\n" for name, value in lines)
+    return "".join(f"{name.ljust(width)}  {one_line(value)}\n" for name, value in lines)
 
 
 def _shown(value: object) -> str:
