@@ -54,7 +54,7 @@ from trimtab_client.exceptions import (
     UnavailableError,
     UnimplementedError,
 )
-from trimtab_client.operations import Operation, OperationKind
+from trimtab_client.operations import Operation
 from trimtab_client.options import Effort, MoveBudget, Objective, SolverOptions, Topology
 from trimtab_client.placement import Balance, Placement
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
@@ -62,6 +62,7 @@ from trimtab_client.results import Moves, PackResult, PlaceResult, StreamItem, T
 from trimtab_client.retry import RetryPolicy
 from trimtab_client.wire import ServingStatus
 from trimtab_protocol.messages import Scope, Split, SwitchedBy, Transfer, Transfers
+from trimtab_protocol.operations import OperationKind
 from trimtab_protocol.version import Version
 
 if TYPE_CHECKING:

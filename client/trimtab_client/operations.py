@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 
-
-class OperationKind(Enum):
-    """What was done. UNKNOWN: a newer server has a kind that this client does not know."""
-
-    CREATE = "create"
-    UPDATE_POLICY = "update_policy"
-    DELETE = "delete"
-    TRIGGER = "trigger"
-    PAUSE = "pause"
-    RESUME = "resume"
-    FORGET_LOAD = "forget_load"
-    PIN = "pin"
-    UNPIN = "unpin"
-    ROLL_BACK = "roll_back"
-    UNKNOWN = "unknown"
+from trimtab_protocol.operations import OperationKind
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from trimtab_client.deployments import (
     ServedPlacement,
 )
 from trimtab_client.exceptions import ProtocolError, invalid
-from trimtab_client.operations import Operation, OperationKind
+from trimtab_client.operations import Operation
 from trimtab_client.policies import Certainty, Decision, Judgement, Mode, Policy, Reason
 from trimtab_client.results import TriggerResult
 from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
 from trimtab_protocol.messages import SwitchedBy
+from trimtab_protocol.operations import OperationKind
 from trimtab_protocol.wire.values import decode_topology, numbers_of, optional, value_of
 
 _MODES = numbers_of([mode for mode in Mode if mode is not Mode.UNKNOWN], pb.Mode, "MODE")

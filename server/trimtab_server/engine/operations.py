@@ -5,30 +5,15 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Self
 
 from trimtab_protocol.history import Other
+from trimtab_protocol.operations import OperationKind
 from trimtab_server.domain.errors import UnavailableError
 from trimtab_server.engine.events import RETRY_AFTER_S
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.store.errors import StoreCorruptError, StoreError
-
-
-class OperationKind(Enum):
-    """What was done."""
-
-    CREATE = "create"
-    UPDATE_POLICY = "update_policy"
-    DELETE = "delete"
-    TRIGGER = "trigger"
-    PAUSE = "pause"
-    RESUME = "resume"
-    FORGET_LOAD = "forget_load"
-    PIN = "pin"
-    UNPIN = "unpin"
-    ROLL_BACK = "roll_back"
 
 
 @dataclass(frozen=True)

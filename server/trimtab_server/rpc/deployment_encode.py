@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1 import topology_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
+from trimtab_protocol.operations import OperationKind
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server import __version__
@@ -17,7 +18,7 @@ from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployment_spec import DeploymentSpec
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.operations import Operation, OperationKind
+from trimtab_server.engine.operations import Operation
 from trimtab_server.engine.status import Status, WorkerStatus
 from trimtab_server.policy.decide import Reason
 from trimtab_server.policy.policy import Mode, Policy
@@ -31,7 +32,9 @@ _REASONS: Mapping[Reason, Any] = {
     reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
 }
 _OPERATIONS: Mapping[OperationKind, Any] = {
-    kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}") for kind in OperationKind
+    kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}")
+    for kind in OperationKind
+    if kind is not OperationKind.UNKNOWN
 }
 _CAUSES: Mapping[Origin, Any] = {
     origin: pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{origin.name}")

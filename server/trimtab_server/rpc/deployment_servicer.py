@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import deployment_service_pb2_grpc
+from trimtab_protocol.operations import OperationKind as Kind
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_protocol.wire.values import encode_placement
 from trimtab_server.domain.errors import FailedPreconditionError, NotFoundError, require
 from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.deployments import Deployments
-from trimtab_server.engine.operations import OperationKind as Kind
 from trimtab_server.engine.operations import Operations
 from trimtab_server.engine.plan_request import Terms
 from trimtab_server.engine.plan_result import urgent_first
