@@ -39,15 +39,21 @@ $(VENV)/.dev: $(VENV)/.server
 	@$(PIP) $(EDITABLE) -e '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.dev  ## Set up .venv with everything a developer needs
+# What was installed before may have another torch than the one that is asked for now.
+.PHONY: torch
+torch: $(VENV)/.server
+	@$(BIN)/python deploy/torch_build.py check "$(INDEX)"
+TORCH := $(if $(INDEX),torch)
 
-demo: $(VENV)/.server  ## Replay real loads on workers that a server keeps balanced (ARGS=--help)
+setup: $(VENV)/.dev $(TORCH)  ## Set up .venv with everything a developer needs
+
+demo: $(VENV)/.server $(TORCH)  ## Replay real loads on workers that a server keeps balanced (ARGS=--help)
 	@$(BIN)/python examples/demo.py $(ARGS)
 
-serve: $(VENV)/.server  ## Start a server on this machine (ARGS=--help)
+serve: $(VENV)/.server $(TORCH)  ## Start a server on this machine (ARGS=--help)
 	@$(BIN)/trimtab-server serve $(ARGS)
 
-test: $(VENV)/.dev  ## Run all tests (ARGS="-m unit" for the fast part)
+test: $(VENV)/.dev $(TORCH)  ## Run all tests (ARGS="-m unit" for the fast part)
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## Run all checks of CI except the tests

@@ -64,7 +64,10 @@ def has_gpu() -> bool:
 
 def main(arguments: list[str]) -> int:
     """Carry out the command; returns 1 if torch is not the build that was asked for."""
-    command, index = arguments[0], "".join(arguments[1:])
+    command, index = "".join(arguments[:1]), "".join(arguments[1:])
+    if command not in ("announce", "check"):
+        print(__doc__, file=sys.stderr)
+        return 2
     if command == "announce":
         is_linux = sys.platform == "linux"
         said = announcement(index, os.environ, is_linux=is_linux, has_gpu=has_gpu())

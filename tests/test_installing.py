@@ -50,7 +50,9 @@ def test_only_a_build_for_cuda_although_an_index_was_given_is_wrong() -> None:
     assert f"torch 2.11.0 was built for CUDA 12.9, although the index {INDEX}" in said
 
 
-def make(folder: Path, *arguments: str, cuda: str | None) -> tuple[list[str], str]:
+def make(
+    folder: Path, *arguments: str, cuda: str | None, fails: bool = True
+) -> tuple[list[str], str]:
     """`make demo` with a Python that installs this build of torch: what it ran, and its errors."""
     log, python, torch = folder / "log", folder / "python", folder / "site" / "torch"
     torch.mkdir(parents=True)
@@ -70,7 +72,8 @@ def make(folder: Path, *arguments: str, cuda: str | None) -> tuple[list[str], st
         timeout=120,
         check=False,
     )
-    assert done.returncode != 0, "this Python installs no command trimtab-server"
+    # This Python installs no command trimtab-server.
+    assert (done.returncode != 0) == fails, done
     return log.read_text().splitlines(), done.stderr
 
 
@@ -97,6 +100,21 @@ def test_make_gives_pip_the_index_and_fails_if_torch_then_has_cuda(
     assert "about 3 GB" not in errors
     assert ("was built for CUDA 12.9" in errors) == (cuda is not None)
     assert ("trimtab-server" in errors) == (cuda is None)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("cuda", [None, "12.9"])
+def test_make_checks_what_was_installed_before(tmp_path: Path, cuda: str | None) -> None:
+    # The stamp of an installation is younger than all that it depends on.
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    stamp = tmp_path / "venv" / ".server"
+    stamp.touch()
+    os.utime(stamp, (2**32, 2**32))
+    (tmp_path / "venv" / "bin" / "python").symlink_to(tmp_path / "python")
+    ran, errors = make(tmp_path, f"INDEX={INDEX}", cuda=cuda, fails=cuda is not None)
+    assert not [each for each in ran if "pip install" in each]
+    assert ("was built for CUDA 12.9" in errors) == (cuda is not None)
+    assert ("examples/demo.py" in ran) == (cuda is None)
 
 
 def test_the_image_checks_what_it_got_and_compose_passes_the_index_on() -> None:

@@ -20,6 +20,7 @@ from trimtab_client.deployments import (
     ServedPlacement,
     ServerStatus,
 )
+from trimtab_client.exceptions import invalid
 from trimtab_client.operations import Operation
 from trimtab_client.options import MoveBudget
 from trimtab_client.placement import Placement
@@ -35,6 +36,9 @@ from trimtab_client.wire_deployments import (
 )
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
 from trimtab_protocol.version import Version
+
+_MAX_WAIT_S = 7 * 86400.0
+"""gRPC cannot count in a much longer deadline."""
 
 
 class DeploymentCalls(ClientBase):
@@ -203,7 +207,8 @@ class DeploymentCalls(ClientBase):
                 has no complete group, is paused or pinned, another switch is open, or no load has
                 been reported.
         """
-        wait = real(wait, "wait")
+        if not 0 <= (wait := real(wait, "wait")) <= _MAX_WAIT_S:
+            raise invalid("wait", f"{wait:g} is not a time of 0 to {_MAX_WAIT_S:g} seconds")
         limit = self._timeout if timeout is None else check_timeout(timeout)
         request = pb.TriggerRequest(
             deployment=_name(deployment),

@@ -53,6 +53,11 @@ def test_a_rollout_leaves_one_point_however_many_switches_it_takes():
     assert (rollout.record.origin, rollout.record.since) == (Origin.DECIDED, 101.0)
 
 
+def test_a_rollout_that_is_refused_takes_no_points_place():
+    rollout = scene.aborted()
+    assert rollout.record.past == ()
+
+
 def test_what_a_rollout_that_was_cut_short_had_reached_is_a_point_too():
     rollout = scene.serving()
     rollout.present = Present(100.0, 1.25)

@@ -30,7 +30,6 @@ def test_an_offer_is_durable_before_it_is_sent_and_has_a_time_limit():
         OLD,
         last_generation=1,
         switch=scene.OPEN,
-        past=scene.PAST,
         origin=Origin.STARTED,
     )
     assert rollout.propose(NEW) == [
@@ -197,7 +196,6 @@ def test_a_commit_waits_until_all_have_prepared_and_is_durable_before_it_is_sent
         OLD,
         last_generation=1,
         switch=switch,
-        past=scene.PAST,
         origin=Origin.STARTED,
     )
     assert rollout.answered(1, scene.PREPARED) == [
@@ -323,7 +321,6 @@ def test_an_abort_ends_durably_when_all_have_discarded():
         BASE,
         OLD,
         last_generation=1,
-        past=scene.PAST,
         origin=Origin.STARTED,
     )
     assert rollout.answered(2, scene.DISCARDED) == [Save(record), scene.note_of("aborted")]

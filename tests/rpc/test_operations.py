@@ -13,7 +13,7 @@ import structlog
 from tests.rpc.endpoint import PKI, TLS, Endpoint, endpoint_of
 from tests.rpc.operating import SAID, SPEC, V11, client_of, in_force, once, run, switch, value
 from tests.rpc.peers import carry_out, group, until
-from tests.rpc.placements import AFTER, BEFORE
+from tests.rpc.placements import AFTER, BEFORE, LAST
 from tests.servers import make_config
 from trimtab_client import AsyncClient, Operation, OperationKind, Policy, TlsOptions
 from trimtab_server.app import App
@@ -199,3 +199,20 @@ async def test_a_rollback_can_go_back_to_what_was_in_force_before_a_rollout(endp
     assert [(str(each.version), each.cause.value) for each in after.points] == [
         ("1.1", "triggered")
     ]
+
+
+async def test_a_new_group_that_goes_to_its_pin_was_not_rolled_back(endpoint, client):
+    peers = await group(endpoint.channel)
+    await switch(client, peers, AFTER)
+    await client.pin("d")
+    for peer in peers:
+        await peer.leave()
+    again = await group(endpoint.channel, group_id="g2", stream=2)
+    # It began with another placement, and goes to the pinned one, which was in force before.
+    await endpoint.deployments.find("d").rebalance_once()
+    await carry_out(again)
+    await in_force(client, V11._replace(epoch=2, generation=2))
+    await client.unpin("d")
+    await switch(client, again, LAST)
+    points = (await client.get_deployment("d")).status.points
+    assert {str(each.version): each.cause.value for each in points}["2.2"] == "pinned"

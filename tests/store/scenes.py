@@ -30,7 +30,7 @@ SERVING = Record(
 SWITCHING = replace(
     SERVING,
     last_generation=4,
-    switch=Switch(Version(1, 4), NEW, Stage.OFFERED, Origin.PINNED),
+    switch=Switch(Version(1, 4), NEW, Stage.OFFERED, Origin.PINNED, begins=False),
     paused="by hand",
     pinned=PINNED,
     past=(
@@ -39,6 +39,7 @@ SWITCHING = replace(
     ),
     origin=Origin.DECIDED,
     since=2000.5,
+    pin_origin=Origin.ROLLED_BACK,
 )
 SOMEWHERE_ELSE = replace(SERVING, placement=OTHER)
 

@@ -73,10 +73,12 @@ GOLDEN_PAST = (
     f'{{"version": [1, 2], "placement": "{NEW.digest.hex()}", "origin": "triggered", '
     '"since": 1000.0, "until": 2000.5, "imbalance": 1.25}]'
 )
-GOLDEN_RECORD = GOLDEN_RECORD_1.replace('"offered"}', '"offered", "origin": "pinned"}')
+GOLDEN_RECORD = GOLDEN_RECORD_1.replace(
+    '"offered"}', '"offered", "origin": "pinned", "begins": false}'
+)
 GOLDEN_RECORD = (
     f'{GOLDEN_RECORD[:-1]}, "pinned": "{PINNED.digest.hex()}", "past": {GOLDEN_PAST}, '
-    '"origin": "decided", "since": 2000.5}'
+    '"origin": "decided", "since": 2000.5, "pin_origin": "rolled_back"}'
 )
 GOLDEN_PLACEMENT = struct.pack("<12I", 2, 4, 3, 2, 0, 1, 2, 1, 2, 1, 0, 0)
 GOLDEN_COUNTERS = (

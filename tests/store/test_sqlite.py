@@ -273,6 +273,7 @@ IN_VERSION_2 = replace(
     past=tuple(Served(*served[:2]) for served in SWITCHING.past),
     origin=Origin.UNKNOWN,
     since=None,
+    pin_origin=Origin.PINNED,
 )
 IN_VERSION_1 = replace(IN_VERSION_2, pinned=None, past=())
 MARK = """UPDATE records SET body = replace(body, 'by hand', 'migrated')"""

@@ -167,8 +167,7 @@ class Automation:
 
     async def _start_pin(self, pinned: Placement) -> None:
         core = self._core
-        was = (served.placement.digest for served in core.rollout.record.past)
-        origin = Origin.ROLLED_BACK if pinned.digest in was else Origin.PINNED
+        origin = core.rollout.record.pin_origin
 
         def blocked_reason() -> str | None:
             is_pinned = core.rollout.record.pinned is pinned

@@ -18,7 +18,7 @@ from trimtab_server.rollout.effects import Effect
 from trimtab_server.rollout.record import Origin
 
 _WHAT_TO_DO = (
-    "give it time to end (wait_seconds; --wait), or pin the placement (--pin), which is then "
+    "give it time (wait_seconds; --wait), or pin the placement (--pin), which is then "
     "switched to as soon as possible"
 )
 
@@ -98,7 +98,9 @@ class OperatorSide:
             target, order, Origin.TRIGGERED, lambda: self._core.pinned_reason
         )
 
-    async def pin(self, placement: Placement | None) -> Placement | None:
+    async def pin(
+        self, placement: Placement | None, origin: Origin = Origin.PINNED
+    ) -> Placement | None:
         """Stay at this placement, or unpin for None; returns the placement pinned before."""
         core = self._core
 
@@ -106,7 +108,7 @@ class OperatorSide:
             # A rollout that is under way may lead elsewhere.
             if core.rollout.record.pinned is not None or placement is not None:
                 core.driver.staged.abandon()
-            return core.rollout.pin(placement)
+            return core.rollout.pin(placement, origin)
 
         before = await core.apply(pin)
         await self._automation.go_to_pin()

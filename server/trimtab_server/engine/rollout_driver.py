@@ -159,7 +159,7 @@ class RolloutDriver:
         """See whether another placement is in force, and whether a switch led to it."""
         if now.in_force == before.in_force or now.placement is None:
             return []
-        self.in_force_since = asyncio.get_running_loop().time()
+        self.in_force_since, self.imbalance = asyncio.get_running_loop().time(), None
         if before.placement is None or now.epoch != before.epoch:
             return []
         return [PlacementApplied(before.placement, now.placement)]

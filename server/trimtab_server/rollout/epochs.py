@@ -64,4 +64,5 @@ def next_record(record: Record, hellos: list[Hello], present: Present) -> tuple[
         past=record.past,
         origin=Origin.STARTED,
         since=present.time,
+        pin_origin=record.pin_origin,
     )

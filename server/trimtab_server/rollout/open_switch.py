@@ -74,11 +74,9 @@ class OpenSwitch:
     # Offer and commit.
 
     def _offer(self, placement: Placement, origin: Origin, *, begins: bool) -> list[Effect]:
-        if begins:
-            self.record = remembered(self.record, self.present)
         base, base_placement = self.record.served
         version = Version(base.epoch, self.record.last_generation + 1)
-        switch = Switch(version, placement, Stage.OFFERED, origin)
+        switch = Switch(version, placement, Stage.OFFERED, origin, begins)
         note = events.offered(switch, self.record)
         self.record = replace(self.record, last_generation=version.generation, switch=switch)
         self._aborting = False
@@ -130,8 +128,9 @@ class OpenSwitch:
         if self.waiting_for:
             return []
         version = switch.version
+        left = remembered(self.record, self.present) if switch.begins else self.record
         self.record = replace(
-            self.record,
+            left,
             in_force=version,
             placement=switch.placement,
             switch=None,

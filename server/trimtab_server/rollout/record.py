@@ -56,12 +56,15 @@ class Switch:
         placement: the placement of that version.
         stage: its durable stage.
         origin: why the placement is to come into force.
+        begins: whether a rollout begins with it. The placement that it replaces is then one to go
+            back to.
     """
 
     version: Version
     placement: Placement
     stage: Stage
     origin: Origin = Origin.UNKNOWN
+    begins: bool = True
 
 
 class Served(NamedTuple):
@@ -100,6 +103,7 @@ class Record:
         ended_groups: groups whose epochs have ended, oldest first.
         origin: why the placement is in force.
         since: when it came into force, in seconds since 1970; None if that is not known.
+        pin_origin: why the pinned placement is pinned: PINNED or ROLLED_BACK.
     """
 
     epoch: Epoch | None = None
@@ -113,6 +117,7 @@ class Record:
     past: tuple[Served, ...] = ()
     origin: Origin = Origin.UNKNOWN
     since: float | None = None
+    pin_origin: Origin = Origin.PINNED
 
     @property
     def served(self) -> tuple[Version, Placement]:

@@ -138,9 +138,9 @@ class Rollout(OpenSwitch):
         self.record = replace(self.record, paused=None)
         return [Save(self.record)]
 
-    def pin(self, placement: Placement | None) -> list[Effect]:
+    def pin(self, placement: Placement | None, origin: Origin = Origin.PINNED) -> list[Effect]:
         """Record a pin, or None to remove it. The caller starts the rollout to it."""
-        self.record = replace(self.record, pinned=placement)
+        self.record = replace(self.record, pinned=placement, pin_origin=origin)
         return [Save(self.record)]
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,8 @@ from trimtab_server.rpc.fields import named_as
 MAX_NAME = 200
 _MAX_REASON = 1000
 """Maximum length of a reason, which is stored, logged and repeated in errors, in characters."""
+
+_MAX_WAIT_S = 7 * 86400.0
 
 _MAX_NUMBERS = 1 << 26
 """Maximum number of values in a load or a placement."""
@@ -143,8 +144,8 @@ def find_served(message: switch_pb2.Version, record: Record, deployment: str) ->
 
 def decode_wait(seconds: float) -> float:
     """How long to wait. Raises InvalidArgumentError if that is no time."""
-    good = 0 <= seconds < math.inf
-    require(good, "wait_seconds", f"{seconds:g} is not a time of 0 seconds or more")
+    good = 0 <= seconds <= _MAX_WAIT_S
+    require(good, "wait_seconds", f"{seconds:g} is not a time of 0 to {_MAX_WAIT_S:g} seconds")
     return seconds
 
 

@@ -24,7 +24,7 @@ from trimtab_server.engine.plan_request import Terms
 from trimtab_server.engine.plan_result import urgent_first
 from trimtab_server.engine.planner import Planner
 from trimtab_server.engine.serial_executor import SerialExecutor
-from trimtab_server.rollout.record import Served
+from trimtab_server.rollout.record import Origin, Served
 from trimtab_server.rpc import deployment_encode as encode
 from trimtab_server.rpc.admission import Admission
 from trimtab_server.rpc.decode import decode_budget
@@ -242,7 +242,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         before, target = _current(deployment), served.placement
 
         async def roll_back() -> None:
-            await deployment.operators.pin(target)
+            await deployment.operators.pin(target, Origin.ROLLED_BACK)
             texts = served_text(before), served_text(served)
             await self._record(peer, deployment.name, Kind.ROLL_BACK, *texts)
 

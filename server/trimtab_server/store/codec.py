@@ -50,6 +50,7 @@ def encode_record(record: Record) -> str:
             "past": [_served_to_json(served) for served in record.past],
             "origin": record.origin.value,
             "since": record.since,
+            "pin_origin": record.pin_origin.value,
         }
     )
 
@@ -76,6 +77,7 @@ def decode_record(text: str, placements: Mapping[bytes, bytes]) -> Record:
             past=tuple(_served_of(served, found) for served in values["past"]),
             origin=Origin(values["origin"]),
             since=values["since"],
+            pin_origin=Origin(values["pin_origin"]),
         )
 
 
@@ -151,13 +153,14 @@ def _switch_to_json(switch: Switch) -> dict[str, Any]:
         "placement": switch.placement.digest.hex(),
         "stage": switch.stage.value,
         "origin": switch.origin.value,
+        "begins": switch.begins,
     }
 
 
 def _switch_of(values: dict[str, Any], placements: Mapping[bytes, Placement]) -> Switch:
     placement = placements[bytes.fromhex(values["placement"])]
     stage, origin = Stage(values["stage"]), Origin(values["origin"])
-    return Switch(Version(*values["version"]), placement, stage, origin)
+    return Switch(Version(*values["version"]), placement, stage, origin, values["begins"])
 
 
 def _served_to_json(served: Served) -> dict[str, Any]:

@@ -48,13 +48,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX operated ON operations (deployment, id)",
         # What is known of the placements that were in force: so far, nothing.
         """UPDATE records SET body = json_set(body, '$.origin', 'unknown', '$.since', NULL,
+            '$.pin_origin', 'pinned',
             '$.past', (SELECT json_group_array(json_object(
                 'version', json(json_extract(value, '$[0]')),
                 'placement', json_extract(value, '$[1]'),
                 'origin', 'unknown', 'since', NULL, 'until', NULL, 'imbalance', NULL))
                 FROM json_each(body, '$.past')))""",
-        """UPDATE records SET body = json_set(body, '$.switch.origin', 'unknown')
-            WHERE json_type(body, '$.switch') = 'object'""",
+        """UPDATE records SET body = json_set(body, '$.switch.origin', 'unknown',
+            '$.switch.begins', json('true')) WHERE json_type(body, '$.switch') = 'object'""",
     ),
 )
 """Migration n turns version n into version n + 1; version 0 is an empty file. Never change a

@@ -221,6 +221,10 @@ def test_nothing_is_left_behind_however_it_ends(
             ["--server", "x:1", "--fault", "kill-server@2s"],
             "does not kill or stop the server of --server",
         ),
+        (
+            ["--server", "x:1", "--balance", "shadow"],
+            "--balance: the server of --server does as its own policy says",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_starts(

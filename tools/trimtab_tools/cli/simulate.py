@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             options,
             server=arguments.server,
             history=arguments.history,
-            balance=arguments.balance if scenario.plan == "balance" else None,
+            balance=arguments.balance or "active" if scenario.plan == "balance" else None,
             server_flags=("--offer-seconds", str(arguments.offer_seconds), *_QUICK_REPORTS),
             patience=arguments.patience,
         )
@@ -191,10 +191,10 @@ def _add_scenario(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--plan", choices=get_args(Plan), help=about)
     about = (
-        "with --plan balance: whether the server moves experts, or only logs its decisions "
-        "(default: %(default)s)"
+        "with --plan balance: whether the server moves experts, or only logs its decisions; not "
+        "with --server, which does as its own policy says (default: active)"
     )
-    group.add_argument("--balance", choices=get_args(Balance), default="active", help=about)
+    group.add_argument("--balance", choices=get_args(Balance), help=about)
     about = "switch to at least N placements; not with --plan balance (default: %(default)s)"
     add_option(group, "--switches", "N", int, about, default=defaults.switches)
     about = "go on for at least this long (default: %(default)g)"
@@ -215,6 +215,11 @@ def _scenario(arguments: argparse.Namespace, options: FleetOptions) -> Scenario:
     faults = tuple(parse_fault(words, ranks, windows) for words in arguments.fault)
     if arguments.server is not None and any(fault.rank is None for fault in faults):
         raise UsageError("--fault: the command does not kill or stop the server of --server")
+    if arguments.server is not None and arguments.balance is not None:
+        raise UsageError(
+            "--balance: the server of --server does as its own policy says; change that with "
+            "trimtab deployments update"
+        )
     plan: Plan = arguments.plan or ("random" if options.trace is None else "balance")
     scenario = Scenario(
         switches=arguments.switches, seconds=arguments.seconds, plan=plan, faults=faults
