@@ -118,7 +118,9 @@ async def test_a_pause_or_a_pin_is_not_waited_for(endpoint: Endpoint, client: As
 @pytest.mark.parametrize("wait", [-1.0, float("inf"), -0.5, 1e10])
 async def test_an_impossible_wait_is_refused(client: AsyncClient, endpoint: Endpoint, wait: float):
     await group(endpoint.channel)
-    with pytest.raises(InvalidArgumentError, match="wait: .* is not a time of 0 to 604800 seconds"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"wait: .* is not a time of 0 to 604800 seconds"
+    ):
         await client.trigger("d", placement=value(AFTER), wait=wait)
 
 
