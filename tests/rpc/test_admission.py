@@ -157,6 +157,18 @@ async def test_watches_of_health_and_reflection_have_a_limit_too(kind: str) -> N
         first.cancel()
 
 
+async def test_idle_reflection_leaves_room_for_watches_of_health() -> None:
+    async with endpoint_of(max_watches=1) as endpoint, connected(endpoint) as another:
+        reflection = reflection_pb2_grpc.ServerReflectionStub(endpoint.channel)
+        idle = reflection.ServerReflectionInfo()
+        await idle.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await idle.read()
+        watch = health_pb2_grpc.HealthStub(another).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        idle.cancel()
+
+
 @pytest.mark.parametrize("sent", ["nothing", "config", "load"])
 async def test_a_stream_that_sends_nothing_ends_and_says_why(sent: str) -> None:
     async with endpoint_of(idle_stream_seconds=0.2) as endpoint:

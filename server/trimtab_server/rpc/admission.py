@@ -60,8 +60,9 @@ class Admission:
         }
         # Watches of health, and reflection. These are admitted while the server warms up or
         # drains too, and nobody waits for their end: only the server's end ends such a watch.
-        self._aside = Gate(watches)
-        self._aside.open()
+        self._health, self._reflection = Gate(watches), Gate(watches)
+        self._health.open()
+        self._reflection.open()
         self._draining = asyncio.Event()
 
     def admitted(self, method: str, peer: str) -> AbstractContextManager[None]:
@@ -113,4 +114,5 @@ class Admission:
 
     def _gate_of(self, method: str) -> Gate:
         service = method.partition("/")[0]
-        return self._gates.get(method) or self._gates.get(service, self._aside)
+        aside = self._health if service == HEALTH else self._reflection
+        return self._gates.get(method) or self._gates.get(service, aside)
