@@ -25,6 +25,9 @@ ENGINES = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_n
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _WATCH = f"{OPERATORS}/WatchPlacement"
+TRIGGER = f"{OPERATORS}/Trigger"
+"""It may wait for as long as its caller likes, so it takes no room of other operators' calls."""
+
 _UNCOUNTED = {f"{HEALTH}/Check", f"{OPERATORS}/GetServerStatus"}
 """These are answered at once, and have to be, whatever the server is busy with."""
 
@@ -55,6 +58,7 @@ class Admission:
             SOLVER: Gate(calls),
             ENGINES: Gate(calls),
             OPERATORS: Gate(operators),
+            TRIGGER: Gate(operators),
             SESSIONS: Gate(capacity(sessions.max_sessions, "max_sessions")),
             _WATCH: Gate(watches),
         }
@@ -78,7 +82,7 @@ class Admission:
         return self._counted(admitted) if method.startswith(f"{SESSIONS}/") else admitted
 
     def running(self, method: str) -> int:
-        """Number of calls that run of this kind: of a service, but for its watches, or of these."""
+        """Number of calls that run of this kind: a service, or a method with a limit of its own."""
         return self._gate_of(method).running
 
     def open(self) -> None:
