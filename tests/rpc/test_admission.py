@@ -32,7 +32,7 @@ from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab.v1alpha1.engine_service_pb2_grpc import EngineServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.errors import ResourceExhaustedError
-from trimtab_server.rpc.admission import OPERATORS, SESSIONS, SOLVER, Admission
+from trimtab_server.rpc.admission import SESSIONS, SOLVER, TRIGGER, Admission
 
 CONFIG = pb.PlaceStreamRequest(
     config=pb.PlaceStreamConfig(topology=topology_pb2.Topology(num_replicas=20, num_gpus=4))
@@ -82,15 +82,28 @@ async def test_operators_that_take_all_their_calls_leave_room_for_all_others() -
         for peer in peers:
             await peer.report(1)
         waiting = operators.Trigger(operators_pb.TriggerRequest(deployment="d"))
-        await until(lambda: endpoint.server.admission.running(OPERATORS) == 1)
-        listing = operators.ListDeployments(operators_pb.ListDeploymentsRequest())
-        error = await failure(listing, "RESOURCE_EXHAUSTED")
+        await until(lambda: endpoint.server.admission.running(TRIGGER) == 1)
+        second = operators.Trigger(operators_pb.TriggerRequest(deployment="d"))
+        error = await failure(second, "RESOURCE_EXHAUSTED")
         assert "setting max_operator_rpcs" in str(error.details())
         placing = endpoint.stub.Place(place_request())
         await until(lambda: endpoint.server.admission.running(SOLVER) == 1)
         release.set()
         await asyncio.gather(placing, waiting, return_exceptions=True)
         await placing
+
+
+async def test_operators_that_wait_for_a_switch_leave_room_for_other_operators() -> None:
+    async with endpoint_of(max_operator_rpcs=1) as endpoint:
+        operators = DeploymentServiceStub(endpoint.channel)
+        peers = await group(endpoint.channel)
+        await peers[1].leave("cancel")
+        request = operators_pb.TriggerRequest(deployment="d", wait_seconds=3600)
+        waiting = operators.Trigger(request)
+        await until(lambda: endpoint.server.admission.running(TRIGGER) == 1)
+        await operators.GetDeployment(operators_pb.GetDeploymentRequest(deployment="d"))
+        waiting.cancel()
+        await until(lambda: endpoint.server.admission.running(TRIGGER) == 0)
 
 
 async def test_one_peer_gets_its_share_and_another_one_is_served() -> None:
@@ -155,6 +168,18 @@ async def test_watches_of_health_and_reflection_have_a_limit_too(kind: str) -> N
         await watch.read()
         watch.cancel()
         first.cancel()
+
+
+async def test_idle_reflection_leaves_room_for_watches_of_health() -> None:
+    async with endpoint_of(max_watches=1) as endpoint, connected(endpoint) as another:
+        reflection = reflection_pb2_grpc.ServerReflectionStub(endpoint.channel)
+        idle = reflection.ServerReflectionInfo()
+        await idle.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await idle.read()
+        watch = health_pb2_grpc.HealthStub(another).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        idle.cancel()
 
 
 @pytest.mark.parametrize("sent", ["nothing", "config", "load"])

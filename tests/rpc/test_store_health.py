@@ -103,3 +103,26 @@ async def test_the_status_of_the_server_is_told_while_it_warms_up_and_drains() -
             await step()
         assert (await operators.GetServerStatus(pb.GetServerStatusRequest())).term == 1
         assert await health(endpoint.channel) == NOT_SERVING
+
+
+async def test_counters_that_cannot_be_saved_for_long_are_one_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with endpoint_of(save_seconds=0.1) as endpoint:
+        alarms: list[str] = []
+        failures: list[None] = []
+        told = endpoint.deployments.observer
+        monkeypatch.setattr(told, "alarm", lambda _, reason, **__: alarms.append(reason))
+        monkeypatch.setattr(told, "store_failed", lambda: failures.append(None))
+        (peer,) = await group(endpoint.channel, 1)
+        for times in (1, 2):
+            configure("save_counters:before=error,probe:before=error")
+            before = len(failures)
+            await peer.report(times)
+            await until(lambda before=before: len(failures) >= before + 3)
+            why = "counters were not saved: failpoint save_counters:before"
+            assert alarms == [why] * times
+            configure("")
+            await until(lambda: endpoint.deployments.store_health.failure is None)
+            loads = endpoint.deployments.find("d")._core.loads
+            await until(lambda loads=loads: loads.unsaved() is None)

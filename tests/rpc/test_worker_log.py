@@ -181,3 +181,13 @@ async def test_a_call_that_is_refused_for_lack_of_room_is_one_line_and_counted()
     assert [(each["event"], each["times"]) for each in lines] == [
         *(("worker refused", 1), ("worker refused", 10))
     ]
+
+
+async def test_refusals_without_names_are_counted_by_their_reason():
+    observer = Recording()
+    hellos = Hellos({}, observer)
+    for reason in ("nonsense", "nonsense", "no room"):
+        hellos.refuse("", "", reason)
+    await observer.until("session_refused", "", "", "no room", 1)
+    told = observer.named("session_refused")
+    assert [each[2:] for each in told] == [("nonsense", 1), ("nonsense", 2), ("no room", 1)]

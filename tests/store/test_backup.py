@@ -134,6 +134,7 @@ def test_what_cannot_be_copied_or_written_is_named(command: Command) -> None:
         (command.store, "this is the store itself"),
     ):
         assert f"{target}: {complaint}" in command.ends(1, "backup", "--replace", target)
+        assert f"{target}: {complaint}" in command.ends(1, "backup", target)
     assert command.files() == before
 
 

@@ -38,7 +38,8 @@ class Hellos:
         self._observer = observer
         self._max_refused = max_refused
         self._limiter = KeyedRateLimiter(_LIMIT)
-        # How often each worker of a deployment was refused, the latest at the end.
+        # How often each worker of a deployment was refused, the latest at the end. Those that gave
+        # no names are counted by the reason.
         self._refused: dict[tuple[str, str], int] = {}
 
     def admit(self, deployment: str, worker: str) -> None:
@@ -59,8 +60,10 @@ class Hellos:
 
     def refuse(self, deployment: str, worker: str, reason: str) -> None:
         """Count a worker that was refused a session; both names are empty if it gave none."""
-        times = self._refused.pop((deployment, worker), 0) + 1
-        self._refused[deployment, worker] = times
+        # Else a few clients that send nonsense would hide that there is no room.
+        key = (deployment, worker) if deployment or worker else ("", reason)
+        times = self._refused.pop(key, 0) + 1
+        self._refused[key] = times
         if len(self._refused) > self._max_refused:
             del self._refused[next(iter(self._refused))]
         self._observer.session_refused(deployment, worker, reason, times)

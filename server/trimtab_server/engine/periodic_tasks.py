@@ -31,6 +31,8 @@ class PeriodicTasks:
         self._deployments = deployments
         self._tasks: list[asyncio.Task[None]] = []
         self._last_failure: dict[str, str | None] = {}
+        # Those whose counters could not be saved the last time.
+        self._unsaved: set[str] = set()
 
     def start(self) -> None:
         """Begin."""
@@ -51,6 +53,7 @@ class PeriodicTasks:
     def drop(self, name: str) -> None:
         """Keep nothing of a deployment that was dropped."""
         self._last_failure.pop(name, None)
+        self._unsaved.discard(name)
 
     async def save_all(self) -> None:
         """Save the counters of all deployments."""
@@ -58,9 +61,18 @@ class PeriodicTasks:
             try:
                 await deployment.save_counters()
             except StoreError as error:
-                deployment.events.store_failed(f"counters were not saved: {error}")
+                deployment.events.observer.store_failed()
+                self._not_saved(deployment, str(error))
             except Exception as error:  # noqa: BLE001 - no fault may end the task
-                deployment.events.alarm(f"counters were not saved: {error!r}")
+                self._not_saved(deployment, repr(error))
+            else:
+                self._unsaved.discard(deployment.name)
+
+    def _not_saved(self, deployment: Deployment, reason: str) -> None:
+        """Report it once, until they are saved: each attempt would repeat it."""
+        if deployment.name not in self._unsaved:
+            self._unsaved.add(deployment.name)
+            deployment.events.alarm(f"counters were not saved: {reason}")
 
     async def _save_forever(self) -> None:
         while True:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry
@@ -17,10 +19,28 @@ from trimtab_server.metrics.pages import Readiness, pages
 _CLOSES_WITHIN_S = 0.05
 """At most how long the end of a server waits for this endpoint, which looks that often."""
 
+_REQUEST_S = 10.0
+"""How long a connection may stay without a request. Each has a thread until it ends."""
+
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
     def log_message(self, *_: object) -> None:
         """Log nothing: a scrape is no event."""
+
+    def parse_request(self) -> bool:
+        """Read the rest of a request. Its answer may take longer."""
+        parsed = super().parse_request()
+        self.connection.settimeout(None)
+        return parsed
+
+
+class _Server(ThreadingWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print a traceback, but not where the client has gone, as after a probe of the port."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -43,7 +63,7 @@ def serve_metrics(listen: str, registry: CollectorRegistry, readiness: Readiness
         )
         family, _, _, _, (address, *_) = found[0]
 
-        class Server(ThreadingWSGIServer):
+        class Server(_Server):
             address_family = family
 
         app = pages(registry, readiness)

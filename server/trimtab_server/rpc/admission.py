@@ -25,6 +25,9 @@ ENGINES = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_n
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _WATCH = f"{OPERATORS}/WatchPlacement"
+TRIGGER = f"{OPERATORS}/Trigger"
+"""It may wait for as long as its caller likes, so it takes no room of other operators' calls."""
+
 _UNCOUNTED = {f"{HEALTH}/Check", f"{OPERATORS}/GetServerStatus"}
 """These are answered at once, and have to be, whatever the server is busy with."""
 
@@ -55,13 +58,15 @@ class Admission:
             SOLVER: Gate(calls),
             ENGINES: Gate(calls),
             OPERATORS: Gate(operators),
+            TRIGGER: Gate(operators),
             SESSIONS: Gate(capacity(sessions.max_sessions, "max_sessions")),
             _WATCH: Gate(watches),
         }
         # Watches of health, and reflection. These are admitted while the server warms up or
         # drains too, and nobody waits for their end: only the server's end ends such a watch.
-        self._aside = Gate(watches)
-        self._aside.open()
+        self._health, self._reflection = Gate(watches), Gate(watches)
+        self._health.open()
+        self._reflection.open()
         self._draining = asyncio.Event()
 
     def admitted(self, method: str, peer: str) -> AbstractContextManager[None]:
@@ -77,7 +82,7 @@ class Admission:
         return self._counted(admitted) if method.startswith(f"{SESSIONS}/") else admitted
 
     def running(self, method: str) -> int:
-        """Number of calls that run of this kind: of a service, but for its watches, or of these."""
+        """Number of calls that run of this kind: a service, or a method with a limit of its own."""
         return self._gate_of(method).running
 
     def open(self) -> None:
@@ -113,4 +118,5 @@ class Admission:
 
     def _gate_of(self, method: str) -> Gate:
         service = method.partition("/")[0]
-        return self._gates.get(method) or self._gates.get(service, self._aside)
+        aside = self._health if service == HEALTH else self._reflection
+        return self._gates.get(method) or self._gates.get(service, aside)

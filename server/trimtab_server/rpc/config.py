@@ -52,7 +52,8 @@ class RpcConfig:
     )
     max_operator_rpcs: int = setting(
         64,
-        "Calls of operators carried out at once, such as those of trimtab deployments.",
+        "Calls of operators carried out at once, such as those of trimtab deployments, and as many "
+        "of trimtab trigger, which may wait.",
         unit="calls",
         rule=between(1, 1 << 20),
     )

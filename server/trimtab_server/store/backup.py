@@ -61,9 +61,9 @@ def backup(store: Path, target: Path, *, replace: bool) -> Copied:
     """
     store, target = store.resolve(), target.resolve()
     _require_file(store, "there is no store here: name it with --store, or in --config")
-    _require_target(target, replace, also_kept=False)
     if target == store:
         raise StoreError(f"{target}: this is the store itself: name another file")
+    _require_target(target, replace, also_kept=False)
     with _staged(target) as staged:
         copied = _copy(store, staged)
         with _naming(target):
