@@ -47,7 +47,7 @@ def test_nothing_expires_if_the_limits_are_0():
     assert not reason_to_expire(Unused(1e12, is_new=True, is_wanted=False), never, uptime=1e12)
 
 
-@pytest.mark.parametrize(("limit", "respite"), [(1000.0, 1000.0), (1e6, 3600.0)])
+@pytest.mark.parametrize(("limit", "respite"), [(1000.0, 1000.0), (1e6, 86400.0)])
 def test_after_a_start_workers_have_time_to_come_back(limit, respite):
     config, unused = SessionConfig(expire_seconds=limit), Unused(1e9, False, False)
     assert not reason_to_expire(unused, config, uptime=respite - 1)

@@ -13,8 +13,9 @@ from trimtab_server.engine.deployment import Deployment
 from trimtab_server.engine.usage import Unused, UsagePeriods
 from trimtab_server.store.errors import StoreError
 
-_MAX_RESPITE_S = 3600.0
-"""After a start, workers may take so long to come back before their deployment can expire."""
+_MAX_RESPITE_S = 86400.0
+"""After a start, workers may take so long to come back before their deployment can expire. A clock
+that was wrong at the start is then noticed before it does harm."""
 
 
 def reason_to_expire(unused: Unused, config: SessionConfig, uptime: float) -> str:
