@@ -60,7 +60,7 @@ def make(
     (torch / "version.py").write_text(f"cuda = {cuda!r}\n")
     python.write_text(_PYTHON.format(log=log, torch=torch.parent, python=sys.executable))
     python.chmod(0o755)
-    ours = ("PYTHONPATH", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "MAKEFLAGS")
+    ours = ("PYTHONPATH", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "MAKEFLAGS", "ARGS")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run(
         ["make", "demo", f"PYTHON={python}", f"VENV={folder / 'venv'}", *arguments],

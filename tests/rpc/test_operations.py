@@ -160,18 +160,25 @@ async def test_a_peer_with_a_certificate_is_named():
         assert operation.peer.endswith(" (trimtab test client)"), operation.peer
 
 
+def operated(out: str) -> list[str]:
+    """The lines of the table of operations. The server's log is in the output too."""
+    _, _, table = out.partition("operation")
+    return [line for line in table.splitlines() if " ipv4:" in line and "[" not in line]
+
+
 async def test_the_command_shows_decisions_and_operations(endpoint, client, capsys):
     await client.create_deployment(SPEC)
     await client.pause("d", "maintenance")
     assert await run(endpoint.address, "history", "d") == 0
-    *_, created, paused = capsys.readouterr().out.splitlines()
+    created, paused = operated(capsys.readouterr().out)
     assert created.split()[2] == "create"
     assert paused.split()[2] == "pause"
     assert paused.endswith("maintenance")
 
     await client.delete_deployment("d")
     assert await run(endpoint.address, "history", "d", "--limit", "1") == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[2] == "delete"
+    (deleted,) = operated(capsys.readouterr().out)
+    assert deleted.split()[2] == "delete"
     assert await run(endpoint.address, "history", "never") == 1
     assert "there is no deployment 'never'" in capsys.readouterr().err
 

@@ -109,7 +109,8 @@ def test_shadow_mode_moves_nothing_and_a_fault_happens_when_its_window_begins(
     last = replayed.by_window[-1].shadow
     assert last is not None
     assert last < 0.6 * replayed.served
-    assert replayed.shadow == np.mean([window.shadow for window in replayed.by_window])
+    shadow = [window.shadow for window in replayed.by_window]
+    assert replayed.shadow == pytest.approx(np.mean(shadow))
     assert replayed.shadow_moves is not None
     assert replayed.shadow_moves > 0
     assert replayed.shadow_moves_per_layer == replayed.shadow_moves / 8
