@@ -170,10 +170,12 @@ async def test_a_deployment_in_use_is_stored_as_such(tmp_path):
         assert worker in deployments.find("d").sessions
 
 
-async def stored(deployments):
-    """The names of the deployments in the store, asked on its own thread."""
+async def is_stored(deployments, names):
+    """Wait until the store has these. What expires is in no list a moment before."""
     thread = deployments._store
-    return await thread.call(thread.store.deployments)
+    async with asyncio.timeout(60):
+        while await thread.call(thread.store.deployments) != names:
+            pass
 
 
 async def test_unused_deployments_expire_and_those_in_use_do_not(tmp_path):
@@ -188,10 +190,7 @@ async def test_unused_deployments_expire_and_those_in_use_do_not(tmp_path):
         await deployments.create("waiting", SPEC, lambda policy: policy)
         await until(lambda: len(deployments.all()) == 3)
         assert sorted(each.name for each in deployments.all()) == ["paused", "pinned", "used"]
-        async with asyncio.timeout(60):
-            # What expires is in no list before the store has forgotten it.
-            while await stored(deployments) != ["paused", "pinned", "used"]:
-                pass
+        await is_stored(deployments, ["paused", "pinned", "used"])
         await deployments.find("paused").operators.resume()
         await until(lambda: len(deployments.all()) == 2)
         await scene.joined(deployments, "left")
@@ -252,7 +251,7 @@ async def test_the_deployment_of_an_engine_that_has_stopped_expires(tmp_path):
             answer = await engine.asks()
             assert answer.in_force == (1, 0), "it begins anew"
             await until(lambda: not deployments.all())
-            assert deployments._store.store.deployments() == []
+            await is_stored(deployments, [])
 
 
 async def test_a_deployment_is_not_deleted_under_a_worker_or_an_engine_that_is_back(tmp_path):
