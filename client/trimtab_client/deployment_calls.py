@@ -35,10 +35,8 @@ from trimtab_client.wire_deployments import (
     policy_value,
 )
 from trimtab_client.wire_values import budget_message, placement_message, uint32, version_message
+from trimtab_protocol.operations import MAX_WAIT_S
 from trimtab_protocol.version import Version
-
-_MAX_WAIT_S = 7 * 86400.0
-"""gRPC cannot count in a much longer deadline."""
 
 
 class DeploymentCalls(ClientBase):
@@ -207,8 +205,8 @@ class DeploymentCalls(ClientBase):
                 has no complete group, is paused or pinned, another switch is open, or no load has
                 been reported.
         """
-        if not 0 <= (wait := real(wait, "wait")) <= _MAX_WAIT_S:
-            raise invalid("wait", f"{wait:g} is not a time of 0 to {_MAX_WAIT_S:g} seconds")
+        if not 0 <= (wait := real(wait, "wait")) <= MAX_WAIT_S:
+            raise invalid("wait", f"{wait:g} is not a time of 0 to {MAX_WAIT_S:g} seconds")
         limit = self._timeout if timeout is None else check_timeout(timeout)
         request = pb.TriggerRequest(
             deployment=_name(deployment),

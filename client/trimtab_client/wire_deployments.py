@@ -26,26 +26,20 @@ from trimtab_client.results import TriggerResult
 from trimtab_client.wire_values import Check, checked, step_value, uint32, version_value
 from trimtab_protocol.messages import SwitchedBy
 from trimtab_protocol.operations import OperationKind
-from trimtab_protocol.wire.values import decode_topology, numbers_of, optional, value_of
+from trimtab_protocol.wire.values import (
+    decode_topology,
+    members_of,
+    numbers_of,
+    optional,
+    value_of,
+)
 
-_MODES = numbers_of([mode for mode in Mode if mode is not Mode.UNKNOWN], pb.Mode, "MODE")
-_MODES_BACK: Mapping[int, Mode] = {number: mode for mode, number in _MODES.items()}
+_MODES = numbers_of(Mode, pb.Mode, "MODE")
+_MODES_BACK = members_of(Mode, pb.Mode, "MODE")
 _SWITCHED_BY = numbers_of(SwitchedBy, pb.SwitchedBy, "SWITCHED_BY")
-_REASONS = {
-    pb.Reason.Value(f"REASON_{reason.name}"): reason
-    for reason in Reason
-    if reason is not Reason.UNKNOWN
-}
-_OPERATIONS = {
-    pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}"): kind
-    for kind in OperationKind
-    if kind is not OperationKind.UNKNOWN
-}
-_CAUSES = {
-    pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{cause.name}"): cause
-    for cause in PlacementCause
-    if cause is not PlacementCause.UNKNOWN
-}
+_REASONS = members_of(Reason, pb.Reason, "REASON")
+_OPERATIONS = members_of(OperationKind, pb.OperationKind, "OPERATION_KIND")
+_CAUSES = members_of(PlacementCause, pb.PlacementCause, "PLACEMENT_CAUSE")
 _SETTINGS: Mapping[str, Check] = {
     **dict.fromkeys(("half_life_steps", "window_steps", "least_gain", "replan_gap"), real),
     **dict.fromkeys(("moe_share", "node_bandwidth", "cross_node_bandwidth"), real),

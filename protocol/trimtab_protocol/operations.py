@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+MAX_WAIT_S = 7 * 86400.0
+"""The longest that an operator may have a switch wait: gRPC cannot count in a much longer
+deadline."""
+
 
 class OperationKind(Enum):
     """What was done. UNKNOWN: a newer server has a kind that this version does not know."""

@@ -28,7 +28,7 @@ from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.environment import UnknownVariable
 from trimtab_server.history.config import NONE
 from trimtab_server.history.history import History
-from trimtab_server.memory import give_back_forever
+from trimtab_server.memory import giving_back
 from trimtab_server.metrics.config import OFF
 from trimtab_server.metrics.deployments import DeploymentMetrics
 from trimtab_server.metrics.endpoint import serve_metrics
@@ -82,9 +82,8 @@ class App:
         self._rpc = RpcServer(
             config.rpc, planner, sessions, self._deployments, operations, recorder
         )
-        self._giving_back: asyncio.Task[None] | None = None
         self._phase: str | None = "the server is warming up"
-        self._endpoints = AsyncExitStack()
+        self._beside = AsyncExitStack()
 
     @property
     def not_ready(self) -> str | None:
@@ -97,13 +96,13 @@ class App:
             listen = self._config.metrics.metrics_listen
             if listen != OFF:
                 endpoint = serve_metrics(listen, self._recorder.registry, lambda: self.not_ready)
-                self.metrics_address = self._endpoints.enter_context(endpoint)
+                self.metrics_address = self._beside.enter_context(endpoint)
             await self._open_store()
             self.address = await self._rpc.start()
             await self.warm()
             await self._rpc.open()
+            await self._beside.enter_async_context(giving_back())
             self._phase = None
-            self._giving_back = asyncio.create_task(give_back_forever())
         except BaseException:
             await self._end(finished=False)
             raise
@@ -158,10 +157,7 @@ class App:
             self.queue.abandon()
         await self._deployments.close()
         self._history.close()
-        if self._giving_back is not None:
-            self._giving_back.cancel()
-            await asyncio.wait([self._giving_back])
-        await self._endpoints.aclose()
+        await self._beside.aclose()
 
     async def _open_store(self) -> None:
         try:

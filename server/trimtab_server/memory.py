@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 _INTERVAL_S = 10.0
@@ -21,8 +22,18 @@ def trimmer() -> Callable[[], None] | None:
     return None if trim is None else lambda: trim(0)
 
 
-async def give_back_forever() -> None:
-    """Give freed memory back again and again. Returns at once if that is not possible."""
+@asynccontextmanager
+async def giving_back() -> AsyncIterator[None]:
+    """A context in which freed memory is given back again and again, if that is possible."""
+    task = asyncio.create_task(_give_back_forever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _give_back_forever() -> None:
     trim = trimmer()
     while trim is not None:
         await asyncio.sleep(_INTERVAL_S)

@@ -32,7 +32,7 @@ from trimtab.v1alpha1.deployment_service_pb2_grpc import DeploymentServiceStub
 from trimtab.v1alpha1.engine_service_pb2_grpc import EngineServiceStub
 from trimtab_protocol.wire.tensors import encode_tensor
 from trimtab_server.domain.errors import ResourceExhaustedError
-from trimtab_server.rpc.admission import SESSIONS, SOLVER, TRIGGER, Admission
+from trimtab_server.rpc.admission import OPERATORS, SESSIONS, SOLVER, TRIGGER, Admission
 
 CONFIG = pb.PlaceStreamRequest(
     config=pb.PlaceStreamConfig(topology=topology_pb2.Topology(num_replicas=20, num_gpus=4))
@@ -91,6 +91,23 @@ async def test_operators_that_take_all_their_calls_leave_room_for_all_others() -
         release.set()
         await asyncio.gather(placing, waiting, return_exceptions=True)
         await placing
+
+
+async def test_calls_of_operators_beyond_their_limit_are_refused() -> None:
+    config = make_config(max_operator_rpcs=1)
+    admission = Admission(config.rpc, config.sessions)
+    admission.open()
+    with admission.admitted(f"{OPERATORS}/ListDeployments", "unix:"):
+        with (
+            pytest.raises(ResourceExhaustedError, match="setting max_operator_rpcs"),
+            admission.admitted(f"{OPERATORS}/GetDeployment", "unix:"),
+        ):
+            pass
+        # Not counted: it says how the server is.
+        with admission.admitted(f"{OPERATORS}/GetServerStatus", "unix:"):
+            assert admission.running(OPERATORS) == 1
+    with admission.admitted(f"{OPERATORS}/GetDeployment", "unix:"):
+        assert admission.running(OPERATORS) == 1
 
 
 async def test_operators_that_wait_for_a_switch_leave_room_for_other_operators() -> None:

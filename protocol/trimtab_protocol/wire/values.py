@@ -47,8 +47,17 @@ def optional(message: Any, name: str, convert: Callable[[Any], T]) -> T | None:
 
 
 def numbers_of(members: Iterable[EnumT], wire: Any, prefix: str) -> Mapping[EnumT, Any]:
-    """The numbers of members in the enum `wire` of the contract: names have a prefix there."""
-    return {member: wire.Value(f"{prefix}_{member.name}") for member in members}
+    """The numbers of members in the enum `wire` of the contract: names have a prefix there.
+
+    A member called UNKNOWN has none: it stands for what only the other side knows.
+    """
+    known = (member for member in members if member.name != "UNKNOWN")
+    return {member: wire.Value(f"{prefix}_{member.name}") for member in known}
+
+
+def members_of(members: Iterable[EnumT], wire: Any, prefix: str) -> Mapping[int, EnumT]:
+    """The same, the other way round."""
+    return {number: member for member, number in numbers_of(members, wire, prefix).items()}
 
 
 def encode_version(version: Version) -> switch_pb2.Version:

@@ -9,8 +9,7 @@ from typing import Self
 
 from trimtab_protocol.history import Other
 from trimtab_protocol.operations import OperationKind
-from trimtab_server.domain.errors import UnavailableError
-from trimtab_server.engine.events import RETRY_AFTER_S
+from trimtab_server.engine.events import DeploymentEvents
 from trimtab_server.engine.observer import Observer
 from trimtab_server.engine.store_thread import StoreThread
 from trimtab_server.store.errors import StoreCorruptError, StoreError
@@ -72,13 +71,13 @@ class Operations:
         """Record what was done. A failure of the store raises an alarm: it cannot be undone."""
         operation = Operation(time.time(), kind, peer, before, after)
         values = {"operation": kind.value, "peer": peer, "before": before, "after": after}
-        self._observer.history_note(Other("operated", values, deployment=deployment))
+        events = DeploymentEvents(deployment, self._observer)
+        events.note(Other("operated", values))
         add = self._store.store.add_operation
         try:
             await self._store.call(add, deployment, operation.encode(), self._max_kept)
         except StoreError as error:
-            reason = f"{kind.value} of {peer} was done, but not recorded: {error}"
-            self._observer.alarm(deployment, reason, mismatch=False)
+            events.store_failed(f"{kind.value} of {peer} was done, but not recorded: {error}")
 
     async def newest(self, deployment: str, limit: int = 0) -> list[Operation]:
         """The last `limit` operations on a deployment, the oldest first; 0 for all.
@@ -86,8 +85,6 @@ class Operations:
         Raises:
             UnavailableError: the store failed.
         """
-        try:
+        with DeploymentEvents(deployment, self._observer).reporting_store_errors():
             texts = await self._store.call(self._store.store.operations, deployment, limit)
-        except StoreError as error:
-            raise UnavailableError(f"the server's store failed: {error}", RETRY_AFTER_S) from error
-        return [Operation.decode(text) for text in texts]
+            return [Operation.decode(text) for text in texts]

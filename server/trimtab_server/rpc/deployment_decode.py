@@ -10,6 +10,7 @@ from trimtab.v1 import placement_pb2
 from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.messages import SwitchedBy
+from trimtab_protocol.operations import MAX_WAIT_S
 from trimtab_protocol.placement import Placement
 from trimtab_protocol.version import Version
 from trimtab_server.domain.errors import NotFoundError, require, require_all
@@ -23,8 +24,6 @@ from trimtab_server.rpc.fields import named_as
 MAX_NAME = 200
 _MAX_REASON = 1000
 """Maximum length of a reason, which is stored, logged and repeated in errors, in characters."""
-
-_MAX_WAIT_S = 7 * 86400.0
 
 _MAX_NUMBERS = 1 << 26
 """Maximum number of values in a load or a placement."""
@@ -144,8 +143,8 @@ def find_served(message: switch_pb2.Version, record: Record, deployment: str) ->
 
 def decode_wait(seconds: float) -> float:
     """How long to wait. Raises InvalidArgumentError if that is no time."""
-    good = 0 <= seconds <= _MAX_WAIT_S
-    require(good, "wait_seconds", f"{seconds:g} is not a time of 0 to {_MAX_WAIT_S:g} seconds")
+    good = 0 <= seconds <= MAX_WAIT_S
+    require(good, "wait_seconds", f"{seconds:g} is not a time of 0 to {MAX_WAIT_S:g} seconds")
     return seconds
 
 

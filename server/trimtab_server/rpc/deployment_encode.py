@@ -12,7 +12,8 @@ from trimtab.v1alpha1 import deployment_service_pb2 as pb
 from trimtab.v1alpha1 import switch_pb2
 from trimtab_protocol.operations import OperationKind
 from trimtab_protocol.version import Version
-from trimtab_protocol.wire.values import encode_placement
+from trimtab_protocol.wire import values
+from trimtab_protocol.wire.values import encode_placement, numbers_of
 from trimtab_server import __version__
 from trimtab_server.engine.decision_log import LoggedDecision
 from trimtab_server.engine.deployment import Deployment
@@ -28,19 +29,9 @@ from trimtab_server.rpc.deployment_decode import MODES, POLICY_FIELDS, SWITCHED_
 
 _MODES: Mapping[Mode, Any] = {mode: number for number, mode in MODES.items()}
 _SWITCHED_BY: Mapping[str, Any] = {by: number for number, by in SWITCHED_BY.items()}
-_REASONS: Mapping[Reason, Any] = {
-    reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason
-}
-_OPERATIONS: Mapping[OperationKind, Any] = {
-    kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}")
-    for kind in OperationKind
-    if kind is not OperationKind.UNKNOWN
-}
-_CAUSES: Mapping[Origin, Any] = {
-    origin: pb.PlacementCause.Value(f"PLACEMENT_CAUSE_{origin.name}")
-    for origin in Origin
-    if origin is not Origin.UNKNOWN
-}
+_REASONS = numbers_of(Reason, pb.Reason, "REASON")
+_OPERATIONS = numbers_of(OperationKind, pb.OperationKind, "OPERATION_KIND")
+_CAUSES = numbers_of(Origin, pb.PlacementCause, "PLACEMENT_CAUSE")
 
 
 def encode_deployment(deployment: Deployment, *, workers: bool = True) -> pb.Deployment:
@@ -67,13 +58,13 @@ def encode_server_status(deployments: Deployments, uptime: float) -> pb.GetServe
 
 def encode_policy(policy: Policy) -> pb.Policy:
     """A policy, with all fields set."""
-    values = {name: getattr(policy, name) for name in POLICY_FIELDS}
-    return pb.Policy(mode=_MODES[policy.mode], **values)
+    settings = {name: getattr(policy, name) for name in POLICY_FIELDS}
+    return pb.Policy(mode=_MODES[policy.mode], **settings)
 
 
 def encode_version(version: Version | None) -> switch_pb2.Version | None:
     """A version; None for None."""
-    return None if version is None else switch_pb2.Version(**version._asdict())
+    return None if version is None else values.encode_version(version)
 
 
 def encode_topology(spec: DeploymentSpec) -> topology_pb2.Topology:
@@ -162,7 +153,7 @@ def _status(status: Status, *, workers: bool) -> pb.DeploymentStatus:
         else encode_decision(status.last_decision),
         decisions=status.decisions,
         last_judged=None if status.last_judgement is None else _judgement(status.last_judgement),
-        past=[switch_pb2.Version(**each.version._asdict()) for each in status.past],
+        past=[values.encode_version(each.version) for each in status.past],
         points=[_point(each) for each in status.past],
         unused_seconds=status.unused_seconds,
         sessions_refused=status.sessions_refused,

@@ -16,7 +16,7 @@ import structlog
 
 from trimtab_server.domain.errors import SessionClosedError, TrimtabError
 from trimtab_server.engine.observer import Observer
-from trimtab_server.rpc.admission import Admission
+from trimtab_server.rpc.admission import SESSIONS, Admission
 from trimtab_server.rpc.status import status_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _ABORT_S = 2.0
 """Time to send the status to a peer that may have stopped reading. Others take it at once, but on
 a busy machine that may be late."""
 
-_TOLD_ELSEWHERE = {"trimtab.v1alpha1.SessionService/Session"}
+_TOLD_ELSEWHERE = {f"{SESSIONS}/Session"}
 """Methods of which each end is logged by its name: a worker joined, left, was lost or refused."""
 
 _CALLER_ERRORS = {
